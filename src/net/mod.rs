@@ -1,0 +1,460 @@
+//! Sockets only: listening with and without interception, where a client meant to go, connecting with a chosen source.
+//!
+//! Interception (Linux): with TPROXY the accepted socket's own address is the original destination; with REDIRECT it is
+//! asked from conntrack (`SO_ORIGINAL_DST`). Both need rules outside this program: `systemd/*.nft`.
+
+pub mod proxy_header;
+
+use std::{
+    collections::HashSet,
+    fmt, io,
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener, UdpSocket},
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// The only port that interception connects to.
+pub const SMTP_PORT: u16 = 25;
+
+/// Connections that may wait in the kernel for an accept.
+const BACKLOG: i32 = 1024;
+
+/// How connections reach us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intercept {
+    /// nft `tproxy`: needs CAP_NET_RAW here; no address is rewritten.
+    Tproxy,
+    /// nft `redirect`: needs no capability; the kernel's NAT table remembers the destination.
+    Redirect,
+}
+
+impl FromStr for Intercept {
+    type Err = String;
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "tproxy" => Ok(Self::Tproxy),
+            "redirect" => Ok(Self::Redirect),
+            _ => Err(format!("'{word}' is neither tproxy nor redirect")),
+        }
+    }
+}
+
+/// Who connected to us, or who a listed load balancer says connected to it. IPv4 in IPv6 is shown as IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientAddr(pub SocketAddr);
+
+/// Where the client meant to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IntendedAddr(pub SocketAddr);
+
+/// Where we go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServerAddr(pub SocketAddr);
+
+impl fmt::Display for ClientAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+impl fmt::Display for IntendedAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+impl fmt::Display for ServerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `::ffff:192.0.2.1` is 192.0.2.1.
+#[must_use]
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// An address prefix such as `192.0.2.0/24` or `2001:db8::/32`; a bare address is a prefix of full length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Prefix {
+    network: IpAddr,
+    length: u8,
+}
+
+impl Prefix {
+    /// Is the address, IPv4 in IPv6 taken as IPv4, in it?
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.network, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                let shift = 32 - u32::from(self.length);
+                u32::from(net).checked_shr(shift).unwrap_or(0)
+                    == u32::from(ip).checked_shr(shift).unwrap_or(0)
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                let shift = 128 - u32::from(self.length);
+                u128::from(net).checked_shr(shift).unwrap_or(0)
+                    == u128::from(ip).checked_shr(shift).unwrap_or(0)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let network: IpAddr = address.parse().map_err(|_| {
+            format!("'{text}' is no address or prefix (write 192.0.2.0/24 or 2001:db8::/32)")
+        })?;
+        let longest = if network.is_ipv4() { 32 } else { 128 };
+        let length = match length {
+            None => longest,
+            Some(digits) => digits
+                .parse()
+                .ok()
+                .filter(|l| *l <= longest)
+                .ok_or_else(|| format!("'{text}': the prefix length is not 0 to {longest}"))?,
+        };
+        Ok(Self { network, length })
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.length)
+    }
+}
+
+/// Binds a listening socket. `[::]` takes IPv4 too.
+///
+/// # Errors
+/// As the system says; for TPROXY without CAP_NET_RAW the error says so.
+pub fn listen(address: SocketAddr, intercept: Option<Intercept>) -> io::Result<StdListener> {
+    let family = if address.is_ipv4() {
+        Domain::IPV4
+    } else {
+        Domain::IPV6
+    };
+    let socket = Socket::new(family, Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    if intercept == Some(Intercept::Tproxy) {
+        set_transparent(&SockRef::from(&socket), address.ip())?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Hands a bound socket to the runtime.
+///
+/// # Errors
+/// As the system says.
+pub fn into_tokio(listener: StdListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+fn set_transparent(socket: &SockRef<'_>, family: IpAddr) -> io::Result<()> {
+    let outcome = if family.is_ipv4() {
+        socket.set_ip_transparent_v4(true)
+    } else {
+        socket.set_ip_transparent_v6(true)
+    };
+    outcome.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => io::Error::new(
+            error.kind(),
+            "IP_TRANSPARENT is not permitted: the process needs CAP_NET_RAW (systemd: AmbientCapabilities=CAP_NET_RAW)",
+        ),
+        _ => error,
+    })
+}
+
+/// Where the client of an intercepted connection meant to go.
+///
+/// # Errors
+/// `NotFound` where a connection came to a REDIRECT listener without being redirected (somebody spoke to the listener itself).
+pub fn intended(stream: &TcpStream, intercept: Intercept) -> io::Result<IntendedAddr> {
+    let address = match intercept {
+        Intercept::Tproxy => stream.local_addr()?,
+        Intercept::Redirect => {
+            let socket = SockRef::from(stream);
+            let v6 = stream.local_addr()?.is_ipv6();
+            let found = if v6 {
+                socket
+                    .original_dst_v6()
+                    .or_else(|_| socket.original_dst_v4())
+            } else {
+                socket.original_dst_v4()
+            };
+            found?.as_socket().ok_or(io::ErrorKind::NotFound)?
+        }
+    };
+    Ok(IntendedAddr(canonical(address)))
+}
+
+/// Why we do not connect there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forbidden {
+    /// Intercepted for a port that is not SMTP's.
+    Port,
+    /// It is this program, or this host.
+    Ourselves,
+    /// Loopback, link-local, multicast, unspecified, broadcast: no mail host of anyone else.
+    Unroutable,
+}
+
+/// May an intercepted connection be carried on to where its client meant to go?
+///
+/// `listening` are the ports that this process listens on, `outbound` is the direction: inbound, the server may well be this host.
+///
+/// # Errors
+/// Why not.
+pub fn may_connect(
+    intended: IntendedAddr,
+    listening: &[u16],
+    outbound: bool,
+) -> Result<ServerAddr, Forbidden> {
+    let IntendedAddr(address) = intended;
+    let ip = address.ip();
+    let on_our_port = listening.contains(&address.port());
+    if on_our_port && (address.port() != SMTP_PORT || is_this_host(ip)) {
+        return Err(Forbidden::Ourselves);
+    }
+    if address.port() != SMTP_PORT {
+        return Err(Forbidden::Port);
+    }
+    if !outbound {
+        return Ok(ServerAddr(address));
+    }
+    if is_unroutable(ip) {
+        return Err(Forbidden::Unroutable);
+    }
+    if is_this_host(ip) {
+        return Err(Forbidden::Ourselves);
+    }
+    Ok(ServerAddr(address))
+}
+
+fn is_unroutable(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+                || ip.octets()[0] == 0
+        }
+        IpAddr::V6(ip) => {
+            let link_local = ip.segments()[0] & 0xffc0 == 0xfe80;
+            ip.is_loopback() || ip.is_multicast() || ip == Ipv6Addr::UNSPECIFIED || link_local
+        }
+    }
+}
+
+/// The kernel answers a host's own address with that address as source; no packet is sent for it.
+fn is_this_host(ip: IpAddr) -> bool {
+    let any: SocketAddr = if ip.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    };
+    UdpSocket::bind(any)
+        .and_then(|socket| {
+            socket.connect((ip, 9))?;
+            socket.local_addr()
+        })
+        .is_ok_and(|own| own.ip() == ip)
+}
+
+/// How connections to servers are made.
+#[derive(Clone, Debug, Default)]
+pub struct Dial {
+    /// `--fwmark`: SO_MARK on each.
+    pub fwmark: Option<u32>,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// Connections that are open, so that one of them coming back to our listener is known.
+    open: Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>,
+}
+
+/// A connection of ours, listed as open while this lives.
+#[derive(Debug)]
+pub struct Dialled {
+    ends: (SocketAddr, SocketAddr),
+    open: Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>,
+}
+
+impl Drop for Dialled {
+    fn drop(&mut self) {
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.ends);
+    }
+}
+
+impl Dial {
+    /// With these options.
+    #[must_use]
+    pub fn new(fwmark: Option<u32>, timeout: Duration) -> Self {
+        Self {
+            fwmark,
+            timeout: Some(timeout),
+            open: Arc::default(),
+        }
+    }
+
+    /// Connects to `server`, from `source` where it is given (`--keep-client-address`; needs CAP_NET_RAW and the divert rule).
+    ///
+    /// # Errors
+    /// As the system says; `TimedOut` after the timeout.
+    pub async fn connect(
+        &self,
+        server: ServerAddr,
+        source: Option<IpAddr>,
+    ) -> io::Result<(TcpStream, Dialled)> {
+        let ServerAddr(address) = server;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_nodelay(true)?;
+        if let Some(mark) = self.fwmark {
+            SockRef::from(&socket).set_mark(mark)?;
+        }
+        if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+            set_transparent(&SockRef::from(&socket), source)?;
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let connecting = socket.connect(address);
+        let stream = match self.timeout {
+            Some(limit) => tokio::time::timeout(limit, connecting)
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
+            None => connecting.await?,
+        };
+        let ends = (
+            canonical(stream.local_addr()?),
+            canonical(stream.peer_addr()?),
+        );
+        if ends.0 == ends.1 {
+            return Err(io::Error::other("the connection met itself"));
+        }
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(ends);
+        Ok((
+            stream,
+            Dialled {
+                ends,
+                open: Arc::clone(&self.open),
+            },
+        ))
+    }
+
+    /// Is this accepted connection one that we made ourselves?
+    #[must_use]
+    pub fn is_ours(&self, client: ClientAddr, intended: IntendedAddr) -> bool {
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&(client.0, intended.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(address: &str) -> IntendedAddr {
+        IntendedAddr(address.parse().expect("an address"))
+    }
+
+    #[test]
+    fn only_port_25_of_another_host_is_connected_to() {
+        let ports = [2525];
+        assert_eq!(
+            may_connect(to("203.0.113.9:587"), &ports, true),
+            Err(Forbidden::Port)
+        );
+        assert_eq!(
+            may_connect(to("203.0.113.9:3306"), &ports, true),
+            Err(Forbidden::Port)
+        );
+        assert_eq!(
+            may_connect(to("203.0.113.9:2525"), &ports, true),
+            Err(Forbidden::Ourselves)
+        );
+        for address in [
+            "127.0.0.1:25",
+            "[::1]:25",
+            "169.254.169.254:25",
+            "224.0.0.1:25",
+            "0.0.0.0:25",
+            "[fe80::1]:25",
+        ] {
+            assert_eq!(
+                may_connect(to(address), &ports, true),
+                Err(Forbidden::Unroutable),
+                "{address}"
+            );
+        }
+        assert!(may_connect(to("203.0.113.9:25"), &ports, true).is_ok());
+    }
+
+    #[test]
+    fn a_listener_on_port_25_is_not_connected_to_itself() {
+        assert_eq!(
+            may_connect(to("127.0.0.1:25"), &[25], false),
+            Err(Forbidden::Ourselves)
+        );
+        assert!(
+            may_connect(to("127.0.0.1:25"), &[2526], false).is_ok(),
+            "inbound, the server may be this host"
+        );
+    }
+
+    #[test]
+    fn a_prefix_contains_what_shares_its_bits() {
+        let prefix: Prefix = "192.0.2.128/25".parse().expect("prefix");
+        assert!(prefix.contains("192.0.2.200".parse().expect("ip")));
+        assert!(prefix.contains("::ffff:192.0.2.200".parse().expect("ip")));
+        assert!(!prefix.contains("192.0.2.1".parse().expect("ip")));
+        let all: Prefix = "::/0".parse().expect("prefix");
+        assert!(all.contains("2001:db8::1".parse().expect("ip")));
+        assert!(!all.contains("192.0.2.1".parse().expect("ip")));
+        assert!("192.0.2.0/33".parse::<Prefix>().is_err());
+        assert!("example.com".parse::<Prefix>().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_ours_is_known_when_it_comes_back() {
+        let listener =
+            into_tokio(listen("127.0.0.1:0".parse().expect("address"), None).expect("bind"))
+                .expect("tokio");
+        let address = listener.local_addr().expect("address");
+        let dial = Dial::new(None, Duration::from_secs(5));
+        let (stream, listed) = dial
+            .connect(ServerAddr(address), None)
+            .await
+            .expect("connect");
+        let (_, client) = listener.accept().await.expect("accept");
+        assert!(dial.is_ours(ClientAddr(client), IntendedAddr(address)));
+        drop((stream, listed));
+        assert!(!dial.is_ours(ClientAddr(client), IntendedAddr(address)));
+    }
+}
