@@ -12,6 +12,7 @@ pub mod audit;
 pub mod lookup;
 pub mod net;
 pub mod tls;
+pub mod tlsrpt;
 
 pub mod session;
 
