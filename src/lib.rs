@@ -8,6 +8,8 @@ pub mod smtp;
 
 pub mod policy;
 
+pub mod clock;
+
 pub mod audit;
 pub mod lookup;
 pub mod net;

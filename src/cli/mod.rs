@@ -1,0 +1,3 @@
+//! To come.
+pub mod flags;
+pub mod help;

@@ -1,0 +1,17 @@
+//! The two clocks, in one place: everything else is handed a time or asks here, so that the cores stay free of time.
+
+use std::time::{Instant, SystemTime};
+
+/// Monotonic time, for deadlines and ages.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn instant() -> Instant {
+    Instant::now()
+}
+
+/// Time of day, for certificates, policies and records.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}
