@@ -55,6 +55,7 @@ impl Lookup {
         let _ = (domain, needs);
         Findings {
             mx: Dns::Failed("not implemented".into()),
+            expanded: None,
             sts: Sts::NotAsked,
             age: 0,
         }

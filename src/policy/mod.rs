@@ -147,6 +147,8 @@ pub enum Sts {
 pub struct Findings {
     /// MX RRset with hosts.
     pub mx: Dns<Mx>,
+    /// What the domain is an alias of, where it is one and every step is secure (RFC 7672 §3.2.2).
+    pub expanded: Option<String>,
     /// MTA-STS.
     pub sts: Sts,
     /// The oldest answer in it was got this many seconds ago.
