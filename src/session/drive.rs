@@ -1,0 +1,348 @@
+//! Drives a machine: moves bytes between two legs and the machine, carries out its actions, waits for what comes next.
+//!
+//! What the actions mean (where to connect, whom to trust, what to write down) is for the direction's [`Hands`]; how they
+//! are carried out in order, and that nothing is lost or sent out of turn, is here.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Sleep, sleep_until},
+};
+
+use super::leg::{Leg, Stream};
+use crate::{
+    clock,
+    smtp::{Action, Answer, Completed, Input, Machine, Note, Question, Recorded, Refusal, Side},
+};
+
+/// Something that takes time, under way.
+pub type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// What came of a job.
+pub enum Done {
+    /// The connection to the server, or why there is none.
+    Connected(Result<Stream, Refusal>),
+    /// TLS on that side. `NotGoodEnough` keeps the connection and tells the client why; `Failed` has none any more.
+    Upgraded(Side, Upgraded),
+    /// The policy's answer.
+    Answered(Answer),
+    /// The evidence is on disk, or cannot be.
+    Recorded(Result<Recorded, Refusal>),
+}
+
+/// How a handshake ended.
+pub enum Upgraded {
+    /// TLS is up.
+    Up(Stream),
+    /// TLS is up, and the client is told to go away (RFC 3207 §4.1).
+    NotGoodEnough(Stream, Refusal),
+    /// It failed. Of interest where we are the client: the other client gets the refusal.
+    Failed(Refusal),
+}
+
+/// What a direction knows how to do. Each job owns what it needs, so that the session goes on meanwhile.
+pub trait Hands {
+    /// [`Action::Connect`].
+    fn connect(&mut self) -> Job;
+    /// [`Action::Upgrade`]: everything before it is flushed and nothing behind it was read.
+    fn upgrade(&mut self, side: Side, stream: Stream) -> Job;
+    /// [`Action::Authorise`].
+    fn authorise(&mut self, question: Question) -> Job;
+    /// [`Action::Record`].
+    fn record(&mut self, message: Completed) -> Job;
+    /// [`Action::Note`].
+    fn note(&mut self, note: Note);
+    /// Octets of a message on their way to the server.
+    fn content(&mut self, octets: &[u8]);
+    /// A trace line for the messages to come, once one is known (`--add-received`).
+    fn trace(&mut self) -> Option<Vec<u8>>;
+}
+
+const BOTH: [Side; 2] = [Side::Server, Side::Client];
+
+struct Drive<M, H> {
+    machine: M,
+    hands: H,
+    client: Leg,
+    server: Leg,
+    jobs: Vec<Job>,
+    /// TLS starts on this side as soon as it is flushed.
+    upgrading: Option<Side>,
+    leaving: Vec<JoinHandle<()>>,
+    began: Instant,
+    timer: Option<(Duration, Pin<Box<Sleep>>)>,
+    /// Ready once the process is asked to end; `None` when the machine knows.
+    stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+enum Event {
+    Read(Side, io::Result<usize>),
+    /// Writing failed.
+    Broken(Side),
+    /// What was to be written is flushed, and something waited for that.
+    Flushed(Side),
+    Done(Done),
+    Deadline,
+    Stop,
+}
+
+/// Runs a session from its first action to its end. `client` is its connection; `stop` turns true when the process is
+/// asked to end.
+pub async fn drive<M: Machine, H: Hands>(machine: M, hands: H, client: Leg, mut stop: watch::Receiver<bool>) -> H {
+    let stop = Box::pin(async move {
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            // Whoever could ask is gone without asking.
+            std::future::pending::<()>().await;
+        }
+    });
+    let mut drive = Drive {
+        machine,
+        hands,
+        client,
+        server: Leg::default(),
+        jobs: Vec::new(),
+        upgrading: None,
+        leaving: Vec::new(),
+        began: clock::instant(),
+        timer: None,
+        stop: Some(stop),
+    };
+    drive.pump();
+    while !drive.machine.finished() {
+        let event = drive.next().await;
+        drive.take_in(event);
+        drive.pump();
+    }
+    for farewell in drive.leaving {
+        // A farewell that panicked is logged by the runtime; the session is over either way.
+        let _ = farewell.await;
+    }
+    drive.hands
+}
+
+impl<M: Machine, H: Hands> Drive<M, H> {
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn leg(&mut self, side: Side) -> &mut Leg {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+
+    fn tell(&mut self, input: Input) {
+        let now = self.now();
+        self.machine.handle(input, now);
+        self.carry_out();
+    }
+
+    /// Offers what is untaken until nothing more is taken, carrying out what that brings.
+    fn pump(&mut self) {
+        self.carry_out();
+        loop {
+            let mut moved = false;
+            for side in BOTH {
+                if self.leg(side).untaken().is_empty() || self.blocked(side) || self.machine.finished() {
+                    continue;
+                }
+                let now = self.now();
+                let leg = match side {
+                    Side::Client => &self.client,
+                    Side::Server => &self.server,
+                };
+                let offered = leg.untaken().len();
+                self.machine.receive(side, leg.untaken(), now);
+                self.carry_out();
+                moved |= self.leg(side).untaken().len() < offered;
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// More from this side would add to what is waiting to be written. The server's replies are read whatever waits to be
+    /// written to it, so that two full windows never wait for each other (RFC 2920 §3.1).
+    fn blocked(&self, side: Side) -> bool {
+        self.client.backed_up() || (side == Side::Client && self.server.backed_up())
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.machine.action() {
+            match action {
+                Action::Connect => {
+                    self.server = Leg::default();
+                    let job = self.hands.connect();
+                    self.jobs.push(job);
+                }
+                Action::Send(side, bytes) => self.leg(side).send(&bytes),
+                Action::Pass { from, len, content } => self.pass(from, len, content),
+                Action::Drop { from, len } => {
+                    self.leg(from).take(len);
+                }
+                Action::Upgrade(side) => {
+                    self.leg(side).paused = true;
+                    self.upgrading = Some(side);
+                    if self.leg(side).flushed() {
+                        self.upgrade(side);
+                    }
+                }
+                Action::Authorise(question) => {
+                    let job = self.hands.authorise(question);
+                    self.jobs.push(job);
+                }
+                Action::Record(message) => {
+                    let job = self.hands.record(message);
+                    self.jobs.push(job);
+                }
+                Action::Note(note) => {
+                    if note == Note::MessageBegins {
+                        self.client.in_message = true;
+                    }
+                    self.hands.note(note);
+                }
+                Action::Close { side, abort: true } => self.leg(side).abort(),
+                Action::Close { side, abort: false } => {
+                    let leg = std::mem::take(self.leg(side));
+                    if leg.is_open() {
+                        self.leaving.push(tokio::spawn(leg.finish()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, from: Side, len: usize, content: bool) {
+        let (from, to) = match from {
+            Side::Client => (&mut self.client, &mut self.server),
+            Side::Server => (&mut self.server, &mut self.client),
+        };
+        let octets = from.take(len);
+        if content {
+            self.hands.content(octets);
+        }
+        to.send(octets);
+        from.in_message = content;
+    }
+
+    fn upgrade(&mut self, side: Side) {
+        self.upgrading = None;
+        let leg = self.leg(side);
+        let clean = leg.untaken().is_empty();
+        match leg.take_stream() {
+            Some(stream) if clean => {
+                let job = self.hands.upgrade(side, stream);
+                self.jobs.push(job);
+            }
+            // The machine saw all that was offered, so this is a connection that broke meanwhile.
+            _ => self.tell(Input::Closed(side)),
+        }
+    }
+
+    fn take_in(&mut self, event: Event) {
+        match event {
+            Event::Read(_, Ok(1..)) => {}
+            Event::Read(side, Ok(0)) => self.tell(Input::Closed(side)),
+            Event::Read(side, Err(_)) | Event::Broken(side) => {
+                self.leg(side).abort();
+                self.tell(Input::Closed(side));
+            }
+            Event::Flushed(side) => {
+                if self.upgrading == Some(side) {
+                    self.upgrade(side);
+                }
+            }
+            Event::Done(done) => self.finished(done),
+            Event::Deadline => self.tell(Input::Deadline),
+            Event::Stop => {
+                self.stop = None;
+                self.tell(Input::Drain);
+            }
+        }
+    }
+
+    fn finished(&mut self, done: Done) {
+        match done {
+            Done::Connected(Ok(stream)) => {
+                self.server.open(stream);
+                self.tell(Input::Connected(Ok(())));
+            }
+            Done::Connected(Err(refusal)) => self.tell(Input::Connected(Err(refusal))),
+            Done::Upgraded(side, Upgraded::Up(stream)) => {
+                self.leg(side).open(stream);
+                if let Some(line) = self.hands.trace() {
+                    self.machine.trace(line);
+                }
+                self.tell(Input::Upgraded(side, Ok(())));
+            }
+            Done::Upgraded(side, Upgraded::NotGoodEnough(stream, refusal)) => {
+                self.leg(side).open(stream);
+                self.tell(Input::Upgraded(side, Err(refusal)));
+            }
+            Done::Upgraded(Side::Server, Upgraded::Failed(refusal)) => {
+                self.tell(Input::Upgraded(Side::Server, Err(refusal)));
+            }
+            Done::Upgraded(Side::Client, Upgraded::Failed(_)) => self.tell(Input::Closed(Side::Client)),
+            Done::Answered(answer) => self.tell(Input::Answer(answer)),
+            Done::Recorded(outcome) => self.tell(Input::Recorded(outcome)),
+        }
+    }
+
+    async fn next(&mut self) -> Event {
+        match self.machine.deadline() {
+            None => self.timer = None,
+            Some(due) if self.timer.as_ref().is_some_and(|(set, _)| *set == due) => {}
+            Some(due) => self.timer = Some((due, Box::pin(sleep_until((self.began + due).into())))),
+        }
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        for side in BOTH {
+            let waited_for = self.upgrading == Some(side) || self.leg(side).backed_up();
+            match self.leg(side).poll_write(cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::Broken(side)),
+                Poll::Ready(Ok(())) if waited_for => return Poll::Ready(Event::Flushed(side)),
+                Poll::Ready(Ok(())) => {}
+                // Part of it went: what was held back for it may go on.
+                Poll::Pending if waited_for && !self.leg(side).backed_up() && self.upgrading != Some(side) => {
+                    return Poll::Ready(Event::Flushed(side));
+                }
+                Poll::Pending => {}
+            }
+        }
+        for index in 0..self.jobs.len() {
+            if let Poll::Ready(done) = self.jobs[index].as_mut().poll(cx) {
+                drop(self.jobs.swap_remove(index));
+                return Poll::Ready(Event::Done(done));
+            }
+        }
+        for side in BOTH {
+            if self.leg(side).wants_input() && !self.blocked(side) {
+                if let Poll::Ready(outcome) = self.leg(side).poll_read(cx) {
+                    return Poll::Ready(Event::Read(side, outcome));
+                }
+            }
+        }
+        if self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Event::Stop);
+        }
+        if let Some((_, timer)) = self.timer.as_mut()
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            self.timer = None;
+            return Poll::Ready(Event::Deadline);
+        }
+        Poll::Pending
+    }
+}

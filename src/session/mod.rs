@@ -1,0 +1,3 @@
+//! One session, told top to bottom.
+pub mod drive;
+pub mod leg;
