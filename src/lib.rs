@@ -9,6 +9,7 @@ pub mod smtp;
 pub mod policy;
 
 pub mod clock;
+pub mod metrics;
 
 pub mod audit;
 pub mod lookup;

@@ -96,7 +96,12 @@ enum Event {
 
 /// Runs a session from its first action to its end. `client` is its connection; `stop` turns true when the process is
 /// asked to end.
-pub async fn drive<M: Machine, H: Hands>(machine: M, hands: H, client: Leg, mut stop: watch::Receiver<bool>) -> H {
+pub async fn drive<M: Machine, H: Hands>(
+    machine: M,
+    hands: H,
+    client: Leg,
+    mut stop: watch::Receiver<bool>,
+) -> H {
     let stop = Box::pin(async move {
         if stop.wait_for(|stop| *stop).await.is_err() {
             // Whoever could ask is gone without asking.
@@ -152,7 +157,10 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         loop {
             let mut moved = false;
             for side in BOTH {
-                if self.leg(side).untaken().is_empty() || self.blocked(side) || self.machine.finished() {
+                if self.leg(side).untaken().is_empty()
+                    || self.blocked(side)
+                    || self.machine.finished()
+                {
                     continue;
                 }
                 let now = self.now();
@@ -292,7 +300,9 @@ impl<M: Machine, H: Hands> Drive<M, H> {
             Done::Upgraded(Side::Server, Upgraded::Failed(refusal)) => {
                 self.tell(Input::Upgraded(Side::Server, Err(refusal)));
             }
-            Done::Upgraded(Side::Client, Upgraded::Failed(_)) => self.tell(Input::Closed(Side::Client)),
+            Done::Upgraded(Side::Client, Upgraded::Failed(_)) => {
+                self.tell(Input::Closed(Side::Client))
+            }
             Done::Answered(answer) => self.tell(Input::Answer(answer)),
             Done::Recorded(outcome) => self.tell(Input::Recorded(outcome)),
         }
@@ -315,7 +325,11 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 Poll::Ready(Ok(())) if waited_for => return Poll::Ready(Event::Flushed(side)),
                 Poll::Ready(Ok(())) => {}
                 // Part of it went: what was held back for it may go on.
-                Poll::Pending if waited_for && !self.leg(side).backed_up() && self.upgrading != Some(side) => {
+                Poll::Pending
+                    if waited_for
+                        && !self.leg(side).backed_up()
+                        && self.upgrading != Some(side) =>
+                {
                     return Poll::Ready(Event::Flushed(side));
                 }
                 Poll::Pending => {}
@@ -334,7 +348,11 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 }
             }
         }
-        if self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready()) {
+        if self
+            .stop
+            .as_mut()
+            .is_some_and(|stop| stop.as_mut().poll(cx).is_ready())
+        {
             return Poll::Ready(Event::Stop);
         }
         if let Some((_, timer)) = self.timer.as_mut()

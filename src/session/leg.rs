@@ -47,7 +47,11 @@ impl Stream {
         }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(s) => Pin::new(s).poll_read(cx, buffer),
             Self::ToServer(s) => Pin::new(s).poll_read(cx, buffer),
@@ -103,7 +107,11 @@ impl Leg {
     /// A leg with a connection; `first` was read from it already.
     #[must_use]
     pub fn new(stream: Stream, first: Vec<u8>) -> Self {
-        Self { stream: Some(stream), input: first, ..Self::default() }
+        Self {
+            stream: Some(stream),
+            input: first,
+            ..Self::default()
+        }
     }
 
     /// Takes a new connection, or the same one with TLS on it; nothing of before is kept.
@@ -132,7 +140,10 @@ impl Leg {
     pub fn take(&mut self, len: usize) -> &[u8] {
         let from = self.taken;
         self.taken += len;
-        assert!(self.taken <= self.input.len(), "a machine takes no more than it was offered");
+        assert!(
+            self.taken <= self.input.len(),
+            "a machine takes no more than it was offered"
+        );
         &self.input[from..self.taken]
     }
 
@@ -163,13 +174,20 @@ impl Leg {
 
     /// Reads once. `Ok(0)` is the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(stream) = self.stream.as_mut() else { return Poll::Pending };
+        let Some(stream) = self.stream.as_mut() else {
+            return Poll::Pending;
+        };
         if self.taken > 0 {
             self.input.drain(..self.taken);
             self.taken = 0;
         }
         let before = self.input.len();
-        let room = if self.in_message { MESSAGE_READ } else { DIALOGUE_READ }.saturating_sub(before);
+        let room = if self.in_message {
+            MESSAGE_READ
+        } else {
+            DIALOGUE_READ
+        }
+        .saturating_sub(before);
         if !self.in_message && before == 0 && self.input.capacity() > 2 * DIALOGUE_READ {
             self.input = Vec::new();
         }
@@ -193,7 +211,9 @@ impl Leg {
 
     /// Writes what there is to write; ready when all of it is flushed.
     pub fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(stream) = self.stream.as_mut() else { return Poll::Ready(Ok(())) };
+        let Some(stream) = self.stream.as_mut() else {
+            return Poll::Ready(Ok(()));
+        };
         while self.sent < self.output.len() {
             let wrote = ready!(stream.poll_write(cx, &self.output[self.sent..]))?;
             if wrote == 0 {
@@ -230,7 +250,9 @@ impl Leg {
         let (limit, mut octets) = LINGER;
         let farewell = async {
             poll_fn(|cx| self.poll_write(cx)).await?;
-            let Some(stream) = self.stream.as_mut() else { return Ok(()) };
+            let Some(stream) = self.stream.as_mut() else {
+                return Ok(());
+            };
             poll_fn(|cx| stream.poll_shutdown(cx)).await?;
             let mut sink = [0_u8; 4096];
             while octets > 0 && !self.ended {
