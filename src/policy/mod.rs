@@ -4,8 +4,18 @@
 //! show the same object, [`Decision`].
 
 pub mod dane;
+mod decision;
+mod judge;
+mod level;
 pub mod mta_sts;
+mod names;
+mod refusal;
+mod require;
 pub mod table;
+
+pub use judge::judge;
+pub use refusal::{Scope, refusal};
+pub use require::{needs, require, require_client};
 
 use crate::smtp::{Recipient, Refusal};
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
@@ -41,6 +51,8 @@ pub struct Ask {
     pub next_hop: NextHop,
     /// The address the connection goes to.
     pub server: IpAddr,
+    /// The port it goes to: 25, unless `--upstream` says otherwise.
+    pub port: u16,
 }
 
 /// What names the policy that applies: the recipient when intercepting, the fixed host with `--upstream` (RFC 8461 §3.4).
@@ -142,10 +154,33 @@ pub enum Sts {
     NotAsked,
 }
 
+impl Findings {
+    /// Nothing was asked for: what an entry of the table needs that decides by itself.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            mx: Dns::NotAsked,
+            expanded: None,
+            sts: Sts::NotAsked,
+            age: 0,
+        }
+    }
+
+    /// What is known about an `--upstream` host. Its name is the administrator's, so it counts as secure; its addresses
+    /// and TLSA records have their own state.
+    #[must_use]
+    pub fn of_upstream(host: MxHost) -> Self {
+        Self {
+            mx: Dns::Found(Mx::Implicit(host), Security::Secure),
+            ..Self::none()
+        }
+    }
+}
+
 /// Everything that was found about a domain, with its state and age.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Findings {
-    /// MX RRset with hosts.
+    /// MX RRset with hosts. For `--upstream`: `Mx::Implicit` with that host, TLSA at its own port, and no MX asked for.
     pub mx: Dns<Mx>,
     /// What the domain is an alias of, where it is one and every step is secure (RFC 7672 §3.2.2).
     pub expanded: Option<String>,
@@ -222,6 +257,15 @@ pub struct Demand {
     pub enforced: bool,
     /// A failure is reported to TLSRPT under these policies too (MTA-STS in testing mode).
     pub testing: Option<ReferenceIdentity>,
+    /// The addresses of all MX hosts are known, and the destination is none of them.
+    pub not_an_mx: bool,
+}
+
+impl Demand {
+    /// What [`Shown::Tls`] has one result for each, in this order: `references`, then `testing`.
+    pub fn alternatives(&self) -> impl Iterator<Item = &ReferenceIdentity> {
+        self.references.iter().chain(&self.testing)
+    }
 }
 
 /// Which statement decided.
@@ -279,7 +323,7 @@ pub enum Reason {
     StsPolicyInvalid,
     /// The policy host's certificate is wrong.
     StsWebpkiInvalid,
-    /// No table line authorises a literal or `<postmaster>`.
+    /// Nothing authorises: no table line for a literal or `<postmaster>`, no MTA-STS policy where one is demanded.
     NoPolicy,
     /// A look-up gave no answer in time (not reportable, RFC 8460 §4.3.4).
     LookupFailed,
@@ -298,7 +342,7 @@ pub enum Shown {
     NoStartTls,
     /// The handshake failed for a reason that is not the certificate's.
     HandshakeFailed(String),
-    /// TLS is up; per alternative of the demand, in order: what matched, or what was wrong.
+    /// TLS is up; per [`Demand::alternatives`], in order: what matched, or what was wrong.
     Tls(Vec<Result<String, (Reason, String)>>),
 }
 
@@ -314,6 +358,58 @@ pub enum Verdict {
     Refused(Reason, String),
 }
 
+/// At which point of the session a question is decided; it says what a refusal may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Moment {
+    /// The peer is known at connect time: the client's EHLO waits for the answer, and a refusal ends the session.
+    Hello,
+    /// A recipient is judged before any was authorised in this session: what is the host's fault ends the session.
+    FirstRecipient,
+    /// Another recipient on a session that has an authorised one: a refusal is for this recipient alone.
+    LaterRecipient,
+}
+
+/// `--refuse-with`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefuseWith {
+    /// 4yz.
+    #[default]
+    Defer,
+    /// 5yz where authenticated facts alone decided, else 4yz.
+    Reject,
+}
+
+/// What the command line says for all domains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `--level`.
+    pub level: Level,
+    /// DANE is used (not `--no-dane`).
+    pub dane: bool,
+    /// MTA-STS is used (not `--no-mta-sts`).
+    pub mta_sts: bool,
+    /// `--refuse-with`.
+    pub refuse_with: RefuseWith,
+    /// `--observe`.
+    pub observe: bool,
+    /// `--min-tls 1.3`.
+    pub tls13_only: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            level: Level::Verify,
+            dane: true,
+            mta_sts: true,
+            refuse_with: RefuseWith::Defer,
+            observe: false,
+            tls13_only: false,
+        }
+    }
+}
+
 /// One decision, whole: what was asked, found, demanded, shown, and what came of it.
 #[derive(Clone, Debug)]
 pub struct Decision {
@@ -327,6 +423,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// The reply, where it is a refusal.
     pub refusal: Option<Refusal>,
+    /// `--observe`: evaluated and recorded as it would have been, but mail flows.
+    pub observed: bool,
     /// When.
     pub at: SystemTime,
 }
