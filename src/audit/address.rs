@@ -1,0 +1,184 @@
+//! Text from the wire, and addresses of people, in the only forms in which they may enter a record.
+
+use aws_lc_rs::{hkdf, hmac};
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// Bytes from the wire as printable ASCII: a backslash is `\\`, CR LF inside is `\r\n`, every other octet outside 0x20..=0x7E is
+/// `\xNN`. Nothing is lost, and nothing of it can act on a terminal or forge a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct WireText(String);
+
+impl WireText {
+    /// Escapes `bytes`.
+    #[must_use]
+    pub fn escape(bytes: &[u8]) -> Self {
+        let mut text = String::with_capacity(bytes.len());
+        for &byte in bytes {
+            match byte {
+                b'\\' => text.push_str("\\\\"),
+                b'\r' => text.push_str("\\r"),
+                b'\n' => text.push_str("\\n"),
+                0x20..=0x7E => text.push(char::from(byte)),
+                _ => {
+                    let _ = write!(text, "\\x{byte:02x}"); // writing to a String cannot fail
+                }
+            }
+        }
+        Self(text)
+    }
+
+    /// The escaped text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for WireText {
+    fn from(bytes: &[u8]) -> Self {
+        Self::escape(bytes)
+    }
+}
+
+impl From<&str> for WireText {
+    fn from(text: &str) -> Self {
+        Self::escape(text.as_bytes())
+    }
+}
+
+/// How much of an address a record keeps (`--audit-addresses`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressForm {
+    /// As sent.
+    #[default]
+    Full,
+    /// `@domain` only.
+    Domain,
+    /// `hmac:<32 hexadecimal digits>@domain`: who has the key and an address can find its records; nobody can read one out of it.
+    Hashed,
+}
+
+impl std::str::FromStr for AddressForm {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "full" => Ok(Self::Full),
+            "domain" => Ok(Self::Domain),
+            "hashed" => Ok(Self::Hashed),
+            _ => Err(format!("{word:?} is none of full, domain, hashed")),
+        }
+    }
+}
+
+/// An address in the form that the log keeps. Only [`AuditLog::address`](super::AuditLog::address) makes one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Address(WireText);
+
+/// Turns paths into [`Address`]es.
+pub(super) struct Addresses {
+    form: AddressForm,
+    key: Option<hmac::Key>,
+}
+
+impl Addresses {
+    /// `secret` is the private audit key's 32-octet seed. The hashing key is derived from it (HKDF-SHA-256, RFC 5869), so that
+    /// one file is to be kept, and neither key tells the other. `None` where `form` needs a key and there is none.
+    pub(super) fn new(form: AddressForm, secret: Option<&[u8]>) -> Option<Self> {
+        let key = match (form, secret) {
+            (AddressForm::Hashed, Some(secret)) => Some(derive(secret)),
+            (AddressForm::Hashed, None) => return None,
+            _ => None,
+        };
+        Some(Self { form, key })
+    }
+
+    /// `path` as written between `<` and `>`: a source route (RFC 5321 §4.1.2) counts as part of it.
+    pub(super) fn address(&self, path: &[u8]) -> Address {
+        let Some(at) = path.iter().rposition(|&b| b == b'@') else {
+            // `<>` and `<postmaster>` (RFC 5321 §4.5.1) name nobody.
+            let nobody = path.is_empty() || path.eq_ignore_ascii_case(b"postmaster");
+            return Address(match self.form {
+                _ if nobody => path.into(),
+                AddressForm::Full => path.into(),
+                AddressForm::Domain => "@".into(),
+                AddressForm::Hashed => WireText(self.hash(path, b"")),
+            });
+        };
+        let (local, domain) = (&path[..at], path[at + 1..].to_ascii_lowercase());
+        Address(match self.form {
+            AddressForm::Full => path.into(),
+            AddressForm::Domain => WireText::escape(&[b"@", &domain[..]].concat()),
+            AddressForm::Hashed => {
+                let hash = self.hash(local, &domain);
+                WireText::escape(&[hash.as_bytes(), b"@", &domain].concat())
+            }
+        })
+    }
+
+    fn hash(&self, local: &[u8], domain: &[u8]) -> String {
+        let key = self.key.as_ref().expect("made with a key for this form");
+        let tag = hmac::sign(key, &[local, b"@", domain].concat());
+        format!("hmac:{}", super::chain::hex(&tag.as_ref()[..16]))
+    }
+}
+
+fn derive(secret: &[u8]) -> hmac::Key {
+    let mut bytes = [0; 32];
+    hkdf::Salt::new(hkdf::HKDF_SHA256, b"starttls-proxy")
+        .extract(secret)
+        .expand(&[b"audit addresses v1"], hkdf::HKDF_SHA256)
+        .and_then(|okm| okm.fill(&mut bytes))
+        .expect("32 octets are within what HKDF can give");
+    hmac::Key::new(hmac::HMAC_SHA256, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(form: AddressForm, path: &[u8]) -> String {
+        Addresses::new(form, Some(&[7; 32]))
+            .unwrap()
+            .address(path)
+            .0
+            .0
+    }
+
+    #[test]
+    fn wire_text_cannot_forge_a_line_or_act_on_a_terminal() {
+        let text = WireText::escape(b"a\r\n{\"v\":1}\x1b[31m\\\xff\x7f");
+        assert_eq!(text.as_str(), r#"a\r\n{"v":1}\x1b[31m\\\xff\x7f"#);
+    }
+
+    #[test]
+    fn domain_form_keeps_nothing_of_the_local_part() {
+        assert_eq!(
+            text(AddressForm::Domain, b"a@b@Clinic.EXAMPLE"),
+            "@clinic.example"
+        );
+        assert_eq!(
+            text(AddressForm::Domain, b"\"x@y\"@[192.0.2.1]"),
+            "@[192.0.2.1]"
+        );
+        assert_eq!(text(AddressForm::Domain, b"jane"), "@");
+        assert_eq!(text(AddressForm::Domain, b""), "");
+        assert_eq!(text(AddressForm::Domain, b"Postmaster"), "Postmaster");
+    }
+
+    #[test]
+    fn hashed_form_is_keyed_and_the_domain_folds_case_but_the_local_part_does_not() {
+        let one = text(AddressForm::Hashed, b"jane@clinic.example");
+        assert!(one.starts_with("hmac:") && one.ends_with("@clinic.example"));
+        assert_eq!(one.len(), "hmac:".len() + 32 + "@clinic.example".len());
+        assert_eq!(one, text(AddressForm::Hashed, b"jane@CLINIC.example"));
+        assert_ne!(one, text(AddressForm::Hashed, b"Jane@clinic.example"));
+        let other = Addresses::new(AddressForm::Hashed, Some(&[8; 32])).unwrap();
+        assert_ne!(one, other.address(b"jane@clinic.example").0.0);
+        assert!(Addresses::new(AddressForm::Hashed, None).is_none());
+    }
+}

@@ -1,0 +1,207 @@
+//! The chain: how a line names the line before it.
+
+use aws_lc_rs::digest;
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+/// What every line of this version begins with; the hash of the line before follows.
+const PREFIX: &[u8] = b"{\"v\":1,\"prev\":\"";
+const AFTER_PREV: &[u8] = b"\",\"seq\":";
+const AFTER_SEQ: &[u8] = b",\"at\":\"";
+const AFTER_AT: &[u8] = b"\",\"event\":\"";
+/// Octets of a time: `2026-11-24T06:05:00.123456Z`.
+const TIME: usize = 27;
+
+/// SHA-256 of a line without its LF.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Hash(pub [u8; 32]);
+
+impl Hash {
+    /// Of `line`, without its LF.
+    #[must_use]
+    pub fn of(line: &[u8]) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, line).as_ref());
+        Self(hash)
+    }
+
+    /// From 64 hexadecimal digits in lower case.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut hash = [0; 32];
+        if text.len() != 64 {
+            return None;
+        }
+        for (octet, pair) in hash.iter_mut().zip(text.chunks_exact(2)) {
+            *octet = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Self(hash))
+    }
+
+    fn digits(self) -> [u8; 64] {
+        let mut text = [0; 64];
+        for (pair, octet) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = b"0123456789abcdef"[usize::from(octet >> 4)];
+            pair[1] = b"0123456789abcdef"[usize::from(octet & 15)];
+        }
+        text
+    }
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Octets as hexadecimal digits in lower case.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The end of a chain: how many records it has, and the hash of the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Head {
+    /// Number of records; the next one's `seq`.
+    pub size: u64,
+    /// The next one's `prev`.
+    pub hash: Hash,
+}
+
+impl Head {
+    /// Appends one line to `lines`, LF included. `body` is a JSON object that begins with its `event`.
+    pub(super) fn append(&mut self, lines: &mut Vec<u8>, at: &str, body: &[u8]) {
+        debug_assert!(at.len() == TIME && body.starts_with(b"{\"event\":\""));
+        let start = lines.len();
+        lines.extend_from_slice(PREFIX);
+        lines.extend_from_slice(&self.hash.digits());
+        lines.extend_from_slice(AFTER_PREV);
+        lines.extend_from_slice(self.size.to_string().as_bytes());
+        lines.extend_from_slice(AFTER_SEQ);
+        lines.extend_from_slice(at.as_bytes());
+        lines.extend_from_slice(b"\",");
+        lines.extend_from_slice(&body[1..]);
+        self.size += 1;
+        self.hash = Hash::of(&lines[start..]);
+        lines.push(b'\n');
+    }
+}
+
+/// The fields at the beginning of a line, found by their place: verifying a log is bounded by hashing, not by parsing JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header<'a> {
+    /// 64 octets; hexadecimal digits if the line is as it was written.
+    prev: &'a [u8; 64],
+    pub(super) seq: u64,
+    pub(super) at: &'a [u8],
+    pub(super) event: &'a [u8],
+}
+
+impl<'a> Header<'a> {
+    /// `None`: the line is no record of ours.
+    pub(super) fn read(line: &'a [u8]) -> Option<Self> {
+        let (prev, rest) = line.strip_prefix(PREFIX)?.split_first_chunk()?;
+        let rest = rest.strip_prefix(AFTER_PREV)?;
+        let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        if digits == 0 || digits > 19 || (digits > 1 && rest[0] == b'0') {
+            return None;
+        }
+        let seq = rest[..digits]
+            .iter()
+            .fold(0, |seq, digit| seq * 10 + u64::from(digit - b'0'));
+        let rest = rest[digits..].strip_prefix(AFTER_SEQ)?;
+        let (at, rest) = rest.split_at_checked(TIME)?;
+        let rest = rest.strip_prefix(AFTER_AT)?;
+        let event = &rest[..rest.iter().position(|&b| b == b'"')?];
+        line.ends_with(b"}").then_some(Self {
+            prev,
+            seq,
+            at,
+            event,
+        })
+    }
+
+    pub(super) fn follows(&self, head: &Head) -> bool {
+        self.seq == head.size && self.links_to(head.hash)
+    }
+
+    pub(super) fn links_to(&self, hash: Hash) -> bool {
+        *self.prev == hash.digits()
+    }
+
+    /// The hash it names; `None` if that is not written in hexadecimal digits.
+    pub(super) fn prev(&self) -> Option<Hash> {
+        Hash::parse(self.prev)
+    }
+}
+
+/// A time as records write it: UTC, microseconds, 27 octets. Times before 1970 or after 9999 are not worth a crash.
+#[must_use]
+pub fn timestamp(at: SystemTime) -> String {
+    let in_range = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .min(Duration::from_secs(253_402_300_799));
+    humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + in_range).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_the_line_before_at_the_documented_places() {
+        let (mut head, mut lines) = (Head::default(), Vec::new());
+        let at = timestamp(SystemTime::UNIX_EPOCH + Duration::from_micros(1_800_000_000_000_001));
+        head.append(&mut lines, &at, b"{\"event\":\"stop\",\"n\":1}");
+        let first = head;
+        head.append(&mut lines, &at, b"{\"event\":\"stop\",\"n\":2}");
+        let text = String::from_utf8(lines).unwrap();
+        let [one, two] = text.lines().collect::<Vec<_>>()[..] else {
+            panic!("two lines")
+        };
+        assert_eq!(
+            one,
+            format!(
+                r#"{{"v":1,"prev":"{}","seq":0,"at":"2027-01-15T08:00:00.000001Z","event":"stop","n":1}}"#,
+                "0".repeat(64)
+            )
+        );
+        assert_eq!(&two[5..6], "1");
+        assert_eq!(&two[15..79], first.hash.to_string());
+        assert_eq!(&two[87..88], "1");
+        assert_eq!(first.hash, Hash::of(one.as_bytes()));
+        let header = Header::read(two.as_bytes()).unwrap();
+        assert!(header.follows(&first) && !header.follows(&head));
+        assert_eq!(
+            (header.seq, header.at, header.event),
+            (1, at.as_bytes(), &b"stop"[..])
+        );
+        assert_eq!(header.prev(), Some(first.hash));
+    }
+
+    #[test]
+    fn clocks_out_of_range_still_make_27_octets() {
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(timestamp(far).len(), TIME);
+        assert_eq!(timestamp(before), "1970-01-01T00:00:00.000000Z");
+    }
+}

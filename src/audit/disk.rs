@@ -1,0 +1,334 @@
+//! The files: opened once by one writer, continued after a crash, cut only where nothing was acknowledged.
+
+use super::{
+    OpenError, Torn, WireText,
+    chain::{Hash, Head, Header},
+};
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+/// How much of a file's end is read first to find its last record, in octets.
+const WINDOW: u64 = 1 << 20;
+/// How much of a torn line a record keeps, in octets.
+const TORN_TEXT: usize = 4096;
+
+/// What the log needs of the file it is writing. There is one real one, [`FileDisk`]; tests put faults in front of it.
+pub trait Disk: Send {
+    /// Opens the file again, creates it where it is gone, and cuts off what stands behind the first `durable` octets. Gives the
+    /// number of octets that are kept: `durable`, or 0 for a new file.
+    ///
+    /// # Errors
+    /// The system's, or the file is not the one that was left.
+    fn reopen(&mut self, durable: u64) -> io::Result<u64>;
+    /// Writes whole lines behind the first `length` octets, which are all there is.
+    ///
+    /// # Errors
+    /// The system's, or the file was moved, cut or written to by someone else. Any part of `lines` may be in the file.
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<()>;
+    /// Returns when everything written is on stable storage.
+    ///
+    /// # Errors
+    /// The system's. What was written since the last success may be lost then, whatever a later call says.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Puts the file aside under its name and `suffix`, and begins a new one.
+    ///
+    /// # Errors
+    /// The system's.
+    fn rotate(&mut self, suffix: &str) -> io::Result<()>;
+}
+
+/// A file on a file system.
+#[derive(Debug)]
+pub struct FileDisk {
+    path: PathBuf,
+    file: File,
+    /// Held as long as this lives; the system lets go of it when the process dies.
+    _lock: File,
+}
+
+/// Where a log was found to end.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) head: Head,
+    /// Octets in the current file.
+    pub(super) length: u64,
+    /// Number of the first record in the current file, or of the next one if it is empty.
+    pub(super) first: u64,
+    /// When the current file was last written; `None` if it is empty.
+    pub(super) modified: Option<SystemTime>,
+    pub(super) torn: Option<Torn>,
+}
+
+impl FileDisk {
+    /// Locks the log at `path`, finds its end in it or in the newest rotated file, and cuts off a torn last line.
+    pub(super) fn open(path: &Path) -> Result<(Self, Found), OpenError> {
+        let problem = |error: io::Error| OpenError(format!("{}: {error}", path.display()));
+        let lock = private(&with_suffix(path, "lock")).map_err(problem)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError(format!(
+                    "{}: another process writes this log; give each its own file",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(problem(error)),
+        }
+        let mut file = private(path).map_err(problem)?;
+        let found = find_end(path, &mut file)?;
+        sync_directory(path).map_err(problem)?;
+        let disk = Self {
+            path: path.to_owned(),
+            file,
+            _lock: lock,
+        };
+        Ok((disk, found))
+    }
+
+    /// The file under the log's name is the one that is open, and `length` octets long.
+    fn is_in_place(&self, length: u64) -> io::Result<()> {
+        let (there, here) = (fs::metadata(&self.path)?, self.file.metadata()?);
+        if (there.dev(), there.ino()) != (here.dev(), here.ino()) {
+            return Err(io::Error::other(
+                "the file was moved or replaced by someone else",
+            ));
+        }
+        if there.len() != length {
+            return Err(io::Error::other(format!(
+                "the file has {} octets where {length} were written: someone else cut it or wrote to it",
+                there.len()
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Disk for FileDisk {
+    fn reopen(&mut self, durable: u64) -> io::Result<u64> {
+        let file = private(&self.path)?;
+        let (there, here) = (file.metadata()?, self.file.metadata()?);
+        let same = (there.dev(), there.ino()) == (here.dev(), here.ino());
+        let kept = match there.len() {
+            0 => 0,
+            length if same && length >= durable => durable,
+            _ => {
+                return Err(io::Error::other(
+                    "this is not the file that was left here: look at it with audit verify, then move it away",
+                ));
+            }
+        };
+        file.set_len(kept)?;
+        sync_directory(&self.path)?;
+        self.file = file;
+        Ok(kept)
+    }
+
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<()> {
+        self.is_in_place(length)?;
+        self.file.write_all(lines)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn rotate(&mut self, suffix: &str) -> io::Result<()> {
+        let aside = with_suffix(&self.path, suffix);
+        if aside.try_exists()? {
+            return Err(io::Error::other(format!(
+                "{} is in the way",
+                aside.display()
+            )));
+        }
+        fs::rename(&self.path, &aside)?;
+        self.file = private(&self.path)?;
+        sync_directory(&self.path)
+    }
+}
+
+/// Opens for reading and appending; creates with mode 0600.
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// The suffix of a rotated file: the day (UTC) it was put aside, and its first record's number.
+pub(super) fn suffix(day: &str, first: u64) -> String {
+    format!("{}.{first:012}", day.replace('-', ""))
+}
+
+/// The files that were rotated out of the log at `path`, oldest first.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let Some(name) = path.file_name() else {
+        return Ok(Vec::new());
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        if let Some(first) = first_record(name.to_owned(), &entry.file_name()) {
+            files.push((first, entry.path()));
+        }
+    }
+    files.sort();
+    Ok(files.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The number in the name of a file that was rotated out of the log called `log`.
+fn first_record(mut log: OsString, file: &OsString) -> Option<u64> {
+    log.push(".");
+    let rest = file.to_str()?.strip_prefix(log.to_str()?)?;
+    let (day, first) = rest.split_once('.')?;
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    (day.len() == 8 && digits(day) && first.len() >= 12 && digits(first))
+        .then(|| first.parse().ok())
+        .flatten()
+}
+
+fn find_end(path: &Path, file: &mut File) -> Result<Found, OpenError> {
+    let problem = |path: &Path, error: io::Error| OpenError(format!("{}: {error}", path.display()));
+    let end = last_record(file).map_err(|error| problem(path, error))?;
+    let modified = file
+        .metadata()
+        .and_then(|metadata| metadata.modified())
+        .ok();
+    if end.head.is_none() && !end.behind.is_empty() && !may_be_torn(&end.behind) {
+        return Err(OpenError(format!(
+            "{}: not an audit log; name another file",
+            path.display()
+        )));
+    }
+    let head = match end.head {
+        Some(head) => head,
+        None => match rotated(path).map_err(|error| problem(path, error))?.pop() {
+            Some(newest) => {
+                let mut file = File::open(&newest).map_err(|error| problem(&newest, error))?;
+                let end = last_record(&mut file).map_err(|error| problem(&newest, error))?;
+                end.head.filter(|_| end.behind.is_empty()).ok_or_else(|| {
+                    OpenError(format!(
+                        "{}: does not end in a record: look at it with audit verify; a new chain begins once the old one is moved away",
+                        newest.display()
+                    ))
+                })?
+            }
+            None => Head::default(),
+        },
+    };
+    let torn = (!end.behind.is_empty()).then(|| Torn {
+        octets: end.behind.len() as u64,
+        sha256: Hash::of(&end.behind).to_string(),
+        text: WireText::escape(&end.behind[..end.behind.len().min(TORN_TEXT)]),
+    });
+    if torn.is_some() {
+        file.set_len(end.length)
+            .and_then(|()| file.sync_all())
+            .map_err(|error| problem(path, error))?;
+    }
+    let first = first_in(file).map_err(|error| problem(path, error))?;
+    Ok(Found {
+        head,
+        length: end.length,
+        first: first.unwrap_or(head.size),
+        modified: first.and(modified),
+        torn,
+    })
+}
+
+/// The end of one file.
+struct End {
+    /// After its last whole record; `None` if it has none.
+    head: Option<Head>,
+    /// Octets up to and with that record.
+    length: u64,
+    /// What stands behind it.
+    behind: Vec<u8>,
+}
+
+/// A crash leaves part of a line, or (after a power failure) blocks of NULs that were never written; both stand at the end.
+/// Lines that are whole but wrong are left for `audit verify` to find.
+fn last_record(file: &mut File) -> io::Result<End> {
+    let length = file.metadata()?.len();
+    let mut window = WINDOW;
+    loop {
+        let from = length.saturating_sub(window);
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(length - from).read_to_end(&mut bytes)?;
+        let mut begin = match from {
+            0 => 0,
+            _ => bytes
+                .iter()
+                .position(|&b| b == b'\n')
+                .map_or(bytes.len(), |at| at + 1),
+        };
+        let (mut head, mut good) = (None, begin);
+        while let Some(end) = bytes[begin..].iter().position(|&b| b == b'\n') {
+            let line = &bytes[begin..begin + end];
+            if line.contains(&0) {
+                break;
+            }
+            begin += end + 1;
+            if let Some(header) = Header::read(line) {
+                good = begin;
+                head = Some(Head {
+                    size: header.seq + 1,
+                    hash: Hash::of(line),
+                });
+            }
+        }
+        if head.is_some() || from == 0 {
+            return Ok(End {
+                head,
+                length: from + good as u64,
+                behind: bytes.split_off(good),
+            });
+        }
+        window *= 8;
+    }
+}
+
+/// Number of a file's first record.
+fn first_in(file: &mut File) -> io::Result<Option<u64>> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut line = Vec::new();
+    BufReader::new(file).read_until(b'\n', &mut line)?;
+    line.pop();
+    Ok(Header::read(&line).map(|header| header.seq))
+}
+
+/// What a crash can leave of a file's first line.
+fn may_be_torn(bytes: &[u8]) -> bool {
+    let begin = b"{\"v\":1,\"prev\":\"";
+    let len = bytes.len().min(begin.len());
+    bytes[..len] == begin[..len] || bytes[0] == 0
+}

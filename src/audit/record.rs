@@ -1,0 +1,422 @@
+//! What is recorded: the schema, field by field.
+//!
+//! A log is JSON Lines in UTF-8: one record a line, LF after each, no other white space outside strings. Every line begins
+//! with the same five fields, in this order and at these places:
+//!
+//! | field | octets | meaning |
+//! | --- | --- | --- |
+//! | `v` | 5 | version of the schema: `1`. A field may be added within a version, none changes its meaning |
+//! | `prev` | 15–78 | SHA-256 of the line before (without its LF), 64 hexadecimal digits; 64 zeros in record 0 |
+//! | `seq` | from 87 | number of the record, from 0, without gaps across rotated files |
+//! | `at` | | when it happened: UTC, microseconds, RFC 3339 |
+//! | `event` | | which record it is; names what follows |
+//!
+//! What follows is one of the variants of [`Record`]; each field is documented there. Fields stand in the order of the
+//! structs. A field that has no value is `null`, never left out. Text that came over the wire is [`WireText`]; addresses of people are
+//! [`Address`](super::Address), which only the log can make, in the form that `--audit-addresses` asks for. Message bytes, headers, AUTH exchanges and
+//! keys have no field.
+
+use super::{Address, WireText};
+use serde::Serialize;
+use std::net::SocketAddr;
+
+/// Version of the schema, the `v` of every line.
+pub const VERSION: u32 = 1;
+
+/// What one line says after `v`, `prev`, `seq` and `at`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Record {
+    /// The program began to serve.
+    Start(Start),
+    /// The program ends in good order. A log whose last record is neither this nor the checkpoint behind it is still being
+    /// written, was cut off by a crash, or was cut by someone.
+    Stop(Stop),
+    /// Files were read again on request.
+    Reload(Reload),
+    /// The policy in force changed.
+    PolicyChange(PolicyChange),
+    /// A client connected.
+    SessionOpened(SessionOpened),
+    /// A session ended.
+    SessionClosed(SessionClosed),
+    /// The policy answered for one recipient (outbound) or one sender (inbound).
+    Verdict(Box<Verdict>),
+    /// The proxy itself refused something to the client.
+    Refusal(Box<Refusal>),
+    /// A session went on without an authenticated peer, because an entry of the administrator allows it.
+    Unprotected(Box<Unprotected>),
+    /// A message was handed over, or may have been.
+    Message(Box<Message>),
+    /// The log was opened by a process. Written by the log itself, before the process can write anything.
+    LogOpened(LogOpened),
+    /// Writing works again after it had failed. Written by the log itself.
+    LogRecovered(LogRecovered),
+    /// All before this line, vouched for. Written by the log itself.
+    Checkpoint(CheckpointRecord),
+}
+
+/// Which way mail goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From an inside client to the world.
+    Outbound,
+    /// From the world to an inside server.
+    Inbound,
+}
+
+/// `start`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Start {
+    /// Version of the program.
+    pub version: String,
+    /// Which way mail goes.
+    pub direction: Direction,
+    /// Name of the machine.
+    pub host: String,
+    /// Process id.
+    pub pid: u32,
+    /// SHA-256 of everything that configures it (flags and the files they name, without keys), 64 hexadecimal digits. Message records repeat it.
+    pub configuration: String,
+    /// The command line.
+    pub arguments: Vec<WireText>,
+    /// The policy in force, where there is a table.
+    pub policy: Option<PolicyFile>,
+}
+
+/// `stop`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stop {
+    /// Why: the signal's name, or what went wrong.
+    pub reason: String,
+    /// Sessions since the start.
+    pub sessions: u64,
+    /// Messages accepted since the start.
+    pub messages: u64,
+}
+
+/// `reload`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reload {
+    /// What was read again, each with what came of it.
+    pub files: Vec<ReloadedFile>,
+    /// As in `start`, after the reload.
+    pub configuration: String,
+}
+
+/// One file of a [`Reload`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReloadedFile {
+    /// As given on the command line.
+    pub file: String,
+    /// Why the old content stays in force; `null` where the new one is.
+    pub error: Option<String>,
+}
+
+/// `policy-change`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PolicyChange {
+    /// SHA-256 of the table that was in force, 64 hexadecimal digits.
+    pub before: Option<String>,
+    /// The table that is in force now.
+    pub policy: Option<PolicyFile>,
+}
+
+/// A policy table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PolicyFile {
+    /// As given on the command line.
+    pub file: String,
+    /// SHA-256 of its bytes, 64 hexadecimal digits.
+    pub sha256: String,
+    /// Number of its entries.
+    pub entries: u64,
+    /// Its ways out: every entry of a level that can leave mail without an authenticated peer, and every `--exempt`.
+    pub exemptions: Vec<Exemption>,
+}
+
+/// One way out that the administrator made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Exemption {
+    /// The next hop, prefix or address it is for, as written.
+    pub entry: String,
+    /// `none`, `may`, `encrypt`; or `exempt` for `--exempt`.
+    pub level: String,
+    /// The last day it holds, as written; `null` for no end.
+    pub until: Option<String>,
+    /// Why it is there, as written.
+    pub reason: Option<String>,
+    /// `file:line`, or the flag.
+    pub rule: String,
+}
+
+/// A TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Connection {
+    /// Who opened it: address and port.
+    pub from: SocketAddr,
+    /// To where: address and port. With interception, of the client's connection, where the client meant to go.
+    pub to: SocketAddr,
+}
+
+/// The session that a record belongs to, repeated so that every record stands alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Session {
+    /// Its id, the same in the program's log.
+    pub id: String,
+    /// Which way mail goes.
+    pub direction: Direction,
+    /// The client's connection to us.
+    pub client: Connection,
+    /// Our connection to the server; `null` until there is one.
+    pub server: Option<Connection>,
+    /// The name in EHLO or HELO that counts (RFC 5321 §4.1.1.1), as sent; `null` before it.
+    pub hello: Option<WireText>,
+}
+
+/// `session-opened`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SessionOpened {
+    /// The session.
+    pub session: Session,
+}
+
+/// `session-closed`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SessionClosed {
+    /// The session.
+    pub session: Session,
+    /// How it ended: `quit`, `client-closed`, `server-closed`, `refused`, `timeout`, or another single word.
+    pub end: String,
+    /// How long it was, in microseconds.
+    pub duration_us: u64,
+    /// Messages the server accepted.
+    pub messages: u64,
+    /// Octets from the client and to the client, as they were on its connection inside TLS or in the clear.
+    pub client_octets: [u64; 2],
+    /// Octets from the server and to the server, likewise.
+    pub server_octets: [u64; 2],
+    /// TLS of the outside connection; `null` for plaintext.
+    pub tls: Option<Tls>,
+}
+
+/// `verdict`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// The session.
+    pub session: Session,
+    /// The address that was judged: of the recipient outbound, of the sender inbound; `null` where the peer as such was.
+    pub address: Option<Address>,
+    /// What came of it, and why.
+    pub decision: Decision,
+    /// TLS of the outside connection; `null` for plaintext, and before the handshake.
+    pub tls: Option<Tls>,
+    /// Who the peer showed itself to be.
+    pub peer: Option<Peer>,
+}
+
+/// `refusal`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The session.
+    pub session: Session,
+    /// The domain it concerns.
+    pub domain: Option<String>,
+    /// Why, one word: a TLSRPT result type (RFC 8460 §4.3) where there is one.
+    pub reason: String,
+    /// The reply, as the client got it, without CR LF.
+    pub reply: WireText,
+}
+
+/// `unprotected`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unprotected {
+    /// The session.
+    pub session: Session,
+    /// What allows it.
+    pub decision: Decision,
+    /// TLS of the outside connection; `null`: in the clear.
+    pub tls: Option<Tls>,
+}
+
+/// `message`: the evidence. On disk before the client is told that the message was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Message {
+    /// The session, with both connections.
+    pub session: Session,
+    /// Name of the machine.
+    pub host: String,
+    /// SHA-256 of the configuration in force, as in `start` and `reload`.
+    pub configuration: String,
+    /// Number of the message within the session, from 1.
+    pub number: u64,
+    /// The reverse-path; empty for `<>`.
+    pub sender: Address,
+    /// The recipients that the server accepted.
+    pub recipients: Vec<Address>,
+    /// Octets as relayed: with dot-stuffing, without the final `.` line; for BDAT the sum of the chunks.
+    pub octets: u64,
+    /// SHA-256 of those octets, 64 hexadecimal digits.
+    pub sha256: String,
+    /// The weakest of `decisions`.
+    pub verdict: Protection,
+    /// One for each recipient domain (outbound) or for the sender (inbound).
+    pub decisions: Vec<Decision>,
+    /// TLS of the outside connection; `null` for plaintext.
+    pub tls: Option<Tls>,
+    /// Who the peer showed itself to be; `null` for plaintext, and for a client without certificate.
+    pub peer: Option<Peer>,
+    /// What the server said of it.
+    pub outcome: Outcome,
+    /// The server's final reply, lines joined by `\r\n`, without the last CR LF; `null` where the connection ended before it.
+    pub reply: Option<WireText>,
+}
+
+/// What became of a message, by the first digit of the server's final reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// 2yz.
+    Accepted,
+    /// 4yz or 5yz.
+    Rejected,
+    /// No reply: the server may have taken it or not (RFC 5321 §4.5.3.2.6); the client was told neither.
+    Unknown,
+}
+
+impl Outcome {
+    /// Reads a final reply.
+    #[must_use]
+    pub fn of(reply: Option<&[u8]>) -> Self {
+        match reply.and_then(<[u8]>::first) {
+            Some(b'2') => Self::Accepted,
+            Some(_) => Self::Rejected,
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// The three verdicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protection {
+    /// Over TLS with a peer that proved what was demanded.
+    Authorised,
+    /// Allowed by an entry of the administrator without that proof.
+    Unprotected,
+    /// Not allowed.
+    Refused,
+}
+
+/// What the policy said, and what made it say so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// The domain, address literal or host that was asked about.
+    pub domain: String,
+    /// What came of it.
+    pub verdict: Protection,
+    /// The level in force: none, may, encrypt, fingerprint, verify, secure, dane, dane-only, mta-sts.
+    pub level: Option<String>,
+    /// Where the level came from: table, dane, mta-sts, mx, upstream, exempt, observe.
+    pub basis: Option<String>,
+    /// The entry that decided: `file:line` or the flag.
+    pub rule: Option<String>,
+    /// `until=` of that entry.
+    pub until: Option<String>,
+    /// `reason=` of that entry.
+    pub why: Option<String>,
+    /// Of a refusal: why, one word (RFC 8460 §4.3).
+    pub reason: Option<String>,
+    /// What matched, or what was wrong, in words.
+    pub detail: String,
+    /// What must be proved and what was found in DNS and MTA-STS; its inner form is not part of the schema.
+    pub findings: Option<serde_json::Value>,
+}
+
+/// Facts of a TLS connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tls {
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub version: String,
+    /// The suite's IANA name.
+    pub suite: String,
+    /// The key-exchange group's IANA name.
+    pub group: Option<String>,
+    /// The name sent in SNI (outbound), or received (inbound).
+    pub sni: Option<WireText>,
+}
+
+/// Who the peer showed itself to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Its own certificate.
+    pub certificate: Certificate,
+    /// SHA-256 of each certificate it presented, its own first, in its order; 64 hexadecimal digits each.
+    pub chain: Vec<String>,
+}
+
+/// A certificate, by what an auditor asks about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Certificate {
+    /// SHA-256 of the whole certificate, 64 hexadecimal digits.
+    pub sha256: String,
+    /// SHA-256 of its SubjectPublicKeyInfo, 64 hexadecimal digits.
+    pub spki_sha256: String,
+    /// Subject.
+    pub subject: WireText,
+    /// DNS names and addresses in subjectAltName.
+    pub names: Vec<WireText>,
+    /// Issuer.
+    pub issuer: WireText,
+    /// Serial number, in hexadecimal.
+    pub serial: String,
+    /// notBefore, RFC 3339.
+    pub not_before: String,
+    /// notAfter, RFC 3339.
+    pub not_after: String,
+}
+
+/// `log-opened`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogOpened {
+    /// The log's name in its checkpoints.
+    pub origin: String,
+    /// The verifier key of the checkpoints that follow, as signed-note tools write it; `null` without `--audit-key`.
+    pub key: Option<String>,
+    /// Form of addresses: full, domain or hashed.
+    pub addresses: super::AddressForm,
+    /// What a crash had left of a last line, if anything.
+    pub torn: Option<Torn>,
+}
+
+/// The remains of lines that were being written when the machine or the process went down. No client ever got a 250 for them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Torn {
+    /// Octets cut off the end of the file.
+    pub octets: u64,
+    /// Their SHA-256, 64 hexadecimal digits.
+    pub sha256: String,
+    /// The first 4,096 of them.
+    pub text: WireText,
+}
+
+/// `log-recovered`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogRecovered {
+    /// When writing first failed, RFC 3339.
+    pub since: String,
+    /// What the system said.
+    pub error: String,
+    /// Records that could not be kept in memory meanwhile. Whoever waited for one of them was told, so no message that was
+    /// acknowledged is among them.
+    pub lost: u64,
+}
+
+/// `checkpoint`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckpointRecord {
+    /// A signed note (C2SP signed-note) in the form of a checkpoint: origin, number of records before this line, base64 of
+    /// the SHA-256 of the line before (which is also `prev`), `time` with the same time as `at`; the signature. `null` without `--audit-key`.
+    pub note: Option<String>,
+}
