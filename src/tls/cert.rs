@@ -1,0 +1,268 @@
+//! A certificate in words: what the log, the record and a refusal say about it.
+
+use super::der::{self, AltName, Certificate};
+use aws_lc_rs::digest;
+use rustls::pki_types::CertificateDer;
+use serde::{Serialize, Serializer};
+use std::{
+    fmt,
+    fmt::Write,
+    net::IpAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// What a certificate says. Text is printable ASCII, everything else in it is escaped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CertFacts {
+    /// SHA-256 of the certificate, lower-case hexadecimal.
+    pub sha256: String,
+    /// SHA-256 of the SubjectPublicKeyInfo, lower-case hexadecimal; empty where the certificate cannot be read.
+    pub spki_sha256: String,
+    /// `CN=mx1.example.com, O=Example`; `unreadable` where the certificate cannot be read, and all that follows is empty then.
+    pub subject: String,
+    /// DNS-IDs: the dNSNames of the subject alternative name. The common name is none (RFC 9525 §6.2).
+    pub names: Vec<String>,
+    /// IP-IDs: the iPAddresses there.
+    pub addresses: Vec<IpAddr>,
+    /// As `subject`.
+    pub issuer: String,
+    /// Hexadecimal, lower case.
+    pub serial: String,
+    /// First second of validity.
+    pub not_before: Date,
+    /// Last second of validity.
+    pub not_after: Date,
+    /// `RSA 2048`, `EC P-256`, `Ed25519`.
+    pub key: String,
+    /// Subject and issuer are the same.
+    pub self_issued: bool,
+}
+
+/// A moment of UTC, in seconds since 1970; any year that a certificate can name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Date(pub i64);
+
+impl Date {
+    /// To the second, rounded down.
+    #[must_use]
+    pub fn of(time: SystemTime) -> Self {
+        Self(match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |s| -s - 1),
+        })
+    }
+
+    /// Without the time of day: `2026-03-01`.
+    #[must_use]
+    pub fn day(self) -> String {
+        let (year, month, day) = civil(self.0.div_euclid(86_400));
+        format!("{year:04}-{month:02}-{day:02}")
+    }
+}
+
+/// RFC 3339, to the second: `2026-03-01T00:00:00Z`.
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let second = self.0.rem_euclid(86_400);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        write!(f, "{}T{hour:02}:{minute:02}:{second:02}Z", self.day())
+    }
+}
+
+impl Serialize for Date {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Year, month and day of a number of days since 1970-01-01; the year begins in March, as in `der`.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days.saturating_add(719_468);
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+impl CertFacts {
+    /// Reads any octets; what cannot be read is said to be so.
+    #[must_use]
+    pub fn read(der: &CertificateDer<'_>) -> Self {
+        let sha256 = sha256(der);
+        let Some(certificate) = Certificate::read(der) else {
+            return Self {
+                sha256,
+                spki_sha256: String::new(),
+                subject: "unreadable".into(),
+                names: Vec::new(),
+                addresses: Vec::new(),
+                issuer: String::new(),
+                serial: String::new(),
+                not_before: Date::default(),
+                not_after: Date::default(),
+                key: String::new(),
+                self_issued: false,
+            };
+        };
+        let mut names = Vec::new();
+        let mut addresses = Vec::new();
+        for name in certificate.alt_names() {
+            match name {
+                AltName::Dns(octets) => names.push(escape(&String::from_utf8_lossy(octets))),
+                AltName::Address(address) => addresses.push(address),
+            }
+        }
+        Self {
+            sha256,
+            spki_sha256: self::sha256(certificate.spki),
+            subject: name_in_words(certificate.subject),
+            names,
+            addresses,
+            issuer: name_in_words(certificate.issuer),
+            serial: hex(certificate.serial),
+            not_before: Date(certificate.not_before),
+            not_after: Date(certificate.not_after),
+            key: key_in_words(certificate.spki),
+            self_issued: certificate.subject == certificate.issuer,
+        }
+    }
+
+    /// The DNS-IDs and IP-IDs for a refusal: `names a.example, b.example and 3 more`.
+    #[must_use]
+    pub fn names_in_words(&self) -> String {
+        const SHOWN: usize = 4;
+        let all: Vec<String> = self
+            .names
+            .iter()
+            .cloned()
+            .chain(self.addresses.iter().map(|address| format!("[{address}]")))
+            .collect();
+        match all.len() {
+            0 => "names no host".into(),
+            n if n <= SHOWN => format!("names {}", all.join(", ")),
+            n => format!("names {} and {} more", all[..SHOWN].join(", "), n - SHOWN),
+        }
+    }
+}
+
+/// SHA-256 in lower-case hexadecimal.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Printable ASCII stays, the rest becomes `\u{..}`; a backslash too, so that nothing looks like an escape that is none.
+fn escape(text: &str) -> String {
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut out, c| {
+            if (' '..='~').contains(&c) && c != '\\' {
+                out.push(c);
+            } else {
+                out.extend(c.escape_unicode());
+            }
+            out
+        })
+}
+
+/// `CN=mx1.example.com, O=Example`.
+fn name_in_words(name: &[u8]) -> String {
+    let mut words = String::new();
+    for (oid, value) in der::attributes(name) {
+        if !words.is_empty() {
+            words.push_str(", ");
+        }
+        words.push_str(&attribute_in_words(oid));
+        words.push('=');
+        words.push_str(&escape(&text_of(value)));
+    }
+    words
+}
+
+/// RFC 4519 §2 short names.
+fn attribute_in_words(oid: &[u8]) -> String {
+    match oid {
+        [0x55, 4, 3] => "CN".into(),
+        [0x55, 4, 4] => "SN".into(),
+        [0x55, 4, 5] => "serialNumber".into(),
+        [0x55, 4, 6] => "C".into(),
+        [0x55, 4, 7] => "L".into(),
+        [0x55, 4, 8] => "ST".into(),
+        [0x55, 4, 10] => "O".into(),
+        [0x55, 4, 11] => "OU".into(),
+        [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 0x19] => "DC".into(),
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1] => "emailAddress".into(),
+        other => format!("oid.{}", hex(other)),
+    }
+}
+
+/// The string types of RFC 5280 §4.1.2.4; TeletexString as Latin-1, as everybody does.
+fn text_of(value: der::Element<'_>) -> String {
+    match value.tag {
+        0x0c | 0x12 | 0x13 | 0x16 | 0x1a => String::from_utf8_lossy(value.content).into_owned(),
+        0x14 => value.content.iter().copied().map(char::from).collect(),
+        0x1e => {
+            let units = value.content.chunks_exact(2);
+            char::decode_utf16(units.map(|pair| u16::from_be_bytes([pair[0], pair[1]])))
+                .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
+                .collect()
+        }
+        _ => format!("#{}", hex(value.whole)),
+    }
+}
+
+fn key_in_words(spki: &[u8]) -> String {
+    let Some((algorithm, parameters, key)) = der::public_key(spki) else {
+        return "unreadable".into();
+    };
+    match algorithm {
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, scheme @ (1 | 10)] => {
+            let name = if *scheme == 1 { "RSA" } else { "RSA-PSS" };
+            match der::rsa_bits(key) {
+                Some(bits) => format!("{name} {bits}"),
+                None => format!("{name} unreadable"),
+            }
+        }
+        [0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1] => {
+            format!("EC {}", curve_in_words(parameters.map(|p| p.content)))
+        }
+        [0x2b, 0x65, 0x70] => "Ed25519".into(),
+        [0x2b, 0x65, 0x71] => "Ed448".into(),
+        [0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 0x11] => "ML-DSA-44".into(),
+        [0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 0x12] => "ML-DSA-65".into(),
+        [0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 0x13] => "ML-DSA-87".into(),
+        other => format!("oid.{}", hex(other)),
+    }
+}
+
+fn curve_in_words(curve: Option<&[u8]>) -> String {
+    match curve.unwrap_or_default() {
+        [0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7] => "P-256".into(),
+        [0x2b, 0x81, 4, 0, 0x22] => "P-384".into(),
+        [0x2b, 0x81, 4, 0, 0x23] => "P-521".into(),
+        [0x2b, 0x81, 4, 0, 0x0a] => "secp256k1".into(),
+        other => format!("oid.{}", hex(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! Outbound, where we are the TLS client of the outside server.
+
+use super::{HandshakeFault, MinTls, Peer, Trust, pem, provider, signature::Signatures, versions};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::Arc,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// What the flags say.
+#[derive(Clone, Debug, Default)]
+pub struct ClientOptions {
+    /// `--ca-file`; `None`: the system's trust store.
+    pub ca_file: Option<PathBuf>,
+    /// `--client-cert` and `--client-key`.
+    pub pair: Option<(PathBuf, PathBuf)>,
+    /// `--min-tls`.
+    pub min_tls: MinTls,
+}
+
+/// What the ClientHello says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hello<'a> {
+    /// The name in SNI (RFC 6066 §3), without trailing dot; an address or what is no host name sends none.
+    pub sni: Option<&'a str>,
+    /// TLS 1.3 only.
+    pub tls13_only: bool,
+    /// Without the post-quantum key share, for a peer that broke on it.
+    pub classical_only: bool,
+}
+
+/// Opens TLS towards outside servers, and holds the anchors to judge them by. Immutable: a reload makes a new one.
+#[derive(Debug)]
+pub struct ClientTls {
+    /// Judges what servers present.
+    pub trust: Trust,
+    any_version: Connectors,
+    tls13_only: Connectors,
+}
+
+#[derive(Debug)]
+struct Connectors {
+    post_quantum: Arc<ClientConfig>,
+    classical: Arc<ClientConfig>,
+}
+
+impl ClientTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Names the file, what is wrong with it, and what to do.
+    pub fn new(options: &ClientOptions) -> Result<Self, String> {
+        let pair = options
+            .pair
+            .as_ref()
+            .map(|(cert, key)| pem::pair(cert, key, &provider(true)).map(Arc::new))
+            .transpose()?;
+        let connectors = |min| Connectors {
+            post_quantum: config(min, true, pair.as_ref()),
+            classical: config(min, false, pair.as_ref()),
+        };
+        Ok(Self {
+            trust: Trust::in_servers(options.ca_file.as_deref())?,
+            any_version: connectors(options.min_tls),
+            tls13_only: connectors(MinTls::Tls13),
+        })
+    }
+
+    /// The handshake. It authenticates nobody: [`Trust::check`] does. It has no deadline: the caller's timeout is one, and a peer
+    /// that is silent until then may be one that breaks on the post-quantum key share, as one that hangs up.
+    ///
+    /// # Errors
+    /// Says what happened, and with `Kind::Died` that the next try should be `classical_only`.
+    pub async fn connect<S>(
+        &self,
+        stream: S,
+        hello: Hello<'_>,
+    ) -> Result<(TlsStream<S>, Peer), HandshakeFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let connectors = if hello.tls13_only {
+            &self.tls13_only
+        } else {
+            &self.any_version
+        };
+        let config = if hello.classical_only {
+            &connectors.classical
+        } else {
+            &connectors.post_quantum
+        };
+        let name = hello.sni.and_then(host_name);
+        let sni = match &name {
+            Some(ServerName::DnsName(name)) => Some(name.as_ref().to_owned()),
+            _ => None,
+        };
+        let stream = TlsConnector::from(Arc::clone(config))
+            .connect(name.unwrap_or(NO_NAME.into()), stream)
+            .await
+            .map_err(|error| HandshakeFault::of(&error))?;
+        let peer = Peer::of(stream.get_ref().1, sni);
+        Ok((stream, peer))
+    }
+}
+
+/// rustls sends no SNI for an address; nothing else depends on it, for names are judged after the handshake.
+const NO_NAME: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+fn host_name(name: &str) -> Option<ServerName<'static>> {
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    match ServerName::try_from(name) {
+        Ok(name @ ServerName::DnsName(_)) => Some(name),
+        _ => None,
+    }
+}
+
+fn config(min: MinTls, post_quantum: bool, pair: Option<&Arc<CertifiedKey>>) -> Arc<ClientConfig> {
+    let provider = provider(post_quantum);
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions(min))
+        .expect("the provider has suites and groups for both versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PossessionOnly(Signatures::new(provider))));
+    let mut config = match pair {
+        Some(pair) => builder
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::clone(pair)))),
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Arc::new(config)
+}
+
+/// Lets any chain pass, for it is judged after the handshake, but only from who holds the key of its first certificate.
+#[derive(Debug)]
+struct PossessionOnly(Signatures);
+
+impl ServerCertVerifier for PossessionOnly {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.tls12(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.tls13(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.schemes()
+    }
+}

@@ -1,0 +1,323 @@
+//! Reads what is needed out of an X.509 certificate (RFC 5280 §4.1): names, dates, serial number, key.
+//!
+//! A reader of our own, because a peer that is known by its key alone (RFC 7672 §3.1.1) may present what a validating
+//! library rightly refuses to parse: version 1, critical extensions that nobody knows. It judges nothing. Whatever the bytes,
+//! it neither panics nor allocates, and each step goes forward, so the work is linear in the length.
+
+use std::net::IpAddr;
+
+/// Universal and context tags that occur here (X.690 §8.1.2).
+mod tag {
+    pub const BOOLEAN: u8 = 0x01;
+    pub const INTEGER: u8 = 0x02;
+    pub const BIT_STRING: u8 = 0x03;
+    pub const OCTET_STRING: u8 = 0x04;
+    pub const OID: u8 = 0x06;
+    pub const UTC_TIME: u8 = 0x17;
+    pub const GENERALIZED_TIME: u8 = 0x18;
+    pub const SEQUENCE: u8 = 0x30;
+    pub const SET: u8 = 0x31;
+    pub const VERSION: u8 = 0xa0;
+    pub const EXTENSIONS: u8 = 0xa3;
+    pub const DNS_NAME: u8 = 0x82;
+    pub const IP_ADDRESS: u8 = 0x87;
+}
+
+/// id-ce-subjectAltName, 2.5.29.17.
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+
+/// The rest of an input, read element by element.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a>(&'a [u8]);
+
+/// One element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Element<'a> {
+    /// Identifier octet.
+    pub tag: u8,
+    /// Content octets.
+    pub content: &'a [u8],
+    /// Identifier, length and content octets.
+    pub whole: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Over these octets.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Nothing is left.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The next element; `None` at the end, and where it is not DER: a tag of more than one octet, an indefinite, longer than
+    /// necessary or too great length.
+    pub fn next(&mut self) -> Option<Element<'a>> {
+        let (&tag, rest) = self.0.split_first()?;
+        let (&first, rest) = rest.split_first()?;
+        if tag & 0x1f == 0x1f {
+            return None;
+        }
+        let (length, rest) = if first < 0x80 {
+            (usize::from(first), rest)
+        } else {
+            let (octets, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            if !(1..=4).contains(&octets.len()) || octets[0] == 0 {
+                return None;
+            }
+            let length = octets.iter().fold(0, |n, &o| n << 8 | usize::from(o));
+            if length < 0x80 {
+                return None;
+            }
+            (length, rest)
+        };
+        let (content, rest) = rest.split_at_checked(length)?;
+        let whole = &self.0[..self.0.len() - rest.len()];
+        self.0 = rest;
+        Some(Element {
+            tag,
+            content,
+            whole,
+        })
+    }
+
+    /// The next element, if it has this tag; else nothing is read.
+    pub fn take(&mut self, tag: u8) -> Option<Element<'a>> {
+        if *self.0.first()? != tag {
+            return None;
+        }
+        self.next()
+    }
+
+    fn enter(&mut self, tag: u8) -> Option<Self> {
+        self.take(tag).map(|element| Self(element.content))
+    }
+}
+
+/// The parts of a certificate, as they stand in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Certificate<'a> {
+    /// Content octets of the serial number.
+    pub serial: &'a [u8],
+    /// Name, whole.
+    pub issuer: &'a [u8],
+    /// Seconds since 1970, UTC.
+    pub not_before: i64,
+    /// Seconds since 1970, UTC.
+    pub not_after: i64,
+    /// Name, whole.
+    pub subject: &'a [u8],
+    /// SubjectPublicKeyInfo, whole.
+    pub spki: &'a [u8],
+    extensions: &'a [u8],
+}
+
+/// One subject alternative name (RFC 5280 §4.2.1.6) of a kind that can identify a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AltName<'a> {
+    /// dNSName, octets as they are.
+    Dns(&'a [u8]),
+    /// iPAddress.
+    Address(IpAddr),
+}
+
+impl<'a> Certificate<'a> {
+    /// Reads versions 1 to 3; `None` where the fields before the extensions are not what RFC 5280 §4.1 says, or something follows.
+    #[must_use]
+    pub fn read(der: &'a [u8]) -> Option<Self> {
+        let mut outer = Reader(der);
+        let mut certificate = outer.enter(tag::SEQUENCE)?;
+        let mut tbs = certificate.enter(tag::SEQUENCE)?;
+        certificate.take(tag::SEQUENCE)?;
+        certificate.take(tag::BIT_STRING)?;
+        if !outer.is_at_end() || !certificate.is_at_end() {
+            return None;
+        }
+        tbs.take(tag::VERSION);
+        let serial = tbs.take(tag::INTEGER)?.content;
+        tbs.take(tag::SEQUENCE)?;
+        let issuer = tbs.take(tag::SEQUENCE)?.whole;
+        let mut validity = tbs.enter(tag::SEQUENCE)?;
+        let not_before = time(validity.next()?)?;
+        let not_after = time(validity.next()?)?;
+        let subject = tbs.take(tag::SEQUENCE)?.whole;
+        let spki = tbs.take(tag::SEQUENCE)?.whole;
+        let extensions = loop {
+            match tbs.next() {
+                Some(e) if e.tag == tag::EXTENSIONS => break e.content,
+                Some(_) => {}
+                None => break &[],
+            }
+        };
+        Some(Self {
+            serial,
+            issuer,
+            not_before,
+            not_after,
+            subject,
+            spki,
+            extensions,
+        })
+    }
+
+    /// The dNSNames and iPAddresses, in order; none where the extension is missing, not well formed, or there twice.
+    #[must_use]
+    pub fn alt_names(&self) -> impl Iterator<Item = AltName<'a>> {
+        let mut names = self.alt_name_reader();
+        std::iter::from_fn(move || {
+            loop {
+                let name = names.next()?;
+                match name.tag {
+                    tag::DNS_NAME => return Some(AltName::Dns(name.content)),
+                    tag::IP_ADDRESS => {
+                        if let Some(address) = address(name.content) {
+                            return Some(AltName::Address(address));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        })
+    }
+
+    fn alt_name_reader(&self) -> Reader<'a> {
+        let nothing = Reader(&[]);
+        let mut found = None;
+        let Some(mut list) = Reader(self.extensions).enter(tag::SEQUENCE) else {
+            return nothing;
+        };
+        while let Some(mut extension) = list.enter(tag::SEQUENCE) {
+            let oid = extension.take(tag::OID).map(|e| e.content);
+            extension.take(tag::BOOLEAN);
+            if oid == Some(SUBJECT_ALT_NAME) {
+                let value = extension.take(tag::OCTET_STRING);
+                if found.is_some() {
+                    return nothing;
+                }
+                found = Some(value.and_then(|value| Reader(value.content).enter(tag::SEQUENCE)));
+            }
+        }
+        let Some(Some(names)) = found else {
+            return nothing;
+        };
+        // One name too many cannot hide behind one that cannot be read: all of them can, or there are none.
+        let mut all = names;
+        while all.next().is_some() {}
+        if all.is_at_end() { names } else { nothing }
+    }
+}
+
+/// The attributes of a distinguished name (RFC 5280 §4.1.2.4): type, and value as an element.
+pub fn attributes(name: &[u8]) -> impl Iterator<Item = (&[u8], Element<'_>)> {
+    let mut rdns = Reader(name).enter(tag::SEQUENCE).unwrap_or(Reader(&[]));
+    let mut rdn = Reader(&[]);
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(mut attribute) = rdn.enter(tag::SEQUENCE) {
+                let oid = attribute.take(tag::OID)?.content;
+                return Some((oid, attribute.next()?));
+            }
+            rdn = rdns.enter(tag::SET)?;
+        }
+    })
+}
+
+/// Algorithm, its parameters, and the key itself of a SubjectPublicKeyInfo.
+#[must_use]
+pub fn public_key(spki: &[u8]) -> Option<(&[u8], Option<Element<'_>>, &[u8])> {
+    let mut spki = Reader(spki).enter(tag::SEQUENCE)?;
+    let mut algorithm = spki.enter(tag::SEQUENCE)?;
+    let oid = algorithm.take(tag::OID)?.content;
+    let key = spki.take(tag::BIT_STRING)?.content;
+    // The first octet counts unused bits, and there are none in a key.
+    Some((oid, algorithm.next(), key.get(1..)?))
+}
+
+/// Bits of the modulus of an RSAPublicKey (RFC 8017 A.1.1).
+#[must_use]
+pub fn rsa_bits(key: &[u8]) -> Option<usize> {
+    let mut key = Reader(key).enter(tag::SEQUENCE)?;
+    let modulus = key.take(tag::INTEGER)?.content;
+    let zeros = modulus.iter().take_while(|&&octet| octet == 0).count();
+    let significant = &modulus[zeros..];
+    let top = significant.first()?;
+    Some(significant.len() * 8 - top.leading_zeros() as usize)
+}
+
+/// responseStatus of an OCSPResponse (RFC 6960 §4.2.1), if that is what the octets are; 0 is `successful`.
+#[must_use]
+pub fn ocsp_status(der: &[u8]) -> Option<u8> {
+    const ENUMERATED: u8 = 0x0a;
+    let mut outer = Reader(der);
+    let mut response = outer.enter(tag::SEQUENCE)?;
+    let status = response.take(ENUMERATED)?.content;
+    outer.is_at_end().then_some(())?;
+    <[u8; 1]>::try_from(status).ok().map(|[status]| status)
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(octets)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
+}
+
+/// UTCTime `YYMMDDhhmmssZ` or GeneralizedTime `YYYYMMDDhhmmssZ` (RFC 5280 §4.1.2.5), as seconds since 1970.
+fn time(element: Element<'_>) -> Option<i64> {
+    let text = element.content;
+    let (year, rest) = match element.tag {
+        tag::UTC_TIME if text.len() == 13 => {
+            let year = digits(&text[..2])?;
+            (year + if year < 50 { 2000 } else { 1900 }, &text[2..])
+        }
+        tag::GENERALIZED_TIME if text.len() == 15 => (digits(&text[..4])?, &text[4..]),
+        _ => return None,
+    };
+    if rest[10] != b'Z' {
+        return None;
+    }
+    let month = digits(&rest[0..2])?;
+    let day = digits(&rest[2..4])?;
+    let hour = digits(&rest[4..6])?;
+    let minute = digits(&rest[6..8])?;
+    let second = digits(&rest[8..10])?;
+    let valid = (1..=12).contains(&month)
+        && (1..=days_in(year, month)).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 60;
+    valid.then(|| ((days_from_civil(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+fn digits(text: &[u8]) -> Option<i64> {
+    text.iter().try_fold(0, |n, octet| {
+        octet
+            .is_ascii_digit()
+            .then(|| n * 10 + i64::from(octet - b'0'))
+    })
+}
+
+fn days_in(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days since 1970-01-01 in the Gregorian calendar; the year begins in March, so that the leap day is its last.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! Why a handshake failed, in words.
+
+use rustls::{
+    AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved,
+};
+use std::{fmt, io};
+
+/// What kind of failure it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The connection ended or was reset without an alert. Some peers do so on a large ClientHello: the next try to that address
+    /// goes without the post-quantum key share.
+    Died,
+    /// The peer refused, and said why in an alert.
+    Alert,
+    /// The peer offers only what is refused here: TLS 1.1 or older, suites without forward secrecy or AEAD, unknown groups.
+    TooOld,
+    /// The peer's certificate cannot carry the handshake: its signature is wrong, its key is too weak or of an unknown kind, or
+    /// (inbound, `--client-auth require`) there is none that is acceptable.
+    Certificate,
+    /// The peer does not keep to the protocol, or speaks another one.
+    Protocol,
+}
+
+/// A handshake that failed. Its words are printable ASCII on one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandshakeFault {
+    kind: Kind,
+    words: String,
+}
+
+impl fmt::Display for HandshakeFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl std::error::Error for HandshakeFault {}
+
+impl HandshakeFault {
+    /// What kind of failure it was.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn new(kind: Kind, words: impl Into<String>) -> Self {
+        Self {
+            kind,
+            words: words.into(),
+        }
+    }
+
+    /// The fault in an error of the handshake, or of the first read after it: in TLS 1.3 the peer judges our certificate when our
+    /// side of the handshake is over (RFC 8446 §4.4.2.4), so its alert arrives with the first read.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
+        if let Some(error) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
+            return Self::of_tls(error);
+        }
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::new(
+                Kind::Died,
+                "the peer closed the connection during the handshake without an alert",
+            ),
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Self::new(
+                Kind::Died,
+                "the peer reset the connection during the handshake without an alert",
+            ),
+            _ => Self::new(Kind::Died, format!("the connection failed: {error}")),
+        }
+    }
+
+    fn of_tls(error: &Error) -> Self {
+        match error {
+            Error::AlertReceived(alert) => Self::of_alert(*alert),
+            Error::PeerIncompatible(why) => Self::new(Kind::TooOld, incompatible(why)),
+            Error::PeerMisbehaved(
+                PeerMisbehaved::SelectedUnofferedCipherSuite
+                | PeerMisbehaved::SelectedUnusableCipherSuiteForVersion,
+            ) => Self::new(
+                Kind::TooOld,
+                "the peer chose a cipher suite that is refused here (CBC, static RSA or older)",
+            ),
+            Error::PeerMisbehaved(
+                PeerMisbehaved::SelectedUnofferedKxGroup
+                | PeerMisbehaved::IllegalHelloRetryRequestWithUnofferedNamedGroup,
+            ) => Self::new(
+                Kind::TooOld,
+                "the peer chose a key exchange group that is not offered here",
+            ),
+            Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion) => Self::new(
+                Kind::TooOld,
+                "the peer speaks no TLS version that is known here",
+            ),
+            Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::new(
+                Kind::Protocol,
+                "the peer answered with something that is not TLS",
+            ),
+            Error::NoApplicationProtocol => Self::new(
+                Kind::Protocol,
+                "the peer wants another protocol than SMTP (ALPN)",
+            ),
+            Error::NoCertificatesPresented => {
+                Self::new(Kind::Certificate, "the peer presented no certificate")
+            }
+            Error::InvalidCertificate(why) => Self::new(Kind::Certificate, certificate(why)),
+            other => Self::new(
+                Kind::Protocol,
+                format!("the peer does not keep to the protocol: {}", ascii(other)),
+            ),
+        }
+    }
+
+    fn of_alert(alert: AlertDescription) -> Self {
+        let name = alert_name(alert);
+        match alert {
+            AlertDescription::ProtocolVersion => Self::new(
+                Kind::TooOld,
+                format!(
+                    "the peer offers neither TLS 1.2 nor TLS 1.3, and older versions are refused (alert {name})"
+                ),
+            ),
+            AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+                Self::new(
+                    Kind::TooOld,
+                    format!(
+                        "the peer finds no cipher suite, group or signature in common; it may offer only what is refused, \
+                     such as CBC, static RSA or finite-field DH (alert {name})"
+                    ),
+                )
+            }
+            _ => Self::new(
+                Kind::Alert,
+                format!("the peer refused the handshake (alert {name})"),
+            ),
+        }
+    }
+}
+
+fn incompatible(why: &PeerIncompatible) -> String {
+    match why {
+        PeerIncompatible::ServerDoesNotSupportTls12Or13
+        | PeerIncompatible::Tls12NotOffered
+        | PeerIncompatible::Tls12NotOfferedOrEnabled
+        | PeerIncompatible::SupportedVersionsExtensionRequired
+        | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => {
+            "the peer offers no TLS version that is allowed here, and older ones are refused".into()
+        }
+        PeerIncompatible::NoCipherSuitesInCommon => {
+            "the peer offers only cipher suites that are refused (CBC, static RSA or older)".into()
+        }
+        PeerIncompatible::NoKxGroupsInCommon | PeerIncompatible::NamedGroupsExtensionRequired => {
+            "the peer offers no key exchange group that is known here".into()
+        }
+        PeerIncompatible::NoSignatureSchemesInCommon
+        | PeerIncompatible::SignatureAlgorithmsExtensionRequired
+        | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => {
+            "the peer offers only signatures that are refused (such as SHA-1), or none that our key can make"
+                .into()
+        }
+        other => format!("the peer offers only what is refused: {}", ascii(&Error::from(other.clone()))),
+    }
+}
+
+fn certificate(why: &CertificateError) -> String {
+    match why {
+        CertificateError::BadSignature => {
+            "the peer's handshake signature is wrong, or its key is of a kind that is refused"
+                .into()
+        }
+        CertificateError::BadEncoding => "the peer's certificate cannot be read".into(),
+        CertificateError::Other(words) => words.to_string(),
+        other => ascii(&Error::from(other.clone())),
+    }
+}
+
+/// `UnknownCA` as RFC 8446 §6 writes it: `unknown_ca`.
+fn alert_name(alert: AlertDescription) -> String {
+    let Some(name) = alert.as_str() else {
+        return u8::from(alert).to_string();
+    };
+    let mut snake = String::new();
+    let mut after_lower = false;
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && after_lower {
+            snake.push('_');
+        }
+        after_lower = c.is_ascii_lowercase();
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
+}
+
+fn ascii(error: &Error) -> String {
+    error
+        .to_string()
+        .chars()
+        .map(|c| if (' '..='~').contains(&c) { c } else { ' ' })
+        .collect()
+}

@@ -1,0 +1,60 @@
+//! Certificates and keys from PEM files (RFC 7468). Errors name the file and what to do.
+
+use rustls::{
+    Error, InconsistentKeys,
+    crypto::CryptoProvider,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+    sign::CertifiedKey,
+};
+use std::path::Path;
+
+/// All certificates of a file, at least one.
+pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect)
+        .map_err(|error| unreadable(file, &error))?;
+    if certificates.is_empty() {
+        return Err(format!(
+            "{}: no certificate in it; a PEM file with `BEGIN CERTIFICATE` is wanted",
+            file.display()
+        ));
+    }
+    Ok(certificates)
+}
+
+/// A chain, end entity first, with the key of its first certificate.
+pub fn pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+    let chain = certificates(cert)?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+        pem::Error::NoItemsFound => format!(
+            "{}: no private key in it; a PEM file with an unencrypted `BEGIN PRIVATE KEY` is wanted",
+            key.display()
+        ),
+        error => unreadable(key, &error),
+    })?;
+    CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
+            "{}: not the key of the first certificate in {}; give the pair that belongs together, the host's own certificate first",
+            key.display(),
+            cert.display()
+        ),
+        Error::InvalidCertificate(error) => {
+            format!("{}: its first certificate cannot be used: {error:?}", cert.display())
+        }
+        error => format!(
+            "{}: the key cannot be used: {error}; RSA of 2048 to 8192 bits, P-256, P-384, P-521 and Ed25519 can",
+            key.display()
+        ),
+    })
+}
+
+fn unreadable(file: &Path, error: &pem::Error) -> String {
+    let file = file.display();
+    match error {
+        pem::Error::Io(error) => format!("{file}: cannot be read: {error}"),
+        error => format!("{file}: not a sound PEM file: {error}"),
+    }
+}
