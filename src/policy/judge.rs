@@ -1,8 +1,192 @@
 //! Has the peer proved it?
 
-use super::{Demand, Shown, Verdict};
+use super::{Demand, Level, Reason, Shown, Verdict};
 
-/// Compares what the peer showed with what was demanded. Pure: `--observe` is applied by [`super::Decision::new`].
-pub fn judge(_demand: &Demand, _shown: &Shown) -> Verdict {
-    todo!()
+/// Compares what the peer showed with what was demanded. Pure: `--observe` is applied by [`super::Decision`].
+///
+/// An alternative that nobody checked is one that failed.
+pub fn judge(demand: &Demand, shown: &Shown) -> Verdict {
+    if demand.level == Level::None {
+        return Verdict::Unprotected("level none".into());
+    }
+    match (proof(demand, shown), demand.enforced) {
+        (Ok(proof), true) => Verdict::Authorised(proof),
+        (Ok(proof), false) => Verdict::Unprotected(proof),
+        (Err((reason, why)), true) => {
+            let (reason, why) = blame(demand, reason, why);
+            Verdict::Refused(reason, why)
+        }
+        (Err((reason, why)), false) => Verdict::Unprotected(format!("{}: {why}", reason.word())),
+    }
+}
+
+/// What matched, or the first alternative's failure.
+fn proof(demand: &Demand, shown: &Shown) -> Result<String, (Reason, String)> {
+    let results = match shown {
+        Shown::NoStartTls => {
+            return Err((
+                Reason::StarttlsNotSupported,
+                "STARTTLS is not offered".into(),
+            ));
+        }
+        Shown::HandshakeFailed(why) => {
+            return Err((
+                Reason::ValidationFailure,
+                format!("TLS handshake failed: {why}"),
+            ));
+        }
+        Shown::Tls(results) => &results[..results.len().min(demand.references.len())],
+    };
+    if let Some(Ok(proof)) = results.iter().find(|result| result.is_ok()) {
+        return Ok(proof.clone());
+    }
+    let failure = results.iter().find_map(|result| result.clone().err());
+    Err(failure.unwrap_or_else(|| (Reason::ValidationFailure, "nothing was checked".into())))
+}
+
+/// A destination that is none of the domain's MX hosts and could not prove to be one is mostly not a broken MX, but a smart
+/// host that the table does not know. Dates are left as they are: who is only expired did show the name.
+fn blame(demand: &Demand, reason: Reason, why: String) -> (Reason, String) {
+    match reason {
+        Reason::CertificateHostMismatch
+        | Reason::CertificateNotTrusted
+        | Reason::TlsaInvalid
+        | Reason::StarttlsNotSupported
+        | Reason::ValidationFailure
+            if demand.not_an_mx =>
+        {
+            (Reason::NotAnMx, format!("{}: {why}", reason.word()))
+        }
+        _ => (reason, why),
+    }
+}
+
+/// What MTA-STS in testing mode would have said, for TLSRPT; `None`: nothing to report (RFC 8461 §5, RFC 8460 §4.4).
+#[must_use]
+pub fn testing_failure(demand: &Demand, shown: &Shown) -> Option<(Reason, String)> {
+    let testing = demand.testing.clone()?;
+    let alone = Demand {
+        references: vec![testing],
+        ..demand.clone()
+    };
+    match shown {
+        Shown::Tls(results) => {
+            let last = results.get(demand.references.len())?.clone();
+            proof(&alone, &Shown::Tls(vec![last])).err()
+        }
+        other => proof(&alone, other).err(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Basis, ReferenceIdentity};
+
+    fn demand(level: Level, alternatives: usize) -> Demand {
+        Demand {
+            level,
+            basis: Basis::Mx,
+            sni: None,
+            host: None,
+            references: vec![ReferenceIdentity::Anyone; alternatives],
+            tls13_only: false,
+            enforced: !level.allows_plaintext(),
+            testing: None,
+            not_an_mx: false,
+        }
+    }
+
+    fn bad(reason: Reason) -> Result<String, (Reason, String)> {
+        Err((reason, "names other.example".into()))
+    }
+
+    #[test]
+    fn one_alternative_that_matched_suffices() {
+        let shown = Shown::Tls(vec![bad(Reason::TlsaInvalid), Ok("mx.example".into())]);
+        assert_eq!(
+            judge(&demand(Level::Verify, 2), &shown),
+            Verdict::Authorised("mx.example".into())
+        );
+    }
+
+    #[test]
+    fn what_nobody_checked_has_failed() {
+        for (alternatives, shown) in [(0, vec![]), (1, vec![]), (0, vec![Ok("mx".to_owned())])] {
+            assert!(matches!(
+                judge(&demand(Level::Verify, alternatives), &Shown::Tls(shown)),
+                Verdict::Refused(Reason::ValidationFailure, _)
+            ));
+        }
+    }
+
+    #[test]
+    fn the_testing_alternative_authorises_nobody() {
+        let tested = Demand {
+            testing: Some(ReferenceIdentity::Anyone),
+            ..demand(Level::Verify, 1)
+        };
+        let shown = Shown::Tls(vec![bad(Reason::CertificateHostMismatch), Ok("mx".into())]);
+        assert!(matches!(judge(&tested, &shown), Verdict::Refused(..)));
+        assert_eq!(testing_failure(&tested, &shown), None);
+        let shown = Shown::Tls(vec![Ok("mx".into()), bad(Reason::CertificateHostMismatch)]);
+        assert!(matches!(judge(&tested, &shown), Verdict::Authorised(_)));
+        assert!(testing_failure(&tested, &shown).is_some());
+        assert!(testing_failure(&tested, &Shown::NoStartTls).is_some());
+    }
+
+    #[test]
+    fn none_and_may_are_unprotected_whatever_was_shown() {
+        for shown in [
+            Shown::NoStartTls,
+            Shown::HandshakeFailed("reset".into()),
+            Shown::Tls(vec![Ok("TLS".into())]),
+        ] {
+            for level in [Level::None, Level::May] {
+                assert!(matches!(
+                    judge(&demand(level, 1), &shown),
+                    Verdict::Unprotected(_)
+                ));
+            }
+        }
+    }
+
+    #[test]
+    fn without_tls_nothing_that_is_enforced_is_authorised() {
+        for level in [
+            Level::Encrypt,
+            Level::Verify,
+            Level::DaneOnly,
+            Level::MtaSts,
+        ] {
+            for (shown, reason) in [
+                (Shown::NoStartTls, Reason::StarttlsNotSupported),
+                (
+                    Shown::HandshakeFailed("reset".into()),
+                    Reason::ValidationFailure,
+                ),
+            ] {
+                assert!(
+                    matches!(judge(&demand(level, 1), &shown), Verdict::Refused(got, _) if got == reason)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_stranger_among_the_mx_hosts_is_called_one() {
+        let stranger = Demand {
+            not_an_mx: true,
+            ..demand(Level::Verify, 1)
+        };
+        let judged = |reason| judge(&stranger, &Shown::Tls(vec![bad(reason)]));
+        assert!(matches!(
+            judged(Reason::CertificateHostMismatch),
+            Verdict::Refused(Reason::NotAnMx, _)
+        ));
+        assert!(matches!(
+            judged(Reason::CertificateExpired),
+            Verdict::Refused(Reason::CertificateExpired, _)
+        ));
+    }
 }

@@ -9,11 +9,13 @@ mod judge;
 mod level;
 pub mod mta_sts;
 mod names;
+mod prefix;
 mod refusal;
 mod require;
 pub mod table;
 
-pub use judge::judge;
+pub use judge::{judge, testing_failure};
+pub use prefix::Prefix;
 pub use refusal::{Scope, refusal};
 pub use require::{needs, require, require_client};
 
@@ -102,6 +104,7 @@ pub struct Tlsa {
     /// 0: the data itself, 1: SHA2-256, 2: SHA2-512.
     pub matching: u8,
     /// Certificate association data.
+    #[serde(serialize_with = "decision::hex")]
     pub data: Vec<u8>,
 }
 
@@ -216,17 +219,19 @@ pub enum NamePattern {
 }
 
 /// What the peer must prove to be (RFC 9525).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ReferenceIdentity {
     /// Nothing: TLS alone.
     Anyone,
     /// The SHA-256 (32 octets), SHA-384, SHA-512 or SHA-1 (20 octets, as Postfix allows) of the certificate or of its public key.
-    Fingerprints(Vec<Vec<u8>>),
+    Fingerprints(#[serde(serialize_with = "decision::hex_list")] Vec<Vec<u8>>),
     /// A chain to a trust anchor, and one of these names.
     Pkix {
         /// Any of these.
         names: Vec<NamePattern>,
         /// `tafile=`: these trust anchors instead of the general ones, DER.
+        #[serde(serialize_with = "decision::count")]
         anchors: Option<Arc<Vec<Vec<u8>>>>,
     },
     /// RFC 7672: usable records only (usages 2 and 3), and the names for usage 2.
@@ -239,7 +244,7 @@ pub enum ReferenceIdentity {
 }
 
 /// What must be proved, and how to ask the peer for it. Any one of `references` suffices.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Demand {
     /// The level in force.
     pub level: Level,

@@ -1,0 +1,129 @@
+//! Address prefixes.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+/// An address prefix such as `192.0.2.0/24` or `2001:db8::/32`; a bare address is a prefix of full length. IPv4 in IPv6
+/// (`::ffff:192.0.2.1`) is taken as IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Prefix {
+    network: IpAddr,
+    length: u8,
+}
+
+impl Prefix {
+    /// Is the address in it?
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_ipv4() == self.network.is_ipv4() && network(address, self.length) == self.network
+    }
+
+    /// Its length in bits: the longer, the more specific.
+    #[must_use]
+    pub fn length(&self) -> u8 {
+        self.length
+    }
+
+    /// The address, where it is a prefix of full length.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        (self.length == bits(self.network)).then_some(self.network)
+    }
+}
+
+fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// The address with all bits behind the first `length` cleared.
+fn network(address: IpAddr, length: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            IpAddr::V4((u32::from(ip) & mask).into())
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+            IpAddr::V6((u128::from(ip) & mask).into())
+        }
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| {
+            format!("{text:?} is no address or prefix, write 192.0.2.0/24 or 2001:db8::/32")
+        })?;
+        let address = address.to_canonical();
+        let longest = bits(address);
+        let length = match length {
+            None => longest,
+            Some(digits) => digits
+                .parse()
+                .ok()
+                .filter(|length| *length <= longest && !digits.starts_with('+'))
+                .ok_or_else(|| format!("{text:?}: the prefix length is not 0 to {longest}"))?,
+        };
+        let prefix = Self {
+            network: network(address, length),
+            length,
+        };
+        if prefix.network == address {
+            Ok(prefix)
+        } else {
+            Err(format!(
+                "{text:?} has bits behind the prefix, write {prefix} or {address}/{longest}"
+            ))
+        }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_contains_what_shares_its_bits() {
+        let contains = |prefix: &str, address: &str| {
+            prefix
+                .parse::<Prefix>()
+                .expect("prefix")
+                .contains(address.parse().expect("address"))
+        };
+        assert!(contains("192.0.2.128/25", "192.0.2.200"));
+        assert!(contains("192.0.2.128/25", "::ffff:192.0.2.200"));
+        assert!(!contains("192.0.2.128/25", "192.0.2.1"));
+        assert!(contains("::/0", "2001:db8::1") && !contains("::/0", "192.0.2.1"));
+        assert!(contains("0.0.0.0/0", "192.0.2.1") && !contains("0.0.0.0/0", "::1"));
+        assert!(contains("2001:db8::1", "2001:db8::1") && !contains("2001:db8::1", "2001:db8::2"));
+    }
+
+    #[test]
+    fn host_bits_and_wrong_lengths_are_errors_that_say_what_to_write() {
+        let error = |prefix: &str| prefix.parse::<Prefix>().expect_err("error");
+        assert!(error("192.0.2.1/24").contains("write 192.0.2.0/24 or 192.0.2.1/32"));
+        for bad in [
+            "192.0.2.0/33",
+            "::/129",
+            "192.0.2.0/",
+            "192.0.2.0/+8",
+            "192.0.2.0/-1",
+            "example.com",
+            "",
+        ] {
+            assert!(bad.parse::<Prefix>().is_err(), "{bad}");
+        }
+    }
+}

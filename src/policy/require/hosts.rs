@@ -1,0 +1,184 @@
+//! The hosts that a domain's mail may go to, and which of them the destination is.
+
+use super::{
+    super::{Ask, Dns, Findings, Mx, MxHost, NamePattern, NextHop, Reason, Security, dane},
+    Denial, Use, exactly, upstream_name,
+};
+use crate::smtp::Recipient;
+use std::net::IpAddr;
+
+/// One of them.
+pub(super) struct Host {
+    pub name: String,
+    /// TLSA base domain.
+    pub base: String,
+    pub dane: dane::Statement,
+    /// The destination is one of its addresses.
+    pub is_here: bool,
+}
+
+impl Host {
+    fn new(host: &MxHost, server: IpAddr, dane: Use) -> Self {
+        Self {
+            name: host.name.clone(),
+            base: host.tlsa_base.clone(),
+            dane: match dane {
+                Use::No => dane::Statement::Silent("DANE is off".into()),
+                Use::IfPublished | Use::Must => dane::statement(host),
+            },
+            is_here: matches!(&host.addresses, Dns::Found(addresses, _)
+                if addresses.iter().any(|address| address.to_canonical() == server)),
+        }
+    }
+
+    /// Its name, as a certificate must show it.
+    pub fn pattern(&self) -> NamePattern {
+        exactly(&self.name)
+    }
+
+    pub fn is_silent(&self) -> bool {
+        matches!(self.dane, dane::Statement::Silent(_))
+    }
+}
+
+/// All of them, in MX preference order.
+pub(super) struct Hosts {
+    pub all: Vec<Host>,
+    /// Of the MX RRset, or its denial.
+    pub security: Security,
+    /// All addresses are known, and the destination is none of them.
+    pub not_an_mx: bool,
+}
+
+impl Hosts {
+    /// None: what names no host.
+    pub fn none() -> Self {
+        Self {
+            all: Vec::new(),
+            security: Security::Insecure,
+            not_an_mx: false,
+        }
+    }
+
+    /// The hosts of what is asked. For literals, `<postmaster>` and bare addresses there are none.
+    pub fn find(ask: &Ask, findings: &Findings, dane: Use) -> Result<Self, Denial> {
+        match &ask.next_hop {
+            NextHop::Recipient(Recipient::Domain(domain)) => {
+                let (mx, security) = answer(&findings.mx, domain.as_str())?;
+                Self::of_domain(mx, security, ask.server.to_canonical(), dane)
+            }
+            NextHop::Upstream(name) => Self::of_upstream(&upstream_name(name), findings, dane),
+            NextHop::Recipient(Recipient::Literal(_) | Recipient::Postmaster)
+            | NextHop::Address => Ok(Self::none()),
+        }
+    }
+
+    fn of_domain(mx: &Mx, security: Security, server: IpAddr, dane: Use) -> Result<Self, Denial> {
+        let hosts = match mx {
+            Mx::Null => {
+                return Err((Reason::NullMx, "its MX record says so (RFC 7505)".into()));
+            }
+            Mx::Hosts(hosts) => hosts.as_slice(),
+            Mx::Implicit(host) => std::slice::from_ref(host),
+        };
+        // An MX record that holds an address names nobody (RFC 7672 §2.2; RFC 5321 §5.1 wants a name).
+        let (addresses, named): (Vec<&MxHost>, Vec<&MxHost>) = hosts
+            .iter()
+            .partition(|host| host.name.trim_end_matches('.').parse::<IpAddr>().is_ok());
+        if let (Some(address), []) = (addresses.first(), named.as_slice()) {
+            return Err((
+                Reason::NoPolicy,
+                format!(
+                    "its MX record holds the address {}, which proves nobody's name; only an entry of the policy table can allow it",
+                    address.name
+                ),
+            ));
+        }
+        if named.is_empty() {
+            return Err((Reason::LookupFailed, "an empty MX answer".into()));
+        }
+        let all: Vec<Host> = named
+            .iter()
+            .map(|host| Host::new(host, server, dane))
+            .collect();
+        let all_known = addresses.is_empty()
+            && hosts
+                .iter()
+                .all(|host| matches!(host.addresses, Dns::Found(..) | Dns::Absent(_)));
+        Ok(Self {
+            not_an_mx: all_known && !all.iter().any(|host| host.is_here),
+            all,
+            security,
+        })
+    }
+
+    /// The administrator named the host, so that no MX stands between, and it is where we connect to.
+    fn of_upstream(name: &str, findings: &Findings, dane: Use) -> Result<Self, Denial> {
+        let without_dane = |why: &str| Host {
+            name: name.to_owned(),
+            base: name.to_owned(),
+            dane: dane::Statement::Silent(why.to_owned()),
+            is_here: true,
+        };
+        let host = if dane == Use::No {
+            without_dane("DANE is off")
+        } else if name.parse::<IpAddr>().is_ok() {
+            without_dane("an address has no TLSA records")
+        } else {
+            match answer(&findings.mx, name)? {
+                (Mx::Implicit(host), _) => Host {
+                    name: name.to_owned(),
+                    is_here: true,
+                    ..Host::new(host, IpAddr::V4(0.into()), dane)
+                },
+                _ => return Err((Reason::LookupFailed, format!("{name} was not asked for"))),
+            }
+        };
+        Ok(Self {
+            all: vec![host],
+            security: Security::Secure,
+            not_an_mx: false,
+        })
+    }
+
+    /// Those that the destination may be: the ones with its address, or else every one.
+    pub fn candidates(&self) -> impl Iterator<Item = &Host> {
+        let any_here = self.all.iter().any(|host| host.is_here);
+        self.all
+            .iter()
+            .filter(move |host| host.is_here || !any_here)
+    }
+
+    /// The name of the host that has the destination's address.
+    pub fn here(&self) -> Option<String> {
+        self.all
+            .iter()
+            .find(|host| host.is_here)
+            .map(|host| host.name.clone())
+    }
+
+    /// The first candidate of which it is not known whether DANE speaks, and why.
+    pub fn first_unknown(&self) -> Option<Denial> {
+        self.candidates().find_map(|host| match &host.dane {
+            dane::Statement::Unknown(reason, why) => Some((*reason, why.clone())),
+            _ => None,
+        })
+    }
+}
+
+/// An answer that is one; everything else is a refusal, never "no record" (RFC 7672 §2.1.1, §2.2).
+fn answer<'a>(mx: &'a Dns<Mx>, name: &str) -> Result<(&'a Mx, Security), Denial> {
+    match mx {
+        Dns::Found(mx, security) => Ok((mx, *security)),
+        Dns::Absent(_) => Err((
+            Reason::LookupFailed,
+            format!("{name} has neither MX nor address records"),
+        )),
+        Dns::Bogus(why) => Err((Reason::DnssecInvalid, format!("MX of {name}: {why}"))),
+        Dns::Failed(why) => Err((Reason::LookupFailed, format!("MX of {name}: {why}"))),
+        Dns::NotAsked => Err((
+            Reason::LookupFailed,
+            format!("MX of {name} was not asked for"),
+        )),
+    }
+}
