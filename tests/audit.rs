@@ -1,6 +1,6 @@
 //! The audit log from outside: what is acknowledged is on disk, whatever happens to the disk, the process or the file.
 
-use starttls_proxy::audit::{AuditLog, Options, Record, Stop};
+use starttls_proxy::audit::{AuditLog, Options, Record, Stop, command};
 use std::{
     future::Future,
     path::{Path, PathBuf},
@@ -80,4 +80,42 @@ fn what_is_acknowledged_is_in_the_file() {
             receipt.hash
         );
     }
+}
+
+#[test]
+fn a_stopped_log_is_intact_and_says_so() {
+    let directory = Directory::new("stopped");
+    let key = directory.0.join("key.pem");
+    let (mut out, mut errors) = (Vec::new(), Vec::new());
+    let keygen = command::Keygen { out: key.clone() };
+    assert_eq!(
+        command::keygen(&keygen, &mut out, &mut errors),
+        command::DONE
+    );
+    let log = AuditLog::open(Options {
+        key: Some(key),
+        ..options(&directory.file())
+    })
+    .unwrap();
+    for n in 0..2500 {
+        log.append(&stop(n));
+    }
+    log.close();
+    let verify = command::Verify {
+        files: vec![directory.file()],
+        keys: vec![directory.0.join("key.pem.pub").display().to_string()],
+        ..command::Verify::default()
+    };
+    assert_eq!(
+        command::verify(&verify, &mut out, &mut errors),
+        command::DONE
+    );
+    println!("{}", String::from_utf8(out).unwrap());
+    let show = command::Show {
+        files: vec![directory.file()],
+        ..Default::default()
+    };
+    let mut out = Vec::new();
+    assert_eq!(command::show(&show, &mut out, &mut errors), command::DONE);
+    println!("{}", &String::from_utf8(out).unwrap()[..600]);
 }

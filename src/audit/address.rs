@@ -1,8 +1,9 @@
 //! Text from the wire, and addresses of people, in the only forms in which they may enter a record.
 
+use super::{OpenError, checkpoint::SigningKey};
 use aws_lc_rs::{hkdf, hmac};
 use serde::Serialize;
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 /// Bytes from the wire as printable ASCII: a backslash is `\\`, CR LF inside is `\r\n`, every other octet outside 0x20..=0x7E is
 /// `\xNN`. Nothing is lost, and nothing of it can act on a terminal or forge a line.
@@ -125,6 +126,14 @@ impl Addresses {
         let tag = hmac::sign(key, &[local, b"@", domain].concat());
         format!("hmac:{}", super::chain::hex(&tag.as_ref()[..16]))
     }
+}
+
+/// `path` as a log with hashed addresses writes it, whose private key is in `key`.
+pub(super) fn hashed(key: &Path, path: &[u8]) -> Result<String, OpenError> {
+    let secret = SigningKey::read(key)?.secret();
+    let addresses = Addresses::new(AddressForm::Hashed, secret.as_deref());
+    let addresses = addresses.ok_or_else(|| OpenError(format!("{}: no key", key.display())))?;
+    Ok(addresses.address(path).0.0)
 }
 
 fn derive(secret: &[u8]) -> hmac::Key {

@@ -6,9 +6,12 @@
 mod address;
 mod chain;
 mod checkpoint;
+pub mod command;
 mod disk;
 mod log;
 mod record;
+mod show;
+mod verify;
 
 pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head, hex, timestamp};
@@ -21,6 +24,8 @@ pub use record::{
     Reload, ReloadedFile, Session, SessionClosed, SessionOpened, Start, Stop, Tls, Torn,
     Unprotected, VERSION, Verdict,
 };
+
+pub use verify::{Anchor, Damage, Examined, Expected, Finding, verify};
 
 use std::fmt;
 

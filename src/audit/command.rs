@@ -1,0 +1,290 @@
+//! The commands: what `audit keygen` and `audit verify` print, and their exit codes; `show` and `report` have files of their own.
+
+pub use super::show::{Show, show};
+use super::{
+    Anchor, Examined, Expected, OpenError, PublicKey,
+    checkpoint::{SigningKey, pem},
+    verify::{self, Damage},
+};
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+/// Done; for `verify`: intact.
+pub const DONE: u8 = 0;
+/// The log is not what was written.
+pub const DAMAGED: u8 = 1;
+/// A file cannot be read or written, or an argument means nothing (EX_CONFIG).
+pub const UNUSABLE: u8 = 78;
+
+/// Arguments of `audit keygen`.
+#[derive(Clone, Debug, Default)]
+pub struct Keygen {
+    /// File for the private key; the public key goes to the same name with `.pub`.
+    pub out: PathBuf,
+}
+
+/// Makes a key for `--audit-key`. Neither file may exist yet.
+pub fn keygen(arguments: &Keygen, out: &mut dyn Write, errors: &mut dyn Write) -> u8 {
+    let made = make_key(&arguments.out).and_then(|(public, key)| {
+        writeln!(
+            out,
+            "private key  {}  (for --audit-key; keep it on this machine only, mode 0600)\n\
+             public key   {}  (give it to those who verify: audit verify --key)\n\
+             fingerprint  {}",
+            arguments.out.display(),
+            public.display(),
+            key.fingerprint()
+        )
+    });
+    match made {
+        Ok(()) => DONE,
+        Err(error) => unusable(errors, "keygen", &error),
+    }
+}
+
+fn make_key(private: &Path) -> io::Result<(PathBuf, PublicKey)> {
+    let (key, der) = SigningKey::generate()
+        .ok_or_else(|| io::Error::other("no random numbers to be had for a key"))?;
+    let mut public = private.as_os_str().to_owned();
+    public.push(".pub");
+    let public = PathBuf::from(public);
+    write_new(private, 0o600, &pem("PRIVATE KEY", &der))?;
+    write_new(&public, 0o644, &pem("PUBLIC KEY", &key.public().spki()))?;
+    Ok((public, key.public()))
+}
+
+fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Says on the error stream why a command could not be carried out.
+pub(super) fn unusable(errors: &mut dyn Write, command: &str, error: &dyn std::fmt::Display) -> u8 {
+    let _ = writeln!(errors, "starttls-proxy: audit {command}: {error}"); // nowhere left to say it
+    UNUSABLE
+}
+
+/// Arguments of `audit verify`, and of the verification that `audit report` begins with.
+#[derive(Clone, Debug, Default)]
+pub struct Verify {
+    /// Files of one log, in any order; a single one stands for itself and all that were rotated out of it.
+    pub files: Vec<PathBuf>,
+    /// `--anchor`, each `SIZE:HASH` or a file (see [`Anchor::read`]).
+    pub anchors: Vec<String>,
+    /// `--key`, each a file (PEM, public or private) or a verifier key (`name+id+base64`).
+    pub keys: Vec<String>,
+    /// `--from`: number of the first record that must be there; 0 unless older files are knowingly left out.
+    pub from: u64,
+    /// Draw a progress bar on the error stream. For terminals.
+    pub progress: bool,
+}
+
+impl Verify {
+    /// Reads keys and anchors.
+    ///
+    /// # Errors
+    /// One of them is none.
+    pub(super) fn expected(&self) -> Result<Expected, OpenError> {
+        let mut expected = Expected {
+            from: self.from,
+            ..Expected::default()
+        };
+        for key in &self.keys {
+            let read =
+                PublicKey::from_verifier(key).map_or_else(|| PublicKey::read(Path::new(key)), Ok);
+            expected.keys.push(read?);
+        }
+        for anchor in &self.anchors {
+            expected.anchors.append(&mut Anchor::read(anchor)?);
+        }
+        Ok(expected)
+    }
+
+    /// Verifies, with a progress bar where one is wanted.
+    pub(super) fn examine(&self, errors: &mut dyn Write) -> Result<Examined, OpenError> {
+        if self.files.is_empty() {
+            return Err(OpenError("name at least one file".into()));
+        }
+        let expected = self.expected()?;
+        let mut shown = u64::MAX;
+        let mut progress = |done: u64, total: u64| {
+            let percent = done * 100 / total.max(1);
+            if self.progress && percent != shown {
+                shown = percent;
+                let bar = "#".repeat(usize::try_from(percent / 4).unwrap_or(25));
+                let _ = write!(errors, "\r[{bar:<25}] {percent:3} % of {}", size(total));
+            }
+        };
+        let result = verify::verify(&self.files, &expected, &mut progress);
+        if self.progress {
+            let _ = write!(errors, "\r{:60}\r", ""); // a terminal that is gone is no reason to stop
+        }
+        result.map_err(|error| OpenError(error.to_string()))
+    }
+}
+
+/// Says whether the log is intact, or the first line that is not and what was done to it.
+pub fn verify(arguments: &Verify, out: &mut dyn Write, errors: &mut dyn Write) -> u8 {
+    let examined = match arguments.examine(errors) {
+        Ok(examined) => examined,
+        Err(error) => return unusable(errors, "verify", &error),
+    };
+    match print(&examined, !arguments.keys.is_empty(), out) {
+        Ok(()) if examined.intact() => DONE,
+        Ok(()) => DAMAGED,
+        Err(error) => unusable(errors, "verify", &error),
+    }
+}
+
+fn print(examined: &Examined, own_key: bool, out: &mut dyn Write) -> io::Result<()> {
+    match &examined.finding {
+        None => writeln!(out, "intact")?,
+        Some(finding) => writeln!(out, "NOT INTACT: {finding}\nup to there:")?,
+    }
+    for (name, value) in facts(examined, own_key) {
+        writeln!(out, "  {name:<12} {value}")?;
+    }
+    Ok(())
+}
+
+/// What there is to say about a log's chain, for people; also for the report.
+pub(super) fn facts(examined: &Examined, own_key: bool) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    if let Some(origin) = &examined.origin {
+        facts.push(("log", origin.clone()));
+    }
+    if let Some((first, last)) = &examined.span {
+        facts.push((
+            "records",
+            format!(
+                "{} ({} to {}), {} in {} file{}, {first} to {last}",
+                grouped(examined.records()),
+                examined.from,
+                examined.head.size - 1,
+                size(examined.octets),
+                examined.files.len(),
+                if examined.files.len() == 1 { "" } else { "s" },
+            ),
+        ));
+        facts.push((
+            "head",
+            format!("{}:{}", examined.head.size, examined.head.hash),
+        ));
+    }
+    facts.push(("checkpoints", checkpoints(examined, own_key)));
+    facts.push(("anchors", anchors(examined)));
+    facts.push(("end", end(examined)));
+    if examined.crashes + examined.outages > 0 {
+        facts.push((
+            "faults",
+            format!(
+                "{} torn line(s) after a crash, {} time(s) the disk failed, {} record(s) lost by it; none of them was acknowledged",
+                examined.crashes, examined.outages, examined.lost
+            ),
+        ));
+    }
+    facts
+}
+
+fn checkpoints(examined: &Examined, own_key: bool) -> String {
+    let number = grouped(examined.checkpoints);
+    if examined.signed == 0 {
+        return format!(
+            "{number}, no signature checked: whoever can write the log can make it anew"
+        );
+    }
+    let signers: Vec<_> = examined
+        .signers
+        .iter()
+        .map(|key| key.fingerprint().to_string())
+        .collect();
+    let trust = match own_key {
+        true => "as given",
+        false => "as the log itself names it: compare the fingerprint, or give --key",
+    };
+    let open = examined.head.size.saturating_sub(examined.signed_size);
+    let open = match open {
+        0 => "all records are signed".to_owned(),
+        1 => "the last record is not signed yet".to_owned(),
+        _ => format!("the last {open} records are not signed yet"),
+    };
+    format!(
+        "{number}, signed by {} ({trust}); {open}",
+        signers.join(", ")
+    )
+}
+
+fn anchors(examined: &Examined) -> String {
+    let cut = matches!(&examined.finding, Some(finding) if finding.damage == Damage::Cut);
+    match (examined.anchors.max(examined.anchored), examined.anchored) {
+        (0, _) => "none given: that nothing was cut off the end, or all replaced by an older copy, is not shown".into(),
+        (all, agree) if cut || all > agree => format!("{agree} of {all} agree"),
+        (all, _) => format!("all {all} agree"),
+    }
+}
+
+fn end(examined: &Examined) -> String {
+    match (examined.torn, examined.stopped) {
+        (0, true) => "stopped in good order".into(),
+        (0, false) => "no stop: still being written, ended by a crash, or cut".into(),
+        (torn, _) => format!(
+            "a torn line of {torn} octets: being written just now, ended by a crash, or cut"
+        ),
+    }
+}
+
+/// A number with its thousands apart.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Octets for people.
+pub(super) fn size(octets: u64) -> String {
+    const UNITS: [&str; 5] = ["octets", "kB", "MB", "GB", "TB"];
+    let mut unit = 0;
+    let mut divisor = 1_u64;
+    while unit + 1 < UNITS.len() && octets / divisor >= 1000 {
+        divisor *= 1000;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{octets} octets"),
+        _ => {
+            let tenths = u128::from(octets) * 10 / u128::from(divisor);
+            format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_for_people() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(size(999), "999 octets");
+        assert_eq!(size(1_250), "1.2 kB");
+        assert_eq!(size(u64::MAX), "18446744.0 TB");
+    }
+}

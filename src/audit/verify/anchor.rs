@@ -1,0 +1,112 @@
+//! Heads that were kept elsewhere.
+
+use crate::audit::{Hash, Head, OpenError, checkpoint::Note};
+use std::{fs, path::Path};
+
+/// What another machine remembers of a log: it had so many records, and the last one this hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// The log's name, where it is known.
+    pub origin: Option<String>,
+    /// The head.
+    pub head: Head,
+}
+
+impl Anchor {
+    /// Reads `SIZE:HASH` (64 hexadecimal digits), or a file with anchors: log lines that contain
+    /// `audit checkpoint origin=.. size=.. head=..`, such as a journal keeps, or a signed note.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds no anchor.
+    pub fn read(argument: &str) -> Result<Vec<Self>, OpenError> {
+        if let Some((size, hash)) = argument.split_once(':')
+            && let (Ok(size), Some(hash)) = (size.parse(), Hash::parse(hash.as_bytes()))
+        {
+            return Ok(vec![Self {
+                origin: None,
+                head: Head { size, hash },
+            }]);
+        }
+        let bytes = fs::read(Path::new(argument)).map_err(|error| {
+            OpenError(format!(
+                "{argument}: {error}; an anchor is SIZE:HASH or a file"
+            ))
+        })?;
+        let anchors = Self::parse(&String::from_utf8_lossy(&bytes));
+        if anchors.is_empty() {
+            return Err(OpenError(format!(
+                "{argument}: no line with \"audit checkpoint\" and no signed note is in it"
+            )));
+        }
+        Ok(anchors)
+    }
+
+    fn parse(text: &str) -> Vec<Self> {
+        if let Some(note) = Note::read(text) {
+            return vec![Self {
+                origin: Some(note.origin.to_owned()),
+                head: note.head,
+            }];
+        }
+        text.lines().filter_map(Self::in_line).collect()
+    }
+
+    fn in_line(line: &str) -> Option<Self> {
+        let (_, fields) = line.split_once("audit checkpoint ")?;
+        let field = |name: &str| {
+            let mut fields = fields.split_ascii_whitespace();
+            fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+        };
+        Some(Self {
+            origin: Some(field("origin")?.to_owned()),
+            head: Head {
+                size: field("size")?.parse().ok()?,
+                hash: Hash::parse(field("head")?.as_bytes())?,
+            },
+        })
+    }
+
+    /// Whether it is of the log with that name. One without a name was given for this log.
+    pub(super) fn is_of(&self, origin: Option<&str>) -> bool {
+        self.origin.is_none() || self.origin.as_deref() == origin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Checkpoint, checkpoint::SigningKey};
+
+    #[test]
+    fn the_log_line_of_a_checkpoint_and_its_note_are_anchors() {
+        let head = Head {
+            size: 41_000,
+            hash: Hash::of(b"x"),
+        };
+        let origin = "mail.example/outbound".to_owned();
+        let anchor = Anchor {
+            origin: Some(origin.clone()),
+            head,
+        };
+        let checkpoint = Checkpoint {
+            origin: origin.clone(),
+            head,
+            signature: Some("abc=".into()),
+        };
+        let journal = format!(
+            "Nov 24 06:05:00 mail starttls-proxy[71]: {checkpoint}\nNov 24 06:05:01 mail other: audit checkpoint none\n"
+        );
+        assert_eq!(Anchor::parse(&journal), std::slice::from_ref(&anchor));
+        let (key, _) = SigningKey::generate().unwrap();
+        let (note, _) = key.note(
+            &origin,
+            &Note::text(&origin, head, "2026-11-24T06:05:00.000000Z"),
+        );
+        assert_eq!(Anchor::parse(&note), [anchor]);
+        assert_eq!(
+            Anchor::read(&format!("41000:{}", head.hash)).unwrap()[0].head,
+            head
+        );
+        assert!(Anchor::read("/nonexistent").is_err());
+    }
+}

@@ -1,0 +1,129 @@
+//! Lines of files, in large reads and without a copy of each.
+
+use crate::audit::{chain::Header, rotated};
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+/// Octets of one read.
+const READ: usize = 1 << 20;
+
+pub(in crate::audit) struct Line<'a> {
+    /// Without its LF.
+    pub(in crate::audit) bytes: &'a [u8],
+    /// It had one.
+    pub(super) whole: bool,
+    /// From 1.
+    pub(in crate::audit) number: u64,
+    /// Where it begins.
+    pub(super) offset: u64,
+}
+
+pub(in crate::audit) struct Lines {
+    file: File,
+    buffer: Vec<u8>,
+    /// What of the buffer was read and not given out yet.
+    begin: usize,
+    end: usize,
+    number: u64,
+    offset: u64,
+}
+
+impl Lines {
+    pub(in crate::audit) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: File::open(path).map_err(|error| named(path, &error))?,
+            buffer: vec![0; READ],
+            begin: 0,
+            end: 0,
+            number: 0,
+            offset: 0,
+        })
+    }
+
+    pub(in crate::audit) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+        let mut searched = 0;
+        let (length, whole) = loop {
+            let unread = &self.buffer[self.begin..self.end];
+            if let Some(at) = memchr::memchr(b'\n', &unread[searched..]) {
+                break (searched + at, true);
+            }
+            searched = unread.len();
+            if self.fill()? == 0 {
+                break (searched, false);
+            }
+        };
+        if length == 0 && !whole {
+            return Ok(None);
+        }
+        let (begin, offset) = (self.begin, self.offset);
+        self.number += 1;
+        self.begin += length + usize::from(whole);
+        self.offset += length as u64 + u64::from(whole);
+        Ok(Some(Line {
+            bytes: &self.buffer[begin..begin + length],
+            whole,
+            number: self.number,
+            offset,
+        }))
+    }
+
+    /// Octets of the file.
+    pub(super) fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn fill(&mut self) -> io::Result<usize> {
+        self.buffer.copy_within(self.begin..self.end, 0);
+        (self.begin, self.end) = (0, self.end - self.begin);
+        if self.end == self.buffer.len() {
+            self.buffer.resize(self.buffer.len() * 2, 0);
+        }
+        let read = self.file.read(&mut self.buffer[self.end..])?;
+        self.end += read;
+        Ok(read)
+    }
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Octets of all files.
+pub(super) fn octets(files: &[PathBuf]) -> io::Result<u64> {
+    files
+        .iter()
+        .try_fold(0, |sum, file| Ok(sum + fs::metadata(file)?.len()))
+}
+
+/// The files of one log, oldest first. One file stands for itself and all that were rotated out of it.
+pub(in crate::audit) fn in_order(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+    let mut files = files.to_vec();
+    if let [file] = &files[..] {
+        let mut all = rotated(file)?;
+        all.append(&mut files);
+        files = all;
+    }
+    let mut numbered = Vec::new();
+    for file in files {
+        let open = File::open(&file).map_err(|error| named(&file, &error))?;
+        let mut line = Vec::new();
+        BufReader::new(open.take(1 << 24)).read_until(b'\n', &mut line)?;
+        line.pop();
+        // A first line that is no record is looked at where the name, or the command line, puts it.
+        let first = Header::read(&line)
+            .map(|header| header.seq)
+            .or_else(|| in_name(&file));
+        numbered.push((first.unwrap_or(u64::MAX), file));
+    }
+    numbered.sort_by_key(|(first, _)| *first);
+    Ok(numbered.into_iter().map(|(_, file)| file).collect())
+}
+
+/// The number at the end of a rotated file's name.
+fn in_name(file: &Path) -> Option<u64> {
+    let digits = file.extension()?.to_str()?;
+    (digits.len() >= 12).then(|| digits.parse().ok()).flatten()
+}
