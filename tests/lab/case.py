@@ -1,0 +1,130 @@
+"""What the cases share: one world, a proxy for each test, mail with a marker, and the two ways it may end."""
+
+import secrets
+import unittest
+
+import proxy
+from network import connect
+from world import world
+
+
+class Sent:
+    """A mail and what became of it."""
+
+    def __init__(self, marker, sender, message, outcome):
+        self.marker, self.sender, self.message, self.outcome = marker, sender, message, outcome
+
+
+class Case(unittest.TestCase):
+    """A test in the lab."""
+
+    intercept = "tproxy"
+    proxy = None
+
+    def setUp(self):
+        self.world = world()
+        self.network = self.world.network
+        proxy.routing(self.network, self.intercept)
+
+    def outbound(self, *flags, **options):
+        """Starts the proxy for this test."""
+        self.proxy = proxy.outbound(self.world, *flags, **{"intercept": self.intercept} | options)
+        self.addCleanup(self._stop)
+        return self.proxy
+
+    def _stop(self):
+        self.proxy.stop()
+        code = self.proxy.process.returncode
+        self.assertIn(code, (0, -9, -15), f"the proxy ended with exit code {code}:\n{self.proxy.log()}")
+        self.assertNotIn("panicked", self.proxy.log())
+
+    def send(self, *recipients, text="", postfix=None):
+        """Sends a mail from the legacy server and waits for what becomes of it."""
+        marker = "m" + secrets.token_hex(8)
+        sender = f"{marker}@inside.test"
+        message = f"From: <{sender}>\nTo: <{recipients[0]}>\nSubject: {marker}\n\nmarker {marker}\n{text}"
+        postfix = postfix or self.world.postfix
+        postfix.send(sender, recipients, message)
+        try:
+            outcome = postfix.outcome(sender, recipients)
+        except TimeoutError as late:
+            self.fail(f"{late}\n{self.explained()}")
+        self.addCleanup(postfix.drop, outcome.queue_id)
+        return Sent(marker, sender, message, outcome)
+
+    def explained(self):
+        """What the proxy said, for a failure."""
+        return self.proxy.log()[-6000:] if self.proxy else "no proxy"
+
+    def never_in_the_clear(self, marker):
+        """The marker crossed the inner leg, and not the outer one."""
+        self.assertTrue(self.world.inner.has(marker), "the capture inside did not see the mail: it is broken")
+        self.assertFalse(self.world.outer.has(marker), f"the mail crossed the outer leg in the clear\n{self.explained()}")
+
+    def arrives(self, recipient, text=""):
+        """Sends a mail that must arrive at the outside Postfix, and returns it as delivered."""
+        sent = self.send(recipient, text=text)
+        self.assertEqual(sent.outcome.status, "sent", f"{sent.outcome.words}\n{self.explained()}")
+        self.never_in_the_clear(sent.marker)
+        return self.world.outside.delivered(recipient, sent.marker).decode()
+
+    def stays(self, recipient, *words):
+        """Sends a mail that must stay in the queue, where the queue viewer shows these words."""
+        sent = self.send(recipient)
+        self.assertEqual(sent.outcome.status, "deferred", f"{sent.outcome.words}\n{self.explained()}")
+        queue = " ".join(self.world.postfix.queue().split())
+        for word in words:
+            self.assertIn(word, sent.outcome.words, self.explained())
+            self.assertIn(word, queue)
+        self.never_in_the_clear(sent.marker)
+        self.assertEqual(self.world.outside.all_delivered(recipient, sent.marker), [])
+        return sent
+
+    def told_nothing(self, name):
+        """A hostile server heard EHLO, STARTTLS, QUIT and no more, and in TLS nothing of the mail."""
+        for server in self.world.hosts[name].serving:
+            for line in server.clear:
+                self.assertIn(line.split()[0].upper(), (b"EHLO", b"STARTTLS", b"QUIT"), server.clear)
+            self.assertEqual(server.messages, [])
+
+
+class Talk:
+    """A client that speaks line by line."""
+
+    def __init__(self, netns, address, port=25, source=None):
+        self.socket = connect(netns, address, port, source)
+        self.lines = self.socket.makefile("rb")
+
+    def reply(self):
+        """One whole reply; empty if the connection is closed."""
+        reply = ""
+        try:
+            while line := self.lines.readline().decode(errors="replace"):
+                reply += line
+                if line[3:4] != "-":
+                    break
+        except ConnectionResetError:
+            pass
+        return reply
+
+    def say(self, line):
+        """Says a line and returns the reply."""
+        self.raw(line.encode() + b"\r\n")
+        return self.reply()
+
+    def raw(self, data):
+        self.socket.sendall(data)
+
+    def closed(self):
+        """Whether the other end has closed, without another word."""
+        try:
+            return self.lines.read(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.lines.close()
+        self.socket.close()

@@ -1,0 +1,113 @@
+"""The program under test in gw, as it is meant to run: the shipped nft rules and routes, no root, one capability."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+
+from network import ROOT, RESOLVER, end, sh, until
+
+BINARY = pathlib.Path(
+    os.environ.get("LAB_BINARY") or ROOT / "target/x86_64-unknown-linux-gnu/dist/starttls-proxy"
+)
+OUTBOUND, INBOUND = 2525, 2526
+NOBODY = 65534
+CAPABILITY = "-all,+net_raw"
+
+
+def routing(network, intercept):
+    """Loads what starttls-proxy-routing.service loads: each of its ExecStart lines, with systemd/{intercept}.nft."""
+    closed(network)
+    environment = {
+        "INSIDE": "gwi", "OUTSIDE": "gwo", "OUTBOUND_PORT": str(OUTBOUND), "INBOUND_PORT": str(INBOUND),
+        "RULES": str(ROOT / f"systemd/{intercept}.nft"),
+    }
+    unit = (ROOT / "systemd/starttls-proxy-routing.service").read_text()
+    lines = re.findall(r"^ExecStart=(-?)(.+)$", unit, re.M)
+    assert lines, "the routing unit has no ExecStart"
+    for may_fail, line in lines:
+        command = [re.sub(r"\$\{(\w+)\}", lambda match: environment[match[1]], word) for word in shlex.split(line)]
+        with contextlib.suppress(*([RuntimeError] if may_fail else [])):
+            sh(command, network.gw)
+
+
+def closed(network):
+    """No rules at all: gw forwards everything, as a router without the proxy does."""
+    sh(["nft", "flush", "ruleset"], network.gw)
+
+
+class Proxy:
+    """One running `starttls-proxy outbound` or `inbound`."""
+
+    number = 0
+
+    def __init__(self, world, command, *flags, capability=CAPABILITY):
+        Proxy.number += 1
+        self.network = world.network
+        self.folder = self.network.folder / f"proxy-{Proxy.number}"
+        self.folder.mkdir()
+        shutil.chown(self.folder, NOBODY, NOBODY)
+        self.audit_log = self.folder / "audit.jsonl"
+        self.port = OUTBOUND if command == "outbound" else INBOUND
+        self.process = self.network.spawn(
+            f"proxy-{Proxy.number}",
+            ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--no-new-privs",
+             f"--inh-caps={capability}", f"--ambient-caps={capability}", f"--bounding-set={capability}",
+             BINARY, command, "--listen", f"[::]:{self.port}", "--audit-log", self.audit_log, *flags],
+            self.network.gw,
+            env={"RUST_LOG": "debug", "PATH": os.environ["PATH"]},
+        )
+        try:
+            until(lambda: f"{command} is not listening:\n{self.log()}", self._listening)
+        except TimeoutError:
+            self.stop()
+            raise
+
+    def _listening(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"exit code {self.process.returncode}:\n{self.log()}")
+        return sh(["ss", "-Htln", f"sport = :{self.port}"], self.network.gw).strip()
+
+    def log(self):
+        return self.process.log.read_text(errors="replace")
+
+    def records(self, *events):
+        """The records of these events in the audit log."""
+        records = [json.loads(line) for line in self.audit_log.read_text().splitlines()]
+        return [record for record in records if record["event"] in events]
+
+    def kill(self):
+        """As the kernel would: no time to say anything."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        end(self.process)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+def outbound(world, *flags, intercept="tproxy", **options):
+    """Outbound, with the lab's resolver, root key and authority."""
+    names = world.names
+    return Proxy(
+        world, "outbound", "--intercept", intercept, "--resolver", f"{RESOLVER}:53", "--dnssec-anchor", names.anchor,
+        "--ca-file", world.authority.root, "--hostname", "gw.inside.test", "--mta-sts-private",
+        *(["--keep-client-address"] if intercept == "tproxy" else []), *flags, **options,
+    )
+
+
+def smart_host(world, upstream):
+    """Outbound to one fixed server; nothing is intercepted."""
+    return Proxy(
+        world, "outbound", "--upstream", upstream, "--resolver", f"{RESOLVER}:53", "--dnssec-anchor", world.names.anchor,
+        "--ca-file", world.authority.root, "--hostname", "gw.inside.test",
+    )
