@@ -48,7 +48,11 @@ impl Date {
     pub fn of(time: SystemTime) -> Self {
         Self(match time.duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |s| -s - 1),
+            Err(before) => {
+                let before = before.duration();
+                let part = i64::from(before.subsec_nanos() > 0);
+                i64::try_from(before.as_secs()).map_or(i64::MIN, |whole| -whole - part)
+            }
         })
     }
 

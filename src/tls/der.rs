@@ -25,6 +25,8 @@ mod tag {
 
 /// id-ce-subjectAltName, 2.5.29.17.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// id-ce-keyUsage, 2.5.29.15.
+const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 
 /// The rest of an input, read element by element.
 #[derive(Clone, Copy, Debug)]
@@ -184,31 +186,62 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    fn alt_name_reader(&self) -> Reader<'a> {
-        let nothing = Reader(&[]);
-        let mut found = None;
-        let Some(mut list) = Reader(self.extensions).enter(tag::SEQUENCE) else {
-            return nothing;
-        };
-        while let Some(mut extension) = list.enter(tag::SEQUENCE) {
-            let oid = extension.take(tag::OID).map(|e| e.content);
-            extension.take(tag::BOOLEAN);
-            if oid == Some(SUBJECT_ALT_NAME) {
-                let value = extension.take(tag::OCTET_STRING);
-                if found.is_some() {
-                    return nothing;
-                }
-                found = Some(value.and_then(|value| Reader(value.content).enter(tag::SEQUENCE)));
+    /// keyUsage, where it is there, allows to sign certificates (RFC 5280 §4.2.1.3).
+    #[must_use]
+    pub fn may_sign_certificates(&self) -> bool {
+        const KEY_CERT_SIGN: u8 = 0x80 >> 5;
+        match self.extension(KEY_USAGE) {
+            Extension::Missing => true,
+            Extension::Unclear => false,
+            Extension::Value(value) => {
+                let bits = Reader(value).take(tag::BIT_STRING).map(|bits| bits.content);
+                matches!(bits, Some([_unused, first, ..]) if first & KEY_CERT_SIGN != 0)
             }
         }
-        let Some(Some(names)) = found else {
+    }
+
+    fn alt_name_reader(&self) -> Reader<'a> {
+        let nothing = Reader(&[]);
+        let Extension::Value(value) = self.extension(SUBJECT_ALT_NAME) else {
             return nothing;
         };
-        // One name too many cannot hide behind one that cannot be read: all of them can, or there are none.
+        let names = Reader(value).enter(tag::SEQUENCE).unwrap_or(nothing);
+        // One that cannot be read must not hide what stands behind it: all of them can, or there are none.
         let mut all = names;
         while all.next().is_some() {}
         if all.is_at_end() { names } else { nothing }
     }
+
+    fn extension(&self, wanted: &[u8]) -> Extension<'a> {
+        let mut found = Extension::Missing;
+        let mut list = Reader(self.extensions);
+        let Some(mut list) = list.enter(tag::SEQUENCE) else {
+            return found;
+        };
+        while let Some(mut extension) = list.enter(tag::SEQUENCE) {
+            let oid = extension.take(tag::OID).map(|e| e.content);
+            extension.take(tag::BOOLEAN);
+            if oid == Some(wanted) {
+                found = match (found, extension.take(tag::OCTET_STRING)) {
+                    (Extension::Missing, Some(value)) => Extension::Value(value.content),
+                    _ => Extension::Unclear,
+                };
+            }
+        }
+        if list.is_at_end() {
+            found
+        } else {
+            Extension::Unclear
+        }
+    }
+}
+
+/// What a certificate has under an extension's identifier.
+enum Extension<'a> {
+    Missing,
+    Value(&'a [u8]),
+    /// There twice, or not well formed.
+    Unclear,
 }
 
 /// The attributes of a distinguished name (RFC 5280 §4.1.2.4): type, and value as an element.

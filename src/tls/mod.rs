@@ -153,3 +153,5 @@ fn provider(post_quantum: bool) -> Arc<CryptoProvider> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+use tests::pki;

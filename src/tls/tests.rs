@@ -1,1 +1,62 @@
+//! Handshakes and verdicts over in-memory streams. Peers are rustls, and OpenSSL where rustls rightly cannot play the part.
 
+#[path = "../../tests/support/pki.rs"]
+pub mod pki;
+
+mod checks;
+mod inbound;
+mod openssl;
+mod outbound;
+
+use super::*;
+use crate::policy::{NamePattern, Reason, ReferenceIdentity};
+use pki::{Authority, Leaf, Scratch};
+use rustls::{ServerConfig, pki_types::CertificateDer as Der};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Well inside the validity of what `pki` makes by default: 2026-06-01.
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_780_272_000)
+}
+
+/// A peer that presented this chain.
+fn peer(chain: &[Der<'static>]) -> Peer {
+    Peer {
+        facts: TlsFacts {
+            version: "TLSv1.3".into(),
+            suite: "TLS_AES_128_GCM_SHA256".into(),
+            group: "X25519".into(),
+            sni: None,
+            hello_retry: false,
+        },
+        chain: chain.iter().map(CertFacts::read).collect(),
+        der: Arc::new(chain.to_vec()),
+    }
+}
+
+/// Trust in the servers of one authority.
+fn trust_in(authority: &Authority) -> Trust {
+    let dir = Scratch::new();
+    Trust::in_servers(Some(&authority.write(&dir.0, "ca"))).unwrap()
+}
+
+fn pkix(names: &[NamePattern]) -> ReferenceIdentity {
+    ReferenceIdentity::Pkix {
+        names: names.to_vec(),
+        anchors: None,
+    }
+}
+
+fn host(name: &str) -> NamePattern {
+    NamePattern::Host(name.into())
+}
+
+/// A plain rustls server with this certificate.
+fn server_config(leaf: &Leaf) -> ServerConfig {
+    ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(leaf.chain.clone(), leaf.private_key())
+        .unwrap()
+}

@@ -22,13 +22,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert};
 
 /// What is wrong, in a word and in words that fit into a reply.
 pub type Wrong = (Reason, String);
 
 /// Chains that are remembered as verified, at most.
-const REMEMBERED: usize = 1024;
+pub(super) const REMEMBERED: usize = 1024;
 
 /// From when until when a chain is valid.
 type Window = (Date, Date);
@@ -146,7 +146,7 @@ impl Trust {
         Ok(())
     }
 
-    fn verified(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Window>> {
+    pub(super) fn verified(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Window>> {
         // What is in the map is whole whatever happened to another thread.
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -204,7 +204,7 @@ fn verify_for(
         UnixTime::since_unix_epoch(since_1970),
         purpose,
         None,
-        None,
+        Some(&issuers_may_sign),
     )?;
     let mut window = validity(first)?;
     for issuer in path.intermediate_certificates() {
@@ -212,6 +212,18 @@ fn verify_for(
         window = (window.0.max(from), window.1.min(until));
     }
     Ok(window)
+}
+
+/// webpki looks at basicConstraints, not at keyUsage (RFC 5280 §6.1.4 (n)).
+fn issuers_may_sign(path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
+    let may = |issuer: &webpki::Cert<'_>| {
+        Certificate::read(&issuer.der()).is_some_and(|cert| cert.may_sign_certificates())
+    };
+    if path.intermediate_certificates().all(may) {
+        Ok(())
+    } else {
+        Err(webpki::Error::EndEntityUsedAsCa)
+    }
 }
 
 fn validity(der: &[u8]) -> Result<Window, webpki::Error> {

@@ -1,0 +1,643 @@
+//! What a presented chain proves: chain, names, dates, fingerprints, DANE.
+
+use super::{pki::*, *};
+use crate::policy::Tlsa;
+use ::aws_lc_rs::digest;
+use rcgen::{CustomExtension, GeneralSubtree, KeyUsagePurpose, NameConstraints};
+use std::net::IpAddr;
+
+const HOST: &str = "mx1.clinic.example";
+
+/// The verdict on `leaf` under the name `HOST`, its chain judged by `root`.
+fn verdict(root: &Authority, leaf: &Leaf) -> Result<String, (Reason, String)> {
+    trust_in(root).check(&peer(&leaf.chain), &pkix(&[host(HOST)]), now())
+}
+
+fn tlsa(usage: u8, selector: u8, matching: u8, of: &[u8]) -> Tlsa {
+    let selected = match selector {
+        0 => of,
+        _ => super::der::Certificate::read(of).unwrap().spki,
+    };
+    let data = match matching {
+        0 => selected.to_vec(),
+        1 => digest::digest(&digest::SHA256, selected).as_ref().to_vec(),
+        _ => digest::digest(&digest::SHA512, selected).as_ref().to_vec(),
+    };
+    Tlsa {
+        usage,
+        selector,
+        matching,
+        data,
+    }
+}
+
+fn dane(
+    records: Vec<Tlsa>,
+    names: &[NamePattern],
+    chain: &[Der<'static>],
+) -> Result<String, (Reason, String)> {
+    let identity = ReferenceIdentity::Dane {
+        records,
+        names: names.to_vec(),
+    };
+    Trust::in_nobody_but_dane().check(&peer(chain), &identity, now())
+}
+
+impl Trust {
+    /// No anchor of its own: what DANE proves, it proves alone.
+    fn in_nobody_but_dane() -> Self {
+        trust_in(&Authority::root("nobody you know"))
+    }
+}
+
+#[test]
+fn a_good_chain_with_the_right_name_is_authorised_in_words() {
+    let root = Authority::root("Root A");
+    let leaf = root.below("Sub A").leaf(&[HOST, "mx2.clinic.example"]);
+    assert_eq!(
+        verdict(&root, &leaf),
+        Ok("name mx1.clinic.example, issuer CN=Sub A".into())
+    );
+}
+
+#[test]
+fn a_wrong_name_is_host_mismatch_and_says_which_names_there_are() {
+    let root = Authority::root("Root A");
+    let leaf = root.leaf(&["*.hoster.example"]);
+    assert_eq!(
+        verdict(&root, &leaf),
+        Err((
+            Reason::CertificateHostMismatch,
+            "names *.hoster.example".into()
+        ))
+    );
+}
+
+#[test]
+fn a_wildcard_covers_one_label() {
+    let root = Authority::root("Root A");
+    assert!(verdict(&root, &root.leaf(&["*.clinic.example"])).is_ok());
+    let (reason, _) = verdict(&root, &root.leaf(&["*.example"])).unwrap_err();
+    assert_eq!(reason, Reason::CertificateHostMismatch);
+}
+
+#[test]
+fn the_common_name_never_counts() {
+    let root = Authority::root("Root A");
+    let leaf = root.leaf_with(&[HOST], common_name_only);
+    assert!(peer(&leaf.chain).chain[0].subject.contains(HOST));
+    assert_eq!(
+        verdict(&root, &leaf),
+        Err((Reason::CertificateHostMismatch, "names no host".into()))
+    );
+}
+
+#[test]
+fn an_address_is_matched_by_ip_ids_alone() {
+    let root = Authority::root("Root A");
+    let address: IpAddr = "192.0.2.1".parse().unwrap();
+    let demand = pkix(&[NamePattern::Address(address)]);
+    let judge = |leaf: &Leaf| trust_in(&root).check(&peer(&leaf.chain), &demand, now());
+    assert!(judge(&root.leaf(&["192.0.2.1"])).is_ok());
+    assert!(judge(&root.leaf(&["192.0.2.2"])).is_err());
+    let as_dns_name = root.leaf_with(&[], |params| {
+        let name = "192.0.2.1".try_into().unwrap();
+        params.subject_alt_names = vec![rcgen::SanType::DnsName(name)];
+    });
+    assert_eq!(
+        judge(&as_dns_name).unwrap_err().0,
+        Reason::CertificateHostMismatch
+    );
+    assert!(verdict(&root, &root.leaf(&["192.0.2.1"])).is_err());
+}
+
+#[test]
+fn expired_and_not_yet_valid_are_told_with_their_dates() {
+    let root = Authority::root("Root A");
+    assert_eq!(
+        verdict(&root, &root.leaf_with(&[HOST], expired)),
+        Err((Reason::CertificateExpired, "expired 2020-03-01".into()))
+    );
+    assert_eq!(
+        verdict(&root, &root.leaf_with(&[HOST], not_yet_valid)),
+        Err((
+            Reason::CertificateExpired,
+            "not valid before 2999-03-01T00:00:00Z".into()
+        ))
+    );
+    let below_expired = root.below_with("Sub A", expired).leaf(&[HOST]);
+    assert_eq!(
+        verdict(&root, &below_expired),
+        Err((
+            Reason::CertificateExpired,
+            "issuer CN=Sub A: expired 2020-03-01".into()
+        ))
+    );
+}
+
+#[test]
+fn validity_ends_with_the_second_that_not_after_names() {
+    let root = Authority::root("Root A");
+    let leaf = root.leaf_with(&[HOST], expired);
+    let trust = trust_in(&root);
+    let at = |seconds: i64| {
+        let end = leaf_end(&leaf);
+        let now = UNIX_EPOCH + Duration::from_secs(u64::try_from(end + seconds).unwrap());
+        trust.check(&peer(&leaf.chain), &pkix(&[host(HOST)]), now)
+    };
+    assert!(at(0).is_ok());
+    assert_eq!(at(1).unwrap_err().0, Reason::CertificateExpired);
+    // What was remembered as verified a moment ago is judged by the clock all the same.
+    assert!(at(-1).is_ok());
+    assert_eq!(at(1).unwrap_err().0, Reason::CertificateExpired);
+}
+
+fn leaf_end(leaf: &Leaf) -> i64 {
+    CertFacts::read(&leaf.chain[0]).not_after.0
+}
+
+#[test]
+fn a_clock_before_1970_trusts_nobody() {
+    let root = Authority::root("Root A");
+    let leaf = root.leaf(&[HOST]);
+    let before = UNIX_EPOCH - Duration::from_secs(1);
+    let outcome = trust_in(&root).check(&peer(&leaf.chain), &pkix(&[host(HOST)]), before);
+    assert_eq!(outcome.unwrap_err().0, Reason::CertificateExpired);
+}
+
+#[test]
+fn an_unknown_authority_is_not_trusted_and_named() {
+    let root = Authority::root("Root A");
+    let leaf = Authority::root("Root B").leaf(&[HOST]);
+    assert_eq!(
+        verdict(&root, &leaf),
+        Err((
+            Reason::CertificateNotTrusted,
+            "no chain to a trust anchor: issuer CN=Root B".into()
+        ))
+    );
+}
+
+#[test]
+fn an_authority_of_the_same_name_with_another_key_is_not_trusted() {
+    let root = Authority::root("Root A");
+    let leaf = Authority::root("Root A").leaf(&[HOST]);
+    assert_eq!(
+        verdict(&root, &leaf).unwrap_err().0,
+        Reason::CertificateNotTrusted
+    );
+}
+
+#[test]
+fn self_signed_is_not_trusted_as_host_or_as_authority() {
+    let root = Authority::root("Root A");
+    let said = Err((
+        Reason::CertificateNotTrusted,
+        format!("self-signed, CN={HOST}"),
+    ));
+    assert_eq!(verdict(&root, &Leaf::self_signed(&[HOST])), said);
+    let like_openssl_makes_it = Leaf::self_signed_with(&[HOST], |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    });
+    assert_eq!(verdict(&root, &like_openssl_makes_it), said);
+}
+
+#[test]
+fn the_intermediate_must_be_there_in_whatever_order_and_company() {
+    let root = Authority::root("Root A");
+    let mut leaf = root.below("Sub A").below("Sub B").leaf(&[HOST]);
+    let [own, lower, upper] = <[_; 3]>::try_from(leaf.chain.clone()).unwrap();
+    let stranger = Authority::root("Stranger").cert;
+    leaf.chain = vec![own.clone(), stranger, upper, lower.clone()];
+    assert!(verdict(&root, &leaf).is_ok());
+    leaf.chain = vec![own, lower];
+    assert_eq!(
+        verdict(&root, &leaf).unwrap_err().0,
+        Reason::CertificateNotTrusted
+    );
+}
+
+#[test]
+fn who_may_not_issue_has_not_issued() {
+    let root = Authority::root("Root A");
+    let no_authority = root.below_with("Sub A", |params| params.is_ca = rcgen::IsCa::NoCa);
+    let wrong_key_usage = root.below_with("Sub A", |params| {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    });
+    let no_more_below = root.below_with("Sub A", |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    });
+    let other_names = root.below_with("Sub A", |params| {
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName("hoster.example".into())],
+            excluded_subtrees: Vec::new(),
+        });
+    });
+    for leaf in [
+        no_authority.leaf(&[HOST]),
+        wrong_key_usage.leaf(&[HOST]),
+        no_more_below.below("Sub B").leaf(&[HOST]),
+        other_names.leaf(&[HOST]),
+        root.leaf_with(&[HOST], for_clients),
+    ] {
+        let (reason, words) = verdict(&root, &leaf).unwrap_err();
+        assert_eq!(reason, Reason::CertificateNotTrusted, "{words}");
+    }
+}
+
+#[test]
+fn an_unknown_critical_extension_is_refused_in_words() {
+    let root = Authority::root("Root A");
+    let leaf = root.leaf_with(&[HOST], unknown_critical_extension);
+    assert_eq!(
+        verdict(&root, &leaf),
+        Err((
+            Reason::ValidationFailure,
+            "has a critical extension that is not known here".into()
+        ))
+    );
+}
+
+fn unknown_critical_extension(params: &mut rcgen::CertificateParams) {
+    let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 4711], vec![5, 0]);
+    extension.set_criticality(true);
+    params.custom_extensions.push(extension);
+}
+
+#[test]
+fn anchors_of_a_table_line_replace_the_general_ones() {
+    let (general, own) = (Authority::root("General"), Authority::root("Own"));
+    let trust = trust_in(&general);
+    let demand = ReferenceIdentity::Pkix {
+        names: vec![host(HOST)],
+        anchors: Some(Arc::new(vec![b"garbage".to_vec(), own.cert.to_vec()])),
+    };
+    let judge = |leaf: &Leaf| trust.check(&peer(&leaf.chain), &demand, now());
+    assert!(judge(&own.leaf(&[HOST])).is_ok());
+    let general_leaf = general.leaf(&[HOST]);
+    assert!(verdict(&general, &general_leaf).is_ok());
+    assert_eq!(
+        judge(&general_leaf).unwrap_err().0,
+        Reason::CertificateNotTrusted
+    );
+}
+
+#[test]
+fn a_remembered_chain_vouches_for_no_other() {
+    let root = Authority::root("Root A");
+    let trust = trust_in(&root);
+    let judge = |leaf: &Leaf| trust.check(&peer(&leaf.chain), &pkix(&[host(HOST)]), now());
+    let good = root.below("Sub A").leaf(&[HOST]);
+    assert!(judge(&good).is_ok());
+    assert!(judge(&good).is_ok());
+    let spliced = Leaf {
+        chain: vec![
+            Leaf::self_signed(&[HOST]).chain[0].clone(),
+            good.chain[1].clone(),
+        ],
+        key: good.key,
+    };
+    assert!(judge(&spliced).is_err());
+}
+
+#[test]
+fn the_memory_of_verified_chains_is_bounded() {
+    let root = Authority::root("Root A");
+    let trust = trust_in(&root);
+    let leaf = root.leaf(&[HOST]);
+    for filler in 0..super::trust::REMEMBERED {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&filler.to_be_bytes());
+        trust.verified().insert(key, (Date(0), Date(0)));
+    }
+    assert!(
+        trust
+            .check(&peer(&leaf.chain), &pkix(&[host(HOST)]), now())
+            .is_ok()
+    );
+    assert_eq!(trust.verified().len(), 1);
+}
+
+#[test]
+fn a_fingerprint_is_of_the_certificate_or_its_key_by_any_listed_digest() {
+    let leaf = Leaf::self_signed_with(&["other.example"], expired);
+    let shown = peer(&leaf.chain);
+    let spki = super::der::Certificate::read(&leaf.chain[0]).unwrap().spki;
+    let judge = |listed: Vec<Vec<u8>>| {
+        let identity = ReferenceIdentity::Fingerprints(listed);
+        Trust::in_nobody().check(&shown, &identity, now())
+    };
+    for algorithm in [
+        &digest::SHA1_FOR_LEGACY_USE_ONLY,
+        &digest::SHA256,
+        &digest::SHA384,
+        &digest::SHA512,
+    ] {
+        for bytes in [&leaf.chain[0][..], spki] {
+            let pin = digest::digest(algorithm, bytes).as_ref().to_vec();
+            assert!(judge(vec![vec![0; 32], pin.clone()]).is_ok());
+            let mut broken = pin;
+            broken[0] ^= 1;
+            let (reason, words) = judge(vec![broken]).unwrap_err();
+            assert_eq!(reason, Reason::CertificateNotTrusted);
+            assert!(words.contains(&shown.chain[0].sha256), "{words}");
+            assert!(words.contains(&shown.chain[0].spki_sha256), "{words}");
+        }
+    }
+    for nothing in [vec![], vec![vec![]], vec![vec![0; 7]]] {
+        assert!(judge(nothing).is_err());
+    }
+}
+
+#[test]
+fn without_a_certificate_only_anyone_is_proved() {
+    let nobody = peer(&[]);
+    let trust = Trust::in_nobody();
+    assert!(
+        trust
+            .check(&nobody, &ReferenceIdentity::Anyone, now())
+            .is_ok()
+    );
+    let demands = [
+        pkix(&[host(HOST)]),
+        ReferenceIdentity::Fingerprints(vec![vec![0; 32]]),
+        ReferenceIdentity::Dane {
+            records: vec![tlsa(3, 0, 1, &Leaf::self_signed(&[HOST]).chain[0])],
+            names: vec![host(HOST)],
+        },
+    ];
+    for demand in demands {
+        let (reason, words) = trust.check(&nobody, &demand, now()).unwrap_err();
+        assert_eq!(reason, Reason::CertificateNotTrusted);
+        assert_eq!(words, "no certificate was presented");
+    }
+}
+
+#[test]
+fn dane_ee_ignores_names_dates_issuers_and_extensions() {
+    let leaf = Leaf::self_signed_with(&["other.example"], |params| {
+        expired(params);
+        unknown_critical_extension(params);
+    });
+    for selector in [0, 1] {
+        for matching in [0, 1, 2] {
+            let record = tlsa(3, selector, matching, &leaf.chain[0]);
+            let words = dane(vec![record], &[], &leaf.chain).unwrap();
+            let start = format!("TLSA 3 {selector} {matching} ");
+            assert!(words.starts_with(&start), "{words}");
+        }
+    }
+}
+
+#[test]
+fn dane_ee_matches_the_first_certificate_only() {
+    let root = Authority::root("Root A");
+    let leaf = root.below("Sub A").leaf(&[HOST]);
+    let of_issuer = tlsa(3, 1, 1, &leaf.chain[1]);
+    let (reason, words) = dane(vec![of_issuer], &[host(HOST)], &leaf.chain).unwrap_err();
+    assert_eq!(reason, Reason::TlsaInvalid);
+    assert!(words.contains("none of 1 TLSA records matches"), "{words}");
+}
+
+#[test]
+fn one_matching_record_of_a_rollover_pair_suffices() {
+    let leaf = Leaf::self_signed(&[HOST]);
+    let next = tlsa(3, 1, 1, &Leaf::self_signed(&[HOST]).chain[0]);
+    let current = tlsa(3, 1, 1, &leaf.chain[0]);
+    assert!(dane(vec![next.clone(), current], &[], &leaf.chain).is_ok());
+    assert!(dane(vec![next], &[], &leaf.chain).is_err());
+}
+
+#[test]
+fn records_that_are_not_defined_match_nothing() {
+    let leaf = Leaf::self_signed(&[HOST]);
+    let good = tlsa(3, 1, 1, &leaf.chain[0]);
+    let spoilt = [
+        Tlsa {
+            usage: 0,
+            ..good.clone()
+        },
+        Tlsa {
+            usage: 1,
+            ..good.clone()
+        },
+        Tlsa {
+            usage: 255,
+            ..good.clone()
+        },
+        Tlsa {
+            selector: 7,
+            ..good.clone()
+        },
+        Tlsa {
+            matching: 9,
+            ..good.clone()
+        },
+        Tlsa {
+            matching: 2,
+            ..good.clone()
+        },
+        Tlsa {
+            data: good.data[..31].to_vec(),
+            ..good.clone()
+        },
+        Tlsa {
+            data: Vec::new(),
+            ..good.clone()
+        },
+        Tlsa {
+            data: Vec::new(),
+            matching: 0,
+            ..good.clone()
+        },
+        Tlsa {
+            data: Vec::new(),
+            usage: 2,
+            selector: 0,
+            matching: 0,
+        },
+        Tlsa {
+            data: Vec::new(),
+            usage: 2,
+            selector: 1,
+            matching: 0,
+        },
+        Tlsa {
+            data: b"garbage".to_vec(),
+            usage: 2,
+            selector: 0,
+            matching: 0,
+        },
+        Tlsa {
+            data: b"garbage".to_vec(),
+            usage: 2,
+            selector: 1,
+            matching: 0,
+        },
+    ];
+    for record in spoilt {
+        let (reason, words) = dane(vec![record.clone()], &[host(HOST)], &leaf.chain).unwrap_err();
+        assert_eq!(reason, Reason::TlsaInvalid, "{record:?}: {words}");
+    }
+    assert_eq!(
+        dane(Vec::new(), &[], &leaf.chain).unwrap_err().0,
+        Reason::TlsaInvalid
+    );
+}
+
+/// A chain in which the anchor of `2 x x` records is presented, as it must be (RFC 7672 §3.1.2).
+fn presented_with_root(root: &Authority, mut leaf: Leaf) -> Vec<Der<'static>> {
+    leaf.chain.push(root.cert.clone());
+    leaf.chain
+}
+
+#[test]
+fn dane_ta_in_the_chain_is_the_only_anchor_at_any_height() {
+    let root = Authority::root("Root A");
+    let sub = root.below("Sub A");
+    let chain = presented_with_root(&root, sub.leaf(&[HOST]));
+    for anchor in [&root.cert, &sub.cert] {
+        for selector in [0, 1] {
+            for matching in [0, 1, 2] {
+                let record = tlsa(2, selector, matching, anchor);
+                let words = dane(vec![record], &[host(HOST)], &chain).unwrap();
+                assert!(words.ends_with(", name mx1.clinic.example"), "{words}");
+            }
+        }
+    }
+}
+
+#[test]
+fn dane_ta_that_is_not_presented_does_not_match() {
+    let root = Authority::root("Root A");
+    let leaf = root.below("Sub A").leaf(&[HOST]);
+    for selector in [0, 1] {
+        let record = tlsa(2, selector, 1, &root.cert);
+        let (reason, _) = dane(vec![record], &[host(HOST)], &leaf.chain).unwrap_err();
+        assert_eq!(reason, Reason::TlsaInvalid);
+    }
+}
+
+#[test]
+fn dane_ta_may_be_whole_in_the_record_and_missing_in_the_chain() {
+    let root = Authority::root("Root A");
+    for leaf in [root.leaf(&[HOST]), root.below("Sub A").leaf(&[HOST])] {
+        for selector in [0, 1] {
+            let record = tlsa(2, selector, 0, &root.cert);
+            assert!(dane(vec![record], &[host(HOST)], &leaf.chain).is_ok());
+        }
+    }
+    let stranger = Authority::root("Root A").leaf(&[HOST]);
+    for selector in [0, 1] {
+        let record = tlsa(2, selector, 0, &root.cert);
+        let (reason, _) = dane(vec![record], &[host(HOST)], &stranger.chain).unwrap_err();
+        assert_eq!(reason, Reason::TlsaInvalid);
+    }
+}
+
+#[test]
+fn dane_ta_presented_beside_a_chain_that_does_not_lead_to_it_proves_nothing() {
+    let root = Authority::root("Root A");
+    let chain = presented_with_root(&root, Authority::root("Mallory").leaf(&[HOST]));
+    let (reason, words) = dane(vec![tlsa(2, 0, 1, &root.cert)], &[host(HOST)], &chain).unwrap_err();
+    assert_eq!(reason, Reason::TlsaInvalid);
+    assert!(
+        words.starts_with("not issued by the trust anchor"),
+        "{words}"
+    );
+}
+
+#[test]
+fn dane_ta_checks_names_and_any_reference_name_will_do() {
+    let root = Authority::root("Root A");
+    let record = tlsa(2, 1, 1, &root.cert);
+    let chain = presented_with_root(&root, root.leaf(&["clinic.example"]));
+    let judge = |names: &[NamePattern]| dane(vec![record.clone()], names, &chain);
+    assert!(judge(&[host(HOST), host("clinic.example")]).is_ok());
+    assert_eq!(
+        judge(&[host(HOST)]),
+        Err((
+            Reason::CertificateHostMismatch,
+            "names clinic.example".into()
+        ))
+    );
+    assert!(judge(&[]).is_err());
+}
+
+#[test]
+fn dane_ta_checks_dates_of_the_chain_and_of_the_anchor_itself() {
+    let root = Authority::root("Root A");
+    let chain = presented_with_root(&root, root.leaf_with(&[HOST], expired));
+    let judge = |anchor: &Der<'_>, chain: &[Der<'static>]| {
+        dane(vec![tlsa(2, 1, 1, anchor)], &[host(HOST)], chain)
+            .unwrap_err()
+            .0
+    };
+    assert_eq!(judge(&root.cert, &chain), Reason::CertificateExpired);
+    let old = root.below_with("Sub A", expired);
+    let chain = old.leaf(&[HOST]).chain;
+    assert_eq!(judge(&old.cert, &chain), Reason::CertificateExpired);
+}
+
+#[test]
+fn dane_ta_never_matches_the_servers_own_certificate() {
+    let leaf = Leaf::self_signed(&[HOST]);
+    let record = tlsa(2, 1, 1, &leaf.chain[0]);
+    let (reason, _) = dane(vec![record], &[host(HOST)], &leaf.chain).unwrap_err();
+    assert_eq!(reason, Reason::TlsaInvalid);
+}
+
+#[test]
+fn the_general_anchors_mean_nothing_to_dane() {
+    let root = Authority::root("Root A");
+    let leaf = root.leaf(&[HOST]);
+    let identity = ReferenceIdentity::Dane {
+        records: vec![tlsa(3, 1, 1, &Leaf::self_signed(&[HOST]).chain[0])],
+        names: vec![host(HOST)],
+    };
+    assert!(verdict(&root, &leaf).is_ok());
+    let outcome = trust_in(&root).check(&peer(&leaf.chain), &identity, now());
+    assert_eq!(outcome.unwrap_err().0, Reason::TlsaInvalid);
+}
+
+#[test]
+fn words_about_a_hostile_certificate_are_short_printable_ascii() {
+    let root = Authority::root("Root A");
+    let long = "x".repeat(500);
+    let leaf = root.leaf_with(&["a.example"], |params| {
+        params.distinguished_name.push(
+            rcgen::DnType::OrganizationName,
+            format!("ü\r\n250 ok {long}"),
+        );
+    });
+    let issuer = Authority::root(&format!("Ev\u{202e}il\r\n250 ok\u{1b}[2J{long}"));
+    for leaf in [leaf, issuer.leaf(&["a.example"])] {
+        let (_, words) = verdict(&root, &leaf).unwrap_err();
+        assert!(words.len() < 250, "{words}");
+        assert!(words.bytes().all(|b| (b' '..=b'~').contains(&b)), "{words}");
+    }
+}
+
+#[test]
+fn a_broken_or_empty_ca_file_is_an_error_that_names_it() {
+    let dir = Scratch::new();
+    let cases = [
+        ("", "no certificate in it"),
+        ("-----BEGIN CERTIFICATE-----\n", "not a sound PEM file"),
+        (
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            "certificate 1 in it cannot be a trust anchor",
+        ),
+    ];
+    for (content, said) in cases {
+        let file = dir.write("ca.pem", content);
+        let error = Trust::in_servers(Some(&file)).unwrap_err();
+        assert!(
+            error.starts_with(&format!("{}: ", file.display())),
+            "{error}"
+        );
+        assert!(error.contains(said), "{error}");
+    }
+    let error = Trust::in_servers(Some(&dir.0.join("missing.pem"))).unwrap_err();
+    assert!(error.contains("missing.pem: cannot be read"), "{error}");
+}
