@@ -15,8 +15,17 @@
 //! Message bytes never enter the machine as owned data: [`Action::Pass`] moves bytes of the slice just offered from
 //! one side to the other as they are, so that "verbatim" is visible in the type.
 
+pub mod command;
+pub mod extensions;
+pub mod framing;
 pub mod inbound;
 pub mod outbound;
+pub mod path;
+mod relay;
+pub mod reply;
+#[cfg(test)]
+mod script;
+pub mod timer;
 
 use std::{fmt, time::Duration};
 

@@ -1,1 +1,574 @@
-//! The machine of the design's §3.
+//! The machine between a legacy client inside and a server outside.
+//!
+//! Nothing but the EHLO name crosses the outside link before it is known who may receive: MAIL waits here for the first
+//! recipient that policy allows. What the server says before TLS reaches the client only as our 220, as extension
+//! keywords written anew, or as 421, so that nobody on the path can make mail bounce.
+
+use super::{
+    Action, Answer, Exempted, Input, Machine, Note, Question, Refusal, Side,
+    command::refusal,
+    extensions::{Extensions, Keyword, Offer},
+    relay::{Pending, Permit, Relay, Role, Step},
+    reply::Reply,
+    timer::Timer,
+};
+use std::time::Duration;
+
+/// What an outbound session knows before it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundConfig {
+    /// Our name in the greeting (RFC 5321 §4.2).
+    pub hostname: String,
+    /// The server in words, e.g. `mx1.example[203.0.113.9]` or `203.0.113.9`.
+    pub server: String,
+    /// The peer is known from its address alone: TLS comes up at the client's EHLO.
+    pub known_at_connect: bool,
+    /// AUTH may pass (only where the peer is known at connect time).
+    pub auth: bool,
+    /// Some entry could allow plaintext, so a missing STARTTLS is decided with the recipient, not at EHLO.
+    pub plaintext_possible: bool,
+    /// TLS comes first (RFC 8314 §3.3), before the server's greeting.
+    pub implicit_tls: bool,
+}
+
+/// What the link to the server waits for. While the client waits for a command, that command is pending in the relay.
+#[derive(Debug)]
+enum State {
+    AwaitConnect(Aim),
+    /// Implicit TLS.
+    AwaitEarlyUpgrade,
+    AwaitGreeting(Aim),
+    /// Greeted; the client's EHLO comes next.
+    AwaitHello,
+    AwaitHelloReply(Aim),
+    /// EHLO has been exchanged in the clear; who may receive is asked next.
+    Gate(Offer),
+    AwaitStartTlsReply(Offer, Option<Exempted>),
+    AwaitUpgrade(Option<Exempted>),
+    AwaitSecureHelloReply,
+    /// Commands go through.
+    Open(Established),
+}
+
+/// What a connection to the server is for.
+#[derive(Debug)]
+enum Aim {
+    /// The client's greeting and EHLO.
+    Introduce,
+    /// TLS failed, and an entry lets the pending command go on in the clear.
+    Plaintext(Exempted),
+}
+
+/// What the server said in its last EHLO reply.
+#[derive(Debug)]
+struct Established {
+    /// TLS is up.
+    secure: bool,
+    greeting: Vec<u8>,
+    extensions: Extensions,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Outbound {
+    config: OutboundConfig,
+    state: State,
+    /// With implicit TLS the peer is judged before it hears of us.
+    early_permit: Option<Permit>,
+    relay: Relay,
+}
+
+impl Outbound {
+    /// A session whose client has just connected; it begins with [`Action::Connect`].
+    #[must_use]
+    pub fn new(config: OutboundConfig) -> Self {
+        let mut relay = Relay::new(
+            Role::Outbound,
+            config.hostname.clone(),
+            config.server.clone(),
+            config.auth && config.known_at_connect,
+        );
+        relay.act(Action::Connect);
+        let mut machine = Self {
+            config,
+            state: State::AwaitConnect(Aim::Introduce),
+            early_permit: None,
+            relay,
+        };
+        machine.wind(Duration::ZERO);
+        machine
+    }
+
+    // ----- bytes -----
+
+    fn client(&mut self, bytes: &[u8]) -> Step {
+        let greeted = !matches!(
+            self.state,
+            State::AwaitConnect(Aim::Introduce)
+                | State::AwaitEarlyUpgrade
+                | State::AwaitGreeting(Aim::Introduce)
+        );
+        if !greeted && !self.relay.is_over() {
+            return if bytes.is_empty() {
+                Step::Starved
+            } else {
+                Step::Blocked
+            };
+        }
+        let waited = self.relay.pending().is_some();
+        let step = self.relay.client(bytes);
+        if !waited && self.relay.pending().is_some() {
+            self.begin_pending();
+        }
+        step
+    }
+
+    /// Does the first thing about a command that the relay has just left pending.
+    fn begin_pending(&mut self) {
+        let hello = self.relay.pending_hello();
+        if hello {
+            let name = self.relay.hello_name.clone();
+            self.relay.act(Action::Note(Note::Hello(name)));
+        }
+        match &self.state {
+            State::AwaitHello if hello && self.config.implicit_tls => self.ask(),
+            State::AwaitHello if hello => {
+                self.relay.send_hello();
+                self.state = State::AwaitHelloReply(Aim::Introduce);
+            }
+            State::Open(_) if hello && self.relay.is_permitted() => self.relay.forward_hello(),
+            State::Gate(Offer { extensions, .. }) | State::Open(Established { extensions, .. })
+                if hello =>
+            {
+                let extensions = extensions.clone();
+                self.welcome(&extensions);
+            }
+            State::Gate(_) | State::Open(_) => self.ask(),
+            _ => {}
+        }
+    }
+
+    fn server(&mut self, bytes: &[u8]) -> Step {
+        if self.relay.is_over() || matches!(self.state, State::Open(_)) && !self.awaits_peer() {
+            return self.relay.server(bytes);
+        }
+        if bytes.is_empty() {
+            return Step::Starved;
+        }
+        if matches!(
+            self.state,
+            State::AwaitUpgrade(_) | State::AwaitEarlyUpgrade
+        ) {
+            return Step::Blocked;
+        }
+        let (step, reply) = self.relay.read_reply(bytes);
+        if let (Some(reply), Step::Took(len)) = (reply, &step) {
+            self.replied(&reply, &bytes[*len..]);
+        }
+        step
+    }
+
+    /// The peer as such is being judged: the link is up, but not the relay's yet.
+    fn awaits_peer(&self) -> bool {
+        !self.relay.is_permitted() && self.relay.pending_hello()
+    }
+
+    // ----- replies before the relay has the link -----
+
+    fn replied(&mut self, reply: &Reply, behind: &[u8]) {
+        match std::mem::replace(&mut self.state, State::AwaitHello) {
+            State::AwaitGreeting(aim) if reply.code == 220 => self.greeted(aim),
+            State::AwaitGreeting(_) => {
+                self.relay.incident("greeting-refused");
+                self.part((4, 0), "does not greet with 220");
+            }
+            State::AwaitHelloReply(aim) if reply.code == 250 => self.introduced(aim, reply),
+            // A 5yz would make the client try HELO, which cannot start TLS (RFC 5321 §3.2).
+            State::AwaitHelloReply(_) => {
+                self.no_tls("EHLO was refused, so STARTTLS is not possible");
+            }
+            State::AwaitStartTlsReply(..) if reply.code == 220 && !behind.is_empty() => {
+                self.injected();
+            }
+            State::AwaitStartTlsReply(_, or_plaintext) if reply.code == 220 => {
+                self.relay.act(Action::Upgrade(Side::Server));
+                self.state = State::AwaitUpgrade(or_plaintext);
+            }
+            State::AwaitStartTlsReply(offer, Some(exempted)) if reply.code != 421 => {
+                self.go_on_in_the_clear(offer, exempted);
+            }
+            State::AwaitStartTlsReply(..) => self.no_tls("STARTTLS was refused"),
+            State::AwaitSecureHelloReply => self.introduced_securely(reply),
+            _ if reply.code == 421 => self.dead((4, 2), "closes the connection"),
+            _ => {
+                self.relay.incident("unsolicited-reply");
+                self.dead((5, 0), "a reply to nothing");
+            }
+        }
+    }
+
+    fn greeted(&mut self, aim: Aim) {
+        self.relay.courteous = true;
+        match aim {
+            Aim::Introduce => {
+                let greeting = format!("220 {} ESMTP\r\n", self.config.hostname);
+                self.relay.send(Side::Client, greeting.into_bytes());
+                self.state = State::AwaitHello;
+            }
+            Aim::Plaintext(_) => {
+                self.relay.send_hello();
+                self.state = State::AwaitHelloReply(aim);
+            }
+        }
+    }
+
+    /// The EHLO reply in the clear is here.
+    fn introduced(&mut self, aim: Aim, reply: &Reply) {
+        let offer = self.relay.offer(reply);
+        if let Aim::Plaintext(exempted) = aim {
+            return self.go_on_in_the_clear(offer, exempted);
+        }
+        if !offer.starttls && !self.config.plaintext_possible {
+            return self.no_tls(unoffered(&offer));
+        }
+        let extensions = offer.extensions.clone();
+        self.state = State::Gate(offer);
+        if self.config.known_at_connect {
+            self.ask();
+        } else {
+            self.welcome(&extensions);
+        }
+    }
+
+    /// The EHLO reply over TLS is here: what was said before does not count any more (RFC 3207 §4.2).
+    fn introduced_securely(&mut self, reply: &Reply) {
+        if reply.code != 250 {
+            return self.dead((4, 0), "EHLO over TLS was refused");
+        }
+        let extensions = self.relay.offer(reply).extensions;
+        let greeting = reply.lines[0].clone();
+        self.establish(true, greeting, extensions);
+        match self.early_permit.take() {
+            _ if self.relay.is_over() => {}
+            Some(permit) => self.admit(permit),
+            None => self.ask(),
+        }
+    }
+
+    /// The link is ready for commands, unless it lacks what the client was promised.
+    fn establish(&mut self, secure: bool, greeting: Vec<u8>, extensions: Extensions) {
+        let promised = match self.relay.pending() {
+            Some(Pending::Hello { .. }) => None,
+            _ => self.relay.told(),
+        };
+        if let Some(missing) = promised.and_then(|told| extensions.missing_from(told)) {
+            let why = format!("offers {missing} no longer once TLS is up");
+            return self.dead((4, 0), &why);
+        }
+        self.relay.open(extensions.has(Keyword::Pipelining));
+        self.state = State::Open(Established {
+            secure,
+            greeting,
+            extensions,
+        });
+    }
+
+    // ----- questions and answers -----
+
+    /// Asks about the pending command.
+    fn ask(&mut self) {
+        let question = match self.relay.pending() {
+            Some(Pending::Hello { .. }) => Question::Peer,
+            Some(Pending::Rcpt { target, .. }) => Question::Recipient(target.recipient.clone()),
+            _ => return,
+        };
+        self.relay.ask(question);
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        if !self.relay.takes_answer() {
+            return;
+        }
+        match answer {
+            Answer::Refused(refusal) => self.relay.refuse(refusal),
+            Answer::Upgrade { or_plaintext } => self.upgrade(or_plaintext),
+            Answer::Authorised(authorised) => {
+                if self.is_secure() {
+                    self.admit(Permit::Authorised(authorised));
+                } else {
+                    // Nobody can have proved anything yet.
+                    self.relay.incident("authorised-without-tls");
+                    self.dead((3, 0), "not authenticated");
+                }
+            }
+            Answer::Exempted(exempted) => {
+                match std::mem::replace(&mut self.state, State::AwaitHello) {
+                    State::Gate(offer) => self.go_on_in_the_clear(offer, exempted),
+                    state => {
+                        self.state = state;
+                        self.admit(Permit::Exempted(exempted));
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_secure(&self) -> bool {
+        match &self.state {
+            State::Open(established) => established.secure,
+            State::AwaitHello => self.config.implicit_tls,
+            _ => false,
+        }
+    }
+
+    /// TLS must come first.
+    fn upgrade(&mut self, or_plaintext: Option<Exempted>) {
+        match std::mem::replace(&mut self.state, State::AwaitHello) {
+            State::Gate(offer) if offer.starttls => {
+                if self.relay.server_spoke() {
+                    return self.injected();
+                }
+                self.relay.send(Side::Server, b"STARTTLS\r\n".to_vec());
+                self.relay.courteous = false;
+                self.state = State::AwaitStartTlsReply(offer, or_plaintext);
+            }
+            State::Gate(offer) => match or_plaintext {
+                Some(exempted) => self.go_on_in_the_clear(offer, exempted),
+                None => self.no_tls(unoffered(&offer)),
+            },
+            State::Open(established) if !established.secure => {
+                self.state = State::Open(established);
+                match or_plaintext {
+                    Some(exempted) => self.admit(Permit::Exempted(exempted)),
+                    None => {
+                        let why = "needs TLS, and this session has begun without";
+                        let why = self.relay.says(why);
+                        self.relay.refuse(refusal(451, (7, 5), &why));
+                    }
+                }
+            }
+            state => {
+                self.state = state;
+                self.dead((7, 5), "not authenticated");
+            }
+        }
+    }
+
+    /// The pending command was permitted.
+    fn admit(&mut self, permit: Permit) {
+        match &self.state {
+            // Implicit TLS: the peer is who it must be, so it is told who we are.
+            State::AwaitHello => {
+                self.early_permit = Some(permit);
+                self.relay.send_hello();
+                self.state = State::AwaitSecureHelloReply;
+            }
+            State::Open(_) if self.relay.pending_hello() => {
+                self.relay.permit(permit);
+                self.show_peer();
+            }
+            State::Open(_) => self.relay.admit(permit),
+            _ => self.dead((3, 0), "not authenticated"),
+        }
+    }
+
+    /// The client sees the EHLO reply of a peer that was judged.
+    fn show_peer(&mut self) {
+        if let State::Open(established) = &self.state {
+            let greeting = established.greeting.clone();
+            let extensions = established.extensions.clone();
+            self.relay.welcome(&greeting, &extensions, &[]);
+        }
+    }
+
+    fn go_on_in_the_clear(&mut self, offer: Offer, exempted: Exempted) {
+        let greeting = self.config.hostname.clone().into_bytes();
+        self.establish(false, greeting, offer.extensions);
+        if matches!(self.state, State::Open(_)) {
+            self.admit(Permit::Exempted(exempted));
+        }
+    }
+
+    fn upgraded(&mut self, outcome: Result<(), Refusal>) {
+        match (
+            std::mem::replace(&mut self.state, State::AwaitHello),
+            outcome,
+        ) {
+            (State::AwaitEarlyUpgrade, Ok(())) => {
+                self.state = State::AwaitGreeting(Aim::Introduce);
+            }
+            (State::AwaitUpgrade(_), Ok(())) => {
+                self.relay.send_hello();
+                self.state = State::AwaitSecureHelloReply;
+            }
+            (State::AwaitUpgrade(Some(exempted)), Err(_)) => {
+                self.relay.act(Action::Close {
+                    side: Side::Server,
+                    abort: true,
+                });
+                self.relay.shut();
+                self.relay.act(Action::Connect);
+                self.state = State::AwaitConnect(Aim::Plaintext(exempted));
+            }
+            (State::AwaitUpgrade(None) | State::AwaitEarlyUpgrade, Err(refusal)) => {
+                self.relay.dead(transient(refusal));
+            }
+            (state, _) => self.state = state,
+        }
+    }
+
+    fn connected(&mut self, outcome: Result<(), Refusal>) {
+        match (
+            std::mem::replace(&mut self.state, State::AwaitHello),
+            outcome,
+        ) {
+            (State::AwaitConnect(_), Err(refusal)) => self.relay.dead(transient(refusal)),
+            (State::AwaitConnect(Aim::Introduce), Ok(())) if self.config.implicit_tls => {
+                self.relay.act(Action::Upgrade(Side::Server));
+                self.state = State::AwaitEarlyUpgrade;
+            }
+            (State::AwaitConnect(aim), Ok(())) => self.state = State::AwaitGreeting(aim),
+            (state, _) => self.state = state,
+        }
+    }
+
+    fn server_closed(&mut self) {
+        match &self.state {
+            State::AwaitUpgrade(_) | State::AwaitEarlyUpgrade => {
+                self.dead((7, 5), "closed the connection during the TLS handshake");
+            }
+            State::AwaitSecureHelloReply => self.dead(
+                (7, 5),
+                "closed the connection right after the TLS handshake, it may have rejected our certificate",
+            ),
+            _ => self.relay.server_gone(),
+        }
+    }
+
+    // ----- words -----
+
+    fn welcome(&mut self, extensions: &Extensions) {
+        let greeting = self.config.hostname.clone().into_bytes();
+        self.relay.welcome(&greeting, extensions, &[]);
+    }
+
+    /// The session ends at once with a 421 about the server.
+    fn dead(&mut self, detail: (u16, u16), what: &str) {
+        let what = self.relay.says(what);
+        self.relay.dead(refusal(421, detail, &what));
+    }
+
+    /// The session ends in order with a 421 about the server.
+    fn part(&mut self, detail: (u16, u16), what: &str) {
+        let what = self.relay.says(what);
+        self.relay.part(refusal(421, detail, &what));
+    }
+
+    /// TLS cannot be had: a fault of the host.
+    fn no_tls(&mut self, what: &str) {
+        let what = self.relay.says(what);
+        let refusal = refusal(421, (7, 4), &what);
+        self.relay.courteous = true;
+        self.relay
+            .act(Action::Note(Note::HostFault(refusal.clone())));
+        self.relay.part(refusal);
+    }
+
+    /// Bytes of the server stand where only its ClientHello's answer may.
+    fn injected(&mut self) {
+        self.relay.incident("starttls-response-injection");
+        self.dead((7, 5), "text in the clear behind the reply to STARTTLS");
+    }
+
+    fn wind(&mut self, now: Duration) {
+        let awaits = match &self.state {
+            _ if self.relay.is_over() => None,
+            State::AwaitConnect(Aim::Introduce)
+            | State::AwaitEarlyUpgrade
+            | State::AwaitGreeting(Aim::Introduce) => Some(Timer::Greeting),
+            State::AwaitConnect(_)
+            | State::AwaitGreeting(_)
+            | State::AwaitHelloReply(_)
+            | State::AwaitStartTlsReply(..)
+            | State::AwaitUpgrade(_)
+            | State::AwaitSecureHelloReply => Some(Timer::Opening),
+            // Judging the peer and its first recipient is part of one unit with the upgrade.
+            _ if self.relay.pending().is_some() && !self.relay.is_permitted() => {
+                Some(Timer::Opening)
+            }
+            State::AwaitHello | State::Gate(_) | State::Open(_) => self.relay.awaits(),
+        };
+        self.relay.wind(awaits, now);
+    }
+}
+
+impl Machine for Outbound {
+    fn receive(&mut self, side: Side, bytes: &[u8], now: Duration) {
+        let mut rest = bytes;
+        let last = loop {
+            let step = match side {
+                Side::Client => self.client(rest),
+                Side::Server => self.server(rest),
+            };
+            match step {
+                Step::Took(len) => rest = &rest[len..],
+                step => break step,
+            }
+        };
+        self.relay.settle(Some((side, rest.len(), &last)));
+        self.wind(now);
+    }
+
+    fn handle(&mut self, input: Input, now: Duration) {
+        match self.relay.handle(input) {
+            _ if self.relay.is_over() => {}
+            Some(Input::Connected(outcome)) => self.connected(outcome),
+            Some(Input::Upgraded(Side::Server, outcome)) => self.upgraded(outcome),
+            Some(Input::Answer(answer)) => self.answered(answer),
+            Some(Input::Closed(_)) => self.server_closed(),
+            Some(Input::Deadline) => {
+                if let Some(timer) = self.relay.due(now) {
+                    self.relay.late(timer);
+                }
+            }
+            _ => {}
+        }
+        self.relay.settle(None);
+        self.wind(now);
+    }
+
+    fn action(&mut self) -> Option<Action> {
+        self.relay.action()
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.relay.deadline()
+    }
+
+    fn trace(&mut self, line: Vec<u8>) {
+        self.relay.set_trace(line);
+    }
+
+    fn finished(&self) -> bool {
+        self.relay.finished()
+    }
+}
+
+fn unoffered(offer: &Offer) -> &'static str {
+    if offer.masked {
+        "STARTTLS is not offered; a device in between masks it (it shows XXXXXXXA)"
+    } else {
+        "STARTTLS is not offered"
+    }
+}
+
+/// What a host that cannot be reached or authenticated is answered with: never a 5yz.
+fn transient(refusal: Refusal) -> Refusal {
+    Refusal {
+        code: 421,
+        ..refusal
+    }
+}
+
+#[cfg(test)]
+mod tests;

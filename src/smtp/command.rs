@@ -1,0 +1,347 @@
+//! Commands (RFC 5321 §4.1.1): the verb, and only the parts that are acted on. Their bytes are forwarded as they are.
+
+use super::{
+    Refusal,
+    extensions::{Extensions, Keyword},
+    path::{self, Sender, Target},
+};
+
+/// One command line of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// EHLO or HELO with its name, as written.
+    Hello {
+        /// Domain or address literal.
+        name: Vec<u8>,
+        /// EHLO, so extensions may be used.
+        esmtp: bool,
+    },
+    /// MAIL.
+    Mail(Sender),
+    /// RCPT.
+    Rcpt(Target),
+    /// DATA.
+    Data,
+    /// BDAT: that many octets follow at once (RFC 3030 §2).
+    Bdat {
+        /// Of this chunk.
+        octets: u64,
+        /// No chunk follows.
+        last: bool,
+    },
+    /// RSET.
+    Rset,
+    /// NOOP; whether it has an argument, which is for nobody.
+    Noop {
+        /// There is one.
+        argued: bool,
+    },
+    /// QUIT.
+    Quit,
+    /// HELP.
+    Help,
+    /// VRFY.
+    Vrfy,
+    /// EXPN.
+    Expn,
+    /// STARTTLS.
+    StartTls,
+    /// AUTH with a mechanism that was offered.
+    Auth,
+}
+
+/// What is wrong with a command line, and so what it is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A known verb with wrong arguments: that verb counts as not said.
+    Syntax(Refusal),
+    /// A verb that nobody may say here: it would spoof an address, open a layer or turn the roles around.
+    Forbidden,
+    /// No verb that we know.
+    Unknown,
+    /// BDAT whose octets cannot be counted: where the next command begins is unknown.
+    Uncountable,
+    /// BDAT without CHUNKING offered: whether octets follow is unknown.
+    Unchunked,
+    /// The other end speaks HTTP.
+    Http,
+}
+
+/// A refusal in our words.
+pub(super) fn refusal(code: u16, enhanced: (u16, u16), text: &str) -> Refusal {
+    Refusal {
+        code,
+        enhanced,
+        text: text.to_owned(),
+    }
+}
+
+fn syntax(text: &str) -> Fault {
+    Fault::Syntax(refusal(501, (5, 4), text))
+}
+
+/// The verb of a line, in upper case; empty if it begins otherwise.
+#[must_use]
+pub fn verb(line: &[u8]) -> String {
+    let end = line
+        .iter()
+        .position(|b| !b.is_ascii_alphanumeric() && *b != b'-' && *b != b'_')
+        .unwrap_or(line.len());
+    match line.get(end) {
+        None | Some(b' ') => String::from_utf8_lossy(&line[..end]).to_ascii_uppercase(),
+        Some(_) => String::new(),
+    }
+}
+
+/// Reads a line without its CRLF. `offered` is what the client was told, `smtputf8` what its transaction uses.
+pub fn parse(line: &[u8], offered: &Extensions, smtputf8: bool) -> Result<Command, Fault> {
+    if is_http(line) {
+        return Err(Fault::Http);
+    }
+    let verb = verb(line);
+    let arguments = trim_blanks(&line[verb.len()..]);
+    let alone = |command| match arguments {
+        [] => Ok(command),
+        _ => Err(syntax("this command takes no argument")),
+    };
+    match verb.as_str() {
+        "EHLO" => hello(arguments, true),
+        "HELO" => hello(arguments, false),
+        "MAIL" => path::sender(arguments, offered)
+            .map(Command::Mail)
+            .map_err(Fault::Syntax),
+        "RCPT" => path::target(arguments, offered, smtputf8)
+            .map(Command::Rcpt)
+            .map_err(Fault::Syntax),
+        "DATA" => alone(Command::Data),
+        "BDAT" if !offered.has(Keyword::Chunking) => Err(Fault::Unchunked),
+        "BDAT" => bdat(arguments).ok_or(Fault::Uncountable),
+        "RSET" => alone(Command::Rset),
+        "NOOP" => Ok(Command::Noop {
+            argued: !arguments.is_empty(),
+        }),
+        "QUIT" => alone(Command::Quit),
+        "HELP" => Ok(Command::Help),
+        "VRFY" => Ok(Command::Vrfy),
+        "EXPN" => Ok(Command::Expn),
+        "STARTTLS" => alone(Command::StartTls),
+        "AUTH" if offered.has(Keyword::Auth) => auth(arguments, offered),
+        "AUTH" | "BURL" | "ETRN" | "TURN" | "ATRN" | "SEND" | "SOML" | "SAML" | "DEBUG" | "WIZ" => {
+            Err(Fault::Forbidden)
+        }
+        verb if verb.starts_with('X') => Err(Fault::Forbidden),
+        _ => Err(Fault::Unknown),
+    }
+}
+
+/// Without the blanks around it; other white space is not white (RFC 5321 §4.1.1).
+fn trim_blanks(bytes: &[u8]) -> &[u8] {
+    let start = bytes.iter().take_while(|b| **b == b' ').count();
+    let end = bytes[start..]
+        .iter()
+        .rev()
+        .take_while(|b| **b == b' ')
+        .count();
+    &bytes[start..bytes.len() - end]
+}
+
+/// The name goes out before anything is protected and into other people's logs, so it is a name or a literal and nothing
+/// else; an underscore is tolerated.
+fn hello(name: &[u8], esmtp: bool) -> Result<Command, Fault> {
+    let known = |b: &u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(b);
+    if name.is_empty() || name.len() > 255 || !name.iter().all(known) {
+        return Err(syntax(
+            "EHLO and HELO take one domain name or address literal",
+        ));
+    }
+    Ok(Command::Hello {
+        name: name.to_vec(),
+        esmtp,
+    })
+}
+
+/// `digits [SP LAST]`, nothing else.
+fn bdat(arguments: &[u8]) -> Option<Command> {
+    let (digits, last) = match memchr::memchr(b' ', arguments) {
+        Some(at) => (&arguments[..at], &arguments[at + 1..]),
+        None => (arguments, &b""[..]),
+    };
+    if digits.is_empty() || !(last.is_empty() || last.eq_ignore_ascii_case(b"LAST")) {
+        return None;
+    }
+    let octets = digits.iter().try_fold(0u64, |sum, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    })?;
+    Some(Command::Bdat {
+        octets,
+        last: !last.is_empty(),
+    })
+}
+
+fn auth(arguments: &[u8], offered: &Extensions) -> Result<Command, Fault> {
+    let mechanism = arguments.split(|b| *b == b' ').next().unwrap_or_default();
+    let mechanism = String::from_utf8_lossy(mechanism).to_ascii_uppercase();
+    if mechanism.is_empty() {
+        return Err(syntax("AUTH takes a mechanism"));
+    }
+    if !offered.has_mechanism(&mechanism) {
+        return Err(Fault::Syntax(refusal(
+            504,
+            (5, 4),
+            "this authentication mechanism was not offered",
+        )));
+    }
+    Ok(Command::Auth)
+}
+
+/// A request line, a header line, or HTTP/2: a browser was lured here to carry commands in its body (ALPACA).
+fn is_http(line: &[u8]) -> bool {
+    let method = verb(line);
+    let header = memchr::memchr(b':', line).is_some_and(|colon| {
+        colon > 0
+            && line[..colon]
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+            && !matches!(line.get(colon + 1), Some(b'<'))
+    });
+    header
+        || matches!(
+            method.as_str(),
+            "GET"
+                | "POST"
+                | "PUT"
+                | "HEAD"
+                | "CONNECT"
+                | "OPTIONS"
+                | "DELETE"
+                | "PATCH"
+                | "TRACE"
+                | "PRI"
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_all(line: &str) -> Result<Command, Fault> {
+        parse(line.as_bytes(), &Extensions::only(Keyword::Chunking), false)
+    }
+
+    #[test]
+    fn verbs_are_case_insensitive_and_end_at_a_blank() {
+        assert_eq!(parse_all("starttls"), Ok(Command::StartTls));
+        assert_eq!(parse_all("STARTTLS "), Ok(Command::StartTls));
+        assert!(
+            matches!(parse_all("STARTTLS x"), Err(Fault::Syntax(refusal)) if refusal.code == 501)
+        );
+        for unknown in [" STARTTLS", "STARTTLS\tx", "FOO", "", "NOOP;x", "QUITX"] {
+            assert_eq!(parse_all(unknown), Err(Fault::Unknown), "{unknown:?}");
+        }
+        assert_eq!(parse_all("Noop x"), Ok(Command::Noop { argued: true }));
+    }
+
+    #[test]
+    fn verbs_that_spoof_or_open_layers_are_forbidden() {
+        for line in [
+            "XCLIENT ADDR=127.0.0.1",
+            "XFORWARD NAME=x",
+            "xexch50 1 2",
+            "X-EXPS NTLM",
+            "XPROXY",
+            "BURL imap",
+            "ETRN x",
+            "TURN",
+            "ATRN",
+            "SEND",
+            "AUTH PLAIN AA==",
+        ] {
+            assert_eq!(parse_all(line), Err(Fault::Forbidden), "{line}");
+        }
+    }
+
+    #[test]
+    fn chunk_sizes_are_digits_that_fit() {
+        let chunk = |octets, last| Ok(Command::Bdat { octets, last });
+        assert_eq!(parse_all("BDAT 05 last"), chunk(5, true));
+        assert_eq!(parse_all("BDAT 0"), chunk(0, false));
+        assert_eq!(
+            parse_all("BDAT 18446744073709551615"),
+            chunk(u64::MAX, false)
+        );
+        let long = format!("BDAT {}", "9".repeat(40));
+        for line in [
+            "BDAT",
+            "BDAT -1",
+            "BDAT +5",
+            "BDAT 0x10",
+            "BDAT 1e3",
+            "BDAT 18446744073709551616",
+            &long,
+            "BDAT 5 LAST x",
+            "BDAT 5LAST",
+            "BDAT 5 FIRST",
+            "BDAT 5\tLAST",
+            "BDAT 5  LAST",
+        ] {
+            assert_eq!(parse_all(line), Err(Fault::Uncountable), "{line}");
+        }
+        assert_eq!(
+            parse(b"BDAT 5", &Extensions::default(), false),
+            Err(Fault::Unchunked)
+        );
+    }
+
+    #[test]
+    fn a_hello_name_is_a_name_or_a_literal() {
+        for name in ["mx.example", "[192.0.2.1]", "[IPv6:::1]", "OLD_BOX"] {
+            let hello = Command::Hello {
+                name: name.into(),
+                esmtp: true,
+            };
+            assert_eq!(parse_all(&format!("EHLO {name}")), Ok(hello));
+        }
+        for name in ["", " ", "a b", "<script>", "a\x1bb", "é"] {
+            assert!(
+                matches!(parse_all(&format!("EHLO {name}")), Err(Fault::Syntax(_))),
+                "{name:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_offered_mechanisms_pass() {
+        use crate::smtp::{extensions::Offer, reply::Reply};
+        let lines = vec![b"mx".to_vec(), b"AUTH PLAIN GSSAPI".to_vec()];
+        let offered = Offer::read(&Reply::of_lines(250, lines), true).extensions;
+        assert_eq!(
+            parse(b"auth plain AA==", &offered, false),
+            Ok(Command::Auth)
+        );
+        for line in [&b"AUTH GSSAPI"[..], b"AUTH", b"AUTH NTLM x"] {
+            assert!(matches!(
+                parse(line, &offered, false),
+                Err(Fault::Syntax(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn http_is_recognised_by_its_request_and_header_lines() {
+        for line in [
+            "POST / HTTP/1.1",
+            "GET /",
+            "Host: x",
+            "PRI * HTTP/2.0",
+            "Content-Length: 5",
+        ] {
+            assert_eq!(parse_all(line), Err(Fault::Http), "{line}");
+        }
+        assert!(matches!(parse_all("RCPT TO:<a@b>"), Ok(Command::Rcpt(_))));
+        assert!(matches!(
+            parse_all("MAIL FROM: <a@b>"),
+            Ok(Command::Mail(_))
+        ));
+    }
+}

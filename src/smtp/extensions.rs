@@ -1,0 +1,275 @@
+//! The service extensions that are let through (RFC 5321 §2.2): those whose effect on the wire this program understands.
+//!
+//! An unknown keyword may announce an inner layer, a binary blob or a reversal of roles, behind which recipients could no
+//! longer be judged; so the list names what passes, and every argument is read and written anew.
+
+use super::reply::Reply;
+
+/// An extension that may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keyword {
+    /// RFC 1870.
+    Size,
+    /// RFC 2920.
+    Pipelining,
+    /// RFC 6152.
+    EightBitMime,
+    /// RFC 6531.
+    SmtpUtf8,
+    /// RFC 2034.
+    EnhancedStatusCodes,
+    /// RFC 3461.
+    Dsn,
+    /// RFC 3030.
+    Chunking,
+    /// RFC 3030.
+    BinaryMime,
+    /// RFC 9422.
+    Limits,
+    /// RFC 2852.
+    DeliverBy,
+    /// RFC 4954, with mechanisms that start no security layer.
+    Auth,
+}
+
+const KEYWORDS: &[(&str, Keyword)] = &[
+    ("SIZE", Keyword::Size),
+    ("PIPELINING", Keyword::Pipelining),
+    ("8BITMIME", Keyword::EightBitMime),
+    ("SMTPUTF8", Keyword::SmtpUtf8),
+    ("ENHANCEDSTATUSCODES", Keyword::EnhancedStatusCodes),
+    ("DSN", Keyword::Dsn),
+    ("CHUNKING", Keyword::Chunking),
+    ("BINARYMIME", Keyword::BinaryMime),
+    ("LIMITS", Keyword::Limits),
+    ("DELIVERBY", Keyword::DeliverBy),
+    ("AUTH", Keyword::Auth),
+];
+
+/// The extensions of one EHLO reply, with their arguments as we write them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extensions(Vec<(Keyword, String)>);
+
+/// What an EHLO reply says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// What may be shown to the client.
+    pub extensions: Extensions,
+    /// STARTTLS is offered.
+    pub starttls: bool,
+    /// A keyword of `X`es stands where STARTTLS would: a firewall masks it (RFC 8689 §8.2).
+    pub masked: bool,
+}
+
+impl Offer {
+    /// Reads the reply; its first line is the greeting, never a keyword (RFC 5321 §4.1.1.1). `auth`: AUTH may pass.
+    #[must_use]
+    pub fn read(reply: &Reply, auth: bool) -> Self {
+        let mut offer = Self {
+            extensions: Extensions::default(),
+            starttls: false,
+            masked: false,
+        };
+        for line in &reply.lines[1..] {
+            let Ok(line) = std::str::from_utf8(line) else {
+                continue;
+            };
+            let line = line.trim_end_matches(' ').to_ascii_uppercase();
+            let (name, argument) = line.split_once(' ').unwrap_or((&line, ""));
+            if name == "STARTTLS" && argument.is_empty() {
+                offer.starttls = true;
+            } else if name.len() == "STARTTLS".len() && name.starts_with("XXXXXXX") {
+                offer.masked = true;
+            } else if let Some(&(_, keyword)) = KEYWORDS.iter().find(|(known, _)| *known == name)
+                && (auth || keyword != Keyword::Auth)
+                && !offer.extensions.has(keyword)
+                && let Some(argument) = rewrite(keyword, argument)
+            {
+                offer.extensions.0.push((keyword, argument));
+            }
+        }
+        offer
+    }
+}
+
+impl Extensions {
+    /// The list of one extension without argument.
+    #[must_use]
+    pub fn only(keyword: Keyword) -> Self {
+        Self(vec![(keyword, String::new())])
+    }
+
+    /// Whether it is offered.
+    #[must_use]
+    pub fn has(&self, keyword: Keyword) -> bool {
+        self.0.iter().any(|(offered, _)| *offered == keyword)
+    }
+
+    /// Whether AUTH is offered with this mechanism, in upper case.
+    #[must_use]
+    pub fn has_mechanism(&self, mechanism: &str) -> bool {
+        self.0.iter().any(|(keyword, mechanisms)| {
+            *keyword == Keyword::Auth && mechanisms.split(' ').any(|m| m == mechanism)
+        })
+    }
+
+    /// The name of an extension that was promised in `told` and is not here. PIPELINING does not count: we serialise.
+    #[must_use]
+    pub fn missing_from(&self, told: &Self) -> Option<&'static str> {
+        told.0
+            .iter()
+            .find(|(keyword, _)| *keyword != Keyword::Pipelining && !self.has(*keyword))
+            .map(|(keyword, _)| name(*keyword))
+    }
+
+    /// The EHLO reply that shows these behind the line `greeting`, with `more` keywords of ours.
+    #[must_use]
+    pub fn reply(&self, greeting: &[u8], more: &[&str]) -> Reply {
+        let mut lines = vec![greeting.to_vec()];
+        lines.extend(self.0.iter().map(|(keyword, argument)| {
+            let space = if argument.is_empty() { "" } else { " " };
+            format!("{}{space}{argument}", name(*keyword)).into_bytes()
+        }));
+        lines.extend(more.iter().map(|keyword| keyword.as_bytes().to_vec()));
+        Reply::of_lines(250, lines)
+    }
+}
+
+fn name(keyword: Keyword) -> &'static str {
+    KEYWORDS
+        .iter()
+        .find(|(_, known)| *known == keyword)
+        .map_or("", |(name, _)| name)
+}
+
+/// The argument written anew; `None`: the keyword is not to be shown. Both are in upper case.
+fn rewrite(keyword: Keyword, argument: &str) -> Option<String> {
+    match keyword {
+        // An absent or malformed number promises nothing, and the keyword without one is legal (RFC 1870 §4, RFC 2852 §2).
+        Keyword::Size | Keyword::DeliverBy => Some(
+            argument
+                .parse::<u64>()
+                .map_or_else(|_| String::new(), |number| number.to_string()),
+        ),
+        Keyword::Limits => {
+            let limits: Vec<&str> = argument.split(' ').filter(|l| is_limit(l)).collect();
+            (!limits.is_empty()).then(|| limits.join(" "))
+        }
+        Keyword::Auth => {
+            let mechanisms: Vec<&str> = argument.split(' ').filter(|m| is_layerless(m)).collect();
+            (!mechanisms.is_empty()).then(|| mechanisms.join(" "))
+        }
+        _ => Some(String::new()),
+    }
+}
+
+/// `NAME=123` (RFC 9422 §4).
+fn is_limit(limit: &str) -> bool {
+    limit.split_once('=').is_some_and(|(name, value)| {
+        matches!(name, "MAILMAX" | "RCPTMAX" | "RCPTDOMAINMAX") && value.parse::<u32>().is_ok()
+    })
+}
+
+/// A SASL mechanism that cannot negotiate a security layer (RFC 4422 §3.7), behind which we would be blind. Those with
+/// channel binding (`-PLUS`, RFC 5802 §6) would bind to a TLS session that the client does not have.
+fn is_layerless(mechanism: &str) -> bool {
+    matches!(
+        mechanism,
+        "PLAIN"
+            | "LOGIN"
+            | "CRAM-MD5"
+            | "XOAUTH2"
+            | "OAUTHBEARER"
+            | "EXTERNAL"
+            | "SCRAM-SHA-1"
+            | "SCRAM-SHA-256"
+            | "SCRAM-SHA-512"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(lines: &[&str], auth: bool) -> Offer {
+        let lines = lines.iter().map(|line| line.as_bytes().to_vec()).collect();
+        Offer::read(&Reply::of_lines(250, lines), auth)
+    }
+
+    fn shown(lines: &[&str], auth: bool) -> String {
+        let reply = offer(lines, auth).extensions.reply(b"us", &[]);
+        String::from_utf8(reply.to_bytes(false)).expect("ascii")
+    }
+
+    #[test]
+    fn only_understood_keywords_pass_and_the_last_line_is_rebuilt() {
+        let lines = [
+            "mx",
+            "SIZE 35882577",
+            "AUTH GSSAPI DIGEST-MD5 PLAIN",
+            "X-ANONYMOUSTLS",
+            "X-EXPS GSSAPI NTLM",
+            "XEXCH50",
+            "XRDST",
+            "XCLIENT NAME ADDR",
+            "XFORWARD NAME",
+            "PIPECONNECT",
+            "BURL imap",
+            "ETRN",
+            "ATRN",
+            "VERB",
+            "REQUIRETLS",
+            "8bitmime",
+            "LIMITS RCPTMAX=100 FOO=1 MAILMAX=x",
+            "PIPELINING",
+            "STARTTLS",
+            "FOO",
+        ];
+        assert_eq!(
+            shown(&lines, false),
+            "250-us\r\n250-SIZE 35882577\r\n250-8BITMIME\r\n250-LIMITS RCPTMAX=100\r\n250 PIPELINING\r\n"
+        );
+        assert!(shown(&lines, true).contains("250-AUTH PLAIN\r\n"));
+        assert!(offer(&lines, false).starttls);
+        assert_eq!(shown(&["mx", "X-FOO"], true), "250 us\r\n");
+    }
+
+    #[test]
+    fn starttls_counts_in_any_case_but_only_as_a_keyword() {
+        assert!(offer(&["mx", "starttls"], false).starttls);
+        for lines in [
+            &["STARTTLS"][..],
+            &["mx", "STARTTLSX"],
+            &["mx", "STARTTLS x"],
+            &["mx STARTTLS"],
+        ] {
+            assert!(!offer(lines, false).starttls, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_masked_starttls_is_seen() {
+        assert!(offer(&["mx", "XXXXXXXA"], false).masked);
+        assert!(offer(&["mx", "XXXXXXXX"], false).masked);
+        assert!(!offer(&["mx", "XEXCH50"], false).masked);
+    }
+
+    #[test]
+    fn arguments_are_never_copied() {
+        assert_eq!(
+            shown(&["mx", "SIZE +5 evil"], false),
+            "250-us\r\n250 SIZE\r\n"
+        );
+        assert_eq!(shown(&["mx", "DSN evil"], false), "250-us\r\n250 DSN\r\n");
+        assert_eq!(shown(&["mx", "AUTH GSSAPI"], true), "250 us\r\n");
+    }
+
+    #[test]
+    fn what_was_promised_must_still_be_there_but_for_pipelining() {
+        let told = offer(&["mx", "SIZE 10", "PIPELINING", "DSN"], false).extensions;
+        let now = offer(&["mx", "SIZE 20", "DSN"], false).extensions;
+        assert_eq!(now.missing_from(&told), None);
+        let less = offer(&["mx", "SIZE 20"], false).extensions;
+        assert_eq!(less.missing_from(&told), Some("DSN"));
+    }
+}

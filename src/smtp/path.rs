@@ -1,0 +1,430 @@
+//! Paths and parameters of MAIL and RCPT (RFC 5321 §4.1.2): one path exactly, then parameters of what was offered.
+//!
+//! A path is forwarded as it was written, so whoever reads it there must read what was judged here. What two readers
+//! could read differently (source routes, comments, a trailing dot, angle brackets in a quoted string) is refused.
+
+use super::{
+    Domain, Recipient, Refusal,
+    command::refusal,
+    extensions::{Extensions, Keyword},
+};
+
+/// Longest path, `<` and `>` included (RFC 5321 §4.5.3.1.3).
+const MAX_PATH: usize = 256;
+/// Longest local part (RFC 5321 §4.5.3.1.1).
+const MAX_LOCAL_PART: usize = 64;
+
+/// A reverse-path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// As written between `<` and `>`; empty for the null reverse-path.
+    pub path: Vec<u8>,
+    /// Its domain; `None` for the null reverse-path and for address literals.
+    pub domain: Option<Domain>,
+    /// SMTPUTF8 was given (RFC 6531 §3.4).
+    pub smtputf8: bool,
+    /// BODY=BINARYMIME was given (RFC 3030 §3): only BDAT may follow.
+    pub binary: bool,
+}
+
+/// A forward-path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// As written between `<` and `>`.
+    pub path: Vec<u8>,
+    /// What of it policy judges.
+    pub recipient: Recipient,
+}
+
+/// Reads what follows `MAIL`.
+pub(super) fn sender(arguments: &[u8], offered: &Extensions) -> Result<Sender, Refusal> {
+    let (path, parameters) = path(arguments, b"FROM:")?;
+    let mut sender = Sender {
+        path: path.to_vec(),
+        domain: None,
+        smtputf8: false,
+        binary: false,
+    };
+    let mut seen = Vec::new();
+    for (name, value) in self::parameters(parameters, &mut seen)? {
+        let (keyword, known_value) = match name.as_str() {
+            "SIZE" => (Keyword::Size, is_number(value, 20)),
+            "BODY" => {
+                let body = value.unwrap_or_default().to_ascii_uppercase();
+                sender.binary = body == b"BINARYMIME";
+                let keyword = if sender.binary {
+                    Keyword::BinaryMime
+                } else {
+                    Keyword::EightBitMime
+                };
+                let known = ["7BIT", "8BITMIME", "BINARYMIME"];
+                (keyword, known.iter().any(|k| k.as_bytes() == body))
+            }
+            "SMTPUTF8" => {
+                sender.smtputf8 = true;
+                (Keyword::SmtpUtf8, value.is_none())
+            }
+            "RET" | "ENVID" => (Keyword::Dsn, value.is_some()),
+            "AUTH" => (Keyword::Auth, value.is_some()),
+            "BY" => (Keyword::DeliverBy, value.is_some()),
+            _ => return Err(unoffered("MAIL")),
+        };
+        check(offered.has(keyword), known_value, "MAIL")?;
+    }
+    if !path.is_empty() {
+        match recipient(path, sender.smtputf8)? {
+            Recipient::Domain(domain) => sender.domain = Some(domain),
+            Recipient::Literal(_) => {}
+            Recipient::Postmaster => return Err(bad_path("a sender has a domain")),
+        }
+    }
+    Ok(sender)
+}
+
+/// Reads what follows `RCPT`.
+pub(super) fn target(
+    arguments: &[u8],
+    offered: &Extensions,
+    smtputf8: bool,
+) -> Result<Target, Refusal> {
+    let (path, parameters) = path(arguments, b"TO:")?;
+    let mut seen = Vec::new();
+    for (name, value) in self::parameters(parameters, &mut seen)? {
+        match name.as_str() {
+            "NOTIFY" | "ORCPT" => check(offered.has(Keyword::Dsn), value.is_some(), "RCPT")?,
+            _ => return Err(unoffered("RCPT")),
+        }
+    }
+    Ok(Target {
+        path: path.to_vec(),
+        recipient: recipient(path, smtputf8)?,
+    })
+}
+
+/// Splits `FROM:<path> parameters`; a space behind the colon is tolerated, as everybody does.
+fn path<'a>(arguments: &'a [u8], prefix: &[u8]) -> Result<(&'a [u8], &'a [u8]), Refusal> {
+    let syntax = || {
+        refusal(
+            501,
+            (5, 4),
+            "the syntax is MAIL FROM:<path> or RCPT TO:<path> (RFC 5321 4.1.1)",
+        )
+    };
+    let (given, rest) = arguments
+        .split_at_checked(prefix.len())
+        .ok_or_else(syntax)?;
+    if !given.eq_ignore_ascii_case(prefix) {
+        return Err(syntax());
+    }
+    let rest = rest.strip_prefix(b" ").unwrap_or(rest);
+    let inner = rest
+        .strip_prefix(b"<")
+        .ok_or_else(|| bad_path("the path must stand in angle brackets"))?;
+    let end = memchr::memchr(b'>', inner)
+        .ok_or_else(|| bad_path("the path must stand in angle brackets"))?;
+    let (path, parameters) = (&inner[..end], &inner[end + 1..]);
+    if path.len() + 2 > MAX_PATH {
+        return Err(bad_path("the path is longer than 256 octets"));
+    }
+    if !matches!(parameters.first(), None | Some(b' ')) {
+        return Err(bad_path("one path, then a space, then parameters"));
+    }
+    Ok((path, parameters))
+}
+
+type Parameter<'a> = (String, Option<&'a [u8]>);
+
+/// `NAME` or `NAME=value`, each once, names in upper case (RFC 5321 §4.1.2).
+fn parameters<'a>(bytes: &'a [u8], seen: &mut Vec<String>) -> Result<Vec<Parameter<'a>>, Refusal> {
+    let mut parameters = Vec::new();
+    for parameter in bytes.split(|b| *b == b' ').filter(|p| !p.is_empty()) {
+        let (name, value) = match memchr::memchr(b'=', parameter) {
+            Some(at) => (&parameter[..at], Some(&parameter[at + 1..])),
+            None => (parameter, None),
+        };
+        let named = name.first().is_some_and(u8::is_ascii_alphanumeric)
+            && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+        let valued = value.is_none_or(|value| {
+            !value.is_empty()
+                && value
+                    .iter()
+                    .all(|b| matches!(b, 0x21..=0x3c | 0x3e..=0x7e | 0x80..))
+        });
+        let name = String::from_utf8_lossy(name).to_ascii_uppercase();
+        if !named || !valued || seen.contains(&name) {
+            return Err(refusal(
+                501,
+                (5, 4),
+                "a parameter is malformed or given twice",
+            ));
+        }
+        seen.push(name.clone());
+        parameters.push((name, value));
+    }
+    Ok(parameters)
+}
+
+fn is_number(value: Option<&[u8]>, digits: usize) -> bool {
+    value.is_some_and(|v| (1..=digits).contains(&v.len()) && v.iter().all(u8::is_ascii_digit))
+}
+
+fn check(offered: bool, known_value: bool, verb: &str) -> Result<(), Refusal> {
+    match (offered, known_value) {
+        (true, true) => Ok(()),
+        (true, false) => Err(refusal(501, (5, 4), "a parameter has no such value")),
+        (false, _) => Err(unoffered(verb)),
+    }
+}
+
+fn unoffered(verb: &str) -> Refusal {
+    refusal(
+        555,
+        (5, 4),
+        &format!("{verb} has a parameter that was not offered in reply to EHLO"),
+    )
+}
+
+fn bad_path(what: &str) -> Refusal {
+    refusal(501, (1, 3), what)
+}
+
+/// Reads a path that is not empty.
+fn recipient(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
+    if !path.is_ascii() && !(smtputf8 && std::str::from_utf8(path).is_ok()) {
+        return Err(refusal(
+            553,
+            (6, 7),
+            "an address that is not ASCII needs SMTPUTF8 (RFC 6531)",
+        ));
+    }
+    if path.first() == Some(&b'@') {
+        return Err(bad_path(
+            "source routes are not taken (RFC 5321 appendix C)",
+        ));
+    }
+    if path.eq_ignore_ascii_case(b"postmaster") {
+        return Ok(Recipient::Postmaster);
+    }
+    let length = local_part(path).ok_or_else(|| bad_path("the local part is malformed"))?;
+    if length > MAX_LOCAL_PART {
+        return Err(bad_path("the local part is longer than 64 octets"));
+    }
+    let domain = match path[length..].split_first() {
+        Some((b'@', domain)) => domain,
+        _ => return Err(bad_path("the path is not local-part@domain")),
+    };
+    let Some(domain) = std::str::from_utf8(domain).ok().filter(|d| d.is_ascii()) else {
+        return Err(refusal(
+            553,
+            (6, 7),
+            "the domain must be written in A-labels (RFC 5890)",
+        ));
+    };
+    if let Some(literal) = domain.strip_prefix('[').and_then(|d| d.strip_suffix(']')) {
+        let known = |b: u8| matches!(b, 0x21..=0x5a | 0x5e..=0x7e);
+        return if !literal.is_empty() && literal.bytes().all(known) {
+            Ok(Recipient::Literal(domain.to_owned()))
+        } else {
+            Err(bad_path("the address literal is malformed"))
+        };
+    }
+    Domain::parse(domain)
+        .map(Recipient::Domain)
+        .ok_or_else(|| bad_path("the domain is malformed"))
+}
+
+/// Length of the local part that `path` begins with; `None` if it is none. Dots may stand anywhere, because they do. The
+/// path ends at its first `>`, so a quoted string that holds one is unfinished here.
+fn local_part(path: &[u8]) -> Option<usize> {
+    let Some(quoted) = path.strip_prefix(b"\"") else {
+        let atom = |b: &u8| {
+            b.is_ascii_alphanumeric() || b".!#$%&'*+-/=?^_`{|}~".contains(b) || !b.is_ascii()
+        };
+        let length = path.iter().take_while(|b| atom(b)).count();
+        return (length > 0).then_some(length);
+    };
+    let mut bytes = quoted.iter().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => return Some(at + 2),
+            b'\\' => {
+                let (_, escaped) = bytes.next()?;
+                if !matches!(escaped, 0x20..=0x7e) || *escaped == b'<' {
+                    return None;
+                }
+            }
+            b'<' | ..0x20 | 0x7f => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::reply::Reply;
+
+    fn all() -> Extensions {
+        let lines = [
+            "mx",
+            "SIZE",
+            "8BITMIME",
+            "SMTPUTF8",
+            "DSN",
+            "CHUNKING",
+            "BINARYMIME",
+            "DELIVERBY",
+        ];
+        let lines = lines.iter().map(|line| line.as_bytes().to_vec()).collect();
+        crate::smtp::extensions::Offer::read(&Reply::of_lines(250, lines), false).extensions
+    }
+
+    fn rcpt(arguments: &str) -> Result<Recipient, u16> {
+        target(arguments.as_bytes(), &all(), true)
+            .map(|target| target.recipient)
+            .map_err(|refusal| refusal.code)
+    }
+
+    fn domain(name: &str) -> Result<Recipient, u16> {
+        Ok(Recipient::Domain(Domain::parse(name).expect("a domain")))
+    }
+
+    #[test]
+    fn the_domain_behind_the_last_at_is_judged_in_lower_case() {
+        for path in [
+            "TO:<u@d.example>",
+            "to:<U@D.EXAMPLE>",
+            "TO: <u@d.example>",
+            "TO:<u%evil.example@d.example>",
+            "TO:<evil!u@d.example>",
+            "TO:<\"a b\"@d.example>",
+            "TO:<\"a@evil.example\"@d.example>",
+            "TO:<\"a\\\"b\"@d.example>",
+            "TO:<a..b.@d.example>",
+            "TO:<é@d.example>",
+            "TO:<u@d.example>  ",
+            "TO:<u@d.example> NOTIFY=NEVER ORCPT=rfc822;u@x",
+        ] {
+            assert_eq!(rcpt(path), domain("d.example"), "{path}");
+        }
+        assert_eq!(rcpt("TO:<u@d_e.example>"), domain("d_e.example"));
+    }
+
+    #[test]
+    fn a_path_that_two_readers_could_read_differently_is_refused() {
+        for path in [
+            "TO:<u@d.example.>",
+            "TO:<u@d..example>",
+            "TO:<u@-d>",
+            "TO:<u@d >",
+            "TO:< u@d>",
+            "TO:u@d",
+            "TO:  <u@d>",
+            "TO:<u(c)@d>",
+            "TO:\t<u@d>",
+            "TO:<u\t@d>",
+            "TO:<u@d\t>",
+            "TO:<>",
+            "TO:",
+            "",
+            "TO:<user>",
+            "TO:<@a,@b:u@d>",
+            "TO:<@a:u@d>",
+            "TO:<a@pinned.example>,<b@evil.example>",
+            "TO:<a@pinned.example> <b@evil.example>",
+            "TO:<a@d><b@e>",
+            "TO:<a@d",
+            "TO :<a@d>",
+            "FROM:<a@d>",
+            "TO:<a@b@c>",
+            "TO:<\"a>b\"@d>",
+            "TO:<\"a<b\"@d>",
+            "TO:<\"a\"b@d>",
+            "TO:<\"a@d>",
+            "TO:<u@[192.0.2.1>",
+            "TO:<u@[]>",
+            "TO:<u@[a]b]>",
+            "TO:<@d>",
+            "TO:<u@>",
+        ] {
+            assert_eq!(rcpt(path), Err(501), "{path}");
+        }
+        assert_eq!(rcpt("TO:<a@pinned.example> X=<b@evil.example>"), Err(555));
+        assert_eq!(rcpt("TO:<u@bücher.example>"), Err(553));
+    }
+
+    #[test]
+    fn literals_and_postmaster_are_told_apart() {
+        for literal in ["[192.0.2.1]", "[IPv6:::1]", "[tag:x]"] {
+            assert_eq!(
+                rcpt(&format!("TO:<u@{literal}>")),
+                Ok(Recipient::Literal(literal.to_owned()))
+            );
+        }
+        assert_eq!(rcpt("TO:<PostMaster>"), Ok(Recipient::Postmaster));
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_standard() {
+        let local = "l".repeat(64);
+        assert!(rcpt(&format!("TO:<{local}@d.example>")).is_ok());
+        assert_eq!(rcpt(&format!("TO:<{local}l@d.example>")), Err(501));
+        let host = format!("{}.example", "d.".repeat(90));
+        assert!(
+            rcpt(&format!("TO:<{}@{host}>", "l".repeat(57))).is_err(),
+            "empty label"
+        );
+        let host = format!("{}example", "d.".repeat(91));
+        assert!(rcpt(&format!("TO:<{}@{host}>", "l".repeat(64))).is_ok());
+        assert_eq!(rcpt(&format!("TO:<{}@d.{host}>", "l".repeat(64))), Err(501));
+    }
+
+    #[test]
+    fn a_sender_has_a_domain_or_is_null() {
+        let mail = |arguments: &str| sender(arguments.as_bytes(), &all());
+        assert_eq!(mail("FROM:<>").expect("null").domain, None);
+        let sent =
+            mail("FROM:<a@B.example> SIZE=10 BODY=binarymime SMTPUTF8 RET=HDRS").expect("a sender");
+        assert_eq!(sent.domain, Domain::parse("b.example"));
+        assert_eq!(sent.path, b"a@B.example");
+        assert!(sent.binary && sent.smtputf8);
+        assert!(mail("FROM:<postmaster>").is_err());
+    }
+
+    #[test]
+    fn parameters_pass_only_if_they_were_offered() {
+        let code = |arguments: &str, offered: &Extensions| {
+            sender(arguments.as_bytes(), offered)
+                .map(|_| ())
+                .map_err(|refusal| refusal.code)
+        };
+        for parameter in ["REQUIRETLS", "XVERP", "AUTH=<>", "HOLDFOR=1", "X=y"] {
+            let arguments = format!("FROM:<a@b> {parameter}");
+            assert_eq!(code(&arguments, &all()), Err(555), "{parameter}");
+        }
+        for parameter in ["SIZE=1", "BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "BY=1;R"] {
+            let arguments = format!("FROM:<a@b> {parameter}");
+            assert_eq!(code(&arguments, &all()), Ok(()), "{parameter}");
+            assert_eq!(
+                code(&arguments, &Extensions::default()),
+                Err(555),
+                "{parameter}"
+            );
+        }
+        for parameter in [
+            "SIZE=x",
+            "SIZE",
+            "BODY=9BIT",
+            "SIZE=1 SIZE=2",
+            "SIZE=",
+            "=1",
+            "SMTPUTF8=1",
+        ] {
+            let arguments = format!("FROM:<a@b> {parameter}");
+            assert_eq!(code(&arguments, &all()), Err(501), "{parameter}");
+        }
+        assert_eq!(code("FROM:<é@b>", &all()), Err(553));
+        assert_eq!(code("FROM:<é@b> SMTPUTF8", &all()), Ok(()));
+    }
+}

@@ -1,0 +1,363 @@
+//! The client's commands: each is answered here, left pending, or forwarded as it is.
+
+use super::{
+    Link, Manner, Pending, Phase, Relay, Role, Step, goodbye,
+    slots::Awaited,
+    transaction::{Allowance, Message, Transaction},
+};
+use crate::smtp::{
+    Action, Refusal, Side,
+    command::{self, Command, Fault, refusal},
+    extensions::Extensions,
+    framing::{self, Line},
+    reply::Reply,
+};
+
+/// Most octets of a line that is skipped to its end, before we hang up.
+const MAX_OVERLONG: usize = 64 * 1024;
+
+impl Relay {
+    /// Takes what the client's bytes begin with.
+    pub(in crate::smtp) fn client(&mut self, bytes: &[u8]) -> Step {
+        match &self.phase {
+            Phase::Commands => self.command_line(bytes),
+            Phase::Overlong(skipped) => self.overlong(bytes, *skipped),
+            Phase::Pending(_)
+            | Phase::AwaitAuthReply
+            | Phase::AwaitFinalReply
+            | Phase::AwaitRecord(_) => Step::Blocked,
+            Phase::AwaitGo if bytes.is_empty() => Step::Blocked,
+            Phase::AwaitGo => self.early_data(),
+            Phase::AuthResponse => self.auth_response(bytes),
+            Phase::Message(_)
+            | Phase::Chunk { .. }
+            | Phase::SkipChunk { .. }
+            | Phase::SkipMessage { .. } => self.transfer(bytes),
+            Phase::Leaving | Phase::Over => self.drop_all(Side::Client, bytes),
+        }
+    }
+
+    fn command_line(&mut self, bytes: &[u8]) -> Step {
+        let length = match framing::line(bytes, framing::MAX_COMMAND) {
+            Line::Whole(length) => length,
+            Line::Partial => return Step::Starved,
+            Line::TooLong => {
+                self.phase = Phase::Overlong(0);
+                return Step::Took(0);
+            }
+            Line::Broken => return self.broken_line(),
+        };
+        if self.slots.is_full() {
+            return Step::Blocked;
+        }
+        let (line, behind) = (&bytes[..length], &bytes[length..]);
+        let nothing = Extensions::default();
+        let offered = self.told.as_ref().unwrap_or(&nothing);
+        let command = command::parse(&line[..length - 2], offered, self.smtputf8());
+        if let Some(refusal) = self.unmannerly(line, &command) {
+            self.drop(Side::Client, length);
+            self.fault(refusal);
+            return Step::Took(length);
+        }
+        match command {
+            Ok(command) => self.command(command, line, behind),
+            Err(fault) => {
+                self.drop(Side::Client, length);
+                self.wrong(fault);
+                Step::Took(length)
+            }
+        }
+    }
+
+    /// The refusal of a command that may not be said yet (RFC 3207 §4) or any more (§4.1).
+    fn unmannerly(&self, line: &[u8], command: &Result<Command, Fault>) -> Option<Refusal> {
+        match &self.manner {
+            Manner::Mail => None,
+            Manner::QuitOnly(refusal) => {
+                (!matches!(command, Ok(Command::Quit))).then(|| refusal.clone())
+            }
+            Manner::TlsFirst => {
+                let verb = command::verb(line.trim_ascii_end());
+                let answered = ["EHLO", "HELO", "NOOP", "RSET", "QUIT", "HELP", "STARTTLS"]
+                    .contains(&verb.as_str())
+                    // Nobody may ever say these.
+                    || verb.starts_with('X')
+                    || matches!(command, Err(Fault::Http));
+                (!answered).then(|| refusal(530, (7, 0), "must issue a STARTTLS command first"))
+            }
+        }
+    }
+
+    /// Takes one command. Those that change what later ones mean wait until all earlier replies are out.
+    fn command(&mut self, command: Command, line: &[u8], behind: &[u8]) -> Step {
+        let length = line.len();
+        let alone = self.slots.is_empty();
+        match command {
+            Command::Hello { .. } | Command::Rset | Command::StartTls | Command::Auth if !alone => {
+                return Step::Blocked;
+            }
+            Command::Data => return self.data(length, behind),
+            Command::Bdat { octets, last } => return self.bdat(length, octets, last),
+            Command::Rcpt(target) => return self.rcpt(line, target),
+            Command::Noop { argued: false } | Command::Quit
+                if self.is_permitted() && !self.may_send() =>
+            {
+                return Step::Blocked;
+            }
+            Command::Noop { argued: false } if self.is_permitted() => {
+                if self.idled() {
+                    return self.forward(length, Awaited::Noop);
+                }
+            }
+            Command::Quit if self.is_permitted() => {
+                self.phase = Phase::Leaving;
+                return self.forward(length, Awaited::Quit);
+            }
+            Command::Rset => return self.rset(length),
+            Command::Auth if self.transaction.is_none() && self.is_permitted() => {
+                self.phase = Phase::AwaitAuthReply;
+                return self.forward(length, Awaited::Auth);
+            }
+            Command::StartTls if self.starttls && !behind.is_empty() => {
+                return self.behind_starttls();
+            }
+            command => {
+                self.drop(Side::Client, length);
+                self.local(command, line);
+                return Step::Took(length);
+            }
+        }
+        self.drop(Side::Client, length)
+    }
+
+    /// Commands that are answered here or left to the machine.
+    fn local(&mut self, command: Command, line: &[u8]) {
+        let needless = !matches!(
+            command,
+            Command::Mail(_) | Command::Quit | Command::StartTls
+        );
+        if needless && !self.idled() {
+            return;
+        }
+        match command {
+            Command::Hello { name, esmtp } => {
+                self.end_transaction(None);
+                self.hello_name = name;
+                self.phase = Phase::Pending(Pending::Hello { esmtp });
+            }
+            Command::Mail(_) if self.told.is_none() => {
+                self.fault(refusal(503, (5, 1), "say EHLO first"));
+            }
+            Command::Mail(_) if self.transaction.is_some() => {
+                self.fault(refusal(
+                    503,
+                    (5, 1),
+                    "a transaction is open, say RSET first",
+                ));
+            }
+            Command::Mail(sender) => match self.role {
+                Role::Outbound => {
+                    self.transaction = Some(Transaction::new(sender, Some(line.to_vec())));
+                    self.say(250, "2.1.0 sender noted");
+                }
+                Role::Inbound => {
+                    let line = line.to_vec();
+                    self.phase = Phase::Pending(Pending::Mail { line, sender });
+                }
+            },
+            Command::Noop { .. } => self.say(250, "2.0.0 ok"),
+            Command::Help => self.say(214, "2.0.0 see RFC 5321"),
+            // Names are for nobody who has not been judged (RFC 5321 §7.3).
+            Command::Vrfy => self.say(252, "2.5.2 send some mail, it will be tried"),
+            Command::Expn => self.fault(refusal(502, (5, 1), "EXPN is not implemented")),
+            Command::Quit => self.leave(goodbye()),
+            Command::StartTls if self.starttls => self.phase = Phase::Pending(Pending::StartTls),
+            Command::StartTls => self.fault(refusal(502, (5, 1), "STARTTLS is not offered")),
+            Command::Auth => self.fault(refusal(503, (5, 1), "AUTH is not possible now")),
+            Command::Rcpt(_) | Command::Data | Command::Bdat { .. } | Command::Rset => {}
+        }
+    }
+
+    fn rcpt(&mut self, line: &[u8], target: crate::smtp::path::Target) -> Step {
+        let length = line.len();
+        let problem = match &self.transaction {
+            None => Some(refusal(503, (5, 1), "need MAIL before RCPT")),
+            Some(t) if t.message != Message::Ahead => {
+                Some(refusal(503, (5, 1), "the message has begun"))
+            }
+            Some(t) => {
+                if let Some(reply) = t.refused.clone() {
+                    self.drop(Side::Client, length);
+                    self.slots.ours(reply, false);
+                    self.pump();
+                    return Step::Took(length);
+                }
+                None
+            }
+        };
+        if let Some(problem) = problem {
+            self.drop(Side::Client, length);
+            self.fault(problem);
+            return Step::Took(length);
+        }
+        if matches!(self.role, Role::Inbound) && !self.may_send() {
+            return Step::Blocked;
+        }
+        match (self.budget.recipient(), self.role) {
+            (Allowance::Granted, Role::Outbound) => {
+                self.drop(Side::Client, length);
+                let line = line.to_vec();
+                self.phase = Phase::Pending(Pending::Rcpt { line, target });
+            }
+            (Allowance::Granted, Role::Inbound) => {
+                self.forward(length, Awaited::Rcpt(target.path));
+            }
+            (Allowance::Denied, _) => {
+                self.drop(Side::Client, length);
+                // RFC 5321 §4.5.3.1.10.
+                let refusal = refusal(452, (5, 3), "too many recipients");
+                self.refused(&refusal);
+                self.slots.ours(Reply::from(&refusal), false);
+                self.pump();
+            }
+            (Allowance::Exhausted, _) => {
+                self.drop(Side::Client, length);
+                self.part(refusal(421, (7, 0), "far too many recipients"));
+            }
+        }
+        Step::Took(length)
+    }
+
+    fn rset(&mut self, length: usize) -> Step {
+        self.end_transaction(None);
+        if !self.idled() {
+            return self.drop(Side::Client, length);
+        }
+        if self.is_permitted() {
+            return self.forward(length, Awaited::Rset);
+        }
+        self.drop(Side::Client, length);
+        self.say(250, "2.0.0 ok");
+        Step::Took(length)
+    }
+
+    /// The command at the start of what was offered goes to the server as it is.
+    pub(super) fn forward(&mut self, length: usize, awaited: Awaited) -> Step {
+        self.moved[Side::Client as usize] = true;
+        self.act(Action::Pass {
+            from: Side::Client,
+            len: length,
+            content: false,
+        });
+        self.slots.sent(awaited);
+        Step::Took(length)
+    }
+
+    /// Whether a command may go out now: pipelined only where the server offers it (RFC 2920 §3).
+    pub(super) fn may_send(&self) -> bool {
+        matches!(self.link, Link::Open { pipelining, .. } if pipelining || !self.slots.awaits_server())
+    }
+
+    /// A reply of ours in its place.
+    pub(super) fn say(&mut self, code: u16, text: &str) {
+        self.slots.ours(Reply::new(code, text), false);
+        self.pump();
+    }
+
+    /// Answers a command that was wrong; too many of them end the session (RFC 5321 §7.8).
+    pub(super) fn fault(&mut self, refusal: Refusal) {
+        if !self.budget.fault() {
+            return self.exhausted("too many errors");
+        }
+        self.refused(&refusal);
+        self.slots.ours(Reply::from(&refusal), false);
+        self.pump();
+    }
+
+    /// Counts a command that helps no message along; false: that was one too many, and it has been said.
+    pub(super) fn idled(&mut self) -> bool {
+        let granted = self.budget.idle();
+        if !granted {
+            self.exhausted("too many commands without a message");
+        }
+        granted
+    }
+
+    pub(super) fn exhausted(&mut self, why: &str) {
+        self.part(refusal(421, (7, 0), why));
+    }
+
+    fn wrong(&mut self, fault: Fault) {
+        match fault {
+            Fault::Syntax(refusal) => self.fault(refusal),
+            Fault::Forbidden => {
+                self.fault(refusal(502, (5, 1), "this command is not offered here"))
+            }
+            Fault::Unknown => self.fault(refusal(500, (5, 2), "no such command")),
+            Fault::Uncountable => {
+                self.incident("uncountable-chunk");
+                self.abrupt = true;
+                self.part(refusal(
+                    521,
+                    (5, 4),
+                    "BDAT takes a number of octets and LAST (RFC 3030)",
+                ));
+            }
+            Fault::Unchunked => {
+                self.incident("chunk-without-chunking");
+                self.abrupt = true;
+                self.part(refusal(
+                    521,
+                    (5, 1),
+                    "BDAT was not offered in reply to EHLO",
+                ));
+            }
+            Fault::Http => {
+                self.incident("http-request");
+                self.abrupt = true;
+                self.part(refusal(500, (5, 1), "this is SMTP, not HTTP"));
+            }
+        }
+    }
+
+    fn overlong(&mut self, bytes: &[u8], skipped: usize) -> Step {
+        // A CR at the end waits for its LF, as everywhere.
+        let length = match framing::line(bytes, usize::MAX) {
+            Line::Whole(length) => {
+                self.phase = Phase::Commands;
+                self.drop(Side::Client, length);
+                self.fault(refusal(500, (5, 2), "the line is too long"));
+                return Step::Took(length);
+            }
+            Line::Broken => return self.broken_line(),
+            Line::Partial | Line::TooLong => bytes.len() - usize::from(bytes.ends_with(b"\r")),
+        };
+        if length == 0 {
+            return Step::Starved;
+        }
+        self.phase = Phase::Overlong(skipped + length);
+        self.drop(Side::Client, length);
+        if skipped + length > MAX_OVERLONG {
+            self.exhausted("a line without end");
+        }
+        Step::Took(length)
+    }
+
+    pub(super) fn broken_line(&mut self) -> Step {
+        self.out_of_step(
+            "broken-command-line",
+            "only CR LF ends a line (RFC 5321 2.3.8)",
+        )
+    }
+
+    pub(super) fn early_data(&mut self) -> Step {
+        self.out_of_step("data-before-go-ahead", "data before 354 (RFC 5321 4.1.1.4)")
+    }
+
+    fn behind_starttls(&mut self) -> Step {
+        self.out_of_step(
+            "starttls-command-injection",
+            "STARTTLS must be the last of its group (RFC 3207 4)",
+        )
+    }
+}

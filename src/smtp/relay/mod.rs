@@ -1,0 +1,723 @@
+//! What both machines share: the client's commands, the replies owed to it in order, one transaction, and its message.
+//!
+//! A machine owns one `Relay` and does the rest: it opens the link to the server, and answers what the relay leaves
+//! [`Pending`]. `client.rs` takes commands, `server.rs` takes replies, `transfer.rs` moves messages.
+
+mod client;
+mod server;
+mod slots;
+mod transaction;
+mod transfer;
+
+use super::{
+    Action, Authorised, Exempted, Input, Note, Question, Recorded, Refusal, Side,
+    command::refusal,
+    extensions::{Extensions, Offer},
+    framing::{DataScanner, Rest},
+    path::{Sender, Target},
+    reply::{Reply, ReplyReader},
+    timer::Timer,
+};
+use slots::{Awaited, Slots};
+use std::{collections::VecDeque, time::Duration};
+use transaction::{Budget, Transaction};
+
+/// What became of the bytes that were offered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// That many were taken, or none but the phase changed; there may be more to do.
+    Took(usize),
+    /// Nothing can be decided without more bytes.
+    Starved,
+    /// They have to wait for something else.
+    Blocked,
+}
+
+/// A command that the machine has to do something about before the next is taken.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Hello { esmtp: bool },
+    Mail { line: Vec<u8>, sender: Sender },
+    Rcpt { line: Vec<u8>, target: Target },
+    StartTls,
+}
+
+/// Leave to hand one command over.
+#[derive(Debug)]
+pub(super) enum Permit {
+    Authorised(Authorised),
+    Exempted(Exempted),
+}
+
+/// Which commands are taken at all.
+#[derive(Debug)]
+pub(super) enum Manner {
+    /// All that SMTP has.
+    Mail,
+    /// Until TLS is up, nothing of a transaction (RFC 3207 §4: 530).
+    TlsFirst,
+    /// TLS is up and not good enough: QUIT (RFC 3207 §4.1).
+    QuitOnly(Refusal),
+}
+
+/// What differs between the directions.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Role {
+    /// MAIL waits for the first recipient that may be handed over; each RCPT is judged.
+    Outbound,
+    /// Each MAIL is judged.
+    Inbound,
+}
+
+/// The server, as far as commands go.
+#[derive(Debug)]
+enum Link {
+    /// Nothing of a transaction may be sent.
+    Shut,
+    Open {
+        pipelining: bool,
+        /// Something was permitted here: the peer's replies count.
+        permitted: bool,
+    },
+}
+
+#[derive(Debug)]
+enum Phase {
+    Commands,
+    /// A line that is too long is skipped; so many octets were.
+    Overlong(usize),
+    Pending(Pending),
+    AwaitAuthReply,
+    /// The server said 334.
+    AuthResponse,
+    /// DATA is with the server.
+    AwaitGo,
+    Message(DataScanner),
+    Chunk {
+        left: u64,
+        last: bool,
+    },
+    AwaitFinalReply,
+    AwaitRecord(Reply),
+    /// The octets of a chunk that was refused are skipped.
+    SkipChunk {
+        left: u64,
+        last: bool,
+        then: Skipped,
+    },
+    /// The rest of a message that was given up is skipped, then this is said and the session ends.
+    SkipMessage {
+        rest: Rest,
+        then: Reply,
+    },
+    /// The last reply is on its way; nothing more is taken.
+    Leaving,
+    Over,
+}
+
+/// What is said when a refused chunk's octets are through.
+#[derive(Debug)]
+enum Skipped {
+    Fault(Refusal),
+    Reply(Reply),
+    /// The session ends with it.
+    Farewell(Reply),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Relay {
+    /// Our name.
+    pub(super) hostname: String,
+    /// The server, in words.
+    pub(super) peer: String,
+    role: Role,
+    pub(super) manner: Manner,
+    /// STARTTLS may be asked for.
+    pub(super) starttls: bool,
+    /// The client's last EHLO name, as written.
+    pub(super) hello_name: Vec<u8>,
+    /// What the last EHLO was told; `None` before the first.
+    told: Option<Extensions>,
+    link: Link,
+    /// AUTH may pass.
+    auth: bool,
+    /// The server waits for a command and can be told QUIT.
+    pub(super) courteous: bool,
+    /// The server's connection is to be dropped, not closed.
+    abrupt: bool,
+    slots: Slots,
+    transaction: Option<Transaction>,
+    phase: Phase,
+    /// A question about the pending command is with the policy.
+    asked: bool,
+    reader: ReplyReader,
+    budget: Budget,
+    trace: Vec<u8>,
+    /// Records whose durability nothing waits for; their answers come first.
+    unawaited_records: u32,
+    out: VecDeque<Action>,
+    gone: [bool; 2],
+    left: [usize; 2],
+    starved: bool,
+    draining: bool,
+    /// The server's 421 behind a final reply that is being recorded.
+    last_words: Option<Reply>,
+    timer: Option<(Timer, Duration)>,
+    moved: [bool; 2],
+}
+
+impl Relay {
+    pub(super) fn new(role: Role, hostname: String, peer: String, auth: bool) -> Self {
+        Self {
+            hostname,
+            peer,
+            role,
+            manner: Manner::Mail,
+            starttls: false,
+            hello_name: Vec::new(),
+            told: None,
+            link: Link::Shut,
+            auth,
+            courteous: false,
+            abrupt: false,
+            slots: Slots::default(),
+            transaction: None,
+            phase: Phase::Commands,
+            asked: false,
+            reader: ReplyReader::default(),
+            budget: Budget::default(),
+            trace: Vec::new(),
+            unawaited_records: 0,
+            out: VecDeque::new(),
+            gone: [false; 2],
+            left: [0; 2],
+            starved: true,
+            draining: false,
+            last_words: None,
+            timer: None,
+            moved: [false; 2],
+        }
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        self.out.push_back(action);
+    }
+
+    pub(super) fn action(&mut self) -> Option<Action> {
+        self.out.pop_front()
+    }
+
+    pub(super) fn send(&mut self, side: Side, bytes: Vec<u8>) {
+        self.act(Action::Send(side, bytes));
+    }
+
+    pub(super) fn incident(&mut self, what: &'static str) {
+        self.act(Action::Note(Note::Incident(what)));
+    }
+
+    pub(super) fn set_trace(&mut self, line: Vec<u8>) {
+        self.trace = line;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+
+    pub(super) fn finished(&self) -> bool {
+        self.is_over() && self.out.is_empty()
+    }
+
+    pub(super) fn pending(&self) -> Option<&Pending> {
+        match &self.phase {
+            Phase::Pending(pending) => Some(pending),
+            _ => None,
+        }
+    }
+
+    /// Whether the pending command is EHLO or HELO.
+    pub(super) fn pending_hello(&self) -> bool {
+        matches!(self.pending(), Some(Pending::Hello { .. }))
+    }
+
+    /// Takes `len` bytes that go nowhere.
+    fn drop(&mut self, from: Side, len: usize) -> Step {
+        if len > 0 {
+            if from == Side::Client {
+                self.moved[from as usize] = true;
+            }
+            self.act(Action::Drop { from, len });
+        }
+        Step::Took(len)
+    }
+
+    /// Drops what is offered after the end.
+    pub(super) fn drop_all(&mut self, from: Side, bytes: &[u8]) -> Step {
+        match bytes.len() {
+            0 => Step::Starved,
+            len => self.drop(from, len),
+        }
+    }
+
+    // ----- what the machine decides -----
+
+    /// Asks the policy about the pending command.
+    pub(super) fn ask(&mut self, question: Question) {
+        self.asked = true;
+        self.act(Action::Authorise(question));
+    }
+
+    /// Whether an answer is expected; there is one to each question.
+    pub(super) fn takes_answer(&mut self) -> bool {
+        std::mem::take(&mut self.asked) && self.pending().is_some()
+    }
+
+    /// The link is up; nothing of a transaction has been on it.
+    pub(super) fn open(&mut self, pipelining: bool) {
+        self.link = Link::Open {
+            pipelining,
+            permitted: false,
+        };
+        self.courteous = true;
+    }
+
+    /// The link is no more.
+    pub(super) fn shut(&mut self) {
+        self.link = Link::Shut;
+        self.courteous = false;
+        self.reader = ReplyReader::default();
+        self.left[Side::Server as usize] = 0;
+        self.gone[Side::Server as usize] = false;
+    }
+
+    /// The peer may speak with the client: its replies are passed on from now on.
+    pub(super) fn permit(&mut self, permit: Permit) {
+        let (Permit::Authorised(Authorised(())) | Permit::Exempted(Exempted(()))) = permit;
+        if let Link::Open { permitted, .. } = &mut self.link {
+            *permitted = true;
+        }
+    }
+
+    pub(super) fn is_permitted(&self) -> bool {
+        matches!(
+            self.link,
+            Link::Open {
+                permitted: true,
+                ..
+            }
+        )
+    }
+
+    /// The pending MAIL or RCPT goes to the server, RCPT behind its MAIL if that was held.
+    pub(super) fn admit(&mut self, permit: Permit) {
+        self.permit(permit);
+        match std::mem::replace(&mut self.phase, Phase::Commands) {
+            Phase::Pending(Pending::Mail { line, sender }) => {
+                self.transaction = Some(Transaction::new(sender, None));
+                self.slots.waiting(Awaited::Mail, line);
+            }
+            Phase::Pending(Pending::Rcpt { line, target }) => {
+                if let Some(mail) = self.transaction.as_mut().and_then(|t| t.held.take()) {
+                    self.slots.waiting(Awaited::HeldMail, mail);
+                }
+                self.slots.waiting(Awaited::Rcpt(target.path), line);
+            }
+            other => self.phase = other,
+        }
+        self.pump();
+    }
+
+    /// The pending command is refused. 421 ends the session, and so does any refusal of EHLO: a 5yz there would make the
+    /// client try HELO (RFC 5321 §3.2).
+    pub(super) fn refuse(&mut self, mut refusal: Refusal) {
+        if self.pending_hello() {
+            refusal.code = 421;
+        }
+        if refusal.code == 421 {
+            return self.part(refusal);
+        }
+        self.phase = Phase::Commands;
+        self.refused(&refusal);
+        self.slots.ours(Reply::from(&refusal), false);
+        self.pump();
+    }
+
+    /// Answers the pending EHLO or HELO: `greeting` is the text of its first line, `more` are keywords of ours.
+    pub(super) fn welcome(&mut self, greeting: &[u8], extensions: &Extensions, more: &[&str]) {
+        let Phase::Pending(Pending::Hello { esmtp, .. }) =
+            std::mem::replace(&mut self.phase, Phase::Commands)
+        else {
+            return;
+        };
+        // HELO must not be answered as EHLO is, and offers nothing (RFC 5321 §4.1.1.1).
+        let (told, reply) = if esmtp {
+            (extensions.clone(), extensions.reply(greeting, more))
+        } else {
+            let line = vec![greeting.to_vec()];
+            (Extensions::default(), Reply::of_lines(250, line))
+        };
+        self.told = Some(told);
+        self.slots.ours(reply, false);
+        self.pump();
+    }
+
+    /// The pending EHLO goes to the server, which has had one before; its reply is passed on.
+    pub(super) fn forward_hello(&mut self) {
+        self.send_hello();
+        self.slots.sent(Awaited::Hello);
+    }
+
+    /// EHLO with the client's name, as it wrote it.
+    pub(super) fn send_hello(&mut self) {
+        let line = [b"EHLO ", self.hello_name.as_slice(), b"\r\n"].concat();
+        self.send(Side::Server, line);
+    }
+
+    /// After TLS nothing from before counts (RFC 3207 §4.2).
+    pub(super) fn forget(&mut self) {
+        self.told = None;
+        self.transaction = None;
+        self.phase = Phase::Commands;
+        self.starttls = false;
+        self.trace = Vec::new();
+    }
+
+    /// What the client was told in reply to its EHLO.
+    pub(super) fn told(&self) -> Option<&Extensions> {
+        self.told.as_ref()
+    }
+
+    /// Reads a line of the server while the machine waits for a reply of its own; `None`: it is not whole yet.
+    pub(super) fn read_reply(&mut self, bytes: &[u8]) -> (Step, Option<Reply>) {
+        use super::reply::Read;
+        match self.reader.read(bytes) {
+            Read::Partial => (Step::Starved, None),
+            Read::More(len) => (self.drop(Side::Server, len), None),
+            Read::Whole(len, reply) => {
+                self.moved[Side::Server as usize] = true;
+                (self.drop(Side::Server, len), Some(reply))
+            }
+            Read::Malformed => {
+                self.incident("malformed-reply");
+                self.dead(refusal(421, (4, 2), &self.says("malformed reply")));
+                (Step::Took(0), None)
+            }
+        }
+    }
+
+    /// Whether bytes of the server are here that no command of ours has asked for.
+    pub(super) fn server_spoke(&self) -> bool {
+        self.left[Side::Server as usize] > 0 || self.reader.is_amid()
+    }
+
+    /// `who: what`.
+    pub(super) fn says(&self, what: &str) -> String {
+        format!("{}: {what}", self.peer)
+    }
+
+    /// Reads an EHLO reply.
+    pub(super) fn offer(&self, reply: &Reply) -> Offer {
+        Offer::read(reply, self.auth)
+    }
+
+    // ----- replies -----
+
+    /// Sends what may be sent: waiting commands to the server, replies that are due to the client.
+    fn pump(&mut self) {
+        if let Link::Open { pipelining, .. } = self.link {
+            while let Some(line) = self.slots.sendable(pipelining) {
+                self.send(Side::Server, line);
+            }
+        }
+        while let Some((reply, closes)) = self.slots.due() {
+            self.deliver(&reply);
+            if closes {
+                return self.over();
+            }
+        }
+    }
+
+    fn deliver(&mut self, reply: &Reply) {
+        let smtputf8 = self.smtputf8();
+        self.send(Side::Client, reply.to_bytes(smtputf8));
+    }
+
+    fn smtputf8(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|t| t.sender.smtputf8)
+    }
+
+    fn refused(&mut self, refusal: &Refusal) {
+        self.act(Action::Note(Note::Refused(refusal.clone())));
+    }
+
+    // ----- ends -----
+
+    /// Ends the session behind the replies that are owed: the client gets `refusal`, the server QUIT.
+    pub(super) fn part(&mut self, refusal: Refusal) {
+        self.refused(&refusal);
+        self.leave(Reply::from(&refusal));
+    }
+
+    fn leave(&mut self, reply: Reply) {
+        // What is said to a server amid AUTH is an answer, not QUIT.
+        self.abrupt |= matches!(self.phase, Phase::AuthResponse | Phase::AwaitAuthReply);
+        self.phase = Phase::Leaving;
+        self.slots.ours(reply, true);
+        self.pump();
+    }
+
+    /// Ends the session at once: `refusal` answers what the client waits for, unless it is amid a message; the server's
+    /// connection is dropped, so that no half message can look whole.
+    pub(super) fn dead(&mut self, refusal: Refusal) {
+        if self.is_over() {
+            return;
+        }
+        self.abrupt = true;
+        let amid = matches!(
+            self.phase,
+            Phase::Message(_)
+                | Phase::Chunk { .. }
+                | Phase::SkipChunk { .. }
+                | Phase::SkipMessage { .. }
+        );
+        if !amid {
+            self.refused(&refusal);
+            self.deliver(&Reply::from(&refusal));
+        }
+        self.over();
+    }
+
+    /// The client sent what it must not send here: one 554, the server's connection is dropped.
+    fn out_of_step(&mut self, what: &'static str, why: &str) -> Step {
+        self.incident(what);
+        self.abrupt = true;
+        if matches!(self.phase, Phase::AwaitGo) {
+            self.slots.clear();
+        }
+        self.part(refusal(554, (5, 0), why));
+        Step::Took(0)
+    }
+
+    fn over(&mut self) {
+        if self.is_over() {
+            return;
+        }
+        let quiet = !self.slots.awaits_server() && !self.gone[Side::Server as usize];
+        let amid_message = self.end_transaction(None);
+        self.act(Action::Close {
+            side: Side::Client,
+            abort: false,
+        });
+        let abort = self.abrupt || amid_message;
+        if self.courteous && quiet && !abort {
+            self.send(Side::Server, b"QUIT\r\n".to_vec());
+        }
+        self.act(Action::Close {
+            side: Side::Server,
+            abort,
+        });
+        self.slots.clear();
+        self.phase = Phase::Over;
+    }
+
+    /// The transaction is no more; what is known of a message that had begun is recorded. True if one had.
+    fn end_transaction(&mut self, reply: Option<&Reply>) -> bool {
+        let completed = self.transaction.take().and_then(|mut t| t.completed(reply));
+        let begun = completed.is_some();
+        if let Some(completed) = completed {
+            self.unawaited_records += 1;
+            self.act(Action::Record(completed));
+        }
+        begun
+    }
+
+    // ----- events -----
+
+    /// Handles what concerns client, message and end; gives back what the machine has to handle.
+    pub(super) fn handle(&mut self, input: Input) -> Option<Input> {
+        match input {
+            Input::Recorded(outcome) => self.recorded(outcome),
+            Input::Drain => self.draining = true,
+            Input::Closed(side) => {
+                self.gone[side as usize] = true;
+                if side == Side::Client && self.left[0] == 0 {
+                    self.starved = true;
+                }
+                if side == Side::Server {
+                    return Some(Input::Closed(side));
+                }
+            }
+            input => return Some(input),
+        }
+        None
+    }
+
+    fn recorded(&mut self, outcome: Result<Recorded, Refusal>) {
+        if self.unawaited_records > 0 {
+            self.unawaited_records -= 1;
+            if let Err(refusal) = outcome
+                && !self.is_over()
+            {
+                self.part(refusal);
+            }
+            return;
+        }
+        let Phase::AwaitRecord(reply) = std::mem::replace(&mut self.phase, Phase::Commands) else {
+            return;
+        };
+        match outcome {
+            Ok(Recorded(())) => {
+                self.deliver(&reply);
+                self.transaction = None;
+                self.budget.message_done();
+                if reply.code == 421 {
+                    self.over();
+                } else if let Some(reply) = self.last_words.take() {
+                    self.leave(reply);
+                }
+            }
+            Err(refusal) => {
+                self.transaction = None;
+                self.part(refusal);
+            }
+        }
+    }
+
+    /// The server's connection is closed while nobody but the relay waits for it.
+    pub(super) fn server_gone(&mut self) {
+        match (&self.phase, self.slots.awaited()) {
+            // The final reply is in; it is delivered first.
+            (Phase::AwaitRecord(_), _) => {}
+            // It was dropped on purpose.
+            (
+                Phase::SkipMessage { .. }
+                | Phase::SkipChunk {
+                    then: Skipped::Farewell(_),
+                    ..
+                },
+                _,
+            ) => {}
+            (_, Some(Awaited::Quit)) => self.farewell(),
+            _ => self.dead(refusal(421, (4, 2), &self.says("connection closed"))),
+        }
+    }
+
+    /// 221 in place of a server that owes it.
+    fn farewell(&mut self) {
+        self.deliver(&goodbye());
+        self.over();
+    }
+
+    /// After each input: ends what has nothing to wait for.
+    pub(super) fn settle(&mut self, side: Option<(Side, usize, &Step)>) {
+        if let Some((side, left, step)) = side {
+            self.left[side as usize] = left;
+            if side == Side::Client {
+                self.starved = *step == Step::Starved;
+            }
+        }
+        let owed = self.slots.awaits_server();
+        let at_command = matches!(
+            self.phase,
+            Phase::Commands | Phase::Overlong(_) | Phase::AuthResponse
+        );
+        if self.draining && !owed && (at_command || self.pending().is_some()) {
+            let amid = self
+                .transaction
+                .as_ref()
+                .is_some_and(|t| t.message != transaction::Message::Ahead);
+            if !amid {
+                self.part(refusal(
+                    421,
+                    (3, 2),
+                    "the proxy is being stopped, try again later",
+                ));
+            }
+        }
+        if self.gone[Side::Server as usize] && at_command && !self.is_over() {
+            self.server_gone();
+        }
+        if self.gone[Side::Client as usize] && self.starved {
+            match self.phase {
+                Phase::Commands | Phase::Overlong(_) if self.slots.is_empty() => self.over(),
+                Phase::AuthResponse
+                | Phase::Message(_)
+                | Phase::Chunk { .. }
+                | Phase::SkipChunk { .. }
+                | Phase::SkipMessage { .. } => {
+                    self.abrupt = true;
+                    self.over();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    // ----- time -----
+
+    /// What the relay waits for.
+    pub(super) fn awaits(&self) -> Option<Timer> {
+        Some(match (&self.phase, self.slots.awaited()) {
+            (Phase::Over, _) => return None,
+            (Phase::SkipMessage { .. }, _) => Timer::Rest,
+            (Phase::Message(_) | Phase::Chunk { .. } | Phase::SkipChunk { .. }, _) => {
+                Timer::DataBlock
+            }
+            (Phase::AwaitRecord(_), _) => Timer::Record,
+            (Phase::AwaitFinalReply, _) => Timer::FinalReply,
+            (Phase::AwaitGo, _) => Timer::Go,
+            (_, Some(Awaited::Quit)) => Timer::Farewell,
+            (_, Some(_)) => Timer::Reply,
+            (Phase::Pending(_), None) => Timer::Answer,
+            (_, None) => Timer::Command,
+        })
+    }
+
+    /// Starts, restarts or stops the timer; `awaits` is what the whole machine waits for.
+    pub(super) fn wind(&mut self, awaits: Option<Timer>, now: Duration) {
+        let moved = std::mem::take(&mut self.moved);
+        self.timer = awaits.map(|timer| match self.timer {
+            Some((running, due))
+                if running == timer
+                    && !timer
+                        .restarted_by()
+                        .is_some_and(|side| moved[side as usize]) =>
+            {
+                (running, due)
+            }
+            _ => (timer, now + timer.length()),
+        });
+    }
+
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.timer.map(|(_, due)| due)
+    }
+
+    /// The timer that is due at `now`.
+    pub(super) fn due(&self, now: Duration) -> Option<Timer> {
+        self.timer
+            .filter(|(_, due)| *due <= now)
+            .map(|(timer, _)| timer)
+    }
+
+    /// A timer ran out.
+    pub(super) fn late(&mut self, timer: Timer) {
+        let (detail, what) = match timer {
+            Timer::Command | Timer::Cleartext | Timer::Handshake => {
+                return self.part(refusal(421, (4, 2), "no command in time"));
+            }
+            Timer::Farewell => return self.farewell(),
+            Timer::Record => (
+                (3, 0),
+                "the audit record was not written in time".to_owned(),
+            ),
+            Timer::Answer => ((4, 3), "no answer about the policy in time".to_owned()),
+            _ => ((4, 2), self.says("no reply in time")),
+        };
+        self.dead(refusal(421, detail, &what));
+    }
+}
+
+fn goodbye() -> Reply {
+    Reply::new(221, "2.0.0 bye")
+}

@@ -1,0 +1,277 @@
+//! Replies (RFC 5321 §4.2): read whole from a server, and made by us.
+
+use super::{Refusal, framing};
+use std::borrow::Cow;
+
+/// Most lines of one reply.
+pub const MAX_LINES: usize = 128;
+/// Most octets of one reply.
+pub const MAX_OCTETS: usize = 64 * 1024;
+/// Most octets of the text of a refusal of ours, so that its line stays below 512 (RFC 5321 §4.5.3.1.5).
+const MAX_TEXT: usize = 480;
+
+/// One whole reply. The code is the same on all lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// 200 to 599.
+    pub code: u16,
+    /// The text of each line, without code, separator and CRLF, as received. Never empty.
+    pub lines: Vec<Vec<u8>>,
+    /// As received, CRLFs included; what we made ourselves has none.
+    pub verbatim: Vec<u8>,
+}
+
+impl Reply {
+    /// A reply of ours of one line. `text` begins with the enhanced code where there is one (RFC 2034 §4).
+    #[must_use]
+    pub fn new(code: u16, text: &str) -> Self {
+        Self::of_lines(code, vec![text.as_bytes().to_vec()])
+    }
+
+    /// A reply of ours of some lines.
+    #[must_use]
+    pub fn of_lines(code: u16, lines: Vec<Vec<u8>>) -> Self {
+        Self {
+            code,
+            lines,
+            verbatim: Vec::new(),
+        }
+    }
+
+    /// The first digit, which alone decides (RFC 5321 §4.2.1).
+    #[must_use]
+    pub fn class(&self) -> u16 {
+        self.code / 100
+    }
+
+    /// 2yz.
+    #[must_use]
+    pub fn is_positive(&self) -> bool {
+        self.class() == 2
+    }
+
+    /// 3yz.
+    #[must_use]
+    pub fn is_intermediate(&self) -> bool {
+        self.class() == 3
+    }
+
+    /// 4yz or 5yz.
+    #[must_use]
+    pub fn is_negative(&self) -> bool {
+        matches!(self.class(), 4 | 5)
+    }
+
+    /// The bytes for the client: text is HT and printable ASCII (RFC 5321 §4.2), and UTF-8 where the transaction uses
+    /// SMTPUTF8 (RFC 6531 §3.7.4.1); a `?` stands for every other octet or control character.
+    #[must_use]
+    pub fn to_bytes(&self, smtputf8: bool) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.lines.iter().map(|line| line.len() + 6).sum());
+        for (index, line) in self.lines.iter().enumerate() {
+            let last = index + 1 == self.lines.len();
+            bytes.extend_from_slice(self.code.to_string().as_bytes());
+            if !(last && line.is_empty()) {
+                bytes.push(if last { b' ' } else { b'-' });
+            }
+            bytes.extend_from_slice(&printable(line, smtputf8));
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes
+    }
+}
+
+impl From<&Refusal> for Reply {
+    fn from(refusal: &Refusal) -> Self {
+        let (subject, detail) = refusal.enhanced;
+        let text = printable(refusal.text.as_bytes(), false);
+        let text = String::from_utf8_lossy(&text[..text.len().min(MAX_TEXT)]);
+        let class = refusal.code / 100;
+        Self::new(refusal.code, &format!("{class}.{subject}.{detail} {text}"))
+    }
+}
+
+/// Text that can be shown: see [`Reply::to_bytes`].
+fn printable(text: &[u8], utf8: bool) -> Cow<'_, [u8]> {
+    let ascii = |b: &u8| matches!(b, b'\t' | 0x20..=0x7e);
+    if text.iter().all(ascii) {
+        return Cow::Borrowed(text);
+    }
+    match std::str::from_utf8(text) {
+        Ok(text) if utf8 => Cow::Owned(
+            text.chars()
+                .map(|c| if reorders_or_controls(c) { '?' } else { c })
+                .collect::<String>()
+                .into_bytes(),
+        ),
+        _ => Cow::Owned(
+            text.iter()
+                .map(|b| if ascii(b) { *b } else { b'?' })
+                .collect(),
+        ),
+    }
+}
+
+/// Control characters other than HT, and those that turn the reading direction around.
+fn reorders_or_controls(c: char) -> bool {
+    (c.is_control() && c != '\t')
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What a server's bytes begin with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Read {
+    /// A line of a reply that goes on, of that many octets.
+    More(usize),
+    /// The last line of a reply, of that many octets.
+    Whole(usize, Reply),
+    /// Not decidable yet.
+    Partial,
+    /// No reply that two parsers would read alike, or beyond the limits.
+    Malformed,
+}
+
+/// Puts replies together line by line.
+#[derive(Debug, Default)]
+pub struct ReplyReader {
+    unfinished: Option<Reply>,
+}
+
+impl ReplyReader {
+    /// Reads the line that `bytes` begin with.
+    pub fn read(&mut self, bytes: &[u8]) -> Read {
+        let length = match framing::line(bytes, framing::MAX_REPLY_LINE) {
+            framing::Line::Whole(length) => length,
+            framing::Line::Partial => return Read::Partial,
+            framing::Line::TooLong | framing::Line::Broken => return Read::Malformed,
+        };
+        let line = &bytes[..length];
+        let Some((code, last, text)) = split(&line[..length - 2]) else {
+            return Read::Malformed;
+        };
+        let mut reply = self
+            .unfinished
+            .take()
+            .unwrap_or_else(|| Reply::of_lines(code, Vec::new()));
+        if reply.code != code
+            || reply.lines.len() == MAX_LINES
+            || reply.verbatim.len() + length > MAX_OCTETS
+        {
+            return Read::Malformed;
+        }
+        reply.lines.push(text.to_vec());
+        reply.verbatim.extend_from_slice(line);
+        if last {
+            return Read::Whole(length, reply);
+        }
+        self.unfinished = Some(reply);
+        Read::More(length)
+    }
+
+    /// Whether lines of a reply are in whose last is not.
+    #[must_use]
+    pub fn is_amid(&self) -> bool {
+        self.unfinished.is_some()
+    }
+}
+
+/// Code, whether it is the last line, and text. `None`: no reply line. The first digit is 2 to 5: the standard has no
+/// other, and 1yz would leave it open how many replies a command has (RFC 5321 §4.2.1).
+fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
+    let (code, rest) = line.split_at_checked(3)?;
+    if !matches!(code[0], b'2'..=b'5') || !code.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let code = code.iter().fold(0, |n, b| n * 10 + u16::from(b - b'0'));
+    match rest.split_first() {
+        None => Some((code, true, rest)),
+        Some((b' ', text)) => Some((code, true, text)),
+        Some((b'-', text)) => Some((code, false, text)),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads the first reply of `bytes`, cut at `cut`.
+    fn read(bytes: &[u8], cut: usize) -> Read {
+        let mut reader = ReplyReader::default();
+        let (mut taken, mut end) = (0, cut);
+        loop {
+            match reader.read(&bytes[taken..end]) {
+                Read::More(n) => taken += n,
+                Read::Partial if end < bytes.len() => end = bytes.len(),
+                other => return other,
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_is_read_alike_wherever_it_is_cut() {
+        let bytes = b"250-mx.example\r\n250-SIZE 1000\r\n250\r\n354 next\r\n";
+        for cut in 0..bytes.len() {
+            let Read::Whole(5, reply) = read(bytes, cut) else {
+                panic!("cut at {cut}");
+            };
+            assert_eq!(reply.code, 250);
+            assert_eq!(reply.lines, [&b"mx.example"[..], b"SIZE 1000", b""]);
+            assert_eq!(reply.verbatim, bytes[..bytes.len() - 10]);
+        }
+    }
+
+    #[test]
+    fn what_two_parsers_could_read_differently_is_malformed() {
+        for bytes in [
+            &b"250-a\r\n550 b\r\n"[..],
+            b"250-a\n250 b\r\n",
+            b"250 a\n",
+            b"250 a\rb\r\n",
+            b"250 a\0b\r\n",
+            b"150 a\r\n",
+            b"650 a\r\n",
+            b"25 a\r\n",
+            b"2500 a\r\n",
+            b"250\ta\r\n",
+            b"\r\n",
+            b"ok\r\n",
+        ] {
+            for cut in 0..bytes.len() {
+                assert_eq!(read(bytes, cut), Read::Malformed, "{bytes:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn replies_are_bounded_in_line_lines_and_octets() {
+        let long = [b"250 ".as_slice(), &[b'x'; framing::MAX_REPLY_LINE]].concat();
+        assert_eq!(read(&long, 1), Read::Malformed);
+        assert_eq!(
+            read(&b"250-x\r\n".repeat(MAX_LINES + 1), 1),
+            Read::Malformed
+        );
+        let line = [b"250-".as_slice(), &[b'x'; 2000], b"\r\n"].concat();
+        assert_eq!(read(&line.repeat(40), 1), Read::Malformed);
+    }
+
+    #[test]
+    fn text_is_printable_and_utf8_only_where_it_was_agreed() {
+        let Read::Whole(_, reply) = read("250 a\x1b[1m é \u{202e}b\r\n".as_bytes(), 1) else {
+            panic!("whole");
+        };
+        assert_eq!(reply.to_bytes(false), b"250 a?[1m ?? ???b\r\n");
+        assert_eq!(reply.to_bytes(true), "250 a?[1m é ?b\r\n".as_bytes());
+    }
+
+    #[test]
+    fn a_refusal_is_one_short_line_with_its_enhanced_code() {
+        let refusal = Refusal {
+            code: 451,
+            enhanced: (7, 5),
+            text: format!("evil\r\n250 {}", "x".repeat(1000)),
+        };
+        let bytes = Reply::from(&refusal).to_bytes(false);
+        assert!(bytes.starts_with(b"451 4.7.5 evil??250 x"));
+        assert!(bytes.len() <= 512);
+    }
+}
