@@ -65,6 +65,9 @@ pub struct Entry {
     pub line: u32,
 }
 
+/// Gives the trust anchors (DER certificates) in the PEM file of a `tafile=` path, or why it cannot.
+pub type Load<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<Vec<u8>>, String>;
+
 /// What is wrong with a table, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableError {
@@ -89,16 +92,12 @@ impl fmt::Display for TableError {
 }
 
 impl Table {
-    /// Reads a table. `load` gives the trust anchors (DER certificates) of a `tafile=` path, so that this stays pure.
+    /// Reads a table. `load` reads the files that it names, so that this stays pure.
     ///
     /// # Errors
     ///
     /// Everything that is wrong with it, in the order of the lines.
-    pub fn parse(
-        file: &str,
-        text: &str,
-        load: &mut dyn FnMut(&str) -> Result<Vec<Vec<u8>>, String>,
-    ) -> Result<Self, Vec<TableError>> {
+    pub fn parse(file: &str, text: &str, load: Load<'_>) -> Result<Self, Vec<TableError>> {
         let file: Arc<str> = file.into();
         let mut table = Self::default();
         let mut errors = Vec::new();

@@ -1,7 +1,7 @@
 //! From the words of an entry to what they mean.
 
 use super::{
-    Entry, Key, Level,
+    Entry, Key, Level, Load,
     key::domain,
     parse::{Place, Token, Wrong},
 };
@@ -113,8 +113,6 @@ impl fmt::Display for Until {
         f.write_str(&self.text)
     }
 }
-
-type Load<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<Vec<u8>>, String>;
 
 /// An entry from its words, and where it begins.
 pub(super) fn entry(
