@@ -84,7 +84,6 @@ impl Outbound {
     pub fn new(config: OutboundConfig) -> Self {
         let mut relay = Relay::new(
             Role::Outbound,
-            config.hostname.clone(),
             config.server.clone(),
             config.auth && config.known_at_connect,
         );
@@ -377,7 +376,7 @@ impl Outbound {
         if let State::Open(established) = &self.state {
             let greeting = established.greeting.clone();
             let extensions = established.extensions.clone();
-            self.relay.welcome(&greeting, &extensions, &[]);
+            self.relay.welcome(&greeting, &extensions);
         }
     }
 
@@ -434,6 +433,8 @@ impl Outbound {
 
     fn server_closed(&mut self) {
         match &self.state {
+            // That was the connection before this one.
+            State::AwaitConnect(_) => {}
             State::AwaitUpgrade(_) | State::AwaitEarlyUpgrade => {
                 self.dead((7, 5), "closed the connection during the TLS handshake");
             }
@@ -449,7 +450,7 @@ impl Outbound {
 
     fn welcome(&mut self, extensions: &Extensions) {
         let greeting = self.config.hostname.clone().into_bytes();
-        self.relay.welcome(&greeting, extensions, &[]);
+        self.relay.welcome(&greeting, extensions);
     }
 
     /// The session ends at once with a 421 about the server.
@@ -525,7 +526,7 @@ impl Machine for Outbound {
             Some(Input::Connected(outcome)) => self.connected(outcome),
             Some(Input::Upgraded(Side::Server, outcome)) => self.upgraded(outcome),
             Some(Input::Answer(answer)) => self.answered(answer),
-            Some(Input::Closed(_)) => self.server_closed(),
+            Some(Input::Closed(Side::Server)) => self.server_closed(),
             Some(Input::Deadline) => {
                 if let Some(timer) = self.relay.due(now) {
                     self.relay.late(timer);

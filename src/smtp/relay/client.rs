@@ -1,7 +1,7 @@
 //! The client's commands: each is answered here, left pending, or forwarded as it is.
 
 use super::{
-    Link, Manner, Pending, Phase, Relay, Role, Step, goodbye,
+    Link, Manner, Pending, Phase, Relay, Role, StartTls, Step, goodbye,
     slots::Awaited,
     transaction::{Allowance, Message, Transaction},
 };
@@ -22,6 +22,7 @@ impl Relay {
         match &self.phase {
             Phase::Commands => self.command_line(bytes),
             Phase::Overlong(skipped) => self.overlong(bytes, *skipped),
+            Phase::Pending(Pending::StartTls) if !bytes.is_empty() => self.amid_handshake(),
             Phase::Pending(_)
             | Phase::AwaitAuthReply
             | Phase::AwaitFinalReply
@@ -118,7 +119,7 @@ impl Relay {
                 self.phase = Phase::AwaitAuthReply;
                 return self.forward(length, Awaited::Auth);
             }
-            Command::StartTls if self.starttls && !behind.is_empty() => {
+            Command::StartTls if self.starttls == StartTls::Offered && !behind.is_empty() => {
                 return self.behind_starttls();
             }
             command => {
@@ -171,8 +172,14 @@ impl Relay {
             Command::Vrfy => self.say(252, "2.5.2 send some mail, it will be tried"),
             Command::Expn => self.fault(refusal(502, (5, 1), "EXPN is not implemented")),
             Command::Quit => self.leave(goodbye()),
-            Command::StartTls if self.starttls => self.phase = Phase::Pending(Pending::StartTls),
-            Command::StartTls => self.fault(refusal(502, (5, 1), "STARTTLS is not offered")),
+            Command::StartTls => match self.starttls {
+                StartTls::Offered => self.phase = Phase::Pending(Pending::StartTls),
+                StartTls::Unknown => self.fault(refusal(502, (5, 1), "STARTTLS is not offered")),
+                StartTls::Up => self.fault(refusal(503, (5, 1), "TLS is up already")),
+                StartTls::Unavailable => {
+                    self.fault(refusal(454, (7, 0), "TLS is not available at the moment"));
+                }
+            },
             Command::Auth => self.fault(refusal(503, (5, 1), "AUTH is not possible now")),
             Command::Rcpt(_) | Command::Data | Command::Bdat { .. } | Command::Rset => {}
         }
@@ -352,6 +359,13 @@ impl Relay {
 
     pub(super) fn early_data(&mut self) -> Step {
         self.out_of_step("data-before-go-ahead", "data before 354 (RFC 5321 4.1.1.4)")
+    }
+
+    /// Bytes in the clear after our 220; no text of ours may stand in the handshake either.
+    fn amid_handshake(&mut self) -> Step {
+        self.incident("starttls-command-injection");
+        self.dead(refusal(421, (5, 0), "text in the clear behind STARTTLS"));
+        Step::Took(0)
     }
 
     fn behind_starttls(&mut self) -> Step {

@@ -60,6 +60,18 @@ pub(super) enum Manner {
     QuitOnly(Refusal),
 }
 
+/// What STARTTLS is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StartTls {
+    /// The client is inside: there is none.
+    Unknown,
+    Offered,
+    /// It should be there, and cannot be had (RFC 3207 §4: 454).
+    Unavailable,
+    /// It is up already (RFC 3207 §4.2).
+    Up,
+}
+
 /// What differs between the directions.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Role {
@@ -127,14 +139,11 @@ enum Skipped {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Relay {
-    /// Our name.
-    pub(super) hostname: String,
     /// The server, in words.
     pub(super) peer: String,
     role: Role,
     pub(super) manner: Manner,
-    /// STARTTLS may be asked for.
-    pub(super) starttls: bool,
+    pub(super) starttls: StartTls,
     /// The client's last EHLO name, as written.
     pub(super) hello_name: Vec<u8>,
     /// What the last EHLO was told; `None` before the first.
@@ -168,13 +177,12 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(role: Role, hostname: String, peer: String, auth: bool) -> Self {
+    pub(super) fn new(role: Role, peer: String, auth: bool) -> Self {
         Self {
-            hostname,
             peer,
             role,
             manner: Manner::Mail,
-            starttls: false,
+            starttls: StartTls::Unknown,
             hello_name: Vec::new(),
             told: None,
             link: Link::Shut,
@@ -276,7 +284,8 @@ impl Relay {
     pub(super) fn open(&mut self, pipelining: bool) {
         self.link = Link::Open {
             pipelining,
-            permitted: false,
+            // Inbound the server is ours, and need not prove anything.
+            permitted: matches!(self.role, Role::Inbound),
         };
         self.courteous = true;
     }
@@ -342,8 +351,8 @@ impl Relay {
         self.pump();
     }
 
-    /// Answers the pending EHLO or HELO: `greeting` is the text of its first line, `more` are keywords of ours.
-    pub(super) fn welcome(&mut self, greeting: &[u8], extensions: &Extensions, more: &[&str]) {
+    /// Answers the pending EHLO or HELO; `greeting` is the text of its first line.
+    pub(super) fn welcome(&mut self, greeting: &[u8], extensions: &Extensions) {
         let Phase::Pending(Pending::Hello { esmtp, .. }) =
             std::mem::replace(&mut self.phase, Phase::Commands)
         else {
@@ -351,6 +360,10 @@ impl Relay {
         };
         // HELO must not be answered as EHLO is, and offers nothing (RFC 5321 §4.1.1.1).
         let (told, reply) = if esmtp {
+            let more = match self.starttls {
+                StartTls::Offered => &["STARTTLS"][..],
+                _ => &[],
+            };
             (extensions.clone(), extensions.reply(greeting, more))
         } else {
             let line = vec![greeting.to_vec()];
@@ -375,10 +388,11 @@ impl Relay {
 
     /// After TLS nothing from before counts (RFC 3207 §4.2).
     pub(super) fn forget(&mut self) {
+        self.end_transaction(None);
         self.told = None;
-        self.transaction = None;
+        self.hello_name = Vec::new();
         self.phase = Phase::Commands;
-        self.starttls = false;
+        self.starttls = StartTls::Up;
         self.trace = Vec::new();
     }
 
@@ -479,6 +493,8 @@ impl Relay {
                 | Phase::Chunk { .. }
                 | Phase::SkipChunk { .. }
                 | Phase::SkipMessage { .. }
+                // Its handshake is under way.
+                | Phase::Pending(Pending::StartTls)
         );
         if !amid {
             self.refused(&refusal);
@@ -538,14 +554,9 @@ impl Relay {
         match input {
             Input::Recorded(outcome) => self.recorded(outcome),
             Input::Drain => self.draining = true,
-            Input::Closed(side) => {
-                self.gone[side as usize] = true;
-                if side == Side::Client && self.left[0] == 0 {
-                    self.starved = true;
-                }
-                if side == Side::Server {
-                    return Some(Input::Closed(side));
-                }
+            Input::Closed(Side::Client) => {
+                self.gone[Side::Client as usize] = true;
+                self.starved |= self.left[Side::Client as usize] == 0;
             }
             input => return Some(input),
         }
@@ -585,6 +596,7 @@ impl Relay {
 
     /// The server's connection is closed while nobody but the relay waits for it.
     pub(super) fn server_gone(&mut self) {
+        self.gone[Side::Server as usize] = true;
         match (&self.phase, self.slots.awaited()) {
             // The final reply is in; it is delivered first.
             (Phase::AwaitRecord(_), _) => {}
@@ -621,7 +633,8 @@ impl Relay {
             self.phase,
             Phase::Commands | Phase::Overlong(_) | Phase::AuthResponse
         );
-        if self.draining && !owed && (at_command || self.pending().is_some()) {
+        let asked = !matches!(self.pending(), None | Some(Pending::StartTls));
+        if self.draining && !owed && (at_command || asked) {
             let amid = self
                 .transaction
                 .as_ref()
@@ -641,6 +654,7 @@ impl Relay {
             match self.phase {
                 Phase::Commands | Phase::Overlong(_) if self.slots.is_empty() => self.over(),
                 Phase::AuthResponse
+                | Phase::Pending(Pending::StartTls)
                 | Phase::Message(_)
                 | Phase::Chunk { .. }
                 | Phase::SkipChunk { .. }
@@ -703,7 +717,7 @@ impl Relay {
     /// A timer ran out.
     pub(super) fn late(&mut self, timer: Timer) {
         let (detail, what) = match timer {
-            Timer::Command | Timer::Cleartext | Timer::Handshake => {
+            Timer::Command | Timer::Cleartext => {
                 return self.part(refusal(421, (4, 2), "no command in time"));
             }
             Timer::Farewell => return self.farewell(),

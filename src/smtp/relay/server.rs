@@ -182,7 +182,7 @@ impl Relay {
         if let Link::Open { pipelining, .. } = &mut self.link {
             *pipelining = offer.extensions.has(Keyword::Pipelining);
         }
-        self.welcome(&reply.lines[0], &offer.extensions, &[]);
+        self.welcome(&reply.lines[0], &offer.extensions);
     }
 
     /// The server's 421, in place of what the client waits for (RFC 5321 §3.8).

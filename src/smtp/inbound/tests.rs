@@ -1,0 +1,2 @@
+use super::*;
+use crate::smtp::script::{Script, refusal as policy};
