@@ -243,8 +243,9 @@ impl OwnCertificates {
     }
 
     /// The first that the client can verify, ECDSA before RSA, for it costs a fraction: among those that have the name; else among
-    /// those for what the first one is for (an unknown or missing name is served, RFC 8461 §7.1); else any.
-    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Own> {
+    /// those for what the first one is for (an unknown or missing name is served, RFC 8461 §7.1); else any. Where there is none
+    /// the first: rustls then finds nothing in common, and says so to the client.
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> &Own {
         let usable = |own: &&Own| own.key.key.choose_scheme(schemes).is_some();
         let best = |own: &&Own| own.is_rsa();
         let first = &self.0[0];
@@ -261,13 +262,14 @@ impl OwnCertificates {
             .min_by_key(best)
             .or_else(|| like_first.filter(usable).min_by_key(best))
             .or_else(|| self.0.iter().find(usable))
+            .unwrap_or(first)
     }
 }
 
 impl ResolvesServerCert for OwnCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(hello.server_name(), hello.signature_schemes())
-            .map(|own| Arc::clone(&own.key))
+        let own = self.choose(hello.server_name(), hello.signature_schemes());
+        Some(Arc::clone(&own.key))
     }
 }
 

@@ -181,7 +181,7 @@ fn a_certificate_of_version_1_has_its_key() {
     assert_eq!(read.alt_names().count(), 0);
 }
 
-fn without_version_and_extensions(der: &[u8]) -> Vec<u8> {
+pub fn without_version_and_extensions(der: &[u8]) -> Vec<u8> {
     let mut certificate = Reader(Reader(der).next().unwrap().content);
     let mut tbs = Reader(certificate.next().unwrap().content);
     let mut kept = Vec::new();

@@ -1,1 +1,242 @@
-use super::*;
+//! Peers that rustls cannot play: old versions, old suites, odd keys. OpenSSL's own programs, from Debian's package `openssl`.
+
+use super::{pki::*, *};
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+use tokio::net::{TcpListener, TcpStream};
+
+const HOST: &str = "mx1.clinic.example";
+
+/// A running `openssl s_server`.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn openssl(arguments: &[&str]) -> Command {
+    let mut command = Command::new("openssl");
+    command.args(arguments).stdin(Stdio::piped());
+    command
+}
+
+fn make(dir: &Path, arguments: &str) {
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let output = openssl(&arguments)
+        .current_dir(dir)
+        .output()
+        .expect("these tests need the program `openssl`: apt-get install openssl");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "openssl {arguments:?}: {said}");
+}
+
+impl Server {
+    /// With `own.pem` and `own.key` of this directory.
+    fn start(dir: &Path, flags: &str) -> Self {
+        let fixed = "s_server -accept 127.0.0.1:0 -cert own.pem -key own.key";
+        let arguments: Vec<&str> = fixed.split(' ').chain(flags.split_whitespace()).collect();
+        let mut child = openssl(&arguments)
+            .current_dir(dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("these tests need the program `openssl`: apt-get install openssl");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = lines
+            .find_map(|line| line.unwrap().strip_prefix("ACCEPT ")?.parse().ok())
+            .expect("s_server says where it listens");
+        Self { child, address }
+    }
+}
+
+fn client() -> ClientTls {
+    let dir = Scratch::new();
+    let ca_file = Some(Authority::root("nobody you know").write(&dir.0, "ca"));
+    ClientTls::new(&ClientOptions {
+        ca_file,
+        ..ClientOptions::default()
+    })
+    .unwrap()
+}
+
+/// What comes of a handshake with `s_server` under these flags and with this certificate.
+async fn meet(dir: &Path, flags: &str) -> Result<Peer, HandshakeFault> {
+    let server = Server::start(dir, flags);
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    let hello = Hello {
+        sni: Some(HOST),
+        ..Hello::default()
+    };
+    client().connect(tcp, hello).await.map(|(_, peer)| peer)
+}
+
+/// A certificate for `HOST` with a key made by these arguments to `genpkey`.
+fn with_key(kind: &str) -> Scratch {
+    let dir = Scratch::new();
+    make(&dir.0, &format!("genpkey {kind} -out own.key"));
+    make(
+        &dir.0,
+        &format!(
+            "req -x509 -new -key own.key -out own.pem -days 30 -subj /CN={HOST} -addext subjectAltName=DNS:{HOST}"
+        ),
+    );
+    dir
+}
+
+const RSA: &str = "-algorithm RSA -pkeyopt rsa_keygen_bits:2048";
+
+#[tokio::test]
+async fn what_is_good_enough_passes() {
+    let dir = with_key(RSA);
+    for (flags, version, suite, group) in [
+        ("", "TLSv1.3", "TLS_AES_256_GCM_SHA384", "X25519"),
+        (
+            "-tls1_2",
+            "TLSv1.2",
+            "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+            "X25519",
+        ),
+        (
+            "-tls1_2 -cipher ECDHE-RSA-CHACHA20-POLY1305 -groups P-384",
+            "TLSv1.2",
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+            "secp384r1",
+        ),
+    ] {
+        let peer = meet(&dir.0, flags).await.unwrap();
+        let TlsFacts {
+            version: v,
+            suite: s,
+            group: g,
+            ..
+        } = peer.facts;
+        assert_eq!((&*v, &*s, &*g), (version, suite, group));
+        assert_eq!(peer.chain[0].key, "RSA 2048");
+    }
+}
+
+#[tokio::test]
+async fn peers_that_offer_only_what_is_refused_are_named_as_such() {
+    let dir = with_key(RSA);
+    for flags in [
+        "-tls1 -cipher ALL:@SECLEVEL=0",
+        "-tls1_1 -cipher ALL:@SECLEVEL=0",
+        "-tls1_2 -cipher ECDHE-RSA-AES256-SHA384",
+        "-tls1_2 -cipher AES256-GCM-SHA384",
+        "-tls1_2 -cipher AES128-SHA:@SECLEVEL=0",
+        "-tls1_2 -cipher DHE-RSA-AES256-GCM-SHA384",
+        "-tls1_2 -cipher aNULL:@SECLEVEL=0",
+        "-tls1_2 -cipher eNULL:@SECLEVEL=0",
+        "-tls1_2 -groups P-521",
+        "-tls1_3 -groups P-521",
+    ] {
+        let fault = meet(&dir.0, flags).await.unwrap_err();
+        assert_eq!(fault.kind(), Kind::TooOld, "{flags}: {fault}");
+    }
+}
+
+#[tokio::test]
+async fn keys_that_are_too_weak_or_unknown_fail_without_being_called_dead() {
+    for (kind, flags) in [
+        (
+            "-algorithm RSA -pkeyopt rsa_keygen_bits:1024",
+            "-cipher ALL:@SECLEVEL=0",
+        ),
+        (
+            "-algorithm EC -pkeyopt ec_paramgen_curve:secp256k1",
+            "-cipher ALL:@SECLEVEL=0",
+        ),
+        ("-algorithm ED448", ""),
+    ] {
+        let dir = with_key(kind);
+        for version in ["-tls1_2", "-tls1_3"] {
+            let fault = meet(&dir.0, &format!("{version} {flags}"))
+                .await
+                .unwrap_err();
+            let kinds = [Kind::TooOld, Kind::Certificate];
+            assert!(kinds.contains(&fault.kind()), "{kind} {version}: {fault}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_version_1_that_openssl_made_carries_a_handshake() {
+    let dir = Scratch::new();
+    make(&dir.0, &format!("genpkey {RSA} -out own.key"));
+    make(
+        &dir.0,
+        &format!("req -new -key own.key -out own.csr -subj /CN={HOST}"),
+    );
+    make(
+        &dir.0,
+        "x509 -req -in own.csr -signkey own.key -days 30 -out own.pem",
+    );
+    let text = openssl(&["x509", "-in", "own.pem", "-noout", "-text"])
+        .current_dir(&dir.0)
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&text.stdout).contains("Version: 1 "));
+    for version in ["-tls1_2", "-tls1_3"] {
+        let peer = meet(&dir.0, version).await.unwrap();
+        assert_eq!(peer.chain[0].subject, format!("CN={HOST}"));
+    }
+}
+
+/// What our server says about `openssl s_client` under these flags.
+async fn called_by(flags: &str) -> Result<Peer, HandshakeFault> {
+    let dir = Scratch::new();
+    let (cert, key) = Authority::root("Root A")
+        .leaf_of(&rcgen::PKCS_RSA_SHA256, &[HOST], |_| ())
+        .write(&dir.0, "own");
+    let ocsp = None;
+    let tls = ServerTls::new(&ServerOptions {
+        pairs: vec![Pair { cert, key, ocsp }],
+        ..ServerOptions::default()
+    })
+    .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let fixed = ["s_client", "-connect", &target, "-servername", HOST];
+    let arguments: Vec<&str> = fixed.into_iter().chain(flags.split_whitespace()).collect();
+    let mut child = openssl(&arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("these tests need the program `openssl`: apt-get install openssl");
+    let (tcp, _) = listener.accept().await.unwrap();
+    let outcome = tls.accept(tcp).await.map(|(_, peer)| peer);
+    // It may have ended by itself.
+    let _ = child.kill();
+    child.wait().unwrap();
+    outcome
+}
+
+#[tokio::test]
+async fn clients_that_offer_only_what_is_refused_are_named_as_such() {
+    for flags in [
+        "-tls1 -cipher ALL:@SECLEVEL=0",
+        "-tls1_1 -cipher ALL:@SECLEVEL=0",
+        "-tls1_2 -cipher ECDHE-RSA-AES256-SHA384",
+        "-tls1_2 -cipher AES256-GCM-SHA384",
+        "-tls1_2 -cipher DHE-RSA-AES256-GCM-SHA384",
+        "-tls1_2 -groups P-521",
+        "-tls1_3 -groups P-521",
+        "-tls1_2 -sigalgs RSA+SHA1 -cipher ALL:@SECLEVEL=0",
+    ] {
+        let fault = called_by(flags).await.unwrap_err();
+        assert_eq!(fault.kind(), Kind::TooOld, "{flags}: {fault}");
+    }
+    assert_eq!(called_by("").await.unwrap().facts.version, "TLSv1.3");
+    assert_eq!(called_by("-tls1_2").await.unwrap().facts.version, "TLSv1.2");
+}
