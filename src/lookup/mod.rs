@@ -3,11 +3,35 @@
 //! [`Lookup::gather`] yields [`Findings`]; what they mean is for `policy` to say. An error is never an absence: what could not be
 //! asked is `Failed`, what was asked and proved false is `Bogus`.
 
+mod cache;
+pub mod dns;
+mod dnssec;
+mod hosts;
+mod https;
+mod store;
+mod sts;
+
 use crate::{
-    policy::{Dns, Findings, Mx, MxHost, Needs, Sts},
+    policy::{Dns, Findings, Mx, MxHost, Needs, Security, Sts},
     smtp::Domain,
 };
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use cache::Cache;
+use dns::{Kind, Record, Resolve, TrustedResolver, Wire};
+use dnssec::Validator;
+use hosts::Asking;
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use sts::{Fetching, StsCache};
+
+/// What is not known by then is `Failed`.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Where the system's resolvers stand.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How to look things up.
 pub struct Options {
@@ -27,7 +51,16 @@ pub struct Options {
 
 /// Asks, and remembers the answers. One for the whole process; needs a running tokio runtime.
 pub struct Lookup {
-    _options: Options,
+    dns: Arc<Cache>,
+    sts: Arc<StsCache>,
+    ways: Ways,
+}
+
+/// Who validates DNSSEC, for the self-test.
+struct Ways {
+    resolvers: Vec<SocketAddr>,
+    anchor: Option<PathBuf>,
+    trusted: bool,
 }
 
 /// A cached MTA-STS policy, for `policy show`.
@@ -39,80 +72,243 @@ pub struct StsEntry {
     pub sts: Sts,
     /// Seconds until it expires.
     pub expires_in: u64,
+    /// As it was fetched.
+    pub text: String,
 }
 
 impl Lookup {
     /// Reads the configuration; asks nothing yet.
     ///
+    /// The AD bit of a resolver is believed where all of them are on loopback and no `--dnssec-anchor` is given (as Postfix does);
+    /// else DNSSEC is validated here.
+    ///
     /// # Errors
     /// In words, with the file's name, where the anchor, `/etc/resolv.conf` or the state directory cannot be used.
-    pub fn new(options: Options) -> Result<Self, String> {
-        Ok(Self { _options: options })
+    pub fn new(mut options: Options) -> Result<Self, String> {
+        if options.resolvers.is_empty() {
+            let text = fs::read_to_string(RESOLV_CONF).map_err(|error| {
+                format!("{RESOLV_CONF}: {error}, name a resolver with --resolver")
+            })?;
+            options.resolvers = dns::name_servers(RESOLV_CONF, &text)?;
+        }
+        let ways = Ways {
+            resolvers: options.resolvers.clone(),
+            anchor: options.anchor.clone(),
+            trusted: options.anchor.is_none()
+                && options.resolvers.iter().all(|r| r.ip().is_loopback()),
+        };
+        let resolver = ways.resolver(options.resolvers.clone())?;
+        Self::build(options, ways, resolver)
+    }
+
+    /// With somebody else to answer: for tests.
+    ///
+    /// # Errors
+    /// As [`Lookup::new`].
+    pub fn with_resolver(options: Options, resolver: Arc<dyn Resolve>) -> Result<Self, String> {
+        let ways = Ways {
+            resolvers: options.resolvers.clone(),
+            anchor: options.anchor.clone(),
+            trusted: false,
+        };
+        Self::build(options, ways, resolver)
+    }
+
+    fn build(options: Options, ways: Ways, resolver: Arc<dyn Resolve>) -> Result<Self, String> {
+        let dns = Arc::new(Cache::new(resolver));
+        let store = options
+            .state_dir
+            .as_deref()
+            .map(store::Store::open)
+            .transpose()?;
+        let fetching = Fetching {
+            port: options.https_port,
+            allow_private: options.allow_private,
+            tls: Arc::new(https_config(options.roots)?),
+        };
+        let sts = Arc::new(StsCache::new(Arc::clone(&dns), fetching, store)?);
+        Ok(Self { dns, sts, ways })
     }
 
     /// All that `needs` names about `domain`, within 30 s. What was not there by then is `Failed`.
     pub async fn gather(&self, domain: &Domain, needs: Needs) -> Findings {
-        let _ = (domain, needs);
+        let asking = self.asking();
+        let mx = async {
+            if needs.mx || needs.tlsa {
+                asking.mx(domain, needs.tlsa.then_some(25)).await
+            } else {
+                (Dns::NotAsked, None)
+            }
+        };
+        let sts = async {
+            if needs.sts {
+                self.sts.policy(domain, asking.deadline).await
+            } else {
+                Sts::NotAsked
+            }
+        };
+        let ((mx, expanded), sts) = tokio::join!(mx, sts);
         Findings {
-            mx: Dns::Failed("not implemented".into()),
-            expanded: None,
-            sts: Sts::NotAsked,
-            age: 0,
+            mx,
+            expanded,
+            sts,
+            age: asking.age(),
         }
     }
 
     /// A fixed host (`--upstream`): its addresses, and its TLSA records at `tlsa_port` where one is given.
+    /// An address is taken as it is.
     pub async fn host(&self, name: &str, tlsa_port: Option<u16>) -> MxHost {
-        let _ = tlsa_port;
-        MxHost {
-            name: name.to_ascii_lowercase(),
-            preference: 0,
-            addresses: Dns::Failed("not implemented".into()),
-            tlsa_base: name.to_ascii_lowercase(),
-            tlsa: Dns::NotAsked,
+        if let Ok(address) = name.parse() {
+            return MxHost {
+                name: name.to_owned(),
+                preference: 0,
+                addresses: Dns::Found(vec![address], Security::Insecure),
+                tlsa_base: name.to_owned(),
+                tlsa: Dns::NotAsked,
+            };
         }
+        self.asking().host(name, 0, tlsa_port).await
     }
 
     /// The domain's TLSRPT record (`_smtp._tls.<domain>`, RFC 8460 §3), whole; `None`: it wants no reports, or could not be asked.
     pub async fn tlsrpt_record(&self, domain: &Domain) -> Option<String> {
-        let _ = domain;
-        None
+        let asking = self.asking();
+        let answer = asking.ask(&format!("_smtp._tls.{domain}"), Kind::Txt).await;
+        let Dns::Found(rrset, _) = answer else {
+            return None;
+        };
+        let mut ours = rrset.records.into_iter().filter_map(|record| match record {
+            Record::Txt(text) if text.starts_with(b"v=TLSRPTv1;") => Some(text),
+            _ => None,
+        });
+        match (ours.next(), ours.next()) {
+            (Some(text), None) => String::from_utf8(text).ok(),
+            _ => None,
+        }
     }
 
-    /// Asks the resolvers for the root's keys and says in one line how DNSSEC is validated; `Err`: what is wrong with the
-    /// resolver (no answer, strips signatures, anchor does not match) and what to do.
+    /// Asks each resolver about the root and says in one line how DNSSEC is validated.
     ///
     /// # Errors
-    /// DANE cannot work; every domain's mail would be deferred or treated as unsigned.
+    /// What is wrong with which resolver (no answer, strips signatures, does not validate, anchor does not match) and what to do.
+    /// Then DANE cannot work: mail is deferred, or domains count as unsigned.
     pub async fn self_test(&self) -> Result<String, String> {
-        Err("not implemented".into())
+        for &resolver in &self.ways.resolvers {
+            let answer = self
+                .ways
+                .resolver(vec![resolver])?
+                .resolve(".", Kind::Mx)
+                .await;
+            self.ways.diagnose(resolver, answer.answer).await?;
+        }
+        let list: Vec<_> = self
+            .ways
+            .resolvers
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let list = list.join(", ");
+        Ok(match (self.ways.trusted, &self.ways.anchor) {
+            (true, _) => format!("DNSSEC is validated by the resolver on this host, {list}"),
+            (false, None) => {
+                format!("DNSSEC is validated here, from the root keys of IANA; resolvers: {list}")
+            }
+            (false, Some(anchor)) => {
+                format!(
+                    "DNSSEC is validated here, from {}; resolvers: {list}",
+                    anchor.display()
+                )
+            }
+        })
     }
 
     /// Refreshes cached MTA-STS policies once a day (RFC 8461 §5.1); for a task of its own, never returns.
     pub async fn refresh_daily(self: Arc<Self>) {
-        std::future::pending().await
+        Arc::clone(&self.sts).refresh_daily().await;
     }
 
-    /// Every cached MTA-STS policy.
+    /// Every cached MTA-STS policy, by domain.
+    #[must_use]
     pub fn sts_list(&self) -> Vec<StsEntry> {
-        Vec::new()
+        self.sts.list()
     }
 
     /// The cached MTA-STS policy of a domain.
+    #[must_use]
     pub fn sts_show(&self, domain: &Domain) -> Option<StsEntry> {
         self.sts_list()
             .into_iter()
             .find(|entry| entry.domain == domain.as_str())
     }
 
-    /// Forgets the cached MTA-STS policy of a domain, in memory and on disk; false: there was none.
+    /// Forgets the cached MTA-STS policy of a domain, in memory, on disk, and in other processes that use the same directory; false:
+    /// there was none.
     ///
     /// # Errors
-    /// The file could not be removed.
+    /// A file could not be written or removed.
     pub fn sts_purge(&self, domain: &Domain) -> Result<bool, String> {
-        let _ = domain;
-        Ok(false)
+        self.sts.purge(domain)
     }
+
+    fn asking(&self) -> Arc<Asking> {
+        Arc::new(Asking::new(
+            Arc::clone(&self.dns),
+            Instant::now() + PATIENCE,
+        ))
+    }
+}
+
+impl Ways {
+    fn resolver(&self, resolvers: Vec<SocketAddr>) -> Result<Arc<dyn Resolve>, String> {
+        let wire = Wire::new(resolvers);
+        if self.trusted {
+            return Ok(Arc::new(TrustedResolver(wire)));
+        }
+        let anchors = dnssec::trust_anchors(self.anchor.as_deref())?;
+        Ok(Arc::new(Validator::new(wire, anchors)))
+    }
+
+    async fn diagnose(&self, resolver: SocketAddr, answer: Dns<dns::Rrset>) -> Result<(), String> {
+        use Security::{Insecure, Secure};
+        let words = match answer {
+            Dns::Found(_, Secure) | Dns::Absent(Secure) => return Ok(()),
+            Dns::Found(_, Insecure) | Dns::Absent(Insecure) if self.trusted => {
+                return Err(format!(
+                    "resolver {resolver} does not validate DNSSEC (no AD bit for the root): turn validation on there, or give \
+                     --dnssec-anchor with the root's keys to validate here"
+                ));
+            }
+            Dns::Found(..) | Dns::Absent(_) | Dns::NotAsked => "the root is not signed".to_owned(),
+            Dns::Bogus(words) | Dns::Failed(words) => words,
+        };
+        if self.trusted {
+            return Err(format!("resolver {resolver} does not work: {words}"));
+        }
+        match dnssec::sends_signatures(Wire::new(vec![resolver])).await {
+            Ok(true) => Err(format!(
+                "resolver {resolver} sends signatures of the root that do not follow from the trust anchor ({words}): look at the clock, \
+                 and at --dnssec-anchor"
+            )),
+            Ok(false) => Err(format!(
+                "resolver {resolver} strips DNSSEC signatures: name another with --resolver"
+            )),
+            Err(words) => Err(format!("resolver {resolver} does not work: {words}")),
+        }
+    }
+}
+
+/// TLS towards policy hosts: WebPKI, TLS 1.2 or 1.3 (RFC 8461 §3.3).
+fn https_config(roots: Arc<rustls::RootCertStore>) -> Result<rustls::ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
 }
 
 /// The hosts of an answer, in preference order; none for a null MX.
@@ -124,3 +320,6 @@ pub fn hosts(mx: &Mx) -> &[MxHost] {
         Mx::Implicit(host) => std::slice::from_ref(host),
     }
 }
+
+#[cfg(test)]
+mod tests;

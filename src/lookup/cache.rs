@@ -1,0 +1,243 @@
+//! Answers of the DNS, remembered for as long as they hold; one question at a time for each name and kind.
+
+use super::dns::{Kind, Reply, Resolve};
+use crate::policy::Dns;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex as AsyncMutex;
+
+/// Names and kinds remembered at once.
+const MAX_ANSWERS: usize = 20_000;
+/// An answer is kept at least this long, so that one session asks the same thing once.
+const FLOOR: Duration = Duration::from_secs(5);
+/// And at most this long, whatever its TTL.
+const CEILING: Duration = Duration::from_secs(24 * 3600);
+/// Absences are kept at most this long (RFC 2308 §5 suggests one to three hours).
+const ABSENCE_CEILING: Duration = Duration::from_secs(3600);
+/// Bogus answers and failures are asked again after this long (RFC 9520 §3.2).
+const ERROR: Duration = Duration::from_secs(5);
+
+/// A reply and when it was got.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) reply: Arc<Reply>,
+    pub(super) got: Instant,
+}
+
+impl Known {
+    fn holds(&self) -> bool {
+        self.got.elapsed() < lifetime(&self.reply)
+    }
+}
+
+fn lifetime(reply: &Reply) -> Duration {
+    match &reply.answer {
+        Dns::Found(..) => reply.ttl.clamp(FLOOR, CEILING),
+        Dns::Absent(_) => reply.ttl.clamp(FLOOR, ABSENCE_CEILING),
+        Dns::Bogus(_) | Dns::Failed(_) | Dns::NotAsked => ERROR,
+    }
+}
+
+/// Who asks holds the lock; who wants to know the same waits for it.
+type Slot = Arc<AsyncMutex<Option<Known>>>;
+
+/// A resolver with a memory.
+pub(super) struct Cache {
+    resolver: Arc<dyn Resolve>,
+    slots: Mutex<HashMap<(String, Kind), Slot>>,
+    capacity: usize,
+}
+
+impl Cache {
+    pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
+        Self {
+            resolver,
+            slots: Mutex::default(),
+            capacity: MAX_ANSWERS,
+        }
+    }
+
+    /// The remembered answer, or a fresh one. Once begun, asking goes on when the caller has gone, and is remembered.
+    pub(super) async fn get(&self, name: &str, kind: Kind) -> Known {
+        let mut slot = self.slot(name, kind).lock_owned().await;
+        if let Some(known) = slot.as_ref().filter(|known| known.holds()) {
+            return known.clone();
+        }
+        let resolver = Arc::clone(&self.resolver);
+        let name = name.to_owned();
+        let asking = tokio::spawn(async move {
+            let reply = resolver.resolve(&name, kind).await;
+            log::debug!("dns: {name} {kind:?}: {:?}", reply.answer);
+            let known = Known {
+                reply: Arc::new(reply),
+                got: Instant::now(),
+            };
+            *slot = Some(known.clone());
+            known
+        });
+        asking.await.unwrap_or_else(|error| Known {
+            reply: Arc::new(Reply::failed(format!("asking broke off: {error}"))),
+            got: Instant::now(),
+        })
+    }
+
+    fn slot(&self, name: &str, kind: Kind) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (name.to_ascii_lowercase(), kind);
+        if !slots.contains_key(&key) && slots.len() >= self.capacity {
+            make_room(&mut slots, self.capacity);
+        }
+        Arc::clone(slots.entry(key).or_default())
+    }
+}
+
+/// Forgets what no longer holds; where that is not an eighth, some of the rest too.
+fn make_room(slots: &mut HashMap<(String, Kind), Slot>, capacity: usize) {
+    let holds = |slot: &Slot| match slot.try_lock() {
+        Ok(known) => known.as_ref().is_some_and(Known::holds),
+        Err(_) => true,
+    };
+    slots.retain(|_, slot| holds(slot));
+    let mut surplus = slots.len().saturating_sub(capacity - capacity.div_ceil(8));
+    slots.retain(|_, _| {
+        let keep = surplus == 0;
+        surplus = surplus.saturating_sub(1);
+        keep
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lookup::dns::{Pending, Record, Rrset},
+        policy::Security,
+    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::Semaphore;
+
+    /// Answers when it is let, and counts.
+    struct Counting {
+        asked: AtomicUsize,
+        gate: Semaphore,
+        answer: Dns<Rrset>,
+        ttl: Duration,
+    }
+
+    impl Counting {
+        fn new(answer: Dns<Rrset>, ttl: u64) -> Arc<Self> {
+            Arc::new(Self {
+                asked: AtomicUsize::new(0),
+                gate: Semaphore::new(1000),
+                answer,
+                ttl: Duration::from_secs(ttl),
+            })
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Resolve for Counting {
+        fn resolve<'a>(&'a self, name: &'a str, _: Kind) -> Pending<'a, Reply> {
+            Box::pin(async move {
+                self.asked.fetch_add(1, Ordering::SeqCst);
+                self.gate.acquire().await.unwrap().forget();
+                assert_ne!(name, "panic.example", "a resolver that panics");
+                Reply {
+                    answer: self.answer.clone(),
+                    ttl: self.ttl,
+                }
+            })
+        }
+    }
+
+    fn address() -> Dns<Rrset> {
+        let rrset = Rrset {
+            owner: "a.example".into(),
+            records: vec![Record::Address("192.0.2.1".parse().unwrap())],
+        };
+        Dns::Found(rrset, Security::Secure)
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_the_same_are_one_question() {
+        let resolver = Counting::new(address(), 300);
+        resolver.gate.forget_permits(1000);
+        let cache = Arc::new(Cache::new(Arc::clone(&resolver) as _));
+        let askers: Vec<_> = (0..50)
+            .map(|_| {
+                let cache = Arc::clone(&cache);
+                tokio::spawn(async move { cache.get("A.example", Kind::A).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        resolver.gate.add_permits(1);
+        for asker in askers {
+            assert_eq!(asker.await.unwrap().reply.answer, address());
+        }
+        assert_eq!(resolver.asked(), 1);
+        resolver.gate.add_permits(1);
+        cache.get("a.example", Kind::Aaaa).await;
+        assert_eq!(resolver.asked(), 2, "another kind is another question");
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_does_not_stop_the_question() {
+        let resolver = Counting::new(address(), 300);
+        resolver.gate.forget_permits(1000);
+        let cache = Cache::new(Arc::clone(&resolver) as _);
+        tokio::select! {
+            biased;
+            _ = cache.get("a.example", Kind::A) => panic!("nothing can have come yet"),
+            () = tokio::task::yield_now() => {}
+        }
+        resolver.gate.add_permits(1);
+        assert_eq!(
+            cache.get("a.example", Kind::A).await.reply.answer,
+            address()
+        );
+        assert_eq!(resolver.asked(), 1);
+    }
+
+    #[test]
+    fn lifetimes_have_a_floor_and_a_ceiling_and_errors_a_short_one() {
+        let seconds = |answer: Dns<Rrset>, ttl| {
+            let ttl = Duration::from_secs(ttl);
+            lifetime(&Reply { answer, ttl }).as_secs()
+        };
+        assert_eq!(seconds(address(), 0), 5);
+        assert_eq!(seconds(address(), 60), 60);
+        assert_eq!(seconds(address(), 1_000_000), 86_400);
+        assert_eq!(seconds(Dns::Absent(Security::Secure), 86_400), 3600);
+        assert_eq!(seconds(Dns::Failed("no".into()), 86_400), 5);
+        assert_eq!(seconds(Dns::Bogus("no".into()), 86_400), 5);
+    }
+
+    #[tokio::test]
+    async fn a_panic_below_is_a_failure_not_an_absence() {
+        let resolver = Counting::new(address(), 300);
+        let cache = Cache::new(resolver);
+        let known = cache.get("panic.example", Kind::A).await;
+        assert!(matches!(known.reply.answer, Dns::Failed(_)));
+        assert_eq!(
+            cache.get("a.example", Kind::A).await.reply.answer,
+            address()
+        );
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded() {
+        let resolver = Counting::new(address(), 300);
+        let mut cache = Cache::new(resolver);
+        cache.capacity = 64;
+        for number in 0..500 {
+            cache.get(&format!("{number}.example"), Kind::A).await;
+            assert!(cache.slots.lock().unwrap().len() <= 64);
+        }
+    }
+}

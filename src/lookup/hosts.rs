@@ -1,0 +1,238 @@
+//! From a domain to its mail exchangers, their addresses and their TLSA records, each with its DNSSEC state (RFC 7672 §2.2).
+
+use super::{
+    cache::Cache,
+    dns::{Kind, Record, Rrset},
+};
+use crate::{
+    policy::{Dns, Mx, MxHost, Security, Tlsa},
+    smtp::Domain,
+};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+use tokio::{task::JoinSet, time::timeout_at};
+
+/// MX hosts whose addresses and TLSA records are looked up; a domain with more has failed for those beyond.
+const MAX_HOSTS: usize = 20;
+
+/// One decision's questions.
+pub(super) struct Asking {
+    dns: Arc<Cache>,
+    pub(super) deadline: Instant,
+    /// Seconds since the oldest answer used was got.
+    age: AtomicU64,
+}
+
+impl Asking {
+    pub(super) fn new(dns: Arc<Cache>, deadline: Instant) -> Self {
+        Self {
+            dns,
+            deadline,
+            age: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn age(&self) -> u64 {
+        self.age.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn ask(&self, name: &str, kind: Kind) -> Dns<Rrset> {
+        match timeout_at(self.deadline.into(), self.dns.get(name, kind)).await {
+            Ok(known) => {
+                let age = known.got.elapsed().as_secs();
+                self.age.fetch_max(age, Ordering::Relaxed);
+                known.reply.answer.clone()
+            }
+            Err(_) => Dns::Failed(format!("no answer about {name} in time")),
+        }
+    }
+
+    /// The MX RRset with its hosts, and what the domain is a secure alias of.
+    pub(super) async fn mx(
+        self: &Arc<Self>,
+        domain: &Domain,
+        tlsa_port: Option<u16>,
+    ) -> (Dns<Mx>, Option<String>) {
+        let (rrset, security) = match self.ask(domain.as_str(), Kind::Mx).await {
+            Dns::Found(rrset, security) => (rrset, security),
+            Dns::Absent(security) => {
+                // RFC 5321 §5.1: the domain itself.
+                let host = self.host(domain.as_str(), 0, tlsa_port).await;
+                return (Dns::Found(Mx::Implicit(host), security), None);
+            }
+            Dns::Bogus(words) => return (Dns::Bogus(words), None),
+            Dns::Failed(words) => return (Dns::Failed(words), None),
+            Dns::NotAsked => return (Dns::NotAsked, None),
+        };
+        let alias = rrset.owner != domain.as_str() && security == Security::Secure;
+        let expanded = alias.then(|| rrset.owner.clone());
+        let mut exchangers: Vec<(u16, String)> = rrset
+            .records
+            .into_iter()
+            .filter_map(|record| match record {
+                Record::Mx(preference, name) => Some((preference, name)),
+                _ => None,
+            })
+            .collect();
+        if let [(_, name)] = exchangers.as_slice()
+            && name.is_empty()
+        {
+            return (Dns::Found(Mx::Null, security), expanded);
+        }
+        // RFC 7505 §3: beside others the root means nothing.
+        exchangers.retain(|(_, name)| !name.is_empty());
+        exchangers.sort();
+        exchangers.dedup_by(|a, b| a.1 == b.1);
+        let hosts = self.hosts(exchangers, tlsa_port).await;
+        (Dns::Found(Mx::Hosts(hosts), security), expanded)
+    }
+
+    async fn hosts(
+        self: &Arc<Self>,
+        exchangers: Vec<(u16, String)>,
+        tlsa_port: Option<u16>,
+    ) -> Vec<MxHost> {
+        let mut hosts: Vec<MxHost> = exchangers
+            .into_iter()
+            .map(|(preference, name)| {
+                let words = format!("more than {MAX_HOSTS} MX hosts");
+                unknown(name, preference, Dns::Failed(words))
+            })
+            .collect();
+        let mut tasks = JoinSet::new();
+        for (index, host) in hosts.iter().enumerate().take(MAX_HOSTS) {
+            let (asking, name) = (Arc::clone(self), host.name.clone());
+            let preference = host.preference;
+            tasks.spawn(async move { (index, asking.host(&name, preference, tlsa_port).await) });
+        }
+        while let Some(done) = tasks.join_next().await {
+            if let Ok((index, host)) = done {
+                hosts[index] = host;
+            }
+        }
+        hosts
+    }
+
+    /// Addresses and TLSA records of one host.
+    pub(super) async fn host(&self, name: &str, preference: u16, tlsa_port: Option<u16>) -> MxHost {
+        let name = name.to_ascii_lowercase();
+        if Domain::parse(&name).is_none() || name.parse::<IpAddr>().is_ok() {
+            // No host has such a name (RFC 5321 §2.3.5), so there is nothing to ask for.
+            return unknown(name, preference, Dns::Absent(Security::Insecure));
+        }
+        let (v4, v6) = tokio::join!(self.ask(&name, Kind::A), self.ask(&name, Kind::Aaaa));
+        let found = together(v4, v6);
+        let (tlsa_base, tlsa) = match tlsa_port {
+            Some(port) => self.tlsa(&name, port, &found).await,
+            None => (name.clone(), Dns::NotAsked),
+        };
+        MxHost {
+            name,
+            preference,
+            addresses: map(found, |rrset| {
+                let address = |record| match record {
+                    Record::Address(address) => Some(address),
+                    _ => None,
+                };
+                rrset.records.into_iter().filter_map(address).collect()
+            }),
+            tlsa_base,
+            tlsa,
+        }
+    }
+
+    /// The TLSA RRset and the base domain it was sought at (RFC 7672 §2.2.3, RFC 7671 §7): where aliases led, if every step and the
+    /// addresses are secure; where there is none, or the end is insecure, the original name, if that is secure.
+    async fn tlsa(&self, name: &str, port: u16, found: &Dns<Rrset>) -> (String, Dns<Vec<Tlsa>>) {
+        let Dns::Found(addresses, security) = found else {
+            return (name.to_owned(), Dns::NotAsked);
+        };
+        let alias = addresses.owner != name;
+        if *security == Security::Secure {
+            let tlsa = self.tlsa_at(&addresses.owner, port).await;
+            if !(alias && matches!(tlsa, Dns::Absent(_))) {
+                return (addresses.owner.clone(), tlsa);
+            }
+            return (name.to_owned(), self.tlsa_at(name, port).await);
+        }
+        let tlsa = if alias {
+            match self.ask(name, Kind::Cname).await {
+                Dns::Found(_, Security::Secure) => self.tlsa_at(name, port).await,
+                Dns::Bogus(words) => Dns::Bogus(words),
+                Dns::Failed(words) => Dns::Failed(words),
+                Dns::Found(..) | Dns::Absent(_) | Dns::NotAsked => Dns::NotAsked,
+            }
+        } else {
+            Dns::NotAsked
+        };
+        (name.to_owned(), tlsa)
+    }
+
+    async fn tlsa_at(&self, base: &str, port: u16) -> Dns<Vec<Tlsa>> {
+        let answer = self.ask(&format!("_{port}._tcp.{base}"), Kind::Tlsa).await;
+        map(answer, |rrset| {
+            let tlsa = |record| match record {
+                Record::Tlsa(tlsa) => Some(tlsa),
+                _ => None,
+            };
+            rrset.records.into_iter().filter_map(tlsa).collect()
+        })
+    }
+}
+
+fn unknown(name: String, preference: u16, addresses: Dns<Vec<IpAddr>>) -> MxHost {
+    let tlsa = match &addresses {
+        // What was not asked cannot be absent.
+        Dns::Failed(words) => Dns::Failed(words.clone()),
+        _ => Dns::NotAsked,
+    };
+    MxHost {
+        tlsa_base: name.clone(),
+        name,
+        preference,
+        addresses,
+        tlsa,
+    }
+}
+
+fn map<T, U>(answer: Dns<T>, f: impl FnOnce(T) -> U) -> Dns<U> {
+    match answer {
+        Dns::Found(found, security) => Dns::Found(f(found), security),
+        Dns::Absent(security) => Dns::Absent(security),
+        Dns::Bogus(words) => Dns::Bogus(words),
+        Dns::Failed(words) => Dns::Failed(words),
+        Dns::NotAsked => Dns::NotAsked,
+    }
+}
+
+/// A and AAAA as one answer, as weak as the weaker (RFC 7672 §2.2.2).
+fn together(v4: Dns<Rrset>, v6: Dns<Rrset>) -> Dns<Rrset> {
+    use Dns::{Absent, Bogus, Failed, Found, NotAsked};
+    let weaker = |a: Security, b: Security| if a == b { a } else { Security::Insecure };
+    match (v4, v6) {
+        (Bogus(words), _) | (_, Bogus(words)) => Bogus(words),
+        // Provably unsigned: nothing that DANE rests on can hide behind the answer that is missing.
+        (Found(rrset, Security::Insecure), Failed(_) | NotAsked)
+        | (Failed(_) | NotAsked, Found(rrset, Security::Insecure)) => {
+            Found(rrset, Security::Insecure)
+        }
+        (Failed(words), _) | (_, Failed(words)) => Failed(words),
+        (NotAsked, _) | (_, NotAsked) => Failed("not asked".to_owned()),
+        (Found(mut a, x), Found(b, y)) if a.owner == b.owner => {
+            a.records.extend(b.records);
+            Found(a, weaker(x, y))
+        }
+        (Found(a, _), Found(b, _)) => Failed(format!(
+            "addresses of both families at different names, {} and {}",
+            a.owner, b.owner
+        )),
+        (Found(rrset, x), Absent(y)) | (Absent(y), Found(rrset, x)) => Found(rrset, weaker(x, y)),
+        (Absent(x), Absent(y)) => Absent(weaker(x, y)),
+    }
+}

@@ -1,0 +1,241 @@
+//! One HTTPS request, as RFC 8461 §3.3 wants it: no redirect, no cache, and a limit to everything.
+
+use crate::policy::Reason;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+    rt::ReadBufCursor,
+};
+use rustls_pki_types::ServerName;
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// The whole exchange (RFC 8461 §3.3 suggests a minute).
+const PATIENCE: Duration = Duration::from_secs(60);
+/// One attempt at one address.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// Octets of a policy (RFC 8461 §3.3 suggests 64 KiB).
+const MAX_BODY: usize = 64 * 1024;
+/// Octets of the response's head.
+const MAX_HEAD: usize = 16 * 1024;
+/// Fields of the response's head.
+const MAX_FIELDS: usize = 64;
+/// Addresses tried.
+const MAX_ADDRESSES: usize = 4;
+
+/// Why there is no policy: a TLSRPT result type (RFC 8460 §4.3.2.2), and words.
+pub(super) type Failure = (Reason, String);
+
+fn fetch_error(words: impl Into<String>) -> Failure {
+    (Reason::StsPolicyFetchError, words.into())
+}
+
+/// GETs `https://<host><path>` from the first of the addresses that takes the connection.
+pub(super) async fn get(
+    host: &str,
+    path: &str,
+    addresses: &[IpAddr],
+    port: u16,
+    tls: &Arc<rustls::ClientConfig>,
+) -> Result<Vec<u8>, Failure> {
+    let seconds = PATIENCE.as_secs();
+    timeout(PATIENCE, exchange(host, path, addresses, port, tls))
+        .await
+        .unwrap_or_else(|_| Err(fetch_error(format!("{host}: nothing within {seconds} s"))))
+}
+
+async fn exchange(
+    host: &str,
+    path: &str,
+    addresses: &[IpAddr],
+    port: u16,
+    tls: &Arc<rustls::ClientConfig>,
+) -> Result<Vec<u8>, Failure> {
+    let stream = connect(host, addresses, port, tls).await?;
+    let failed = |error: hyper::Error| fetch_error(format!("{host}: HTTP: {error}"));
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_FIELDS)
+        .handshake(Hyper(stream))
+        .await
+        .map_err(failed)?;
+    let request = Request::get(path)
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, "starttls-proxy")
+        .header(header::ACCEPT, "text/plain")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| fetch_error(format!("{host}: {error}")))?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(failed)?;
+        body(host, response).await
+    };
+    // The connection is driven here and dies here; when it ends first, the answer says so.
+    let driver = async {
+        let _ = connection.await;
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        never = driver => match never {},
+    }
+}
+
+async fn body(host: &str, response: Response<Incoming>) -> Result<Vec<u8>, Failure> {
+    if response.status() != StatusCode::OK {
+        let status = response.status().as_u16();
+        return Err(fetch_error(format!(
+            "{host}: HTTP status {status}, not 200"
+        )));
+    }
+    let media_type = response.headers().get(header::CONTENT_TYPE);
+    let media_type = media_type.map_or(&b""[..], |value| value.as_bytes());
+    if !media_type.to_ascii_lowercase().starts_with(b"text/plain") {
+        log::warn!(
+            "mta-sts: {host} sends its policy as \"{}\", not text/plain",
+            media_type.escape_ascii()
+        );
+    }
+    let body = Limited::new(response.into_body(), MAX_BODY);
+    match body.collect().await {
+        Ok(body) => Ok(body.to_bytes().to_vec()),
+        Err(error) => Err(fetch_error(format!("{host}: body: {error}"))),
+    }
+}
+
+async fn connect(
+    host: &str,
+    addresses: &[IpAddr],
+    port: u16,
+    tls: &Arc<rustls::ClientConfig>,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|error| fetch_error(format!("{host}: {error}")))?;
+    let mut failure = fetch_error(format!("{host}: no address"));
+    for &address in addresses.iter().take(MAX_ADDRESSES) {
+        let attempt = async {
+            let stream = TcpStream::connect(SocketAddr::new(address, port)).await?;
+            TlsConnector::from(Arc::clone(tls))
+                .connect(name.clone(), stream)
+                .await
+        };
+        failure = match timeout(CONNECT_PATIENCE, attempt).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) if is_certificate_error(&error) => (
+                Reason::StsWebpkiInvalid,
+                format!("{host}[{address}]: {error}"),
+            ),
+            Ok(Err(error)) => fetch_error(format!("{host}[{address}]: {error}")),
+            Err(_) => fetch_error(format!("{host}[{address}]: does not answer")),
+        };
+    }
+    Err(failure)
+}
+
+fn is_certificate_error(error: &io::Error) -> bool {
+    let inner = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    matches!(
+        inner,
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+    )
+}
+
+/// A stream of tokio's as hyper wants it.
+struct Hyper(TlsStream<TcpStream>);
+
+impl hyper::rt::Read for Hyper {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut octets = [0; 8 * 1024];
+        let room = cursor.remaining().min(octets.len());
+        let mut buffer = ReadBuf::new(&mut octets[..room]);
+        let read = Pin::new(&mut self.0).poll_read(cx, &mut buffer);
+        cursor.put_slice(buffer.filled());
+        read
+    }
+}
+
+impl hyper::rt::Write for Hyper {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Whether an address is one of the public Internet, as the special-purpose registries of IANA have it (RFC 6890).
+#[must_use]
+pub(super) fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            !matches!(
+                (a, b, c),
+                (0 | 10 | 127 | 224..=255, _, _)
+                    | (100, 64..=127, _)
+                    | (169, 254, _)
+                    | (172, 16..=31, _)
+                    | (192, 0, 0 | 2)
+                    | (192, 168, _)
+                    | (198, 18 | 19, _)
+                    | (198, 51, 100)
+                    | (203, 0, 113)
+            )
+        }
+        IpAddr::V6(address) => {
+            let [a, b, ..] = address.segments();
+            // Global unicast, without Teredo and ORCHID, 6to4 (which embeds IPv4) and the documentation prefixes.
+            (0x2000..=0x3fff).contains(&a)
+                && !(a == 0x2001 && (b < 0x0200 || b == 0x0db8))
+                && a != 0x2002
+                && !(a == 0x3fff && b < 0x1000)
+        }
+    }
+}
+
+/// Whether the address is one of this host's: then the kernel answers it with that same address as source.
+pub(super) fn is_own(address: IpAddr) -> bool {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    std::net::UdpSocket::bind((any, 0))
+        .and_then(|socket| {
+            // Sends nothing: a datagram socket only remembers its peer.
+            socket.connect((address, 443))?;
+            socket.local_addr()
+        })
+        .is_ok_and(|source| source.ip() == address)
+}

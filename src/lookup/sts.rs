@@ -1,0 +1,575 @@
+//! MTA-STS (RFC 8461): discovery, fetch, and a cache that outlives restarts and does not forget what it should remember.
+
+use super::{
+    cache::Cache,
+    dns::{Kind, Record},
+    https::{self, Failure},
+    store::{Kept, Store},
+};
+use crate::{
+    policy::{Dns, Reason, Sts, mta_sts::Policy},
+    smtp::Domain,
+};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+
+/// A failed fetch is not tried again before this (RFC 8461 §3.3).
+const BACK_OFF: Duration = Duration::from_secs(5 * 60);
+/// A policy is fetched again after this (RFC 8461 §5.1).
+const REFRESH: Duration = Duration::from_secs(24 * 3600);
+/// How long a refresh waits for the DNS.
+const DISCOVERY: Duration = Duration::from_secs(30);
+/// How often it is seen to which policies are due.
+const ROUND: Duration = Duration::from_secs(3600);
+/// A policy is kept at least this many seconds, so that `max_age: 0` serves the mail it was fetched for.
+const MIN_LIFETIME: u64 = 60;
+/// Domains with a policy, a failed fetch, or a fetch under way.
+const MAX_DOMAINS: usize = 10_000;
+/// Octets of all their policies.
+const MAX_OCTETS: usize = 32 * 1024 * 1024;
+/// Fetches at once.
+const MAX_FETCHES: usize = 16;
+
+/// Where policy hosts are, and how they are trusted.
+pub(super) struct Fetching {
+    pub(super) port: u16,
+    pub(super) allow_private: bool,
+    pub(super) tls: Arc<rustls::ClientConfig>,
+}
+
+/// All that is known of MTA-STS.
+pub(super) struct StsCache {
+    dns: Arc<Cache>,
+    fetching: Fetching,
+    store: Option<Arc<Store>>,
+    domains: Mutex<HashMap<Domain, Slot>>,
+    /// Had a policy that cannot be read any more, as was seen then.
+    unreadable: Mutex<HashMap<Domain, SystemTime>>,
+    fetches: Semaphore,
+}
+
+/// One domain.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    policy: Option<Cached>,
+    failed: Option<Failed>,
+    /// Held while a fetch is under way.
+    turn: Arc<AsyncMutex<()>>,
+}
+
+/// A policy that was fetched.
+#[derive(Clone, Debug)]
+struct Cached {
+    kept: Kept,
+    policy: Policy,
+    fetched: SystemTime,
+    refresh_failed: Option<Failure>,
+}
+
+/// A fetch that failed.
+#[derive(Clone, Debug)]
+struct Failed {
+    id: String,
+    failure: Failure,
+    at: Instant,
+}
+
+impl Cached {
+    fn read(kept: Kept) -> Result<Self, String> {
+        let policy = text::policy(kept.text.as_bytes())?;
+        let fetched = kept.fetched();
+        Ok(Self {
+            kept,
+            policy,
+            fetched,
+            refresh_failed: None,
+        })
+    }
+
+    /// Seconds left; a clock that was set back makes a policy younger, never void.
+    fn expires_in(&self) -> Option<u64> {
+        let lifetime = self.policy.max_age.max(MIN_LIFETIME);
+        lifetime.checked_sub(self.age()).filter(|&left| left > 0)
+    }
+
+    fn age(&self) -> u64 {
+        self.fetched.elapsed().unwrap_or_default().as_secs()
+    }
+
+    fn sts(&self, refresh_failed: Option<Failure>) -> Sts {
+        Sts::Policy {
+            policy: self.policy.clone(),
+            id: self.kept.id.clone(),
+            age: self.age(),
+            refresh_failed: refresh_failed.or_else(|| self.refresh_failed.clone()),
+        }
+    }
+}
+
+impl Slot {
+    fn live(&self) -> Option<&Cached> {
+        self.policy
+            .as_ref()
+            .filter(|cached| cached.expires_in().is_some())
+    }
+
+    fn idle(&self) -> bool {
+        let failed = self.failed.as_ref();
+        self.live().is_none()
+            && failed.is_none_or(|failed| failed.at.elapsed() >= BACK_OFF)
+            && self.turn.try_lock().is_ok()
+    }
+}
+
+impl StsCache {
+    /// Reads what is on disk.
+    pub(super) fn new(
+        dns: Arc<Cache>,
+        fetching: Fetching,
+        store: Option<Store>,
+    ) -> Result<Self, String> {
+        let mut domains = HashMap::new();
+        let mut unreadable = HashMap::new();
+        if let Some(store) = &store {
+            let loaded = store.load(|kept| text::policy(kept.text.as_bytes()).is_ok())?;
+            let seen = SystemTime::now();
+            unreadable.extend(loaded.unreadable.into_iter().map(|domain| (domain, seen)));
+            for (domain, kept) in loaded.policies {
+                let policy = Some(Cached::read(kept)?);
+                let slot = Slot {
+                    policy,
+                    ..Slot::default()
+                };
+                if slot.live().is_some() {
+                    domains.insert(domain, slot);
+                } else if let Err(error) = store.remove(&domain) {
+                    log::warn!("mta-sts: {domain}: expired policy: {error}");
+                }
+            }
+        }
+        Ok(Self {
+            dns,
+            fetching,
+            store: store.map(Arc::new),
+            domains: Mutex::new(domains),
+            unreadable: Mutex::new(unreadable),
+            fetches: Semaphore::new(MAX_FETCHES),
+        })
+    }
+
+    /// The policy that applies to a domain. What is not there at `deadline` goes on being fetched, for the next who asks.
+    pub(super) async fn policy(self: &Arc<Self>, domain: &Domain, deadline: Instant) -> Sts {
+        self.heed_purge(domain).await;
+        let id = match self.discover(domain, deadline).await {
+            Discovery::Id(id) => id,
+            Discovery::Absent => return self.cached_or(domain, None, Sts::Absent),
+            Discovery::Failed(failure) => {
+                let (reason, words) = failure.clone();
+                let otherwise = Sts::Unavailable(reason, words);
+                return self.cached_or(domain, Some(failure), otherwise);
+            }
+        };
+        if let Some(sts) = self.settled(domain, &id) {
+            return sts;
+        }
+        let fetch = {
+            let (cache, domain, id) = (Arc::clone(self), domain.clone(), id.clone());
+            tokio::spawn(async move { cache.fetch_once(&domain, &id).await })
+        };
+        let _ = tokio::time::timeout_at(deadline.into(), fetch).await;
+        self.settled(domain, &id).unwrap_or_else(|| {
+            let words = format!("the policy of {domain} is still being fetched");
+            let failure = (Reason::LookupFailed, words.clone());
+            let otherwise = Sts::Unavailable(Reason::LookupFailed, words);
+            self.cached_or(domain, Some(failure), otherwise)
+        })
+    }
+
+    async fn discover(&self, domain: &Domain, deadline: Instant) -> Discovery {
+        let name = format!("_mta-sts.{domain}");
+        match tokio::time::timeout_at(deadline.into(), self.dns.get(&name, Kind::Txt)).await {
+            Ok(known) => discovery(&known.reply.answer),
+            Err(_) => discovery(&Dns::Failed("no answer in time".to_owned())),
+        }
+    }
+
+    /// What holds without asking again: the policy of that id, or a failure to get it that is not long ago.
+    fn settled(&self, domain: &Domain, id: &str) -> Option<Sts> {
+        let slot = self.domains().get(domain).cloned()?;
+        if let Some(cached) = slot.live().filter(|cached| cached.kept.id == id) {
+            return Some(cached.sts(None));
+        }
+        let failed = slot.failed.as_ref()?;
+        if failed.id != id || failed.at.elapsed() >= BACK_OFF {
+            return None;
+        }
+        let (reason, words) = failed.failure.clone();
+        let otherwise = Sts::Unavailable(reason, words);
+        Some(self.cached_or(domain, Some(failed.failure.clone()), otherwise))
+    }
+
+    /// An unexpired policy applies whatever became of the record or the policy host (RFC 8461 §3.3).
+    fn cached_or(&self, domain: &Domain, failure: Option<Failure>, otherwise: Sts) -> Sts {
+        if let Some(cached) = self.domains().get(domain).and_then(Slot::live) {
+            return cached.sts(failure);
+        }
+        if self.unreadable().contains_key(domain) {
+            let words = format!(
+                "the cached policy of {domain} cannot be read; \"policy purge {domain}\" forgets that there was one"
+            );
+            return Sts::Unavailable(Reason::LocalFault, words);
+        }
+        otherwise
+    }
+
+    /// Fetches, unless somebody else just did.
+    async fn fetch_once(&self, domain: &Domain, id: &str) {
+        let turn = {
+            let mut domains = self.domains();
+            if !domains.contains_key(domain) {
+                let gone = make_room(&mut domains, MAX_DOMAINS, MAX_OCTETS);
+                self.remove_files(gone);
+            }
+            Arc::clone(&domains.entry(domain.clone()).or_default().turn)
+        };
+        let _turn = turn.lock().await;
+        if self.settled(domain, id).is_none() {
+            self.fetch(domain, id).await;
+        }
+    }
+
+    async fn fetch(&self, domain: &Domain, id: &str) {
+        let fetched = SystemTime::now();
+        match self.download(domain).await.and_then(|octets| {
+            let text = String::from_utf8(octets).map_err(|_| "not UTF-8".to_owned());
+            text.and_then(|text| Cached::read(Kept::new(domain, id, fetched, &text)))
+                .map_err(|words| {
+                    let words = format!("the policy of {domain} is invalid: {words}");
+                    (Reason::StsPolicyInvalid, words)
+                })
+        }) {
+            Ok(cached) => self.keep(domain, cached).await,
+            Err(failure) => self.remember_failure(domain, id, failure),
+        }
+    }
+
+    async fn keep(&self, domain: &Domain, cached: Cached) {
+        log::info!(
+            "mta-sts: {domain}: policy {:?} id {} for {} s",
+            cached.policy.mode,
+            cached.kept.id,
+            cached.policy.max_age
+        );
+        let kept = cached.kept.clone();
+        {
+            let mut domains = self.domains();
+            let slot = domains.entry(domain.clone()).or_default();
+            slot.policy = Some(cached);
+            slot.failed = None;
+        }
+        self.unreadable().remove(domain);
+        if let Some(store) = self.store.clone() {
+            let saved = tokio::task::spawn_blocking(move || store.save(&kept)).await;
+            if let Err(error) = saved.unwrap_or_else(|error| Err(error.into())) {
+                log::error!("mta-sts: {domain}: policy not on disk, a restart forgets it: {error}");
+            }
+        }
+    }
+
+    fn remember_failure(&self, domain: &Domain, id: &str, failure: Failure) {
+        let mut domains = self.domains();
+        let slot = domains.entry(domain.clone()).or_default();
+        match slot.live().and_then(Cached::expires_in) {
+            Some(left) => log::error!(
+                "mta-sts: {domain}: refresh failed, the cached policy holds for {left} s: {}",
+                failure.1
+            ),
+            None => log::warn!("mta-sts: {domain}: no policy: {}", failure.1),
+        }
+        if let Some(cached) = &mut slot.policy {
+            cached.refresh_failed = Some(failure.clone());
+        }
+        slot.failed = Some(Failed {
+            id: id.to_owned(),
+            failure,
+            at: Instant::now(),
+        });
+    }
+
+    async fn download(&self, domain: &Domain) -> Result<Vec<u8>, Failure> {
+        let _permit = self.fetches.acquire().await;
+        let host = format!("mta-sts.{domain}");
+        let addresses = self.policy_host(&host).await?;
+        let Fetching { port, tls, .. } = &self.fetching;
+        https::get(&host, "/.well-known/mta-sts.txt", &addresses, *port, tls).await
+    }
+
+    /// Addresses of a policy host that may be asked: a domain must not make us talk to what only we can reach.
+    async fn policy_host(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
+        let fault = |words: String| (Reason::StsPolicyFetchError, format!("{host}: {words}"));
+        let (v6, v4) = tokio::join!(self.dns.get(host, Kind::Aaaa), self.dns.get(host, Kind::A));
+        let mut addresses = Vec::new();
+        let mut why = "has no address".to_owned();
+        for known in [v4, v6] {
+            match &known.reply.answer {
+                Dns::Found(rrset, _) => {
+                    addresses.extend(rrset.records.iter().filter_map(|record| match record {
+                        Record::Address(address) => Some(*address),
+                        _ => None,
+                    }))
+                }
+                Dns::Bogus(words) | Dns::Failed(words) => why = words.clone(),
+                Dns::Absent(_) | Dns::NotAsked => {}
+            }
+        }
+        if addresses.is_empty() {
+            return Err(fault(why));
+        }
+        if !self.fetching.allow_private {
+            addresses.retain(|&address| https::is_public(address) && !https::is_own(address));
+        }
+        if addresses.is_empty() {
+            return Err(fault("has only private addresses".to_owned()));
+        }
+        Ok(addresses)
+    }
+
+    /// Sees to the policies that are due, once an hour.
+    pub(super) async fn refresh_daily(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(ROUND).await;
+            self.refresh(REFRESH).await;
+        }
+    }
+
+    /// Fetches every policy again that is older than `age`, whether its id changed or not, so that it does not expire unnoticed.
+    pub(super) async fn refresh(&self, age: Duration) {
+        let due: Vec<(Domain, String)> = self
+            .domains()
+            .iter()
+            .filter_map(|(domain, slot)| Some((domain.clone(), slot.live()?)))
+            .filter(|(_, cached)| cached.age() >= age.as_secs())
+            .map(|(domain, cached)| (domain, cached.kept.id.clone()))
+            .collect();
+        for (domain, id) in due {
+            self.heed_purge(&domain).await;
+            let Some(turn) = self
+                .domains()
+                .get(&domain)
+                .map(|slot| Arc::clone(&slot.turn))
+            else {
+                continue;
+            };
+            let _turn = turn.lock().await;
+            match self.discover(&domain, Instant::now() + DISCOVERY).await {
+                Discovery::Id(id) => self.fetch(&domain, &id).await,
+                // Its time runs out; until then it holds.
+                Discovery::Absent => {
+                    let words = format!("_mta-sts.{domain} has no policy record any more");
+                    self.remember_failure(&domain, &id, (Reason::StsPolicyFetchError, words));
+                }
+                Discovery::Failed(failure) => self.remember_failure(&domain, &id, failure),
+            }
+        }
+    }
+
+    fn remove_files(&self, domains: Vec<Domain>) {
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        if domains.is_empty() {
+            return;
+        }
+        tokio::task::spawn_blocking(move || {
+            for domain in domains {
+                if let Err(error) = store.remove(&domain) {
+                    log::warn!("mta-sts: {domain}: expired policy: {error}");
+                }
+            }
+        });
+    }
+
+    /// Drops what was purged by another process.
+    async fn heed_purge(&self, domain: &Domain) {
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        let asked = domain.clone();
+        let purged = tokio::task::spawn_blocking(move || store.purged_at(&asked)).await;
+        let Ok(Some(at)) = purged else { return };
+        let mut domains = self.domains();
+        if let Some(slot) = domains.get_mut(domain) {
+            if slot
+                .policy
+                .as_ref()
+                .is_some_and(|cached| cached.fetched <= at)
+            {
+                slot.policy = None;
+                slot.failed = None;
+            }
+        }
+        drop(domains);
+        let mut unreadable = self.unreadable();
+        if unreadable.get(domain).is_some_and(|&seen| seen <= at) {
+            unreadable.remove(domain);
+        }
+    }
+
+    /// Every unexpired policy, by domain.
+    pub(super) fn list(&self) -> Vec<super::StsEntry> {
+        let mut entries: Vec<_> = self
+            .domains()
+            .iter()
+            .filter_map(|(domain, slot)| {
+                let cached = slot.live()?;
+                Some(super::StsEntry {
+                    domain: domain.as_str().to_owned(),
+                    sts: cached.sts(None),
+                    expires_in: cached.expires_in()?,
+                    text: cached.kept.text.clone(),
+                })
+            })
+            .collect();
+        entries.sort_by(|a, b| a.domain.cmp(&b.domain));
+        entries
+    }
+
+    /// Forgets a domain; false: nothing was known of it.
+    pub(super) fn purge(&self, domain: &Domain) -> Result<bool, String> {
+        let on_disk = match &self.store {
+            Some(store) => store
+                .purge(domain)
+                .map_err(|error| format!("{domain}: cannot purge: {error}"))?,
+            None => false,
+        };
+        let in_memory = self
+            .domains()
+            .remove(domain)
+            .is_some_and(|slot| slot.policy.is_some());
+        Ok(self.unreadable().remove(domain).is_some() || in_memory || on_disk)
+    }
+
+    fn domains(&self) -> MutexGuard<'_, HashMap<Domain, Slot>> {
+        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unreadable(&self) -> MutexGuard<'_, HashMap<Domain, SystemTime>> {
+        self.unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets domains of which nothing is known, and where that is not enough, the policies that expire first. Says whose went.
+fn make_room(domains: &mut HashMap<Domain, Slot>, most: usize, octets: usize) -> Vec<Domain> {
+    let octets_of = |slot: &Slot| {
+        slot.policy
+            .as_ref()
+            .map_or(0, |cached| cached.kept.text.len())
+    };
+    let mut sum: usize = domains.values().map(octets_of).sum();
+    let mut gone = Vec::new();
+    if domains.len() < most && sum < octets {
+        return gone;
+    }
+    let mut order: Vec<_> = domains
+        .iter()
+        .map(|(domain, slot)| (slot.live().and_then(Cached::expires_in), domain.clone()))
+        .collect();
+    order.sort();
+    for (expires_in, domain) in order {
+        if expires_in.is_some() && domains.len() < most && sum < octets {
+            break;
+        }
+        if expires_in.is_none() && !domains[&domain].idle() {
+            continue;
+        }
+        if let Some(slot) = domains.remove(&domain) {
+            sum -= octets_of(&slot);
+            gone.push(domain);
+        }
+    }
+    gone
+}
+
+/// What the TXT record says (RFC 8461 §3.1).
+enum Discovery {
+    Id(String),
+    Absent,
+    Failed(Failure),
+}
+
+fn discovery(answer: &Dns<super::dns::Rrset>) -> Discovery {
+    let failed = |reason, words: &String| {
+        Discovery::Failed((
+            reason,
+            format!("the policy record could not be looked up: {words}"),
+        ))
+    };
+    match answer {
+        Dns::Found(rrset, _) => {
+            let texts = rrset.records.iter().filter_map(|record| match record {
+                Record::Txt(text) => Some(text.as_slice()),
+                _ => None,
+            });
+            text::id(texts).map_or(Discovery::Absent, Discovery::Id)
+        }
+        Dns::Absent(_) | Dns::NotAsked => Discovery::Absent,
+        Dns::Bogus(words) => failed(Reason::DnssecInvalid, words),
+        Dns::Failed(words) => failed(Reason::LookupFailed, words),
+    }
+}
+
+/// Reading what domains publish.
+mod text {
+    use crate::policy::mta_sts::{Mode, Policy};
+
+    /// The id, if exactly one record is a policy record, and a valid one.
+    pub(super) fn id<'a>(records: impl Iterator<Item = &'a [u8]>) -> Option<String> {
+        let mut ours = records.filter(|record| record.starts_with(b"v=STSv1;"));
+        let (record, None) = (ours.next()?, ours.next()) else {
+            return None;
+        };
+        let id = std::str::from_utf8(record)
+            .ok()?
+            .split(';')
+            .find_map(|field| field.trim().strip_prefix("id="))?;
+        let valid = (1..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric());
+        valid.then(|| id.to_owned())
+    }
+
+    /// A policy.
+    pub(super) fn policy(octets: &[u8]) -> Result<Policy, String> {
+        let text = std::str::from_utf8(octets).map_err(|e| e.to_string())?;
+        let field = |name: &str| {
+            text.lines().find_map(|line| {
+                let (key, value) = line.split_once(':')?;
+                (key == name).then(|| value.trim().to_owned())
+            })
+        };
+        if field("version").as_deref() != Some("STSv1") {
+            return Err("version is not STSv1".into());
+        }
+        let mode = match field("mode").as_deref() {
+            Some("enforce") => Mode::Enforce,
+            Some("testing") => Mode::Testing,
+            Some("none") => Mode::None,
+            _ => return Err("mode is none of enforce, testing, none".into()),
+        };
+        let max_age = field("max_age").and_then(|age| age.parse::<u64>().ok());
+        Ok(Policy {
+            mode,
+            mx: text
+                .lines()
+                .filter_map(|line| line.strip_prefix("mx:"))
+                .map(|mx| mx.trim().to_ascii_lowercase())
+                .collect(),
+            max_age: max_age.ok_or("max_age is missing")?.min(31_557_600),
+        })
+    }
+}
