@@ -44,15 +44,11 @@ fn proof(demand: &Demand, shown: &Shown) -> Result<String, (Reason, String)> {
     Err(failure.unwrap_or_else(|| (Reason::ValidationFailure, "nothing was checked".into())))
 }
 
-/// A destination that is none of the domain's MX hosts and could not prove to be one is mostly not a broken MX, but a smart
-/// host that the table does not know. Dates are left as they are: who is only expired did show the name.
+/// A destination that is none of the domain's MX hosts and whose certificate does not make it one is mostly not a broken
+/// MX, but a smart host that the table does not know. Dates are left as they are: who is only expired did show the name.
 fn blame(demand: &Demand, reason: Reason, why: String) -> (Reason, String) {
     match reason {
-        Reason::CertificateHostMismatch
-        | Reason::CertificateNotTrusted
-        | Reason::TlsaInvalid
-        | Reason::StarttlsNotSupported
-        | Reason::ValidationFailure
+        Reason::CertificateHostMismatch | Reason::CertificateNotTrusted | Reason::TlsaInvalid
             if demand.not_an_mx =>
         {
             (Reason::NotAnMx, format!("{}: {why}", reason.word()))

@@ -191,13 +191,12 @@ fn words(ask: &Ask, demand: Option<&Demand>, reason: Reason, text: &str) -> Stri
     if let Some(demand) = demand {
         let _ = write!(line, " (level {}, from {})", demand.level, demand.basis);
     }
-    let hint = if reason == Reason::NotAnMx {
-        format!(
+    let hint = match demand {
+        Some(demand) if demand.not_an_mx && about_host => format!(
             "; it is no MX of that domain: if it is your smart host, add to the policy table: [{}] verify match=ITS-NAME",
             ask.server
-        )
-    } else {
-        String::new()
+        ),
+        _ => String::new(),
     };
     one_line(&line, LONGEST_TEXT - hint.len()) + &hint
 }
@@ -314,6 +313,7 @@ mod tests {
             None,
             Some(&Demand {
                 host: None,
+                not_an_mx: true,
                 ..demand()
             }),
             Reason::NotAnMx,

@@ -231,7 +231,13 @@ fn by_entry(ask: &Ask, entry: &Entry, findings: &Findings) -> Result<Demand, Den
         Level::None => Vec::new(),
         Level::Fingerprint => vec![ReferenceIdentity::Fingerprints(entry.fingerprints.clone())],
         Level::Verify | Level::Secure => {
-            let host_names: Vec<NamePattern> = hosts.all.iter().map(Host::pattern).collect();
+            let host_names: Vec<NamePattern> = match &ask.next_hop {
+                // The host of an address literal is the address (RFC 9525 §6.2: then an IP-ID must show it).
+                NextHop::Recipient(Recipient::Literal(_)) => {
+                    next_hop.as_deref().map(exactly).into_iter().collect()
+                }
+                _ => hosts.all.iter().map(Host::pattern).collect(),
+            };
             let names = static_names(entry, next_hop.as_deref(), &host_names);
             if names.is_empty() {
                 return Err((
@@ -258,8 +264,8 @@ fn by_entry(ask: &Ask, entry: &Entry, findings: &Findings) -> Result<Demand, Den
         sni: sni.filter(|name| is_dns_name(name)),
         host: hosts.here(),
         references,
-        // A rule for the destination itself says that the destination is meant.
-        not_an_mx: false,
+        // Where the entry names the peer itself, it need not be an MX host.
+        not_an_mx: entry.matches_an_mx_host() && hosts.not_an_mx,
         ..plain(entry.level, entry.basis())
     })
 }
@@ -373,6 +379,9 @@ impl Layers<'_> {
             ));
         }
         let hosts = Hosts::find(self.ask, self.findings, self.dane)?;
+        if let Some(unplaced) = hosts.unplaced() {
+            return Err(unplaced);
+        }
         if self.dane == Use::Must {
             return self.dane_only(&hosts);
         }

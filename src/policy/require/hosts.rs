@@ -15,6 +15,8 @@ pub(super) struct Host {
     pub dane: dane::Statement,
     /// The destination is one of its addresses.
     pub is_here: bool,
+    /// Its addresses were found, or proved to be none.
+    pub addresses_known: bool,
 }
 
 impl Host {
@@ -28,12 +30,21 @@ impl Host {
             },
             is_here: matches!(&host.addresses, Dns::Found(addresses, _)
                 if addresses.iter().any(|address| address.to_canonical() == server)),
+            addresses_known: matches!(host.addresses, Dns::Found(..) | Dns::Absent(_)),
         }
     }
 
     /// Its name, as a certificate must show it.
     pub fn pattern(&self) -> NamePattern {
         exactly(&self.name)
+    }
+
+    /// Why it is not known whether DANE speaks for it, where it is not.
+    fn unknown(&self) -> Option<Denial> {
+        match &self.dane {
+            dane::Statement::Unknown(reason, why) => Some((*reason, why.clone())),
+            _ => None,
+        }
     }
 
     pub fn is_silent(&self) -> bool {
@@ -101,10 +112,7 @@ impl Hosts {
             .iter()
             .map(|host| Host::new(host, server, dane))
             .collect();
-        let all_known = addresses.is_empty()
-            && hosts
-                .iter()
-                .all(|host| matches!(host.addresses, Dns::Found(..) | Dns::Absent(_)));
+        let all_known = addresses.is_empty() && all.iter().all(|host| host.addresses_known);
         Ok(Self {
             not_an_mx: all_known && !all.iter().any(|host| host.is_here),
             all,
@@ -119,6 +127,7 @@ impl Hosts {
             base: name.to_owned(),
             dane: dane::Statement::Silent(why.to_owned()),
             is_here: true,
+            addresses_known: true,
         };
         let host = if dane == Use::No {
             without_dane("DANE is off")
@@ -157,12 +166,19 @@ impl Hosts {
             .map(|host| host.name.clone())
     }
 
+    /// Why it cannot be told what DANE says about the destination: no host is known to have its address, and one whose
+    /// addresses could not be looked up may. (With DANE off that makes no difference.)
+    pub fn unplaced(&self) -> Option<Denial> {
+        if self.all.iter().any(|host| host.is_here) {
+            return None;
+        }
+        let unplaced = self.all.iter().filter(|host| !host.addresses_known);
+        unplaced.filter_map(Host::unknown).next()
+    }
+
     /// The first candidate of which it is not known whether DANE speaks, and why.
     pub fn first_unknown(&self) -> Option<Denial> {
-        self.candidates().find_map(|host| match &host.dane {
-            dane::Statement::Unknown(reason, why) => Some((*reason, why.clone())),
-            _ => None,
-        })
+        self.candidates().find_map(Host::unknown)
     }
 }
 
