@@ -1,0 +1,43 @@
+//! The machines, made from the words behind `outbound` and `inbound`.
+
+use super::script::Direction;
+use starttls_proxy::smtp::{
+    Machine,
+    inbound::{Inbound, InboundConfig},
+    outbound::{Outbound, OutboundConfig},
+};
+
+/// Our name in all dialogues.
+pub const HOSTNAME: &str = "proxy.example";
+
+/// `known`: the peer is known at connect time; `auth`: AUTH may pass; `plaintext-possible`: some entry could allow it;
+/// `implicit-tls`: TLS comes first; `no-tls`: no certificate is at hand; `exempt`: mail passes in the clear too.
+pub fn build(direction: Direction, options: &[String]) -> Result<Box<dyn Machine>, String> {
+    let known: &[&str] = match direction {
+        Direction::Outbound => &["known", "auth", "plaintext-possible", "implicit-tls"],
+        Direction::Inbound => &["no-tls", "exempt"],
+    };
+    if let Some(other) = options
+        .iter()
+        .find(|option| !known.contains(&option.as_str()))
+    {
+        return Err(format!("no such option: {other}"));
+    }
+    let has = |option: &str| options.iter().any(|o| o == option);
+    Ok(match direction {
+        Direction::Outbound => Box::new(Outbound::new(OutboundConfig {
+            hostname: HOSTNAME.to_owned(),
+            server: "mx1.clinic.example[203.0.113.9]".to_owned(),
+            known_at_connect: has("known"),
+            auth: has("auth"),
+            plaintext_possible: has("plaintext-possible"),
+            implicit_tls: has("implicit-tls"),
+        })),
+        Direction::Inbound => Box::new(Inbound::new(InboundConfig {
+            hostname: HOSTNAME.to_owned(),
+            server: "10.0.0.5:25".to_owned(),
+            tls_available: !has("no-tls"),
+            plaintext_allowed: has("exempt"),
+        })),
+    })
+}

@@ -1,0 +1,266 @@
+//! Plays a script at a machine, on a virtual clock.
+
+use super::{
+    script::{Expected, Line, Script, Step, escape, show_question},
+    stage::{Deed, Stage},
+    watch::Watch,
+};
+use starttls_proxy::smtp::{Completed, Machine, Note, Side};
+
+/// How the segments of a script are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Not at all.
+    Whole,
+    /// Behind every byte.
+    Bytes,
+    /// One segment in two.
+    Once { segment: usize, at: usize },
+}
+
+/// The cuts that a script is to be played with. A segment of thousands of bytes is cut where it begins and ends.
+pub fn cuts(script: &Script) -> Vec<Cut> {
+    const NEAR: usize = 300;
+    let mut cuts = vec![Cut::Whole];
+    if script.whole {
+        return cuts;
+    }
+    let segments = script.lines.iter().filter_map(|line| match &line.step {
+        Step::Sends(_, bytes) => Some(bytes.len()),
+        _ => None,
+    });
+    let lengths: Vec<usize> = segments.collect();
+    if lengths.iter().sum::<usize>() < 100_000 {
+        cuts.push(Cut::Bytes);
+    }
+    // A script that repeats itself hundreds of times is cut in its first segments.
+    for (segment, length) in lengths.into_iter().enumerate().take(60) {
+        let places = (1..length).filter(|at| *at < NEAR || length - at < NEAR);
+        cuts.extend(places.map(|at| Cut::Once { segment, at }));
+    }
+    cuts
+}
+
+/// Plays it; the error says where and how the machine differs.
+pub fn play(script: &Script, machine: Box<dyn Machine>, cut: Cut) -> Result<(), String> {
+    let watch = Watch::new(script.direction, &script.options);
+    let mut player = Player {
+        stage: Stage::new(machine, watch).map_err(|e| format!("at the beginning: {e}"))?,
+        cut,
+        segment: 0,
+    };
+    for Line { place, step } in &script.lines {
+        player
+            .step(step)
+            .map_err(|e| format!("{place}: {}\n    {e}", step.to_string().trim_end()))?;
+    }
+    player
+        .nothing_more()
+        .map_err(|e| format!("at the end: {e}"))
+}
+
+struct Player {
+    stage: Stage,
+    cut: Cut,
+    segment: usize,
+}
+
+impl Player {
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Gets(..) | Step::Note(_) | Step::Trace(_) => {}
+            Step::Connect
+            | Step::Ask(_)
+            | Step::Handshake(_)
+            | Step::Record(_)
+            | Step::Ends { .. } => {
+                return self.did(step);
+            }
+            _ => self.nothing_more()?,
+        }
+        match step {
+            Step::Gets(side, expected) => self.gets(*side, expected),
+            Step::Note(note) => self.noted(note),
+            Step::Trace(line) => {
+                self.stage.trace(line.clone());
+                Ok(())
+            }
+            Step::Sends(side, bytes) => self.sends(*side, bytes),
+            Step::Closes(side) => self.stage.close(*side),
+            Step::Connected(outcome) => self.stage.connected(outcome.clone()),
+            Step::Secured(side, outcome) => self.stage.secured(*side, outcome.clone()),
+            Step::Answer(answer) => self.stage.answer(answer.clone()),
+            Step::Recorded(outcome) => self.stage.recorded(outcome.clone()),
+            Step::Wait(time) => self.stage.wait(*time),
+            Step::Drain => self.stage.drain(),
+            _ => Err("no such step".to_owned()),
+        }
+    }
+
+    fn sends(&mut self, side: Side, bytes: &[u8]) -> Result<(), String> {
+        let segment = self.segment;
+        self.segment += 1;
+        match self.cut {
+            Cut::Bytes => bytes
+                .iter()
+                .try_for_each(|byte| self.stage.send(side, &[*byte])),
+            Cut::Once { segment: cut, at } if cut == segment => {
+                self.stage.send(side, &bytes[..at])?;
+                self.stage.send(side, &bytes[at..])
+            }
+            _ => self.stage.send(side, bytes),
+        }
+    }
+
+    fn gets(&mut self, side: Side, expected: &Expected) -> Result<(), String> {
+        let out = &mut self.stage.end(side).out;
+        let (length, matches) = match expected {
+            Expected::Bytes(bytes) => (bytes.len(), out.starts_with(bytes)),
+            Expected::Line(line) => match line_of(out) {
+                Some(got) => (got.len() + 2, got == line),
+                None => (0, false),
+            },
+            Expected::Like(pattern) => match line_of(out) {
+                Some(got) => (got.len() + 2, like(pattern, got)),
+                None => (0, false),
+            },
+        };
+        if !matches {
+            let got = escape(&out[..out.len().min(2000)]);
+            let deeds: Vec<String> = self.stage.deeds.iter().map(show_deed).collect();
+            return Err(format!("it gets: {got}; the proxy also did: {deeds:?}"));
+        }
+        out.drain(..length);
+        Ok(())
+    }
+
+    fn did(&mut self, step: &Step) -> Result<(), String> {
+        let is_it = |deed: &Deed| match (step, deed) {
+            (Step::Connect, Deed::Connect) => true,
+            (Step::Ask(expected), Deed::Ask(question)) => expected == question,
+            (Step::Handshake(expected), Deed::Handshake(side)) => expected == side,
+            (Step::Record(expected), Deed::Record(completed)) => {
+                *expected == show_record(completed)
+            }
+            (Step::Ends { side, abort }, Deed::Ends { side: s, abort: a }) => {
+                side == s && abort == a
+            }
+            _ => false,
+        };
+        match self.stage.deeds.iter().position(is_it) {
+            Some(at) => {
+                self.stage.deeds.remove(at);
+                Ok(())
+            }
+            None => {
+                let deeds: Vec<String> = self.stage.deeds.iter().map(show_deed).collect();
+                let client = escape(&self.stage.end(Side::Client).out);
+                let server = escape(&self.stage.end(Side::Server).out);
+                Err(format!(
+                    "the proxy did: {deeds:?}, to the client: {client}, to the server: {server}"
+                ))
+            }
+        }
+    }
+
+    /// Looks for a note, and forgets those before it.
+    fn noted(&mut self, expected: &str) -> Result<(), String> {
+        let mut seen = Vec::new();
+        while let Some(note) = self.stage.notes.pop_front() {
+            let note = show_note(&note);
+            if note == expected || like(expected.as_bytes(), note.as_bytes()) {
+                return Ok(());
+            }
+            seen.push(note);
+        }
+        Err(format!("noted were: {seen:?}"))
+    }
+
+    fn nothing_more(&mut self) -> Result<(), String> {
+        for side in [Side::Client, Side::Server] {
+            let out = &self.stage.end(side).out;
+            if !out.is_empty() {
+                return Err(format!(
+                    "unexpected, to the {side:?}: {}",
+                    escape(&out[..out.len().min(2000)])
+                ));
+            }
+        }
+        match self.stage.deeds.front() {
+            Some(deed) => Err(format!("unexpected: {}", show_deed(deed))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn line_of(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
+    Some(&bytes[..end])
+}
+
+/// Whether `text` is like `pattern`, in which `*` stands for anything.
+fn like(pattern: &[u8], text: &[u8]) -> bool {
+    let mut parts = pattern.split(|b| *b == b'*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    let mut last = None;
+    for part in parts {
+        if let Some(part) = last.replace(part) {
+            let part: &[u8] = part;
+            match rest
+                .windows(part.len().max(1))
+                .position(|w| part.is_empty() || w == part)
+            {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return part.is_empty(),
+            }
+        }
+    }
+    last.map_or(rest.is_empty(), |last| rest.ends_with(last))
+}
+
+pub fn show_deed(deed: &Deed) -> String {
+    match deed {
+        Deed::Connect => "connect".to_owned(),
+        Deed::Ask(question) => format!("ask {}", show_question(question)),
+        Deed::Handshake(Side::Client) => "handshake client".to_owned(),
+        Deed::Handshake(Side::Server) => "handshake server".to_owned(),
+        Deed::Record(completed) => format!("record {}", show_record(completed)),
+        Deed::Ends { side, abort } => {
+            let side = if *side == Side::Client { "c" } else { "s" };
+            format!("{side} is {}", if *abort { "dropped" } else { "closed" })
+        }
+    }
+}
+
+pub fn show_record(completed: &Completed) -> String {
+    let recipients: Vec<String> = completed
+        .recipients
+        .iter()
+        .map(|path| format!("<{}>", escape(path)))
+        .collect();
+    let reply = completed
+        .reply
+        .as_ref()
+        .map_or("unknown".to_owned(), |reply| {
+            escape(reply.strip_suffix(b"\r\n").unwrap_or(reply))
+        });
+    format!(
+        "from <{}> to {} octets {} reply {reply}",
+        escape(&completed.sender),
+        recipients.join(" "),
+        completed.octets
+    )
+}
+
+fn show_note(note: &Note) -> String {
+    match note {
+        Note::Hello(name) => format!("hello {}", escape(name)),
+        Note::MessageBegins => "message".to_owned(),
+        Note::Refused(refusal) => format!("refused {refusal}"),
+        Note::Incident(what) => format!("incident {what}"),
+        Note::HostFault(refusal) => format!("host-fault {refusal}"),
+    }
+}

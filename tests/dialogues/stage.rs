@@ -1,0 +1,348 @@
+//! A machine on a stage: both sides, the policy, the disk and the clock are played for it, and what it does is kept
+//! until somebody asks for it. Every step is watched by [`Watch`].
+
+use super::{
+    script::{Answer, show_question},
+    watch::Watch,
+};
+use starttls_proxy::smtp::{
+    self, Action, Authorised, Completed, Exempted, Input, MAX_UNTAKEN, Machine, Note, Question,
+    Recorded, Refusal, Side,
+};
+use std::{collections::VecDeque, time::Duration};
+
+/// What the machine did that is not bytes. Bytes are in [`End::out`].
+#[derive(Debug, PartialEq)]
+pub enum Deed {
+    Connect,
+    Ask(Question),
+    Handshake(Side),
+    Record(Completed),
+    Ends { side: Side, abort: bool },
+}
+
+/// One connection as the machine's driver sees it.
+#[derive(Debug, Default)]
+pub struct End {
+    /// Sent by that side, not read by the driver yet.
+    wire: VecDeque<u8>,
+    /// Read, not taken by the machine.
+    untaken: Vec<u8>,
+    /// Sent by the machine, not expected by anybody yet.
+    pub out: Vec<u8>,
+    open: bool,
+    /// TLS is being negotiated.
+    paused: bool,
+}
+
+pub struct Stage {
+    machine: Box<dyn Machine>,
+    client: End,
+    server: End,
+    pub now: Duration,
+    pub deeds: VecDeque<Deed>,
+    pub notes: VecDeque<Note>,
+    pub watch: Watch,
+    /// What was asked and not answered yet.
+    asked: Option<Question>,
+    recording: bool,
+}
+
+type Outcome = Result<(), String>;
+
+impl Stage {
+    /// The client has just connected.
+    pub fn new(machine: Box<dyn Machine>, watch: Watch) -> Result<Self, String> {
+        let mut stage = Self {
+            machine,
+            client: End {
+                open: true,
+                ..End::default()
+            },
+            server: End::default(),
+            now: Duration::ZERO,
+            deeds: VecDeque::new(),
+            notes: VecDeque::new(),
+            watch,
+            asked: None,
+            recording: false,
+        };
+        stage.settle()?;
+        Ok(stage)
+    }
+
+    pub fn end(&mut self, side: Side) -> &mut End {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+
+    pub fn finished(&self) -> bool {
+        self.machine.finished()
+    }
+
+    /// Bytes from a side. What comes for a connection that is no more is lost, as it is in life.
+    pub fn send(&mut self, side: Side, bytes: &[u8]) -> Outcome {
+        self.watch.happens(if side == Side::Server {
+            "server bytes"
+        } else {
+            "client bytes"
+        });
+        if self.end(side).open {
+            self.end(side).wire.extend(bytes);
+        }
+        self.settle()
+    }
+
+    pub fn close(&mut self, side: Side) -> Outcome {
+        self.watch.happens("close");
+        if self.end(side).open {
+            self.tell(Input::Closed(side))?;
+        }
+        self.settle()
+    }
+
+    pub fn connected(&mut self, outcome: Result<(), Refusal>) -> Outcome {
+        self.watch.happens("connection");
+        if let Err(refusal) = &outcome {
+            self.watch.may_refuse(refusal);
+        }
+        self.server = End {
+            open: outcome.is_ok(),
+            ..End::default()
+        };
+        self.watch.connected();
+        self.tell(Input::Connected(outcome))?;
+        self.settle()
+    }
+
+    pub fn secured(&mut self, side: Side, outcome: Result<(), Refusal>) -> Outcome {
+        self.watch.happens("handshake");
+        if !self.end(side).paused {
+            return Err(format!("no handshake is under way with the {side:?}"));
+        }
+        if let Err(refusal) = &outcome {
+            self.watch.may_refuse(refusal);
+        }
+        // What was sent in the clear behind the last line before the handshake garbles it.
+        if !self.end(side).wire.is_empty() {
+            return Err("clear bytes met the handshake: the script should say `whole`".to_owned());
+        }
+        self.end(side).paused = false;
+        self.watch.secured(side, outcome.is_ok());
+        self.tell(Input::Upgraded(side, outcome))?;
+        self.settle()
+    }
+
+    pub fn answer(&mut self, answer: Answer) -> Outcome {
+        self.watch.happens("answer");
+        let question = self.asked.take().ok_or("nothing was asked")?;
+        self.watch.answered(&question, &answer);
+        let answer = match answer {
+            Answer::Authorised => smtp::Answer::Authorised(Authorised::assertion()),
+            Answer::Exempted => smtp::Answer::Exempted(Exempted::assertion()),
+            Answer::Upgrade { or_plaintext } => smtp::Answer::Upgrade {
+                or_plaintext: or_plaintext.then(Exempted::assertion),
+            },
+            Answer::Refused(refusal) => smtp::Answer::Refused(refusal),
+        };
+        self.tell(Input::Answer(answer))?;
+        self.settle()
+    }
+
+    pub fn recorded(&mut self, outcome: Result<(), Refusal>) -> Outcome {
+        self.watch.happens("record");
+        if !std::mem::take(&mut self.recording) {
+            return Err("nothing is being recorded".to_owned());
+        }
+        match &outcome {
+            Ok(()) => self.watch.recorded(),
+            Err(refusal) => self.watch.may_refuse(refusal),
+        }
+        self.tell(Input::Recorded(outcome.map(|()| Recorded::assertion())))?;
+        self.settle()
+    }
+
+    pub fn drain(&mut self) -> Outcome {
+        self.watch.happens("drain");
+        self.tell(Input::Drain)?;
+        self.settle()
+    }
+
+    pub fn trace(&mut self, line: Vec<u8>) {
+        self.machine.trace(line);
+    }
+
+    /// Time passes; deadlines on the way are kept.
+    pub fn wait(&mut self, time: Duration) -> Outcome {
+        let end = self.now + time;
+        while let Some(due) = self
+            .machine
+            .deadline()
+            .filter(|due| *due <= end && !self.finished())
+        {
+            self.watch.happens("deadline");
+            self.now = self.now.max(due);
+            self.tell(Input::Deadline)?;
+            self.settle()?;
+            if self.machine.deadline() == Some(due) && !self.finished() {
+                return Err(format!(
+                    "the deadline of {due:?} does not move when it is kept"
+                ));
+            }
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    /// Time to the next deadline.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.machine
+            .deadline()
+            .map(|due| due.saturating_sub(self.now))
+    }
+
+    fn tell(&mut self, input: Input) -> Outcome {
+        self.machine.handle(input, self.now);
+        self.carry_out()
+    }
+
+    /// Offers what is untaken until nothing more is taken, as the driver does.
+    fn settle(&mut self) -> Outcome {
+        self.carry_out()?;
+        loop {
+            let mut moved = false;
+            for side in [Side::Server, Side::Client] {
+                let end = match side {
+                    Side::Client => &mut self.client,
+                    Side::Server => &mut self.server,
+                };
+                if end.paused || !end.open {
+                    continue;
+                }
+                let room = MAX_UNTAKEN
+                    .saturating_sub(end.untaken.len())
+                    .min(end.wire.len());
+                end.untaken.extend(end.wire.drain(..room));
+                if end.untaken.is_empty() || self.machine.finished() {
+                    continue;
+                }
+                let offered = end.untaken.len();
+                self.machine.receive(side, &end.untaken, self.now);
+                self.carry_out()?;
+                moved |= self.end(side).untaken.len() < offered;
+            }
+            if !moved {
+                break;
+            }
+        }
+        self.watch
+            .settled(self.machine.finished(), self.machine.deadline(), self.now)?;
+        for side in [Side::Server, Side::Client] {
+            let waiting =
+                self.asked.is_some() || self.recording || self.client.paused || self.server.paused;
+            if self.end(side).untaken.len() >= MAX_UNTAKEN && !waiting && self.watch.idle() {
+                return Err(format!(
+                    "stuck: the {side:?}'s bytes fill the buffer and nothing is waited for"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self) -> Outcome {
+        for _ in 0..100_000 {
+            match self.machine.action() {
+                Some(action) => self.act(action)?,
+                None => return Ok(()),
+            }
+        }
+        Err("the machine never runs out of actions".to_owned())
+    }
+
+    fn act(&mut self, action: Action) -> Outcome {
+        match action {
+            Action::Connect => {
+                self.server = End::default();
+                self.watch.connects()?;
+                self.deeds.push_back(Deed::Connect);
+            }
+            Action::Send(side, bytes) => {
+                if !self.end(side).open || self.end(side).paused {
+                    return Err(format!(
+                        "sends to the {side:?}, which cannot be written to: {bytes:?}"
+                    ));
+                }
+                self.watch.sent(side, &bytes)?;
+                self.end(side).out.extend_from_slice(&bytes);
+            }
+            Action::Pass { from, len, content } => {
+                let bytes = self.take(from, len)?;
+                let to = from.other();
+                if !self.end(to).open || self.end(to).paused {
+                    return Err(format!(
+                        "passes to the {to:?}, which cannot be written to: {bytes:?}"
+                    ));
+                }
+                self.watch.passed(from, &bytes, content)?;
+                self.end(to).out.extend_from_slice(&bytes);
+            }
+            Action::Drop { from, len } => {
+                let bytes = self.take(from, len)?;
+                self.watch.dropped(from, &bytes)?;
+            }
+            Action::Upgrade(side) => {
+                let end = self.end(side);
+                if !end.untaken.is_empty() {
+                    return Err(format!(
+                        "TLS starts with {} untaken bytes of the {side:?}",
+                        end.untaken.len()
+                    ));
+                }
+                end.paused = true;
+                self.watch.upgrades(side)?;
+                self.deeds.push_back(Deed::Handshake(side));
+            }
+            Action::Authorise(question) => {
+                if let Some(before) = self.asked.replace(question.clone()) {
+                    return Err(format!(
+                        "asks twice at once: {} first",
+                        show_question(&before)
+                    ));
+                }
+                self.deeds.push_back(Deed::Ask(question));
+            }
+            Action::Record(completed) => {
+                if std::mem::replace(&mut self.recording, true) {
+                    return Err("records twice at once".to_owned());
+                }
+                self.watch.records(&completed)?;
+                self.deeds.push_back(Deed::Record(completed));
+            }
+            Action::Note(note) => self.notes.push_back(note),
+            Action::Close { side, abort } => {
+                let end = self.end(side);
+                let was_open = std::mem::take(&mut end.open);
+                end.wire.clear();
+                end.paused = false;
+                if was_open {
+                    self.watch.closed(side, abort)?;
+                    self.deeds.push_back(Deed::Ends { side, abort });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, from: Side, len: usize) -> Result<Vec<u8>, String> {
+        let untaken = &mut self.end(from).untaken;
+        if len > untaken.len() {
+            return Err(format!(
+                "takes {len} bytes of the {from:?}, offered were {}",
+                untaken.len()
+            ));
+        }
+        Ok(untaken.drain(..len).collect())
+    }
+}

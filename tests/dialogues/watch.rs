@@ -1,0 +1,561 @@
+//! What must hold in every session, whatever its script says. The watch reads the bytes of both sides for itself and
+//! knows nothing of how the machine came to its actions.
+//!
+//! - Nothing of an envelope or message, and no AUTH, goes to a server in the clear, or inbound comes from a client in the
+//!   clear, unless an entry exempts it (RFC 3207 §6).
+//! - A client gets one reply per command, in order (RFC 5321 §4.2); only 421 comes unasked (§3.8).
+//! - A message is acknowledged only after the server did, and after its record is durable (RFC 5321 §6.1).
+//! - Nothing from before TLS is known after it: no byte is kept over a handshake, and the server is told only what the
+//!   client said in the protected part (RFC 3207 §4.2).
+//! - What a server says in the clear never reaches the client. Scripts mark such text with the word `evil`.
+//! - What an unauthenticated server says or does never becomes a 5yz (RFC 7672 §2.2, RFC 8461 §5).
+//! - A recipient is handed over only after an answer for its own domain; and byte for byte as it was judged.
+//! - No server is given the end of a message that its client did not end.
+//! - Every wait has an end.
+
+use super::script::{Answer, Direction, escape};
+use starttls_proxy::smtp::{Completed, Question, Recipient, Refusal, Side};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
+
+type Outcome = Result<(), String>;
+
+/// What a side that gives commands has said and is owed a reply for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Unit {
+    /// A command line without CRLF.
+    Command(Vec<u8>),
+    /// The end of DATA.
+    EndOfData,
+    /// A chunk.
+    Chunk { last: bool },
+}
+
+impl Unit {
+    fn ends_message(&self) -> bool {
+        matches!(self, Self::EndOfData | Self::Chunk { last: true })
+    }
+}
+
+/// Reads one conversation (commands one way, replies the other) as a plain parser would.
+#[derive(Debug, Default)]
+struct Conversation {
+    commands: Vec<u8>,
+    replies: Vec<u8>,
+    /// Octets of a chunk that are still to come, and whether it is the last.
+    chunk: Option<(u64, bool)>,
+    in_data: bool,
+    in_auth: bool,
+    owed: VecDeque<Unit>,
+    greeted: bool,
+    /// Messages ended by the side that gives commands.
+    ended: usize,
+    /// Octets of content since DATA.
+    data: Vec<u8>,
+}
+
+impl Conversation {
+    /// Bytes of the side that gives commands; the units that they complete.
+    fn said(&mut self, bytes: &[u8]) -> Vec<Unit> {
+        self.commands.extend_from_slice(bytes);
+        let mut units = Vec::new();
+        while let Some(unit) = self.next_unit() {
+            self.ended += usize::from(unit.ends_message());
+            self.owed.push_back(unit.clone());
+            units.push(unit);
+        }
+        units
+    }
+
+    fn next_unit(&mut self) -> Option<Unit> {
+        if let Some((left, last)) = self.chunk {
+            let here = self
+                .commands
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.commands.drain(..here);
+            let left = left - here as u64;
+            self.chunk = (left > 0).then_some((left, last));
+            return (left == 0).then_some(Unit::Chunk { last });
+        }
+        if self.in_data {
+            self.data.append(&mut self.commands);
+            let end = if self.data.starts_with(b".\r\n") {
+                3
+            } else {
+                find(&self.data, b"\r\n.\r\n")? + 5
+            };
+            self.commands = self.data.split_off(end);
+            self.data.clear();
+            self.in_data = false;
+            return Some(Unit::EndOfData);
+        }
+        let end = find(&self.commands, b"\r\n")?;
+        let line: Vec<u8> = self.commands.drain(..end + 2).take(end).collect();
+        if !self.in_auth
+            && let Some((octets, last)) = chunk_size(&line)
+        {
+            self.chunk = Some((octets, last));
+            return self.next_unit();
+        }
+        self.in_auth = false;
+        Some(Unit::Command(line))
+    }
+
+    /// Bytes of the side that gives replies; the replies that they complete, each with what it answers.
+    fn replied(&mut self, bytes: &[u8]) -> Result<Vec<(u16, Option<Unit>)>, String> {
+        self.replies.extend_from_slice(bytes);
+        let mut replies = Vec::new();
+        while let Some(end) = find(&self.replies, b"\r\n") {
+            let line: Vec<u8> = self.replies.drain(..end + 2).take(end).collect();
+            if line.get(3) == Some(&b'-') {
+                continue;
+            }
+            let code = line
+                .get(..3)
+                .and_then(|c| std::str::from_utf8(c).ok()?.parse().ok());
+            let code: u16 = code.ok_or_else(|| format!("no reply: {}", escape(&line)))?;
+            if !std::mem::replace(&mut self.greeted, true) {
+                replies.push((code, None));
+                continue;
+            }
+            let unit = self.owed.pop_front();
+            if code / 100 == 3 {
+                match &unit {
+                    Some(Unit::Command(line)) if is_verb(line, b"DATA") => self.in_data = true,
+                    _ => self.in_auth = true,
+                }
+            }
+            replies.push((code, unit));
+        }
+        Ok(replies)
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+fn is_verb(line: &[u8], verb: &[u8]) -> bool {
+    line.get(..verb.len())
+        .is_some_and(|v| v.eq_ignore_ascii_case(verb))
+        && line.get(verb.len()).is_none_or(|b| *b == b' ')
+}
+
+fn chunk_size(line: &[u8]) -> Option<(u64, bool)> {
+    let line = std::str::from_utf8(line).ok()?.to_ascii_uppercase();
+    let mut words = line.strip_prefix("BDAT ")?.trim().split(' ');
+    let digits = words.next()?;
+    let octets = digits
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| digits.parse().ok())??;
+    match (words.next(), words.next()) {
+        (None, None) => Some((octets, false)),
+        (Some("LAST"), None) => Some((octets, true)),
+        _ => None,
+    }
+}
+
+/// The domain of `RCPT TO:<local@domain>`, as the plainest reader sees it.
+fn domain_of(line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(line).to_ascii_lowercase();
+    let path = line.split_once('<').map_or("", |(_, rest)| rest);
+    let path = path.rsplit_once('>').map_or(path, |(path, _)| path);
+    path.rsplit_once('@')
+        .map_or(path, |(_, domain)| domain)
+        .to_owned()
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Watch {
+    direction: Direction,
+    /// TLS on the outside link from the first byte, or plaintext allowed there.
+    outside_may_be_clear: bool,
+    outside_is_secure: bool,
+    authenticated: bool,
+    client: Conversation,
+    server: Conversation,
+    server_is_open: bool,
+    /// Lines that the client said; inbound those inside TLS.
+    client_lines: HashSet<Vec<u8>>,
+    /// Domains that were answered for, each good for one recipient (outbound) or sender (inbound).
+    permits: Vec<String>,
+    /// Codes of the refusals that were handed to the machine.
+    may_refuse: Vec<u16>,
+    /// What the machine is reacting to.
+    cause: &'static str,
+    server_accepted: usize,
+    recorded: usize,
+    acknowledged: usize,
+    records_due: usize,
+    client_is_closed: bool,
+    /// Refusals of messages by us are not the server's replies, so they need no record.
+    evil: Vec<u8>,
+}
+
+impl Watch {
+    pub fn new(direction: Direction, options: &[String]) -> Self {
+        let has = |option: &str| options.iter().any(|o| o == option);
+        Self {
+            direction,
+            outside_may_be_clear: has("exempt"),
+            outside_is_secure: has("implicit-tls"),
+            authenticated: has("implicit-tls"),
+            client: Conversation::default(),
+            server: Conversation::default(),
+            server_is_open: false,
+            client_lines: HashSet::new(),
+            permits: Vec::new(),
+            may_refuse: Vec::new(),
+            cause: "the beginning",
+            server_accepted: 0,
+            recorded: 0,
+            acknowledged: 0,
+            records_due: 0,
+            client_is_closed: false,
+            evil: Vec::new(),
+        }
+    }
+
+    fn outside(&self) -> Side {
+        match self.direction {
+            Direction::Outbound => Side::Server,
+            Direction::Inbound => Side::Client,
+        }
+    }
+
+    pub fn happens(&mut self, cause: &'static str) {
+        self.cause = cause;
+    }
+
+    pub fn may_refuse(&mut self, refusal: &Refusal) {
+        self.may_refuse.push(refusal.code);
+    }
+
+    pub fn answered(&mut self, question: &Question, answer: &Answer) {
+        match answer {
+            Answer::Authorised | Answer::Exempted => {
+                self.permits.push(match question {
+                    Question::Recipient(Recipient::Domain(name)) => name.as_str().to_owned(),
+                    Question::Recipient(Recipient::Literal(name)) => name.to_ascii_lowercase(),
+                    Question::Recipient(Recipient::Postmaster) => "postmaster".to_owned(),
+                    Question::Sender(Some(name)) => name.as_str().to_owned(),
+                    Question::Sender(None) => String::new(),
+                    Question::Peer => return,
+                });
+                self.authenticated |= *answer == Answer::Authorised;
+                self.outside_may_be_clear |= *answer == Answer::Exempted;
+            }
+            Answer::Upgrade { or_plaintext } => self.outside_may_be_clear |= *or_plaintext,
+            Answer::Refused(refusal) => self.may_refuse(refusal),
+        }
+    }
+
+    pub fn recorded(&mut self) {
+        self.recorded += 1;
+    }
+
+    pub fn records(&mut self, completed: &Completed) -> Outcome {
+        match (&completed.reply, self.records_due) {
+            (Some(reply), 0) => Err(format!(
+                "a record without a reply of the server: {}",
+                escape(reply)
+            )),
+            (Some(_), _) => {
+                self.records_due -= 1;
+                Ok(())
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    pub fn connects(&mut self) -> Outcome {
+        if self.direction == Direction::Inbound
+            && !self.outside_is_secure
+            && !self.outside_may_be_clear
+        {
+            return Err("the inside server is connected for a client in the clear".to_owned());
+        }
+        Ok(())
+    }
+
+    pub fn connected(&mut self) {
+        self.server = Conversation::default();
+        self.server_is_open = true;
+        if self.direction == Direction::Outbound {
+            self.authenticated &= self.outside_is_secure;
+        }
+    }
+
+    /// The machine starts TLS.
+    pub fn upgrades(&mut self, side: Side) -> Outcome {
+        if side != self.outside() {
+            return Err("TLS on the inside".to_owned());
+        }
+        if self.outside_is_secure {
+            return Err("TLS in TLS".to_owned());
+        }
+        if !self.server.owed.is_empty() && side == Side::Server {
+            return Err("TLS starts with replies outstanding".to_owned());
+        }
+        Ok(())
+    }
+
+    pub fn secured(&mut self, side: Side, up: bool) {
+        self.outside_is_secure |= up || side == Side::Client;
+        match side {
+            Side::Client => {
+                let greeted = std::mem::take(&mut self.client).greeted;
+                self.client.greeted = greeted;
+                self.client_lines.clear();
+            }
+            Side::Server => {
+                self.server = Conversation {
+                    greeted: true,
+                    ..Conversation::default()
+                };
+            }
+        }
+    }
+
+    pub fn dropped(&mut self, from: Side, bytes: &[u8]) -> Outcome {
+        self.taken(from, bytes, false)
+    }
+
+    pub fn passed(&mut self, from: Side, bytes: &[u8], content: bool) -> Outcome {
+        if from == Side::Client && content && !self.may_relay() {
+            return Err(format!("message bytes in the clear: {}", escape(bytes)));
+        }
+        self.taken(from, bytes, content)?;
+        self.output(from.other(), bytes)
+    }
+
+    pub fn sent(&mut self, side: Side, bytes: &[u8]) -> Outcome {
+        if !bytes.ends_with(b"\r\n") {
+            return Err(format!(
+                "sends half a line to the {side:?}: {}",
+                escape(bytes)
+            ));
+        }
+        self.output(side, bytes)
+    }
+
+    fn may_relay(&self) -> bool {
+        self.outside_is_secure || self.outside_may_be_clear
+    }
+
+    /// The machine took bytes of a side.
+    fn taken(&mut self, from: Side, bytes: &[u8], content: bool) -> Outcome {
+        match from {
+            Side::Client => {
+                for unit in self.client.said(bytes) {
+                    if let Unit::Command(line) = unit
+                        && !content
+                    {
+                        self.client_lines.insert(line);
+                    }
+                }
+            }
+            Side::Server => {
+                if !self.outside_is_secure && self.direction == Direction::Outbound {
+                    self.evil.extend_from_slice(bytes);
+                }
+                if !self.server_is_open {
+                    return Ok(());
+                }
+                // A server that says nonsense is the rule of some script; the client must not hear of it.
+                for (code, unit) in self.server.replied(bytes).unwrap_or_default() {
+                    if let Some(unit) = unit
+                        && unit.ends_message()
+                    {
+                        self.server_accepted += usize::from(code / 100 == 2);
+                        self.records_due += 1;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes went to a side.
+    fn output(&mut self, to: Side, bytes: &[u8]) -> Outcome {
+        match to {
+            Side::Client => self.to_client(bytes),
+            Side::Server => {
+                for unit in self.server.said(bytes) {
+                    self.to_server(&unit)?;
+                }
+                if self.server.ended > self.client.ended {
+                    return Err(
+                        "the server is given the end of a message that the client did not end"
+                            .to_owned(),
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn to_server(&mut self, unit: &Unit) -> Outcome {
+        let Unit::Command(line) = unit else {
+            return match self.may_relay() {
+                true => Ok(()),
+                false => Err("a message in the clear".to_owned()),
+            };
+        };
+        let shown = escape(line);
+        let is = |verb: &str| is_verb(line, verb.as_bytes());
+        let clear = is("EHLO") || is("STARTTLS") || is("QUIT");
+        if !self.may_relay() && (self.direction == Direction::Inbound || !clear) {
+            return Err(format!("in the clear: {shown}"));
+        }
+        if is("MAIL") || is("RCPT") || is("AUTH") || is("VRFY") {
+            if !self.client_lines.contains(line) {
+                return Err(format!("the client did not say: {shown}"));
+            }
+        } else if is("EHLO") || is("HELO") {
+            let name = &line[4..];
+            let said = |verb: &[u8]| {
+                self.client_lines
+                    .iter()
+                    .any(|said| is_verb(said, verb) && said[4..].trim_ascii() == name.trim_ascii())
+            };
+            if !said(b"EHLO") && !said(b"HELO") {
+                return Err(format!("the client did not say: {shown}"));
+            }
+        }
+        let gated = match self.direction {
+            Direction::Outbound => is("RCPT"),
+            Direction::Inbound => is("MAIL"),
+        };
+        if gated {
+            let domain = domain_of(line);
+            match self.permits.iter().position(|permit| *permit == domain) {
+                Some(at) => drop(self.permits.remove(at)),
+                None => return Err(format!("nobody answered for: {shown}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn to_client(&mut self, bytes: &[u8]) -> Outcome {
+        if let Some(bad) = bytes
+            .iter()
+            .find(|b| !matches!(b, b'\t' | b'\r' | b'\n' | 0x20..=0x7e | 0x80..))
+        {
+            return Err(format!(
+                "a reply with the octet {bad:#x}: {}",
+                escape(bytes)
+            ));
+        }
+        let lower = bytes.to_ascii_lowercase();
+        if self.direction == Direction::Outbound
+            && !self.evil.is_empty()
+            && find(&lower, b"evil").is_some()
+            && !self.outside_is_secure
+            && !self.outside_may_be_clear
+        {
+            return Err(format!(
+                "what the server said in the clear reaches the client: {}",
+                escape(bytes)
+            ));
+        }
+        for (code, unit) in self.client.replied(bytes)? {
+            let asked = match (&unit, code) {
+                (Some(_), _) | (None, 421) => true,
+                // The greeting is the only reply to nothing that the conversation hands out.
+                (None, 220 | 554) => self.client.owed.is_empty(),
+                // Bytes that are no line are refused at once.
+                (None, 500 | 550) => !self.client.commands.is_empty(),
+                (None, _) => false,
+            };
+            if !asked {
+                return Err(format!("a reply to nothing: {}", escape(bytes)));
+            }
+            self.no_unauthenticated_verdict(code, unit.as_ref())?;
+            if let Some(unit) = unit
+                && unit.ends_message()
+                && code / 100 == 2
+            {
+                self.acknowledged += 1;
+                if self.acknowledged > self.server_accepted {
+                    return Err(
+                        "a message is acknowledged that the server did not accept".to_owned()
+                    );
+                }
+                if self.acknowledged > self.recorded {
+                    return Err("a message is acknowledged without its record".to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// RFC 7672 §2.2, RFC 8461 §5: whoever is on the path must not be able to bounce mail.
+    fn no_unauthenticated_verdict(&self, code: u16, unit: Option<&Unit>) -> Outcome {
+        let unprotected = self.direction == Direction::Outbound
+            && !self.authenticated
+            && !self.outside_may_be_clear;
+        let caused = !matches!(self.cause, "client bytes" | "answer" | "record");
+        if code / 100 == 5 && unprotected && caused && !self.may_refuse.contains(&code) {
+            let local = match unit {
+                Some(Unit::Command(line)) => !["EHLO", "HELO", "MAIL", "RCPT"]
+                    .iter()
+                    .any(|verb| is_verb(line, verb.as_bytes())),
+                _ => false,
+            };
+            if !local {
+                return Err(format!(
+                    "{code} from an unauthenticated server, after {}",
+                    self.cause
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn closed(&mut self, side: Side, abort: bool) -> Outcome {
+        match side {
+            Side::Client => self.client_is_closed = true,
+            Side::Server => {
+                self.server_is_open = false;
+                let cut = self.server.in_data || self.server.chunk.is_some();
+                if cut && !abort {
+                    return Err("a half message is closed cleanly: the server could take it for a whole one".to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is owed to the client.
+    pub fn idle(&self) -> bool {
+        self.client.owed.is_empty()
+    }
+
+    /// The machine has nothing to do until something happens.
+    pub fn settled(
+        &mut self,
+        finished: bool,
+        deadline: Option<Duration>,
+        now: Duration,
+    ) -> Outcome {
+        if !finished && deadline.is_none() {
+            return Err("a wait without an end".to_owned());
+        }
+        if !finished && deadline.is_some_and(|due| due > now + Duration::from_secs(1200)) {
+            return Err(format!("a wait too long: until {deadline:?}, at {now:?}"));
+        }
+        if finished && !(self.client_is_closed) {
+            return Err("finished with the client's connection open".to_owned());
+        }
+        if finished && self.server_is_open {
+            return Err("finished with the server's connection open".to_owned());
+        }
+        Ok(())
+    }
+}
