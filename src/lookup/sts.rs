@@ -7,7 +7,10 @@ use super::{
     store::{Kept, Store},
 };
 use crate::{
-    policy::{Dns, Reason, Sts, mta_sts::Policy},
+    policy::{
+        Dns, Reason, Sts,
+        mta_sts::{Policy, announced_id},
+    },
     smtp::Domain,
 };
 use std::{
@@ -20,8 +23,6 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 /// A failed fetch is not tried again before this (RFC 8461 §3.3).
 const BACK_OFF: Duration = Duration::from_secs(5 * 60);
-/// A policy is fetched again after this (RFC 8461 §5.1).
-const REFRESH: Duration = Duration::from_secs(24 * 3600);
 /// How long a refresh waits for the DNS.
 const DISCOVERY: Duration = Duration::from_secs(30);
 /// How often it is seen to which policies are due.
@@ -81,7 +82,7 @@ struct Failed {
 
 impl Cached {
     fn read(kept: Kept) -> Result<Self, String> {
-        let policy = text::policy(kept.text.as_bytes())?;
+        let policy = Policy::parse(&kept.text)?;
         let fetched = kept.fetched();
         Ok(Self {
             kept,
@@ -136,7 +137,7 @@ impl StsCache {
         let mut domains = HashMap::new();
         let mut unreadable = HashMap::new();
         if let Some(store) = &store {
-            let loaded = store.load(|kept| text::policy(kept.text.as_bytes()).is_ok())?;
+            let loaded = store.load(|kept| Policy::parse(&kept.text).is_ok())?;
             let seen = SystemTime::now();
             unreadable.extend(loaded.unreadable.into_iter().map(|domain| (domain, seen)));
             for (domain, kept) in loaded.policies {
@@ -343,17 +344,17 @@ impl StsCache {
     pub(super) async fn refresh_daily(self: Arc<Self>) {
         loop {
             tokio::time::sleep(ROUND).await;
-            self.refresh(REFRESH).await;
+            self.refresh().await;
         }
     }
 
-    /// Fetches every policy again that is older than `age`, whether its id changed or not, so that it does not expire unnoticed.
-    pub(super) async fn refresh(&self, age: Duration) {
+    /// Fetches every policy again that is due, whether its id changed or not, so that it does not expire unnoticed (RFC 8461 §3.3).
+    pub(super) async fn refresh(&self) {
         let due: Vec<(Domain, String)> = self
             .domains()
             .iter()
             .filter_map(|(domain, slot)| Some((domain.clone(), slot.live()?)))
-            .filter(|(_, cached)| cached.age() >= age.as_secs())
+            .filter(|(_, cached)| cached.policy.wants_refresh(cached.age()))
             .map(|(domain, cached)| (domain, cached.kept.id.clone()))
             .collect();
         for (domain, id) in due {
@@ -513,63 +514,19 @@ fn discovery(answer: &Dns<super::dns::Rrset>) -> Discovery {
     };
     match answer {
         Dns::Found(rrset, _) => {
-            let texts = rrset.records.iter().filter_map(|record| match record {
-                Record::Txt(text) => Some(text.as_slice()),
+            let text = |record: &_| match record {
+                Record::Txt(text) => Some(text.clone()),
                 _ => None,
-            });
-            text::id(texts).map_or(Discovery::Absent, Discovery::Id)
+            };
+            let texts: Vec<Vec<u8>> = rrset.records.iter().filter_map(text).collect();
+            match announced_id(&texts) {
+                Ok(Some(id)) => Discovery::Id(id),
+                Ok(None) => Discovery::Absent,
+                Err(words) => Discovery::Failed((Reason::StsPolicyInvalid, words)),
+            }
         }
         Dns::Absent(_) | Dns::NotAsked => Discovery::Absent,
         Dns::Bogus(words) => failed(Reason::DnssecInvalid, words),
         Dns::Failed(words) => failed(Reason::LookupFailed, words),
-    }
-}
-
-/// Reading what domains publish.
-mod text {
-    use crate::policy::mta_sts::{Mode, Policy};
-
-    /// The id, if exactly one record is a policy record, and a valid one.
-    pub(super) fn id<'a>(records: impl Iterator<Item = &'a [u8]>) -> Option<String> {
-        let mut ours = records.filter(|record| record.starts_with(b"v=STSv1;"));
-        let (record, None) = (ours.next()?, ours.next()) else {
-            return None;
-        };
-        let id = std::str::from_utf8(record)
-            .ok()?
-            .split(';')
-            .find_map(|field| field.trim().strip_prefix("id="))?;
-        let valid = (1..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric());
-        valid.then(|| id.to_owned())
-    }
-
-    /// A policy.
-    pub(super) fn policy(octets: &[u8]) -> Result<Policy, String> {
-        let text = std::str::from_utf8(octets).map_err(|e| e.to_string())?;
-        let field = |name: &str| {
-            text.lines().find_map(|line| {
-                let (key, value) = line.split_once(':')?;
-                (key == name).then(|| value.trim().to_owned())
-            })
-        };
-        if field("version").as_deref() != Some("STSv1") {
-            return Err("version is not STSv1".into());
-        }
-        let mode = match field("mode").as_deref() {
-            Some("enforce") => Mode::Enforce,
-            Some("testing") => Mode::Testing,
-            Some("none") => Mode::None,
-            _ => return Err("mode is none of enforce, testing, none".into()),
-        };
-        let max_age = field("max_age").and_then(|age| age.parse::<u64>().ok());
-        Ok(Policy {
-            mode,
-            mx: text
-                .lines()
-                .filter_map(|line| line.strip_prefix("mx:"))
-                .map(|mx| mx.trim().to_ascii_lowercase())
-                .collect(),
-            max_age: max_age.ok_or("max_age is missing")?.min(31_557_600),
-        })
     }
 }

@@ -21,8 +21,8 @@ pub enum Statement {
 
 /// What DANE says about a host, from its addresses and TLSA records.
 ///
-/// TLSA counts only below secure addresses (RFC 7672 §2.2.2), and only if it is secure itself; every failed look-up is
-/// `Unknown`, never `Silent`.
+/// TLSA is asked for only below secure addresses (RFC 7672 §2.2.2) or a secure alias, and counts only if it is secure itself; every
+/// failed look-up is `Unknown`, never `Silent`.
 #[must_use]
 pub fn statement(host: &MxHost) -> Statement {
     let name = &host.name;
@@ -43,10 +43,11 @@ pub fn statement(host: &MxHost) -> Statement {
             );
         }
         Dns::Absent(_) => return Statement::Silent(format!("{name} has no addresses")),
-        Dns::Found(_, Security::Insecure) => {
+        Dns::Found(_, Security::Insecure) if host.tlsa == Dns::NotAsked => {
             return Statement::Silent(format!("the addresses of {name} are not signed"));
         }
-        Dns::Found(_, Security::Secure) => {}
+        // Asked for all the same: the name is a secure alias of one whose addresses are not (RFC 7672 §2.2.3).
+        Dns::Found(..) => {}
     }
     let owner = format!("TLSA of {}", host.tlsa_base);
     match &host.tlsa {
@@ -261,8 +262,8 @@ mod tests {
         let good = || Dns::Found(vec![tlsa(3, 1, 1, 32)], Security::Secure);
         let insecure = Dns::Found(vec![tlsa(3, 1, 1, 32)], Security::Insecure);
         for silent in [
-            host(here(Security::Insecure), good()),
             host(here(Security::Insecure), Dns::NotAsked),
+            host(here(Security::Insecure), insecure.clone()),
             host(here(Security::Secure), insecure),
             host(here(Security::Secure), Dns::Absent(Security::Secure)),
             host(here(Security::Secure), Dns::Absent(Security::Insecure)),
@@ -280,6 +281,15 @@ mod tests {
             statement(&host(here(Security::Secure), good())),
             Statement::Records(_)
         ));
+    }
+
+    #[test]
+    fn a_secure_alias_of_unsigned_addresses_has_its_own_records() {
+        let records = Dns::Found(vec![tlsa(3, 1, 1, 32)], Security::Secure);
+        let alias = host(here(Security::Insecure), records);
+        assert!(matches!(statement(&alias), Statement::Records(_)));
+        let failed = host(here(Security::Insecure), Dns::Failed("SERVFAIL".into()));
+        assert!(matches!(statement(&failed), Statement::Unknown(..)));
     }
 
     #[test]

@@ -119,7 +119,8 @@ pub struct MxHost {
     pub addresses: Dns<Vec<IpAddr>>,
     /// The TLSA base domain that was used (RFC 7672 §2.2.3): the expanded name if that is secure, else `name`.
     pub tlsa_base: String,
-    /// `_25._tcp.<tlsa_base>`; asked only if the addresses are secure (RFC 7672 §2.2.2).
+    /// `_25._tcp.<tlsa_base>`; asked only if the addresses are secure (RFC 7672 §2.2.2), or `name` is a secure alias of an insecure
+    /// name (RFC 7672 §2.2.3).
     pub tlsa: Dns<Vec<Tlsa>>,
 }
 

@@ -486,9 +486,10 @@ impl Layers<'_> {
         match &self.findings.sts {
             Sts::Policy { policy, age, .. } => Ok(Some(policy).filter(|policy| policy.holds(*age))),
             Sts::Absent => Ok(None),
-            Sts::Unavailable(reason @ (Reason::LookupFailed | Reason::DnssecInvalid), why) => {
-                Err((*reason, format!("MTA-STS: {why}")))
-            }
+            Sts::Unavailable(
+                reason @ (Reason::LookupFailed | Reason::DnssecInvalid | Reason::LocalFault),
+                why,
+            ) => Err((*reason, format!("MTA-STS: {why}"))),
             Sts::Unavailable(reason, why) if self.sts == Use::Must => {
                 Err((*reason, format!("MTA-STS: {why}")))
             }
