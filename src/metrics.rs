@@ -86,6 +86,27 @@ impl Metrics {
         *counters.entry((family, label.to_owned())).or_default() += by;
     }
 
+    /// How many of it, over all labels.
+    #[must_use]
+    pub fn total(&self, family: Family) -> u64 {
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters
+            .iter()
+            .filter(|((name, _), _)| *name == family)
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// How many of it with this label.
+    #[must_use]
+    pub fn get(&self, family: Family, label: &str) -> u64 {
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters
+            .get(&(family, label.to_owned()))
+            .copied()
+            .unwrap_or_default()
+    }
+
     /// A session is open until the returned value is dropped.
     #[must_use]
     pub fn session(&self) -> OpenSession<'_> {

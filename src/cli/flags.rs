@@ -3,7 +3,10 @@
 use argh::FromArgs;
 use std::{net::SocketAddr, path::PathBuf};
 
-use crate::net::{Intercept, Prefix, proxy_header::Version};
+use crate::{
+    net::{Intercept, proxy_header::Version},
+    policy::Prefix,
+};
 
 /// starttls-proxy
 #[derive(FromArgs, Debug)]

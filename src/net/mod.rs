@@ -77,62 +77,6 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// An address prefix such as `192.0.2.0/24` or `2001:db8::/32`; a bare address is a prefix of full length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Prefix {
-    network: IpAddr,
-    length: u8,
-}
-
-impl Prefix {
-    /// Is the address, IPv4 in IPv6 taken as IPv4, in it?
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.network, address.to_canonical()) {
-            (IpAddr::V4(net), IpAddr::V4(ip)) => {
-                let shift = 32 - u32::from(self.length);
-                u32::from(net).checked_shr(shift).unwrap_or(0)
-                    == u32::from(ip).checked_shr(shift).unwrap_or(0)
-            }
-            (IpAddr::V6(net), IpAddr::V6(ip)) => {
-                let shift = 128 - u32::from(self.length);
-                u128::from(net).checked_shr(shift).unwrap_or(0)
-                    == u128::from(ip).checked_shr(shift).unwrap_or(0)
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Prefix {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length)),
-            None => (text, None),
-        };
-        let network: IpAddr = address.parse().map_err(|_| {
-            format!("'{text}' is no address or prefix (write 192.0.2.0/24 or 2001:db8::/32)")
-        })?;
-        let longest = if network.is_ipv4() { 32 } else { 128 };
-        let length = match length {
-            None => longest,
-            Some(digits) => digits
-                .parse()
-                .ok()
-                .filter(|l| *l <= longest)
-                .ok_or_else(|| format!("'{text}': the prefix length is not 0 to {longest}"))?,
-        };
-        Ok(Self { network, length })
-    }
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.length)
-    }
-}
-
 /// Binds a listening socket. `[::]` takes IPv4 too.
 ///
 /// # Errors
@@ -426,19 +370,6 @@ mod tests {
             may_connect(to("127.0.0.1:25"), &[2526], false).is_ok(),
             "inbound, the server may be this host"
         );
-    }
-
-    #[test]
-    fn a_prefix_contains_what_shares_its_bits() {
-        let prefix: Prefix = "192.0.2.128/25".parse().expect("prefix");
-        assert!(prefix.contains("192.0.2.200".parse().expect("ip")));
-        assert!(prefix.contains("::ffff:192.0.2.200".parse().expect("ip")));
-        assert!(!prefix.contains("192.0.2.1".parse().expect("ip")));
-        let all: Prefix = "::/0".parse().expect("prefix");
-        assert!(all.contains("2001:db8::1".parse().expect("ip")));
-        assert!(!all.contains("192.0.2.1".parse().expect("ip")));
-        assert!("192.0.2.0/33".parse::<Prefix>().is_err());
-        assert!("example.com".parse::<Prefix>().is_err());
     }
 
     #[tokio::test]

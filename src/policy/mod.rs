@@ -3,6 +3,7 @@
 //! `lookup` gathers [`Findings`], this module only reads them; so `check`, the log, the refusal text and the record all
 //! show the same object, [`Decision`].
 
+mod client;
 pub mod dane;
 mod decision;
 mod judge;
@@ -14,6 +15,7 @@ mod refusal;
 mod require;
 pub mod table;
 
+pub use client::refuse_client;
 pub use judge::{judge, testing_failure};
 pub use prefix::Prefix;
 pub use refusal::{Scope, refusal};

@@ -62,6 +62,8 @@ pub trait Hands {
     fn note(&mut self, note: Note);
     /// Octets of a message on their way to the server.
     fn content(&mut self, octets: &[u8]);
+    /// Octets read from and written to a side, when its connection is done with.
+    fn traffic(&mut self, side: Side, octets: [u64; 2]);
     /// A trace line for the messages to come, once one is known (`--add-received`).
     fn trace(&mut self) -> Option<Vec<u8>>;
 }
@@ -126,6 +128,10 @@ pub async fn drive<M: Machine, H: Hands>(
         drive.take_in(event);
         drive.pump();
     }
+    for side in BOTH {
+        let octets = drive.leg(side).octets;
+        drive.hands.traffic(side, octets);
+    }
     for farewell in drive.leaving {
         // A farewell that panicked is logged by the runtime; the session is over either way.
         let _ = farewell.await;
@@ -189,7 +195,8 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         while let Some(action) = self.machine.action() {
             match action {
                 Action::Connect => {
-                    self.server = Leg::default();
+                    let old = std::mem::take(&mut self.server);
+                    self.hands.traffic(Side::Server, old.octets);
                     let job = self.hands.connect();
                     self.jobs.push(job);
                 }
@@ -222,6 +229,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 Action::Close { side, abort: true } => self.leg(side).abort(),
                 Action::Close { side, abort: false } => {
                     let leg = std::mem::take(self.leg(side));
+                    self.hands.traffic(side, leg.octets);
                     if leg.is_open() {
                         self.leaving.push(tokio::spawn(leg.finish()));
                     }

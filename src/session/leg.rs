@@ -101,6 +101,8 @@ pub struct Leg {
     pub paused: bool,
     /// Message octets flow from here.
     pub in_message: bool,
+    /// Read and written so far, in octets.
+    pub octets: [u64; 2],
 }
 
 impl Leg {
@@ -116,7 +118,10 @@ impl Leg {
 
     /// Takes a new connection, or the same one with TLS on it; nothing of before is kept.
     pub fn open(&mut self, stream: Stream) {
-        *self = Self::new(stream, Vec::new());
+        *self = Self {
+            octets: self.octets,
+            ..Self::new(stream, Vec::new())
+        };
     }
 
     /// The connection, for a handshake. What is untaken then is lost, so there must be none.
@@ -204,6 +209,7 @@ impl Leg {
             }
             Poll::Ready(Ok(())) => {
                 self.ended = got == 0;
+                self.octets[0] += got as u64;
                 Poll::Ready(Ok(got))
             }
         }
@@ -220,6 +226,7 @@ impl Leg {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += wrote;
+            self.octets[1] += wrote as u64;
             self.unflushed = true;
         }
         self.sent = 0;

@@ -37,7 +37,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use serde::Serialize;
-use std::{str::FromStr, sync::Arc};
+use std::{path::Path, str::FromStr, sync::Arc};
 
 /// What was negotiated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -149,6 +149,17 @@ fn provider(post_quantum: bool) -> Arc<CryptoProvider> {
         kx_groups: groups.to_vec(),
         ..aws_lc_rs::default_provider()
     })
+}
+
+/// The certificates of a PEM file, DER, for `tafile=`.
+///
+/// # Errors
+/// Names the file, what is wrong with it, and what to do.
+pub fn anchors_in(file: &Path) -> Result<Vec<Vec<u8>>, String> {
+    Ok(pem::certificates(file)?
+        .into_iter()
+        .map(|certificate| certificate.to_vec())
+        .collect())
 }
 
 #[cfg(test)]

@@ -1,0 +1,724 @@
+//! From flags to what is served: every flag and file is read and checked here, before the first socket is bound.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use aws_lc_rs::digest;
+
+use super::{Failure, flags};
+use crate::{
+    audit::{self, AuditLog},
+    clock,
+    lookup::{self, Lookup},
+    metrics::Metrics,
+    net::Dial,
+    policy::{Level, RefuseWith, Settings, table::Table},
+    serve::{self, Direction, Plan, limits::Limits, metrics_page},
+    session::{
+        records,
+        site::{Common, Inbound, Outbound, Upstream},
+    },
+    tls::{ClientAuth, ClientOptions, ClientTls, MinTls, Pair, ServerOptions, ServerTls, Trust},
+    tlsrpt::Tlsrpt,
+};
+
+/// One attempt to connect to a server.
+const CONNECT: Duration = Duration::from_secs(30);
+/// Certificates that end sooner are warned about, in days.
+const EXPIRY_WARNING: u32 = 14;
+
+/// A whole configuration, read and checked; nothing is bound yet.
+pub struct Prepared {
+    direction: Direction,
+    listen: Vec<SocketAddr>,
+    metrics: Option<SocketAddr>,
+    audit: Option<audit::Options>,
+    policy: Option<audit::PolicyFile>,
+    reload: serve::Reload,
+    files: Vec<String>,
+    limits: Limits,
+    drain_timeout: Duration,
+    relay_probe: Option<String>,
+    warnings: Vec<String>,
+    /// What it does, in lines for people.
+    summary: Vec<String>,
+}
+
+impl Prepared {
+    /// For `--dry-run`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut text = self.summary.join("\n");
+        for warning in &self.warnings {
+            let _ = write!(text, "\nwarning: {warning}");
+        }
+        text + "\n"
+    }
+
+    /// Opens the audit log and binds the sockets; needs the runtime.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn bind(self) -> Result<Plan, String> {
+        let Self {
+            direction,
+            listen,
+            metrics,
+            audit,
+            policy,
+            reload,
+            files,
+            limits,
+            ..
+        } = self;
+        let intercept = common(&direction).intercept;
+        let audit = match audit {
+            Some(options) => Some(Arc::new(
+                AuditLog::open(options).map_err(|error| error.to_string())?,
+            )),
+            None => None,
+        };
+        let listeners = serve::listeners(&listen, intercept)?;
+        let metrics_listener = metrics
+            .map(|address| {
+                metrics_page::bind(address)
+                    .map_err(|error| format!("cannot listen on {address}: {error}"))
+            })
+            .transpose()?;
+        let listening: Vec<u16> = listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .map(|own| own.port())
+            .collect();
+        let direction = with_common(direction, |common| {
+            common.audit = audit.clone();
+            common.listening = listening.clone().into();
+        });
+        for warning in &self.warnings {
+            log::warn!("{warning}");
+        }
+        let which = match &direction {
+            Direction::Outbound(site) => {
+                say_how_dnssec_goes(site).await;
+                audit::Direction::Outbound
+            }
+            Direction::Inbound(_) => audit::Direction::Inbound,
+        };
+        records::started(common(&direction), which, policy);
+        let (drain_timeout, relay_probe) = (self.drain_timeout, self.relay_probe);
+        Ok(Plan {
+            listeners,
+            metrics_listener,
+            direction,
+            reload,
+            files,
+            limits,
+            drain_timeout,
+            relay_probe,
+        })
+    }
+}
+
+async fn say_how_dnssec_goes(site: &Outbound) {
+    if site.upstream.is_some() && !site.settings.dane {
+        return;
+    }
+    match site.lookup.self_test().await {
+        Ok(words) => log::info!("{words}"),
+        Err(words) => log::error!("{words}"),
+    }
+}
+
+fn common(direction: &Direction) -> &Common {
+    match direction {
+        Direction::Outbound(site) => &site.common,
+        Direction::Inbound(site) => &site.common,
+    }
+}
+
+/// The sites are not shared with anybody yet where this is called.
+fn with_common(direction: Direction, change: impl Fn(&mut Common)) -> Direction {
+    match direction {
+        Direction::Outbound(mut site) => {
+            if let Some(site) = Arc::get_mut(&mut site) {
+                change(&mut site.common);
+            }
+            Direction::Outbound(site)
+        }
+        Direction::Inbound(mut site) => {
+            if let Some(site) = Arc::get_mut(&mut site) {
+                change(&mut site.common);
+            }
+            Direction::Inbound(site)
+        }
+    }
+}
+
+fn wrong(words: impl Into<String>) -> Failure {
+    Failure::Configuration(words.into())
+}
+
+fn parsed<T: std::str::FromStr<Err = String>>(
+    flag: &str,
+    word: Option<&str>,
+) -> Result<Option<T>, Failure> {
+    word.map(|word| {
+        word.parse()
+            .map_err(|words| Failure::Usage(format!("--{flag}: {words}")))
+    })
+    .transpose()
+}
+
+/// `starttls-proxy outbound`
+///
+/// # Errors
+/// The first flag or file that is wrong.
+pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
+    let upstream = where_to(flags.intercept.is_some(), flags.upstream.as_deref())?;
+    if flags.client_cert.is_some() != flags.client_key.is_some() {
+        return Err(Failure::Usage(
+            "--client-cert and --client-key go together".into(),
+        ));
+    }
+    let tls = client_options(
+        &flags.ca_file,
+        &flags.client_cert,
+        &flags.client_key,
+        flags.min_tls.as_deref(),
+    )?;
+    let settings = settings(
+        flags.level.as_deref(),
+        flags.refuse_with.as_deref(),
+        flags.no_dane,
+        flags.no_mta_sts,
+        flags.observe,
+        tls.min_tls,
+    )?;
+    let files = [
+        &flags.policy,
+        &flags.ca_file,
+        &flags.client_cert,
+        &flags.dnssec_anchor,
+    ];
+    let files: Vec<PathBuf> = files.into_iter().flatten().cloned().collect();
+    let common = Common {
+        hostname: hostname(flags.hostname.as_deref())?,
+        configuration: configuration(&files)?,
+        dial: Dial::new(flags.fwmark, CONNECT),
+        intercept: flags.intercept,
+        keep_client_address: flags.keep_client_address,
+        observe: flags.observe,
+        add_received: flags.add_received,
+        listening: Arc::from([]),
+        audit: None,
+        metrics: Arc::new(Metrics::default()),
+    };
+    let client_tls = ClientTls::new(&tls).map_err(wrong)?;
+    let lookup = Arc::new(lookup_of(
+        &flags.resolver,
+        flags.dnssec_anchor.as_ref(),
+        flags.state_dir.as_ref(),
+        flags.mta_sts_private,
+        &client_tls.trust,
+    )?);
+    let tlsrpt = flags
+        .tlsrpt_socket
+        .as_deref()
+        .map(|path| Tlsrpt::new(path).map(Arc::new))
+        .transpose()
+        .map_err(wrong)?;
+    let (table, policy) = table_of(flags.policy.as_deref(), &[])?;
+    let warnings = table_warnings(&table, flags.policy.as_deref());
+    let mut summary = vec![String::from("outbound: legacy mail server -> the world")];
+    summary.extend(listens(
+        &flags.listen,
+        flags.intercept,
+        flags.upstream.as_deref(),
+    ));
+    summary.push(format!(
+        "level: {}{}{}",
+        settings.level,
+        on("dane", settings.dane),
+        on("mta-sts", settings.mta_sts)
+    ));
+    summary.extend(policy.as_ref().map(policy_line));
+    summary.push(evidence_line(flags.audit_log.as_deref()));
+    if flags.observe {
+        summary.push("observe: everything is judged and recorded, nothing is refused".into());
+    }
+    let audit = audit_of(
+        flags.audit_log.as_ref(),
+        flags.audit_key.as_ref(),
+        flags.audit_addresses.as_deref(),
+        &common.hostname,
+        "outbound",
+    )?;
+    let site = Outbound {
+        common,
+        upstream,
+        settings,
+        table,
+        tls: client_tls,
+        lookup,
+        memory: Arc::default(),
+        tlsrpt,
+    };
+    let policy_path = flags.policy.clone();
+    let reload_files = files.clone();
+    let reload = move |old: &Direction| {
+        let Direction::Outbound(old) = old else {
+            return Err(String::from("the direction cannot change"));
+        };
+        let (table, _) = table_of(policy_path.as_deref(), &[]).map_err(words_of)?;
+        let mut common = old.common.clone();
+        common.configuration = configuration(&reload_files).map_err(words_of)?;
+        Ok(Direction::Outbound(Arc::new(Outbound {
+            common,
+            upstream: old.upstream.clone(),
+            settings: old.settings,
+            table,
+            tls: ClientTls::new(&tls)?,
+            lookup: Arc::clone(&old.lookup),
+            memory: Arc::clone(&old.memory),
+            tlsrpt: old.tlsrpt.clone(),
+        })))
+    };
+    Ok(Prepared {
+        direction: Direction::Outbound(Arc::new(site)),
+        listen: flags.listen.clone(),
+        metrics: flags.metrics,
+        audit,
+        policy,
+        reload: Box::new(reload),
+        files: names(&files),
+        limits: Limits::new(flags.max_sessions, flags.max_sessions_per_client),
+        drain_timeout: Duration::from_secs(flags.drain_timeout),
+        relay_probe: None,
+        warnings,
+        summary,
+    })
+}
+
+/// `starttls-proxy inbound`
+///
+/// # Errors
+/// The first flag or file that is wrong.
+pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
+    let upstream = where_to(flags.intercept.is_some(), flags.upstream.as_deref())?;
+    if upstream
+        .as_ref()
+        .is_some_and(|upstream| upstream.implicit_tls)
+    {
+        return Err(Failure::Usage(
+            "--upstream: the inside server is spoken to in the clear, smtps:// is for outbound"
+                .into(),
+        ));
+    }
+    let ways = usize::from(flags.keep_client_address) + usize::from(flags.send_proxy.is_some());
+    if ways + usize::from(flags.hide_client_address) != 1 {
+        let words = if ways == 0 {
+            "the inside server would see every client as this proxy, and relay for all the world if it trusts this address\n\
+             hint: give --keep-client-address or --send-proxy v1|v2; --hide-client-address if it is meant"
+        } else {
+            "give one of --keep-client-address, --send-proxy and --hide-client-address"
+        };
+        return Err(Failure::Usage(words.into()));
+    }
+    let options = server_options(flags)?;
+    let files = [&flags.policy, &flags.client_ca]
+        .into_iter()
+        .flatten()
+        .chain(&flags.cert)
+        .chain(&flags.ocsp);
+    let files: Vec<PathBuf> = files.cloned().collect();
+    let common = Common {
+        hostname: hostname(flags.hostname.as_deref())?,
+        configuration: configuration(&files)?,
+        dial: Dial::new(flags.fwmark, CONNECT),
+        intercept: flags.intercept,
+        keep_client_address: flags.keep_client_address,
+        observe: flags.observe,
+        add_received: flags.add_received,
+        listening: Arc::from([]),
+        audit: None,
+        metrics: Arc::new(Metrics::default()),
+    };
+    let tls = ServerTls::new(&options).map_err(wrong)?;
+    let exempt: Vec<String> = flags.exempt.iter().map(ToString::to_string).collect();
+    let (table, policy) = table_of(flags.policy.as_deref(), &exempt)?;
+    let mut warnings = table_warnings(&table, flags.policy.as_deref());
+    warnings.extend(tls.expires_within(EXPIRY_WARNING, clock::wall()));
+    // Only the inside server's name is looked up: nobody is trusted for anything.
+    let lookup = Arc::new(lookup_of(&[], None, None, false, &Trust::in_nobody())?);
+    let mut summary = vec![String::from(
+        "inbound: the world -> legacy mail server; STARTTLS is demanded (unlike RFC 3207 §4 asks of a public MX)",
+    )];
+    summary.extend(listens(
+        &flags.listen,
+        flags.intercept,
+        flags.upstream.as_deref(),
+    ));
+    summary.extend(tls.own_certificates().map(|(file, own)| {
+        format!(
+            "certificate: {}: {} until {}",
+            file.display(),
+            own.names_in_words(),
+            own.not_after.day()
+        )
+    }));
+    summary.extend(policy.as_ref().map(policy_line));
+    summary.push(evidence_line(flags.audit_log.as_deref()));
+    if flags.observe {
+        summary.push("observe: STARTTLS is offered, plaintext passes and is recorded".into());
+    }
+    let audit = audit_of(
+        flags.audit_log.as_ref(),
+        flags.audit_key.as_ref(),
+        flags.audit_addresses.as_deref(),
+        &common.hostname,
+        "inbound",
+    )?;
+    let site = Inbound {
+        common,
+        upstream,
+        settings: Settings {
+            observe: flags.observe,
+            ..Settings::default()
+        },
+        table,
+        tls: Some(tls),
+        lookup,
+        send_proxy: flags.send_proxy,
+        accept_proxy: flags.accept_proxy.clone(),
+        exempt: flags.exempt.clone(),
+        handshakes: Arc::new(tokio::sync::Semaphore::new(
+            flags.max_handshakes.clamp(1, 100_000),
+        )),
+    };
+    let policy_path = flags.policy.clone();
+    let reload_files = files.clone();
+    let reload = move |old: &Direction| {
+        let Direction::Inbound(old) = old else {
+            return Err(String::from("the direction cannot change"));
+        };
+        let (table, _) = table_of(policy_path.as_deref(), &exempt).map_err(words_of)?;
+        let mut common = old.common.clone();
+        common.configuration = configuration(&reload_files).map_err(words_of)?;
+        let tls = ServerTls::new(&options)?;
+        for warning in tls.expires_within(EXPIRY_WARNING, clock::wall()) {
+            log::warn!("{warning}");
+        }
+        Ok(Direction::Inbound(Arc::new(Inbound {
+            common,
+            upstream: old.upstream.clone(),
+            settings: old.settings,
+            table,
+            tls: Some(tls),
+            lookup: Arc::clone(&old.lookup),
+            send_proxy: old.send_proxy,
+            accept_proxy: old.accept_proxy.clone(),
+            exempt: old.exempt.clone(),
+            handshakes: Arc::clone(&old.handshakes),
+        })))
+    };
+    Ok(Prepared {
+        direction: Direction::Inbound(Arc::new(site)),
+        listen: flags.listen.clone(),
+        metrics: flags.metrics,
+        audit,
+        policy,
+        reload: Box::new(reload),
+        files: names(&files),
+        limits: Limits::new(flags.max_sessions, flags.max_sessions_per_client),
+        drain_timeout: Duration::from_secs(flags.drain_timeout),
+        relay_probe: (flags.relay_probe != "off").then(|| flags.relay_probe.clone()),
+        warnings,
+        summary,
+    })
+}
+
+fn server_options(flags: &flags::Inbound) -> Result<ServerOptions, Failure> {
+    if flags.cert.is_empty() || flags.cert.len() != flags.key.len() {
+        let words = "--cert and --key come in pairs, and there is at least one\nhint: --cert mx.pem --key mx.key";
+        return Err(Failure::Usage(words.into()));
+    }
+    if flags.ocsp.len() > flags.cert.len() {
+        return Err(Failure::Usage("there are more --ocsp than --cert".into()));
+    }
+    let staples = flags.ocsp.iter().map(Some).chain(std::iter::repeat(None));
+    let pairs = flags.cert.iter().zip(&flags.key).zip(staples);
+    Ok(ServerOptions {
+        pairs: pairs
+            .map(|((cert, key), ocsp)| Pair {
+                cert: cert.clone(),
+                key: key.clone(),
+                ocsp: ocsp.cloned(),
+            })
+            .collect(),
+        client_auth: parsed::<ClientAuth>("client-auth", flags.client_auth.as_deref())?
+            .unwrap_or_default(),
+        client_ca: flags.client_ca.clone(),
+        accept_server_eku: flags.accept_server_eku,
+        min_tls: parsed::<MinTls>("min-tls", flags.min_tls.as_deref())?.unwrap_or_default(),
+    })
+}
+
+fn words_of(failure: Failure) -> String {
+    match failure {
+        Failure::Usage(words) | Failure::Configuration(words) => words,
+        Failure::No => String::from("no"),
+    }
+}
+
+fn where_to(intercept: bool, upstream: Option<&str>) -> Result<Option<Upstream>, Failure> {
+    match (intercept, upstream) {
+        (true, Some(_)) => Err(Failure::Usage("--intercept and --upstream exclude each other: one says where mail goes".into())),
+        (false, None) => Err(Failure::Usage(
+            "nothing says where mail goes\nhint: --intercept tproxy on a router, --upstream HOST for a fixed server".into(),
+        )),
+        (_, upstream) => upstream.map(Upstream::parse).transpose().map_err(Failure::Usage),
+    }
+}
+
+/// The flags that say whom to trust.
+///
+/// # Errors
+/// `--min-tls` is no version.
+pub fn client_options(
+    ca_file: &Option<PathBuf>,
+    cert: &Option<PathBuf>,
+    key: &Option<PathBuf>,
+    min_tls: Option<&str>,
+) -> Result<ClientOptions, Failure> {
+    Ok(ClientOptions {
+        ca_file: ca_file.clone(),
+        pair: cert.clone().zip(key.clone()),
+        min_tls: parsed::<MinTls>("min-tls", min_tls)?.unwrap_or_default(),
+    })
+}
+
+/// What the command line says for all domains.
+///
+/// # Errors
+/// A word that is none of a flag's.
+pub fn settings(
+    level: Option<&str>,
+    refuse_with: Option<&str>,
+    no_dane: bool,
+    no_mta_sts: bool,
+    observe: bool,
+    min_tls: MinTls,
+) -> Result<Settings, Failure> {
+    let level = parsed::<Level>("level", level)?.unwrap_or(Level::Verify);
+    if level == Level::Fingerprint {
+        return Err(Failure::Usage(
+            "--level fingerprint: fingerprints differ from host to host\nhint: give each in the table: HOST fingerprint match=...".into(),
+        ));
+    }
+    let refuse_with = match refuse_with {
+        None | Some("defer") => RefuseWith::Defer,
+        Some("reject") => RefuseWith::Reject,
+        Some(word) => {
+            return Err(Failure::Usage(format!(
+                "--refuse-with: '{word}' is neither defer nor reject"
+            )));
+        }
+    };
+    Ok(Settings {
+        level,
+        dane: !no_dane,
+        mta_sts: !no_mta_sts,
+        refuse_with,
+        observe,
+        tls13_only: min_tls == MinTls::Tls13,
+    })
+}
+
+/// Look-ups as the flags say; MTA-STS policy hosts are trusted as mail hosts are.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn lookup_of(
+    resolvers: &[SocketAddr],
+    anchor: Option<&PathBuf>,
+    state_dir: Option<&PathBuf>,
+    allow_private: bool,
+    trust: &Trust,
+) -> Result<Lookup, Failure> {
+    Lookup::new(lookup::Options {
+        resolvers: resolvers.to_vec(),
+        anchor: anchor.cloned(),
+        state_dir: state_dir.cloned(),
+        https_port: 443,
+        allow_private,
+        roots: trust.anchors(),
+    })
+    .map_err(wrong)
+}
+
+/// Reads the table, with the files it names.
+///
+/// # Errors
+/// All that is wrong with it, with file, line and column.
+pub fn table_of(
+    path: Option<&Path>,
+    exempt: &[String],
+) -> Result<(Table, Option<audit::PolicyFile>), Failure> {
+    let Some(path) = path else {
+        let policy =
+            (!exempt.is_empty()).then(|| records::policy_file("", b"", &Table::default(), exempt));
+        return Ok((Table::default(), policy));
+    };
+    let name = path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|error| wrong(format!("{name}: {error}")))?;
+    let table = Table::parse(&name, &text, &mut |file| {
+        crate::tls::anchors_in(Path::new(file))
+    })
+    .map_err(|errors| {
+        wrong(
+            errors
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
+    })?;
+    let policy = records::policy_file(&name, text.as_bytes(), &table, exempt);
+    Ok((table, Some(policy)))
+}
+
+fn table_warnings(table: &Table, path: Option<&Path>) -> Vec<String> {
+    let file = path
+        .map(|path| path.display().to_string())
+        .unwrap_or_default();
+    table
+        .expired(clock::wall())
+        .map(|entry| {
+            format!(
+                "{file}:{}: the entry is past its until= date and does not apply any more",
+                entry.line
+            )
+        })
+        .collect()
+}
+
+/// `--hostname`, else this host's.
+///
+/// # Errors
+/// What was given is no host name.
+pub fn hostname(given: Option<&str>) -> Result<String, Failure> {
+    let name = match given {
+        Some(name) => name.to_owned(),
+        None => fs::read_to_string("/proc/sys/kernel/hostname")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
+    };
+    match crate::smtp::Domain::parse(&name) {
+        Some(name) => Ok(name.as_str().to_owned()),
+        None if given.is_none() => Ok(String::from("localhost")),
+        None => Err(Failure::Usage(format!(
+            "--hostname: '{name}' is no host name"
+        ))),
+    }
+}
+
+/// SHA-256 over the command line and the files it names, without keys.
+fn configuration(files: &[PathBuf]) -> Result<Arc<str>, Failure> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for argument in std::env::args().skip(1) {
+        context.update(argument.as_bytes());
+        context.update(&[0]);
+    }
+    for file in files {
+        let bytes =
+            fs::read(file).map_err(|error| wrong(format!("{}: {error}", file.display())))?;
+        context.update(digest::digest(&digest::SHA256, &bytes).as_ref());
+    }
+    Ok(audit::hex(context.finish().as_ref()).into())
+}
+
+fn audit_of(
+    file: Option<&PathBuf>,
+    key: Option<&PathBuf>,
+    addresses: Option<&str>,
+    hostname: &str,
+    word: &str,
+) -> Result<Option<audit::Options>, Failure> {
+    let form = parsed::<audit::AddressForm>("audit-addresses", addresses)?.unwrap_or_default();
+    let Some(file) = file else {
+        if key.is_some() || addresses.is_some() {
+            return Err(Failure::Usage(
+                "--audit-key and --audit-addresses say how --audit-log is written: give that, too"
+                    .into(),
+            ));
+        }
+        return Ok(None);
+    };
+    let mut options = audit::Options::new(file.clone(), format!("{hostname}/{word}"));
+    options.key = key.cloned();
+    options.addresses = form;
+    options.notice = Box::new(|notice| match notice {
+        audit::Notice::Failing(_) => log::error!("{notice}"),
+        audit::Notice::Torn(_) | audit::Notice::Recovered { .. } => log::warn!("{notice}"),
+        audit::Notice::Checkpoint(_) => log::info!("{notice}"),
+    });
+    Ok(Some(options))
+}
+
+fn names(files: &[PathBuf]) -> Vec<String> {
+    files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect()
+}
+
+fn listens(
+    listen: &[SocketAddr],
+    intercept: Option<crate::net::Intercept>,
+    upstream: Option<&str>,
+) -> Vec<String> {
+    let addresses: Vec<String> = listen.iter().map(ToString::to_string).collect();
+    let addresses = if addresses.is_empty() {
+        String::from("systemd's sockets")
+    } else {
+        addresses.join(", ")
+    };
+    let to = match (intercept, upstream) {
+        (Some(intercept), _) => {
+            format!("where the client meant to go ({intercept:?})").to_lowercase()
+        }
+        (None, upstream) => upstream.unwrap_or("nowhere").to_owned(),
+    };
+    vec![format!("listen: {addresses}"), format!("to: {to}")]
+}
+
+fn on(name: &str, is: bool) -> String {
+    if is {
+        format!(", {name}")
+    } else {
+        format!(", no {name}")
+    }
+}
+
+fn policy_line(policy: &audit::PolicyFile) -> String {
+    format!(
+        "policy: {}: {} entries, {} ways to plaintext",
+        policy.file,
+        policy.entries,
+        policy.exemptions.len()
+    )
+}
+
+fn evidence_line(path: Option<&Path>) -> String {
+    match path {
+        Some(path) => format!("audit log: {}", path.display()),
+        None => String::from("audit log: none kept (--audit-log)"),
+    }
+}

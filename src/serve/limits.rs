@@ -1,0 +1,180 @@
+//! How many sessions at once, in all and of one client.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    all: Arc<Semaphore>,
+    total: u32,
+    per_client: usize,
+    clients: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// `--max-sessions`.
+    Sessions,
+    /// `--max-sessions-per-client`.
+    SessionsPerClient,
+}
+
+impl Full {
+    /// One word for log and counters.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Sessions => "max-sessions",
+            Self::SessionsPerClient => "max-sessions-per-client",
+        }
+    }
+}
+
+/// A place, given back when dropped.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for what dropping them does")]
+pub struct Place {
+    permit: Option<OwnedSemaphorePermit>,
+    counted: Option<Counted>,
+}
+
+/// One session of a client.
+#[derive(Debug)]
+struct Counted {
+    client: IpAddr,
+    clients: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = clients.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
+}
+
+impl Limits {
+    /// At most `total` at once, and `per_client` of one address (IPv6: of one /64, which is what one site has).
+    #[must_use]
+    pub fn new(total: usize, per_client: usize) -> Self {
+        let total = u32::try_from(total.clamp(1, 1_000_000)).expect("clamped");
+        Self {
+            all: Arc::new(Semaphore::new(total as usize)),
+            total,
+            per_client,
+            clients: Arc::default(),
+        }
+    }
+
+    /// Takes a place for a session of `client`.
+    ///
+    /// # Errors
+    /// Which limit is reached.
+    pub fn enter(&self, client: IpAddr) -> Result<Place, Full> {
+        let mut place = self.enter_uncounted()?;
+        place.counted = Some(self.count(client)?);
+        Ok(place)
+    }
+
+    /// Takes a place for a connection of a listed load balancer, which counts for nobody yet.
+    ///
+    /// # Errors
+    /// `--max-sessions` is reached.
+    pub fn enter_uncounted(&self) -> Result<Place, Full> {
+        let permit = Arc::clone(&self.all)
+            .try_acquire_owned()
+            .map_err(|_| Full::Sessions)?;
+        Ok(Place {
+            permit: Some(permit),
+            counted: None,
+        })
+    }
+
+    /// Counts the client that the load balancer named.
+    ///
+    /// # Errors
+    /// `--max-sessions-per-client` is reached.
+    pub fn enter_client(&self, client: IpAddr) -> Result<Place, Full> {
+        Ok(Place {
+            permit: None,
+            counted: Some(self.count(client)?),
+        })
+    }
+
+    fn count(&self, client: IpAddr) -> Result<Counted, Full> {
+        let client = site_of(client);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = clients.entry(client).or_default();
+        if *count >= self.per_client {
+            return Err(Full::SessionsPerClient);
+        }
+        *count += 1;
+        Ok(Counted {
+            client,
+            clients: Arc::clone(&self.clients),
+        })
+    }
+
+    /// Waits until no session is left.
+    pub async fn empty(&self) {
+        // The semaphore is never closed, so this only ever succeeds.
+        let _ = self.all.acquire_many(self.total).await;
+    }
+}
+
+fn site_of(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
+        ip => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("address")
+    }
+
+    #[test]
+    fn one_client_cannot_take_all_places() {
+        let limits = Limits::new(3, 2);
+        let held = [
+            limits.enter(ip("192.0.2.1")),
+            limits.enter(ip("::ffff:192.0.2.1")),
+        ];
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(
+            limits.enter(ip("192.0.2.1")).err(),
+            Some(Full::SessionsPerClient)
+        );
+        let other = limits.enter(ip("192.0.2.2"));
+        assert!(other.is_ok());
+        assert_eq!(limits.enter(ip("192.0.2.3")).err(), Some(Full::Sessions));
+        drop(held);
+        assert!(limits.enter(ip("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn an_ipv6_site_counts_as_one_client() {
+        let limits = Limits::new(10, 1);
+        let _held = limits.enter(ip("2001:db8:1:2::1"));
+        assert_eq!(
+            limits.enter(ip("2001:db8:1:2::ffff")).err(),
+            Some(Full::SessionsPerClient)
+        );
+        assert!(limits.enter(ip("2001:db8:1:3::1")).is_ok());
+    }
+}

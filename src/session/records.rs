@@ -1,0 +1,227 @@
+//! The product's own types as the evidence writes them, and the records of a process rather than of a session.
+
+use std::{sync::Arc, time::Duration};
+
+use super::site::Common;
+use crate::{
+    audit::{self, AuditLog, Protection, Record, WireText},
+    policy::{Basis, Decision, Level, NextHop, Verdict, table::Table},
+    smtp::{Recipient, Refusal},
+    tls::Peer,
+};
+
+/// How long the last records may take when the process ends.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// A decision as records, log and counters say it.
+#[must_use]
+pub fn entry(decision: &Decision) -> audit::Decision {
+    let demand = decision.demand.as_ref();
+    let (verdict, reason, detail) = match &decision.verdict {
+        Verdict::Authorised(matched) => (Protection::Authorised, None, matched),
+        Verdict::Unprotected(why) => (Protection::Unprotected, None, why),
+        Verdict::Refused(reason, words) => {
+            (Protection::Refused, Some(reason.word().to_owned()), words)
+        }
+    };
+    let (basis, rule, until, why) =
+        demand.map_or((None, None, None, None), |demand| basis(&demand.basis));
+    audit::Decision {
+        domain: whom(&decision.ask.next_hop, decision.ask.server),
+        verdict,
+        level: demand.map(|demand| demand.level.to_string()),
+        basis,
+        rule,
+        until,
+        why,
+        reason,
+        detail: detail.clone(),
+        findings: decision
+            .findings
+            .as_deref()
+            .and_then(|findings| serde_json::to_value(findings).ok()),
+    }
+}
+
+fn whom(next_hop: &NextHop, server: std::net::IpAddr) -> String {
+    match next_hop {
+        NextHop::Recipient(Recipient::Domain(domain)) => domain.to_string(),
+        NextHop::Recipient(Recipient::Literal(literal)) => literal.clone(),
+        NextHop::Recipient(Recipient::Postmaster) => String::from("postmaster"),
+        NextHop::Upstream(host) => host.clone(),
+        NextHop::Address => server.to_string(),
+    }
+}
+
+type Rule = (
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
+
+/// Basis in one word, rule, end date, reason.
+fn basis(basis: &Basis) -> Rule {
+    let word = |word: &str| Some(word.to_owned());
+    match basis {
+        Basis::Table {
+            file,
+            line,
+            reason,
+            until,
+        } => (
+            word("table"),
+            Some(format!("{file}:{line}")),
+            until.clone(),
+            reason.clone(),
+        ),
+        Basis::Dane => (word("dane"), None, None, None),
+        Basis::MtaSts => (word("mta-sts"), None, None, None),
+        Basis::Mx => (word("mx"), None, None, None),
+        Basis::Upstream => (word("upstream"), word("--upstream"), None, None),
+        Basis::Exempt(prefix) => (
+            word("exempt"),
+            Some(format!("--exempt {prefix}")),
+            None,
+            None,
+        ),
+        Basis::Observe => (word("observe"), word("--observe"), None, None),
+    }
+}
+
+/// A verdict in one word.
+#[must_use]
+pub fn word(verdict: Protection) -> &'static str {
+    match verdict {
+        Protection::Authorised => "authorised",
+        Protection::Unprotected => "unprotected",
+        Protection::Refused => "refused",
+    }
+}
+
+/// TLS facts for a record.
+#[must_use]
+pub fn tls_record(peer: &Peer) -> audit::Tls {
+    let facts = &peer.facts;
+    audit::Tls {
+        version: facts.version.clone(),
+        suite: facts.suite.clone(),
+        group: Some(facts.group.clone()),
+        sni: facts.sni.as_deref().map(WireText::from),
+    }
+}
+
+/// The peer's certificate for a record; `None` where it showed none that can be read.
+#[must_use]
+pub fn peer_record(peer: &Peer) -> Option<audit::Peer> {
+    let leaf = peer.leaf()?;
+    let addresses = leaf.addresses.iter().map(ToString::to_string);
+    let names = leaf.names.iter().cloned().chain(addresses);
+    let certificate = audit::Certificate {
+        sha256: leaf.sha256.clone(),
+        spki_sha256: leaf.spki_sha256.clone(),
+        subject: leaf.subject.as_str().into(),
+        names: names.map(|name| name.as_str().into()).collect(),
+        issuer: leaf.issuer.as_str().into(),
+        serial: leaf.serial.clone(),
+        not_before: leaf.not_before.to_string(),
+        not_after: leaf.not_after.to_string(),
+    };
+    Some(audit::Peer {
+        certificate,
+        chain: peer.chain.iter().map(|one| one.sha256.clone()).collect(),
+    })
+}
+
+/// The audit log cannot be written: nothing goes on.
+#[must_use]
+pub fn unwritable() -> Refusal {
+    Refusal {
+        code: 421,
+        enhanced: (3, 0),
+        text: String::from("the audit log cannot be written, no mail can pass"),
+    }
+}
+
+/// The table as `start` and `policy-change` show it, with every way to mail without an authenticated peer.
+#[must_use]
+pub fn policy_file(name: &str, text: &[u8], table: &Table, exempt: &[String]) -> audit::PolicyFile {
+    let ways_out = table
+        .entries()
+        .iter()
+        .filter(|entry| entry.level <= Level::Encrypt)
+        .map(|entry| audit::Exemption {
+            entry: entry.key.to_string(),
+            level: entry.level.to_string(),
+            until: entry.until.as_ref().map(ToString::to_string),
+            reason: entry.reason.clone(),
+            rule: format!("{name}:{}", entry.line),
+        });
+    let prefixes = exempt.iter().map(|prefix| audit::Exemption {
+        entry: prefix.clone(),
+        level: String::from("exempt"),
+        until: None,
+        reason: None,
+        rule: format!("--exempt {prefix}"),
+    });
+    audit::PolicyFile {
+        file: name.to_owned(),
+        sha256: crate::tls::sha256(text),
+        entries: table.entries().len() as u64,
+        exemptions: ways_out.chain(prefixes).collect(),
+    }
+}
+
+/// The process begins to serve.
+pub fn started(common: &Common, direction: audit::Direction, policy: Option<audit::PolicyFile>) {
+    if let Some(audit) = &common.audit {
+        audit.append(&Record::Start(audit::Start {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            direction,
+            host: common.hostname.clone(),
+            pid: std::process::id(),
+            configuration: common.configuration.to_string(),
+            arguments: std::env::args()
+                .map(|argument| argument.as_str().into())
+                .collect(),
+            policy,
+        }));
+    }
+}
+
+/// SIGHUP: what came of it.
+pub fn reloaded(common: &Common, files: &[String], error: Option<&str>) {
+    if let Some(audit) = &common.audit {
+        let files = files.iter().map(|file| audit::ReloadedFile {
+            file: file.clone(),
+            error: error.map(str::to_owned),
+        });
+        audit.append(&Record::Reload(audit::Reload {
+            files: files.collect(),
+            configuration: common.configuration.to_string(),
+        }));
+    }
+}
+
+/// The process ends in good order: the last record and checkpoint.
+pub async fn stopped(audit: Arc<AuditLog>, sessions: u64, messages: u64) {
+    let reason = String::from("asked to stop");
+    let last = audit.append_durable(&Record::Stop(audit::Stop {
+        reason,
+        sessions,
+        messages,
+    }));
+    let closing = async {
+        if let Err(error) = last.await {
+            log::error!("the last record is not on disk: {error}");
+        }
+        // Joins the writer's thread, so not on the runtime's own.
+        let _ = tokio::task::spawn_blocking(move || audit.close()).await;
+    };
+    if tokio::time::timeout(LAST_WORDS, closing).await.is_err() {
+        log::error!(
+            "the audit log was not closed within {} s",
+            LAST_WORDS.as_secs()
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! What all sessions of a process share. Made at start and at each reload; a session keeps the one it began with.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::memory::HostMemory;
+use crate::{
+    audit::AuditLog,
+    lookup::Lookup,
+    metrics::Metrics,
+    net::{Dial, Intercept, proxy_header::Version},
+    policy::{Prefix, Settings, table::Table},
+    tls::{ClientTls, ServerTls},
+    tlsrpt::Tlsrpt,
+};
+
+/// Shared by both directions, and kept over a reload.
+#[derive(Clone)]
+pub struct Common {
+    /// `--hostname`: our name in greetings and, where we speak for ourselves, in EHLO.
+    pub hostname: String,
+    /// SHA-256 of everything that configures the process, 64 hexadecimal digits.
+    pub configuration: Arc<str>,
+    /// How connections to servers are made.
+    pub dial: Dial,
+    /// `--intercept`.
+    pub intercept: Option<Intercept>,
+    /// `--keep-client-address`.
+    pub keep_client_address: bool,
+    /// `--observe`.
+    pub observe: bool,
+    /// `--add-received`.
+    pub add_received: bool,
+    /// Ports that this process listens on.
+    pub listening: Arc<[u16]>,
+    /// `--audit-log`.
+    pub audit: Option<Arc<AuditLog>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// `--upstream`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// As given: a name, or an address without brackets.
+    pub host: String,
+    /// 25 where none was given, 465 for `smtps://`.
+    pub port: u16,
+    /// `smtps://`: TLS from the first byte (RFC 8314 §3.3).
+    pub implicit_tls: bool,
+}
+
+impl Upstream {
+    /// Reads `[smtps://]HOST[:PORT]`.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (implicit_tls, rest) = match text.split_once("://") {
+            Some(("smtps", rest)) => (true, rest),
+            Some(("smtp", rest)) => (false, rest),
+            Some((scheme, _)) => {
+                return Err(format!(
+                    "--upstream: '{scheme}://' is neither smtp:// nor smtps://"
+                ));
+            }
+            None => (false, text),
+        };
+        let default = if implicit_tls { 465 } else { 25 };
+        let wrong = || {
+            format!(
+                "--upstream: '{text}' is not [smtps://]HOST[:PORT] (an IPv6 address stands in brackets)"
+            )
+        };
+        if let Ok(address) = rest.parse::<SocketAddr>() {
+            return Ok(Self {
+                host: address.ip().to_string(),
+                port: address.port(),
+                implicit_tls,
+            });
+        }
+        if let Ok(ip) = rest
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>()
+        {
+            return Ok(Self {
+                host: ip.to_string(),
+                port: default,
+                implicit_tls,
+            });
+        }
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) => (
+                host,
+                port.parse()
+                    .ok()
+                    .filter(|port| *port != 0)
+                    .ok_or_else(wrong)?,
+            ),
+            None => (rest, default),
+        };
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let name = crate::smtp::Domain::parse(host).ok_or_else(wrong)?;
+        Ok(Self {
+            host: name.as_str().to_owned(),
+            port,
+            implicit_tls,
+        })
+    }
+
+    /// Its address, where it is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+/// Legacy server to world.
+pub struct Outbound {
+    /// Shared by both directions.
+    pub common: Common,
+    /// Where all mail goes; `None` when intercepting.
+    pub upstream: Option<Upstream>,
+    /// `--level`, `--no-dane`, ...
+    pub settings: Settings,
+    /// `--policy`.
+    pub table: Table,
+    /// Trust and client certificate.
+    pub tls: ClientTls,
+    /// The DNS and MTA-STS.
+    pub lookup: Arc<Lookup>,
+    /// Hosts that failed.
+    pub memory: Arc<HostMemory>,
+    /// `--tlsrpt-socket`.
+    pub tlsrpt: Option<Arc<Tlsrpt>>,
+}
+
+/// World to legacy server.
+pub struct Inbound {
+    /// Shared by both directions.
+    pub common: Common,
+    /// The inside server; `None` when intercepting.
+    pub upstream: Option<Upstream>,
+    /// What is shown of the table's levels.
+    pub settings: Settings,
+    /// `--policy`: senders and clients.
+    pub table: Table,
+    /// Certificates; `None`: no usable one, so STARTTLS is answered 454.
+    pub tls: Option<ServerTls>,
+    /// Names of the inside server.
+    pub lookup: Arc<Lookup>,
+    /// `--send-proxy`.
+    pub send_proxy: Option<Version>,
+    /// `--accept-proxy`.
+    pub accept_proxy: Vec<Prefix>,
+    /// `--exempt`.
+    pub exempt: Vec<Prefix>,
+    /// `--max-handshakes`.
+    pub handshakes: Arc<tokio::sync::Semaphore>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_is_read_as_it_is_written() {
+        let read = |text: &str| Upstream::parse(text).map(|u| (u.host, u.port, u.implicit_tls));
+        assert_eq!(
+            read("relay.example"),
+            Ok(("relay.example".into(), 25, false))
+        );
+        assert_eq!(
+            read("Relay.Example.:587"),
+            Ok(("relay.example".into(), 587, false))
+        );
+        assert_eq!(
+            read("smtps://relay.example"),
+            Ok(("relay.example".into(), 465, true))
+        );
+        assert_eq!(
+            read("[2001:db8::1]:26"),
+            Ok(("2001:db8::1".into(), 26, false))
+        );
+        assert_eq!(read("[2001:db8::1]"), Ok(("2001:db8::1".into(), 25, false)));
+        assert_eq!(read("192.0.2.1"), Ok(("192.0.2.1".into(), 25, false)));
+        for wrong in [
+            "",
+            "relay.example:0",
+            "relay.example:x",
+            "http://relay.example",
+            "re lay",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One decision as TLSRPT events (RFC 8460), handed over beside the session: mail never waits for reports.
+
+use std::sync::Arc;
+
+use crate::{
+    lookup::Lookup,
+    policy::{
+        Basis, Decision, Dns, Mx, MxHost, NextHop, Sts, Tlsa, Verdict,
+        mta_sts::{Mode, Policy},
+    },
+    smtp::{Domain, Recipient},
+    tlsrpt::{Failure, Judged, PolicyType, Tlsrpt},
+};
+
+/// Reports a decision about a recipient's domain, if that domain asks for reports. Nothing is reported of what the table
+/// or an `--upstream` decided: that is no published policy of theirs.
+pub fn report(tlsrpt: Arc<Tlsrpt>, lookup: Arc<Lookup>, decision: &Decision) {
+    let NextHop::Recipient(Recipient::Domain(domain)) = &decision.ask.next_hop else {
+        return;
+    };
+    if decision
+        .demand
+        .as_ref()
+        .is_some_and(|demand| matches!(demand.basis, Basis::Table { .. }))
+    {
+        return;
+    }
+    let Some(policies) = judged(domain, decision) else {
+        return;
+    };
+    let domain = domain.clone();
+    tokio::spawn(async move {
+        if let Some(record) = lookup.tlsrpt_record(&domain).await {
+            tlsrpt.report(domain.as_str(), &record, &policies);
+        }
+    });
+}
+
+/// The policies that the decision was made by, each with what came of it. `None`: not reportable (RFC 8460 §4.3.4).
+fn judged(domain: &Domain, decision: &Decision) -> Option<Vec<Judged>> {
+    let failure = match &decision.verdict {
+        Verdict::Refused(reason, words) => {
+            reason.tlsrpt()?;
+            Some(Failure {
+                reason: *reason,
+                sending_ip: None,
+                mx: decision
+                    .demand
+                    .as_ref()
+                    .and_then(|demand| demand.host.clone()),
+                helo: None,
+                receiving_ip: Some(decision.ask.server),
+                words: words.clone(),
+            })
+        }
+        Verdict::Authorised(_) => None,
+        Verdict::Unprotected(_) => return None,
+    };
+    let findings = decision.findings.as_deref();
+    let mut policies = Vec::new();
+    if let Some(host) = findings.and_then(|findings| host_of(&findings.mx, decision)) {
+        if let Dns::Found(records, _) = &host.tlsa {
+            policies.push(Judged {
+                kind: PolicyType::Tlsa,
+                domain: host.tlsa_base.clone(),
+                strings: records.iter().map(text).collect(),
+                mx_patterns: Vec::new(),
+                failure: failure.clone(),
+            });
+        }
+    }
+    if policies.is_empty()
+        && let Some(Sts::Policy { policy, .. }) = findings.map(|findings| &findings.sts)
+    {
+        policies.push(Judged {
+            kind: PolicyType::Sts,
+            domain: domain.to_string(),
+            strings: lines(policy),
+            mx_patterns: policy.mx.clone(),
+            failure: failure.clone(),
+        });
+    }
+    if policies.is_empty() {
+        policies.push(Judged {
+            kind: PolicyType::NoPolicyFound,
+            domain: domain.to_string(),
+            strings: Vec::new(),
+            mx_patterns: Vec::new(),
+            failure,
+        });
+    }
+    Some(policies)
+}
+
+fn host_of<'a>(mx: &'a Dns<Mx>, decision: &Decision) -> Option<&'a MxHost> {
+    let Dns::Found(mx, _) = mx else { return None };
+    let name = decision
+        .demand
+        .as_ref()
+        .and_then(|demand| demand.host.as_deref())?;
+    crate::lookup::hosts(mx)
+        .iter()
+        .find(|host| host.name == name)
+}
+
+/// As in a zone file.
+fn text(record: &Tlsa) -> String {
+    format!(
+        "{} {} {} {}",
+        record.usage,
+        record.selector,
+        record.matching,
+        crate::audit::hex(&record.data)
+    )
+}
+
+/// As in the policy file (RFC 8461 §3.2).
+fn lines(policy: &Policy) -> Vec<String> {
+    let mode = match policy.mode {
+        Mode::Enforce => "enforce",
+        Mode::Testing => "testing",
+        Mode::None => "none",
+    };
+    let head = [String::from("version: STSv1"), format!("mode: {mode}")];
+    let patterns = policy.mx.iter().map(|pattern| format!("mx: {pattern}"));
+    head.into_iter()
+        .chain(patterns)
+        .chain([format!("max_age: {}", policy.max_age)])
+        .collect()
+}
