@@ -167,7 +167,6 @@ impl<'a> Certificate<'a> {
     }
 
     /// The dNSNames and iPAddresses, in order; none where the extension is missing, not well formed, or there twice.
-    #[must_use]
     pub fn alt_names(&self) -> impl Iterator<Item = AltName<'a>> {
         let mut names = self.alt_name_reader();
         std::iter::from_fn(move || {

@@ -125,13 +125,7 @@ impl HandshakeFault {
                 ),
             ),
             AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-                Self::new(
-                    Kind::TooOld,
-                    format!(
-                        "the peer finds no cipher suite, group or signature in common; it may offer only what is refused, \
-                     such as CBC, static RSA or finite-field DH (alert {name})"
-                    ),
-                )
+                Self::new(Kind::TooOld, format!("{NOTHING_IN_COMMON} (alert {name})"))
             }
             _ => Self::new(
                 Kind::Alert,
@@ -140,6 +134,9 @@ impl HandshakeFault {
         }
     }
 }
+
+const NOTHING_IN_COMMON: &str = "the peer finds nothing in common; it may offer only what is refused, \
+    such as CBC, static RSA or finite-field DH";
 
 fn incompatible(why: &PeerIncompatible) -> String {
     match why {
@@ -153,13 +150,18 @@ fn incompatible(why: &PeerIncompatible) -> String {
         PeerIncompatible::NoCipherSuitesInCommon => {
             "the peer offers only cipher suites that are refused (CBC, static RSA or older)".into()
         }
+        // Who offers only static RSA or finite-field DH sends no list of groups at all.
         PeerIncompatible::NoKxGroupsInCommon | PeerIncompatible::NamedGroupsExtensionRequired => {
-            "the peer offers no key exchange group that is known here".into()
+            "the peer offers no elliptic-curve key exchange that is known here; static RSA and finite-field DH are refused"
+                .into()
+        }
+        // Clients of TLS 1.1 and older send no list of signatures, for they know only SHA-1 (RFC 5246 §7.4.1.4.1).
+        PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
+            "the peer offers TLS 1.1 or older, or SHA-1 signatures only, and both are refused".into()
         }
         PeerIncompatible::NoSignatureSchemesInCommon
-        | PeerIncompatible::SignatureAlgorithmsExtensionRequired
         | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => {
-            "the peer offers only signatures that are refused (such as SHA-1), or none that our key can make"
+            "the peer offers only signatures that are refused, such as SHA-1, or that our key cannot make"
                 .into()
         }
         other => format!("the peer offers only what is refused: {}", ascii(&Error::from(other.clone()))),
@@ -169,8 +171,7 @@ fn incompatible(why: &PeerIncompatible) -> String {
 fn certificate(why: &CertificateError) -> String {
     match why {
         CertificateError::BadSignature => {
-            "the peer's handshake signature is wrong, or its key is of a kind that is refused"
-                .into()
+            "the peer's handshake signature does not fit its certificate".into()
         }
         CertificateError::BadEncoding => "the peer's certificate cannot be read".into(),
         CertificateError::Other(words) => words.to_string(),

@@ -1,13 +1,13 @@
 //! The one thing about a certificate that the handshake itself checks: that the peer holds its key.
 
-use super::der::Certificate;
+use super::der::{self, Certificate};
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, PeerMisbehaved, SignatureScheme,
+    CertificateError, DigitallySignedStruct, Error, OtherError, PeerMisbehaved, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, verify_tls13_signature_with_raw_key},
     pki_types::{CertificateDer, SubjectPublicKeyInfoDer},
 };
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 use webpki::RawPublicKeyEntity;
 
 /// Checks handshake signatures by the bare public key, so that nothing else in the certificate can get in the way.
@@ -47,7 +47,7 @@ impl Signatures {
         }) {
             Ok(HandshakeSignatureValid::assertion())
         } else {
-            Err(CertificateError::BadSignature.into())
+            Err(refused(&spki, CertificateError::BadSignature.into()))
         }
     }
 
@@ -59,7 +59,9 @@ impl Signatures {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let known = &self.0.signature_verification_algorithms;
-        verify_tls13_signature_with_raw_key(message, &key_of(cert)?, signed, known)
+        let spki = key_of(cert)?;
+        verify_tls13_signature_with_raw_key(message, &spki, signed, known)
+            .map_err(|error| refused(&spki, error))
     }
 }
 
@@ -68,3 +70,30 @@ fn key_of<'a>(cert: &'a CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'a
         .map(|certificate| SubjectPublicKeyInfoDer::from(certificate.spki))
         .ok_or_else(|| CertificateError::BadEncoding.into())
 }
+
+/// A short key's signature is not even looked at; that is worth saying.
+fn refused(spki: &SubjectPublicKeyInfoDer<'_>, error: Error) -> Error {
+    let bits = der::public_key(spki).and_then(|(_, _, key)| der::rsa_bits(key));
+    match bits {
+        Some(bits) if bits < 2048 => {
+            CertificateError::Other(OtherError(Arc::new(Weak(bits)))).into()
+        }
+        _ => error,
+    }
+}
+
+/// Bits of an RSA modulus.
+#[derive(Debug)]
+struct Weak(usize);
+
+impl fmt::Display for Weak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bits) = self;
+        write!(
+            f,
+            "the peer's key is too weak: RSA with {bits} bits, and less than 2048 is refused"
+        )
+    }
+}
+
+impl std::error::Error for Weak {}
