@@ -1,10 +1,13 @@
 //! The commands: what `audit keygen` and `audit verify` print, and their exit codes; `show` and `report` have files of their own.
 
-pub use super::show::{Show, show};
 use super::{
     Anchor, Examined, Expected, OpenError, PublicKey,
     checkpoint::{SigningKey, pem},
     verify::{self, Damage},
+};
+pub use super::{
+    report::{Report, report},
+    show::{Show, show},
 };
 use std::{
     fs::OpenOptions,

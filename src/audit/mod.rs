@@ -10,6 +10,7 @@ pub mod command;
 mod disk;
 mod log;
 mod record;
+mod report;
 mod show;
 mod verify;
 

@@ -198,7 +198,7 @@ fn concerns(record: &Value, domain: &str) -> bool {
 }
 
 /// Some beginning of an RFC 3339 time in UTC.
-fn is_time(text: &str) -> bool {
+pub(super) fn is_time(text: &str) -> bool {
     const FORM: &[u8] = b"0000-00-00T00:00:00.000000Z";
     (4..=FORM.len()).contains(&text.len())
         && text.bytes().zip(FORM).all(|(byte, form)| match form {

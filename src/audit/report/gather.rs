@@ -1,0 +1,410 @@
+//! What the page counts, in one pass over the good part of a log.
+
+use super::Report;
+use crate::audit::verify::{Examined, Lines};
+use serde::Deserialize;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
+
+pub(super) type Tally = BTreeMap<String, u64>;
+
+/// Everything that is counted.
+#[derive(Default)]
+pub(super) struct Gathered {
+    /// Time of the first and of the last record that counts.
+    pub(super) span: Option<(String, String)>,
+    pub(super) hosts: BTreeSet<String>,
+    pub(super) directions: BTreeSet<String>,
+    pub(super) versions: BTreeSet<String>,
+    pub(super) configurations: BTreeSet<String>,
+    pub(super) addresses: String,
+    pub(super) starts: u64,
+    pub(super) sessions: u64,
+    /// Messages by what the server said: accepted, rejected, unknown.
+    pub(super) outcomes: Tally,
+    /// Of the accepted and the unknown.
+    pub(super) octets: u64,
+    pub(super) verdicts: Tally,
+    pub(super) tls_versions: Tally,
+    pub(super) groups: Tally,
+    pub(super) suites: Tally,
+    pub(super) levels: Tally,
+    pub(super) bases: Tally,
+    /// By hour: `2026-11-24T06`.
+    pub(super) hours: BTreeMap<String, Hour>,
+    pub(super) domains: BTreeMap<String, Domain>,
+    pub(super) reasons: BTreeMap<String, Reason>,
+    pub(super) exemptions: Vec<Exemption>,
+    /// By rule, then by domain.
+    pub(super) unprotected: BTreeMap<(String, String), Unprotected>,
+    pub(super) changes: Vec<(String, String)>,
+}
+
+#[derive(Default)]
+pub(super) struct Hour {
+    pub(super) verdicts: Tally,
+    pub(super) reasons: Tally,
+}
+
+#[derive(Default)]
+pub(super) struct Domain {
+    pub(super) authorised: u64,
+    pub(super) unprotected: u64,
+    pub(super) refused: u64,
+    pub(super) octets: u64,
+    pub(super) levels: BTreeSet<String>,
+    pub(super) tls: BTreeSet<String>,
+    pub(super) last: String,
+}
+
+#[derive(Default)]
+pub(super) struct Reason {
+    pub(super) number: u64,
+    pub(super) domains: Tally,
+    pub(super) first: String,
+    pub(super) last: String,
+    /// The last reply, as an example.
+    pub(super) reply: String,
+}
+
+#[derive(Default)]
+pub(super) struct Unprotected {
+    pub(super) sessions: BTreeSet<String>,
+    pub(super) messages: u64,
+    pub(super) level: String,
+    pub(super) until: Option<String>,
+    pub(super) why: Option<String>,
+    pub(super) last: String,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Exemption {
+    pub(super) entry: String,
+    pub(super) level: String,
+    pub(super) until: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) rule: String,
+}
+
+/// The parts of any record that are counted.
+#[derive(Deserialize)]
+struct Line<'a> {
+    seq: u64,
+    at: &'a str,
+    event: &'a str,
+    #[serde(borrow)]
+    session: Option<Session<'a>>,
+    #[serde(borrow)]
+    host: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    direction: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    version: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    configuration: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    addresses: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    domain: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    reason: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    reply: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    verdict: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    outcome: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    error: Option<Cow<'a, str>>,
+    octets: Option<u64>,
+    #[serde(borrow)]
+    tls: Option<Tls<'a>>,
+    #[serde(borrow)]
+    decision: Option<Decision<'a>>,
+    #[serde(borrow, default)]
+    decisions: Vec<Decision<'a>>,
+    policy: Option<Policy>,
+    #[serde(default)]
+    files: Vec<File>,
+}
+
+#[derive(Deserialize)]
+struct Session<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Tls<'a> {
+    #[serde(borrow)]
+    version: Cow<'a, str>,
+    #[serde(borrow)]
+    suite: Cow<'a, str>,
+    #[serde(borrow)]
+    group: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Decision<'a> {
+    #[serde(borrow)]
+    domain: Cow<'a, str>,
+    #[serde(borrow)]
+    verdict: Cow<'a, str>,
+    #[serde(borrow)]
+    level: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    basis: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    rule: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    until: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    why: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Policy {
+    file: String,
+    sha256: String,
+    exemptions: Vec<Exemption>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    file: String,
+    error: Option<String>,
+}
+
+fn count(tally: &mut Tally, word: &str) {
+    match tally.get_mut(word) {
+        Some(number) => *number += 1,
+        None => {
+            tally.insert(word.to_owned(), 1);
+        }
+    }
+}
+
+impl Gathered {
+    pub(super) fn read(examined: &Examined, arguments: &Report) -> io::Result<Self> {
+        let mut gathered = Self::default();
+        'files: for file in &examined.files {
+            let mut lines = Lines::open(file)?;
+            while let Some(line) = lines.next()? {
+                // What verification did not reach is no evidence; within what it reached, every line is a record.
+                let Ok(record) = serde_json::from_slice::<Line<'_>>(line.bytes) else {
+                    break 'files;
+                };
+                if record.seq >= examined.head.size {
+                    break 'files;
+                }
+                gathered.take(&record, arguments);
+            }
+        }
+        Ok(gathered)
+    }
+
+    fn take(&mut self, record: &Line<'_>, arguments: &Report) {
+        let begins = |time: &String| &record.at[..time.len().min(record.at.len())];
+        if arguments
+            .until
+            .as_ref()
+            .is_some_and(|until| begins(until) > until.as_str())
+        {
+            return;
+        }
+        if let Some(policy) = &record.policy {
+            // Also from before the period: these are in force when it begins.
+            self.exemptions.clone_from(&policy.exemptions);
+        }
+        if let Some(addresses) = &record.addresses {
+            self.addresses = addresses.to_string();
+        }
+        if let Some(host) = &record.host {
+            self.hosts.insert(host.to_string());
+        }
+        if let Some(direction) = &record.direction {
+            self.directions.insert(direction.to_string());
+        }
+        if arguments
+            .since
+            .as_ref()
+            .is_some_and(|since| begins(since) < since.as_str())
+        {
+            return;
+        }
+        match &mut self.span {
+            Some((_, last)) => {
+                last.clear();
+                last.push_str(record.at);
+            }
+            none => *none = Some((record.at.to_owned(), record.at.to_owned())),
+        }
+        match record.event {
+            "message" => self.message(record),
+            "refusal" => self.refusal(record),
+            "verdict" => self.verdict(record),
+            "unprotected" => self.unprotected(record),
+            "session-opened" => self.sessions += 1,
+            _ => self.change(record),
+        }
+    }
+
+    fn hour(&mut self, at: &str) -> &mut Hour {
+        let hour = &at[..13.min(at.len())];
+        if !self.hours.contains_key(hour) {
+            self.hours.insert(hour.to_owned(), Hour::default());
+        }
+        self.hours.get_mut(hour).expect("it was put there")
+    }
+
+    fn domain(&mut self, name: &str, at: &str) -> &mut Domain {
+        if !self.domains.contains_key(name) {
+            self.domains.insert(name.to_owned(), Domain::default());
+        }
+        let domain = self.domains.get_mut(name).expect("it was put there");
+        domain.last.clear();
+        domain.last.push_str(at);
+        domain
+    }
+
+    fn message(&mut self, record: &Line<'_>) {
+        let outcome = record.outcome.as_deref().unwrap_or_default();
+        count(&mut self.outcomes, outcome);
+        if outcome == "rejected" {
+            return;
+        }
+        let verdict = record.verdict.as_deref().unwrap_or_default();
+        let octets = record.octets.unwrap_or_default();
+        self.octets += octets;
+        count(&mut self.verdicts, verdict);
+        count(&mut self.hour(record.at).verdicts, verdict);
+        let version = record.tls.as_ref().map_or("no TLS", |tls| &tls.version);
+        count(&mut self.tls_versions, version);
+        if let Some(tls) = &record.tls {
+            count(&mut self.suites, &tls.suite);
+            count(
+                &mut self.groups,
+                tls.group.as_deref().unwrap_or("not known"),
+            );
+        }
+        for decision in &record.decisions {
+            let level = decision.level.as_deref().unwrap_or("none");
+            count(&mut self.levels, level);
+            count(
+                &mut self.bases,
+                decision.basis.as_deref().unwrap_or("not known"),
+            );
+            let domain = self.domain(&decision.domain, record.at);
+            match &*decision.verdict {
+                "authorised" => domain.authorised += 1,
+                _ => domain.unprotected += 1,
+            }
+            domain.octets += octets;
+            domain.tls.insert(version.to_owned());
+            domain.levels.insert(level.to_owned());
+            if decision.verdict == "unprotected" {
+                self.way_out(decision, record).messages += 1;
+            }
+        }
+    }
+
+    fn refusal(&mut self, record: &Line<'_>) {
+        let word = record.reason.as_deref().unwrap_or_default();
+        count(&mut self.hour(record.at).reasons, word);
+        let reason = self.reasons.entry(word.to_owned()).or_default();
+        reason.number += 1;
+        if reason.first.is_empty() {
+            record.at.clone_into(&mut reason.first);
+        }
+        record.at.clone_into(&mut reason.last);
+        reason.reply = record.reply.as_deref().unwrap_or_default().to_owned();
+        if let Some(domain) = &record.domain {
+            count(&mut reason.domains, domain);
+        }
+    }
+
+    fn verdict(&mut self, record: &Line<'_>) {
+        if let Some(decision) = &record.decision
+            && decision.verdict == "refused"
+        {
+            let domain = self.domain(&decision.domain, record.at);
+            domain.refused += 1;
+            if let Some(level) = &decision.level {
+                domain.levels.insert(level.to_string());
+            }
+        }
+    }
+
+    fn unprotected(&mut self, record: &Line<'_>) {
+        if let Some(decision) = &record.decision {
+            let id = record
+                .session
+                .as_ref()
+                .map(|session| session.id.to_string());
+            self.way_out(decision, record).sessions.extend(id);
+        }
+    }
+
+    fn way_out(&mut self, decision: &Decision<'_>, record: &Line<'_>) -> &mut Unprotected {
+        let rule = decision.rule.as_deref().unwrap_or("not known").to_owned();
+        let way_out = self
+            .unprotected
+            .entry((rule, decision.domain.to_string()))
+            .or_default();
+        let owned = |text: &Option<Cow<'_, str>>| text.as_ref().map(ToString::to_string);
+        way_out.level = decision.level.as_deref().unwrap_or("none").to_owned();
+        way_out.until = owned(&decision.until);
+        way_out.why = owned(&decision.why);
+        record.at.clone_into(&mut way_out.last);
+        way_out
+    }
+
+    fn change(&mut self, record: &Line<'_>) {
+        if let Some(configuration) = &record.configuration {
+            self.configurations.insert(configuration.to_string());
+        }
+        if let Some(version) = &record.version {
+            self.versions.insert(version.to_string());
+        }
+        let table = |policy: &Policy| {
+            format!(
+                "table {}, SHA-256 {}…",
+                policy.file,
+                &policy.sha256[..16.min(policy.sha256.len())]
+            )
+        };
+        let text = match record.event {
+            "start" => {
+                self.starts += 1;
+                let version = record.version.as_deref().unwrap_or_default();
+                let policy = record.policy.as_ref().map_or("no table".to_owned(), table);
+                format!("start of version {version}, {policy}")
+            }
+            "stop" => format!("stop: {}", record.reason.as_deref().unwrap_or_default()),
+            "policy-change" => record
+                .policy
+                .as_ref()
+                .map_or("table taken away".to_owned(), table),
+            "reload" => {
+                let files: Vec<_> = record
+                    .files
+                    .iter()
+                    .map(|file| match &file.error {
+                        None => file.file.clone(),
+                        Some(error) => format!("{} (kept the old one: {error})", file.file),
+                    })
+                    .collect();
+                format!("read again: {}", files.join(", "))
+            }
+            "log-recovered" => {
+                let error = record.error.as_deref().unwrap_or_default();
+                format!("the log could not be written for a while ({error}); mail was deferred")
+            }
+            _ => return,
+        };
+        self.changes.push((record.at.to_owned(), text));
+    }
+}

@@ -1,0 +1,91 @@
+//! What the log says about each standard of 45 CFR 164.312, and what it does not.
+
+/// One row.
+pub(super) struct Standard {
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    /// Required, addressable, or the standard itself.
+    pub(super) kind: &'static str,
+    pub(super) shown: &'static str,
+    pub(super) not_shown: &'static str,
+}
+
+pub(super) const STANDARDS: [Standard; 11] = [
+    Standard {
+        section: "(a)(1)",
+        name: "Access control",
+        kind: "standard",
+        shown: "Each message went only to a server, or came only from a client, that the policy allowed; the deciding rule stands in each record.",
+        not_shown: "Who may read mail on the mail servers.",
+    },
+    Standard {
+        section: "(a)(2)(i)",
+        name: "Unique user identification",
+        kind: "required",
+        shown: "Sender, recipients and both connections of each message, in the form the log was told to keep.",
+        not_shown: "Which person stands behind an address or a device.",
+    },
+    Standard {
+        section: "(a)(2)(ii)",
+        name: "Emergency access procedure",
+        kind: "required",
+        shown: "Every exemption is an entry with a reason and an end date, and its use is recorded (section “Without proof of identity”).",
+        not_shown: "Access to the mail servers themselves.",
+    },
+    Standard {
+        section: "(a)(2)(iii)",
+        name: "Automatic logoff",
+        kind: "addressable",
+        shown: "Nothing; connections end by the time limits of RFC 5321.",
+        not_shown: "Users' sessions; the mail servers and work stations have them.",
+    },
+    Standard {
+        section: "(a)(2)(iv)",
+        name: "Encryption and decryption",
+        kind: "addressable",
+        shown: "The proxy keeps no message: there is no queue and no spool, and no content is in this log.",
+        not_shown: "Encryption of stored mail on the mail servers.",
+    },
+    Standard {
+        section: "(b)",
+        name: "Audit controls",
+        kind: "standard",
+        shown: "This log: every session, decision, refusal and message, on disk before a message is acknowledged; its chain is examined above.",
+        not_shown: "That the log was complete before its first record.",
+    },
+    Standard {
+        section: "(c)(1)",
+        name: "Integrity",
+        kind: "standard",
+        shown: "The records cannot be changed without notice: each carries the hash of the one before, checkpoints are signed and kept elsewhere too.",
+        not_shown: "Integrity of mail before it reached the proxy and after the other server took it.",
+    },
+    Standard {
+        section: "(c)(2)",
+        name: "Mechanism to authenticate ePHI",
+        kind: "addressable",
+        shown: "Length and SHA-256 of each message exactly as it was relayed: a copy of it can be compared.",
+        not_shown: "Who wrote it.",
+    },
+    Standard {
+        section: "(d)",
+        name: "Person or entity authentication",
+        kind: "standard",
+        shown: "How the other side proved who it is (certificate, DANE, fingerprint), its certificate, and the rule that demanded it.",
+        not_shown: "Identity of persons; and of the other side where an exemption asked for no proof.",
+    },
+    Standard {
+        section: "(e)(1)",
+        name: "Transmission security",
+        kind: "standard",
+        shown: "What was handed over under protection, what was not and by whose decision, and what was refused instead.",
+        not_shown: "The inside link to the mail server, and what the other server does next.",
+    },
+    Standard {
+        section: "(e)(2)(i), (ii)",
+        name: "Integrity controls; encryption",
+        kind: "addressable",
+        shown: "TLS version, cipher suite and key exchange of each message; all suites the proxy speaks are authenticated encryption.",
+        not_shown: "Encryption of the message itself, end to end.",
+    },
+];

@@ -1,0 +1,598 @@
+//! The page.
+
+use super::{
+    chart::{Bars, Series, percent, shares},
+    gather::{Gathered, Tally},
+    mapping::STANDARDS,
+};
+use crate::audit::{
+    command::{facts, grouped, size},
+    verify::Examined,
+};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Display, Formatter, Write as _},
+    time::SystemTime,
+};
+
+/// Rows of the table of domains; more are summed up.
+const DOMAINS: usize = 200;
+
+/// Text between tags or quotes.
+pub(super) struct Text<'a>(pub(super) &'a str);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for letter in self.0.chars() {
+            match letter {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                _ => f.write_char(letter)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All that the page shows.
+pub(super) struct Page<'a> {
+    pub(super) examined: &'a Examined,
+    pub(super) gathered: &'a Gathered,
+    /// The public key was given, not taken from the log.
+    pub(super) own_key: bool,
+    /// When the page is made.
+    pub(super) now: String,
+}
+
+impl Display for Page<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let origin = self.examined.origin.as_deref().unwrap_or("an unnamed log");
+        write!(
+            f,
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+             <meta name=\"color-scheme\" content=\"light dark\">\n\
+             <title>Mail transmission report: {}</title>\n<style>\n{}</style>\n</head>\n<body>\n",
+            Text(origin),
+            include_str!("style.css")
+        )?;
+        self.head(f)?;
+        f.write_str("<main>\n")?;
+        self.chain(f)?;
+        self.figures(f)?;
+        self.over_time(f)?;
+        self.how(f)?;
+        self.domains(f)?;
+        self.refusals(f)?;
+        self.without_proof(f)?;
+        self.changes(f)?;
+        self.standards(f)?;
+        self.limits(f)?;
+        f.write_str("</main>\n</body>\n</html>\n")
+    }
+}
+
+/// `authorised` and `unprotected` over all messages that were, or may have been, handed over.
+struct Handed {
+    all: u64,
+    authorised: u64,
+    unprotected: u64,
+}
+
+fn of(tally: &Tally, word: &str) -> u64 {
+    tally.get(word).copied().unwrap_or_default()
+}
+
+fn colour(word: &str) -> &'static str {
+    match word {
+        "authorised" | "TLSv1.3" => "good",
+        "unprotected" | "none" | "may" | "no TLS" => "warn",
+        "encrypt" => "c4",
+        "TLSv1.2" => "c2",
+        _ => "c1",
+    }
+}
+
+fn day(at: &str) -> &str {
+    &at[..10.min(at.len())]
+}
+
+fn minute(at: &str) -> String {
+    at[..16.min(at.len())].replace('T', " ")
+}
+
+fn plural(number: u64, one: &str, many: &str) -> String {
+    format!(
+        "{} {}",
+        grouped(number),
+        if number == 1 { one } else { many }
+    )
+}
+
+fn list(words: &BTreeSet<String>) -> String {
+    words
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+impl Page<'_> {
+    fn handed(&self) -> Handed {
+        let verdicts = &self.gathered.verdicts;
+        Handed {
+            all: verdicts.values().sum(),
+            authorised: of(verdicts, "authorised"),
+            unprotected: of(verdicts, "unprotected"),
+        }
+    }
+
+    fn period(&self) -> (&str, &str) {
+        let span = self.gathered.span.as_ref();
+        span.map_or(("–", "–"), |(first, last)| (day(first), day(last)))
+    }
+
+    fn head(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (first, last) = self.period();
+        let direction = match list(&self.gathered.directions).as_str() {
+            "outbound" => "Mail sent to the outside",
+            "inbound" => "Mail received from the outside",
+            _ => "Mail",
+        };
+        write!(
+            f,
+            "<header>\n<p class=\"kicker\">Mail transmission report</p>\n<h1>{direction}</h1>\n\
+             <p class=\"period\"><time>{first}</time> to <time>{last}</time></p>\n\
+             <dl class=\"meta\"><div><dt>Log</dt><dd>{}</dd></div><div><dt>Host</dt><dd>{}</dd></div>\
+             <div><dt>Program</dt><dd>starttls-proxy {}</dd></div><div><dt>Report made</dt><dd>{} UTC</dd></div></dl>\n</header>\n",
+            Text(self.examined.origin.as_deref().unwrap_or("–")),
+            Text(&or_dash(list(&self.gathered.hosts))),
+            Text(&list(&self.gathered.versions)),
+            minute(&self.now)
+        )
+    }
+
+    fn chain(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let examined = self.examined;
+        let (class, mark, title, text) = match &examined.finding {
+            None => (
+                "ok",
+                "✓",
+                "The log is intact",
+                format!(
+                    "All {} are what was written: none is changed, missing or moved.",
+                    plural(examined.records(), "record", "records")
+                ),
+            ),
+            Some(finding) => (
+                "bad",
+                "✗",
+                "The log is not intact",
+                format!(
+                    "{} This page counts only the {} before that.",
+                    Text(&finding.to_string()),
+                    plural(examined.records(), "record", "records")
+                ),
+            ),
+        };
+        write!(
+            f,
+            "<section class=\"chain {class}\" aria-label=\"State of the log\">\n<div class=\"mark\" aria-hidden=\"true\">{mark}</div>\n<div>\n<h2>{title}</h2>\n<p>{text}</p>\n<dl class=\"facts\">\n"
+        )?;
+        for (name, value) in facts(examined, self.own_key) {
+            if name != "log" {
+                writeln!(f, "<dt>{}</dt><dd>{}</dd>", Text(name), Text(&value))?;
+            }
+        }
+        f.write_str("</dl>\n")?;
+        if let Some(note) = &examined.note {
+            writeln!(
+                f,
+                "<details open><summary>The last checkpoint</summary><pre>{}</pre></details>",
+                Text(note)
+            )?;
+        }
+        f.write_str("</div>\n</section>\n")
+    }
+
+    fn figures(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let handed = self.handed();
+        let refused: u64 = self
+            .gathered
+            .reasons
+            .values()
+            .map(|reason| reason.number)
+            .sum();
+        let unknown = of(&self.gathered.outcomes, "unknown");
+        let ways = self
+            .gathered
+            .unprotected
+            .keys()
+            .map(|(rule, _)| rule)
+            .collect::<BTreeSet<_>>()
+            .len();
+        let what = match handed.all {
+            0 => "No message was handed over in this period.".to_owned(),
+            all if handed.unprotected == 0 => format!(
+                "{} handed over, every one over TLS to a party that proved its identity.",
+                plural(all, "message was", "messages were")
+            ),
+            all => format!(
+                "{} handed over: {} over TLS to a party that proved its identity, {} without that proof under {}.",
+                plural(all, "message was", "messages were"),
+                grouped(handed.authorised),
+                grouped(handed.unprotected),
+                plural(
+                    ways as u64,
+                    "rule of the administrator",
+                    "rules of the administrator"
+                )
+            ),
+        };
+        let refusals = match refused {
+            0 => " Nothing was refused.".to_owned(),
+            _ => format!(
+                " {} refused rather than sent unprotected.",
+                plural(refused, "attempt was", "attempts were")
+            ),
+        };
+        write!(
+            f,
+            "<section>\n<h2>In short</h2>\n<p class=\"lead\">{what}{refusals}</p>\n<div class=\"tiles\">\n"
+        )?;
+        let tiles = [
+            (
+                "",
+                "Handed over",
+                grouped(handed.all),
+                size(self.gathered.octets),
+            ),
+            (
+                "good",
+                "Peer authenticated",
+                percent(handed.authorised, handed.all),
+                plural(handed.authorised, "message", "messages"),
+            ),
+            (
+                "warn",
+                "Without that proof",
+                grouped(handed.unprotected),
+                percent(handed.unprotected, handed.all),
+            ),
+            (
+                "stop",
+                "Refused",
+                grouped(refused),
+                "attempts; a deferred message is tried again".into(),
+            ),
+            (
+                "",
+                "Outcome unknown",
+                grouped(unknown),
+                "connection lost before the final reply".into(),
+            ),
+            (
+                "",
+                "Sessions",
+                grouped(self.gathered.sessions),
+                plural(
+                    self.gathered.starts,
+                    "start of the program",
+                    "starts of the program",
+                ),
+            ),
+        ];
+        for (class, name, value, note) in tiles {
+            writeln!(
+                f,
+                "<div class=\"tile {class}\"><p class=\"name\">{name}</p><p class=\"value\">{value}</p><p class=\"note\">{note}</p></div>"
+            )?;
+        }
+        f.write_str("</div>\n</section>\n")
+    }
+
+    fn over_time(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(span) = &self.gathered.span else {
+            return Ok(());
+        };
+        let series: [Series; 2] = [
+            ("authorised".into(), "good"),
+            ("unprotected".into(), "warn"),
+        ];
+        let bars = Bars::new(span, &self.gathered.hours, |hour| &hour.verdicts);
+        write!(
+            f,
+            "<section>\n<h2>Over time</h2>\n<figure><figcaption>Messages handed over, by {} (UTC){}</figcaption>\n{}</figure>\n",
+            bars.unit(),
+            legend(&[
+                ("peer authenticated", "good"),
+                ("without that proof", "warn")
+            ]),
+            bars.svg("Messages handed over", &series, "quiet")
+        )?;
+        if !self.gathered.reasons.is_empty() {
+            let series = self.reasons();
+            let bars = Bars::new(span, &self.gathered.hours, |hour| &hour.reasons);
+            let mut named: Vec<(&str, &str)> = series
+                .iter()
+                .map(|(name, class)| (name.as_str(), *class))
+                .collect();
+            if self.gathered.reasons.len() > series.len() {
+                named.push(("other", "quiet"));
+            }
+            write!(
+                f,
+                "<figure><figcaption>Attempts refused, by {} (UTC){}</figcaption>\n{}</figure>\n",
+                bars.unit(),
+                legend(&named),
+                bars.svg("Attempts refused, by reason", &series, "quiet")
+            )?;
+        }
+        f.write_str("</section>\n")
+    }
+
+    /// The most frequent reasons, each with its colour.
+    fn reasons(&self) -> Vec<Series> {
+        let mut reasons: Vec<_> = self.gathered.reasons.iter().collect();
+        reasons.sort_by_key(|(_, reason)| std::cmp::Reverse(reason.number));
+        let classes = ["stop", "c1", "c4", "c2", "c3"];
+        reasons
+            .into_iter()
+            .zip(classes)
+            .map(|((word, _), class)| (word.clone(), class))
+            .collect()
+    }
+
+    fn how(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let gathered = self.gathered;
+        f.write_str("<section>\n<h2>How it was protected</h2>\n<div class=\"columns\">\n")?;
+        for (title, tally) in [
+            ("Verdict, by message", &gathered.verdicts),
+            ("TLS version, by message", &gathered.tls_versions),
+            ("Level, by message and domain", &gathered.levels),
+            ("Where the level comes from", &gathered.bases),
+            ("Key exchange group, by message", &gathered.groups),
+            ("Cipher suite, by message", &gathered.suites),
+        ] {
+            f.write_str(&shares(title, tally, &colour))?;
+        }
+        f.write_str("</div>\n</section>\n")
+    }
+
+    fn domains(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut domains: Vec<_> = self.gathered.domains.iter().collect();
+        domains
+            .sort_by_key(|(_, domain)| std::cmp::Reverse(domain.authorised + domain.unprotected));
+        f.write_str("<section>\n<h2>By domain</h2>\n")?;
+        if domains.is_empty() {
+            return f.write_str(
+                "<p class=\"quiet\">No message and no decision in this period.</p>\n</section>\n",
+            );
+        }
+        f.write_str(
+            "<table class=\"wide\"><thead><tr><th>Domain</th><th class=\"n\">Messages</th><th class=\"n\">Octets</th><th class=\"n\">Authenticated</th><th class=\"n\">Without proof</th><th class=\"n\">Refused</th><th>Level</th><th>TLS</th><th>Last</th></tr></thead><tbody>\n",
+        )?;
+        for (name, domain) in domains.iter().take(DOMAINS) {
+            let all = domain.authorised + domain.unprotected;
+            writeln!(
+                f,
+                "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n{}\">{}</td><td class=\"n{}\">{}</td><td>{}</td><td>{}</td><td class=\"when\">{}</td></tr>",
+                Text(name),
+                grouped(all),
+                if all == 0 {
+                    "–".into()
+                } else {
+                    size(domain.octets)
+                },
+                percent(domain.authorised, all),
+                if domain.unprotected > 0 {
+                    " warn"
+                } else {
+                    " quiet"
+                },
+                grouped(domain.unprotected),
+                if domain.refused > 0 {
+                    " stop"
+                } else {
+                    " quiet"
+                },
+                grouped(domain.refused),
+                Text(&or_dash(list(&domain.levels))),
+                Text(&or_dash(list(&domain.tls))),
+                day(&domain.last)
+            )?;
+        }
+        f.write_str("</tbody></table>\n")?;
+        if let Some(more) = domains.len().checked_sub(DOMAINS).filter(|more| *more > 0) {
+            let messages: u64 = domains[DOMAINS..]
+                .iter()
+                .map(|(_, domain)| domain.authorised + domain.unprotected)
+                .sum();
+            writeln!(
+                f,
+                "<p class=\"quiet\">{} more with {} in all; <code>audit show --domain</code> lists them.</p>",
+                plural(more as u64, "domain", "domains"),
+                plural(messages, "message", "messages")
+            )?;
+        }
+        f.write_str("</section>\n")
+    }
+
+    fn refusals(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("<section>\n<h2>Refused</h2>\n")?;
+        if self.gathered.reasons.is_empty() {
+            return f.write_str(
+                "<p class=\"quiet\">Nothing was refused in this period.</p>\n</section>\n",
+            );
+        }
+        f.write_str("<p>Refused means: the message was not handed over, and its sender's server was told so. The words are those of RFC 8460.</p>\n<table class=\"wide\"><thead><tr><th>Reason</th><th class=\"n\">Attempts</th><th>Most affected</th><th>First</th><th>Last</th><th>What the mail server was told last</th></tr></thead><tbody>\n")?;
+        let mut reasons: Vec<_> = self.gathered.reasons.iter().collect();
+        reasons.sort_by_key(|(_, reason)| std::cmp::Reverse(reason.number));
+        for (word, reason) in reasons {
+            let mut domains: Vec<_> = reason.domains.iter().collect();
+            domains.sort_by_key(|(_, number)| std::cmp::Reverse(**number));
+            let more = domains.len().saturating_sub(3);
+            let mut names: Vec<String> = domains
+                .iter()
+                .take(3)
+                .map(|(name, number)| format!("{name} ({})", grouped(**number)))
+                .collect();
+            if more > 0 {
+                names.push(format!("{more} more"));
+            }
+            writeln!(
+                f,
+                "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td>{}</td><td class=\"when\">{}</td><td class=\"when\">{}</td><td class=\"reply\">{}</td></tr>",
+                Text(word),
+                grouped(reason.number),
+                Text(&or_dash(names.join(", "))),
+                day(&reason.first),
+                day(&reason.last),
+                Text(&reason.reply)
+            )?;
+        }
+        f.write_str("</tbody></table>\n</section>\n")
+    }
+
+    fn without_proof(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("<section>\n<h2>Without proof of identity</h2>\n<h3>Exemptions in force at the end of the period</h3>\n")?;
+        if self.gathered.exemptions.is_empty() {
+            f.write_str("<p class=\"quiet\">None.</p>\n")?;
+        } else {
+            f.write_str("<table class=\"wide\"><thead><tr><th>For</th><th>Level</th><th>Ends</th><th>Why</th><th>Where</th></tr></thead><tbody>\n")?;
+            for exemption in &self.gathered.exemptions {
+                writeln!(
+                    f,
+                    "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                    Text(&exemption.entry),
+                    Text(&exemption.level),
+                    self.ends(exemption.until.as_deref()),
+                    Text(exemption.reason.as_deref().unwrap_or("–")),
+                    Text(&exemption.rule)
+                )?;
+            }
+            f.write_str("</tbody></table>\n")?;
+        }
+        f.write_str("<h3>What they were used for</h3>\n")?;
+        if self.gathered.unprotected.is_empty() {
+            return f.write_str("<p class=\"quiet\">Nothing: every message went to a party that proved its identity.</p>\n</section>\n");
+        }
+        f.write_str("<table class=\"wide\"><thead><tr><th>Domain or address</th><th class=\"n\">Messages</th><th class=\"n\">Sessions</th><th>Level</th><th>Rule</th><th>Ends</th><th>Why</th><th>Last</th></tr></thead><tbody>\n")?;
+        for ((rule, domain), used) in &self.gathered.unprotected {
+            writeln!(
+                f,
+                "<tr><th scope=\"row\">{}</th><td class=\"n warn\">{}</td><td class=\"n\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"when\">{}</td></tr>",
+                Text(domain),
+                grouped(used.messages),
+                grouped(used.sessions.len() as u64),
+                Text(&used.level),
+                Text(rule),
+                self.ends(used.until.as_deref()),
+                Text(used.why.as_deref().unwrap_or("–")),
+                day(&used.last)
+            )?;
+        }
+        f.write_str("</tbody></table>\n</section>\n")
+    }
+
+    /// An end date, and how far off it is on the day the page is made.
+    fn ends(&self, until: Option<&str>) -> String {
+        let Some(until) = until else {
+            return "<span class=\"badge warn\">no end</span>".into();
+        };
+        let instant = |text: &str| humantime::parse_rfc3339(text).ok();
+        let (Some(end), Some(now)) = (
+            instant(&format!("{}T23:59:59Z", day(until))),
+            instant(&self.now),
+        ) else {
+            return Text(until).to_string();
+        };
+        let days = |later: SystemTime, earlier| {
+            later
+                .duration_since(earlier)
+                .map(|time| time.as_secs() / 86_400)
+        };
+        match days(end, now) {
+            Ok(0) => format!("{} <span class=\"badge warn\">today</span>", Text(until)),
+            Ok(left) => format!(
+                "{} <span class=\"badge\">{}</span>",
+                Text(until),
+                plural(left, "day left", "days left")
+            ),
+            Err(_) => format!("{} <span class=\"badge good\">over</span>", Text(until)),
+        }
+    }
+
+    fn changes(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("<section>\n<h2>Operation</h2>\n")?;
+        let changes = &self.gathered.changes;
+        if changes.is_empty() {
+            return f.write_str(
+                "<p class=\"quiet\">No start, stop or change in this period.</p>\n</section>\n",
+            );
+        }
+        let shown = changes.len().min(50);
+        f.write_str("<table class=\"wide\"><thead><tr><th>When (UTC)</th><th>What</th></tr></thead><tbody>\n")?;
+        for (at, text) in &changes[changes.len() - shown..] {
+            writeln!(
+                f,
+                "<tr><td class=\"when\">{}</td><td>{}</td></tr>",
+                minute(at),
+                Text(text)
+            )?;
+        }
+        f.write_str("</tbody></table>\n")?;
+        if changes.len() > shown {
+            writeln!(
+                f,
+                "<p class=\"quiet\">The last {shown} of {}.</p>",
+                grouped(changes.len() as u64)
+            )?;
+        }
+        f.write_str("</section>\n")
+    }
+
+    fn standards(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("<section>\n<h2>45 CFR 164.312, technical safeguards</h2>\n<p>What this log can show for each standard, and what must be shown by other means. It is evidence, not an assessment.</p>\n<table class=\"wide standards\"><thead><tr><th>Section</th><th>Standard</th><th>This log shows</th><th>It does not show</th></tr></thead><tbody>\n")?;
+        for standard in &STANDARDS {
+            writeln!(
+                f,
+                "<tr><th scope=\"row\">{}</th><td>{}<br><span class=\"quiet\">{}</span></td><td>{}</td><td>{}</td></tr>",
+                standard.section, standard.name, standard.kind, standard.shown, standard.not_shown
+            )?;
+        }
+        f.write_str("</tbody></table>\n</section>\n")
+    }
+
+    fn limits(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let head = self.examined.head;
+        write!(
+            f,
+            "<section class=\"limits\">\n<h2>What this rests on</h2>\n<ul>\n\
+             <li>The chain shows that no record was changed, taken out, put in or moved since it was written. Whoever holds the log's private key could write a new chain; a checkpoint kept on another machine shows that too.</li>\n\
+             <li>That nothing was cut off the end is shown only as far as the newest checkpoint kept elsewhere (an anchor) reaches.</li>\n\
+             <li>Times are those of the host's clock. Addresses are recorded in the form “{}”.</li>\n\
+             <li>“Peer authenticated” means what the level in the table demands: <i>verify</i> and <i>secure</i> a certificate of a trusted authority for the right name, <i>dane</i> a match with DNSSEC-signed records, <i>fingerprint</i> a listed certificate.</li>\n\
+             </ul>\n<p>To check it yourself, with the files of the log and its public key:</p>\n\
+             <pre>starttls-proxy audit verify FILE... --key KEY.pub --anchor {}:{}</pre>\n</section>\n",
+            Text(&or_dash(self.gathered.addresses.clone())),
+            head.size,
+            head.hash
+        )
+    }
+}
+
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "–".into() } else { text }
+}
+
+fn legend(entries: &[(&str, &str)]) -> String {
+    entries.iter().fold(String::new(), |mut legend, (name, class)| {
+        let _ = write!(legend, " <span class=\"key\"><svg viewBox=\"0 0 10 10\" aria-hidden=\"true\"><rect class=\"{class}\" width=\"10\" height=\"10\" rx=\"2\"/></svg>{}</span>", Text(name));
+        legend
+    })
+}

@@ -1,0 +1,459 @@
+//! What the tests share: directories, waiting, records.
+
+use starttls_proxy::audit::{
+    AuditLog, Certificate, Connection, Decision, Direction, Exemption, Message, Options, Outcome,
+    Peer, PolicyFile, Protection, Record, Refusal, Reload, ReloadedFile, Session, SessionClosed,
+    SessionOpened, Start, Stop, Tls, Unprotected, Verdict, WireText, command, hex,
+};
+use std::{
+    future::Future,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::{Duration, SystemTime},
+};
+
+/// A directory of its own for each test, gone afterwards.
+pub struct Directory(pub PathBuf);
+
+impl Directory {
+    pub fn new(name: &str) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("audit-{name}-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.0.join("audit.jsonl")
+    }
+
+    /// Makes a key; gives the private and the public file.
+    pub fn key(&self) -> (PathBuf, String) {
+        let out = self.0.join("key.pem");
+        let (mut said, mut errors) = (Vec::new(), Vec::new());
+        let keygen = command::Keygen { out: out.clone() };
+        assert_eq!(
+            command::keygen(&keygen, &mut said, &mut errors),
+            command::DONE
+        );
+        let public = format!("{}.pub", out.display());
+        (out, public)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Drives a future without a runtime.
+pub fn wait<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// A small record with a number in it.
+pub fn stop(n: u64) -> Record {
+    Record::Stop(Stop {
+        reason: format!("record {n}"),
+        sessions: n,
+        messages: n,
+    })
+}
+
+pub fn options(file: &Path) -> Options {
+    Options::new(file.to_owned(), "mail.hospital.example/outbound".into())
+}
+
+/// Runs `audit verify`; gives the exit code and what was printed.
+pub fn verify(arguments: &command::Verify) -> (u8, String) {
+    let (mut out, mut errors) = (Vec::new(), Vec::new());
+    let code = command::verify(arguments, &mut out, &mut errors);
+    (code, String::from_utf8([out, errors].concat()).unwrap())
+}
+
+fn connection(from: [u8; 4], port: u16, to: [u8; 4]) -> Connection {
+    let address = |octets, port| SocketAddr::new(IpAddr::V4(Ipv4Addr::from(octets)), port);
+    Connection {
+        from: address(from, port),
+        to: address(to, 25),
+    }
+}
+
+pub fn session(n: u64) -> Session {
+    let port = 40_000 + u16::try_from(n % 20_000).unwrap();
+    let to = [203, 0, 113, u8::try_from(n % 20).unwrap() + 1];
+    let both = connection([10, 0, 0, 5], port, to);
+    Session {
+        id: format!("{n:08x}"),
+        direction: Direction::Outbound,
+        client: both,
+        server: Some(both),
+        hello: Some("exchange.hospital.example".into()),
+    }
+}
+
+pub fn tls(n: u64) -> Tls {
+    let old = n.is_multiple_of(9);
+    Tls {
+        version: if old { "TLSv1.2" } else { "TLSv1.3" }.into(),
+        suite: match (old, n % 4) {
+            (true, _) => "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+            (false, 0) => "TLS_CHACHA20_POLY1305_SHA256",
+            (false, _) => "TLS_AES_256_GCM_SHA384",
+        }
+        .into(),
+        group: Some(
+            match n % 5 {
+                0 | 1 => "X25519",
+                2 if old => "secp256r1",
+                _ if old => "X25519",
+                _ => "X25519MLKEM768",
+            }
+            .into(),
+        ),
+        sni: Some(format!("mx1.{}", domain(n)).as_str().into()),
+    }
+}
+
+pub fn peer(n: u64) -> Peer {
+    let hash = |salt: u64| {
+        hex(&[
+            n.to_be_bytes(),
+            salt.to_be_bytes(),
+            n.to_be_bytes(),
+            n.to_be_bytes(),
+        ]
+        .concat())
+    };
+    let name = format!("mx1.{}", domain(n));
+    Peer {
+        certificate: Certificate {
+            sha256: hash(1),
+            spki_sha256: hash(2),
+            subject: format!("CN={name}").as_str().into(),
+            names: vec![
+                name.as_str().into(),
+                format!("mx2.{}", domain(n)).as_str().into(),
+            ],
+            issuer: "C=US, O=Let's Encrypt, CN=R11".into(),
+            serial: "04e5c3a1b2d4f6978812345678".into(),
+            not_before: "2026-01-05T00:00:00Z".into(),
+            not_after: "2026-04-05T00:00:00Z".into(),
+        },
+        chain: vec![hash(1), hash(3)],
+    }
+}
+
+const DOMAINS: [(&str, &str, &str); 9] = [
+    ("clinic.example", "dane", "dane"),
+    ("partner.example", "secure", "table"),
+    ("laboratory.example", "mta-sts", "mta-sts"),
+    ("insurer.example", "verify", "mx"),
+    ("radiology-network.example", "fingerprint", "table"),
+    ("pharmacy.example", "verify", "mx"),
+    ("county-health-department.example", "mta-sts", "mta-sts"),
+    ("scanner-vendor.example", "none", "table"),
+    ("hospice.example", "encrypt", "table"),
+];
+
+pub fn domain(n: u64) -> &'static str {
+    DOMAINS[place(n)].0
+}
+
+fn place(n: u64) -> usize {
+    match n * 7919 % 100 {
+        0..28 => 0,
+        28..50 => 1,
+        50..66 => 2,
+        66..80 => 3,
+        80..89 => 4,
+        89..94 => 5,
+        94..97 => 6,
+        97 => 7,
+        _ => 8,
+    }
+}
+
+pub fn decision(n: u64) -> Decision {
+    let (domain, level, basis) = DOMAINS[place(n)];
+    let table = basis == "table";
+    let exempt = matches!(level, "none" | "encrypt");
+    Decision {
+        domain: domain.into(),
+        verdict: if exempt {
+            Protection::Unprotected
+        } else {
+            Protection::Authorised
+        },
+        level: Some(level.into()),
+        basis: Some(basis.into()),
+        rule: table.then(|| format!("/etc/starttls-proxy/policy:{}", place(n) + 3)),
+        until: exempt.then(|| {
+            if level == "none" {
+                "2026-12-31"
+            } else {
+                "2026-03-31"
+            }
+            .into()
+        }),
+        why: exempt.then(|| {
+            if level == "none" {
+                "scanner vendor, contract 2231"
+            } else {
+                "self-signed, ticket 4711"
+            }
+            .into()
+        }),
+        reason: None,
+        detail: if exempt {
+            "the entry asks for no proof".into()
+        } else {
+            format!("certificate for mx1.{domain}")
+        },
+        findings: None,
+    }
+}
+
+/// A message as large as real ones are.
+pub fn message(log: &AuditLog, n: u64) -> Record {
+    let decision = decision(n);
+    let plain = decision.level.as_deref() == Some("none");
+    let local = [
+        "j.smith",
+        "referrals",
+        "lab-results",
+        "billing",
+        "dr.okafor",
+    ][usize::try_from(n % 5).unwrap()];
+    let outcome = match n % 997 {
+        996 => Outcome::Unknown,
+        995 => Outcome::Rejected,
+        _ => Outcome::Accepted,
+    };
+    Record::Message(Box::new(Message {
+        session: session(n),
+        host: "mail.hospital.example".into(),
+        configuration: "5c".repeat(32),
+        number: 1,
+        sender: log.address(b"ward3@hospital.example"),
+        recipients: vec![log.address(format!("{local}@{}", decision.domain).as_bytes())],
+        octets: 2_000 + n * 7_349 % 90_000,
+        sha256: hex(&[n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes(); 4].concat()),
+        verdict: decision.verdict,
+        tls: (!plain).then(|| tls(n)),
+        peer: (!plain).then(|| peer(n)),
+        decisions: vec![decision],
+        outcome,
+        reply: match outcome {
+            Outcome::Accepted => Some("250 2.0.0 Ok: queued as 4XyZ1b2c3d".into()),
+            Outcome::Rejected => Some("552 5.3.4 message too large".into()),
+            Outcome::Unknown => None,
+        },
+    }))
+}
+
+pub fn closed(n: u64) -> Record {
+    Record::SessionClosed(SessionClosed {
+        session: session(n),
+        end: "quit".into(),
+        duration_us: 412_000,
+        messages: 1,
+        client_octets: [40_211, 512],
+        server_octets: [733, 40_300],
+        tls: Some(tls(n)),
+    })
+}
+
+/// A refusal and the verdict it comes from.
+pub fn refused(log: &AuditLog, n: u64) -> [Record; 2] {
+    let (reason, domain, says) = match n % 7 {
+        0..3 => (
+            "certificate-host-mismatch",
+            "billing-service.example",
+            "names *.hoster.example",
+        ),
+        3 | 4 => (
+            "starttls-not-supported",
+            "old-practice.example",
+            "STARTTLS is not offered (250-XXXXXXXA: a firewall masks it)",
+        ),
+        5 => (
+            "certificate-expired",
+            "pharmacy.example",
+            "expired 2026-02-11",
+        ),
+        _ => (
+            "dnssec-invalid",
+            "clinic.example",
+            "the TLSA records are bogus: signature expired",
+        ),
+    };
+    let reply = format!(
+        "421 4.7.5 {domain}: mx1.{domain}[203.0.113.9] not authenticated: {reason}: {says} (level verify, from MX)"
+    );
+    let verdict = Verdict {
+        session: session(n),
+        address: Some(log.address(format!("info@{domain}").as_bytes())),
+        decision: Decision {
+            domain: domain.into(),
+            verdict: Protection::Refused,
+            level: Some("verify".into()),
+            basis: Some("mx".into()),
+            reason: Some(reason.into()),
+            detail: says.into(),
+            rule: None,
+            until: None,
+            why: None,
+            findings: None,
+        },
+        tls: None,
+        peer: None,
+    };
+    let refusal = Refusal {
+        session: session(n),
+        domain: Some(domain.into()),
+        reason: reason.into(),
+        reply: reply.as_str().into(),
+    };
+    [
+        Record::Verdict(Box::new(verdict)),
+        Record::Refusal(Box::new(refusal)),
+    ]
+}
+
+pub fn start() -> Record {
+    let exemption =
+        |entry: &str, level: &str, until: Option<&str>, reason: &str, line: u32| Exemption {
+            entry: entry.into(),
+            level: level.into(),
+            until: until.map(Into::into),
+            reason: Some(reason.into()),
+            rule: format!("/etc/starttls-proxy/policy:{line}"),
+        };
+    Record::Start(Start {
+        version: "0.1.0".into(),
+        direction: Direction::Outbound,
+        host: "mail.hospital.example".into(),
+        pid: 71,
+        configuration: "5c".repeat(32),
+        arguments: [
+            "starttls-proxy",
+            "outbound",
+            "--intercept",
+            "tproxy",
+            "--level",
+            "verify",
+        ]
+        .map(WireText::from)
+        .to_vec(),
+        policy: Some(PolicyFile {
+            file: "/etc/starttls-proxy/policy".into(),
+            sha256: "ab".repeat(32),
+            entries: 14,
+            exemptions: vec![
+                exemption(
+                    "203.0.113.0/24",
+                    "none",
+                    Some("2026-12-31"),
+                    "scanner vendor, contract 2231",
+                    10,
+                ),
+                exemption(
+                    ".hospice.example",
+                    "encrypt",
+                    Some("2026-03-31"),
+                    "self-signed, ticket 4711",
+                    11,
+                ),
+                exemption("[198.51.100.7]", "may", None, "old fax gateway", 12),
+            ],
+        }),
+    })
+}
+
+/// The clock of [`sample`], in seconds since 1970.
+static SECONDS: AtomicU64 = AtomicU64::new(0);
+
+fn sample_clock() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.load(Ordering::SeqCst))
+}
+
+/// Thirty days of a hospital, from 2026-02-15 on, signed with `key`.
+pub fn sample(file: &Path, key: PathBuf) -> AuditLog {
+    let begin = 1_771_113_600_u64;
+    SECONDS.store(begin, Ordering::SeqCst);
+    let log = AuditLog::open(Options {
+        key: Some(key),
+        clock: sample_clock,
+        ..options(file)
+    })
+    .unwrap();
+    log.append(&start());
+    let mut n = 0;
+    for hour in 0..30 * 24_u64 {
+        let (day, clock) = (hour / 24, hour % 24);
+        let busy = if (7..19).contains(&clock) { 9 } else { 1 };
+        let weekend = matches!((day + 6) % 7, 5 | 6);
+        for _ in 0..(if weekend { busy / 4 + 1 } else { busy }) {
+            n += 1;
+            SECONDS.store(begin + hour * 3600 + n * 37 % 3600, Ordering::SeqCst);
+            log.append(&Record::SessionOpened(SessionOpened {
+                session: session(n),
+            }));
+            let decision = decision(n);
+            if decision.verdict == Protection::Unprotected {
+                log.append(&Record::Unprotected(Box::new(Unprotected {
+                    session: session(n),
+                    tls: (decision.level.as_deref() != Some("none")).then(|| tls(n)),
+                    decision,
+                })));
+            }
+            log.append(&message(&log, n));
+            let burst = (11..14).contains(&day) && (8..12).contains(&clock);
+            if n.is_multiple_of(29) || burst {
+                for record in refused(&log, if burst { 0 } else { n / 29 }) {
+                    log.append(&record);
+                }
+            }
+        }
+        if clock == 23 {
+            if day % 7 == 3 {
+                let (file, error) = ("/etc/starttls-proxy/policy".into(), None);
+                let files = vec![ReloadedFile { file, error }];
+                log.append(&Record::Reload(Reload {
+                    files,
+                    configuration: "5c".repeat(32),
+                }));
+            }
+            // One commit a day, so that a file is rotated for each.
+            wait(log.append_durable(&closed(n))).unwrap();
+        }
+    }
+    log
+}
