@@ -371,11 +371,14 @@ pub enum AuditVerb {
 pub struct AuditVerify {
     /// earlier checkpoint kept elsewhere
     #[argh(option)]
-    pub anchor: Option<PathBuf>,
-    /// public key of the checkpoints
+    pub anchor: Vec<String>,
+    /// public keys of the checkpoints
     #[argh(option)]
-    pub key: Option<PathBuf>,
-    /// in the order of their making
+    pub key: Vec<String>,
+    /// first record that must be there
+    #[argh(option, default = "0")]
+    pub from: u64,
+    /// of one log
     #[argh(positional)]
     pub files: Vec<PathBuf>,
 }
@@ -390,6 +393,9 @@ pub struct AuditShow {
     /// an address of the envelope or a network address
     #[argh(option)]
     pub address: Option<String>,
+    /// audit key, to find hashed addresses
+    #[argh(option)]
+    pub key: Option<PathBuf>,
     /// from (RFC 3339 or YYYY-MM-DD)
     #[argh(option)]
     pub since: Option<String>,
@@ -399,10 +405,13 @@ pub struct AuditShow {
     /// authorised, unprotected or refused
     #[argh(option)]
     pub verdict: Option<String>,
+    /// one session's id
+    #[argh(option)]
+    pub session: Option<String>,
     /// as they are
     #[argh(switch)]
     pub json: bool,
-    /// in the order of their making
+    /// of one log
     #[argh(positional)]
     pub files: Vec<PathBuf>,
 }
@@ -414,10 +423,22 @@ pub struct AuditReport {
     /// where to write it
     #[argh(option)]
     pub html: PathBuf,
-    /// public key of the checkpoints
+    /// earlier checkpoint kept elsewhere
     #[argh(option)]
-    pub key: Option<PathBuf>,
-    /// in the order of their making
+    pub anchor: Vec<String>,
+    /// public keys of the checkpoints
+    #[argh(option)]
+    pub key: Vec<String>,
+    /// first record that must be there
+    #[argh(option, default = "0")]
+    pub from: u64,
+    /// from
+    #[argh(option)]
+    pub since: Option<String>,
+    /// to
+    #[argh(option)]
+    pub until: Option<String>,
+    /// of one log
     #[argh(positional)]
     pub files: Vec<PathBuf>,
 }

@@ -161,12 +161,22 @@ starttls-proxy policy: look into the policy
 pub const AUDIT: &str = "\
 starttls-proxy audit: the evidence
 
+FILE... are files of one log; a single one stands for itself and all that were
+rotated out of it.
+
   audit verify FILE...       intact, or the first line that is not (exit 1)
-    --anchor FILE            an earlier checkpoint or head kept elsewhere
-    --key PEM                public key of the checkpoints
+    --anchor SIZE:HASH|FILE  an earlier head kept elsewhere (repeatable)
+    --key PEM|NAME+ID+KEY    public key of the checkpoints (repeatable)
+    --from N                 older records than N are knowingly left out
   audit show FILE...         records for people
-    --domain D --address A --since TIME --until TIME --verdict V --json
+    --domain D  --address A  --session ID
+    --verdict authorised|unprotected|refused
+    --since TIME  --until TIME
+                             RFC 3339 or YYYY-MM-DD
+    --key PEM                the audit key, to find a hashed address
+    --json                   the lines as they are
   audit report FILE... --html OUT
-                             the page for auditors
+                             the page for auditors; --anchor, --key, --from,
+                             --since and --until as above
   audit keygen --out PEM     a new key for --audit-key, and its public half
 ";

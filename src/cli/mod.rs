@@ -7,13 +7,16 @@ pub mod configure;
 pub mod flags;
 pub mod help;
 
-use std::{io::Write as _, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
 use argh::FromArgs as _;
 use log::Level;
 
 use self::flags::{AuditVerb, Command, PolicyVerb, Top};
-use crate::{audit, clock, report, serve};
+use crate::{audit::command, clock, report, serve};
 
 /// Why the program ends without having done what was asked.
 #[derive(Debug)]
@@ -43,7 +46,9 @@ pub fn main() -> ExitCode {
     match std::panic::catch_unwind(|| run(&arguments)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            if let Failure::Usage(words) | Failure::Configuration(words) = &failure {
+            if let Failure::Usage(words) | Failure::Configuration(words) = &failure
+                && !words.is_empty()
+            {
                 eprintln!("starttls-proxy: {}", words.trim_end());
             }
             ExitCode::from(failure.code())
@@ -102,8 +107,65 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 fn evidence(verb: AuditVerb) -> Result<(), Failure> {
-    let _ = (verb, &audit::VERSION);
-    Err(Failure::Usage("audit: not wired yet".into()))
+    let (out, errors) = (&mut std::io::stdout().lock(), &mut std::io::stderr().lock());
+    let progress = std::io::stderr().is_terminal();
+    let verify = |files, anchors, keys, from| command::Verify {
+        files,
+        anchors,
+        keys,
+        from,
+        progress,
+    };
+    let code = match verb {
+        AuditVerb::Verify(f) => {
+            command::verify(&verify(f.files, f.anchor, f.key, f.from), out, errors)
+        }
+        AuditVerb::Report(f) => {
+            let verify = verify(f.files, f.anchor, f.key, f.from);
+            command::report(
+                &command::Report {
+                    verify,
+                    html: f.html,
+                    since: f.since,
+                    until: f.until,
+                },
+                out,
+                errors,
+            )
+        }
+        AuditVerb::Show(f) => {
+            let flags::AuditShow {
+                domain,
+                address,
+                key,
+                since,
+                until,
+                verdict,
+                session,
+                json,
+                files,
+            } = f;
+            let show = command::Show {
+                files,
+                domain,
+                address,
+                key,
+                since,
+                until,
+                verdict,
+                session,
+                json,
+            };
+            command::show(&show, out, errors)
+        }
+        AuditVerb::Keygen(f) => command::keygen(&command::Keygen { out: f.out }, out, errors),
+    };
+    match code {
+        command::DONE => Ok(()),
+        command::DAMAGED => Err(Failure::No),
+        // The command has said why.
+        _ => Err(Failure::Configuration(String::new())),
+    }
 }
 
 /// `--flag=value` as `--flag value`, which is what the parser reads.
