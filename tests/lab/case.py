@@ -1,6 +1,7 @@
 """What the cases share: one world, a proxy for each test, mail with a marker, and the two ways it may end."""
 
 import secrets
+import ssl
 import unittest
 
 import proxy
@@ -26,6 +27,12 @@ class Case(unittest.TestCase):
         self.network = self.world.network
         proxy.routing(self.network, self.intercept)
 
+    def inbound(self, *flags, **options):
+        """Starts the proxy for this test: inbound, intercepting unless flags name an upstream."""
+        self.proxy = proxy.inbound(self.world, *flags, **options)
+        self.addCleanup(self._stop)
+        return self.proxy
+
     def outbound(self, *flags, **options):
         """Starts the proxy for this test."""
         self.proxy = proxy.outbound(self.world, *flags, **{"intercept": self.intercept} | options)
@@ -44,12 +51,12 @@ class Case(unittest.TestCase):
         sender = f"{marker}@inside.test"
         message = f"From: <{sender}>\nTo: <{recipients[0]}>\nSubject: {marker}\n\nmarker {marker}\n{text}"
         postfix = postfix or self.world.postfix
+        self.addCleanup(lambda: [postfix.drop(queue_id) for queue_id in postfix.queued(sender)])
         postfix.send(sender, recipients, message)
         try:
             outcome = postfix.outcome(sender, recipients)
         except TimeoutError as late:
             self.fail(f"{late}\n{self.explained()}")
-        self.addCleanup(postfix.drop, outcome.queue_id)
         return Sent(marker, sender, message, outcome)
 
     def explained(self):
@@ -103,14 +110,26 @@ class Talk:
                 reply += line
                 if line[3:4] != "-":
                     break
-        except ConnectionResetError:
-            pass
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                raise
         return reply
 
     def say(self, line):
         """Says a line and returns the reply."""
         self.raw(line.encode() + b"\r\n")
         return self.reply()
+
+    def starttls(self, name, authority=None, certificate=None):
+        """STARTTLS, the handshake as the client of a server of this name; then what is said is in TLS."""
+        assert self.say("STARTTLS").startswith("220")
+        context = ssl.create_default_context(cafile=authority and authority.root)
+        context.check_hostname, context.verify_mode = bool(authority), ssl.CERT_REQUIRED if authority else ssl.CERT_NONE
+        if certificate:
+            context.load_cert_chain(certificate.chain, certificate.key)
+        self.lines.close()
+        self.socket = context.wrap_socket(self.socket, server_hostname=name)
+        self.lines = self.socket.makefile("rb")
 
     def raw(self, data):
         self.socket.sendall(data)
@@ -119,7 +138,7 @@ class Talk:
         """Whether the other end has closed, without another word."""
         try:
             return self.lines.read(1) == b""
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLError):
             return True
 
     def __enter__(self):

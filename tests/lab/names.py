@@ -1,6 +1,9 @@
 """The DNS of the lab: nsd outside with a signed root, unbound in gw that knows only this root."""
 
-from network import GW, GW6, RESOLVER, sh
+import os
+import signal
+
+from network import GW, GW6, RESOLVER, sh, until
 
 SERVER = "192.0.2.53"
 SOA = "@ 60 IN SOA ns.test. hostmaster.test. 1 3600 600 86400 60\n@ 60 IN NS ns.test.\n"
@@ -73,7 +76,7 @@ class Names:
             "remote-control:\n control-enable: no\n"
             + "".join(f'zone:\n name: "{zone.name}"\n zonefile: "{zone.file}"\n' for zone in self.zones)
         )
-        network.spawn("nsd", ["nsd", "-d", "-c", nsd], network.outside)
+        self.nsd = network.spawn("nsd", ["nsd", "-d", "-c", nsd], network.outside)
         hints = self.folder / "hints"
         hints.write_text(f". 3600000 NS ns.test.\nns.test. 3600000 A {SERVER}\n")
         for port, validates in ((53, True), (5353, False)):
@@ -90,3 +93,11 @@ class Names:
             network.spawn(f"unbound-{port}", ["unbound", "-d", "-p", "-c", unbound], network.gw)
             network.listening(network.gw, port, GW)
         network.listening(network.outside, 53)
+
+    def change(self, name, records):
+        """Gives an unsigned zone other records, and waits until they are served."""
+        (zone,) = [zone for zone in self.zones if zone.name == name]
+        zone.file.write_text(zone.file.read_text().replace(zone.records, records).replace(". 1 3600", ". 2 3600"))
+        os.killpg(self.nsd.pid, signal.SIGHUP)
+        ask = ["drill", f"@{SERVER}", "SOA", name]
+        until(f"nsd does not serve the new {name}", lambda: " 2 3600 " in sh(ask, self.network.outside))

@@ -106,7 +106,7 @@ class Network:
     def outside_address(self, *addresses):
         """Gives the outside host these addresses too."""
         for address in addresses:
-            command = ["ip", "addr", "add", address + ("/64" if ":" in address else "/24"), "dev", "wire"]
+            command = ["ip", "addr", "replace", address + ("/64" if ":" in address else "/24"), "dev", "wire"]
             sh(command + (["nodad"] if ":" in address else []), self.outside)
 
     def spawn(self, name, command, netns, **options):

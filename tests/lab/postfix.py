@@ -1,11 +1,15 @@
 """Real Postfix: the legacy server inside, without TLS, and the servers outside. Configuration, queue and mail in a folder."""
 
+import json
 import re
 import shutil
 
-from network import PATIENCE, sh, until
+from network import GW, GW_OUTSIDE, INSIDE, INSIDE6, PATIENCE, sh, until
 
 DAEMONS = "/usr/lib/postfix/sbin"
+NOBODY = 65534
+# Of the inside server, besides 25: expects a PROXY header; relays for gw's own address.
+PROXY_PROTOCOL, OPEN_RELAY = 2601, 2602
 MASTER = """
 pickup    unix  n  -  n  60    1  pickup
 cleanup   unix  n  -  n  -     0  cleanup
@@ -78,6 +82,11 @@ class Postfix:
             "local_recipient_maps": "",
             "inet_protocols": "all",
             "import_environment": "MAIL_CONFIG TZ",
+            "smtp_connect_timeout": "5s",
+            # Nothing is tried again unless a test says so.
+            "minimal_backoff_time": "1h",
+            "maximal_backoff_time": "1h",
+            "notify_classes": "",
         } | settings
         (self.configuration / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
         (self.folder / "queue").mkdir()
@@ -128,8 +137,13 @@ class Postfix:
         """Tries a deferred message again, now."""
         self._command("postqueue", "-i", queue_id)
 
+    def queued(self, sender):
+        """Queue ids of what is in the queue from this sender."""
+        entries = (json.loads(line) for line in self._command("postqueue", "-j").splitlines())
+        return [entry["queue_id"] for entry in entries if entry["sender"] == sender]
+
     def drop(self, queue_id):
-        """Removes a message from the queue, if it is there."""
+        """Removes a message from the queue."""
         self._command("postsuper", "-d", queue_id)
 
     def delivered(self, recipient, marker, patience=PATIENCE):
@@ -148,60 +162,82 @@ class Postfix:
 
 
 def inside(network):
-    """The legacy server: no TLS in either direction, sends to the MX hosts of each domain."""
+    """The legacy server: no TLS in either direction; sends to the MX hosts of each domain, takes mail for inside.test."""
     # Two domains by one server: their recipients share a connection and a transaction.
     transport = network.folder / "transport"
     transport.write_text("/^(one|two)\\.plain\\.test$/ smtp:[mx.one.plain.test]\n")
     return Postfix(network, "inside", network.inside, {
         "myhostname": "legacy.inside.test",
         "mydomain": "inside.test",
-        "inet_interfaces": "loopback-only",
-        "smtp_bind_address": "",
+        "mynetworks": "127.0.0.0/8",
         "smtp_tls_security_level": "",
         "transport_maps": f"regexp:{transport}",
         "smtp_connection_cache_destinations": "three.plain.test",
         "smtp_connection_cache_time_limit": "10s",
-        "smtp_helo_timeout": "20s",
-        "smtp_connect_timeout": "5s",
-        "minimal_backoff_time": "1h",
-        "maximal_backoff_time": "1h",
-        "bounce_template_file": "",
-        "notify_classes": "",
-    })
+    } | RECEIVING | _mailboxes(network, "inside", "/(^|\\.)inside\\.test$/ yes\n"), "".join((
+        f"{INSIDE}:25 inet n - n - - smtpd\n[{INSIDE6}]:25 inet n - n - - smtpd\n",
+        f"{INSIDE}:{PROXY_PROTOCOL} inet n - n - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy\n",
+        f"{INSIDE}:{OPEN_RELAY} inet n - n - - smtpd\n  -o mynetworks={GW}\n",
+    )))
 
 
 def outside(network, addresses):
     """Servers with STARTTLS; `addresses` maps an address to the certificate shown there, or to None: no STARTTLS."""
-    mailboxes = network.folder / "mailboxes"
-    mailboxes.write_text("if !/^unknown@/\n/./ known\nendif\n")
-    domains = network.folder / "domains"
-    domains.write_text("/\\.test$/ yes\n")
-    settings = {
-        "myhostname": "mx.outside.test",
-        "inet_interfaces": ",".join(addresses),
-        "mynetworks": "127.0.0.1",
-        "virtual_mailbox_domains": f"regexp:{domains}",
-        "virtual_mailbox_maps": f"regexp:{mailboxes}",
-        "virtual_mailbox_base": network.folder / "postfix-outside/mail",
-        "virtual_uid_maps": "static:65534",
-        "virtual_gid_maps": "static:65534",
-        "virtual_minimum_uid": "1",
-        "virtual_transport": "virtual",
-        "smtpd_recipient_restrictions": "reject_unauth_destination, reject_unlisted_recipient",
-        "smtpd_tls_received_header": "yes",
-        "smtpd_tls_loglevel": "1",
-        "smtpd_peername_lookup": "no",
-        "smtpd_client_connection_rate_limit": "0",
-        "message_size_limit": "20000000",
-        "notify_classes": "",
-    }
     services = ""
     for address, certificate in addresses.items():
         host = f"[{address}]" if ":" in address else address
         services += f"{host}:25 inet n - n - - smtpd\n"
         if certificate:
-            services += (
-                "  -o smtpd_tls_security_level=may"
-                f" -o smtpd_tls_chain_files={certificate.key},{certificate.chain}\n"
-            )
-    return Postfix(network, "outside", network.outside, settings, services)
+            chain = f"{certificate.key},{certificate.chain}"
+            services += f"  -o smtpd_tls_security_level=may -o smtpd_tls_chain_files={chain}\n"
+    return Postfix(network, "outside", network.outside, {
+        "myhostname": "mx.outside.test",
+        "mynetworks": "127.0.0.0/8",
+        "smtpd_tls_received_header": "yes",
+        "smtpd_tls_loglevel": "1",
+    } | RECEIVING | _mailboxes(network, "outside", "/\\.test$/ yes\n"), services)
+
+
+def sender(network, authority):
+    """A server outside that verifies whom it sends to: what the world does with our inbound, and, as the reference, what
+    Postfix does by itself with those to whom our outbound sends."""
+    policy = network.folder / "tls-policy"
+    policy.write_text(
+        "inside.test secure match=legacy.inside.test\ndane.inside.test dane-only\n"
+        f"[{GW_OUTSIDE}]:2526 secure match=legacy.inside.test\n"
+    )
+    transport = network.folder / "transport-sender"
+    transport.write_text(f"behind.test smtp:[{GW_OUTSIDE}]:2526\n")
+    return Postfix(network, "sender", network.outside, {
+        "myhostname": "sender.outside.test",
+        "inet_interfaces": "loopback-only",
+        "smtp_dns_support_level": "dnssec",
+        "smtp_tls_security_level": "dane",
+        "smtp_tls_policy_maps": f"texthash:{policy}",
+        "transport_maps": f"texthash:{transport}",
+        "smtp_tls_CAfile": authority.root,
+        "smtp_tls_loglevel": "1",
+    })
+
+
+RECEIVING = {
+    "virtual_transport": "virtual",
+    "virtual_uid_maps": f"static:{NOBODY}",
+    "virtual_gid_maps": f"static:{NOBODY}",
+    "virtual_minimum_uid": "1",
+    "smtpd_recipient_restrictions": "permit_mynetworks, reject_unauth_destination, reject_unlisted_recipient",
+    "smtpd_peername_lookup": "no",
+    "message_size_limit": "20000000",
+}
+
+
+def _mailboxes(network, name, domains):
+    """Every user of the domains but `unknown` has a mailbox."""
+    domains_file, mailboxes = network.folder / f"domains-{name}", network.folder / f"mailboxes-{name}"
+    domains_file.write_text(domains)
+    mailboxes.write_text("if !/^unknown@/\n/./ known\nendif\n")
+    return {
+        "virtual_mailbox_domains": f"regexp:{domains_file}",
+        "virtual_mailbox_maps": f"regexp:{mailboxes}",
+        "virtual_mailbox_base": network.folder / f"postfix-{name}/mail",
+    }

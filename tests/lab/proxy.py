@@ -95,11 +95,10 @@ class Proxy:
         self.stop()
 
 
-def outbound(world, *flags, intercept="tproxy", **options):
+def outbound(world, *flags, intercept="tproxy", resolver=f"{RESOLVER}:53", **options):
     """Outbound, with the lab's resolver, root key and authority."""
-    names = world.names
     return Proxy(
-        world, "outbound", "--intercept", intercept, "--resolver", f"{RESOLVER}:53", "--dnssec-anchor", names.anchor,
+        world, "outbound", "--intercept", intercept, "--resolver", resolver, "--dnssec-anchor", world.names.anchor,
         "--ca-file", world.authority.root, "--hostname", "gw.inside.test", "--mta-sts-private",
         *(["--keep-client-address"] if intercept == "tproxy" else []), *flags, **options,
     )
@@ -110,4 +109,13 @@ def smart_host(world, upstream):
     return Proxy(
         world, "outbound", "--upstream", upstream, "--resolver", f"{RESOLVER}:53", "--dnssec-anchor", world.names.anchor,
         "--ca-file", world.authority.root, "--hostname", "gw.inside.test",
+    )
+
+
+def inbound(world, *flags, **options):
+    """Inbound to the legacy server, with its certificate; intercepting unless flags name an upstream."""
+    where = [] if "--upstream" in flags else ["--intercept", "tproxy", "--keep-client-address"]
+    return Proxy(
+        world, "inbound", "--cert", world.own.chain, "--key", world.own.key, "--hostname", "legacy.inside.test",
+        *where, *flags, **options,
     )

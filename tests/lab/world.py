@@ -5,41 +5,66 @@ import atexit
 import certificates
 import exim
 import hostile
+import mta_sts
+import opensmtpd
 import postfix
 import proxy
 from capture import Capture
 from names import SERVER, Names, Zone
-from network import Network
+from network import INSIDE, INSIDE6, Network
 
-# Mail domains under plain.test, which is not signed, each with one MX host, mx.NAME.plain.test.
+# Mail domains, NAME.plain.test (not signed) or NAME.signed.test, each with one MX host, mx.NAME.ZONE.test. The last column
+# is the TLSA record: of its own key, of its authority, of a key that it has no more, or of both.
 #
-#    name           addresses  server              certificate
+#    name           addresses  server        certificate    zone    TLSA
 HOSTS = """
-     good           4          postfix             good
-     good6          6          postfix             good
-     expired        4          postfix             expired
-     notyet         4          postfix             not-yet-valid
-     selfsigned     4          postfix             self-signed
-     wrongname      4          postfix             wrong-name
-     unknownca      4          postfix             unknown-ca
-     nostarttls     4          postfix             none
-     dual           46         postfix             good
-     three          4          postfix             good
-     one            4          postfix             good
-     two            4          postfix             good
-     second         4          postfix             good
-     exim           4          exim                good
-     eximbad        4          exim                unknown-ca
-     sink           4          Sink                good
-     clear          4          NoStartTls          good
-     masked         4          Masked              good
-     refuses        4          Refuses             good
-     injects        4          Injects             good
-     oldtls         4          OldTls              good
-     bounces        4          Bounces             good
-     strips         4          Strips              good
-     deaf           46         NoStartTls          good
-     dualexpired    46         postfix             expired
+     good           4          postfix       good           plain   -
+     good6          6          postfix       good           plain   -
+     expired        4          postfix       expired        plain   -
+     notyet         4          postfix       not-yet-valid  plain   -
+     selfsigned     4          postfix       self-signed    plain   -
+     wrongname      4          postfix       wrong-name     plain   -
+     unknownca      4          postfix       unknown-ca     plain   -
+     nostarttls     4          postfix       none           plain   -
+     dual           46         postfix       good           plain   -
+     dualexpired    46         postfix       expired        plain   -
+     three          4          postfix       good           plain   -
+     one            4          postfix       good           plain   -
+     two            4          postfix       good           plain   -
+     second         4          postfix       good           plain   -
+     exim           4          exim          good           plain   -
+     eximbad        4          exim          unknown-ca     plain   -
+
+     sink           4          Sink          good           plain   -
+     clear          4          NoStartTls    good           plain   -
+     deaf           46         NoStartTls    good           plain   -
+     masked         4          Masked        good           plain   -
+     refuses        4          Refuses       good           plain   -
+     injects        4          Injects       good           plain   -
+     oldtls         4          OldTls        good           plain   -
+     bounces        4          Bounces       good           plain   -
+     strips         4          Strips        good           plain   -
+
+     key            4          postfix       self-signed    signed  own
+     key6           6          postfix       expired        signed  own
+     authority      4          postfix       unknown-ca     signed  authority
+     othername      4          postfix       unknown-wrong  signed  authority
+     rollover       4          postfix       self-signed    signed  both
+     mismatch       4          postfix       good           signed  old
+     notls          4          NoStartTls    good           signed  own
+     bogustlsa      4          postfix       good           signed  -
+     nodane         4          postfix       good           signed  -
+     insecuretlsa   4          postfix       good           plain   old
+     target         4          postfix       self-signed    signed  own
+
+     stsright       4          postfix       good           plain   -
+     stsother       4          postfix       good           plain   -
+     stsselfsigned  4          postfix       self-signed    plain   -
+     ststesting     4          postfix       good           plain   -
+     stsdown        4          postfix       good           plain   -
+     stswrong       4          postfix       good           plain   -
+     stscached      4          postfix       good           plain   -
+     implicit       4          postfix       domain         plain   -
 """
 
 # Domains with more than one MX host, the preferred one first.
@@ -50,21 +75,40 @@ SEVERAL = {
     "fallbackdualcertificate": ["dualexpired", "second"],
 }
 
+# An MX host that is an alias: the TLSA records are those of its target. And a domain that takes no mail.
+SIGNED = """
+alias MX 10 mx.alias
+mx.alias CNAME mx.target
+nullmx MX 0 .
+"""
+
 
 class Host:
     """One outside host."""
 
-    def __init__(self, number, name, families, server, certificate):
-        self.name, self.server, self.kind = name, server, certificate
-        self.domain, self.mx = f"{name}.plain.test", f"mx.{name}.plain.test"
-        self.v4 = f"192.0.2.{10 + number}" if "4" in families else None
-        self.v6 = f"2001:db8::{10 + number:x}" if "6" in families else None
+    def __init__(self, number, name, families, server, certificate, zone, tlsa):
+        self.name, self.server, self.kind, self.zone, self.tlsa = name, server, certificate, zone, tlsa
+        self.domain, self.mx = f"{name}.{zone}.test", f"mx.{name}.{zone}.test"
+        if name == "implicit":
+            self.mx = self.domain
+        self.v4 = f"192.0.2.{100 + number}" if "4" in families else None
+        self.v6 = f"2001:db8::{100 + number}" if "6" in families else None
         self.addresses = [address for address in (self.v4, self.v6) if address]
 
     def records(self):
-        return f"{self.domain}. MX 10 {self.mx}.\n" + "".join(
-            f"{self.mx}. {'AAAA' if ':' in address else 'A'} {address}\n" for address in self.addresses
-        )
+        """In the DNS."""
+        lines = [f"{self.domain}. MX 10 {self.mx}."] if self.mx != self.domain else []
+        lines += [f"{self.mx}. {'AAAA' if ':' in address else 'A'} {address}" for address in self.addresses]
+        gone = f"3 1 1 {'5e' * 32}"
+        for record in {
+            "-": lambda: [],
+            "own": lambda: [f"3 1 1 {self.certificate.digest()}"],
+            "authority": lambda: [f"2 0 1 {self.certificate.digest(selector=0, which=1)}"],
+            "old": lambda: [gone],
+            "both": lambda: [gone, f"3 1 1 {self.certificate.digest()}"],
+        }[self.tlsa]():
+            lines.append(f"_25._tcp.{self.mx}. TLSA {record}")
+        return "".join(line + "\n" for line in lines)
 
 
 class World:
@@ -74,14 +118,17 @@ class World:
         self.network = Network()
         atexit.register(self.network.close)
         self.hosts = {
-            line.split()[0]: Host(number, *line.split()) for number, line in enumerate(HOSTS.strip().splitlines())
+            line.split()[0]: Host(number, *line.split()) for number, line in enumerate(HOSTS.split("\n")) if line.strip()
         }
         for host in self.hosts.values():
             self.network.outside_address(*host.addresses)
         self._certificates()
         self.names = Names(self.network, self._zones())
         self._servers()
+        self.policy_hosts = mta_sts.PolicyHosts(self.network, self.authority)
         self.postfix = postfix.inside(self.network)
+        self.sender = postfix.sender(self.network, self.authority)
+        self.opensmtpd = opensmtpd.Sender(self.network, self.authority)
         self.inner = Capture(self.network, "gwi", "10.25.0.2")
         self.outer = Capture(self.network, "gwo", "192.0.2.2")
 
@@ -90,6 +137,8 @@ class World:
         folder.mkdir()
         self.authority = certificates.Authority(folder / "trusted", "Lab authority")
         self.stranger = certificates.Authority(folder / "unknown", "Some other authority")
+        self.own = self.authority.issue("legacy", ["legacy.inside.test", "legacy6.inside.test"])
+        self.second = self.authority.issue("second-own", ["second.inside.test"])
         for host in self.hosts.values():
             host.certificate = {
                 "good": lambda: self.authority.issue(host.name, [host.mx]),
@@ -97,6 +146,8 @@ class World:
                 "not-yet-valid": lambda: self.authority.issue(host.name, [host.mx], days=(1, 30)),
                 "wrong-name": lambda: self.authority.issue(host.name, ["mx.somebody-else.test"]),
                 "self-signed": lambda: certificates.self_signed(folder, host.name, [host.mx]),
+                "domain": lambda: self.authority.issue(host.name, [host.domain]),
+                "unknown-wrong": lambda: self.stranger.issue(host.name, ["mx.somebody-else.test"]),
                 "unknown-ca": lambda: self.stranger.issue(host.name, [host.mx]),
                 "none": lambda: None,
             }[host.kind]()
@@ -110,9 +161,25 @@ class World:
         return [
             Zone(".", nameserver, signed=True),
             Zone("test.", nameserver, signed=True),
-            Zone("plain.test.", several + "".join(host.records() for host in self.hosts.values())),
-            Zone("inside.test.", "legacy A 10.25.0.2\nlegacy AAAA fd25::2\n@ MX 10 legacy\n"),
+            Zone("plain.test.", several + mta_sts.records() + "nullmx MX 0 .\n" + self._records("plain")),
+            Zone("signed.test.", SIGNED + self._records("signed"), signed=True),
+            # Signed by a key for which its parent does not vouch.
+            Zone("_tcp.mx.bogustlsa.signed.test.", f"_25 TLSA 3 1 1 {'5e' * 32}\n", signed=True, fake_ds=True),
+            # Signatures that are past their end.
+            Zone("stale.signed.test.", f"@ MX 10 mx\nmx A {self.hosts['good'].v4}\n", signed=True, days=(-30, -1)),
+            *mta_sts.zones(),
+            Zone("inside.test.", self._inside_records(), signed=True),
         ]
+
+    def _records(self, zone):
+        return "".join(host.records() for host in self.hosts.values() if host.zone == zone)
+
+    def _inside_records(self):
+        """What the world finds of us. The MX hosts have the legacy server's addresses; who connects meets the proxy."""
+        return (
+            f"@ MX 10 legacy\ndane MX 10 legacy\nv6 MX 10 legacy6\nlegacy A {INSIDE}\nlegacy6 AAAA {INSIDE6}\n"
+            f"_25._tcp.legacy TLSA 3 1 1 {self.own.digest()}\n"
+        )
 
     def _servers(self):
         self.outside = postfix.outside(self.network, {
