@@ -8,6 +8,10 @@
 //! 2. drain [`Machine::action`] until it is `None`, carrying out each action in order;
 //! 3. wait for bytes, a close, an answer, or [`Machine::deadline`] (then `handle(Input::Deadline, now)`).
 //!
+//! After [`Action::Close`] nothing more is taken from that side or sent to it; closing it again changes nothing, and
+//! [`Action::Connect`] opens the server's side anew. Each [`Action::Authorise`] gets one answer; records are answered in
+//! the order in which they were asked for.
+//!
 //! `now` is the time since the session began. Bytes that the machine does not take stay with the driver, which offers
 //! them again, with what came behind them, after any other input; it stops reading a side whose untaken bytes
 //! reach [`MAX_UNTAKEN`]. A driver also stops reading a side while its output to the other side is backed up.

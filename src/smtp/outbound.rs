@@ -158,7 +158,8 @@ impl Outbound {
             self.state,
             State::AwaitUpgrade(_) | State::AwaitEarlyUpgrade
         ) {
-            return Step::Blocked;
+            self.injected();
+            return Step::Took(0);
         }
         let (step, reply) = self.relay.read_reply(bytes);
         if let (Some(reply), Step::Took(len)) = (reply, &step) {
@@ -182,6 +183,9 @@ impl Outbound {
                 self.part((4, 0), "does not greet with 220");
             }
             State::AwaitHelloReply(aim) if reply.code == 250 => self.introduced(aim, reply),
+            State::AwaitHelloReply(_) if reply.code == 421 => {
+                self.dead((4, 2), "closes the connection");
+            }
             // A 5yz would make the client try HELO, which cannot start TLS (RFC 5321 §3.2).
             State::AwaitHelloReply(_) => {
                 self.no_tls("EHLO was refused, so STARTTLS is not possible");

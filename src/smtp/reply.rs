@@ -70,7 +70,9 @@ impl Reply {
         for (index, line) in self.lines.iter().enumerate() {
             let last = index + 1 == self.lines.len();
             bytes.extend_from_slice(self.code.to_string().as_bytes());
-            if !(last && line.is_empty()) {
+            // A server's last line without text has a blank or not; the empty challenge of AUTH needs it (RFC 4954 §4).
+            let bare = line.is_empty() && !self.verbatim.ends_with(b" \r\n");
+            if !(last && bare) {
                 bytes.push(if last { b' ' } else { b'-' });
             }
             bytes.extend_from_slice(&printable(line, smtputf8));

@@ -10,6 +10,7 @@ use crate::smtp::{
     command::{self, Command, Fault, refusal},
     extensions::Extensions,
     framing::{self, Line},
+    path::Target,
     reply::Reply,
 };
 
@@ -34,7 +35,8 @@ impl Relay {
             | Phase::Chunk { .. }
             | Phase::SkipChunk { .. }
             | Phase::SkipMessage { .. } => self.transfer(bytes),
-            Phase::Leaving | Phase::Over => self.drop_all(Side::Client, bytes),
+            Phase::Leaving => self.drop(Side::Client, bytes.len()),
+            Phase::Over => Step::Starved,
         }
     }
 
@@ -94,7 +96,13 @@ impl Relay {
         let length = line.len();
         let alone = self.slots.is_empty();
         match command {
-            Command::Hello { .. } | Command::Rset | Command::StartTls | Command::Auth if !alone => {
+            Command::Hello { .. }
+            | Command::Mail(_)
+            | Command::Rset
+            | Command::StartTls
+            | Command::Auth
+                if !alone =>
+            {
                 return Step::Blocked;
             }
             Command::Data => return self.data(length, behind),
@@ -105,16 +113,17 @@ impl Relay {
             {
                 return Step::Blocked;
             }
-            Command::Noop { argued: false } if self.is_permitted() => {
-                if self.idled() {
-                    return self.forward(length, Awaited::Noop);
-                }
+            Command::Noop { argued: false } if self.is_permitted() && self.budget.idle() => {
+                return self.forward(length, Awaited::Noop);
+            }
+            Command::Rset if self.is_permitted() && self.budget.idle() => {
+                self.end_transaction(None);
+                return self.forward(length, Awaited::Rset);
             }
             Command::Quit if self.is_permitted() => {
                 self.phase = Phase::Leaving;
                 return self.forward(length, Awaited::Quit);
             }
-            Command::Rset => return self.rset(length),
             Command::Auth if self.transaction.is_none() && self.is_permitted() => {
                 self.phase = Phase::AwaitAuthReply;
                 return self.forward(length, Awaited::Auth);
@@ -125,10 +134,9 @@ impl Relay {
             command => {
                 self.drop(Side::Client, length);
                 self.local(command, line);
-                return Step::Took(length);
             }
         }
-        self.drop(Side::Client, length)
+        Step::Took(length)
     }
 
     /// Commands that are answered here or left to the machine.
@@ -167,6 +175,10 @@ impl Relay {
                 }
             },
             Command::Noop { .. } => self.say(250, "2.0.0 ok"),
+            Command::Rset => {
+                self.end_transaction(None);
+                self.say(250, "2.0.0 ok");
+            }
             Command::Help => self.say(214, "2.0.0 see RFC 5321"),
             // Names are for nobody who has not been judged (RFC 5321 §7.3).
             Command::Vrfy => self.say(252, "2.5.2 send some mail, it will be tried"),
@@ -181,71 +193,45 @@ impl Relay {
                 }
             },
             Command::Auth => self.fault(refusal(503, (5, 1), "AUTH is not possible now")),
-            Command::Rcpt(_) | Command::Data | Command::Bdat { .. } | Command::Rset => {}
+            Command::Rcpt(_) | Command::Data | Command::Bdat { .. } => {}
         }
     }
 
-    fn rcpt(&mut self, line: &[u8], target: crate::smtp::path::Target) -> Step {
+    fn rcpt(&mut self, line: &[u8], target: Target) -> Step {
         let length = line.len();
         let problem = match &self.transaction {
-            None => Some(refusal(503, (5, 1), "need MAIL before RCPT")),
-            Some(t) if t.message != Message::Ahead => {
-                Some(refusal(503, (5, 1), "the message has begun"))
-            }
-            Some(t) => {
-                if let Some(reply) = t.refused.clone() {
-                    self.drop(Side::Client, length);
-                    self.slots.ours(reply, false);
-                    self.pump();
-                    return Step::Took(length);
-                }
-                None
-            }
+            None => Some("need MAIL before RCPT"),
+            Some(t) if t.message != Message::Ahead => Some("the message has begun"),
+            Some(_) => None,
         };
         if let Some(problem) = problem {
-            self.drop(Side::Client, length);
-            self.fault(problem);
-            return Step::Took(length);
+            let step = self.drop(Side::Client, length);
+            self.fault(refusal(503, (5, 1), problem));
+            return step;
         }
         if matches!(self.role, Role::Inbound) && !self.may_send() {
             return Step::Blocked;
         }
-        match (self.budget.recipient(), self.role) {
-            (Allowance::Granted, Role::Outbound) => {
-                self.drop(Side::Client, length);
+        let refused = self.transaction.as_ref().and_then(|t| t.refused.clone());
+        let allowance = self.budget.recipient();
+        if allowance == Allowance::Granted && matches!(self.role, Role::Inbound) {
+            return self.forward(length, Awaited::Rcpt(target.path));
+        }
+        let step = self.drop(Side::Client, length);
+        match (allowance, refused) {
+            (Allowance::Granted, None) => {
                 let line = line.to_vec();
                 self.phase = Phase::Pending(Pending::Rcpt { line, target });
             }
-            (Allowance::Granted, Role::Inbound) => {
-                self.forward(length, Awaited::Rcpt(target.path));
-            }
-            (Allowance::Denied, _) => {
-                self.drop(Side::Client, length);
-                // RFC 5321 §4.5.3.1.10.
-                let refusal = refusal(452, (5, 3), "too many recipients");
-                self.refused(&refusal);
-                self.slots.ours(Reply::from(&refusal), false);
+            (Allowance::Granted, Some(reply)) => {
+                self.slots.ours(reply, false);
                 self.pump();
             }
-            (Allowance::Exhausted, _) => {
-                self.drop(Side::Client, length);
-                self.part(refusal(421, (7, 0), "far too many recipients"));
-            }
+            // RFC 5321 §4.5.3.1.10.
+            (Allowance::Denied, _) => self.decline(&refusal(452, (5, 3), "too many recipients")),
+            (Allowance::Exhausted, _) => self.exhausted("far too many recipients"),
         }
-        Step::Took(length)
-    }
-
-    fn rset(&mut self, length: usize) -> Step {
-        self.end_transaction(None);
-        if !self.idled() {
-            return self.drop(Side::Client, length);
-        }
-        if self.is_permitted() {
-            return self.forward(length, Awaited::Rset);
-        }
-        self.drop(Side::Client, length);
-        self.say(250, "2.0.0 ok");
-        Step::Took(length)
+        step
     }
 
     /// The command at the start of what was offered goes to the server as it is.
@@ -276,8 +262,13 @@ impl Relay {
         if !self.budget.fault() {
             return self.exhausted("too many errors");
         }
-        self.refused(&refusal);
-        self.slots.ours(Reply::from(&refusal), false);
+        self.decline(&refusal);
+    }
+
+    /// A refusal of ours in its place.
+    pub(super) fn decline(&mut self, refusal: &Refusal) {
+        self.refused(refusal);
+        self.slots.ours(Reply::from(refusal), false);
         self.pump();
     }
 

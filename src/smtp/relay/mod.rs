@@ -1,16 +1,17 @@
 //! What both machines share: the client's commands, the replies owed to it in order, one transaction, and its message.
 //!
 //! A machine owns one `Relay` and does the rest: it opens the link to the server, and answers what the relay leaves
-//! [`Pending`]. `client.rs` takes commands, `server.rs` takes replies, `transfer.rs` moves messages.
+//! [`Pending`]. `client.rs` takes commands, `server.rs` takes replies, `transfer.rs` moves messages, `end.rs` knows how and when it ends.
 
 mod client;
+mod end;
 mod server;
 mod slots;
 mod transaction;
 mod transfer;
 
 use super::{
-    Action, Authorised, Exempted, Input, Note, Question, Recorded, Refusal, Side,
+    Action, Authorised, Exempted, Note, Question, Refusal, Side,
     command::refusal,
     extensions::{Extensions, Offer},
     framing::{DataScanner, Rest},
@@ -250,21 +251,14 @@ impl Relay {
 
     /// Takes `len` bytes that go nowhere.
     fn drop(&mut self, from: Side, len: usize) -> Step {
-        if len > 0 {
-            if from == Side::Client {
-                self.moved[from as usize] = true;
-            }
-            self.act(Action::Drop { from, len });
+        if len == 0 {
+            return Step::Starved;
         }
+        if from == Side::Client {
+            self.moved[from as usize] = true;
+        }
+        self.act(Action::Drop { from, len });
         Step::Took(len)
-    }
-
-    /// Drops what is offered after the end.
-    pub(super) fn drop_all(&mut self, from: Side, bytes: &[u8]) -> Step {
-        match bytes.len() {
-            0 => Step::Starved,
-            len => self.drop(from, len),
-        }
     }
 
     // ----- what the machine decides -----
@@ -346,9 +340,7 @@ impl Relay {
             return self.part(refusal);
         }
         self.phase = Phase::Commands;
-        self.refused(&refusal);
-        self.slots.ours(Reply::from(&refusal), false);
-        self.pump();
+        self.decline(&refusal);
     }
 
     /// Answers the pending EHLO or HELO; `greeting` is the text of its first line.
@@ -462,273 +454,6 @@ impl Relay {
 
     fn refused(&mut self, refusal: &Refusal) {
         self.act(Action::Note(Note::Refused(refusal.clone())));
-    }
-
-    // ----- ends -----
-
-    /// Ends the session behind the replies that are owed: the client gets `refusal`, the server QUIT.
-    pub(super) fn part(&mut self, refusal: Refusal) {
-        self.refused(&refusal);
-        self.leave(Reply::from(&refusal));
-    }
-
-    fn leave(&mut self, reply: Reply) {
-        // What is said to a server amid AUTH is an answer, not QUIT.
-        self.abrupt |= matches!(self.phase, Phase::AuthResponse | Phase::AwaitAuthReply);
-        self.phase = Phase::Leaving;
-        self.slots.ours(reply, true);
-        self.pump();
-    }
-
-    /// Ends the session at once: `refusal` answers what the client waits for, unless it is amid a message; the server's
-    /// connection is dropped, so that no half message can look whole.
-    pub(super) fn dead(&mut self, refusal: Refusal) {
-        if self.is_over() {
-            return;
-        }
-        self.abrupt = true;
-        let amid = matches!(
-            self.phase,
-            Phase::Message(_)
-                | Phase::Chunk { .. }
-                | Phase::SkipChunk { .. }
-                | Phase::SkipMessage { .. }
-                // Its handshake is under way.
-                | Phase::Pending(Pending::StartTls)
-        );
-        if !amid {
-            self.refused(&refusal);
-            self.deliver(&Reply::from(&refusal));
-        }
-        self.over();
-    }
-
-    /// The client sent what it must not send here: one 554, the server's connection is dropped.
-    fn out_of_step(&mut self, what: &'static str, why: &str) -> Step {
-        self.incident(what);
-        self.abrupt = true;
-        if matches!(self.phase, Phase::AwaitGo) {
-            self.slots.clear();
-        }
-        self.part(refusal(554, (5, 0), why));
-        Step::Took(0)
-    }
-
-    fn over(&mut self) {
-        if self.is_over() {
-            return;
-        }
-        let quiet = !self.slots.awaits_server() && !self.gone[Side::Server as usize];
-        let amid_message = self.end_transaction(None);
-        self.act(Action::Close {
-            side: Side::Client,
-            abort: false,
-        });
-        let abort = self.abrupt || amid_message;
-        if self.courteous && quiet && !abort {
-            self.send(Side::Server, b"QUIT\r\n".to_vec());
-        }
-        self.act(Action::Close {
-            side: Side::Server,
-            abort,
-        });
-        self.slots.clear();
-        self.phase = Phase::Over;
-    }
-
-    /// The transaction is no more; what is known of a message that had begun is recorded. True if one had.
-    fn end_transaction(&mut self, reply: Option<&Reply>) -> bool {
-        let completed = self.transaction.take().and_then(|mut t| t.completed(reply));
-        let begun = completed.is_some();
-        if let Some(completed) = completed {
-            self.unawaited_records += 1;
-            self.act(Action::Record(completed));
-        }
-        begun
-    }
-
-    // ----- events -----
-
-    /// Handles what concerns client, message and end; gives back what the machine has to handle.
-    pub(super) fn handle(&mut self, input: Input) -> Option<Input> {
-        match input {
-            Input::Recorded(outcome) => self.recorded(outcome),
-            Input::Drain => self.draining = true,
-            Input::Closed(Side::Client) => {
-                self.gone[Side::Client as usize] = true;
-                self.starved |= self.left[Side::Client as usize] == 0;
-            }
-            input => return Some(input),
-        }
-        None
-    }
-
-    fn recorded(&mut self, outcome: Result<Recorded, Refusal>) {
-        if self.unawaited_records > 0 {
-            self.unawaited_records -= 1;
-            if let Err(refusal) = outcome
-                && !self.is_over()
-            {
-                self.part(refusal);
-            }
-            return;
-        }
-        let Phase::AwaitRecord(reply) = std::mem::replace(&mut self.phase, Phase::Commands) else {
-            return;
-        };
-        match outcome {
-            Ok(Recorded(())) => {
-                self.deliver(&reply);
-                self.transaction = None;
-                self.budget.message_done();
-                if reply.code == 421 {
-                    self.over();
-                } else if let Some(reply) = self.last_words.take() {
-                    self.leave(reply);
-                }
-            }
-            Err(refusal) => {
-                self.transaction = None;
-                self.part(refusal);
-            }
-        }
-    }
-
-    /// The server's connection is closed while nobody but the relay waits for it.
-    pub(super) fn server_gone(&mut self) {
-        self.gone[Side::Server as usize] = true;
-        match (&self.phase, self.slots.awaited()) {
-            // The final reply is in; it is delivered first.
-            (Phase::AwaitRecord(_), _) => {}
-            // It was dropped on purpose.
-            (
-                Phase::SkipMessage { .. }
-                | Phase::SkipChunk {
-                    then: Skipped::Farewell(_),
-                    ..
-                },
-                _,
-            ) => {}
-            (_, Some(Awaited::Quit)) => self.farewell(),
-            _ => self.dead(refusal(421, (4, 2), &self.says("connection closed"))),
-        }
-    }
-
-    /// 221 in place of a server that owes it.
-    fn farewell(&mut self) {
-        self.deliver(&goodbye());
-        self.over();
-    }
-
-    /// After each input: ends what has nothing to wait for.
-    pub(super) fn settle(&mut self, side: Option<(Side, usize, &Step)>) {
-        if let Some((side, left, step)) = side {
-            self.left[side as usize] = left;
-            if side == Side::Client {
-                self.starved = *step == Step::Starved;
-            }
-        }
-        let owed = self.slots.awaits_server();
-        let at_command = matches!(
-            self.phase,
-            Phase::Commands | Phase::Overlong(_) | Phase::AuthResponse
-        );
-        let asked = !matches!(self.pending(), None | Some(Pending::StartTls));
-        if self.draining && !owed && (at_command || asked) {
-            let amid = self
-                .transaction
-                .as_ref()
-                .is_some_and(|t| t.message != transaction::Message::Ahead);
-            if !amid {
-                self.part(refusal(
-                    421,
-                    (3, 2),
-                    "the proxy is being stopped, try again later",
-                ));
-            }
-        }
-        if self.gone[Side::Server as usize] && at_command && !self.is_over() {
-            self.server_gone();
-        }
-        if self.gone[Side::Client as usize] && self.starved {
-            match self.phase {
-                Phase::Commands | Phase::Overlong(_) if self.slots.is_empty() => self.over(),
-                Phase::AuthResponse
-                | Phase::Pending(Pending::StartTls)
-                | Phase::Message(_)
-                | Phase::Chunk { .. }
-                | Phase::SkipChunk { .. }
-                | Phase::SkipMessage { .. } => {
-                    self.abrupt = true;
-                    self.over();
-                }
-                _ => {}
-            }
-        }
-    }
-
-    // ----- time -----
-
-    /// What the relay waits for.
-    pub(super) fn awaits(&self) -> Option<Timer> {
-        Some(match (&self.phase, self.slots.awaited()) {
-            (Phase::Over, _) => return None,
-            (Phase::SkipMessage { .. }, _) => Timer::Rest,
-            (Phase::Message(_) | Phase::Chunk { .. } | Phase::SkipChunk { .. }, _) => {
-                Timer::DataBlock
-            }
-            (Phase::AwaitRecord(_), _) => Timer::Record,
-            (Phase::AwaitFinalReply, _) => Timer::FinalReply,
-            (Phase::AwaitGo, _) => Timer::Go,
-            (_, Some(Awaited::Quit)) => Timer::Farewell,
-            (_, Some(_)) => Timer::Reply,
-            (Phase::Pending(_), None) => Timer::Answer,
-            (_, None) => Timer::Command,
-        })
-    }
-
-    /// Starts, restarts or stops the timer; `awaits` is what the whole machine waits for.
-    pub(super) fn wind(&mut self, awaits: Option<Timer>, now: Duration) {
-        let moved = std::mem::take(&mut self.moved);
-        self.timer = awaits.map(|timer| match self.timer {
-            Some((running, due))
-                if running == timer
-                    && !timer
-                        .restarted_by()
-                        .is_some_and(|side| moved[side as usize]) =>
-            {
-                (running, due)
-            }
-            _ => (timer, now + timer.length()),
-        });
-    }
-
-    pub(super) fn deadline(&self) -> Option<Duration> {
-        self.timer.map(|(_, due)| due)
-    }
-
-    /// The timer that is due at `now`.
-    pub(super) fn due(&self, now: Duration) -> Option<Timer> {
-        self.timer
-            .filter(|(_, due)| *due <= now)
-            .map(|(timer, _)| timer)
-    }
-
-    /// A timer ran out.
-    pub(super) fn late(&mut self, timer: Timer) {
-        let (detail, what) = match timer {
-            Timer::Command | Timer::Cleartext => {
-                return self.part(refusal(421, (4, 2), "no command in time"));
-            }
-            Timer::Farewell => return self.farewell(),
-            Timer::Record => (
-                (3, 0),
-                "the audit record was not written in time".to_owned(),
-            ),
-            Timer::Answer => ((4, 3), "no answer about the policy in time".to_owned()),
-            _ => ((4, 2), self.says("no reply in time")),
-        };
-        self.dead(refusal(421, detail, &what));
     }
 }
 

@@ -9,7 +9,7 @@ impl Relay {
     /// Takes what the server's bytes begin with, once the link is open.
     pub(in crate::smtp) fn server(&mut self, bytes: &[u8]) -> Step {
         if self.is_over() {
-            return self.drop_all(Side::Server, bytes);
+            return Step::Starved;
         }
         let (step, reply) = self.read_reply(bytes);
         if let Some(reply) = reply {
