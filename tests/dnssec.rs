@@ -1,0 +1,552 @@
+//! DNSSEC against real servers on loopback, with a signed root of their own: what is said of each zone is how it was built.
+//!
+//! Needs nsd, unbound and ldnsutils (tests/run installs them where it may); without them these tests fail and say so.
+
+use domain::{
+    base::{Message, MessageBuilder, ParsedName, Rtype, iana::Rcode},
+    rdata::AllRecordData,
+};
+use starttls_proxy::{
+    lookup::{Lookup, Options},
+    policy::{Dns, Mx, MxHost, Needs, Security},
+    smtp::Domain,
+};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// The servers of one test.
+struct Tree {
+    folder: PathBuf,
+    port: u16,
+    servers: Vec<Child>,
+}
+
+impl Tree {
+    async fn start(name: &str) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("starttls-proxy-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        let port = free_ports();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/signed_tree.sh");
+        let made = Command::new(script)
+            .arg(&folder)
+            .arg(port.to_string())
+            .output()
+            .expect("bash runs");
+        assert!(
+            made.status.success(),
+            "THE ZONES COULD NOT BE MADE, this test needs nsd, unbound and ldnsutils:\n{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let mut tree = Self {
+            folder,
+            port,
+            servers: Vec::new(),
+        };
+        tree.run("nsd", "nsd.conf");
+        tree.run("unbound", "unbound-validating.conf");
+        tree.run("unbound", "unbound-plain.conf");
+        for resolver in [tree.validating(), tree.plain()] {
+            tree.wait_for(resolver).await;
+        }
+        tree
+    }
+
+    fn run(&mut self, program: &str, conf: &str) {
+        let log = fs::File::create(self.folder.join(format!("{conf}.log"))).unwrap();
+        let mut command = Command::new(program);
+        command.arg("-d");
+        if program == "unbound" {
+            command.arg("-p");
+        }
+        let child = command
+            .arg("-c")
+            .arg(self.folder.join(conf))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.servers
+            .push(child.unwrap_or_else(|e| panic!("{program} does not start: {e}")));
+    }
+
+    /// Until nsd answers through it.
+    async fn wait_for(&self, resolver: SocketAddr) {
+        let begin = Instant::now();
+        loop {
+            let lookup = self.lookup(vec![resolver], true);
+            match lookup.self_test().await {
+                Ok(_) => return,
+                Err(error) if begin.elapsed() > Duration::from_secs(20) => panic!("{error}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    fn validating(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port + 1).into()
+    }
+
+    fn plain(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port + 2).into()
+    }
+
+    fn lookup(&self, resolvers: Vec<SocketAddr>, validate: bool) -> Lookup {
+        lookup(resolvers, validate.then(|| self.folder.join("anchor")))
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            if let Ok(None) = server.try_wait() {
+                // SIGTERM, so that nsd ends its children.
+                let _ = Command::new("kill").arg(server.id().to_string()).status();
+                let _ = server.wait();
+            }
+        }
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn lookup(resolvers: Vec<SocketAddr>, anchor: Option<PathBuf>) -> Lookup {
+    Lookup::new(Options {
+        resolvers,
+        anchor,
+        state_dir: None,
+        https_port: 443,
+        allow_private: false,
+        roots: Arc::new(rustls::RootCertStore::empty()),
+    })
+    .unwrap()
+}
+
+/// The first of three ports in a row that nobody has.
+fn free_ports() -> u16 {
+    let free = |port| {
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+            && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+    };
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        if port < 65_000 && (port..port + 3).all(free) {
+            return port;
+        }
+    }
+}
+
+/// Findings in short: `secure: mx.good.test secure 2, tlsa at mx.good.test secure 1; ...`.
+async fn told(lookup: &Lookup, domain: &str) -> String {
+    let needs = Needs {
+        mx: true,
+        tlsa: true,
+        sts: false,
+    };
+    let findings = lookup.gather(&Domain::parse(domain).unwrap(), needs).await;
+    let expanded = findings.expanded.map(|name| format!(" (alias of {name})"));
+    let hosts = |mx: &Mx| match mx {
+        Mx::Null => "null".to_owned(),
+        Mx::Hosts(hosts) => hosts.iter().map(host).collect::<Vec<_>>().join("; "),
+        Mx::Implicit(one) => format!("implicit {}", host(one)),
+    };
+    state(&findings.mx, hosts) + &expanded.unwrap_or_default()
+}
+
+fn host(host: &MxHost) -> String {
+    let addresses = state(&host.addresses, |found| found.len().to_string());
+    let tlsa = state(&host.tlsa, |found| found.len().to_string());
+    if host.tlsa == Dns::NotAsked {
+        format!("{} {addresses}", host.name)
+    } else {
+        format!(
+            "{} {addresses}, tlsa at {} {tlsa}",
+            host.name, host.tlsa_base
+        )
+    }
+}
+
+fn state<T>(answer: &Dns<T>, words: impl Fn(&T) -> String) -> String {
+    let security = |security: &Security| match security {
+        Security::Secure => "secure",
+        Security::Insecure => "insecure",
+    };
+    match answer {
+        Dns::Found(found, state) => format!("{} {}", security(state), words(found)),
+        Dns::Absent(state) => format!("{} none", security(state)),
+        Dns::Bogus(_) => "bogus".to_owned(),
+        Dns::Failed(_) => "failed".to_owned(),
+        Dns::NotAsked => "not asked".to_owned(),
+    }
+}
+
+/// How the zones were built. Where the validators may differ, in-process first.
+const TRUTH: &[(&str, &str)] = &[
+    (
+        "good.test",
+        "secure mx.good.test secure 2, tlsa at mx.good.test secure 1; alias.good.test secure 2, tlsa at mx.good.test secure 1; \
+         outside.good.test insecure 1, tlsa at outside.good.test secure 1; notlsa.good.test secure 1, tlsa at notlsa.good.test secure none",
+    ),
+    (
+        "renamed.good.test",
+        "secure mx.good.test secure 2, tlsa at mx.good.test secure 1 (alias of other.good.test)",
+    ),
+    (
+        "other.moved.good.test",
+        "secure mx.good.test secure 2, tlsa at mx.good.test secure 1 (alias of other.good.test)",
+    ),
+    (
+        "any.wild.good.test",
+        "secure mx.good.test secure 2, tlsa at mx.good.test secure 1",
+    ),
+    (
+        "wildmx.good.test",
+        "secure b.wildhost.good.test secure 1, tlsa at b.wildhost.good.test secure none",
+    ),
+    ("nullmx.good.test", "secure null"),
+    (
+        "implicit.good.test",
+        "secure implicit implicit.good.test secure 1, tlsa at implicit.good.test secure none",
+    ),
+    (
+        "nothing.good.test",
+        "secure implicit nothing.good.test secure none",
+    ),
+    (
+        "nsec3.test",
+        "secure mx.nsec3.test secure 1, tlsa at mx.nsec3.test secure 1",
+    ),
+    (
+        "none.nsec3.test",
+        "secure host.nsec3.test secure 1, tlsa at host.nsec3.test secure none",
+    ),
+    (
+        "any.wild.nsec3.test",
+        "secure mx.nsec3.test secure 1, tlsa at mx.nsec3.test secure 1",
+    ),
+    (
+        "nothing.nsec3.test",
+        "secure implicit nothing.nsec3.test secure none",
+    ),
+    (
+        "optout.test",
+        "secure mx.optout.test secure 1, tlsa at mx.optout.test secure 1",
+    ),
+    (
+        "nothing.optout.test",
+        "insecure implicit nothing.optout.test insecure none",
+    ),
+    (
+        "sub.optout.test",
+        "insecure mx.optout.test secure 1, tlsa at mx.optout.test secure 1",
+    ),
+    ("plain.test", "insecure mx.plain.test insecure 1"),
+    (
+        "tosecure.plain.test",
+        "insecure mx.good.test secure 2, tlsa at mx.good.test secure 1",
+    ),
+    (
+        "nothing.plain.test",
+        "insecure implicit nothing.plain.test insecure none",
+    ),
+    ("bogus.test", "bogus"),
+    (
+        "bogustlsa.test",
+        "secure mx.bogustlsa.test secure 1, tlsa at mx.bogustlsa.test bogus",
+    ),
+    ("expired.test", "bogus"),
+    ("otherkey.test", "bogus"),
+    ("stripped.test", "bogus"),
+    ("unproved.test", "secure mx.unproved.test bogus"),
+    ("nothing.test", "secure implicit nothing.test secure none"),
+];
+
+mod real_servers {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_zone_is_in_the_state_it_was_built_in() {
+        let tree = Tree::start("states").await;
+        for (way, lookup) in [
+            (
+                "here, behind a plain resolver",
+                tree.lookup(vec![tree.plain()], true),
+            ),
+            (
+                "here, behind a validating resolver",
+                tree.lookup(vec![tree.validating()], true),
+            ),
+            (
+                "by the resolver on loopback",
+                tree.lookup(vec![tree.validating()], false),
+            ),
+        ] {
+            for (domain, truth) in TRUTH {
+                assert_eq!(
+                    &told(&lookup, domain).await,
+                    truth,
+                    "{domain}, validated {way}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_self_test_says_who_validates_and_what_is_wrong() {
+        let tree = Tree::start("self-test").await;
+        let words = tree
+            .lookup(vec![tree.validating()], false)
+            .self_test()
+            .await
+            .unwrap();
+        assert!(
+            words.starts_with("DNSSEC is validated by the resolver on this host"),
+            "{words}"
+        );
+        let words = tree
+            .lookup(vec![tree.plain()], true)
+            .self_test()
+            .await
+            .unwrap();
+        assert!(
+            words.starts_with("DNSSEC is validated here, from "),
+            "{words}"
+        );
+        let words = tree
+            .lookup(vec![tree.plain()], false)
+            .self_test()
+            .await
+            .unwrap_err();
+        assert!(words.contains("does not validate DNSSEC"), "{words}");
+
+        let stranger = tree.folder.join("stranger");
+        let key = fs::read_to_string(tree.folder.join("good.test.key")).unwrap();
+        fs::write(&stranger, key.replacen("good.test.", ".", 1)).unwrap();
+        let words = lookup(vec![tree.plain()], Some(stranger))
+            .self_test()
+            .await
+            .unwrap_err();
+        assert!(
+            words.contains("do not follow from the trust anchor"),
+            "{words}"
+        );
+
+        let (stripper, _) = forger(tree.plain(), |message| {
+            without(message, |rtype| rtype == Rtype::RRSIG)
+        });
+        let words = tree
+            .lookup(vec![tree.plain(), stripper], true)
+            .self_test()
+            .await
+            .unwrap_err();
+        assert!(
+            words.contains(&format!("resolver {stripper} strips DNSSEC signatures")),
+            "{words}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_answer_too_long_for_a_datagram_comes_by_tcp() {
+        let tree = Tree::start("tcp").await;
+        for lookup in [
+            tree.lookup(vec![tree.plain()], true),
+            tree.lookup(vec![tree.validating()], false),
+        ] {
+            let record = lookup
+                .tlsrpt_record(&Domain::parse("big.good.test").unwrap())
+                .await;
+            assert_eq!(record.map(|text| text.len()), Some(1433));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_resolver_is_passed_over_and_all_dead_is_failed_not_absent() {
+        let mut tree = Tree::start("dead").await;
+        let nobody: SocketAddr = (Ipv4Addr::LOCALHOST, free_ports()).into();
+        let lookup = tree.lookup(vec![nobody, tree.plain()], true);
+        assert!(
+            told(&lookup, "nsec3.test")
+                .await
+                .starts_with("secure mx.nsec3.test")
+        );
+        for server in &mut tree.servers {
+            server.kill().unwrap();
+            server.wait().unwrap();
+        }
+        assert_eq!(told(&lookup, "plain.test").await, "failed");
+        let fresh = tree.lookup(vec![tree.plain()], true);
+        assert_eq!(told(&fresh, "good.test").await, "failed");
+        let trusting = tree.lookup(vec![tree.validating()], false);
+        assert_eq!(told(&trusting, "good.test").await, "failed");
+    }
+
+    /// Somebody between us and the resolver changes every answer about these names.
+    #[tokio::test]
+    async fn a_forger_on_the_path_makes_answers_bogus_never_secure_nor_absent() {
+        let tree = Tree::start("forger").await;
+        let signatures = |message: &_| without(message, |rtype| rtype == Rtype::RRSIG);
+        let proofs =
+            |message: &_| without(message, |rtype| matches!(rtype, Rtype::NSEC | Rtype::NSEC3));
+        let authority = |message: &_| {
+            without(message, |rtype| {
+                matches!(
+                    rtype,
+                    Rtype::NSEC | Rtype::NSEC3 | Rtype::SOA | Rtype::RRSIG
+                )
+            })
+        };
+        let tlsa = |message: &_| without(message, |rtype| rtype == Rtype::TLSA);
+        let forgeries: [(&str, Forgery, &[&str]); 6] = [
+            (
+                "no signatures",
+                Box::new(signatures),
+                &["good.test", "nsec3.test", "nothing.good.test"],
+            ),
+            (
+                "no proofs",
+                Box::new(proofs),
+                &[
+                    "nothing.good.test",
+                    "nothing.nsec3.test",
+                    "any.wild.good.test",
+                ],
+            ),
+            (
+                "empty",
+                Box::new(authority),
+                &["nothing.good.test", "nothing.nsec3.test"],
+            ),
+            (
+                "no such record",
+                Box::new(tlsa),
+                &["nsec3.test", "optout.test"],
+            ),
+            (
+                "no such domain",
+                Box::new(nxdomain),
+                &["good.test", "nsec3.test"],
+            ),
+            (
+                "said to be validated",
+                Box::new(authenticated),
+                &["bogus.test", "expired.test"],
+            ),
+        ];
+        for (what, forgery, domains) in forgeries {
+            let keys_too = what == "no signatures";
+            let (resolver, _) = forger(tree.plain(), move |message| {
+                let rtype = message.sole_question().unwrap().qtype();
+                let infrastructure = matches!(rtype, Rtype::DS | Rtype::DNSKEY);
+                if infrastructure && !keys_too {
+                    message.as_slice().to_vec()
+                } else {
+                    forgery(message)
+                }
+            });
+            let lookup = tree.lookup(vec![resolver], true);
+            for domain in domains {
+                let told = told(&lookup, domain).await;
+                assert!(told.contains("bogus"), "{what}: {domain}: {told}");
+                assert!(!told.contains("none"), "{what}: {domain}: {told}");
+            }
+        }
+    }
+
+    /// A zone that is provably unsigned may answer badly without harm to its mail.
+    #[tokio::test]
+    async fn an_empty_answer_of_an_unsigned_zone_is_an_absence() {
+        let tree = Tree::start("empty").await;
+        let (resolver, _) = forger(tree.plain(), |message| {
+            match message.sole_question().unwrap().qtype() {
+                Rtype::AAAA => without(message, |_| true),
+                _ => message.as_slice().to_vec(),
+            }
+        });
+        let lookup = tree.lookup(vec![resolver], true);
+        assert_eq!(
+            told(&lookup, "plain.test").await,
+            "insecure mx.plain.test insecure 1"
+        );
+        assert_eq!(
+            told(&lookup, "nsec3.test").await,
+            "secure mx.nsec3.test bogus"
+        );
+    }
+}
+
+type Forgery = Box<dyn Fn(&Message<Vec<u8>>) -> Vec<u8> + Send>;
+
+/// A resolver that asks another one, and answers what `forge` makes of it. Lives until the process ends.
+fn forger(
+    upstream: SocketAddr,
+    forge: impl Fn(&Message<Vec<u8>>) -> Vec<u8> + Send + 'static,
+) -> (SocketAddr, std::thread::JoinHandle<()>) {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut buffer = [0; 65_535];
+        loop {
+            let Ok((length, client)) = socket.recv_from(&mut buffer) else {
+                return;
+            };
+            let honest = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            honest
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .unwrap();
+            honest.send_to(&buffer[..length], upstream).unwrap();
+            let Ok(length) = honest.recv(&mut buffer) else {
+                continue;
+            };
+            let message = Message::from_octets(buffer[..length].to_vec()).unwrap();
+            socket.send_to(&forge(&message), client).unwrap();
+        }
+    });
+    (address, thread)
+}
+
+/// The same without the records of some types (in answer and authority).
+fn without(message: &Message<Vec<u8>>, gone: impl Fn(Rtype) -> bool) -> Vec<u8> {
+    let mut builder = MessageBuilder::new_vec();
+    *builder.header_mut() = message.header();
+    let mut builder = builder.question();
+    builder.push(message.sole_question().unwrap()).unwrap();
+    let mut builder = builder.answer();
+    type Any<'a> = AllRecordData<&'a [u8], ParsedName<&'a [u8]>>;
+    for record in message.answer().unwrap().into_records::<Any>() {
+        let record = record.unwrap();
+        if !gone(record.rtype()) {
+            builder.push(record).unwrap();
+        }
+    }
+    let mut builder = builder.authority();
+    for record in message.authority().unwrap().into_records::<Any>() {
+        let record = record.unwrap();
+        if !gone(record.rtype()) {
+            builder.push(record).unwrap();
+        }
+    }
+    builder.finish()
+}
+
+/// "There is no such name", with the SOA and signatures of somewhere.
+fn nxdomain(message: &Message<Vec<u8>>) -> Vec<u8> {
+    let octets = without(message, |rtype| !matches!(rtype, Rtype::SOA | Rtype::NSEC));
+    let mut message = Message::from_octets(octets).unwrap();
+    message.header_mut().set_rcode(Rcode::NXDOMAIN);
+    message.into_octets()
+}
+
+/// With the AD bit.
+fn authenticated(message: &Message<Vec<u8>>) -> Vec<u8> {
+    let mut message = message.clone();
+    message.header_mut().set_ad(true);
+    message.into_octets()
+}
