@@ -1,0 +1,518 @@
+//! The running program: what it does with signals, files, limits and load balancers. Each test starts the binary.
+
+#[path = "support/pki.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod pki;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use pki::Authority;
+
+/// Nothing here takes that long unless it hangs.
+const HANG: Duration = Duration::from_secs(20);
+
+/// A folder that goes with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("starttls-proxy-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The program, with its log lines; ended with the test.
+struct Proxy {
+    child: Child,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+impl Proxy {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        Self { child, log }
+    }
+
+    /// Waits for a log line with `words` in it.
+    fn says(&mut self, words: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            let mut line = String::new();
+            assert!(
+                self.log.read_line(&mut line).expect("a line") > 0,
+                "it ended without saying {words:?}:\n{seen}"
+            );
+            if line.contains(words) {
+                return line;
+            }
+            seen += &line;
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &pid])
+                .status()
+                .expect("kill")
+                .success()
+        );
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A free port of loopback.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
+}
+
+/// An SMTP client that checks each reply's code.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).expect("connects");
+        stream.set_read_timeout(Some(HANG)).expect("a timeout");
+        Self(BufReader::new(stream))
+    }
+    fn says(&mut self, line: &str) -> &mut Self {
+        self.0
+            .get_mut()
+            .write_all(format!("{line}\r\n").as_bytes())
+            .expect("written");
+        self
+    }
+    fn hears(&mut self, code: &str) -> String {
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).expect("a reply");
+            assert!(line.starts_with(code), "wanted {code}, got {line:?}");
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return line;
+            }
+        }
+    }
+    fn hears_the_end(&mut self) {
+        let mut rest = Vec::new();
+        self.0.read_to_end(&mut rest).expect("an end");
+        assert!(rest.is_empty(), "{}", rest.escape_ascii());
+    }
+}
+
+/// An inside server that tells what it hears, one connection after the other.
+fn inside_server(listener: TcpListener) -> std::sync::mpsc::Receiver<String> {
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            let tell = tell.clone();
+            thread::spawn(move || {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                let greeting = stream.get_mut().write_all(b"220 inside\r\n");
+                while greeting.is_ok() && stream.read_line(&mut line).is_ok_and(|got| got > 0) {
+                    let answer = match line.get(..4) {
+                        Some("EHLO") => "250-inside\r\n250 SIZE 1000000\r\n",
+                        Some("DATA") => "354 go\r\n",
+                        Some("PROX") => "",
+                        Some("QUIT") => "221 bye\r\n",
+                        _ => "250 2.1.0 ok\r\n",
+                    };
+                    let _ = tell.send(std::mem::take(&mut line));
+                    if stream.get_mut().write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    told
+}
+
+/// TLS over a connection that said STARTTLS; the certificate that was shown.
+fn certificate_served(to: SocketAddr, authority: &Authority, name: &'static str) -> Vec<u8> {
+    let mut client = Client::connect(to);
+    client.hears("220");
+    client.says("EHLO client.example").hears("250");
+    client.says("STARTTLS").hears("220");
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = authority.pem();
+    let der =
+        <rustls::pki_types::CertificateDer as rustls::pki_types::pem::PemObject>::from_pem_slice(
+            pem.as_bytes(),
+        );
+    roots.add(der.expect("PEM")).expect("an anchor");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(name).expect("a name");
+    let mut connection =
+        rustls::ClientConnection::new(Arc::new(config), name).expect("a connection");
+    let mut tcp = client.0.into_inner();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut tcp).expect("a handshake");
+    }
+    connection.peer_certificates().expect("a chain")[0].to_vec()
+}
+
+fn exit_code_and_words(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
+        .args(arguments)
+        .output()
+        .expect("it runs");
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+struct Pair {
+    authority: Authority,
+    scratch: Scratch,
+    cert: String,
+    key: String,
+}
+
+fn pair(name: &str) -> Pair {
+    let scratch = Scratch::new(name);
+    let authority = Authority::root("Test Root");
+    let (cert, key) = authority
+        .leaf(&["mx.clinic.example"])
+        .write(&scratch.0, "mx");
+    let text = |path: &Path| path.display().to_string();
+    Pair {
+        cert: text(&cert),
+        key: text(&key),
+        authority,
+        scratch,
+    }
+}
+
+#[test]
+fn wrong_usage_is_64_and_wrong_configuration_78_before_anything_is_bound() {
+    let scratch = Scratch::new("exit-codes");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = listener.local_addr().expect("address").to_string();
+    let table = scratch.file("policy", "clinic.example secure\nclinic.example sekure\n");
+    let cases: [(&[&str], i32, &str); 6] = [
+        (
+            &["outbound", "--listen", &taken],
+            64,
+            "nothing says where mail goes",
+        ),
+        (
+            &[
+                "outbound",
+                "--listen",
+                &taken,
+                "--upstream",
+                "x.example",
+                "--level",
+                "sekure",
+            ],
+            64,
+            "sekure",
+        ),
+        (
+            &[
+                "outbound",
+                "--listen",
+                &taken,
+                "--upstream",
+                "x.example",
+                "--intercept",
+                "tproxy",
+            ],
+            64,
+            "exclude",
+        ),
+        (
+            &[
+                "outbound",
+                "--listen",
+                &taken,
+                "--upstream",
+                "x.example",
+                "--policy",
+                &table,
+            ],
+            78,
+            "policy:2:",
+        ),
+        (
+            &[
+                "outbound",
+                "--listen",
+                &taken,
+                "--upstream",
+                "x.example",
+                "--ca-file",
+                "/nowhere",
+            ],
+            78,
+            "/nowhere",
+        ),
+        (
+            &[
+                "inbound",
+                "--listen",
+                &taken,
+                "--upstream",
+                "192.0.2.1:25",
+                "--cert",
+                "a",
+                "--key",
+                "b",
+            ],
+            64,
+            "--send-proxy",
+        ),
+    ];
+    for (arguments, code, words) in cases {
+        let (got, said) = exit_code_and_words(arguments);
+        assert_eq!(got, Some(code), "{arguments:?}: {said}");
+        assert!(
+            said.starts_with("starttls-proxy: ") && said.contains(words),
+            "{arguments:?}: {said}"
+        );
+    }
+}
+
+#[test]
+fn a_broken_certificate_on_reload_keeps_the_old_one_and_a_good_one_replaces_it() {
+    let Pair {
+        authority,
+        scratch,
+        cert,
+        key,
+    } = pair("reload");
+    let listen = free();
+    let address = listen.to_string();
+    let arguments = [
+        "inbound",
+        "--listen",
+        &address,
+        "--upstream",
+        "127.0.0.1:9",
+        "--hide-client-address",
+    ];
+    let mut proxy = Proxy::start(
+        &[
+            &arguments[..],
+            &["--relay-probe", "off", "--cert", &cert, "--key", &key],
+        ]
+        .concat(),
+    );
+    proxy.says("ready");
+    let first = certificate_served(listen, &authority, "mx.clinic.example");
+
+    let good = fs::read_to_string(&cert).expect("readable");
+    fs::write(&cert, "no certificate").expect("written");
+    proxy.signal("-HUP");
+    proxy.says("not reloaded");
+    assert_eq!(
+        certificate_served(listen, &authority, "mx.clinic.example"),
+        first
+    );
+
+    fs::write(&cert, good).expect("written");
+    authority
+        .leaf(&["mx.clinic.example"])
+        .write(&scratch.0, "mx");
+    proxy.signal("-HUP");
+    proxy.says("INFO  reloaded");
+    assert_ne!(
+        certificate_served(listen, &authority, "mx.clinic.example"),
+        first
+    );
+}
+
+#[test]
+fn a_stop_tells_idle_clients_421_and_ends() {
+    let Pair {
+        cert,
+        key,
+        scratch: _kept,
+        ..
+    } = pair("drain");
+    let listen = free();
+    let address = listen.to_string();
+    let arguments = [
+        "inbound",
+        "--listen",
+        &address,
+        "--upstream",
+        "127.0.0.1:9",
+        "--hide-client-address",
+    ];
+    let mut proxy = Proxy::start(
+        &[
+            &arguments[..],
+            &["--relay-probe", "off", "--cert", &cert, "--key", &key],
+        ]
+        .concat(),
+    );
+    proxy.says("ready");
+    let mut client = Client::connect(listen);
+    client.hears("220");
+    client.says("EHLO client.example").hears("250");
+    proxy.signal("-TERM");
+    client.hears("421 4.3.2");
+    client.hears_the_end();
+    drop(client);
+    proxy.says("every session has ended");
+    assert!(proxy.child.wait().expect("ended").success());
+}
+
+#[test]
+fn one_client_too_many_gets_421_and_the_others_are_served() {
+    let Pair {
+        cert,
+        key,
+        scratch: _kept,
+        ..
+    } = pair("limits");
+    let (listen, metrics) = (free(), free());
+    let (address, page) = (listen.to_string(), metrics.to_string());
+    let arguments = [
+        "inbound",
+        "--listen",
+        &address,
+        "--upstream",
+        "127.0.0.1:9",
+        "--hide-client-address",
+    ];
+    let more = [
+        "--relay-probe",
+        "off",
+        "--cert",
+        &cert,
+        "--key",
+        &key,
+        "--max-sessions-per-client",
+        "2",
+        "--metrics",
+        &page,
+    ];
+    let mut proxy = Proxy::start(&[&arguments[..], &more].concat());
+    proxy.says("ready");
+    let mut held: Vec<Client> = (0..2).map(|_| Client::connect(listen)).collect();
+    held.iter_mut().for_each(|client| drop(client.hears("220")));
+    Client::connect(listen).hears("421 4.3.2");
+
+    let mut scrape = TcpStream::connect(metrics).expect("connects");
+    scrape
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("written");
+    let mut text = String::new();
+    scrape.read_to_string(&mut text).expect("a page");
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert!(text.contains("starttls_proxy_sessions_open 2\n"), "{text}");
+    assert!(
+        text.contains("starttls_proxy_turned_away_total{why=\"max-sessions-per-client\"} 1\n"),
+        "{text}"
+    );
+
+    held[0].says("QUIT").hears("221");
+    drop(held.remove(0));
+    proxy.says("end=closed");
+    Client::connect(listen).hears("220");
+}
+
+#[test]
+fn a_proxy_header_counts_only_from_a_listed_balancer_which_must_send_one() {
+    let Pair {
+        cert,
+        key,
+        scratch: _kept,
+        ..
+    } = pair("balancer");
+    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let upstream = inside.local_addr().expect("address").to_string();
+    let told = inside_server(inside);
+    let (listed, unlisted) = (free(), free());
+    for (listen, prefix) in [(listed, "127.0.0.0/8"), (unlisted, "192.0.2.0/24")] {
+        let address = listen.to_string();
+        let arguments = [
+            "inbound",
+            "--listen",
+            &address,
+            "--upstream",
+            &upstream,
+            "--send-proxy",
+            "v1",
+        ];
+        let more = [
+            "--relay-probe",
+            "off",
+            "--cert",
+            &cert,
+            "--key",
+            &key,
+            "--exempt",
+            "198.51.100.0/24",
+        ];
+        let more = [&more[..], &["--accept-proxy", prefix]].concat();
+        let mut proxy = Proxy::start(&[&arguments[..], &more].concat());
+        proxy.says("ready");
+        let mut client = Client::connect(listen);
+        client.says("PROXY TCP4 198.51.100.7 203.0.113.25 4711 25");
+        if prefix.starts_with("127") {
+            client.hears("220");
+            // Exempt by the address in the header, so plaintext passes, and the inside server is told that address.
+            client.says("EHLO client.example").hears("250");
+            assert_eq!(
+                told.recv_timeout(HANG).as_deref(),
+                Ok("PROXY TCP4 198.51.100.7 203.0.113.25 4711 25\r\n")
+            );
+            assert_eq!(
+                told.recv_timeout(HANG).as_deref(),
+                Ok("EHLO client.example\r\n")
+            );
+            let mut bare = Client::connect(listen);
+            bare.says("EHLO client.example").hears_the_end();
+        } else {
+            client.hears("220");
+            client.hears("530");
+        }
+    }
+}
