@@ -4,6 +4,7 @@
 pub mod pki;
 
 mod checks;
+mod dane;
 mod inbound;
 mod openssl;
 mod outbound;
@@ -49,6 +50,13 @@ fn pkix(names: &[NamePattern]) -> ReferenceIdentity {
 
 fn host(name: &str) -> NamePattern {
     NamePattern::Host(name.into())
+}
+
+fn unknown_critical_extension(params: &mut rcgen::CertificateParams) {
+    let mut extension =
+        rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 4711], vec![5, 0]);
+    extension.set_criticality(true);
+    params.custom_extensions.push(extension);
 }
 
 /// A plain rustls server with this certificate.

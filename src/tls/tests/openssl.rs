@@ -248,3 +248,84 @@ async fn clients_that_offer_only_what_is_refused_are_named_as_such() {
     assert_eq!(called_by("").await.unwrap().facts.version, "TLSv1.3");
     assert_eq!(called_by("-tls1_2").await.unwrap().facts.version, "TLSv1.2");
 }
+
+#[test]
+fn what_the_script_makes_is_judged_as_its_files_are_called() {
+    let dir = Scratch::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make.sh");
+    let output = Command::new(script)
+        .args([
+            &dir.0.join("pki"),
+            Path::new(HOST),
+            Path::new("mx2.clinic.example"),
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let file = |name: &str| dir.0.join("pki").join(format!("{name}.pem"));
+    let shown = |name: &str| peer(&super::pem::certificates(&file(name)).unwrap());
+    let root = file("root");
+    let servers = Trust::in_servers(Some(&root)).unwrap();
+    let clients = |eku| Trust::in_clients(Some(&root), eku).unwrap();
+
+    let is_host = pkix(&[host(HOST)]);
+    let verdict = |trust: &Trust, name: &str| {
+        trust
+            .check(&shown(name), &is_host, now())
+            .map_or_else(|(reason, _)| Some(reason), |_| None)
+    };
+    let not_trusted = Some(Reason::CertificateNotTrusted);
+    for (name, expected) in [
+        ("good", None),
+        ("good-rsa", None),
+        ("wildcard", None),
+        ("dane-ta", None),
+        ("expired", Some(Reason::CertificateExpired)),
+        ("not-yet-valid", Some(Reason::CertificateExpired)),
+        ("wrong-name", Some(Reason::CertificateHostMismatch)),
+        ("cn-only", Some(Reason::CertificateHostMismatch)),
+        ("self-signed", not_trusted),
+        ("unknown-ca", not_trusted),
+        ("no-sub", not_trusted),
+        ("client", not_trusted),
+    ] {
+        assert_eq!(verdict(&servers, name), expected, "{name}");
+    }
+    for (name, strict, lenient) in [
+        ("client", None, None),
+        ("client-server-eku", not_trusted, None),
+        ("client-unknown-ca", not_trusted, not_trusted),
+    ] {
+        assert_eq!(verdict(&clients(false), name), strict, "{name}");
+        assert_eq!(verdict(&clients(true), name), lenient, "{name}");
+    }
+    let expired = Some(Reason::CertificateExpired);
+    assert_eq!(verdict(&clients(false), "client-expired"), expired);
+
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let mut matched = 0;
+    for line in printed.lines() {
+        let [name, usage, selector, matching, data] =
+            <[&str; 5]>::try_from(line.split_whitespace().collect::<Vec<_>>()).unwrap();
+        let record = crate::policy::Tlsa {
+            usage: usage.parse().unwrap(),
+            selector: selector.parse().unwrap(),
+            matching: matching.parse().unwrap(),
+            data: (0..data.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&data[at..at + 2], 16).unwrap())
+                .collect(),
+        };
+        let by_anchor = record.usage == 2;
+        let identity = ReferenceIdentity::Dane {
+            records: vec![record],
+            names: vec![host(HOST)],
+        };
+        let whose = if by_anchor { "dane-ta" } else { name };
+        let outcome = servers.check(&shown(whose), &identity, now());
+        assert!(outcome.is_ok(), "{line}: {outcome:?}");
+        matched += 1;
+    }
+    assert_eq!(matched, 26);
+}

@@ -190,12 +190,7 @@ async fn nothing_is_resumed_so_every_session_presents_a_certificate() {
 
 #[tokio::test]
 async fn a_certificate_that_no_library_parses_carries_a_dane_ee_session() {
-    let leaf = Leaf::self_signed_with(&["other.example"], |params| {
-        let mut unknown =
-            rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 4711], vec![5, 0]);
-        unknown.set_criticality(true);
-        params.custom_extensions.push(unknown);
-    });
+    let leaf = Leaf::self_signed_with(&["other.example"], unknown_critical_extension);
     let version_1 = Der::from(super::der::tests::without_version_and_extensions(
         &leaf.chain[0],
     ));
