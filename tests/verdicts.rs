@@ -111,12 +111,7 @@ fn check(reference: &ReferenceIdentity, peer: &Peer) -> Result<String, (Reason, 
 
 fn shown(demand: &Demand, name: &str, peer: Option<&Peer>) -> Shown {
     match peer {
-        Some(peer) => Shown::Tls(
-            demand
-                .alternatives()
-                .map(|reference| check(reference, peer))
-                .collect(),
-        ),
+        Some(peer) => demand.shown("TLSv1.3", |reference| check(reference, peer)),
         None if name == "no-starttls" => Shown::NoStartTls,
         None => Shown::HandshakeFailed("alert internal_error".into()),
     }

@@ -1,6 +1,6 @@
 //! Inbound: the reply to MAIL from a sender domain whose client had to prove itself and did not.
 
-use super::Reason;
+use super::{Reason, refusal};
 use crate::smtp::{Domain, Refusal};
 
 /// 530 5.7.0 where TLS would be the first step (RFC 3207 §4), else 550 5.7.1: the certificate decided, and it is authenticated
@@ -29,7 +29,7 @@ pub fn refuse_client(
     Refusal {
         code,
         enhanced,
-        text: format!("{whose}: {what}{words}"),
+        text: refusal::one_line(&format!("{whose}: {what}{words}"), refusal::LONGEST_TEXT),
     }
 }
 

@@ -227,3 +227,141 @@ impl fmt::Display for Basis {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        policy::{Dns, Mx, MxHost, NamePattern, Reason, Security, table::Table},
+        smtp::Domain,
+    };
+
+    fn ask() -> Ask {
+        Ask {
+            next_hop: NextHop::Recipient(Recipient::Domain(
+                Domain::parse("clinic.example").expect("domain"),
+            )),
+            server: "203.0.113.9".parse().expect("address"),
+            port: 25,
+        }
+    }
+
+    fn findings() -> Findings {
+        let host = MxHost {
+            name: "mx1.clinic.example".into(),
+            preference: 10,
+            addresses: Dns::Found(vec![ask().server], Security::Insecure),
+            tlsa_base: "mx1.clinic.example".into(),
+            tlsa: Dns::NotAsked,
+        };
+        Findings {
+            mx: Dns::Found(Mx::Hosts(vec![host]), Security::Insecure),
+            ..Findings::none()
+        }
+    }
+
+    fn demand() -> Demand {
+        let settings = Settings {
+            dane: false,
+            mta_sts: false,
+            ..Settings::default()
+        };
+        require::require(&ask(), None, &findings(), &settings).expect("demand")
+    }
+
+    fn decide(verdict: Verdict, observe: bool) -> Decision {
+        Decision::new(
+            ask(),
+            Some(Arc::new(findings())),
+            Some(demand()),
+            verdict,
+            Moment::FirstRecipient,
+            &Settings {
+                observe,
+                ..Settings::default()
+            },
+            SystemTime::UNIX_EPOCH,
+        )
+    }
+
+    fn mismatch() -> Verdict {
+        let words = "names \"evil\r\n\u{1b}[2J.example\"";
+        Verdict::Refused(Reason::CertificateHostMismatch, words.into())
+    }
+
+    #[test]
+    fn observing_decides_the_same_and_lets_mail_flow() {
+        let (enforced, observed) = (decide(mismatch(), false), decide(mismatch(), true));
+        assert_eq!(enforced.refusal, observed.refusal);
+        assert!(enforced.refused().is_some() && observed.refused().is_none());
+        assert_eq!(enforced.verdict, observed.verdict);
+    }
+
+    #[test]
+    fn without_a_demand_observing_sends_the_name_of_the_likely_host() {
+        let demand = Demand::observing(&ask(), &findings());
+        assert_eq!(demand.sni.as_deref(), Some("mx1.clinic.example"));
+        assert!(!demand.enforced);
+        let nothing = Demand::observing(&ask(), &Findings::none());
+        assert_eq!((nothing.sni, nothing.host), (None, None));
+    }
+
+    #[test]
+    fn the_log_line_is_one_line_whatever_the_wire_said() {
+        assert_eq!(
+            decide(mismatch(), true).to_string(),
+            "to=203.0.113.9:25 domain=clinic.example verdict=refused observed=yes reason=certificate-host-mismatch \
+             level=verify basis=MX sni=mx1.clinic.example text=\"names \\\"evil\\r\\n\\u{1b}[2J.example\\\"\""
+        );
+        let mut literal = decide(Verdict::Authorised("x".into()), false);
+        literal.ask.next_hop = NextHop::Recipient(Recipient::Literal("[a b\n\"]".into()));
+        assert!(
+            literal
+                .to_string()
+                .contains(" literal=[a\\x20b\\n\\\"] verdict=authorised ")
+        );
+    }
+
+    #[test]
+    fn as_json_it_says_what_was_asked_found_demanded_and_what_came_of_it() {
+        let json = serde_json::to_value(decide(mismatch(), false)).expect("json");
+        assert_eq!(json["at"], "1970-01-01T00:00:00.000000Z");
+        assert_eq!(json["ask"]["domain"], "clinic.example");
+        assert_eq!(json["findings"]["mx"]["found"][1], "insecure");
+        assert_eq!(json["demand"]["level"], "verify");
+        assert_eq!(json["demand"]["basis"], "mx");
+        assert_eq!(json["outcome"]["verdict"], "refused");
+        assert_eq!(json["outcome"]["reason"], "certificate-host-mismatch");
+        let reply = json["reply"].as_str().expect("reply");
+        assert!(reply.starts_with("421 4.7.5 clinic.example: mx1.clinic.example[203.0.113.9]"));
+    }
+
+    #[test]
+    fn a_client_must_prove_what_the_entry_for_its_sender_domain_names() {
+        let table = Table::parse(
+            "policy",
+            "@a.example secure\n@b.example verify match=mx.b.example\n192.0.2.0/24 secure\n@c.example none\n",
+            &mut |_| Err("no file".into()),
+        )
+        .expect("table");
+        let require = |sender: Option<&str>| {
+            let sender = sender.map(|name| Domain::parse(name).expect("domain"));
+            let client = "192.0.2.7".parse().expect("address");
+            let entry = table
+                .find_sender(sender.as_ref(), client, SystemTime::UNIX_EPOCH)
+                .expect("entry");
+            require::require_client(sender.as_ref(), entry, &Settings::default())
+        };
+        let names = |sender| match require(Some(sender)).expect("demand").references.as_slice() {
+            [ReferenceIdentity::Pkix { names, .. }] => names.clone(),
+            other => panic!("{other:?}"),
+        };
+        let host = |name: &str| NamePattern::Host(name.into());
+        let below = |name: &str| NamePattern::Below(name.into());
+        assert_eq!(names("a.example"), [host("a.example"), below("a.example")]);
+        assert_eq!(names("b.example"), [host("mx.b.example")]);
+        assert_eq!(names("d.example"), [host("d.example"), below("d.example")]);
+        assert!(matches!(require(None), Err((Reason::NoPolicy, _))));
+        assert!(!require(Some("c.example")).expect("demand").enforced);
+    }
+}

@@ -1,6 +1,27 @@
 //! Has the peer proved it?
 
-use super::{Demand, Level, Reason, Shown, Verdict};
+use super::{Demand, Level, Reason, ReferenceIdentity, Shown, Verdict};
+
+impl Demand {
+    /// What a peer shows over a session of TLS `version` (`TLSv1.3`): `check` looks at each alternative in turn. A session that
+    /// came up for an earlier recipient may be of a version that is too old for this one.
+    pub fn shown(
+        &self,
+        version: &str,
+        mut check: impl FnMut(&ReferenceIdentity) -> Result<String, (Reason, String)>,
+    ) -> Shown {
+        let too_old = self.tls13_only && version != "TLSv1.3";
+        let results = self.alternatives().map(|reference| {
+            if too_old {
+                let why = format!("the session has {version}, and TLSv1.3 is demanded");
+                Err((Reason::ValidationFailure, why))
+            } else {
+                check(reference)
+            }
+        });
+        Shown::Tls(results.collect())
+    }
+}
 
 /// Compares what the peer showed with what was demanded. Pure: `--observe` is applied by [`super::Decision`].
 ///
@@ -129,6 +150,22 @@ mod tests {
         assert!(matches!(judge(&tested, &shown), Verdict::Authorised(_)));
         assert!(testing_failure(&tested, &shown).is_some());
         assert!(testing_failure(&tested, &Shown::NoStartTls).is_some());
+    }
+
+    #[test]
+    fn a_session_of_an_older_version_does_not_do_where_tls_1_3_is_demanded() {
+        let strict = Demand {
+            tls13_only: true,
+            ..demand(Level::Verify, 1)
+        };
+        let judged = |version| judge(&strict, &strict.shown(version, |_| Ok("mx".into())));
+        assert!(matches!(judged("TLSv1.3"), Verdict::Authorised(_)));
+        for version in ["TLSv1.2", "unknown", ""] {
+            assert!(matches!(judged(version), Verdict::Refused(..)));
+        }
+        let lax = demand(Level::Verify, 1);
+        let shown = lax.shown("TLSv1.2", |_| Ok("mx".into()));
+        assert!(matches!(judge(&lax, &shown), Verdict::Authorised(_)));
     }
 
     #[test]

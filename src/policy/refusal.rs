@@ -23,7 +23,7 @@ pub enum Scope {
 }
 
 /// Longest text of a refusal in octets: with codes and CRLF it stays below the 512 of RFC 5321 §4.5.3.1.5.
-const LONGEST_TEXT: usize = 480;
+pub(super) const LONGEST_TEXT: usize = 480;
 
 /// A row of the map.
 struct Row {
@@ -202,7 +202,7 @@ fn words(ask: &Ask, demand: Option<&Demand>, reason: Reason, text: &str) -> Stri
 }
 
 /// Printable ASCII only, everything else as `?`; what is too long is cut and ends in three dots.
-fn one_line(text: &str, longest: usize) -> String {
+pub(super) fn one_line(text: &str, longest: usize) -> String {
     let mut line: String = text
         .chars()
         .map(|c| {

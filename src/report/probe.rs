@@ -187,12 +187,11 @@ impl Asker {
         match self.tls.connect(stream, hello).await {
             Ok((mut stream, peer)) => {
                 let now = clock::wall();
-                let shown = demand
-                    .alternatives()
-                    .map(|one| self.tls.trust.check(&peer, one, now))
-                    .collect();
+                let shown = demand.shown(&peer.facts.version, |one| {
+                    self.tls.trust.check(&peer, one, now)
+                });
                 quit(&mut stream).await;
-                Ok((Shown::Tls(shown), Some(peer)))
+                Ok((shown, Some(peer)))
             }
             Err(fault) => Ok((Shown::HandshakeFailed(fault.to_string()), None)),
         }

@@ -254,12 +254,9 @@ impl Desk {
             }
         };
         let shown = match (&peer, &self.site.tls) {
-            (Some(peer), Some(tls)) => Shown::Tls(
-                demand
-                    .alternatives()
-                    .map(|one| tls.trust.check(peer, one, now))
-                    .collect(),
-            ),
+            (Some(peer), Some(tls)) => {
+                demand.shown(&peer.facts.version, |one| tls.trust.check(peer, one, now))
+            }
             _ => Shown::NoStartTls,
         };
         let verdict = policy::judge(&demand, &shown);

@@ -390,12 +390,10 @@ impl Desk {
             return self.conclude(self.decision(pending, verdict, moment));
         };
         let now = clock::wall();
-        let shown = pending
-            .demand
-            .alternatives()
-            .map(|one| self.site.tls.trust.check(&peer, one, now))
-            .collect();
-        let verdict = policy::judge(&pending.demand, &Shown::Tls(shown));
+        let shown = pending.demand.shown(&peer.facts.version, |one| {
+            self.site.tls.trust.check(&peer, one, now)
+        });
+        let verdict = policy::judge(&pending.demand, &shown);
         self.conclude(self.decision(pending, verdict, moment))
     }
 
