@@ -1,0 +1,155 @@
+//! The proxy in this process, configured as its command line does it.
+//!
+//! Interception needs root, so one thing stands in for the kernel: where an intercepted client meant to go is told here.
+
+use crate::Outcome;
+use argh::FromArgs;
+use starttls_proxy::{
+    cli::{Failure, configure, flags},
+    net::{ClientAddr, IntendedAddr, ServerAddr, into_tokio},
+    serve::{Direction, Plan},
+    session::{inbound, outbound},
+};
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+/// A running proxy.
+pub struct Proxy {
+    pub address: SocketAddr,
+    serving: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Proxy {
+    /// `starttls-proxy outbound`, for clients that mean to go to `intended`.
+    pub async fn outbound(arguments: &[&str], intended: SocketAddr) -> Outcome<Self> {
+        let flags =
+            flags::Outbound::from_args(&["outbound"], arguments).map_err(|early| early.output)?;
+        Self::start(
+            configure::outbound(&flags).map_err(words)?.bind().await?,
+            intended,
+        )
+    }
+
+    /// `starttls-proxy inbound`.
+    pub async fn inbound(arguments: &[&str], intended: SocketAddr) -> Outcome<Self> {
+        let flags =
+            flags::Inbound::from_args(&["inbound"], arguments).map_err(|early| early.output)?;
+        Self::start(
+            configure::inbound(&flags).map_err(words)?.bind().await?,
+            intended,
+        )
+    }
+
+    fn start(plan: Plan, intended: SocketAddr) -> Outcome<Self> {
+        let listener = plan.listeners.into_iter().next().ok_or("no --listen")?;
+        let listener = into_tokio(listener)?;
+        let address = listener.local_addr()?;
+        let stop = watch::Sender::new(false);
+        let serving = tokio::spawn(serve(listener, plan.direction, intended, stop.subscribe()));
+        Ok(Self {
+            address,
+            serving,
+            stop,
+        })
+    }
+
+    /// Stops it when its sessions have ended, and returns what it logged.
+    pub async fn stop(self) -> Outcome<Vec<String>> {
+        self.stop.send_replace(true);
+        self.serving.await?;
+        Ok(std::mem::take(
+            &mut LOG.0.lock().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    direction: Direction,
+    intended: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+) {
+    // Sessions are not asked to end: they do when their clients say QUIT.
+    let (_running, never) = watch::channel(false);
+    let mut sessions = JoinSet::new();
+    loop {
+        let (client, address) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(_) => break,
+            },
+            _ = stop.changed() => break,
+        };
+        let address = ClientAddr(address);
+        match &direction {
+            Direction::Outbound(site) => {
+                let server = Some(ServerAddr(intended));
+                sessions.spawn(outbound::run(
+                    site.clone(),
+                    client,
+                    address,
+                    server,
+                    never.clone(),
+                ));
+            }
+            Direction::Inbound(site) => {
+                let ends = inbound::Ends {
+                    client: address,
+                    intended: IntendedAddr(intended),
+                    server: Some(ServerAddr(intended)),
+                    first: Vec::new(),
+                };
+                sessions.spawn(inbound::run(site.clone(), client, ends, never.clone()));
+            }
+        }
+    }
+    while sessions.join_next().await.is_some() {}
+    let audit = match &direction {
+        Direction::Outbound(site) => site.common.audit.as_ref(),
+        Direction::Inbound(site) => site.common.audit.as_ref(),
+    };
+    if let Some(audit) = audit {
+        audit.close();
+    }
+}
+
+fn words(failure: Failure) -> String {
+    match failure {
+        Failure::Usage(words) | Failure::Configuration(words) => words,
+        Failure::No => "no".into(),
+    }
+}
+
+/// What the proxy logs, for the page.
+struct Log(Mutex<Vec<String>>);
+static LOG: Log = Log(Mutex::new(Vec::new()));
+
+impl log::Log for Log {
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        metadata.level() <= log::Level::Info
+    }
+    fn log(&self, record: &log::Record) {
+        if self.enabled(record.metadata()) {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(record.args().to_string());
+        }
+    }
+    fn flush(&self) {}
+}
+
+/// From now on the log is kept for [`Proxy::stop`].
+pub fn keep_log() -> Outcome {
+    log::set_logger(&LOG)?;
+    log::set_max_level(log::LevelFilter::Info);
+    Ok(())
+}
