@@ -30,8 +30,6 @@ use crate::{
 
 /// One attempt to connect to a server.
 const CONNECT: Duration = Duration::from_secs(30);
-/// Certificates that end sooner are warned about, in days.
-const EXPIRY_WARNING: u32 = 14;
 
 /// A whole configuration, read and checked; nothing is bound yet.
 pub struct Prepared {
@@ -39,7 +37,6 @@ pub struct Prepared {
     listen: Vec<SocketAddr>,
     metrics: Option<SocketAddr>,
     audit: Option<audit::Options>,
-    policy: Option<audit::PolicyFile>,
     reload: serve::Reload,
     files: Vec<String>,
     limits: Limits,
@@ -71,7 +68,6 @@ impl Prepared {
             listen,
             metrics,
             audit,
-            policy,
             reload,
             files,
             limits,
@@ -110,7 +106,7 @@ impl Prepared {
             }
             Direction::Inbound(_) => audit::Direction::Inbound,
         };
-        records::started(common(&direction), which, policy);
+        records::started(common(&direction), which);
         let (drain_timeout, relay_probe) = (self.drain_timeout, self.relay_probe);
         Ok(Plan {
             listeners,
@@ -207,6 +203,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         &flags.dnssec_anchor,
     ];
     let files: Vec<PathBuf> = files.into_iter().flatten().cloned().collect();
+    let (table, policy) = table_of(flags.policy.as_deref(), &[])?;
     let common = Common {
         hostname: hostname(flags.hostname.as_deref())?,
         configuration: configuration(&files)?,
@@ -216,6 +213,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         observe: flags.observe,
         add_received: flags.add_received,
         listening: Arc::from([]),
+        policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
     };
@@ -233,7 +231,6 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         .map(|path| Tlsrpt::new(path).map(Arc::new))
         .transpose()
         .map_err(wrong)?;
-    let (table, policy) = table_of(flags.policy.as_deref(), &[])?;
     let warnings = table_warnings(&table, flags.policy.as_deref());
     let mut summary = vec![String::from("outbound: legacy mail server -> the world")];
     summary.extend(listens(
@@ -275,8 +272,9 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         let Direction::Outbound(old) = old else {
             return Err(String::from("the direction cannot change"));
         };
-        let (table, _) = table_of(policy_path.as_deref(), &[]).map_err(words_of)?;
+        let (table, policy) = table_of(policy_path.as_deref(), &[]).map_err(words_of)?;
         let mut common = old.common.clone();
+        common.policy = policy.map(Arc::new);
         common.configuration = configuration(&reload_files).map_err(words_of)?;
         Ok(Direction::Outbound(Arc::new(Outbound {
             common,
@@ -294,7 +292,6 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         listen: flags.listen.clone(),
         metrics: flags.metrics,
         audit,
-        policy,
         reload: Box::new(reload),
         files: names(&files),
         limits: Limits::new(flags.max_sessions, flags.max_sessions_per_client),
@@ -337,6 +334,8 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         .chain(&flags.cert)
         .chain(&flags.ocsp);
     let files: Vec<PathBuf> = files.cloned().collect();
+    let exempt: Vec<String> = flags.exempt.iter().map(ToString::to_string).collect();
+    let (table, policy) = table_of(flags.policy.as_deref(), &exempt)?;
     let common = Common {
         hostname: hostname(flags.hostname.as_deref())?,
         configuration: configuration(&files)?,
@@ -346,14 +345,13 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         observe: flags.observe,
         add_received: flags.add_received,
         listening: Arc::from([]),
+        policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
     };
     let tls = ServerTls::new(&options).map_err(wrong)?;
-    let exempt: Vec<String> = flags.exempt.iter().map(ToString::to_string).collect();
-    let (table, policy) = table_of(flags.policy.as_deref(), &exempt)?;
     let mut warnings = table_warnings(&table, flags.policy.as_deref());
-    warnings.extend(tls.expires_within(EXPIRY_WARNING, clock::wall()));
+    warnings.extend(tls.expires_within(serve::EXPIRY_WARNING, clock::wall()));
     // Only the inside server's name is looked up: nobody is trusted for anything.
     let lookup = Arc::new(lookup_of(&[], None, None, false, &Trust::in_nobody())?);
     let mut summary = vec![String::from(
@@ -407,11 +405,12 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         let Direction::Inbound(old) = old else {
             return Err(String::from("the direction cannot change"));
         };
-        let (table, _) = table_of(policy_path.as_deref(), &exempt).map_err(words_of)?;
+        let (table, policy) = table_of(policy_path.as_deref(), &exempt).map_err(words_of)?;
         let mut common = old.common.clone();
+        common.policy = policy.map(Arc::new);
         common.configuration = configuration(&reload_files).map_err(words_of)?;
         let tls = ServerTls::new(&options)?;
-        for warning in tls.expires_within(EXPIRY_WARNING, clock::wall()) {
+        for warning in tls.expires_within(serve::EXPIRY_WARNING, clock::wall()) {
             log::warn!("{warning}");
         }
         Ok(Direction::Inbound(Arc::new(Inbound {
@@ -432,7 +431,6 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         listen: flags.listen.clone(),
         metrics: flags.metrics,
         audit,
-        policy,
         reload: Box::new(reload),
         files: names(&files),
         limits: Limits::new(flags.max_sessions, flags.max_sessions_per_client),

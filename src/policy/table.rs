@@ -212,6 +212,15 @@ impl Table {
             .filter(move |entry| entry.is_expired(now))
     }
 
+    /// Inbound: whether any sender domain's entry allows mail in the clear, be it past its date or not.
+    #[must_use]
+    pub fn has_plaintext_senders(&self) -> bool {
+        self.entries.iter().any(|entry| {
+            entry.level.allows_plaintext()
+                && matches!(entry.key, Key::Sender(_) | Key::SenderBelow(_))
+        })
+    }
+
     /// Whether any entry allows mail in the clear, be it past its date or not.
     #[must_use]
     pub fn has_plaintext_entries(&self) -> bool {

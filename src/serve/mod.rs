@@ -23,6 +23,7 @@ use tokio::{
 
 use self::limits::{Limits, Place};
 use crate::{
+    clock,
     metrics::{self, Metrics},
     net::{self, ClientAddr, Forbidden, IntendedAddr, Intercept, ServerAddr, proxy_header},
     session::{
@@ -34,6 +35,8 @@ use crate::{
 
 /// A load balancer must have sent its PROXY header by then.
 const PROXY_HEADER: Duration = Duration::from_secs(5);
+/// Certificates of ours that end sooner are warned about, in days.
+pub const EXPIRY_WARNING: u32 = 14;
 /// After an accept that failed for want of descriptors or memory, wait so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -211,6 +214,7 @@ fn take_new(current: &RwLock<Direction>, reload: &Reload, files: &[String]) {
     match reload(&old) {
         Ok(new) => {
             records::reloaded(new.common(), files, None);
+            records::policy_changed(old.common(), new.common());
             *current
                 .write()
                 .unwrap_or_else(std::sync::PoisonError::into_inner) = new;
@@ -239,8 +243,23 @@ fn background(current: &Arc<RwLock<Direction>>, relay_probe: Option<String>) {
             tokio::spawn(lookup.refresh_daily());
         }
         Direction::Inbound(site) => {
+            tokio::spawn(warn_of_expiry(Arc::clone(current)));
             if let (Some(domain), Some(_)) = (relay_probe, &site.upstream) {
                 tokio::spawn(relay_probe::hourly(site, domain));
+            }
+        }
+    }
+}
+
+/// Once a day, so that nobody has to restart to hear of it.
+async fn warn_of_expiry(current: Arc<RwLock<Direction>>) {
+    loop {
+        sleep(Duration::from_secs(24 * 3600)).await;
+        if let Direction::Inbound(site) = now(&current)
+            && let Some(tls) = &site.tls
+        {
+            for warning in tls.expires_within(EXPIRY_WARNING, clock::wall()) {
+                log::warn!("{warning}");
             }
         }
     }

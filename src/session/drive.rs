@@ -60,6 +60,10 @@ pub trait Hands {
     fn record(&mut self, message: Completed) -> Job;
     /// [`Action::Note`].
     fn note(&mut self, note: Note);
+    /// Inbound: may a handshake with the client begin now?
+    fn tls_available(&self) -> bool {
+        true
+    }
     /// Octets of a message on their way to the server.
     fn content(&mut self, octets: &[u8]);
     /// Octets read from and written to a side, when its connection is done with.
@@ -170,6 +174,9 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                     continue;
                 }
                 let now = self.now();
+                if side == Side::Client {
+                    self.machine.tls_available(self.hands.tls_available());
+                }
                 let leg = match side {
                     Side::Client => &self.client,
                     Side::Server => &self.server,

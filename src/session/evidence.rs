@@ -302,7 +302,15 @@ impl Evidence {
 
     /// A refusal of our own that is no verdict.
     pub fn refused(&self, refusal: &Refusal) {
-        self.refusal("protocol", refusal);
+        let reason = match (refusal.code, refusal.enhanced) {
+            (_, (4, 1)) => "server-unreachable",
+            (_, (4, 2)) => "server-gone",
+            (_, (3, 0 | 2)) => "local-fault",
+            (_, (7, 4)) => "starttls-not-supported",
+            (530, _) => "starttls-required",
+            _ => "protocol",
+        };
+        self.refusal(reason, refusal);
     }
 
     /// A refusal of our own, for a reason of the policy's.

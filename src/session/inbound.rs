@@ -51,8 +51,15 @@ pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Re
     let entry = site
         .table
         .find_sender(None, ends.client.0.ip(), clock::wall());
-    let by_table = entry.is_some_and(|entry| entry.level.allows_plaintext());
-    let plaintext_allowed = exempt.is_some() || by_table || common.observe;
+    let by_table = entry
+        .filter(|entry| entry.level.allows_plaintext())
+        .map(|entry| entry.basis().to_string());
+    let exempt = exempt
+        .map(|prefix| format!("--exempt {prefix}"))
+        .or(by_table);
+    let exempt = exempt.or_else(|| common.observe.then(|| String::from("--observe")));
+    // A sender's own entry may allow it, too; which sender it is, only MAIL tells.
+    let plaintext_allowed = exempt.is_some() || site.table.has_plaintext_senders();
     let machine = Machine::new(InboundConfig {
         hostname: common.hostname.clone(),
         server: site.upstream.as_ref().map_or_else(
@@ -84,7 +91,7 @@ struct Desk {
     site: Arc<Site>,
     client: ClientAddr,
     intended: IntendedAddr,
-    /// The `--exempt` prefix that holds the client.
+    /// What lets this client speak in the clear.
     exempt: Option<String>,
     evidence: Evidence,
     state: Mutex<State>,
@@ -107,6 +114,10 @@ impl Hands for InboundHands {
     fn upgrade(&mut self, side: Side, stream: Stream) -> Job {
         let desk = Arc::clone(&self.0);
         Box::pin(async move { Done::Upgraded(side, desk.upgrade(stream).await) })
+    }
+
+    fn tls_available(&self) -> bool {
+        self.0.site.tls.is_some() && self.0.site.handshakes.available_permits() > 0
     }
 
     fn authorise(&mut self, question: Question) -> Job {
@@ -232,7 +243,11 @@ impl Desk {
             Ok(Ok((stream, peer))) => {
                 self.evidence.secured(&peer);
                 self.state().peer = Some(Arc::new(peer));
-                Upgraded::Up(Stream::ToClient(Box::new(stream)))
+                let stream = Stream::ToClient(Box::new(stream));
+                match self.client_refused() {
+                    Some(refusal) => Upgraded::NotGoodEnough(stream, refusal),
+                    None => Upgraded::Up(stream),
+                }
             }
             Ok(Err(fault)) => failed(&fault.to_string()),
             Err(_) => failed("it took longer than 30 s"),
@@ -243,9 +258,11 @@ impl Desk {
     fn sender(&self, sender: Option<&Domain>) -> Answer {
         let now = clock::wall();
         let peer = self.state().peer.clone();
-        let entry = self.site.table.find_sender(sender, self.client.0.ip(), now);
-        let Some(entry) = entry.filter(|entry| !entry.level.allows_plaintext()) else {
-            return self.unlisted(peer.is_some());
+        let entry = match self.site.table.find_sender(sender, self.client.0.ip(), now) {
+            Some(entry) if !entry.level.allows_plaintext() => entry,
+            found => {
+                return self.unlisted(peer.is_some(), found.map(|entry| entry.basis().to_string()));
+            }
         };
         let demand = match policy::require_client(sender, entry, &self.site.settings) {
             Ok(demand) => demand,
@@ -263,15 +280,36 @@ impl Desk {
         self.conclude(sender, Some(demand), verdict)
     }
 
-    /// Nothing is demanded of this sender. In the clear, somebody allowed it, and it is written down as unprotected.
-    fn unlisted(&self, secured: bool) -> Answer {
+    /// An entry for the client's address is judged as soon as TLS is up; the sender of each message has its own.
+    fn client_refused(&self) -> Option<Refusal> {
+        let address = self.client.0.ip();
+        let entry = self.site.table.find_sender(None, address, clock::wall())?;
+        if entry.level.allows_plaintext() {
+            return None;
+        }
+        match self.sender(None) {
+            Answer::Refused(refusal) => Some(Refusal {
+                code: 554,
+                enhanced: (7, 0),
+                text: refusal.text,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Nothing is demanded of this sender; `entry` is what says so. In the clear, somebody must have allowed it, and it
+    /// is written down as unprotected.
+    fn unlisted(&self, secured: bool, entry: Option<String>) -> Answer {
         if secured {
             return Answer::Authorised(Authorised::assertion());
         }
-        let why = match &self.exempt {
-            Some(prefix) => format!("--exempt {prefix}"),
-            None if self.site.common.observe => String::from("--observe"),
-            None => String::from("a none or may entry of the table"),
+        let Some(why) = entry.or_else(|| self.exempt.clone()) else {
+            let text = String::from("must issue a STARTTLS command first");
+            return Answer::Refused(Refusal {
+                code: 530,
+                enhanced: (7, 0),
+                text,
+            });
         };
         match self.evidence.unprotected(&why) {
             Ok(()) => Answer::Exempted(Exempted::assertion()),

@@ -173,7 +173,7 @@ pub fn policy_file(name: &str, text: &[u8], table: &Table, exempt: &[String]) ->
 }
 
 /// The process begins to serve.
-pub fn started(common: &Common, direction: audit::Direction, policy: Option<audit::PolicyFile>) {
+pub fn started(common: &Common, direction: audit::Direction) {
     if let Some(audit) = &common.audit {
         audit.append(&Record::Start(audit::Start {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -184,7 +184,7 @@ pub fn started(common: &Common, direction: audit::Direction, policy: Option<audi
             arguments: std::env::args()
                 .map(|argument| argument.as_str().into())
                 .collect(),
-            policy,
+            policy: common.policy.as_deref().cloned(),
         }));
     }
 }
@@ -199,6 +199,19 @@ pub fn reloaded(common: &Common, files: &[String], error: Option<&str>) {
         audit.append(&Record::Reload(audit::Reload {
             files: files.collect(),
             configuration: common.configuration.to_string(),
+        }));
+    }
+}
+
+/// SIGHUP brought another table.
+pub fn policy_changed(old: &Common, new: &Common) {
+    let sha256 = |common: &Common| common.policy.as_ref().map(|policy| policy.sha256.clone());
+    if let Some(audit) = &new.audit
+        && sha256(old) != sha256(new)
+    {
+        audit.append(&Record::PolicyChange(audit::PolicyChange {
+            before: sha256(old),
+            policy: new.policy.as_deref().cloned(),
         }));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::memory::HostMemory;
 use crate::{
-    audit::AuditLog,
+    audit::{AuditLog, PolicyFile},
     lookup::Lookup,
     metrics::Metrics,
     net::{Dial, Intercept, proxy_header::Version},
@@ -35,6 +35,8 @@ pub struct Common {
     pub add_received: bool,
     /// Ports that this process listens on.
     pub listening: Arc<[u16]>,
+    /// The table's file as records show it.
+    pub policy: Option<Arc<PolicyFile>>,
     /// `--audit-log`.
     pub audit: Option<Arc<AuditLog>>,
     /// Counters.

@@ -274,6 +274,14 @@ impl Machine for Inbound {
         self.relay.deadline()
     }
 
+    fn tls_available(&mut self, available: bool) {
+        self.relay.starttls = match self.relay.starttls {
+            StartTls::Offered | StartTls::Unavailable if available => StartTls::Offered,
+            StartTls::Offered | StartTls::Unavailable => StartTls::Unavailable,
+            up => up,
+        };
+    }
+
     fn trace(&mut self, line: Vec<u8>) {
         self.relay.set_trace(line);
     }

@@ -257,6 +257,8 @@ pub trait Machine {
     fn action(&mut self) -> Option<Action>;
     /// When `Input::Deadline` is due, as time since the session began.
     fn deadline(&self) -> Option<Duration>;
+    /// Inbound: whether a handshake may begin now; STARTTLS gets 454 while it may not (RFC 3207 §4). Outbound it says nothing.
+    fn tls_available(&mut self, _available: bool) {}
     /// `--add-received`: the trace line, CRLF included, that goes in front of each message from now on.
     fn trace(&mut self, line: Vec<u8>);
     /// Both sides are done with.
