@@ -1,17 +1,16 @@
 //! Every level against every state of the world and every peer: the whole of `policy` as one table, compared as a diff.
 //!
-//! `VERDICTS=write cargo test --test verdicts` rewrites `tests/verdicts.ref`; read the diff before you commit it.
+//! `VERDICTS=write cargo test --test verdicts` rewrites `tests/verdicts/verdicts.ref`; read the diff before you commit it.
+
+mod world;
 
 use starttls_proxy::{
     policy::{
-        Ask, Decision, Demand, Dns, Findings, Level, Moment, Mx, MxHost, NamePattern, Needs,
-        NextHop, Reason, ReferenceIdentity, RefuseWith, Security, Settings, Shown, Sts, Tlsa,
-        Verdict, judge,
-        mta_sts::{Mode, Policy},
-        needs, require,
-        table::Table,
+        Ask, Decision, Demand, Dns, Findings, Level, Moment, Mx, NamePattern, Needs, NextHop,
+        Reason, ReferenceIdentity, RefuseWith, Settings, Shown, Sts, Tlsa, Verdict, judge, needs,
+        require, table::Table,
     },
-    smtp::{Domain, Recipient},
+    smtp::Recipient,
 };
 use std::{
     collections::BTreeMap,
@@ -21,13 +20,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-const HERE: &str = "203.0.113.1";
-const MX2: &str = "203.0.113.2";
-const STRANGER: &str = "198.51.100.9";
-/// The key that TLSA records and fingerprints name, and one that they do not.
-const KEY: u8 = 1;
-const OTHER_KEY: u8 = 2;
-const ANCHOR: u8 = 3;
+use world::{ANCHOR, KEY, OTHER_KEY, Scenario, not_by_domain, with_dane, with_sts, without_dane};
 
 /// What the peer has, as far as any level asks.
 struct Peer {
@@ -115,363 +108,6 @@ fn shown(demand: &Demand, name: &str, peer: Option<&Peer>) -> Shown {
         None if name == "no-starttls" => Shown::NoStartTls,
         None => Shown::HandshakeFailed("alert internal_error".into()),
     }
-}
-
-fn tlsa(usage: u8, data: u8) -> Tlsa {
-    Tlsa {
-        usage,
-        selector: 1,
-        matching: 1,
-        data: vec![data; 32],
-    }
-}
-
-fn host(name: &str, address: &str, security: Security, tlsa: Dns<Vec<Tlsa>>) -> MxHost {
-    MxHost {
-        name: name.into(),
-        preference: 10,
-        addresses: Dns::Found(vec![address.parse().expect("address")], security),
-        tlsa_base: name.into(),
-        tlsa,
-    }
-}
-
-/// Both MX hosts with their TLSA answers, the addresses as secure as the answers are.
-fn hosts(security: Security, first: Dns<Vec<Tlsa>>, second: Dns<Vec<Tlsa>>) -> Vec<MxHost> {
-    vec![
-        host("mx1.clinic.example", HERE, security, first),
-        host("mx2.clinic.example", MX2, security, second),
-    ]
-}
-
-fn findings(mx: Dns<Mx>, sts: Sts) -> Findings {
-    Findings {
-        mx,
-        sts,
-        ..Findings::none()
-    }
-}
-
-fn policy(mode: Mode, mx: &[&str]) -> Sts {
-    Sts::Policy {
-        policy: Policy {
-            mode,
-            mx: mx.iter().map(ToString::to_string).collect(),
-            max_age: 604_800,
-        },
-        id: "1".into(),
-        age: 60,
-        refresh_failed: None,
-    }
-}
-
-/// A state of the world: what is asked, and what look-ups would find.
-struct Scenario {
-    name: &'static str,
-    ask: Ask,
-    findings: Findings,
-}
-
-fn to(name: &'static str, server: &str, mx: Dns<Mx>, sts: Sts) -> Scenario {
-    let domain = Domain::parse("clinic.example").expect("domain");
-    Scenario {
-        name,
-        ask: ask(NextHop::Recipient(Recipient::Domain(domain)), server),
-        findings: findings(mx, sts),
-    }
-}
-
-fn ask(next_hop: NextHop, server: &str) -> Ask {
-    Ask {
-        next_hop,
-        server: server.parse().expect("address"),
-        port: 25,
-    }
-}
-
-fn unsigned() -> Dns<Mx> {
-    let hosts = hosts(Security::Insecure, Dns::NotAsked, Dns::NotAsked);
-    Dns::Found(Mx::Hosts(hosts), Security::Insecure)
-}
-
-fn signed(first: Dns<Vec<Tlsa>>, second: Dns<Vec<Tlsa>>) -> Dns<Mx> {
-    Dns::Found(
-        Mx::Hosts(hosts(Security::Secure, first, second)),
-        Security::Secure,
-    )
-}
-
-/// Signed hosts below an unsigned MX RRset.
-fn signed_hosts(first: Dns<Vec<Tlsa>>, second: Dns<Vec<Tlsa>>) -> Dns<Mx> {
-    Dns::Found(
-        Mx::Hosts(hosts(Security::Secure, first, second)),
-        Security::Insecure,
-    )
-}
-
-fn published(usage: u8, data: u8) -> Dns<Vec<Tlsa>> {
-    Dns::Found(vec![tlsa(usage, data)], Security::Secure)
-}
-
-const NO_TLSA: Dns<Vec<Tlsa>> = Dns::Absent(Security::Secure);
-const CLINIC: [&str; 1] = ["*.clinic.example"];
-const OTHER: [&str; 1] = ["mx.other.example"];
-
-fn without_dane() -> Vec<Scenario> {
-    let mut half_known = hosts(Security::Insecure, Dns::NotAsked, Dns::NotAsked);
-    half_known[1].addresses = Dns::Failed("timeout".into());
-    let half_known = Dns::Found(Mx::Hosts(half_known), Security::Insecure);
-    let implicit = host("clinic.example", HERE, Security::Insecure, Dns::NotAsked);
-    let address = host("203.0.113.1", HERE, Security::Insecure, Dns::NotAsked);
-    let null = |security| Dns::Found(Mx::Null, security);
-    vec![
-        to("unsigned", HERE, unsigned(), Sts::Absent),
-        to("unsigned-mx2", MX2, unsigned(), Sts::Absent),
-        to("unsigned-stranger", STRANGER, unsigned(), Sts::Absent),
-        to("half-known", HERE, half_known.clone(), Sts::Absent),
-        to("half-known-stranger", STRANGER, half_known, Sts::Absent),
-        to(
-            "implicit-mx",
-            HERE,
-            Dns::Found(Mx::Implicit(implicit), Security::Insecure),
-            Sts::Absent,
-        ),
-        to(
-            "mx-is-address",
-            HERE,
-            Dns::Found(Mx::Hosts(vec![address]), Security::Insecure),
-            Sts::Absent,
-        ),
-        to(
-            "null-mx-unsigned",
-            HERE,
-            null(Security::Insecure),
-            Sts::Absent,
-        ),
-        to("null-mx-signed", HERE, null(Security::Secure), Sts::Absent),
-        to(
-            "no-such-domain",
-            HERE,
-            Dns::Absent(Security::Secure),
-            Sts::Absent,
-        ),
-        to(
-            "mx-failed",
-            HERE,
-            Dns::Failed("SERVFAIL".into()),
-            Sts::Absent,
-        ),
-        to(
-            "mx-bogus",
-            HERE,
-            Dns::Bogus("signature expired".into()),
-            Sts::Absent,
-        ),
-    ]
-}
-
-fn with_dane() -> Vec<Scenario> {
-    let ee = || published(3, KEY);
-    let mut bogus_address = hosts(Security::Secure, ee(), ee());
-    bogus_address[0].addresses = Dns::Bogus("signature expired".into());
-    let bogus_address = Dns::Found(Mx::Hosts(bogus_address), Security::Secure);
-    let failed = || Dns::Failed("SERVFAIL".into());
-    vec![
-        to("dane-ee", HERE, signed(ee(), ee()), Sts::Absent),
-        to(
-            "dane-ee-stranger",
-            STRANGER,
-            signed(ee(), ee()),
-            Sts::Absent,
-        ),
-        to(
-            "dane-ta",
-            HERE,
-            signed(published(2, ANCHOR), NO_TLSA),
-            Sts::Absent,
-        ),
-        to(
-            "dane-mismatch",
-            HERE,
-            signed(published(3, 9), published(3, 9)),
-            Sts::Absent,
-        ),
-        to(
-            "dane-unusable",
-            HERE,
-            signed(published(1, KEY), published(0, KEY)),
-            Sts::Absent,
-        ),
-        to("dane-none", HERE, signed(NO_TLSA, NO_TLSA), Sts::Absent),
-        to("dane-at-mx1-only", HERE, signed(ee(), NO_TLSA), Sts::Absent),
-        to(
-            "dane-at-mx1-only-to-mx2",
-            MX2,
-            signed(ee(), NO_TLSA),
-            Sts::Absent,
-        ),
-        to(
-            "dane-at-mx1-only-stranger",
-            STRANGER,
-            signed(ee(), NO_TLSA),
-            Sts::Absent,
-        ),
-        to("tlsa-failed", HERE, signed(failed(), ee()), Sts::Absent),
-        to(
-            "tlsa-bogus",
-            HERE,
-            signed(Dns::Bogus("signature expired".into()), ee()),
-            Sts::Absent,
-        ),
-        to(
-            "tlsa-failed-at-the-other",
-            HERE,
-            signed(ee(), failed()),
-            Sts::Absent,
-        ),
-        to(
-            "tlsa-failed-stranger",
-            STRANGER,
-            signed(NO_TLSA, failed()),
-            Sts::Absent,
-        ),
-        to("address-bogus", HERE, bogus_address.clone(), Sts::Absent),
-        to("address-bogus-to-mx2", MX2, bogus_address, Sts::Absent),
-        to(
-            "dane-below-unsigned-mx",
-            HERE,
-            signed_hosts(ee(), ee()),
-            Sts::Absent,
-        ),
-    ]
-}
-
-fn with_sts() -> Vec<Scenario> {
-    let ee = || published(3, KEY);
-    let enforce = |mx: &[&str]| policy(Mode::Enforce, mx);
-    let old = Sts::Policy {
-        policy: Policy {
-            mode: Mode::Enforce,
-            mx: vec!["*.clinic.example".into()],
-            max_age: 60,
-        },
-        id: "1".into(),
-        age: 60,
-        refresh_failed: None,
-    };
-    let unavailable = |reason| Sts::Unavailable(reason, "policy host: status 500".into());
-    vec![
-        to("sts-enforce", HERE, unsigned(), enforce(&CLINIC)),
-        to(
-            "sts-enforce-stranger",
-            STRANGER,
-            unsigned(),
-            enforce(&CLINIC),
-        ),
-        to(
-            "sts-enforce-mx1-only-to-mx2",
-            MX2,
-            unsigned(),
-            enforce(&["mx1.clinic.example"]),
-        ),
-        to("sts-enforce-other", HERE, unsigned(), enforce(&OTHER)),
-        to(
-            "sts-testing",
-            HERE,
-            unsigned(),
-            policy(Mode::Testing, &CLINIC),
-        ),
-        to(
-            "sts-testing-other",
-            HERE,
-            unsigned(),
-            policy(Mode::Testing, &OTHER),
-        ),
-        to("sts-none", HERE, unsigned(), policy(Mode::None, &[])),
-        to("sts-expired", HERE, unsigned(), old),
-        to(
-            "sts-unavailable",
-            HERE,
-            unsigned(),
-            unavailable(Reason::StsPolicyFetchError),
-        ),
-        to(
-            "sts-txt-failed",
-            HERE,
-            unsigned(),
-            unavailable(Reason::LookupFailed),
-        ),
-        to(
-            "sts-enforce-mx-failed",
-            HERE,
-            Dns::Failed("SERVFAIL".into()),
-            enforce(&CLINIC),
-        ),
-        to("dane-and-sts", HERE, signed(ee(), ee()), enforce(&CLINIC)),
-        to(
-            "dane-mismatch-and-sts",
-            HERE,
-            signed(published(3, 9), published(3, 9)),
-            enforce(&CLINIC),
-        ),
-        to(
-            "dane-and-sts-other",
-            HERE,
-            signed(ee(), ee()),
-            enforce(&OTHER),
-        ),
-        to(
-            "dane-below-unsigned-mx-and-sts",
-            HERE,
-            signed_hosts(ee(), ee()),
-            enforce(&CLINIC),
-        ),
-        to(
-            "dane-below-unsigned-mx-and-sts-other",
-            HERE,
-            signed_hosts(ee(), ee()),
-            enforce(&OTHER),
-        ),
-    ]
-}
-
-fn not_by_domain() -> Vec<Scenario> {
-    let scenario = |name, next_hop, server, findings| Scenario {
-        name,
-        ask: ask(next_hop, server),
-        findings,
-    };
-    let relay = |tlsa| Findings::of_upstream(host("relay.example", HERE, Security::Secure, tlsa));
-    let upstream = || NextHop::Upstream("Relay.example".into());
-    vec![
-        scenario(
-            "literal",
-            NextHop::Recipient(Recipient::Literal(format!("[{HERE}]"))),
-            HERE,
-            Findings::none(),
-        ),
-        scenario(
-            "postmaster",
-            NextHop::Recipient(Recipient::Postmaster),
-            HERE,
-            Findings::none(),
-        ),
-        scenario("before-recipient", NextHop::Address, HERE, Findings::none()),
-        scenario("upstream", upstream(), HERE, relay(NO_TLSA)),
-        scenario("upstream-dane", upstream(), HERE, relay(published(3, KEY))),
-        scenario(
-            "upstream-tlsa-failed",
-            upstream(),
-            HERE,
-            relay(Dns::Failed("SERVFAIL".into())),
-        ),
-        scenario(
-            "upstream-address",
-            NextHop::Upstream(HERE.into()),
-            HERE,
-            Findings::none(),
-        ),
-    ]
 }
 
 /// Only what was asked for is there.
@@ -706,7 +342,7 @@ fn block(
 
 fn whole_table() -> String {
     let mut text = String::from(
-        "# Made by tests/verdicts.rs. Per rule: states of the world, what is looked up and demanded, and what each peer gets.\n\
+        "# Made by tests/verdicts. Per rule: states of the world, what is looked up and demanded, and what each peer gets.\n\
          # refused A,B,C,D: the reply's code at EHLO, at the first recipient, at a later one, at the first with --refuse-with reject.\n",
     );
     let mut replies = BTreeMap::new();
@@ -734,13 +370,13 @@ fn whole_table() -> String {
 
 #[test]
 fn the_whole_decision_table_is_as_agreed() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/verdicts.ref");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/verdicts/verdicts.ref");
     let now = whole_table();
     if std::env::var("VERDICTS").as_deref() == Ok("write") {
-        std::fs::write(path, now).expect("tests/verdicts.ref can be written");
+        std::fs::write(path, now).expect("tests/verdicts/verdicts.ref can be written");
         return;
     }
-    let agreed = std::fs::read_to_string(path).expect("tests/verdicts.ref is there");
+    let agreed = std::fs::read_to_string(path).expect("tests/verdicts/verdicts.ref is there");
     let differing: Vec<String> = now
         .lines()
         .zip(agreed.lines())
@@ -751,7 +387,7 @@ fn the_whole_decision_table_is_as_agreed() {
         .collect();
     assert!(
         now == agreed,
-        "the decisions differ from tests/verdicts.ref (VERDICTS=write takes them over):\n{}",
+        "the decisions differ from tests/verdicts/verdicts.ref (VERDICTS=write takes them over):\n{}",
         differing.join("\n")
     );
 }

@@ -1,0 +1,276 @@
+//! What a domain publishes: DANE, MTA-STS, and its MX hosts for `--level`.
+
+use super::{
+    super::{
+        Ask, Basis, Demand, Findings, Level, NamePattern, NextHop, Reason, ReferenceIdentity,
+        Security, Sts, dane,
+        mta_sts::{Mode, Policy},
+        table::Entry,
+    },
+    Denial, Use, exactly,
+    hosts::{Host, Hosts},
+    is_dns_name, next_hop_name, pkix, plain,
+};
+use crate::smtp::Recipient;
+
+/// What a domain publishes, read layer by layer.
+pub(super) struct Layers<'a> {
+    pub ask: &'a Ask,
+    pub findings: &'a Findings,
+    pub dane: Use,
+    pub sts: Use,
+    pub otherwise: Level,
+    pub entry: Option<&'a Entry>,
+}
+
+impl Layers<'_> {
+    pub fn require(&self) -> Result<Demand, Denial> {
+        let upstream = match &self.ask.next_hop {
+            NextHop::Upstream(_) => true,
+            NextHop::Recipient(Recipient::Domain(_)) => false,
+            other => return Err(no_entry(other, self.entry)),
+        };
+        if upstream && self.sts == Use::Must {
+            return Err((
+                Reason::NoPolicy,
+                "level mta-sts is about recipients' domains, not about an upstream host; choose verify".into(),
+            ));
+        }
+        let hosts = Hosts::find(self.ask, self.findings, self.dane)?;
+        if let Some(unplaced) = hosts.unplaced() {
+            return Err(unplaced);
+        }
+        if self.dane == Use::Must {
+            return self.dane_only(&hosts);
+        }
+        let policy = if upstream { None } else { self.sts_policy()? };
+        let (enforced, testing) = match policy {
+            Some(policy) if policy.mode == Mode::Enforce => (Some(policy), None),
+            Some(policy) if policy.mode == Mode::Testing => (None, Some(policy)),
+            _ => (None, None),
+        };
+
+        // With an insecure MX RRset, DANE alone does not say that a host is the domain's (see the module's head).
+        let dane_may_speak = |host: &Host| {
+            hosts.security == Security::Secure
+                || enforced.is_none_or(|policy| policy.lists(&host.name))
+        };
+        let by_dane: Vec<&Host> = hosts
+            .candidates()
+            .filter(|host| matches!(host.dane, dane::Statement::Records(_)) && dane_may_speak(host))
+            .collect();
+        let mut demand = match self.without_dane(&hosts, enforced) {
+            Ok(Some(demand)) => demand,
+            Ok(None) if by_dane.is_empty() => return Err(self.unknown(&hosts, enforced)),
+            Err(denial) if by_dane.is_empty() => return Err(denial),
+            Ok(None) | Err(_) => plain(Level::Dane, Basis::Dane),
+        };
+        let proofs = by_dane.iter().filter_map(|host| self.dane_reference(host));
+        demand.references.splice(0..0, proofs);
+        // The first host that may be the one, by the name that its layer sends (RFC 7672 §8.1, RFC 8461 §7.1).
+        demand.sni = hosts
+            .candidates()
+            .find_map(|host| match host.dane {
+                dane::Statement::Records(_) => dane_may_speak(host).then(|| host.base.clone()),
+                dane::Statement::Silent(_) => Some(host.name.clone()),
+                dane::Statement::Unknown(..) => None,
+            })
+            .filter(|name| is_dns_name(name));
+        demand.testing = testing.map(|policy| pkix(listed(&hosts, policy), None));
+        demand.host = hosts.here();
+        demand.not_an_mx = hosts.not_an_mx;
+        Ok(demand)
+    }
+
+    /// RFC 7672 or no delivery: the MX RRset must be secure, and only hosts with usable records count.
+    fn dane_only(&self, hosts: &Hosts) -> Result<Demand, Denial> {
+        let basis = self.entry.map_or(Basis::Dane, Entry::basis);
+        let from = match self.entry {
+            Some(_) => format!("level dane-only, from {basis}"),
+            None => "level dane-only".to_owned(),
+        };
+        if hosts.security != Security::Secure {
+            return Err((
+                Reason::DaneRequired,
+                format!("the MX records are not signed ({from})"),
+            ));
+        }
+        let by_dane: Vec<&Host> = hosts
+            .candidates()
+            .filter(|host| matches!(host.dane, dane::Statement::Records(_)))
+            .collect();
+        let Some(first) = by_dane.first() else {
+            return Err(hosts.first_unknown().unwrap_or_else(|| {
+                let silent = hosts.candidates().find_map(|host| match &host.dane {
+                    dane::Statement::Silent(why) => Some(why.as_str()),
+                    _ => None,
+                });
+                let why = silent.unwrap_or("no host");
+                (Reason::DaneRequired, format!("{why} ({from})"))
+            }));
+        };
+        Ok(Demand {
+            sni: Some(first.base.clone()).filter(|name| is_dns_name(name)),
+            host: hosts.here(),
+            references: by_dane
+                .iter()
+                .filter_map(|host| self.dane_reference(host))
+                .collect(),
+            not_an_mx: hosts.not_an_mx,
+            ..plain(Level::DaneOnly, basis)
+        })
+    }
+
+    fn dane_reference(&self, host: &Host) -> Option<ReferenceIdentity> {
+        let dane::Statement::Records(records) = &host.dane else {
+            return None;
+        };
+        Some(ReferenceIdentity::Dane {
+            records: records.clone(),
+            names: dane::reference_names(
+                &host.base,
+                next_hop_name(self.ask).as_deref(),
+                self.findings.expanded.as_deref(),
+            ),
+        })
+    }
+
+    /// The MTA-STS policy that applies, if any. RFC 8461 §3.3: what cannot be fetched and is not cached is no policy; but
+    /// a DNS error is no statement that there is none.
+    fn sts_policy(&self) -> Result<Option<&Policy>, Denial> {
+        if self.sts == Use::No {
+            return Ok(None);
+        }
+        match &self.findings.sts {
+            Sts::Policy { policy, age, .. } => Ok(Some(policy).filter(|policy| policy.holds(*age))),
+            Sts::Absent => Ok(None),
+            Sts::Unavailable(
+                reason @ (Reason::LookupFailed | Reason::DnssecInvalid | Reason::LocalFault),
+                why,
+            ) => Err((*reason, format!("MTA-STS: {why}"))),
+            Sts::Unavailable(reason, why) if self.sts == Use::Must => {
+                Err((*reason, format!("MTA-STS: {why}")))
+            }
+            Sts::Unavailable(..) => Ok(None),
+            Sts::NotAsked => Err((Reason::LookupFailed, "MTA-STS was not asked for".into())),
+        }
+    }
+
+    /// MTA-STS in mode enforce, else the level, for the hosts that DANE is silent about. `None`: there is no such host where
+    /// the mail is going.
+    fn without_dane(
+        &self,
+        hosts: &Hosts,
+        enforced: Option<&Policy>,
+    ) -> Result<Option<Demand>, Denial> {
+        if !hosts.candidates().any(Host::is_silent) {
+            return Ok(None);
+        }
+        if let Some(policy) = enforced {
+            let names = listed(hosts, policy);
+            if names.is_empty() {
+                return Err((Reason::StsPolicyInvalid, not_listed(hosts)));
+            }
+            let basis = match self.entry {
+                Some(entry) if entry.level == Level::MtaSts => entry.basis(),
+                _ => Basis::MtaSts,
+            };
+            return Ok(Some(Demand {
+                references: vec![pkix(names, None)],
+                ..plain(Level::MtaSts, basis)
+            }));
+        }
+        if self.sts == Use::Must {
+            let why = match &self.findings.sts {
+                Sts::Policy { policy, age, .. } if policy.holds(*age) => {
+                    "the MTA-STS policy is not in mode enforce"
+                }
+                Sts::Policy { .. } => "the MTA-STS policy is too old",
+                _ => "no MTA-STS policy",
+            };
+            return Err((Reason::NoPolicy, format!("{why} (level mta-sts)")));
+        }
+        let basis = match self.ask.next_hop {
+            NextHop::Upstream(_) => Basis::Upstream,
+            _ => Basis::Mx,
+        };
+        Ok(self.by_level(hosts).map(|reference| Demand {
+            references: vec![reference],
+            ..plain(self.otherwise, basis)
+        }))
+    }
+
+    fn by_level(&self, hosts: &Hosts) -> Option<ReferenceIdentity> {
+        // Encrypt and secure tell no host from another, so they may speak only if DANE does for none.
+        let all_silent = hosts.candidates().all(Host::is_silent);
+        match self.otherwise {
+            Level::Encrypt => all_silent.then_some(ReferenceIdentity::Anyone),
+            Level::Secure => next_hop_name(self.ask).filter(|_| all_silent).map(|name| {
+                let mut names = vec![exactly(&name)];
+                names.extend(is_dns_name(&name).then_some(NamePattern::Below(name)));
+                pkix(names, None)
+            }),
+            _ => {
+                let silent = hosts.all.iter().filter(|host| host.is_silent());
+                Some(pkix(silent.map(Host::pattern).collect(), None))
+            }
+        }
+    }
+
+    /// Why no host could prove anything: what could not be looked up, else that DANE's hosts are not in the policy.
+    fn unknown(&self, hosts: &Hosts, enforced: Option<&Policy>) -> Denial {
+        hosts.first_unknown().unwrap_or_else(|| match enforced {
+            Some(_) => (Reason::StsPolicyInvalid, not_listed(hosts)),
+            None => (Reason::LookupFailed, "no host is known".into()),
+        })
+    }
+}
+
+/// The hosts that a policy lists and DANE is silent about, as names (RFC 8461 §4.1, §4.2: the MX host's own name).
+fn listed(hosts: &Hosts, policy: &Policy) -> Vec<NamePattern> {
+    hosts
+        .all
+        .iter()
+        .filter(|host| host.is_silent() && policy.lists(&host.name))
+        .map(Host::pattern)
+        .collect()
+}
+
+fn not_listed(hosts: &Hosts) -> String {
+    let names: Vec<&str> = hosts
+        .all
+        .iter()
+        .take(3)
+        .map(|host| host.name.as_str())
+        .collect();
+    format!(
+        "the MTA-STS policy lists no MX host of the domain, which are {}",
+        names.join(", ")
+    )
+}
+
+/// Literals, `<postmaster>` and addresses before a recipient: only an entry that decides alone can speak for them
+/// (RFC 7672 §2.2, RFC 8461 §3.4: neither is about address literals).
+fn no_entry(next_hop: &NextHop, entry: Option<&Entry>) -> Denial {
+    let what = match next_hop {
+        NextHop::Recipient(Recipient::Literal(_)) => "an address literal",
+        NextHop::Recipient(Recipient::Postmaster) => "<postmaster>",
+        _ => "a destination without a recipient",
+    };
+    match entry {
+        Some(entry) => (
+            Reason::NoPolicy,
+            format!(
+                "level {} of {} cannot speak for {what}",
+                entry.level,
+                entry.basis()
+            ),
+        ),
+        None => (
+            Reason::NoPolicy,
+            format!(
+                "only an entry of the policy table for the destination address can allow {what}"
+            ),
+        ),
+    }
+}
