@@ -200,7 +200,9 @@ impl Outbound {
             State::AwaitStartTlsReply(offer, Some(exempted)) if reply.code != 421 => {
                 self.go_on_in_the_clear(offer, exempted);
             }
-            State::AwaitStartTlsReply(..) => self.no_tls("STARTTLS was refused"),
+            State::AwaitStartTlsReply(..) => {
+                self.no_tls(&format!("STARTTLS was refused with {}", reply.code));
+            }
             State::AwaitSecureHelloReply => self.introduced_securely(reply),
             _ if reply.code == 421 => self.dead((4, 2), "closes the connection"),
             _ => {
@@ -471,8 +473,8 @@ impl Outbound {
 
     /// TLS cannot be had: a fault of the host.
     fn no_tls(&mut self, what: &str) {
-        let what = self.relay.says(what);
-        let refusal = refusal(421, (7, 4), &what);
+        let what = format!("no TLS: starttls-not-supported: {what}");
+        let refusal = refusal(421, (7, 4), &self.relay.says(&what));
         self.relay.courteous = true;
         self.relay
             .act(Action::Note(Note::HostFault(refusal.clone())));

@@ -104,10 +104,11 @@ class Network:
             sh(["sh", "-c", f"echo 1 >/proc/sys/net/{switch}"], self.gw)
 
     def outside_address(self, *addresses):
-        """Gives the outside host these addresses too."""
+        """Gives the outside host these addresses to listen on, too."""
         for address in addresses:
             command = ["ip", "addr", "replace", address + ("/64" if ":" in address else "/24"), "dev", "wire"]
-            sh(command + (["nodad"] if ":" in address else []), self.outside)
+            # Deprecated: not to be chosen as a source.
+            sh(command + (["nodad", "preferred_lft", "0"] if ":" in address else []), self.outside)
 
     def spawn(self, name, command, netns, **options):
         """Starts a program that stays; its output goes to NAME.log in the temporary folder."""

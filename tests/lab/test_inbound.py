@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import socket
 import ssl
 import threading
 import time
@@ -66,7 +67,7 @@ class Senders(Inbound):
         marker = "m" + secrets.token_hex(8)
         text = "".join(f".{secrets.token_hex(30)}\n" for _ in range(3000))
         log = client.send(f"{marker}@outside.test", ["user@inside.test"], f"Subject: {marker}\n\n{text}")
-        self.assertRegex(log, r" => user@inside.test .* X=TLS1.3:\S+ CV=yes .* K ", self.explained())
+        self.assertRegex(log, r" => user@inside.test .* X=TLS1.3:\S+ CV=(yes|dane) .* K ", self.explained())
         self.never_in_the_clear(marker)
         delivered = self.world.postfix.delivered("user@inside.test", marker).decode()
         self.assertEqual(delivered.partition("\n\n")[2], text)
@@ -284,14 +285,15 @@ class Behind(Inbound):
     def legacy(self, session):
         """A server inside that does this with each connection, given the socket and the number of the connection."""
         listener = net.listen(self.network.inside, INSIDE, self.PORT)
-        self.addCleanup(listener.close)
+        # A thread that waits in accept keeps a socket alive that is only closed.
+        self.addCleanup(listener.shutdown, socket.SHUT_RDWR)
 
         def serve():
             while True:
                 try:
                     client, _ = listener.accept()
                 except OSError:
-                    return
+                    return listener.close()
                 client.settimeout(net.PATIENCE)
                 with client:
                     session(client, client.makefile("rb"))
@@ -350,4 +352,4 @@ class Behind(Inbound):
 
     def test_open_relay_behind_us_is_warned_about_at_the_start(self):
         running = self.inbound("--upstream", f"{INSIDE}:{postfix.OPEN_RELAY}", "--hide-client-address")
-        until(lambda: f"no warning:\n{running.log()}", lambda: re.search("(?i)warn.*relay", running.log()))
+        until(lambda: f"no warning:\n{running.log()}", lambda: re.search("OPEN RELAY: ", running.log()))

@@ -149,7 +149,7 @@ class MtaSts(Policy):
 
     def test_host_that_the_enforced_policy_does_not_list_is_refused(self):
         self.outbound()
-        self.stays("user@stsother.plain.test", "4.7.5 ", "(level mta-sts, from ")
+        self.stays("user@stsother.plain.test", "451 4.7.5 ", "sts-policy-invalid")
 
     def test_self_signed_host_of_an_enforced_policy_is_refused(self):
         self.outbound()
@@ -175,7 +175,7 @@ class MtaSts(Policy):
         state.mkdir()
         os.chown(state, proxy.NOBODY, proxy.NOBODY)
         running = self.outbound("--state-dir", state)
-        refused = "(level mta-sts, from "
+        refused = "sts-policy-invalid"
         self.stays("user@stscached.plain.test", refused)
         running.kill()
         self.world.names.change("_mta-sts.stscached.plain.test.", "")

@@ -182,14 +182,14 @@ fn a_missing_starttls_is_a_421_at_ehlo() {
     ] {
         let mut script = introduced(config(), ehlo);
         script
-            .to_client("421 4.7.4 mx[192.0.2.1]: STARTTLS is not offered⏎")
+            .to_client("421 4.7.4 mx[192.0.2.1]: no TLS: starttls-not-supported: STARTTLS is not offered⏎")
             .to_server("QUIT⏎")
             .events(&["connect", "host fault"][1..])
             .over(false);
     }
     let mut script = introduced(config(), "250-mx⏎250-XXXXXXXA⏎250 DSN⏎");
     script.to_client(
-        "421 4.7.4 mx[192.0.2.1]: STARTTLS is not offered; a device in between masks it (it shows XXXXXXXA)⏎",
+        "421 4.7.4 mx[192.0.2.1]: no TLS: starttls-not-supported: STARTTLS is not offered; a device in between masks it (it shows XXXXXXXA)⏎",
     );
 }
 
@@ -198,7 +198,7 @@ fn a_refused_ehlo_is_a_421_without_helo() {
     for code in [220, 221, 354, 500, 501, 502, 504, 530, 550] {
         let mut script = introduced(config(), &format!("{code} evil⏎"));
         script
-            .to_client("421 4.7.4 mx[192.0.2.1]: EHLO was refused, so STARTTLS is not possible⏎")
+            .to_client("421 4.7.4 mx[192.0.2.1]: no TLS: starttls-not-supported: EHLO was refused, so STARTTLS is not possible⏎")
             .to_server("QUIT⏎");
     }
     let mut script = introduced(config(), "421 evil⏎");
@@ -215,11 +215,16 @@ fn lower_case_starttls_counts() {
 
 #[test]
 fn a_refused_starttls_is_a_421() {
-    for reply in ["454 no⏎", "502 no⏎", "250 ok⏎", "421 no⏎"] {
+    for code in [454, 502, 250, 421] {
         let mut script = asked(config(), EHLO);
-        script.upgrade().to_server("STARTTLS⏎").server(reply);
         script
-            .to_client("421 4.7.4 mx[192.0.2.1]: STARTTLS was refused⏎")
+            .upgrade()
+            .to_server("STARTTLS⏎")
+            .server(&format!("{code} no⏎"));
+        script
+            .to_client(&format!(
+                "421 4.7.4 mx[192.0.2.1]: no TLS: starttls-not-supported: STARTTLS was refused with {code}⏎"
+            ))
             .to_server("QUIT⏎")
             .events(&["host fault"])
             .over(false);
@@ -576,7 +581,7 @@ fn without_starttls_mail_that_needs_it_is_refused_at_the_recipient() {
     let mut script = asked(plaintext_possible(), NO_TLS_EHLO);
     script
         .upgrade()
-        .to_client("421 4.7.4 mx[192.0.2.1]: STARTTLS is not offered⏎")
+        .to_client("421 4.7.4 mx[192.0.2.1]: no TLS: starttls-not-supported: STARTTLS is not offered⏎")
         .to_server("QUIT⏎")
         .events(&["host fault"]);
 }
