@@ -26,8 +26,6 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// The whole exchange (RFC 8461 §3.3 suggests a minute).
-const PATIENCE: Duration = Duration::from_secs(60);
 /// One attempt at one address.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// Octets of a policy (RFC 8461 §3.3 suggests 64 KiB).
@@ -46,28 +44,38 @@ fn fetch_error(words: impl Into<String>) -> Failure {
     (Reason::StsPolicyFetchError, words.into())
 }
 
-/// GETs `https://<host><path>` from the first of the addresses that takes the connection.
-pub(super) async fn get(
-    host: &str,
-    path: &str,
-    addresses: &[IpAddr],
-    port: u16,
-    tls: &Arc<rustls::ClientConfig>,
-) -> Result<Vec<u8>, Failure> {
-    let seconds = PATIENCE.as_secs();
-    timeout(PATIENCE, exchange(host, path, addresses, port, tls))
-        .await
-        .unwrap_or_else(|_| Err(fetch_error(format!("{host}: nothing within {seconds} s"))))
+/// Where policy hosts are, and how they are trusted.
+pub(super) struct Client {
+    pub(super) port: u16,
+    pub(super) tls: Arc<rustls::ClientConfig>,
+    /// For a whole exchange (RFC 8461 §3.3 suggests a minute).
+    pub(super) patience: Duration,
+}
+
+impl Client {
+    /// GETs `https://<host><path>` from the first of the addresses that takes the connection.
+    pub(super) async fn get(
+        &self,
+        host: &str,
+        path: &str,
+        addresses: &[IpAddr],
+    ) -> Result<Vec<u8>, Failure> {
+        timeout(self.patience, exchange(self, host, path, addresses))
+            .await
+            .unwrap_or_else(|_| {
+                let seconds = self.patience.as_secs();
+                Err(fetch_error(format!("{host}: not done within {seconds} s")))
+            })
+    }
 }
 
 async fn exchange(
+    client: &Client,
     host: &str,
     path: &str,
     addresses: &[IpAddr],
-    port: u16,
-    tls: &Arc<rustls::ClientConfig>,
 ) -> Result<Vec<u8>, Failure> {
-    let stream = connect(host, addresses, port, tls).await?;
+    let stream = connect(client, host, addresses).await?;
     let failed = |error: hyper::Error| fetch_error(format!("{host}: HTTP: {error}"));
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
@@ -121,18 +129,17 @@ async fn body(host: &str, response: Response<Incoming>) -> Result<Vec<u8>, Failu
 }
 
 async fn connect(
+    client: &Client,
     host: &str,
     addresses: &[IpAddr],
-    port: u16,
-    tls: &Arc<rustls::ClientConfig>,
 ) -> Result<TlsStream<TcpStream>, Failure> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| fetch_error(format!("{host}: {error}")))?;
     let mut failure = fetch_error(format!("{host}: no address"));
     for &address in addresses.iter().take(MAX_ADDRESSES) {
         let attempt = async {
-            let stream = TcpStream::connect(SocketAddr::new(address, port)).await?;
-            TlsConnector::from(Arc::clone(tls))
+            let stream = TcpStream::connect(SocketAddr::new(address, client.port)).await?;
+            TlsConnector::from(Arc::clone(&client.tls))
                 .connect(name.clone(), stream)
                 .await
         };

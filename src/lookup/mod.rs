@@ -26,10 +26,12 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use sts::{Fetching, StsCache};
+use sts::StsCache;
 
 /// What is not known by then is `Failed`.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For one MTA-STS policy; longer than a decision waits, for the next who asks.
+const FETCH_PATIENCE: Duration = Duration::from_secs(60);
 /// Where the system's resolvers stand.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -121,12 +123,13 @@ impl Lookup {
             .as_deref()
             .map(store::Store::open)
             .transpose()?;
-        let fetching = Fetching {
+        let client = https::Client {
             port: options.https_port,
-            allow_private: options.allow_private,
             tls: Arc::new(https_config(options.roots)?),
+            patience: FETCH_PATIENCE,
         };
-        let sts = Arc::new(StsCache::new(Arc::clone(&dns), fetching, store)?);
+        let sts = StsCache::new(Arc::clone(&dns), client, options.allow_private, store)?;
+        let sts = Arc::new(sts);
         Ok(Self { dns, sts, ways })
     }
 

@@ -36,17 +36,12 @@ const MAX_OCTETS: usize = 32 * 1024 * 1024;
 /// Fetches at once.
 const MAX_FETCHES: usize = 16;
 
-/// Where policy hosts are, and how they are trusted.
-pub(super) struct Fetching {
-    pub(super) port: u16,
-    pub(super) allow_private: bool,
-    pub(super) tls: Arc<rustls::ClientConfig>,
-}
-
 /// All that is known of MTA-STS.
 pub(super) struct StsCache {
     dns: Arc<Cache>,
-    fetching: Fetching,
+    client: https::Client,
+    /// Policy hosts may have addresses that are not public.
+    allow_private: bool,
     store: Option<Arc<Store>>,
     domains: Mutex<HashMap<Domain, Slot>>,
     /// Had a policy that cannot be read any more, as was seen then.
@@ -131,7 +126,8 @@ impl StsCache {
     /// Reads what is on disk.
     pub(super) fn new(
         dns: Arc<Cache>,
-        fetching: Fetching,
+        client: https::Client,
+        allow_private: bool,
         store: Option<Store>,
     ) -> Result<Self, String> {
         let mut domains = HashMap::new();
@@ -155,7 +151,8 @@ impl StsCache {
         }
         Ok(Self {
             dns,
-            fetching,
+            client,
+            allow_private,
             store: store.map(Arc::new),
             domains: Mutex::new(domains),
             unreadable: Mutex::new(unreadable),
@@ -306,8 +303,9 @@ impl StsCache {
         let _permit = self.fetches.acquire().await;
         let host = format!("mta-sts.{domain}");
         let addresses = self.policy_host(&host).await?;
-        let Fetching { port, tls, .. } = &self.fetching;
-        https::get(&host, "/.well-known/mta-sts.txt", &addresses, *port, tls).await
+        self.client
+            .get(&host, "/.well-known/mta-sts.txt", &addresses)
+            .await
     }
 
     /// Addresses of a policy host that may be asked: a domain must not make us talk to what only we can reach.
@@ -331,7 +329,7 @@ impl StsCache {
         if addresses.is_empty() {
             return Err(fault(why));
         }
-        if !self.fetching.allow_private {
+        if !self.allow_private {
             addresses.retain(|&address| https::is_public(address) && !https::is_own(address));
         }
         if addresses.is_empty() {

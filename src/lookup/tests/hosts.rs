@@ -1,0 +1,429 @@
+use super::{Fake, address, domain, found, options};
+use crate::{
+    lookup::{
+        Lookup,
+        cache::Cache,
+        dns::{Kind, Pending, Record, Reply, Resolve, Rrset, name_servers},
+        hosts::Asking,
+    },
+    policy::{Dns, Mx, MxHost, Needs, Security, Tlsa},
+};
+use Security::{Insecure, Secure};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+const ALL: Needs = Needs {
+    mx: true,
+    tlsa: true,
+    sts: false,
+};
+
+fn lookup(fake: &Arc<Fake>) -> Lookup {
+    Lookup::with_resolver(options(), Arc::clone(fake) as _).unwrap()
+}
+
+fn mx(records: &[(u16, &str)], security: Security) -> Dns<Rrset> {
+    let records = records
+        .iter()
+        .map(|(p, name)| Record::Mx(*p, (*name).to_owned()));
+    found("clinic.example", records.collect(), security)
+}
+
+fn tlsa() -> Tlsa {
+    Tlsa {
+        usage: 3,
+        selector: 1,
+        matching: 1,
+        data: vec![7; 32],
+    }
+}
+
+fn tlsa_at(name: &str) -> Dns<Rrset> {
+    found(name, vec![Record::Tlsa(tlsa())], Secure)
+}
+
+fn addresses(security: Security) -> Dns<Rrset> {
+    found("mx.example", vec![address("192.0.2.1")], security)
+}
+
+async fn hosts_of(fake: &Arc<Fake>) -> Vec<MxHost> {
+    match lookup(fake).gather(&domain("clinic.example"), ALL).await.mx {
+        Dns::Found(Mx::Hosts(hosts), _) => hosts,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn both_families_are_one_answer_as_weak_as_the_weaker_and_an_error_is_no_absence() {
+    let (secure, insecure) = (|| addresses(Secure), || addresses(Insecure));
+    let failed = || Dns::Failed("SERVFAIL".into());
+    let bogus = || Dns::Bogus("expired".into());
+    let elsewhere = found("other.example", vec![address("2001:db8::1")], Secure);
+    let cases = [
+        (secure(), Dns::Absent(Secure), "secure"),
+        (Dns::Absent(Secure), secure(), "secure"),
+        (secure(), secure(), "secure"),
+        (secure(), insecure(), "insecure"),
+        (secure(), Dns::Absent(Insecure), "insecure"),
+        (Dns::Absent(Secure), Dns::Absent(Secure), "none"),
+        (secure(), failed(), "failed"),
+        (failed(), secure(), "failed"),
+        (Dns::Absent(Secure), failed(), "failed"),
+        (failed(), Dns::Absent(Insecure), "failed"),
+        (secure(), bogus(), "bogus"),
+        (bogus(), insecure(), "bogus"),
+        (bogus(), failed(), "bogus"),
+        (insecure(), failed(), "insecure"),
+        (secure(), elsewhere, "failed"),
+    ];
+    for (v4, v6, expected) in cases {
+        let fake = Fake::new();
+        fake.say("mx.example", Kind::A, v4.clone())
+            .say("mx.example", Kind::Aaaa, v6.clone());
+        let host = lookup(&fake).host("MX.example", None).await;
+        let state = match host.addresses {
+            Dns::Found(_, Secure) => "secure",
+            Dns::Found(_, Insecure) => "insecure",
+            Dns::Absent(_) => "none",
+            Dns::Bogus(_) => "bogus",
+            Dns::Failed(_) => "failed",
+            Dns::NotAsked => "not asked",
+        };
+        assert_eq!(state, expected, "{v4:?} and {v6:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_base_domain_is_where_secure_aliases_lead_else_the_name_itself() {
+    let none = || Dns::Absent(Secure);
+    let cname = |security| {
+        found(
+            "alias.example",
+            vec![Record::Cname("mx.example".into())],
+            security,
+        )
+    };
+    let at_end = || tlsa_at("_25._tcp.mx.example");
+    let at_name = || tlsa_at("_25._tcp.alias.example");
+    // Addresses at the end, the alias, TLSA at the end, TLSA at the name; then the base and whether there are records.
+    let cases = [
+        (Secure, Secure, at_end(), at_name(), "mx.example", true),
+        (Secure, Secure, none(), at_name(), "alias.example", true),
+        (Secure, Secure, none(), none(), "alias.example", false),
+        (Insecure, Secure, at_end(), at_name(), "alias.example", true),
+        (
+            Insecure,
+            Insecure,
+            at_end(),
+            at_name(),
+            "alias.example",
+            false,
+        ),
+    ];
+    for (end, alias, tlsa_at_end, tlsa_at_name, base, records) in cases {
+        let fake = Fake::new();
+        fake.say("alias.example", Kind::A, addresses(end))
+            .say("alias.example", Kind::Aaaa, Dns::Absent(end))
+            .say("alias.example", Kind::Cname, cname(alias))
+            .say("_25._tcp.mx.example", Kind::Tlsa, tlsa_at_end)
+            .say("_25._tcp.alias.example", Kind::Tlsa, tlsa_at_name);
+        let host = lookup(&fake).host("alias.example", Some(25)).await;
+        assert_eq!(host.tlsa_base, base);
+        assert_eq!(matches!(host.tlsa, Dns::Found(..)), records, "{host:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_at_the_end_of_an_alias_is_not_made_good_by_the_name() {
+    let fake = Fake::new();
+    fake.say("alias.example", Kind::A, addresses(Secure))
+        .say("alias.example", Kind::Aaaa, Dns::Absent(Secure))
+        .say(
+            "_25._tcp.mx.example",
+            Kind::Tlsa,
+            Dns::Failed("SERVFAIL".into()),
+        )
+        .say(
+            "_25._tcp.alias.example",
+            Kind::Tlsa,
+            tlsa_at("_25._tcp.alias.example"),
+        );
+    let host = lookup(&fake).host("alias.example", Some(25)).await;
+    assert_eq!(host.tlsa, Dns::Failed("SERVFAIL".into()));
+}
+
+#[tokio::test]
+async fn tlsa_is_not_asked_for_below_unsigned_addresses_nor_where_nobody_wants_it() {
+    let fake = Fake::new();
+    fake.say("mx.example", Kind::A, addresses(Insecure))
+        .say(
+            "signed.example",
+            Kind::A,
+            found("signed.example", vec![address("192.0.2.2")], Secure),
+        )
+        .say("signed.example", Kind::Aaaa, Dns::Absent(Secure));
+    let lookup = lookup(&fake);
+    assert_eq!(
+        lookup.host("mx.example", Some(25)).await.tlsa,
+        Dns::NotAsked
+    );
+    assert!(!fake.was_asked("_25._tcp.mx.example", Kind::Tlsa));
+    assert_eq!(
+        lookup.host("signed.example", None).await.tlsa,
+        Dns::NotAsked
+    );
+    assert!(!fake.was_asked("_25._tcp.signed.example", Kind::Tlsa));
+    lookup.host("signed.example", Some(465)).await;
+    assert!(fake.was_asked("_465._tcp.signed.example", Kind::Tlsa));
+}
+
+#[tokio::test]
+async fn mx_hosts_come_in_preference_order_and_the_root_among_them_means_nothing() {
+    let fake = Fake::new();
+    let records = [
+        (20, "b.example"),
+        (10, "c.example"),
+        (0, ""),
+        (10, "a.example"),
+        (30, "a.example"),
+    ];
+    fake.say("clinic.example", Kind::Mx, mx(&records, Secure));
+    let names: Vec<_> = hosts_of(&fake)
+        .await
+        .into_iter()
+        .map(|h| (h.preference, h.name))
+        .collect();
+    let expected = [
+        (10, "a.example"),
+        (10, "c.example"),
+        (20, "b.example"),
+        (30, "a.example"),
+    ];
+    assert_eq!(names, expected.map(|(p, name)| (p, name.to_owned())));
+}
+
+#[tokio::test]
+async fn a_null_mx_is_only_a_lone_root() {
+    let fake = Fake::new();
+    fake.say("clinic.example", Kind::Mx, mx(&[(0, "")], Secure));
+    let findings = lookup(&fake).gather(&domain("clinic.example"), ALL).await;
+    assert_eq!(findings.mx, Dns::Found(Mx::Null, Secure));
+}
+
+#[tokio::test]
+async fn an_address_or_rubbish_in_an_mx_record_is_never_looked_up() {
+    let fake = Fake::new();
+    let records = [
+        (10, "192.0.2.1"),
+        (20, "a b.example"),
+        (30, r"\003.example"),
+    ];
+    fake.say("clinic.example", Kind::Mx, mx(&records, Secure));
+    for host in hosts_of(&fake).await {
+        assert_eq!(host.addresses, Dns::Absent(Insecure), "{}", host.name);
+        assert!(!fake.was_asked(&host.name, Kind::A));
+    }
+}
+
+#[tokio::test]
+async fn hosts_beyond_the_limit_have_failed_and_are_not_forgotten() {
+    let fake = Fake::new();
+    let names: Vec<_> = (0..30).map(|n| format!("mx{n}.example")).collect();
+    let records: Vec<_> = (0..30).zip(names.iter().map(String::as_str)).collect();
+    fake.say("clinic.example", Kind::Mx, mx(&records, Secure));
+    let hosts = hosts_of(&fake).await;
+    assert_eq!(hosts.len(), 30);
+    assert!(
+        hosts[..20]
+            .iter()
+            .all(|h| h.addresses == Dns::Absent(Insecure))
+    );
+    assert!(
+        hosts[20..]
+            .iter()
+            .all(|h| matches!((&h.addresses, &h.tlsa), (Dns::Failed(_), Dns::Failed(_))))
+    );
+}
+
+#[tokio::test]
+async fn without_mx_the_domain_is_the_host_but_not_after_an_error() {
+    let fake = Fake::new();
+    fake.say("clinic.example", Kind::Mx, Dns::Absent(Secure))
+        .say(
+            "clinic.example",
+            Kind::A,
+            found("clinic.example", vec![address("192.0.2.1")], Secure),
+        );
+    let findings = lookup(&fake).gather(&domain("clinic.example"), ALL).await;
+    assert!(
+        matches!(findings.mx, Dns::Found(Mx::Implicit(host), Secure) if host.name == "clinic.example")
+    );
+    for error in [Dns::Failed("SERVFAIL".into()), Dns::Bogus("expired".into())] {
+        fake.say("clinic.example", Kind::Mx, error.clone());
+        let findings = lookup(&fake).gather(&domain("clinic.example"), ALL).await;
+        match (findings.mx, error) {
+            (Dns::Failed(a), Dns::Failed(b)) | (Dns::Bogus(a), Dns::Bogus(b)) => assert_eq!(a, b),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_a_secure_alias_of_the_domain_is_told() {
+    for (security, expected) in [
+        (Secure, Some("hoster.example".to_owned())),
+        (Insecure, None),
+    ] {
+        let fake = Fake::new();
+        let records = vec![Record::Mx(10, "mx.hoster.example".into())];
+        fake.say(
+            "clinic.example",
+            Kind::Mx,
+            found("hoster.example", records, security),
+        );
+        let findings = lookup(&fake).gather(&domain("clinic.example"), ALL).await;
+        assert_eq!(findings.expanded, expected);
+    }
+}
+
+#[tokio::test]
+async fn an_address_as_upstream_is_itself_and_asks_nothing() {
+    let fake = Fake::new();
+    let host = lookup(&fake).host("192.0.2.1", Some(25)).await;
+    assert_eq!(
+        host.addresses,
+        Dns::Found(vec!["192.0.2.1".parse().unwrap()], Insecure)
+    );
+    assert_eq!(host.tlsa, Dns::NotAsked);
+    assert!(fake.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_not_needed_is_not_asked() {
+    let fake = Fake::new();
+    let findings = lookup(&fake)
+        .gather(&domain("clinic.example"), Needs::default())
+        .await;
+    assert_eq!(findings.mx, Dns::NotAsked);
+    assert!(fake.asked.lock().unwrap().is_empty());
+    let needs = Needs {
+        mx: true,
+        ..Needs::default()
+    };
+    lookup(&fake).gather(&domain("clinic.example"), needs).await;
+    assert!(fake.was_asked("clinic.example", Kind::Mx));
+    assert!(!fake.was_asked("_mta-sts.clinic.example", Kind::Txt));
+}
+
+/// Never answers.
+struct Silent;
+impl Resolve for Silent {
+    fn resolve<'a>(&'a self, _: &'a str, _: Kind) -> Pending<'a, Reply> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn at_the_deadline_what_is_missing_has_failed() {
+    let cache = Arc::new(Cache::new(Arc::new(Silent)));
+    let asking = Arc::new(Asking::new(
+        cache,
+        Instant::now() + Duration::from_millis(20),
+    ));
+    let (mx, _) = asking.mx(&domain("clinic.example"), Some(25)).await;
+    assert!(matches!(mx, Dns::Failed(words) if words.contains("in time")));
+}
+
+#[tokio::test]
+async fn a_tlsrpt_record_counts_only_if_it_is_the_only_one() {
+    let text = |text: &str| Record::Txt(text.as_bytes().to_vec());
+    let record = "v=TLSRPTv1; rua=mailto:tls@clinic.example";
+    for (records, expected) in [
+        (
+            vec![text("something else"), text(record)],
+            Some(record.to_owned()),
+        ),
+        (
+            vec![
+                text(record),
+                text("v=TLSRPTv1; rua=mailto:other@clinic.example"),
+            ],
+            None,
+        ),
+        (
+            vec![text("v=TLSRPTv2; rua=mailto:tls@clinic.example")],
+            None,
+        ),
+    ] {
+        let fake = Fake::new();
+        let name = "_smtp._tls.clinic.example";
+        fake.say(name, Kind::Txt, found(name, records, Insecure));
+        assert_eq!(
+            lookup(&fake).tlsrpt_record(&domain("clinic.example")).await,
+            expected
+        );
+    }
+}
+
+#[test]
+fn resolv_conf_is_read_as_its_manual_says() {
+    let text = "# comment\nsearch example\nnameserver 192.0.2.1\nnameserver 2001:db8::1 # two\noptions edns0\n";
+    let servers = name_servers("resolv.conf", text).unwrap();
+    assert_eq!(
+        servers,
+        [
+            "192.0.2.1:53".parse().unwrap(),
+            "[2001:db8::1]:53".parse().unwrap()
+        ]
+    );
+    assert_eq!(
+        name_servers("resolv.conf", "").unwrap(),
+        ["127.0.0.1:53".parse().unwrap()]
+    );
+    let error = name_servers("resolv.conf", "\nnameserver fe80::1%eth0\n").unwrap_err();
+    assert!(error.starts_with("resolv.conf:2: "), "{error}");
+}
+
+#[test]
+fn a_trust_anchor_file_holds_keys_of_the_root_and_nothing_else() {
+    let folder = std::env::temp_dir().join(format!("starttls-proxy-anchor-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let good =
+        ". IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D\n";
+    for (text, place) in [
+        (good, None),
+        (
+            "; a comment\n\n. 172800 IN DNSKEY 257 3 13 SMBZ+o9qwDxs9jRtN18z8o334JwaNrkLKdjlSUQn+XaMnQ0CrpQLNqJaiaZNsWNFMOuM1QnIJwFPQE1bRXn1NQ== ; x\n",
+            None,
+        ),
+        ("", Some(": no record")),
+        ("\n. IN A 192.0.2.1\n", Some(":2: not a key")),
+        (
+            "example. IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D\n",
+            Some(":1: not a key"),
+        ),
+        (". IN DS what\n", Some(": ")),
+    ] {
+        let file = folder.join("anchor");
+        std::fs::write(&file, text).unwrap();
+        let result = Lookup::new(crate::lookup::Options {
+            resolvers: vec!["192.0.2.1:53".parse().unwrap()],
+            anchor: Some(file.clone()),
+            ..options()
+        });
+        match (result, place) {
+            (Ok(_), None) => {}
+            (Err(error), Some(place)) => {
+                assert!(
+                    error.starts_with(&format!("{}{place}", file.display())),
+                    "{error}"
+                );
+            }
+            (Ok(_), Some(_)) => panic!("taken: {text}"),
+            (Err(error), None) => panic!("{error}"),
+        }
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
