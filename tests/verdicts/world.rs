@@ -311,6 +311,12 @@ pub fn with_sts() -> Vec<Scenario> {
         ),
         to("dane-and-sts", HERE, signed(ee(), ee()), enforce(&CLINIC)),
         to(
+            "dane-and-sts-testing",
+            HERE,
+            signed(ee(), ee()),
+            policy(Mode::Testing, &CLINIC),
+        ),
+        to(
             "dane-mismatch-and-sts",
             HERE,
             signed(published(3, 9), published(3, 9)),

@@ -76,7 +76,7 @@ impl Layers<'_> {
                 dane::Statement::Unknown(..) => None,
             })
             .filter(|name| is_dns_name(name));
-        demand.testing = testing.map(|policy| pkix(listed(&hosts, policy), None));
+        demand.testing = testing.map(|policy| pkix(listed(&hosts.all, policy), None));
         demand.host = hosts.here();
         demand.not_an_mx = hosts.not_an_mx;
         Ok(demand)
@@ -167,7 +167,7 @@ impl Layers<'_> {
             return Ok(None);
         }
         if let Some(policy) = enforced {
-            let names = listed(hosts, policy);
+            let names = listed(hosts.all.iter().filter(|host| host.is_silent()), policy);
             if names.is_empty() {
                 return Err((Reason::StsPolicyInvalid, not_listed(hosts)));
             }
@@ -226,12 +226,11 @@ impl Layers<'_> {
     }
 }
 
-/// The hosts that a policy lists and DANE is silent about, as names (RFC 8461 §4.1, §4.2: the MX host's own name).
-fn listed(hosts: &Hosts, policy: &Policy) -> Vec<NamePattern> {
+/// Those that a policy lists, as names (RFC 8461 §4.1, §4.2: the MX host's own name).
+fn listed<'a>(hosts: impl IntoIterator<Item = &'a Host>, policy: &Policy) -> Vec<NamePattern> {
     hosts
-        .all
-        .iter()
-        .filter(|host| host.is_silent() && policy.lists(&host.name))
+        .into_iter()
+        .filter(|host| policy.lists(&host.name))
         .map(Host::pattern)
         .collect()
 }
