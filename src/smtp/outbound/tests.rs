@@ -182,7 +182,9 @@ fn a_missing_starttls_is_a_421_at_ehlo() {
     ] {
         let mut script = introduced(config(), ehlo);
         script
-            .to_client("421 4.7.4 mx[192.0.2.1]: no TLS: starttls-not-supported: STARTTLS is not offered⏎")
+            .to_client(
+                "421 4.7.4 mx[192.0.2.1]: no TLS: starttls-not-supported: STARTTLS is not offered⏎",
+            )
             .to_server("QUIT⏎")
             .events(&["connect", "host fault"][1..])
             .over(false);
@@ -581,7 +583,9 @@ fn without_starttls_mail_that_needs_it_is_refused_at_the_recipient() {
     let mut script = asked(plaintext_possible(), NO_TLS_EHLO);
     script
         .upgrade()
-        .to_client("421 4.7.4 mx[192.0.2.1]: no TLS: starttls-not-supported: STARTTLS is not offered⏎")
+        .to_client(
+            "421 4.7.4 mx[192.0.2.1]: no TLS: starttls-not-supported: STARTTLS is not offered⏎",
+        )
         .to_server("QUIT⏎")
         .events(&["host fault"]);
 }
