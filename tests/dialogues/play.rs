@@ -18,25 +18,30 @@ pub enum Cut {
     Once { segment: usize, at: usize },
 }
 
-/// The cuts that a script is to be played with. A segment of thousands of bytes is cut where it begins and ends.
+/// The cuts that a script is to be played with. Openings are cut when they are played for themselves, a segment of
+/// thousands of bytes where it begins and ends, and a script that repeats itself hundreds of times not one by one.
 pub fn cuts(script: &Script) -> Vec<Cut> {
     const NEAR: usize = 300;
+    const MANY_LINES: usize = 1000;
     let mut cuts = vec![Cut::Whole];
     if script.whole {
         return cuts;
     }
+    let is_opening = |place: &str| place.starts_with("openings/");
+    let alone = is_opening(&script.name);
     let segments = script.lines.iter().filter_map(|line| match &line.step {
-        Step::Sends(_, bytes) => Some(bytes.len()),
+        Step::Sends(_, bytes) => Some((bytes.len(), alone || !is_opening(&line.place))),
         _ => None,
     });
-    let lengths: Vec<usize> = segments.collect();
-    if lengths.iter().sum::<usize>() < 100_000 {
+    let segments: Vec<(usize, bool)> = segments.collect();
+    if segments.iter().map(|(length, _)| length).sum::<usize>() < 100_000 {
         cuts.push(Cut::Bytes);
     }
-    // A script that repeats itself hundreds of times is cut in its first segments.
-    for (segment, length) in lengths.into_iter().enumerate().take(60) {
-        let places = (1..length).filter(|at| *at < NEAR || length - at < NEAR);
-        cuts.extend(places.map(|at| Cut::Once { segment, at }));
+    if script.lines.len() < MANY_LINES {
+        for (segment, (length, _)) in segments.iter().enumerate().filter(|(_, (_, own))| *own) {
+            let places = (1..*length).filter(|at| *at < NEAR || length - at < NEAR);
+            cuts.extend(places.map(|at| Cut::Once { segment, at }));
+        }
     }
     cuts
 }

@@ -384,10 +384,10 @@ impl Watch {
     /// Bytes went to a side.
     fn output(&mut self, to: Side, bytes: &[u8]) -> Outcome {
         match to {
-            Side::Client => self.to_client(bytes),
+            Side::Client => self.client_gets(bytes),
             Side::Server => {
                 for unit in self.server.said(bytes) {
-                    self.to_server(&unit)?;
+                    self.server_gets(&unit)?;
                 }
                 if self.server.ended > self.client.ended {
                     return Err(
@@ -400,7 +400,7 @@ impl Watch {
         }
     }
 
-    fn to_server(&mut self, unit: &Unit) -> Outcome {
+    fn server_gets(&mut self, unit: &Unit) -> Outcome {
         let Unit::Command(line) = unit else {
             return match self.may_relay() {
                 true => Ok(()),
@@ -442,7 +442,7 @@ impl Watch {
         Ok(())
     }
 
-    fn to_client(&mut self, bytes: &[u8]) -> Outcome {
+    fn client_gets(&mut self, bytes: &[u8]) -> Outcome {
         if let Some(bad) = bytes
             .iter()
             .find(|b| !matches!(b, b'\t' | b'\r' | b'\n' | 0x20..=0x7e | 0x80..))
