@@ -196,6 +196,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         flags.observe,
         tls.min_tls,
     )?;
+    settings.check(upstream.is_some()).map_err(Failure::Usage)?;
     let files = [
         &flags.policy,
         &flags.ca_file,
@@ -514,11 +515,6 @@ pub fn settings(
     min_tls: MinTls,
 ) -> Result<Settings, Failure> {
     let level = parsed::<Level>("level", level)?.unwrap_or(Level::Verify);
-    if level == Level::Fingerprint {
-        return Err(Failure::Usage(
-            "--level fingerprint: fingerprints differ from host to host\nhint: give each in the table: HOST fingerprint match=...".into(),
-        ));
-    }
     let refuse_with = match refuse_with {
         None | Some("defer") => RefuseWith::Defer,
         Some("reject") => RefuseWith::Reject,

@@ -37,8 +37,8 @@ Where
   --hostname NAME            our name in greetings (default: this host's)
 Whom
   --policy FILE              table in the syntax of smtp_tls_policy_maps
-  --level LEVEL              where nothing else speaks: none may encrypt verify
-                             secure dane dane-only mta-sts (default verify)
+  --level LEVEL              where nothing else speaks: encrypt verify secure
+                             dane dane-only mta-sts (default verify)
   --ca-file PEM              trust these instead of the system's authorities
   --min-tls 1.2|1.3          lowest version (default 1.2)
   --no-dane                  do not look for TLSA records

@@ -81,6 +81,7 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
         false,
         options.min_tls,
     )?;
+    settings.check(false).map_err(Failure::Usage)?;
     let (table, _) = configure::table_of(flags.policy.as_deref(), &[])?;
     let tls = ClientTls::new(&options).map_err(Failure::Configuration)?;
     let hostname = configure::hostname(flags.hostname.as_deref())?;

@@ -277,14 +277,13 @@ impl Desk {
             }
         }
         let stream = outcome?;
-        if !upstream.implicit_tls {
-            return Ok(stream);
+        if upstream.implicit_tls
+            && let Answer::Refused(refusal) = self.authorise(Question::Peer).await
+        {
+            return Err(refusal);
         }
-        // The demand names the SNI; the peer is judged when the machine asks.
-        match self.authorise(Question::Peer).await {
-            Answer::Refused(refusal) => Err(refusal),
-            _ => self.upgrade(stream).await,
-        }
+        // With implicit TLS what is demanded is pending now, for the handshake that comes next.
+        Ok(stream)
     }
 
     fn ask(&self, question: Question) -> Option<Ask> {
@@ -394,7 +393,18 @@ impl Desk {
             self.site.tls.trust.check(&peer, one, now)
         });
         let verdict = policy::judge(&pending.demand, &shown);
-        self.conclude(self.decision(pending, verdict, moment))
+        let testing = policy::testing_failure(&pending.demand, &shown);
+        let decision = self.decision(pending, verdict, moment);
+        self.tlsrpt(&decision, testing);
+        self.conclude(decision)
+    }
+
+    /// Reports what was decided after a handshake, or for want of one.
+    fn tlsrpt(&self, decision: &Decision, testing: Option<(Reason, String)>) {
+        if let Some(tlsrpt) = &self.site.tlsrpt {
+            let (tlsrpt, lookup) = (Arc::clone(tlsrpt), Arc::clone(&self.site.lookup));
+            super::tlsrpt::report(tlsrpt, lookup, decision, testing);
+        }
     }
 
     fn tls_first(&self, pending: Pending) -> Option<Answer> {
@@ -431,9 +441,6 @@ impl Desk {
         let peer = self.state().peer.clone();
         if let Err(refusal) = self.evidence.verdict(&decision, peer.as_deref()) {
             return Answer::Refused(refusal);
-        }
-        if let Some(tlsrpt) = &self.site.tlsrpt {
-            super::tlsrpt::report(Arc::clone(tlsrpt), Arc::clone(&self.site.lookup), &decision);
         }
         if let Some(refusal) = decision.refused() {
             self.remember(&decision, refusal);
@@ -519,9 +526,7 @@ impl Desk {
             .unwrap_or_else(|| local_fault("the handshake failed"));
         // Refusing is the answer already; a record that cannot be written cannot make it another one.
         let _ = self.evidence.verdict(&decision, None);
-        if let Some(tlsrpt) = &self.site.tlsrpt {
-            super::tlsrpt::report(Arc::clone(tlsrpt), Arc::clone(&self.site.lookup), &decision);
-        }
+        self.tlsrpt(&decision, None);
         refusal
     }
 

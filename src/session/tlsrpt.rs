@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     lookup::Lookup,
     policy::{
-        Basis, Decision, Dns, Mx, MxHost, NextHop, Sts, Tlsa, Verdict,
+        Basis, Decision, Dns, Mx, MxHost, NextHop, Reason, Sts, Tlsa, Verdict,
         mta_sts::{Mode, Policy},
     },
     smtp::{Domain, Recipient},
@@ -14,7 +14,14 @@ use crate::{
 
 /// Reports a decision about a recipient's domain, if that domain asks for reports. Nothing is reported of what the table
 /// or an `--upstream` decided: that is no published policy of theirs.
-pub fn report(tlsrpt: Arc<Tlsrpt>, lookup: Arc<Lookup>, decision: &Decision) {
+///
+/// `testing` is what MTA-STS in testing mode would have refused (RFC 8461 §5).
+pub fn report(
+    tlsrpt: Arc<Tlsrpt>,
+    lookup: Arc<Lookup>,
+    decision: &Decision,
+    testing: Option<(Reason, String)>,
+) {
     let NextHop::Recipient(Recipient::Domain(domain)) = &decision.ask.next_hop else {
         return;
     };
@@ -25,7 +32,7 @@ pub fn report(tlsrpt: Arc<Tlsrpt>, lookup: Arc<Lookup>, decision: &Decision) {
     {
         return;
     }
-    let Some(policies) = judged(domain, decision) else {
+    let Some(policies) = judged(domain, decision, testing) else {
         return;
     };
     let domain = domain.clone();
@@ -37,21 +44,26 @@ pub fn report(tlsrpt: Arc<Tlsrpt>, lookup: Arc<Lookup>, decision: &Decision) {
 }
 
 /// The policies that the decision was made by, each with what came of it. `None`: not reportable (RFC 8460 §4.3.4).
-fn judged(domain: &Domain, decision: &Decision) -> Option<Vec<Judged>> {
+fn judged(
+    domain: &Domain,
+    decision: &Decision,
+    testing: Option<(Reason, String)>,
+) -> Option<Vec<Judged>> {
+    let failed = |reason, words: &String| Failure {
+        reason,
+        sending_ip: None,
+        mx: decision
+            .demand
+            .as_ref()
+            .and_then(|demand| demand.host.clone()),
+        helo: None,
+        receiving_ip: Some(decision.ask.server),
+        words: words.clone(),
+    };
     let failure = match &decision.verdict {
         Verdict::Refused(reason, words) => {
             reason.tlsrpt()?;
-            Some(Failure {
-                reason: *reason,
-                sending_ip: None,
-                mx: decision
-                    .demand
-                    .as_ref()
-                    .and_then(|demand| demand.host.clone()),
-                helo: None,
-                receiving_ip: Some(decision.ask.server),
-                words: words.clone(),
-            })
+            Some(failed(*reason, words))
         }
         Verdict::Authorised(_) => None,
         Verdict::Unprotected(_) => return None,
@@ -69,15 +81,20 @@ fn judged(domain: &Domain, decision: &Decision) -> Option<Vec<Judged>> {
             });
         }
     }
-    if policies.is_empty()
-        && let Some(Sts::Policy { policy, .. }) = findings.map(|findings| &findings.sts)
+    if let Some(Sts::Policy { policy, .. }) = findings.map(|findings| &findings.sts)
+        && (policies.is_empty() || policy.mode == Mode::Testing)
     {
+        // A policy in testing mode decides nothing, and has an outcome of its own.
+        let failure = match policy.mode {
+            Mode::Testing => testing.map(|(reason, words)| failed(reason, &words)),
+            Mode::Enforce | Mode::None => failure.clone(),
+        };
         policies.push(Judged {
             kind: PolicyType::Sts,
             domain: domain.to_string(),
             strings: lines(policy),
             mx_patterns: policy.mx.clone(),
-            failure: failure.clone(),
+            failure,
         });
     }
     if policies.is_empty() {
