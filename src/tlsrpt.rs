@@ -2,11 +2,30 @@
 //! mails the reports.
 
 use crate::policy::Reason;
-use std::{net::IpAddr, path::Path};
+use serde::Serialize;
+use std::{
+    io,
+    net::IpAddr,
+    os::unix::net::{SocketAddr, UnixDatagram},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Largest datagram that is sent, in octets; the kernel's default send buffer takes it.
+const MAX_DATAGRAM: usize = 128 * 1024;
+/// Longest text of a failure, in octets.
+const MAX_WORDS: usize = 500;
+/// Of so many dropped in a row one is logged, and the first.
+const LOG_EVERY: u64 = 1000;
 
 /// The socket of a collector. Never blocks and never fails mail: what the collector does not take is dropped, and logged.
 #[derive(Debug)]
-pub struct Tlsrpt {}
+pub struct Tlsrpt {
+    socket: UnixDatagram,
+    path: PathBuf,
+    /// In a row.
+    dropped: AtomicU64,
+}
 
 /// Which kind of policy an event was judged by (RFC 8460 §4.4, `policy-type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,19 +70,288 @@ pub struct Failure {
     pub words: String,
 }
 
+impl PolicyType {
+    /// Its number in a datagram.
+    fn number(self) -> u8 {
+        match self {
+            Self::Tlsa => 1,
+            Self::Sts => 2,
+            Self::NoPolicyFound => 9,
+        }
+    }
+}
+
+/// The number of a result type in a datagram; `None`: not reportable.
+fn number(reason: Reason) -> Option<u16> {
+    Some(match reason {
+        Reason::StarttlsNotSupported => 201,
+        Reason::CertificateHostMismatch => 202,
+        Reason::CertificateNotTrusted => 203,
+        Reason::CertificateExpired => 204,
+        Reason::ValidationFailure => 205,
+        Reason::StsPolicyFetchError => 301,
+        Reason::StsPolicyInvalid => 302,
+        Reason::StsWebpkiInvalid => 303,
+        Reason::TlsaInvalid => 304,
+        Reason::DnssecInvalid => 305,
+        Reason::DaneRequired => 306,
+        Reason::NoPolicy
+        | Reason::LookupFailed
+        | Reason::NullMx
+        | Reason::NotAnMx
+        | Reason::LocalFault => return None,
+    })
+}
+
+/// A datagram, version 1.
+#[derive(Serialize)]
+struct Datagram<'a> {
+    dpv: &'static str,
+    #[serde(rename = "d")]
+    domain: &'a str,
+    #[serde(rename = "pr")]
+    record: &'a str,
+    policies: Vec<Policy<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Policy<'a> {
+    policy_type: u8,
+    policy_domain: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    policy_string: &'a [String],
+    #[serde(rename = "mx-host", skip_serializing_if = "<[_]>::is_empty")]
+    mx_patterns: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failure_details: Vec<Details<'a>>,
+    #[serde(rename = "t")]
+    failures: usize,
+    /// 0: success, 1: failure.
+    #[serde(rename = "f")]
+    failed: u8,
+}
+
+#[derive(Serialize)]
+struct Details<'a> {
+    #[serde(rename = "c")]
+    result_type: u16,
+    #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
+    sending_ip: Option<IpAddr>,
+    #[serde(rename = "n", skip_serializing_if = "Option::is_none")]
+    mx: Option<&'a str>,
+    #[serde(rename = "h", skip_serializing_if = "Option::is_none")]
+    helo: Option<&'a str>,
+    #[serde(rename = "r", skip_serializing_if = "Option::is_none")]
+    receiving_ip: Option<IpAddr>,
+    #[serde(rename = "a")]
+    words: &'a str,
+}
+
+impl<'a> Policy<'a> {
+    /// `None`: a failure that is not reportable.
+    fn of(judged: &'a Judged) -> Option<Self> {
+        let mut failure_details = Vec::new();
+        if let Some(failure) = &judged.failure {
+            failure_details.push(Details {
+                result_type: number(failure.reason)?,
+                sending_ip: failure.sending_ip,
+                mx: failure.mx.as_deref(),
+                helo: failure.helo.as_deref(),
+                receiving_ip: failure.receiving_ip,
+                words: cut(&failure.words),
+            });
+        }
+        Some(Self {
+            policy_type: judged.kind.number(),
+            policy_domain: &judged.domain,
+            policy_string: &judged.strings,
+            mx_patterns: &judged.mx_patterns,
+            failures: failure_details.len(),
+            failed: u8::from(judged.failure.is_some()),
+            failure_details,
+        })
+    }
+}
+
+fn cut(words: &str) -> &str {
+    &words[..words.floor_char_boundary(MAX_WORDS)]
+}
+
 impl Tlsrpt {
     /// Opens a socket towards the collector at `path`; the collector need not be there yet.
     ///
     /// # Errors
     /// In words, where no socket can be had or the path is too long for one.
     pub fn new(path: &Path) -> Result<Self, String> {
-        let _ = path;
-        Ok(Self {})
+        let failed = |error: io::Error| format!("--tlsrpt-socket {}: {error}", path.display());
+        SocketAddr::from_pathname(path).map_err(failed)?;
+        let socket = UnixDatagram::unbound().map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+            dropped: AtomicU64::new(0),
+        })
     }
 
     /// Hands one session's outcome for `domain` over; `record` is its TLSRPT record as published
     /// ([`Lookup::tlsrpt_record`](crate::lookup::Lookup::tlsrpt_record)), and names who gets the report.
     pub fn report(&self, domain: &str, record: &str, policies: &[Judged]) {
-        let _ = (domain, record, policies);
+        let policies: Vec<_> = policies.iter().filter_map(Policy::of).collect();
+        if policies.is_empty() {
+            return;
+        }
+        let datagram = Datagram {
+            dpv: "1",
+            domain,
+            record,
+            policies,
+        };
+        match self.send(&datagram) {
+            Ok(()) => self.dropped.store(0, Ordering::Relaxed),
+            Err(error) => {
+                let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+                if dropped % LOG_EVERY == 1 {
+                    let path = self.path.display();
+                    log::warn!(
+                        "tlsrpt: {path}: {error}; dropped {dropped} in a row, {domain} the last"
+                    );
+                }
+            }
+        }
+    }
+
+    fn send(&self, datagram: &Datagram<'_>) -> io::Result<()> {
+        let octets = serde_json::to_vec(datagram)?;
+        if octets.len() > MAX_DATAGRAM {
+            return Err(io::Error::other(
+                "the policies are too long for one datagram",
+            ));
+        }
+        self.socket.send_to(&octets, &self.path).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::fs;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let folder = format!("starttls-proxy-tlsrpt-{name}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            Self(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn judged(kind: PolicyType, reason: Option<Reason>) -> Judged {
+        Judged {
+            kind,
+            domain: "clinic.example".into(),
+            strings: vec!["mode: enforce".into()],
+            mx_patterns: vec!["*.clinic.example".into()],
+            failure: reason.map(|reason| Failure {
+                reason,
+                sending_ip: None,
+                mx: Some("mx1.clinic.example".into()),
+                helo: None,
+                receiving_ip: Some("192.0.2.1".parse().unwrap()),
+                words: "names *.hoster.example \"\u{1}é".into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_datagram_has_the_keys_that_the_collector_reads() {
+        let folder = Folder::new("keys");
+        let path = folder.0.join("socket");
+        let collector = UnixDatagram::bind(&path).unwrap();
+        let failure = judged(PolicyType::Sts, Some(Reason::CertificateHostMismatch));
+        let mut success = judged(PolicyType::NoPolicyFound, None);
+        (success.strings, success.mx_patterns) = (Vec::new(), Vec::new());
+        let record = "v=TLSRPTv1; rua=mailto:tls@clinic.example";
+        let tlsrpt = Tlsrpt::new(&path).unwrap();
+        tlsrpt.report("clinic.example", record, &[failure, success]);
+        let mut buffer = vec![0; MAX_DATAGRAM];
+        let length = collector.recv(&mut buffer).unwrap();
+        assert_eq!(
+            serde_json::from_slice::<Value>(&buffer[..length]).unwrap(),
+            json!({
+                "dpv": "1", "d": "clinic.example", "pr": record,
+                "policies": [
+                    {
+                        "policy-type": 2, "policy-domain": "clinic.example", "policy-string": ["mode: enforce"],
+                        "mx-host": ["*.clinic.example"], "t": 1, "f": 1,
+                        "failure-details": [{
+                            "c": 202, "n": "mx1.clinic.example", "r": "192.0.2.1", "a": "names *.hoster.example \"\u{1}é",
+                        }],
+                    },
+                    {"policy-type": 9, "policy-domain": "clinic.example", "t": 0, "f": 0},
+                ],
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_not_reportable_is_not_sent() {
+        let folder = Folder::new("not-reportable");
+        let path = folder.0.join("socket");
+        let collector = UnixDatagram::bind(&path).unwrap();
+        collector.set_nonblocking(true).unwrap();
+        let tlsrpt = Tlsrpt::new(&path).unwrap();
+        for reason in [
+            Reason::LookupFailed,
+            Reason::NoPolicy,
+            Reason::NotAnMx,
+            Reason::NullMx,
+            Reason::LocalFault,
+        ] {
+            assert_eq!(reason.tlsrpt(), None);
+            let events = [judged(PolicyType::NoPolicyFound, Some(reason))];
+            tlsrpt.report("clinic.example", "v=TLSRPTv1; rua=mailto:a@b", &events);
+        }
+        let nothing = collector.recv(&mut [0; 16]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_collector_that_is_away_or_full_blocks_nobody_and_is_found_again() {
+        let folder = Folder::new("away");
+        let path = folder.0.join("socket");
+        let tlsrpt = Tlsrpt::new(&path).unwrap();
+        let events = [judged(PolicyType::Sts, None)];
+        let report = || tlsrpt.report("clinic.example", "v=TLSRPTv1; rua=mailto:a@b", &events);
+        report();
+        assert_eq!(tlsrpt.dropped.load(Ordering::Relaxed), 1);
+        let collector = UnixDatagram::bind(&path).unwrap();
+        // Nobody reads: were this to block, the test would never end.
+        for _ in 0..10_000 {
+            report();
+        }
+        assert!(tlsrpt.dropped.load(Ordering::Relaxed) > 0);
+        drop(collector);
+        fs::remove_file(&path).unwrap();
+        let collector = UnixDatagram::bind(&path).unwrap();
+        report();
+        assert_eq!(tlsrpt.dropped.load(Ordering::Relaxed), 0);
+        assert!(collector.recv(&mut [0; 64]).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_an_error_at_start() {
+        let error = Tlsrpt::new(Path::new(&"x".repeat(200))).unwrap_err();
+        assert!(error.starts_with("--tlsrpt-socket xxx"), "{error}");
     }
 }
