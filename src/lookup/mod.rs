@@ -7,6 +7,7 @@ mod cache;
 pub mod dns;
 mod dnssec;
 mod hosts;
+mod hosts_file;
 mod https;
 mod store;
 mod sts;
@@ -22,7 +23,7 @@ use hosts::Asking;
 use std::{
     fs,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -160,14 +161,18 @@ impl Lookup {
     }
 
     /// A fixed host (`--upstream`): its addresses, and its TLSA records at `tlsa_port` where one is given.
-    /// An address is taken as it is.
+    /// An address is taken as it is, and a name in `/etc/hosts` as it stands there: neither has TLSA records.
     pub async fn host(&self, name: &str, tlsa_port: Option<u16>) -> MxHost {
-        if let Ok(address) = name.parse() {
+        let given = match name.parse() {
+            Ok(address) => vec![address],
+            Err(_) => hosts_file::addresses(Path::new("/etc/hosts"), name),
+        };
+        if !given.is_empty() {
             return MxHost {
-                name: name.to_owned(),
+                name: name.to_ascii_lowercase(),
                 preference: 0,
-                addresses: Dns::Found(vec![address], Security::Insecure),
-                tlsa_base: name.to_owned(),
+                addresses: Dns::Found(given, Security::Insecure),
+                tlsa_base: name.to_ascii_lowercase(),
                 tlsa: Dns::NotAsked,
             };
         }
