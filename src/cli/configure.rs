@@ -232,7 +232,8 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         .map(|path| Tlsrpt::new(path).map(Arc::new))
         .transpose()
         .map_err(wrong)?;
-    let warnings = table_warnings(&table, flags.policy.as_deref());
+    let mut warnings = table_warnings(&table, flags.policy.as_deref());
+    warnings.extend(descriptors(flags.max_sessions));
     let mut summary = vec![String::from("outbound: legacy mail server -> the world")];
     summary.extend(listens(
         &flags.listen,
@@ -352,6 +353,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
     };
     let tls = ServerTls::new(&options).map_err(wrong)?;
     let mut warnings = table_warnings(&table, flags.policy.as_deref());
+    warnings.extend(descriptors(flags.max_sessions));
     warnings.extend(tls.expires_within(serve::EXPIRY_WARNING, clock::wall()));
     // Only the inside server's name is looked up: nobody is trusted for anything.
     let lookup = Arc::new(lookup_of(&[], None, None, false, &Trust::in_nobody())?);
@@ -600,6 +602,19 @@ fn table_warnings(table: &Table, path: Option<&Path>) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// Two descriptors a session, and some for files and look-ups. Running out refuses sessions and nothing worse.
+fn descriptors(sessions: usize) -> Option<String> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))?;
+    let limit: usize = line.split_whitespace().nth(3)?.parse().ok()?;
+    let wanted = 2 * sessions + 64;
+    (limit < wanted).then(|| {
+        format!("{limit} open files are too few for --max-sessions {sessions}; raise LimitNOFILE= (ulimit -n) to {wanted}")
+    })
 }
 
 /// `--hostname`, else this host's.

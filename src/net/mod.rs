@@ -310,9 +310,20 @@ impl Dial {
         ))
     }
 
-    /// Is this accepted connection one that we made ourselves?
+    /// Is this accepted connection one that we made ourselves? Told by its ends, and by its mark where the kernel hands
+    /// marks on (`net.ipv4.tcp_fwmark_accept`).
     #[must_use]
-    pub fn is_ours(&self, client: ClientAddr, intended: IntendedAddr) -> bool {
+    pub fn is_ours(
+        &self,
+        client: ClientAddr,
+        intended: IntendedAddr,
+        accepted: &TcpStream,
+    ) -> bool {
+        if self.fwmark.is_some_and(|mark| {
+            mark != 0 && SockRef::from(accepted).mark().is_ok_and(|own| own == mark)
+        }) {
+            return true;
+        }
         self.open
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -383,9 +394,9 @@ mod tests {
             .connect(ServerAddr(address), None)
             .await
             .expect("connect");
-        let (_, client) = listener.accept().await.expect("accept");
-        assert!(dial.is_ours(ClientAddr(client), IntendedAddr(address)));
+        let (accepted, client) = listener.accept().await.expect("accept");
+        assert!(dial.is_ours(ClientAddr(client), IntendedAddr(address), &accepted));
         drop((stream, listed));
-        assert!(!dial.is_ours(ClientAddr(client), IntendedAddr(address)));
+        assert!(!dial.is_ours(ClientAddr(client), IntendedAddr(address), &accepted));
     }
 }

@@ -477,7 +477,7 @@ fn target(
             "this connection was not redirected here".into(),
         );
     };
-    if common.dial.is_ours(client, intended) {
+    if common.dial.is_ours(client, intended, stream) {
         return refuse(
             "loop",
             "421 4.4.6",
