@@ -119,6 +119,21 @@ fn leaf_end(leaf: &Leaf) -> i64 {
 }
 
 #[test]
+fn a_remembered_chain_ends_with_its_first_certificate_that_ends() {
+    let root = Authority::root("Root A");
+    let trust = trust_in(&root);
+    let leaf = root.below_with("Sub A", expired).leaf(&[HOST]);
+    let on = |days: u64| {
+        let now = UNIX_EPOCH + Duration::from_secs(days * 86_400);
+        trust.check(&peer(&leaf.chain), &pkix(&[host(HOST)]), now)
+    };
+    // 2020-02-01, 2020-04-01, 2018-12-01: in, after and before the issuer's time; the host's own has no end in sight.
+    assert!(on(18_293).is_ok());
+    assert_eq!(on(18_353).unwrap_err().0, Reason::CertificateExpired);
+    assert_eq!(on(17_866).unwrap_err().0, Reason::CertificateExpired);
+}
+
+#[test]
 fn a_clock_before_1970_trusts_nobody() {
     let root = Authority::root("Root A");
     let leaf = root.leaf(&[HOST]);
