@@ -190,7 +190,8 @@ fn bad_path(what: &str) -> Refusal {
 
 /// Reads a path that is not empty.
 fn recipient(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
-    if !path.is_ascii() && !(smtputf8 && std::str::from_utf8(path).is_ok()) {
+    let readable = path.is_ascii() || (smtputf8 && std::str::from_utf8(path).is_ok());
+    if !readable {
         return Err(refusal(
             553,
             (6, 7),

@@ -173,13 +173,13 @@ impl<M: Machine> Script<M> {
 
     /// What the client got since the last look is this.
     #[track_caller]
-    pub(crate) fn to_client(&mut self, text: &str) -> &mut Self {
+    pub(crate) fn client_got(&mut self, text: &str) -> &mut Self {
         self.got(Side::Client, text)
     }
 
     /// What the server got since the last look is this.
     #[track_caller]
-    pub(crate) fn to_server(&mut self, text: &str) -> &mut Self {
+    pub(crate) fn server_got(&mut self, text: &str) -> &mut Self {
         self.got(Side::Server, text)
     }
 

@@ -26,17 +26,17 @@ const SHOWN: &str = "250-exchange⏎250-SIZE 9⏎250 PIPELINING⏎";
 
 fn cleartext(config: InboundConfig) -> Script<Inbound> {
     let mut script = Script::new(Inbound::new(config));
-    script.to_client("220 proxy.example ESMTP⏎").events(&[]);
+    script.client_got("220 proxy.example ESMTP⏎").events(&[]);
     script
 }
 
 /// A session whose client has started TLS.
 fn secure() -> Script<Inbound> {
     let mut script = cleartext(config());
-    script.client("EHLO evil⏎").to_client(OURS);
+    script.client("EHLO evil⏎").client_got(OURS);
     script
         .client("STARTTLS⏎")
-        .to_client("220 2.0.0 ready to start TLS⏎")
+        .client_got("220 2.0.0 ready to start TLS⏎")
         .events(&["upgrade Client"]);
     script.upgraded(Side::Client);
     script
@@ -49,9 +49,9 @@ fn open() -> Script<Inbound> {
         .client("EHLO mx.sender⏎")
         .events(&["connect"])
         .connected();
-    script.to_server("").server("220 exchange⏎");
-    script.to_server("EHLO mx.sender⏎").to_client("");
-    script.server(THEIRS).to_client(SHOWN);
+    script.server_got("").server("220 exchange⏎");
+    script.server_got("EHLO mx.sender⏎").client_got("");
+    script.server(THEIRS).client_got(SHOWN);
     script
 }
 
@@ -61,18 +61,18 @@ fn a_message_passes_once_tls_is_up() {
     script
         .client("MAIL FROM:<a@B.example>⏎RCPT TO:<u@d>⏎")
         .events(&["ask sender b.example"])
-        .to_server("");
+        .server_got("");
     script
         .authorised()
-        .to_server("MAIL FROM:<a@B.example>⏎RCPT TO:<u@d>⏎");
-    script.server("250 1⏎250 2⏎").to_client("250 1⏎250 2⏎");
+        .server_got("MAIL FROM:<a@B.example>⏎RCPT TO:<u@d>⏎");
+    script.server("250 1⏎250 2⏎").client_got("250 1⏎250 2⏎");
     script.client("DATA⏎").server("354 3⏎").client("text⏎.⏎");
-    script.to_server("DATA⏎text⏎.⏎").to_client("354 3⏎");
-    script.server("250 4⏎").to_client("").recorded();
-    script.to_client("250 4⏎");
+    script.server_got("DATA⏎text⏎.⏎").client_got("354 3⏎");
+    script.server("250 4⏎").client_got("").recorded();
+    script.client_got("250 4⏎");
     assert_eq!(script.records[0].sender, b"a@B.example");
     script.client("QUIT⏎").server("221 5⏎");
-    script.to_client("221 5⏎").to_server("QUIT⏎").over(false);
+    script.client_got("221 5⏎").server_got("QUIT⏎").over(false);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn before_tls_mail_is_refused_and_the_server_hears_nothing() {
         let mut script = cleartext(config());
         script.client(&format!("{line}⏎"));
         assert_eq!(script.codes(), [code], "{line}");
-        script.client("EHLO a⏎").to_client(OURS).events(&[]);
+        script.client("EHLO a⏎").client_got(OURS).events(&[]);
     }
 }
 
@@ -137,7 +137,7 @@ fn bytes_behind_starttls_end_the_session() {
         let mut script = cleartext(config());
         script.client(&format!("EHLO a⏎STARTTLS⏎{behind}"));
         script
-            .to_client(&format!(
+            .client_got(&format!(
                 "{OURS}554 5.5.0 STARTTLS must be the last of its group (RFC 3207 4)⏎"
             ))
             .events(&["starttls-command-injection"])
@@ -146,7 +146,7 @@ fn bytes_behind_starttls_end_the_session() {
     let mut script = cleartext(config());
     script.client("STARTTLS⏎").client("NOOP⏎");
     script
-        .to_client("220 2.0.0 ready to start TLS⏎")
+        .client_got("220 2.0.0 ready to start TLS⏎")
         .events(&["upgrade Client", "starttls-command-injection"])
         .over(true);
 }
@@ -158,7 +158,7 @@ fn after_tls_nothing_from_before_counts() {
     assert_eq!(script.codes(), [503, 503]);
     script.client("NOOP⏎RSET⏎VRFY a⏎STARTTLS⏎AUTH LOGIN⏎");
     assert_eq!(script.codes(), [250, 250, 252, 503, 502]);
-    script.to_server("").events(&[]);
+    script.server_got("").events(&[]);
 }
 
 #[test]
@@ -166,12 +166,12 @@ fn inside_tls_starttls_is_neither_shown_nor_forwarded() {
     let mut script = open();
     script
         .client("STARTTLS⏎")
-        .to_client("503 5.5.1 TLS is up already⏎")
-        .to_server("")
+        .client_got("503 5.5.1 TLS is up already⏎")
+        .server_got("")
         .events(&[]);
     script.client("XCLIENT ADDR=127.0.0.1⏎XFORWARD A=b⏎AUTH LOGIN⏎");
     assert_eq!(script.codes(), [502, 502, 502]);
-    script.to_server("");
+    script.server_got("");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn without_a_certificate_the_listener_stays_closed_to_mail() {
     });
     script
         .client("EHLO a⏎")
-        .to_client("250-proxy.example⏎250 ENHANCEDSTATUSCODES⏎");
+        .client_got("250-proxy.example⏎250 ENHANCEDSTATUSCODES⏎");
     script.client("STARTTLS⏎MAIL FROM:<a@b>⏎");
     assert_eq!(script.codes(), [454, 530]);
 }
@@ -194,10 +194,10 @@ fn tls_that_is_not_good_enough_leaves_quit() {
     script.input(Input::Upgraded(Side::Client, Err(policy(554))));
     script
         .client("EHLO a⏎NOOP⏎FOO⏎")
-        .to_client(&"554 5.7.5 policy⏎".repeat(3));
+        .client_got(&"554 5.7.5 policy⏎".repeat(3));
     script
         .client("QUIT⏎")
-        .to_client("221 2.0.0 bye⏎")
+        .client_got("221 2.0.0 bye⏎")
         .over(false);
 }
 
@@ -210,7 +210,7 @@ fn a_failed_handshake_ends_the_session_without_text() {
         if script.machine.deadline().is_some() {
             script.late();
         }
-        script.to_client("");
+        script.client_got("");
         assert!(script.machine.finished());
     }
 }
@@ -222,7 +222,7 @@ fn the_time_before_tls_is_one_unit() {
     script.now = Duration::from_secs(50);
     script.client("NOOP⏎EHLO a⏎").codes();
     assert_eq!(script.machine.deadline(), end);
-    script.late().to_client("421 4.4.2 no command in time⏎");
+    script.late().client_got("421 4.4.2 no command in time⏎");
     assert!(script.machine.finished());
 }
 
@@ -232,7 +232,7 @@ fn a_server_that_does_not_take_the_session_is_a_421() {
     script
         .client("EHLO a⏎")
         .input(Input::Connected(Err(policy(554))));
-    script.to_client("421 4.7.5 policy⏎");
+    script.client_got("421 4.7.5 policy⏎");
 
     for (greeting, ehlo) in [("554 no⏎", ""), ("220 x⏎", "502 no⏎"), ("421 no⏎", "")] {
         let mut script = secure();
@@ -256,23 +256,23 @@ fn a_server_that_does_not_take_the_session_is_a_421() {
 fn a_sender_that_is_refused_starts_no_transaction() {
     let mut script = open();
     script.client("MAIL FROM:<>⏎").events(&["ask sender <>"]);
-    script.refused(550).to_client("550 5.7.5 policy⏎");
-    script.client("RCPT TO:<u@d>⏎").to_server("");
+    script.refused(550).client_got("550 5.7.5 policy⏎");
+    script.client("RCPT TO:<u@d>⏎").server_got("");
     assert_eq!(script.codes(), [503]);
     script.client("MAIL FROM:<a@b>⏎").upgrade();
     assert_eq!(script.codes(), [530]);
     script.client("MAIL FROM:<a@b>⏎").refused(421).over(false);
-    script.to_server("QUIT⏎");
+    script.server_got("QUIT⏎");
 }
 
 #[test]
 fn a_mail_that_the_server_refuses_starts_no_transaction() {
     let mut script = open();
     script.client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎").authorised();
-    script.server("550 no⏎503 no⏎").to_client("550 no⏎503 no⏎");
+    script.server("550 no⏎503 no⏎").client_got("550 no⏎503 no⏎");
     script
         .client("DATA⏎")
-        .to_client("503 5.5.1 need MAIL and RCPT before DATA⏎");
+        .client_got("503 5.5.1 need MAIL and RCPT before DATA⏎");
 }
 
 #[test]
@@ -284,20 +284,20 @@ fn an_exempt_client_may_speak_in_the_clear_or_start_tls() {
     script
         .server("220 x⏎")
         .server(THEIRS)
-        .to_server("EHLO box⏎");
-    script.to_client("250-exchange⏎250-SIZE 9⏎250-PIPELINING⏎250 STARTTLS⏎");
+        .server_got("EHLO box⏎");
+    script.client_got("250-exchange⏎250-SIZE 9⏎250-PIPELINING⏎250 STARTTLS⏎");
     script
         .client("MAIL FROM:<a@b>⏎")
         .input(Input::Answer(Answer::Exempted(Exempted::assertion())))
-        .to_server("MAIL FROM:<a@b>⏎")
+        .server_got("MAIL FROM:<a@b>⏎")
         .server("250 ok⏎")
-        .to_client("250 ok⏎");
+        .client_got("250 ok⏎");
 
     // Starting TLS forgets all of it, the connection too.
     script
         .client("STARTTLS⏎")
-        .to_client("220 2.0.0 ready to start TLS⏎")
-        .to_server("QUIT⏎")
+        .client_got("220 2.0.0 ready to start TLS⏎")
+        .server_got("QUIT⏎")
         .events(&["ask sender b", "upgrade Client"]);
     script
         .input(Input::Closed(Side::Server))
@@ -306,7 +306,7 @@ fn an_exempt_client_may_speak_in_the_clear_or_start_tls() {
     assert_eq!(script.codes(), [503]);
     script.client("EHLO box⏎").events(&["connect"]);
     script.connected().server("220 x⏎").server(THEIRS);
-    script.to_client(SHOWN).to_server("EHLO box⏎");
+    script.client_got(SHOWN).server_got("EHLO box⏎");
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn http_ends_the_session_without_an_echo() {
     ] {
         for mut script in [cleartext(config()), secure(), open()] {
             script.client(line);
-            script.to_client("500 5.5.1 this is SMTP, not HTTP⏎");
+            script.client_got("500 5.5.1 this is SMTP, not HTTP⏎");
             script.over(true);
         }
     }

@@ -460,3 +460,6 @@ impl Relay {
 fn goodbye() -> Reply {
     Reply::new(221, "2.0.0 bye")
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,6 +223,7 @@ impl Relay {
     pub(super) fn drop_server(&mut self) {
         self.slots.clear();
         self.end_transaction(None);
+        self.abrupt = true;
         self.gone[Side::Server as usize] = true;
         self.act(Action::Close {
             side: Side::Server,

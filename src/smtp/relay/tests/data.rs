@@ -1,0 +1,279 @@
+//! DATA, final replies, and what is left when either side goes.
+
+use super::*;
+
+#[test]
+fn data_waits_for_all_earlier_replies_and_for_a_recipient() {
+    let mut script = open(ALL);
+    script
+        .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎RCPT TO:<v@d>⏎DATA⏎")
+        .authorised();
+    script.server_got("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎RCPT TO:<v@d>⏎");
+    script.server("250 1⏎550 2⏎").server_got("");
+    script
+        .server("550 3⏎")
+        .server_got("RSET⏎")
+        .server("250 ok⏎");
+    script.client_got("250 1⏎550 2⏎550 3⏎554 5.5.1 no valid recipients⏎");
+    script
+        .client("MAIL FROM:<a@b>⏎")
+        .authorised()
+        .server_got("MAIL FROM:<a@b>⏎");
+}
+
+#[test]
+fn data_in_front_of_the_go_ahead_ends_the_session() {
+    let refused = "554 5.5.0 data before 354 (RFC 5321 4.1.1.4)⏎";
+    let mut script = envelope(ALL);
+    script
+        .client("DATA⏎Subject: x⏎")
+        .server_got("")
+        .client_got(refused)
+        .over(true);
+
+    let mut script = envelope(ALL);
+    script.client("DATA⏎").server_got("DATA⏎").client("S");
+    script.client_got(refused).over(true);
+    script.server("354 go⏎").client_got("").server_got("");
+
+    let mut script = open(ALL);
+    script
+        .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎DATA⏎S")
+        .authorised();
+    script
+        .server("250 1⏎250 2⏎")
+        .client_got(&format!("250 1⏎250 2⏎{refused}"));
+    script
+        .server_got("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎")
+        .over(true);
+}
+
+#[test]
+fn a_refused_data_ends_the_transaction_on_both_sides() {
+    let mut script = envelope(ALL);
+    script
+        .client("DATA⏎")
+        .server("451 no⏎")
+        .client_got("451 no⏎");
+    script.server_got("DATA⏎RSET⏎").client("MAIL FROM:<a@b>⏎");
+    script
+        .server("250 ok⏎")
+        .authorised()
+        .server_got("MAIL FROM:<a@b>⏎")
+        .client_got("");
+}
+
+#[test]
+fn a_message_is_the_same_wherever_it_is_cut() {
+    let whole = "a⏎.b⏎..⏎.⏎".replace('⏎', "\r\n");
+    for cut in 0..whole.len() {
+        let mut script = message();
+        script
+            .client(&whole[..cut])
+            .client(&whole[cut..])
+            .client("");
+        script.server_got(&whole.replace("\r\n", "⏎"));
+        assert_eq!(script.content, b"text\r\na\r\n.b\r\n..\r\n");
+        script.server("250 ok⏎").recorded().client_got("250 ok⏎");
+        assert_eq!(script.records[0].octets, 17);
+    }
+}
+
+#[test]
+fn smuggled_ends_of_data_reach_no_server() {
+    const INNER: &str = "MAIL FROM:<s@victim>⏎RCPT TO:<x@y>⏎DATA⏎evil⏎.⏎";
+    for sequence in [
+        "\n.\n",
+        "\n.⏎",
+        "\n.\r",
+        "\r.\n",
+        "\r.\r",
+        "\r.⏎",
+        "⏎.\n",
+        "⏎.\r",
+        "⏎.\r⏎",
+        "\r⏎.\r⏎",
+        "⏎\0.⏎",
+        "⏎.\0⏎",
+        "\r\0\n.⏎",
+        "\0⏎.⏎",
+        "⏎.\r\0\n",
+    ] {
+        let whole = format!("x{sequence}{INNER}").replace('⏎', "\r\n");
+        for cut in 0..whole.len() {
+            let mut script = message();
+            script.client(&whole[..cut]).client(&whole[cut..]);
+            script.client_got("550 5.5.2 bare CR, bare LF or NUL in the message (RFC 5321 2.3.8)⏎");
+            script
+                .events(&["broken-line-in-message", "record"])
+                .over(true);
+            assert_eq!(script.records[0].reply, None);
+            assert!(
+                !script
+                    .content
+                    .windows(2)
+                    .any(|pair| pair == b"\n." || pair == b"\r.")
+            );
+        }
+    }
+    // A NUL behind the end is a fault of the next command line.
+    let mut script = message();
+    script.client(".⏎\0").server("250 ok⏎").recorded();
+    assert_eq!(script.codes(), [250, 554]);
+}
+
+#[test]
+fn the_final_reply_waits_for_its_record() {
+    let mut script = message();
+    script
+        .client(".⏎")
+        .server("250 ok⏎")
+        .client_got("")
+        .events(&["record"]);
+    script.input(Input::Recorded(Err(policy(421))));
+    script.client_got("421 4.7.5 policy⏎");
+
+    let mut script = message();
+    script.client(".⏎").server("250 ok⏎").late();
+    script.client_got("421 4.3.0 the audit record was not written in time⏎");
+    script
+        .input(Input::Recorded(Ok(Recorded::assertion())))
+        .client_got("");
+}
+
+#[test]
+fn a_second_transaction_behind_a_message_waits_for_its_final_reply() {
+    let mut script = message();
+    script
+        .client(".⏎MAIL FROM:<c@d>⏎RCPT TO:<v@d>⏎DATA⏎")
+        .server_got(".⏎");
+    script
+        .server("250 first⏎")
+        .client_got("")
+        .recorded()
+        .client_got("250 first⏎");
+    script.events(&["record", "ask sender d"]).authorised();
+    script.server_got("MAIL FROM:<c@d>⏎RCPT TO:<v@d>⏎");
+    script
+        .server("250 2⏎250 3⏎")
+        .server_got("DATA⏎")
+        .client_got("250 2⏎250 3⏎");
+}
+
+#[test]
+fn quit_and_fin_behind_a_message_leave_its_final_reply() {
+    let mut script = message();
+    script.client(".⏎QUIT⏎").input(Input::Closed(Side::Client));
+    script.server_got(".⏎").server("250 ok⏎").recorded();
+    script
+        .client_got("250 ok⏎")
+        .server_got("QUIT⏎")
+        .server("221 bye⏎");
+    script.client_got("221 bye⏎").over(false);
+
+    let mut script = message();
+    script
+        .client(".⏎")
+        .input(Input::Closed(Side::Client))
+        .server("250 ok⏎");
+    script
+        .recorded()
+        .client_got("250 ok⏎")
+        .server_got(".⏎QUIT⏎")
+        .over(false);
+}
+
+#[test]
+fn half_a_message_is_dropped_on_both_sides() {
+    for side in [Side::Client, Side::Server] {
+        let mut script = message();
+        script.client("more⏎.").input(Input::Closed(side));
+        script
+            .client_got("")
+            .server_got("more⏎")
+            .events(&["record"])
+            .over(true);
+        assert_eq!(script.records[0].reply, None);
+    }
+    let mut script = message();
+    script.late().client_got("").over(true);
+}
+
+#[test]
+fn a_server_that_dies_in_front_of_its_final_reply_is_a_421() {
+    for late in [false, true] {
+        let mut script = message();
+        script.client(".⏎");
+        if late {
+            let begun = script.now;
+            script.late().client_got("421 4.4.2 mta: no reply in time⏎");
+            assert_eq!(script.now - begun, Duration::from_secs(600));
+        } else {
+            script.input(Input::Closed(Side::Server)).client_got(LOST);
+        }
+        script.events(&["record"]).over(true);
+        assert_eq!(script.records[0].reply, None);
+    }
+}
+
+#[test]
+fn a_server_that_closes_behind_its_final_reply_does_not_hide_it() {
+    let mut script = message();
+    script
+        .client(".⏎")
+        .server("250 ok⏎421 bye⏎")
+        .input(Input::Closed(Side::Server));
+    script
+        .client_got("")
+        .recorded()
+        .client_got("250 ok⏎421 bye⏎");
+    assert_eq!(script.records.len(), 1);
+
+    let mut script = message();
+    script
+        .client(".⏎")
+        .server("421 no⏎")
+        .recorded()
+        .client_got("421 no⏎");
+    assert_eq!(script.records[0].reply.as_deref(), Some(&b"421 no\r\n"[..]));
+}
+
+#[test]
+fn a_message_in_flight_may_finish_while_draining() {
+    let mut script = message();
+    script.input(Input::Drain).client_got("").client("more⏎.⏎");
+    script.server("250 ok⏎").recorded();
+    assert_eq!(script.codes(), [250, 421]);
+    script.over(false);
+}
+
+#[test]
+fn the_trace_line_goes_in_front_of_each_message() {
+    let mut script = envelope(ALL);
+    script.machine.trace(b"Received: x\r\n".to_vec());
+    script.client("DATA⏎").server("354 go⏎").client("text⏎.⏎");
+    script.server_got("DATA⏎Received: x⏎text⏎.⏎");
+    script.server("250 ok⏎");
+    assert_eq!(script.records[0].octets, 6);
+
+    let mut script = envelope(ALL);
+    script.machine.trace(b"Received: x\r\n".to_vec());
+    script
+        .client("BDAT 4 LAST⏎text")
+        .server_got("BDAT 13⏎Received: x⏎");
+    script
+        .server("250 t⏎")
+        .client_got("")
+        .server_got("BDAT 4 LAST⏎text");
+    script
+        .server("250 ok⏎")
+        .recorded()
+        .client_got("354 go⏎250 ok⏎".split_once('⏎').expect("two").1);
+
+    let mut script = envelope(ALL);
+    script.machine.trace(b"Received: x\r\n".to_vec());
+    script.client("BDAT 4 LAST⏎text").server("552 full⏎");
+    script
+        .client_got("552 full⏎")
+        .server_got("BDAT 13⏎Received: x⏎RSET⏎");
+}
