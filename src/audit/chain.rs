@@ -11,8 +11,8 @@ const PREFIX: &[u8] = b"{\"v\":1,\"prev\":\"";
 const AFTER_PREV: &[u8] = b"\",\"seq\":";
 const AFTER_SEQ: &[u8] = b",\"at\":\"";
 const AFTER_AT: &[u8] = b"\",\"event\":\"";
-/// Octets of a time: `2026-11-24T06:05:00.123456Z`.
-const TIME: usize = 27;
+/// A time; each 0 stands for a digit.
+pub(super) const TIME: &[u8; 27] = b"0000-00-00T00:00:00.000000Z";
 
 /// SHA-256 of a line without its LF.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -88,7 +88,7 @@ pub struct Head {
 impl Head {
     /// Appends one line to `lines`, LF included. `body` is a JSON object that begins with its `event`.
     pub(super) fn append(&mut self, lines: &mut Vec<u8>, at: &str, body: &[u8]) {
-        debug_assert!(at.len() == TIME && body.starts_with(b"{\"event\":\""));
+        debug_assert!(at.len() == TIME.len() && body.starts_with(b"{\"event\":\""));
         let start = lines.len();
         lines.extend_from_slice(PREFIX);
         lines.extend_from_slice(&self.hash.digits());
@@ -127,7 +127,13 @@ impl<'a> Header<'a> {
             .iter()
             .fold(0, |seq, digit| seq * 10 + u64::from(digit - b'0'));
         let rest = rest[digits..].strip_prefix(AFTER_SEQ)?;
-        let (at, rest) = rest.split_at_checked(TIME)?;
+        let (at, rest) = rest.split_at_checked(TIME.len())?;
+        if !at.iter().zip(TIME).all(|(byte, form)| match form {
+            b'0' => byte.is_ascii_digit(),
+            _ => byte == form,
+        }) {
+            return None;
+        }
         let rest = rest.strip_prefix(AFTER_AT)?;
         let event = &rest[..rest.iter().position(|&b| b == b'"')?];
         line.ends_with(b"}").then_some(Self {
@@ -201,7 +207,7 @@ mod tests {
     fn clocks_out_of_range_still_make_27_octets() {
         let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
         let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
-        assert_eq!(timestamp(far).len(), TIME);
+        assert_eq!(timestamp(far).len(), TIME.len());
         assert_eq!(timestamp(before), "1970-01-01T00:00:00.000000Z");
     }
 }

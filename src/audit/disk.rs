@@ -274,8 +274,8 @@ struct End {
     behind: Vec<u8>,
 }
 
-/// A crash leaves part of a line, or (after a power failure) blocks of NULs that were never written; both stand at the end.
-/// Lines that are whole but wrong are left for `audit verify` to find.
+/// A crash leaves part of a line, or (after a power failure) blocks of NULs that were never written; both stand at the end, and
+/// no checkpoint behind them, for that is made durable with all before it. Anything else that is wrong is left for `audit verify` to find.
 fn last_record(file: &mut File) -> io::Result<End> {
     let length = file.metadata()?.len();
     let mut window = WINDOW;
@@ -292,20 +292,24 @@ fn last_record(file: &mut File) -> io::Result<End> {
                 .map_or(bytes.len(), |at| at + 1),
         };
         let (mut head, mut good) = (None, begin);
+        let mut unwritten = None;
         while let Some(end) = bytes[begin..].iter().position(|&b| b == b'\n') {
             let line = &bytes[begin..begin + end];
-            if line.contains(&0) {
-                break;
-            }
             begin += end + 1;
-            if let Some(header) = Header::read(line) {
+            if line.contains(&0) {
+                unwritten.get_or_insert((head, good));
+            } else if let Some(header) = Header::read(line) {
                 good = begin;
                 head = Some(Head {
                     size: header.seq + 1,
                     hash: Hash::of(line),
                 });
+                if header.event == b"checkpoint" {
+                    unwritten = None;
+                }
             }
         }
+        (head, good) = unwritten.unwrap_or((head, good));
         if head.is_some() || from == 0 {
             return Ok(End {
                 head,

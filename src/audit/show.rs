@@ -1,6 +1,7 @@
 //! `audit show`: records that match, for people or as they stand in the log.
 
 use super::{
+    chain::TIME,
     command::{DAMAGED, DONE, grouped, unusable},
     verify::{Lines, in_order},
 };
@@ -129,7 +130,7 @@ impl<'a> Filter<'a> {
             ..
         } = self.arguments;
         let at = record["at"].as_str().unwrap_or_default();
-        let begins = |time: &String| &at[..time.len().min(at.len())];
+        let begins = |time: &String| at.get(..time.len()).unwrap_or(at);
         since
             .as_ref()
             .is_none_or(|since| begins(since) >= since.as_str())
@@ -199,9 +200,8 @@ fn concerns(record: &Value, domain: &str) -> bool {
 
 /// Some beginning of an RFC 3339 time in UTC.
 pub(super) fn is_time(text: &str) -> bool {
-    const FORM: &[u8] = b"0000-00-00T00:00:00.000000Z";
-    (4..=FORM.len()).contains(&text.len())
-        && text.bytes().zip(FORM).all(|(byte, form)| match form {
+    (4..=TIME.len()).contains(&text.len())
+        && text.bytes().zip(TIME).all(|(byte, form)| match form {
             b'0' => byte.is_ascii_digit(),
             _ => byte == *form,
         })

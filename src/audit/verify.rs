@@ -178,6 +178,19 @@ struct Own {
     lost: Option<u64>,
 }
 
+/// A crash leaves part of a line, or blocks that were never written, and no checkpoint behind them: that is made durable with all
+/// before it.
+fn is_torn(behind: &mut Lines) -> io::Result<bool> {
+    while let Some(line) = behind.next()? {
+        if line.whole
+            && Header::read(line.bytes).is_some_and(|header| header.event == b"checkpoint")
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 impl Walk<'_> {
     fn file(
         &mut self,
@@ -202,9 +215,8 @@ impl Walk<'_> {
                 )),
             };
             if let Err((damage, text)) = result {
-                // A crash leaves part of a line, or blocks that were never written, and nothing behind them.
-                if is_last && (!line.whole || line.bytes.contains(&0)) {
-                    let offset = line.offset;
+                let offset = line.offset;
+                if is_last && (!line.whole || line.bytes.contains(&0)) && is_torn(&mut lines)? {
                     self.outcome.torn = lines.length()?.saturating_sub(offset);
                     break;
                 }

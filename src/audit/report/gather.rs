@@ -207,7 +207,7 @@ impl Gathered {
     }
 
     fn take(&mut self, record: &Line<'_>, arguments: &Report) {
-        let begins = |time: &String| &record.at[..time.len().min(record.at.len())];
+        let begins = |time: &String| record.at.get(..time.len()).unwrap_or(record.at);
         if arguments
             .until
             .as_ref()
@@ -253,7 +253,7 @@ impl Gathered {
     }
 
     fn hour(&mut self, at: &str) -> &mut Hour {
-        let hour = &at[..13.min(at.len())];
+        let hour = at.get(..13).unwrap_or(at);
         if !self.hours.contains_key(hour) {
             self.hours.insert(hour.to_owned(), Hour::default());
         }
@@ -373,7 +373,7 @@ impl Gathered {
             format!(
                 "table {}, SHA-256 {}…",
                 policy.file,
-                &policy.sha256[..16.min(policy.sha256.len())]
+                policy.sha256.get(..16).unwrap_or(&policy.sha256)
             )
         };
         let text = match record.event {

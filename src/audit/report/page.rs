@@ -98,11 +98,11 @@ fn colour(word: &str) -> &'static str {
 }
 
 fn day(at: &str) -> &str {
-    &at[..10.min(at.len())]
+    at.get(..10).unwrap_or(at)
 }
 
 fn minute(at: &str) -> String {
-    at[..16.min(at.len())].replace('T', " ")
+    at.get(..16).unwrap_or(at).replace('T', " ")
 }
 
 fn plural(number: u64, one: &str, many: &str) -> String {

@@ -1,0 +1,403 @@
+//! A disk that is full, broken, slow or read-only: nothing is acknowledged, everyone is told, and it recovers by itself.
+
+use crate::support::{Directory, options, stop, verify, wait};
+use starttls_proxy::audit::{AuditLog, Disk, FileDisk, Notice, Options, command};
+use std::{
+    fs, io,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc, Condvar, Mutex,
+        mpsc::{Receiver, channel},
+    },
+    time::Duration,
+};
+
+/// What the disk does; shared with the test.
+#[derive(Default)]
+struct Switches {
+    /// Octets of the next append that still get through, and the error it ends in.
+    append: Option<(usize, io::ErrorKind)>,
+    sync: Option<io::ErrorKind>,
+    reopen: Option<io::ErrorKind>,
+    /// `sync` waits for this to become false.
+    slow: bool,
+    panic: bool,
+    syncs: usize,
+    /// What a failed sync lost: the file as it was at the last good one.
+    loses_pages: bool,
+}
+
+#[derive(Clone, Default)]
+struct Faults(Arc<(Mutex<Switches>, Condvar)>);
+
+impl Faults {
+    fn set(&self, change: impl FnOnce(&mut Switches)) {
+        change(&mut self.0.0.lock().unwrap());
+        self.0.1.notify_all();
+    }
+
+    fn syncs(&self) -> usize {
+        self.0.0.lock().unwrap().syncs
+    }
+
+    /// Waits until the writer stands before its next sync.
+    fn wait_for_sync(&self, number: usize) {
+        let guard = self.0.0.lock().unwrap();
+        drop(
+            self.0
+                .1
+                .wait_while(guard, |switches| switches.syncs < number)
+                .unwrap(),
+        );
+    }
+}
+
+struct FaultyDisk {
+    disk: FileDisk,
+    faults: Faults,
+    path: std::path::PathBuf,
+    good: u64,
+}
+
+impl Disk for FaultyDisk {
+    fn reopen(&mut self, durable: u64) -> io::Result<u64> {
+        match self.faults.0.0.lock().unwrap().reopen {
+            Some(kind) => Err(kind.into()),
+            None => self.disk.reopen(durable),
+        }
+    }
+
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<()> {
+        let fault = self.faults.0.0.lock().unwrap().append;
+        match fault {
+            Some((through, kind)) => {
+                self.disk
+                    .append(length, &lines[..through.min(lines.len())])?;
+                Err(kind.into())
+            }
+            None => self.disk.append(length, lines),
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut switches = self.faults.0.0.lock().unwrap();
+        switches.syncs += 1;
+        self.faults.0.1.notify_all();
+        assert!(!switches.panic, "the test asked for a panic");
+        let switches = self
+            .faults
+            .0
+            .1
+            .wait_while(switches, |switches| switches.slow)
+            .unwrap();
+        if let Some(kind) = switches.sync {
+            if switches.loses_pages {
+                let file = fs::OpenOptions::new().write(true).open(&self.path)?;
+                let length = file.metadata()?.len();
+                file.set_len(self.good)?;
+                file.set_len(length)?; // the pages come back as zeros
+            }
+            return Err(kind.into());
+        }
+        drop(switches);
+        self.disk.sync()?;
+        self.good = fs::metadata(&self.path)?.len();
+        Ok(())
+    }
+
+    fn rotate(&mut self, suffix: &str) -> io::Result<()> {
+        self.disk.rotate(suffix)
+    }
+}
+
+fn open(file: &Path, change: impl FnOnce(&mut Options)) -> (AuditLog, Faults, Receiver<Notice>) {
+    let faults = Faults::default();
+    let (sender, notices) = channel();
+    let mut options = Options {
+        retry_after: Duration::from_millis(5),
+        notice: Box::new(move |notice| sender.send(notice).unwrap_or_default()),
+        ..options(file)
+    };
+    change(&mut options);
+    let log = AuditLog::open_on(options, |disk| {
+        Box::new(FaultyDisk {
+            disk,
+            faults: faults.clone(),
+            path: file.to_owned(),
+            good: 0,
+        })
+    });
+    (log.unwrap(), faults, notices)
+}
+
+fn recovered(notices: &Receiver<Notice>) -> u64 {
+    loop {
+        match notices
+            .recv_timeout(Duration::from_secs(60))
+            .expect("the log recovers")
+        {
+            Notice::Recovered { lost } => return lost,
+            _ => {}
+        }
+    }
+}
+
+#[track_caller]
+fn intact(file: &Path) -> String {
+    let (code, said) = verify(&command::Verify {
+        files: vec![file.to_owned()],
+        ..command::Verify::default()
+    });
+    assert_eq!(code, command::DONE, "{said}");
+    said
+}
+
+/// Breaks the disk by `break_it`, and mends it by `mend`: in between nothing is acknowledged, afterwards all is there.
+fn outage(name: &str, break_it: impl Fn(&mut Switches), error: &str) {
+    let directory = Directory::new(name);
+    let (log, faults, notices) = open(&directory.file(), |_| ());
+    wait(log.append_durable(&stop(1))).unwrap();
+    assert!(log.healthy());
+    faults.set(&break_it);
+    let refused = wait(log.append_durable(&stop(2))).unwrap_err();
+    assert!(refused.to_string().contains(error), "{refused}");
+    assert!(!log.healthy());
+    log.append(&stop(3));
+    wait(log.append_durable(&stop(4))).unwrap_err();
+    assert!(!log.healthy());
+    faults.set(|switches| *switches = Switches::default());
+    assert_eq!(recovered(&notices), 0);
+    assert!(log.healthy());
+    wait(log.append_durable(&stop(5))).unwrap();
+    log.close();
+    let text = fs::read_to_string(directory.file()).unwrap();
+    for n in 1..=5 {
+        assert_eq!(
+            text.matches(&format!("\"record {n}\"")).count(),
+            1,
+            "record {n}"
+        );
+    }
+    assert!(
+        text.contains("log-recovered") && text.contains(error),
+        "{text}"
+    );
+    assert!(intact(&directory.file()).contains("1 time(s) the disk failed"));
+}
+
+#[test]
+fn a_full_disk_acknowledges_nothing_and_recovers() {
+    outage(
+        "full",
+        |switches| switches.append = Some((0, io::ErrorKind::StorageFull)),
+        "no storage space",
+    );
+}
+
+#[test]
+fn half_a_line_is_cut_off_before_the_next_is_written() {
+    outage(
+        "half",
+        |switches| switches.append = Some((70, io::ErrorKind::StorageFull)),
+        "no storage space",
+    );
+}
+
+#[test]
+fn a_read_only_disk_acknowledges_nothing_and_recovers() {
+    outage(
+        "read-only",
+        |switches| {
+            switches.append = Some((0, io::ErrorKind::ReadOnlyFilesystem));
+            switches.reopen = Some(io::ErrorKind::ReadOnlyFilesystem);
+        },
+        "read-only",
+    );
+}
+
+#[test]
+fn pages_that_a_failed_sync_lost_are_written_again() {
+    outage(
+        "pages",
+        |switches| {
+            switches.sync = Some(io::ErrorKind::Other);
+            switches.loses_pages = true;
+        },
+        "other error",
+    );
+}
+
+#[test]
+fn one_sync_serves_all_that_wait_and_a_slow_one_is_unhealthy() {
+    let directory = Directory::new("slow");
+    let (log, faults, _notices) = open(&directory.file(), |options| {
+        options.stall_after = Duration::ZERO
+    });
+    let before = faults.syncs();
+    faults.set(|switches| switches.slow = true);
+    let first = log.append_durable(&stop(0));
+    faults.wait_for_sync(before + 1);
+    assert!(!log.healthy(), "a sync is under way for longer than it may");
+    let others: Vec<_> = (1..=50).map(|n| log.append_durable(&stop(n))).collect();
+    faults.set(|switches| switches.slow = false);
+    wait(first).unwrap();
+    for durable in others {
+        wait(durable).unwrap();
+    }
+    assert_eq!(faults.syncs() - before, 2);
+}
+
+#[test]
+fn a_writer_that_panics_tells_everyone() {
+    let directory = Directory::new("panic");
+    let (log, faults, _notices) = open(&directory.file(), |_| ());
+    faults.set(|switches| switches.panic = true);
+    wait(log.append_durable(&stop(1))).unwrap_err();
+    wait(log.append_durable(&stop(2))).unwrap_err();
+    assert!(!log.healthy());
+}
+
+#[test]
+fn memory_for_what_cannot_be_written_is_bounded_and_what_is_lost_is_counted() {
+    let directory = Directory::new("bounded");
+    let (log, faults, notices) = open(&directory.file(), |_| ());
+    faults.set(|switches| {
+        switches.append = Some((0, io::ErrorKind::StorageFull));
+        switches.reopen = Some(io::ErrorKind::StorageFull);
+    });
+    wait(log.append_durable(&stop(0))).unwrap_err();
+    let large = starttls_proxy::audit::Record::Stop(starttls_proxy::audit::Stop {
+        reason: "x".repeat(1 << 20),
+        sessions: 0,
+        messages: 0,
+    });
+    for _ in 0..40 {
+        log.append(&large);
+    }
+    faults.set(|switches| *switches = Switches::default());
+    let lost = recovered(&notices);
+    assert!((8..=10).contains(&lost), "{lost}");
+    log.close();
+    assert!(intact(&directory.file()).contains(&format!("{lost} record(s) lost")));
+}
+
+#[test]
+fn a_log_that_is_moved_goes_on_in_a_new_file() {
+    let directory = Directory::new("moved");
+    let (log, _faults, notices) = open(&directory.file(), |_| ());
+    wait(log.append_durable(&stop(1))).unwrap();
+    let aside = directory.0.join("aside");
+    fs::rename(directory.file(), &aside).unwrap();
+    let refused = wait(log.append_durable(&stop(2))).unwrap_err();
+    assert!(refused.to_string().contains("No such file"), "{refused}");
+    recovered(&notices);
+    wait(log.append_durable(&stop(3))).unwrap();
+    log.close();
+    let (code, said) = verify(&command::Verify {
+        files: vec![directory.file(), aside],
+        ..command::Verify::default()
+    });
+    assert_eq!(code, command::DONE, "{said}");
+}
+
+#[test]
+fn a_log_that_someone_else_cuts_acknowledges_nothing_until_it_is_moved_away() {
+    let directory = Directory::new("meddled");
+    let (log, _faults, notices) = open(&directory.file(), |_| ());
+    wait(log.append_durable(&stop(1))).unwrap();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(directory.file())
+        .unwrap();
+    file.set_len(100).unwrap();
+    let refused = wait(log.append_durable(&stop(2))).unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .contains("someone else cut it or wrote to it"),
+        "{refused}"
+    );
+    let refused = wait(log.append_durable(&stop(3))).unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .contains("look at it with audit verify, then move it away"),
+        "{refused}"
+    );
+    assert!(!log.healthy());
+    fs::rename(directory.file(), directory.0.join("aside")).unwrap();
+    recovered(&notices);
+    wait(log.append_durable(&stop(4))).unwrap();
+}
+
+/// A file system of its own, of 128 KiB; needs root.
+struct Small<'a>(&'a Path);
+
+impl<'a> Small<'a> {
+    fn mount(at: &'a Path) -> Option<Self> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"])
+            .arg(at)
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(at));
+        }
+        eprintln!(
+            "SKIPPED: no right to mount a small file system here, a really full disk was not tried; run as root"
+        );
+        None
+    }
+
+    fn remount(&self, options: &str) {
+        let status = Command::new("mount")
+            .args(["-o", &format!("remount,{options}")])
+            .arg(self.0)
+            .status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_file_system_that_is_really_full_acknowledges_nothing_and_recovers() {
+    let directory = Directory::new("tmpfs");
+    let Some(small) = Small::mount(&directory.0) else {
+        return;
+    };
+    let (log, _faults, notices) = open(&directory.file(), |_| ());
+    let mut acknowledged = 0;
+    let refused = loop {
+        match wait(log.append_durable(&stop(acknowledged))) {
+            Ok(_) => acknowledged += 1,
+            Err(error) => break error.to_string(),
+        }
+        assert!(acknowledged < 10_000);
+    };
+    assert!(refused.contains("No space left"), "{refused}");
+    assert!(!log.healthy() && acknowledged > 100, "{acknowledged}");
+    small.remount("size=1m");
+    recovered(&notices);
+    wait(log.append_durable(&stop(acknowledged + 1))).unwrap();
+    log.close();
+    let text = fs::read_to_string(directory.file()).unwrap();
+    for n in 0..=acknowledged + 1 {
+        assert_eq!(
+            text.matches(&format!("\"record {n}\"")).count(),
+            1,
+            "record {n}"
+        );
+    }
+    intact(&directory.file());
+    small.remount("ro");
+    let error = AuditLog::open(options(&directory.file())).unwrap_err();
+    assert!(
+        error.to_string().contains("Read-only file system"),
+        "{error}"
+    );
+}
