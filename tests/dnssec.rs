@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// The servers of one test.
@@ -77,7 +77,7 @@ impl Tree {
 
     /// Until nsd answers through it.
     async fn wait_for(&self, resolver: SocketAddr) {
-        let begin = Instant::now();
+        let begin = starttls_proxy::clock::instant();
         loop {
             let lookup = self.lookup(vec![resolver], true);
             match lookup.self_test().await {

@@ -1,7 +1,6 @@
 //! The running program: what it does with signals, files, limits and load balancers. Each test starts the binary.
 
 #[path = "support/pki.rs"]
-#[allow(dead_code, reason = "shared with other tests")]
 mod pki;
 
 use std::{

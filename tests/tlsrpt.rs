@@ -10,7 +10,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 const RELEASE: &str = "tlsrpt-reporter==0.6.0";
@@ -75,7 +75,7 @@ impl Collector {
     }
 
     fn wait_until(&self, what: &str, done: impl Fn() -> bool) {
-        let begin = Instant::now();
+        let begin = starttls_proxy::clock::instant();
         while !done() {
             let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
             assert!(

@@ -45,7 +45,7 @@ pub struct Options {
     pub addresses: AddressForm,
     /// Name of the log in its checkpoints, e.g. `mail.clinic.example/outbound`: printable ASCII without blanks, `+`, `"` and `\`.
     pub origin: String,
-    /// Records between two checkpoints, 1 to [`CHECKPOINT_RECORDS`].
+    /// Records between two checkpoints, 1 to `CHECKPOINT_RECORDS`.
     pub checkpoint_records: u64,
     /// Time after which records get a checkpoint even if they are few.
     pub checkpoint_after: Duration,

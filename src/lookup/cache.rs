@@ -1,7 +1,7 @@
 //! Answers of the DNS, remembered for as long as they hold; one question at a time for each name and kind.
 
 use super::dns::{Kind, Reply, Resolve};
-use crate::policy::Dns;
+use crate::{clock, policy::Dns};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -73,21 +73,15 @@ impl Cache {
             log::debug!("dns: {name} {kind:?}: {:?}", reply.answer);
             let known = Known {
                 reply: Arc::new(reply),
-                got: Instant::now(),
+                got: clock::instant(),
             };
             *slot = Some(known.clone());
             known
         });
         asking.await.unwrap_or_else(|error| Known {
             reply: Arc::new(Reply::failed(format!("asking broke off: {error}"))),
-            got: Instant::now(),
+            got: clock::instant(),
         })
-    }
-
-    /// As if all lifetimes had passed.
-    #[cfg(test)]
-    pub(super) fn forget(&self) {
-        self.slots.lock().unwrap().clear();
     }
 
     fn slot(&self, name: &str, kind: Kind) -> Slot {

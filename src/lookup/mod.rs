@@ -13,6 +13,7 @@ mod store;
 mod sts;
 
 use crate::{
+    clock,
     policy::{Dns, Findings, Mx, MxHost, Needs, Security, Sts},
     smtp::Domain,
 };
@@ -25,7 +26,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use sts::StsCache;
 
@@ -262,7 +263,7 @@ impl Lookup {
     fn asking(&self) -> Arc<Asking> {
         Arc::new(Asking::new(
             Arc::clone(&self.dns),
-            Instant::now() + PATIENCE,
+            clock::instant() + PATIENCE,
         ))
     }
 }

@@ -3,7 +3,7 @@
 //! A file appears whole or not at all (written aside, synced, renamed). What cannot be read is set aside and reported, and its domain is
 //! known to have had a policy. A purge leaves a mark, so that a running process drops what it remembers, too.
 
-use crate::smtp::Domain;
+use crate::{clock, smtp::Domain};
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
@@ -156,7 +156,7 @@ impl Store {
 
     /// Removes what there is about a domain and leaves a mark; false: there was nothing.
     pub(super) fn purge(&self, domain: &Domain) -> io::Result<bool> {
-        File::create(self.purged.join(domain.as_str()))?.set_modified(SystemTime::now())?;
+        File::create(self.purged.join(domain.as_str()))?.set_modified(clock::wall())?;
         let policy = absent_is_fine(fs::remove_file(self.policies.join(domain.as_str())))?;
         let unreadable = absent_is_fine(fs::remove_file(self.unreadable.join(domain.as_str())))?;
         Ok(policy || unreadable)

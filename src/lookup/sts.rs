@@ -7,6 +7,7 @@ use super::{
     store::{Kept, Store},
 };
 use crate::{
+    clock,
     policy::{
         Dns, Reason, Sts,
         mta_sts::{Policy, announced_id},
@@ -134,7 +135,7 @@ impl StsCache {
         let mut unreadable = HashMap::new();
         if let Some(store) = &store {
             let loaded = store.load(|kept| Policy::parse(&kept.text).is_ok())?;
-            let seen = SystemTime::now();
+            let seen = clock::wall();
             unreadable.extend(loaded.unreadable.into_iter().map(|domain| (domain, seen)));
             for (domain, kept) in loaded.policies {
                 let policy = Some(Cached::read(kept)?);
@@ -242,7 +243,7 @@ impl StsCache {
     }
 
     async fn fetch(&self, domain: &Domain, id: &str) {
-        let fetched = SystemTime::now();
+        let fetched = clock::wall();
         match self.download(domain).await.and_then(|octets| {
             let text = String::from_utf8(octets).map_err(|_| "not UTF-8".to_owned());
             text.and_then(|text| Cached::read(Kept::new(domain, id, fetched, &text)))
@@ -295,7 +296,7 @@ impl StsCache {
         slot.failed = Some(Failed {
             id: id.to_owned(),
             failure,
-            at: Instant::now(),
+            at: clock::instant(),
         });
     }
 
@@ -365,7 +366,7 @@ impl StsCache {
                 continue;
             };
             let _turn = turn.lock().await;
-            match self.discover(&domain, Instant::now() + DISCOVERY).await {
+            match self.discover(&domain, clock::instant() + DISCOVERY).await {
                 Discovery::Id(id) => self.fetch(&domain, &id).await,
                 // Its time runs out; until then it holds.
                 Discovery::Absent => {
@@ -402,15 +403,14 @@ impl StsCache {
         let purged = tokio::task::spawn_blocking(move || store.purged_at(&asked)).await;
         let Ok(Some(at)) = purged else { return };
         let mut domains = self.domains();
-        if let Some(slot) = domains.get_mut(domain) {
-            if slot
+        if let Some(slot) = domains.get_mut(domain)
+            && slot
                 .policy
                 .as_ref()
                 .is_some_and(|cached| cached.fetched <= at)
-            {
-                slot.policy = None;
-                slot.failed = None;
-            }
+        {
+            slot.policy = None;
+            slot.failed = None;
         }
         drop(domains);
         let mut unreadable = self.unreadable();

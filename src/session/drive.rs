@@ -357,10 +357,11 @@ impl<M: Machine, H: Hands> Drive<M, H> {
             }
         }
         for side in BOTH {
-            if self.leg(side).wants_input() && !self.blocked(side) {
-                if let Poll::Ready(outcome) = self.leg(side).poll_read(cx) {
-                    return Poll::Ready(Event::Read(side, outcome));
-                }
+            if self.leg(side).wants_input()
+                && !self.blocked(side)
+                && let Poll::Ready(outcome) = self.leg(side).poll_read(cx)
+            {
+                return Poll::Ready(Event::Read(side, outcome));
             }
         }
         if self

@@ -70,16 +70,16 @@ fn judged(
     };
     let findings = decision.findings.as_deref();
     let mut policies = Vec::new();
-    if let Some(host) = findings.and_then(|findings| host_of(&findings.mx, decision)) {
-        if let Dns::Found(records, _) = &host.tlsa {
-            policies.push(Judged {
-                kind: PolicyType::Tlsa,
-                domain: host.tlsa_base.clone(),
-                strings: records.iter().map(text).collect(),
-                mx_patterns: Vec::new(),
-                failure: failure.clone(),
-            });
-        }
+    if let Some(host) = findings.and_then(|findings| host_of(&findings.mx, decision))
+        && let Dns::Found(records, _) = &host.tlsa
+    {
+        policies.push(Judged {
+            kind: PolicyType::Tlsa,
+            domain: host.tlsa_base.clone(),
+            strings: records.iter().map(text).collect(),
+            mx_patterns: Vec::new(),
+            failure: failure.clone(),
+        });
     }
     if let Some(Sts::Policy { policy, .. }) = findings.map(|findings| &findings.sts)
         && (policies.is_empty() || policy.mode == Mode::Testing)

@@ -319,7 +319,7 @@ fn more_than_a_thousand_records_without_a_signature_are_a_finding() {
         .split_inclusive(|&b| b == b'\n')
         .map(<[u8]>::to_vec)
         .collect();
-    let files = rechained(&[lines.clone()], usize::MAX, false);
+    let files = rechained(std::slice::from_ref(&lines), usize::MAX, false);
     says(
         &files,
         &[],

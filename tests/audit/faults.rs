@@ -133,12 +133,11 @@ fn open(file: &Path, change: impl FnOnce(&mut Options)) -> (AuditLog, Faults, Re
 
 fn recovered(notices: &Receiver<Notice>) -> u64 {
     loop {
-        match notices
+        if let Notice::Recovered { lost } = notices
             .recv_timeout(Duration::from_secs(60))
             .expect("the log recovers")
         {
-            Notice::Recovered { lost } => return lost,
-            _ => {}
+            return lost;
         }
     }
 }

@@ -1,5 +1,6 @@
 use super::{Fake, address, domain, found, options};
 use crate::{
+    clock,
     lookup::{
         Lookup,
         cache::Cache,
@@ -9,10 +10,7 @@ use crate::{
     policy::{Dns, Mx, MxHost, Needs, Security, Tlsa},
 };
 use Security::{Insecure, Secure};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 const ALL: Needs = Needs {
     mx: true,
@@ -330,7 +328,7 @@ async fn at_the_deadline_what_is_missing_has_failed() {
     let cache = Arc::new(Cache::new(Arc::new(Silent)));
     let asking = Arc::new(Asking::new(
         cache,
-        Instant::now() + Duration::from_millis(20),
+        clock::instant() + Duration::from_millis(20),
     ));
     let (mx, _) = asking.mx(&domain("clinic.example"), Some(25)).await;
     assert!(matches!(mx, Dns::Failed(words) if words.contains("in time")));
