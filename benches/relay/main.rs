@@ -127,6 +127,7 @@ async fn variants(folder: &Path) -> Outcome<Vec<Variant>> {
         &path("ca.pem"),
         "--resolver",
         &resolver,
+        "--no-dane",
     ]
     .map(String::from);
     let inbound = [
