@@ -3,6 +3,8 @@
 The last line is `N passed, N failed`. Needs root, and what `tests/run` installs.
 """
 
+import pathlib
+import signal
 import sys
 import time
 import unittest
@@ -59,8 +61,11 @@ def tests_in(suite):
 
 def main(arguments):
     warnings.simplefilter("ignore", ResourceWarning)
+    # However it is ended, what was made is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     patterns = [argument for argument in arguments if argument != "--list"]
-    found = unittest.defaultTestLoader.discover(__file__.rpartition("/")[0] or ".", top_level_dir=__file__.rpartition("/")[0] or ".")
+    here = str(pathlib.Path(__file__).parent)
+    found = unittest.defaultTestLoader.discover(here, top_level_dir=here)
     tests = [test for test in tests_in(found) if not patterns or any(pattern in title(test) for pattern in patterns)]
     if "--list" in arguments:
         print("\n".join(title(test) for test in tests))

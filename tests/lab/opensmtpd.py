@@ -2,7 +2,7 @@
 
 import smtplib
 
-from network import ROOT, USERS, sh, within
+from network import ROOT, USERS, within
 
 UNPACKED = ROOT / "target/lab/unpacked"
 # ip netns exec has made a mount namespace already: nothing of this is seen outside it.

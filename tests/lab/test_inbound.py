@@ -12,7 +12,7 @@ import haproxy
 import network as net
 import postfix
 from case import Case, Talk
-from network import INSIDE, INSIDE6, sh, until
+from network import INSIDE, sh, until
 
 
 class Inbound(Case):
