@@ -13,7 +13,7 @@ use rustls::{
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -45,14 +45,15 @@ pub struct Hello<'a> {
 pub struct ClientTls {
     /// Judges what servers present.
     pub trust: Trust,
+    signatures: Arc<Signatures>,
     any_version: Connectors,
     tls13_only: Connectors,
 }
 
 #[derive(Debug)]
 struct Connectors {
-    post_quantum: Arc<ClientConfig>,
-    classical: Arc<ClientConfig>,
+    post_quantum: ClientConfig,
+    classical: ClientConfig,
 }
 
 impl ClientTls {
@@ -72,6 +73,7 @@ impl ClientTls {
         };
         Ok(Self {
             trust: Trust::in_servers(options.ca_file.as_deref())?,
+            signatures: Arc::new(Signatures::new(provider(true))),
             any_version: connectors(options.min_tls),
             tls13_only: connectors(MinTls::Tls13),
         })
@@ -105,11 +107,17 @@ impl ClientTls {
             Some(ServerName::DnsName(name)) => Some(name.as_ref().to_owned()),
             _ => None,
         };
-        let stream = TlsConnector::from(Arc::clone(config))
+        // Each connection has a verifier of its own, that keeps the staple.
+        let verifier = Arc::new(PossessionOnly::new(Arc::clone(&self.signatures)));
+        let mut config = ClientConfig::clone(config);
+        config
+            .dangerous()
+            .set_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>);
+        let stream = TlsConnector::from(Arc::new(config))
             .connect(name.unwrap_or(NO_NAME.into()), stream)
             .await
             .map_err(|error| HandshakeFault::of(&error))?;
-        let peer = Peer::of(stream.get_ref().1, sni);
+        let peer = Peer::of(stream.get_ref().1, sni, Some(verifier.staple()));
         Ok((stream, peer))
     }
 }
@@ -125,13 +133,15 @@ fn host_name(name: &str) -> Option<ServerName<'static>> {
     }
 }
 
-fn config(min: MinTls, post_quantum: bool, pair: Option<&Arc<CertifiedKey>>) -> Arc<ClientConfig> {
+fn config(min: MinTls, post_quantum: bool, pair: Option<&Arc<CertifiedKey>>) -> ClientConfig {
     let provider = provider(post_quantum);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(min))
         .expect("the provider has suites and groups for both versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PossessionOnly(Signatures::new(provider))));
+        .with_custom_certificate_verifier(Arc::new(PossessionOnly::new(Arc::new(
+            Signatures::new(provider),
+        ))));
     let mut config = match pair {
         Some(pair) => builder
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::clone(pair)))),
@@ -139,12 +149,29 @@ fn config(min: MinTls, post_quantum: bool, pair: Option<&Arc<CertifiedKey>>) -> 
     };
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    Arc::new(config)
+    config
 }
 
 /// Lets any chain pass, for it is judged after the handshake, but only from who holds the key of its first certificate.
 #[derive(Debug)]
-struct PossessionOnly(Signatures);
+struct PossessionOnly {
+    signatures: Arc<Signatures>,
+    staple: OnceLock<Arc<[u8]>>,
+}
+
+impl PossessionOnly {
+    fn new(signatures: Arc<Signatures>) -> Self {
+        Self {
+            signatures,
+            staple: OnceLock::new(),
+        }
+    }
+
+    /// What the server stapled; empty where it did not.
+    fn staple(&self) -> Arc<[u8]> {
+        self.staple.get().cloned().unwrap_or_default()
+    }
+}
 
 impl ServerCertVerifier for PossessionOnly {
     fn verify_server_cert(
@@ -152,9 +179,10 @@ impl ServerCertVerifier for PossessionOnly {
         _end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        self.staple.get_or_init(|| ocsp_response.into());
         Ok(ServerCertVerified::assertion())
     }
 
@@ -164,7 +192,7 @@ impl ServerCertVerifier for PossessionOnly {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.tls12(message, cert, signed)
+        self.signatures.tls12(message, cert, signed)
     }
 
     fn verify_tls13_signature(
@@ -173,10 +201,10 @@ impl ServerCertVerifier for PossessionOnly {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.tls13(message, cert, signed)
+        self.signatures.tls13(message, cert, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.schemes()
+        self.signatures.schemes()
     }
 }

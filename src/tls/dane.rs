@@ -3,6 +3,7 @@
 use super::{
     Peer, Trust,
     cert::{Date, hex},
+    chain,
     der::Certificate,
     trust::{Wrong, name_of, short},
 };
@@ -98,7 +99,7 @@ impl<'a> Anchor<'a> {
     fn check(
         &self,
         trust: &Trust,
-        chain: &[CertificateDer<'_>],
+        presented: &[CertificateDer<'_>],
         now: SystemTime,
     ) -> Result<(), Wrong> {
         let unusable = || {
@@ -114,15 +115,14 @@ impl<'a> Anchor<'a> {
                 vec![anchor_from_trusted_cert(cert).map_err(|_| unusable())?]
             }
             Self::Key(spki) => {
-                let issuers = chain.iter().filter_map(|cert| Certificate::read(cert));
+                let issuers = presented.iter().filter_map(|cert| Certificate::read(cert));
                 issuers
                     .map(|cert| bare_key(cert.issuer, spki))
                     .collect::<Option<Vec<_>>>()
                     .ok_or_else(unusable)?
             }
         };
-        trust
-            .verify(chain, &anchors, now)
+        chain::verify(presented, &anchors, trust.purposes, now)
             .map(drop)
             .map_err(|(reason, words)| match reason {
                 // The chain does not lead to what the record names: it is the record that fails.

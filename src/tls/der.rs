@@ -7,17 +7,19 @@
 use std::net::IpAddr;
 
 /// Universal and context tags that occur here (X.690 §8.1.2).
-mod tag {
+pub mod tag {
     pub const BOOLEAN: u8 = 0x01;
     pub const INTEGER: u8 = 0x02;
     pub const BIT_STRING: u8 = 0x03;
     pub const OCTET_STRING: u8 = 0x04;
     pub const OID: u8 = 0x06;
+    pub const ENUMERATED: u8 = 0x0a;
     pub const UTC_TIME: u8 = 0x17;
     pub const GENERALIZED_TIME: u8 = 0x18;
     pub const SEQUENCE: u8 = 0x30;
     pub const SET: u8 = 0x31;
-    pub const VERSION: u8 = 0xa0;
+    /// `[0]`, constructed.
+    pub const CONTEXT_0: u8 = 0xa0;
     pub const EXTENSIONS: u8 = 0xa3;
     pub const DNS_NAME: u8 = 0x82;
     pub const IP_ADDRESS: u8 = 0x87;
@@ -25,6 +27,8 @@ mod tag {
 
 /// id-ce-subjectAltName, 2.5.29.17.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// id-pe-tlsfeature, 1.3.6.1.5.5.7.1.24.
+const TLS_FEATURE: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 1, 0x18];
 /// id-ce-keyUsage, 2.5.29.15.
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 
@@ -95,7 +99,8 @@ impl<'a> Reader<'a> {
         self.next()
     }
 
-    fn enter(&mut self, tag: u8) -> Option<Self> {
+    /// The content of the next element, if it has this tag.
+    pub fn enter(&mut self, tag: u8) -> Option<Self> {
         self.take(tag).map(|element| Self(element.content))
     }
 }
@@ -139,7 +144,7 @@ impl<'a> Certificate<'a> {
         if !outer.is_at_end() || !certificate.is_at_end() {
             return None;
         }
-        tbs.take(tag::VERSION);
+        tbs.take(tag::CONTEXT_0);
         let serial = tbs.take(tag::INTEGER)?.content;
         tbs.take(tag::SEQUENCE)?;
         let issuer = tbs.take(tag::SEQUENCE)?.whole;
@@ -196,6 +201,21 @@ impl<'a> Certificate<'a> {
                 let bits = Reader(value).take(tag::BIT_STRING).map(|bits| bits.content);
                 matches!(bits, Some([_unused, first, ..]) if first & KEY_CERT_SIGN != 0)
             }
+        }
+    }
+
+    /// Promises that its server staples an OCSP response (RFC 7633 §4.2.3.1). One that cannot be read promises too.
+    #[must_use]
+    pub fn must_staple(&self) -> bool {
+        const STATUS_REQUEST: &[u8] = &[5];
+        match self.extension(TLS_FEATURE) {
+            Extension::Missing => false,
+            Extension::Unclear => true,
+            Extension::Value(value) => match Reader(value).enter(tag::SEQUENCE) {
+                None => true,
+                Some(mut features) => std::iter::from_fn(|| features.take(tag::INTEGER))
+                    .any(|feature| feature.content == STATUS_REQUEST),
+            },
         }
     }
 
@@ -280,17 +300,6 @@ pub fn rsa_bits(key: &[u8]) -> Option<usize> {
     Some(significant.len() * 8 - top.leading_zeros() as usize)
 }
 
-/// responseStatus of an OCSPResponse (RFC 6960 §4.2.1), if that is what the octets are; 0 is `successful`.
-#[must_use]
-pub fn ocsp_status(der: &[u8]) -> Option<u8> {
-    const ENUMERATED: u8 = 0x0a;
-    let mut outer = Reader(der);
-    let mut response = outer.enter(tag::SEQUENCE)?;
-    let status = response.take(ENUMERATED)?.content;
-    outer.is_at_end().then_some(())?;
-    <[u8; 1]>::try_from(status).ok().map(|[status]| status)
-}
-
 fn address(octets: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(octets)
         .map(IpAddr::from)
@@ -299,7 +308,7 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 }
 
 /// UTCTime `YYMMDDhhmmssZ` or GeneralizedTime `YYYYMMDDhhmmssZ` (RFC 5280 §4.1.2.5), as seconds since 1970.
-fn time(element: Element<'_>) -> Option<i64> {
+pub fn time(element: Element<'_>) -> Option<i64> {
     let text = element.content;
     let (year, rest) = match element.tag {
         tag::UTC_TIME if text.len() == 13 => {

@@ -9,10 +9,12 @@
 //! and no early data, which could be replayed (RFC 8446 §8). rustls types are used here and by who owns the streams.
 
 mod cert;
+mod chain;
 mod client;
 mod dane;
 mod der;
 mod fault;
+mod ocsp;
 mod pem;
 mod server;
 mod signature;
@@ -63,15 +65,19 @@ pub struct Peer {
     pub chain: Vec<CertFacts>,
     #[serde(skip)]
     der: Arc<Vec<CertificateDer<'static>>>,
+    /// The OCSP response that a server stapled, empty where it did not; `None` for a client, which cannot.
+    #[serde(skip)]
+    staple: Option<Arc<[u8]>>,
 }
 
 impl Peer {
-    fn of(connection: &CommonState, sni: Option<String>) -> Self {
+    fn of(connection: &CommonState, sni: Option<String>, staple: Option<Arc<[u8]>>) -> Self {
         let der = connection.peer_certificates().unwrap_or_default().to_vec();
         Self {
             facts: TlsFacts::of(connection, sni),
             chain: der.iter().map(CertFacts::read).collect(),
             der: Arc::new(der),
+            staple,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{
     HandshakeFault, MinTls, Peer, Trust,
     cert::{CertFacts, Date},
-    der, pem, provider,
+    ocsp, pem, provider,
     signature::Signatures,
     versions,
 };
@@ -139,7 +139,11 @@ impl ServerTls {
             .await
             .map_err(|error| HandshakeFault::of(&error))?;
         let connection = stream.get_ref().1;
-        let peer = Peer::of(connection, connection.server_name().map(str::to_owned));
+        let peer = Peer::of(
+            connection,
+            connection.server_name().map(str::to_owned),
+            None,
+        );
         Ok((stream, peer))
     }
 
@@ -219,7 +223,7 @@ fn staple(file: &Path) -> Result<Vec<u8>, String> {
     let shown = file.display();
     let response =
         std::fs::read(file).map_err(|error| format!("{shown}: cannot be read: {error}"))?;
-    match der::ocsp_status(&response) {
+    match ocsp::status(&response) {
         Some(0) => Ok(response),
         Some(status) => Err(format!(
             "{shown}: the responder's answer is an error (status {status}); fetch a new one, or leave --ocsp out"

@@ -32,6 +32,7 @@ fn peer(chain: &[Der<'static>]) -> Peer {
         },
         chain: chain.iter().map(CertFacts::read).collect(),
         der: Arc::new(chain.to_vec()),
+        staple: None,
     }
 }
 

@@ -3,26 +3,23 @@
 use super::{
     Peer,
     cert::{CertFacts, Date, hex},
+    chain::{self, Purposes, Verified},
     dane,
     der::Certificate,
-    pem,
+    ocsp, pem,
 };
 use crate::policy::{NamePattern, Reason, ReferenceIdentity};
 use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
-use rustls::{
-    RootCertStore,
-    crypto::aws_lc_rs::default_provider,
-    pki_types::{CertificateDer, TrustAnchor, UnixTime},
-};
+use rustls::{RootCertStore, pki_types::CertificateDer};
 use std::{
     borrow::Cow,
     collections::HashMap,
     fmt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
-use webpki::{EndEntityCert, KeyUsage, VerifiedPath, anchor_from_trusted_cert};
+use webpki::{KeyUsage, anchor_from_trusted_cert};
 
 /// What is wrong, in a word and in words that fit into a reply.
 pub type Wrong = (Reason, String);
@@ -30,15 +27,12 @@ pub type Wrong = (Reason, String);
 /// Chains that are remembered as verified, at most.
 pub(super) const REMEMBERED: usize = 1024;
 
-/// From when until when a chain is valid.
-type Window = (Date, Date);
-
 /// Trust anchors, and what certificates must be meant for. Immutable: a reload makes a new one, and with it an empty memory of
 /// what was verified.
 pub struct Trust {
     anchors: Arc<RootCertStore>,
-    purposes: &'static [fn() -> KeyUsage],
-    verified: Mutex<HashMap<[u8; 32], Window>>,
+    pub(super) purposes: Purposes,
+    verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
 impl fmt::Debug for Trust {
@@ -61,7 +55,7 @@ impl Trust {
     /// # Errors
     /// As [`in_servers`](Self::in_servers).
     pub fn in_clients(ca_file: Option<&Path>, server_eku: bool) -> Result<Self, String> {
-        let purposes: &'static [fn() -> KeyUsage] = if server_eku {
+        let purposes: Purposes = if server_eku {
             &[KeyUsage::client_auth, KeyUsage::server_auth]
         } else {
             &[KeyUsage::client_auth]
@@ -112,10 +106,11 @@ impl Trust {
             ReferenceIdentity::Anyone => unreachable!("answered above"),
             ReferenceIdentity::Fingerprints(listed) => fingerprint(peer, listed),
             ReferenceIdentity::Pkix { names, anchors } => {
-                match anchors {
+                let verified = match anchors {
                     None => self.check_chain(&peer.der, now)?,
                     Some(anchors) => self.check_chain_to(&peer.der, anchors, now)?,
-                }
+                };
+                ocsp::check(peer, &verified.issuer_spki, now)?;
                 let name = name_of(leaf, names)?;
                 Ok(format!("{name}, issuer {}", short(&leaf.issuer)))
             }
@@ -130,23 +125,23 @@ impl Trust {
         &self,
         chain: &[CertificateDer<'_>],
         now: SystemTime,
-    ) -> Result<(), Wrong> {
+    ) -> Result<Verified, Wrong> {
         let key = fingerprint_of_chain(chain);
         let at = Date::of(now);
-        let known = self.verified().get(&key).copied();
-        if known.is_some_and(|(from, until)| from <= at && at <= until) {
-            return Ok(());
+        let known = self.verified().get(&key).cloned();
+        if let Some(known) = known.filter(|known| known.from <= at && at <= known.until) {
+            return Ok(known);
         }
-        let window = self.verify(chain, &self.anchors.roots, now)?;
+        let found = chain::verify(chain, &self.anchors.roots, self.purposes, now)?;
         let mut verified = self.verified();
         if verified.len() >= REMEMBERED {
             verified.clear();
         }
-        verified.insert(key, window);
-        Ok(())
+        verified.insert(key, found.clone());
+        Ok(found)
     }
 
-    pub(super) fn verified(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Window>> {
+    pub(super) fn verified(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Verified>> {
         // What is in the map is whole whatever happened to another thread.
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,7 +151,7 @@ impl Trust {
         chain: &[CertificateDer<'_>],
         anchors: &[Vec<u8>],
         now: SystemTime,
-    ) -> Result<(), Wrong> {
+    ) -> Result<Verified, Wrong> {
         let certificates: Vec<_> = anchors
             .iter()
             .map(|der| CertificateDer::from(&der[..]))
@@ -166,69 +161,8 @@ impl Trust {
             .iter()
             .filter_map(|cert| anchor_from_trusted_cert(cert).ok())
             .collect();
-        self.verify(chain, &anchors, now).map(drop)
+        chain::verify(chain, &anchors, self.purposes, now)
     }
-
-    /// Verifies that the first of `chain` leads to an anchor through the others, in whatever order they stand.
-    pub(super) fn verify(
-        &self,
-        chain: &[CertificateDer<'_>],
-        anchors: &[TrustAnchor<'_>],
-        now: SystemTime,
-    ) -> Result<Window, Wrong> {
-        let mut outcome = Err(webpki::Error::UnknownIssuer);
-        for purpose in self.purposes {
-            outcome = verify_for(chain, anchors, purpose(), now);
-            if !matches!(outcome, Err(webpki::Error::RequiredEkuNotFoundContext(_))) {
-                break;
-            }
-        }
-        outcome.map_err(|error| in_words(&error, chain))
-    }
-}
-
-fn verify_for(
-    chain: &[CertificateDer<'_>],
-    anchors: &[TrustAnchor<'_>],
-    purpose: KeyUsage,
-    now: SystemTime,
-) -> Result<Window, webpki::Error> {
-    let (first, others) = chain.split_first().ok_or(webpki::Error::UnknownIssuer)?;
-    let end_entity = EndEntityCert::try_from(first)?;
-    let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let algorithms = default_provider().signature_verification_algorithms.all;
-    let path = end_entity.verify_for_usage(
-        algorithms,
-        anchors,
-        others,
-        UnixTime::since_unix_epoch(since_1970),
-        purpose,
-        None,
-        Some(&issuers_may_sign),
-    )?;
-    let mut window = validity(first)?;
-    for issuer in path.intermediate_certificates() {
-        let (from, until) = validity(&issuer.der())?;
-        window = (window.0.max(from), window.1.min(until));
-    }
-    Ok(window)
-}
-
-/// webpki looks at basicConstraints, not at keyUsage (RFC 5280 §6.1.4 (n)).
-fn issuers_may_sign(path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
-    let may = |issuer: &webpki::Cert<'_>| {
-        Certificate::read(&issuer.der()).is_some_and(|cert| cert.may_sign_certificates())
-    };
-    if path.intermediate_certificates().all(may) {
-        Ok(())
-    } else {
-        Err(webpki::Error::EndEntityUsedAsCa)
-    }
-}
-
-fn validity(der: &[u8]) -> Result<Window, webpki::Error> {
-    let certificate = Certificate::read(der).ok_or(webpki::Error::BadDer)?;
-    Ok((Date(certificate.not_before), Date(certificate.not_after)))
 }
 
 fn anchors(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
@@ -314,85 +248,6 @@ fn fingerprint(peer: &Peer, listed: &[Vec<u8>]) -> Result<String, Wrong> {
             leaf.sha256, leaf.spki_sha256
         ),
     ))
-}
-
-/// RFC 8460 §4.3.1 has one word for all that is wrong with a chain but dates and names.
-fn in_words(error: &webpki::Error, chain: &[CertificateDer<'_>]) -> Wrong {
-    use webpki::Error as E;
-    let leaf = chain.first().map(CertFacts::read);
-    let issuer = leaf.as_ref().map_or("nobody", |leaf| &leaf.issuer);
-    let self_issued = leaf.as_ref().is_some_and(|leaf| leaf.self_issued);
-    let not_trusted = |words: String| (Reason::CertificateNotTrusted, words);
-    match error {
-        E::CertExpired { not_after, .. } => {
-            let date = Date(i64::try_from(not_after.as_secs()).unwrap_or(i64::MAX));
-            let whose = whose(chain, |cert| cert.not_after == date);
-            (
-                Reason::CertificateExpired,
-                format!("{whose}expired {}", date.day()),
-            )
-        }
-        E::CertNotValidYet { not_before, .. } => {
-            let date = Date(i64::try_from(not_before.as_secs()).unwrap_or(i64::MAX));
-            let whose = whose(chain, |cert| cert.not_before == date);
-            (
-                Reason::CertificateExpired,
-                format!("{whose}not valid before {date}"),
-            )
-        }
-        E::InvalidCertValidity => (
-            Reason::CertificateExpired,
-            "ends before it begins to be valid".into(),
-        ),
-        E::UnknownIssuer | E::CaUsedAsEndEntity if self_issued => {
-            not_trusted(format!("self-signed, {}", short(issuer)))
-        }
-        E::UnknownIssuer => not_trusted(format!(
-            "no chain to a trust anchor: issuer {}",
-            short(issuer)
-        )),
-        E::CaUsedAsEndEntity => not_trusted("a certificate of an authority, not of a host".into()),
-        E::EndEntityUsedAsCa | E::PathLenConstraintViolated => {
-            not_trusted("issued by a certificate that may not issue".into())
-        }
-        E::NameConstraintViolation => {
-            not_trusted("has a name that its issuer may not certify (name constraints)".into())
-        }
-        E::RequiredEkuNotFoundContext(_) => {
-            not_trusted("not meant for this use (extended key usage)".into())
-        }
-        E::InvalidSignatureForPublicKey => not_trusted("a signature in the chain is wrong".into()),
-        E::UnsupportedSignatureAlgorithmContext(_)
-        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => not_trusted(
-            "signed with an algorithm or key that is refused, such as SHA-1 or RSA below 2048 bits"
-                .into(),
-        ),
-        E::UnsupportedCertVersion => (
-            Reason::ValidationFailure,
-            "an X.509 certificate older than version 3".into(),
-        ),
-        E::UnsupportedCriticalExtension => (
-            Reason::ValidationFailure,
-            "has a critical extension that is not known here".into(),
-        ),
-        other => (
-            Reason::ValidationFailure,
-            format!("the chain is not valid: {other}"),
-        ),
-    }
-}
-
-/// Empty for the peer's own certificate, else whose it is.
-fn whose(chain: &[CertificateDer<'_>], is: impl Fn(&CertFacts) -> bool) -> Cow<'static, str> {
-    match chain
-        .iter()
-        .map(CertFacts::read)
-        .enumerate()
-        .find(|(_, cert)| is(cert))
-    {
-        Some((1.., cert)) => format!("issuer {}: ", short(&cert.subject)).into(),
-        _ => "".into(),
-    }
 }
 
 /// At most so much of a text from the wire as a reply has room for.

@@ -96,6 +96,11 @@ impl Authority {
         pem(&self.cert)
     }
 
+    /// Its key, for what only OpenSSL can sign.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// Its own certificate as a file.
     pub fn write(&self, dir: &Path, stem: &str) -> PathBuf {
         write(dir, &format!("{stem}.pem"), self.pem())

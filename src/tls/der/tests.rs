@@ -1,4 +1,4 @@
-use super::{AltName, Certificate, Reader, attributes, ocsp_status, public_key, rsa_bits};
+use super::{AltName, Certificate, Reader, attributes, public_key, rsa_bits};
 use crate::tls::pki::{Authority, Leaf, common_name_only, expired};
 use proptest::prelude::*;
 use rcgen::{CertificateParams, CustomExtension, SanType};
@@ -217,28 +217,21 @@ fn key_sizes_are_read() {
     assert_eq!(rsa_bits(&[0x30, 3, 2, 1, 0]), None);
 }
 
-#[test]
-fn a_staple_is_told_from_an_error_and_from_something_else() {
-    assert_eq!(ocsp_status(&[0x30, 3, 0x0a, 1, 0]), Some(0));
-    assert_eq!(ocsp_status(&[0x30, 3, 0x0a, 1, 6]), Some(6));
-    assert_eq!(ocsp_status(&[0x30, 3, 0x0a, 1, 0, 0]), None);
-    assert_eq!(ocsp_status(b"-----BEGIN"), None);
-    assert_eq!(ocsp_status(b""), None);
-}
-
 /// Goes through everything that can be read.
 fn read_all(der: &[u8]) {
     let mut reader = Reader(der);
     while reader.next().is_some() {}
     if let Some(certificate) = Certificate::read(der) {
         certificate.alt_names().for_each(drop);
-        let _ = certificate.may_sign_certificates();
+        let _ = (
+            certificate.may_sign_certificates(),
+            certificate.must_staple(),
+        );
         attributes(certificate.subject).for_each(drop);
         public_key(certificate.spki).map(|(_, _, key)| rsa_bits(key));
     }
     attributes(der).for_each(drop);
     public_key(der).map(|(_, _, key)| rsa_bits(key));
-    let _ = ocsp_status(der);
     // The words too: nothing in a certificate can make them anything but printable ASCII.
     let facts = crate::tls::CertFacts::read(&der.into());
     let json = serde_json::to_string(&facts).unwrap();

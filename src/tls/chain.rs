@@ -1,0 +1,177 @@
+//! Does a chain lead to a trust anchor (RFC 5280 §6)? And if not, why, in words.
+
+use super::{
+    cert::{CertFacts, Date},
+    der::Certificate,
+    trust::{Wrong, short},
+};
+use crate::policy::Reason;
+use rustls::{
+    crypto::aws_lc_rs::default_provider,
+    pki_types::{CertificateDer, TrustAnchor, UnixTime},
+};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+
+/// What certificates may be meant for (RFC 5280 §4.2.1.12).
+pub type Purposes = &'static [fn() -> KeyUsage];
+
+/// A chain that leads to an anchor.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The latest beginning of all certificates on the way.
+    pub from: Date,
+    /// The earliest end of them.
+    pub until: Date,
+    /// SubjectPublicKeyInfo of who issued the first certificate.
+    pub issuer_spki: Arc<[u8]>,
+}
+
+/// Verifies that the first of `chain` leads to an anchor through the others, in whatever order they stand, and is meant for one
+/// of `purposes`. Without a purpose, nothing does.
+pub fn verify(
+    chain: &[CertificateDer<'_>],
+    anchors: &[TrustAnchor<'_>],
+    purposes: Purposes,
+    now: SystemTime,
+) -> Result<Verified, Wrong> {
+    let mut outcome = Err(webpki::Error::UnknownIssuer);
+    for purpose in purposes {
+        outcome = verify_for(chain, anchors, purpose(), now);
+        if !matches!(outcome, Err(webpki::Error::RequiredEkuNotFoundContext(_))) {
+            break;
+        }
+    }
+    outcome.map_err(|error| in_words(&error, chain))
+}
+
+fn verify_for(
+    chain: &[CertificateDer<'_>],
+    anchors: &[TrustAnchor<'_>],
+    purpose: KeyUsage,
+    now: SystemTime,
+) -> Result<Verified, webpki::Error> {
+    let (first, others) = chain.split_first().ok_or(webpki::Error::UnknownIssuer)?;
+    let end_entity = EndEntityCert::try_from(first)?;
+    let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let algorithms = default_provider().signature_verification_algorithms.all;
+    let path = end_entity.verify_for_usage(
+        algorithms,
+        anchors,
+        others,
+        UnixTime::since_unix_epoch(since_1970),
+        purpose,
+        None,
+        Some(&issuers_may_sign),
+    )?;
+    let (mut from, mut until) = validity(first)?;
+    for issuer in path.intermediate_certificates() {
+        let (begins, ends) = validity(&issuer.der())?;
+        (from, until) = (from.max(begins), until.min(ends));
+    }
+    Ok(Verified {
+        from,
+        until,
+        issuer_spki: path.issuer_spki().as_ref().into(),
+    })
+}
+
+/// webpki looks at basicConstraints, not at keyUsage (RFC 5280 §6.1.4 (n)).
+fn issuers_may_sign(path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
+    let may = |issuer: &webpki::Cert<'_>| {
+        Certificate::read(&issuer.der()).is_some_and(|cert| cert.may_sign_certificates())
+    };
+    if path.intermediate_certificates().all(may) {
+        Ok(())
+    } else {
+        Err(webpki::Error::EndEntityUsedAsCa)
+    }
+}
+
+fn validity(der: &[u8]) -> Result<(Date, Date), webpki::Error> {
+    let certificate = Certificate::read(der).ok_or(webpki::Error::BadDer)?;
+    Ok((Date(certificate.not_before), Date(certificate.not_after)))
+}
+
+/// RFC 8460 §4.3.1 has one word for all that is wrong with a chain but dates and names.
+fn in_words(error: &webpki::Error, chain: &[CertificateDer<'_>]) -> Wrong {
+    use webpki::Error as E;
+    let leaf = chain.first().map(CertFacts::read);
+    let issuer = leaf.as_ref().map_or("nobody", |leaf| &leaf.issuer);
+    let self_issued = leaf.as_ref().is_some_and(|leaf| leaf.self_issued);
+    let not_trusted = |words: String| (Reason::CertificateNotTrusted, words);
+    match error {
+        E::CertExpired { not_after, .. } => {
+            let date = Date(i64::try_from(not_after.as_secs()).unwrap_or(i64::MAX));
+            let whose = whose(chain, |cert| cert.not_after == date);
+            (
+                Reason::CertificateExpired,
+                format!("{whose}expired {}", date.day()),
+            )
+        }
+        E::CertNotValidYet { not_before, .. } => {
+            let date = Date(i64::try_from(not_before.as_secs()).unwrap_or(i64::MAX));
+            let whose = whose(chain, |cert| cert.not_before == date);
+            (
+                Reason::CertificateExpired,
+                format!("{whose}not valid before {date}"),
+            )
+        }
+        E::InvalidCertValidity => (
+            Reason::CertificateExpired,
+            "ends before it begins to be valid".into(),
+        ),
+        E::UnknownIssuer | E::CaUsedAsEndEntity if self_issued => {
+            not_trusted(format!("self-signed, {}", short(issuer)))
+        }
+        E::UnknownIssuer => not_trusted(format!(
+            "no chain to a trust anchor: issuer {}",
+            short(issuer)
+        )),
+        E::CaUsedAsEndEntity => not_trusted("a certificate of an authority, not of a host".into()),
+        E::EndEntityUsedAsCa | E::PathLenConstraintViolated => {
+            not_trusted("issued by a certificate that may not issue".into())
+        }
+        E::NameConstraintViolation => {
+            not_trusted("has a name that its issuer may not certify (name constraints)".into())
+        }
+        E::RequiredEkuNotFoundContext(_) => {
+            not_trusted("not meant for this use (extended key usage)".into())
+        }
+        E::InvalidSignatureForPublicKey => not_trusted("a signature in the chain is wrong".into()),
+        E::UnsupportedSignatureAlgorithmContext(_)
+        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => not_trusted(
+            "signed with an algorithm or key that is refused, such as SHA-1 or RSA below 2048 bits"
+                .into(),
+        ),
+        E::UnsupportedCertVersion => (
+            Reason::ValidationFailure,
+            "an X.509 certificate older than version 3".into(),
+        ),
+        E::UnsupportedCriticalExtension => (
+            Reason::ValidationFailure,
+            "has a critical extension that is not known here".into(),
+        ),
+        other => (
+            Reason::ValidationFailure,
+            format!("the chain is not valid: {other}"),
+        ),
+    }
+}
+
+/// Empty for the peer's own certificate, else whose it is.
+fn whose(chain: &[CertificateDer<'_>], is: impl Fn(&CertFacts) -> bool) -> Cow<'static, str> {
+    match chain
+        .iter()
+        .map(CertFacts::read)
+        .enumerate()
+        .find(|(_, cert)| is(cert))
+    {
+        Some((1.., cert)) => format!("issuer {}: ", short(&cert.subject)).into(),
+        _ => "".into(),
+    }
+}
