@@ -49,7 +49,7 @@ pub struct FileDisk {
     path: PathBuf,
     file: File,
     /// Held as long as this lives; the system lets go of it when the process dies.
-    _lock: File,
+    lock: File,
 }
 
 /// Where a log was found to end.
@@ -86,7 +86,7 @@ impl FileDisk {
         let disk = Self {
             path: path.to_owned(),
             file,
-            _lock: lock,
+            lock,
         };
         Ok((disk, found))
     }
@@ -106,6 +106,13 @@ impl FileDisk {
             )));
         }
         Ok(())
+    }
+}
+
+impl Drop for FileDisk {
+    /// Said rather than left to closing: a child process that was just forked may hold the file open for a moment.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock(); // closing does it too
     }
 }
 
@@ -275,7 +282,7 @@ struct End {
 }
 
 /// A crash leaves part of a line, or (after a power failure) blocks of NULs that were never written; both stand at the end, and
-/// no checkpoint behind them, for that is made durable with all before it. Anything else that is wrong is left for `audit verify` to find.
+/// no checkpoint behind them, for that is written only when all before it is durable. Anything else that is wrong is left for `audit verify` to find.
 fn last_record(file: &mut File) -> io::Result<End> {
     let length = file.metadata()?.len();
     let mut window = WINDOW;

@@ -15,6 +15,39 @@
 //! structs. A field that has no value is `null`, never left out. Text that came over the wire is [`WireText`]; addresses of people are
 //! [`Address`](super::Address), which only the log can make, in the form that `--audit-addresses` asks for. Message bytes, headers, AUTH exchanges and
 //! keys have no field.
+//!
+//! # Checking it without this program
+//!
+//! coreutils and jq suffice for the chain. In bash, with the files in the order in which they were written:
+//!
+//! ```bash
+//! # check-chain FILE...
+//! set -euo pipefail
+//! export LC_ALL=C
+//! # Each line names the hash of the line before it, and the first one names none ...
+//! diff <(jq -r .prev "$@") \
+//!      <(printf '%064d\n' 0; cat "$@" | split -l 1 --filter='tr -d "\n" | sha256sum | cut -c 1-64' | head -n -1)
+//! # ... and none is missing.
+//! diff <(jq .seq "$@") <(seq 0 $(($(cat "$@" | wc -l) - 1)))
+//! echo "$(cat "$@" | wc -l):$(tail -n 1 "${!#}" | tr -d '\n' | sha256sum | cut -c 1-64)"
+//! ```
+//!
+//! It prints the head, which is what an anchor must agree with. OpenSSL checks the signature of the last checkpoint, and whether it is
+//! over the line it stands behind:
+//!
+//! ```bash
+//! # check-checkpoint FILE KEY.pub
+//! set -euo pipefail
+//! work=$(mktemp -d)
+//! jq -c 'select(.event == "checkpoint")' "$1" | tail -n 1 > "$work/checkpoint"
+//! jq -r .note "$work/checkpoint" > "$work/note"
+//! sed '/^$/,$d' "$work/note" > "$work/text"
+//! sed -n 's/^— [^ ]* //p' "$work/note" | base64 -d | tail -c 64 > "$work/signature"
+//! openssl pkeyutl -verify -pubin -inkey "$2" -rawin -in "$work/text" -sigfile "$work/signature"
+//! test "$(sed -n 3p "$work/text" | base64 -d | od -An -v -tx1 | tr -d ' \n')" = "$(jq -r .prev "$work/checkpoint")"
+//! test "$(sed -n 2p "$work/text")" = "$(jq .seq "$work/checkpoint")"
+//! rm -r "$work"
+//! ```
 
 use super::{Address, WireText};
 use serde::Serialize;

@@ -178,8 +178,8 @@ struct Own {
     lost: Option<u64>,
 }
 
-/// A crash leaves part of a line, or blocks that were never written, and no checkpoint behind them: that is made durable with all
-/// before it.
+/// A crash leaves part of a line, or blocks that were never written, and no checkpoint behind them: that is written only when all
+/// before it is durable.
 fn is_torn(behind: &mut Lines) -> io::Result<bool> {
     while let Some(line) = behind.next()? {
         if line.whole

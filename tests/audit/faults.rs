@@ -133,10 +133,10 @@ fn open(file: &Path, change: impl FnOnce(&mut Options)) -> (AuditLog, Faults, Re
 
 fn recovered(notices: &Receiver<Notice>) -> u64 {
     loop {
-        if let Notice::Recovered { lost } = notices
+        let notice = notices
             .recv_timeout(Duration::from_secs(60))
-            .expect("the log recovers")
-        {
+            .expect("the log recovers");
+        if let Notice::Recovered { lost } = notice {
             return lost;
         }
     }

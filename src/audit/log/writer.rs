@@ -26,9 +26,9 @@ pub(super) struct Writing {
     /// The lines behind them, and how many octets of these were handed to the system.
     lines: Vec<u8>,
     written: usize,
-    /// Who waits for which of those lines, and the checkpoints among them.
+    /// Who waits for which of those lines, and the checkpoints among them with the place where each begins.
     waiting: Vec<(Ticket, Receipt)>,
-    checkpoints: Vec<Checkpoint>,
+    checkpoints: Vec<(usize, Checkpoint)>,
     /// Number of the first record in the current file.
     first: u64,
     /// The day (UTC) that the current file is of.
@@ -201,11 +201,12 @@ impl Writing {
             .as_ref()
             .map(|key| key.note(&self.options.origin, &text));
         let (note, signature) = signed.unzip();
-        self.checkpoints.push(Checkpoint {
+        let checkpoint = Checkpoint {
             origin: self.options.origin.clone(),
             head: self.head,
             signature,
-        });
+        };
+        self.checkpoints.push((self.lines.len(), checkpoint));
         let body = serde_json::to_vec(&Record::Checkpoint(CheckpointRecord { note }))
             .expect("records have string keys only");
         self.head.append(&mut self.lines, &at, &body);
@@ -247,11 +248,14 @@ impl Writing {
     }
 
     fn write(&mut self, sync: bool) -> io::Result<()> {
-        if self.written < self.lines.len() {
-            let length = self.durable + self.written as u64;
-            self.disk.append(length, &self.lines[self.written..])?;
-            self.written = self.lines.len();
+        // A checkpoint is not written before all it vouches for is durable: so nothing before one can be missing after a crash.
+        for place in 0..self.checkpoints.len() {
+            if self.checkpoints[place].0 > self.written {
+                self.hand_over(self.checkpoints[place].0)?;
+                self.disk.sync()?;
+            }
         }
+        self.hand_over(self.lines.len())?;
         if !sync {
             return Ok(());
         }
@@ -263,8 +267,18 @@ impl Writing {
         for (ticket, receipt) in self.waiting.drain(..) {
             ticket.answer(Ok(receipt));
         }
-        for checkpoint in self.checkpoints.drain(..) {
+        for (_, checkpoint) in self.checkpoints.drain(..) {
             (self.options.notice)(Notice::Checkpoint(checkpoint));
+        }
+        Ok(())
+    }
+
+    /// Writes the lines up to `end`.
+    fn hand_over(&mut self, end: usize) -> io::Result<()> {
+        if self.written < end {
+            let length = self.durable + self.written as u64;
+            self.disk.append(length, &self.lines[self.written..end])?;
+            self.written = end;
         }
         Ok(())
     }
