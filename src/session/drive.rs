@@ -231,7 +231,12 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                     if note == Note::MessageBegins {
                         self.client.in_message = true;
                     }
+                    let named = matches!(note, Note::Hello(_));
                     self.hands.note(note);
+                    // The line names the client as it was introduced over TLS, not before (RFC 3207 §4.2).
+                    if named && let Some(line) = self.hands.trace() {
+                        self.machine.trace(line);
+                    }
                 }
                 Action::Close { side, abort: true } => self.leg(side).abort(),
                 Action::Close { side, abort: false } => {

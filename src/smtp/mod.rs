@@ -9,8 +9,8 @@
 //! 3. wait for bytes, a close, an answer, or [`Machine::deadline`] (then `handle(Input::Deadline, now)`).
 //!
 //! After [`Action::Close`] nothing more is taken from that side or sent to it; closing it again changes nothing, and
-//! [`Action::Connect`] opens the server's side anew. Each [`Action::Authorise`] gets one answer; records are answered in
-//! the order in which they were asked for.
+//! [`Action::Connect`] opens the server's side anew. Each [`Action::Authorise`] and each [`Action::Record`] gets one
+//! answer.
 //!
 //! `now` is the time since the session began. Bytes that the machine does not take stay with the driver, which offers
 //! them again, with what came behind them, after any other input; it stops reading a side whose untaken bytes

@@ -164,7 +164,8 @@ pub(super) struct Relay {
     reader: ReplyReader,
     budget: Budget,
     trace: Vec<u8>,
-    /// Records whose durability nothing waits for; their answers come first.
+    /// Records whose durability nothing waits for. As many answers release nothing, so that a reply goes out only when all
+    /// records asked for so far are durable, in whatever order they became so.
     unawaited_records: u32,
     out: VecDeque<Action>,
     gone: [bool; 2],
@@ -385,7 +386,6 @@ impl Relay {
         self.hello_name = Vec::new();
         self.phase = Phase::Commands;
         self.starttls = StartTls::Up;
-        self.trace = Vec::new();
     }
 
     /// What the client was told in reply to its EHLO.
