@@ -13,13 +13,13 @@ class Server:
 
     keywords = ["PIPELINING", "SIZE 20000000", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING", "STARTTLS"]
 
-    def __init__(self, network, address, certificate, port=25):
-        self.network, self.address = network, address
+    def __init__(self, netns, address, certificate):
+        self.netns, self.address = netns, address
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(certificate.chain, certificate.key)
         self.clear, self.secure, self.messages, self.clients = [], [], [], []
         """Lines told in the clear; in TLS; the bytes of messages; who connected."""
-        self.listener = listen(network.outside, address, port)
+        self.listener = listen(netns, address)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
@@ -139,12 +139,12 @@ class Bounces(Server):
 class Strips(Server):
     """On the path to a server that has STARTTLS: takes it out of the EHLO reply, passes all else, and reads along."""
 
-    def __init__(self, network, address, certificate, behind):
+    def __init__(self, netns, address, certificate, behind):
         self.behind = behind
-        super().__init__(network, address, certificate)
+        super().__init__(netns, address, certificate)
 
     def session(self, client):
-        with connect(self.network.outside, self.behind) as server:
+        with connect(self.netns, self.behind) as server:
             threading.Thread(target=self.back, args=(server, client), daemon=True).start()
             for line in client.makefile("rb"):
                 self.clear.append(line)

@@ -1,7 +1,7 @@
-"""Three network namespaces in a row, inside - gw - outside, and what runs in them.
+"""Network namespaces in a row, inside - gw - outside, one more beyond a narrow link, and what runs in them.
 
-    inside 10.25.0.2  ---  gwi  gw  gwo  ---  192.0.2.0/24 outside
-           fd25::2                            2001:db8::/64
+    inside 10.25.0.2  ---  gwi  gw  gwo  ---  192.0.2.0/24 outside  --1280--  beyond 198.51.100.2
+           fd25::2                            2001:db8::/64                          2001:db8:1::2
 
 The names carry this process's id. What an earlier run left behind, because it was killed, is removed at the start:
 namespaces of processes that are no more, and what runs in them. Nothing else on the host is touched.
@@ -23,6 +23,8 @@ import time
 INSIDE, INSIDE6 = "10.25.0.2", "fd25::2"
 GW, GW6 = "10.25.0.1", "fd25::1"
 GW_OUTSIDE, GW_OUTSIDE6 = "192.0.2.1", "2001:db8::1"
+OUTSIDE, OUTSIDE6 = "192.0.2.2", "2001:db8::2"
+BEYOND, BEYOND6 = "198.51.100.2", "2001:db8:1::2"
 RESOLVER = GW
 
 USERS = {"Debian-exim": 64901, "opensmtpd": 64902, "opensmtpq": 64903}
@@ -31,7 +33,7 @@ PATIENCE = 30
 """Seconds after which what was waited for will not come. No test passes by waiting this long."""
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NAME = re.compile(r"stp-lab-(\d+)-(inside|gw|outside)")
+NAME = re.compile(r"stp-lab-(\d+)-(inside|gw|outside|beyond)")
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,7 +70,9 @@ class Network:
         self.processes = []
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"stp-lab-{os.getpid()}-"))
         self.folder.chmod(0o755)
-        self.inside, self.gw, self.outside = (f"stp-lab-{os.getpid()}-{part}" for part in ("inside", "gw", "outside"))
+        parts = ("inside", "gw", "outside", "beyond")
+        self.namespaces = [f"stp-lab-{os.getpid()}-{part}" for part in parts]
+        self.inside, self.gw, self.outside, self.beyond = self.namespaces
         try:
             self._build()
         except BaseException:
@@ -76,7 +80,7 @@ class Network:
             raise
 
     def _build(self):
-        for netns in (self.inside, self.gw, self.outside):
+        for netns in self.namespaces:
             sh(["ip", "netns", "add", netns])
             sh(["ip", "link", "set", "lo", "up"], netns)
             etc = pathlib.Path("/etc/netns", netns)
@@ -88,20 +92,31 @@ class Network:
             for file, line in (("passwd", "{0}:x:{1}:{1}::/nonexistent:/usr/sbin/nologin\n"), ("group", "{0}:x:{1}:\n")):
                 more = "".join(line.format(*user) for user in USERS.items())
                 (etc / file).write_text(pathlib.Path("/etc", file).read_text() + more)
-        for leg, ours, theirs, far, far4, far6 in (
-            ("gwi", GW + "/24", GW6 + "/64", self.inside, INSIDE + "/24", INSIDE6 + "/64"),
-            ("gwo", GW_OUTSIDE + "/24", GW_OUTSIDE6 + "/64", self.outside, "192.0.2.2/24", "2001:db8::2/64"),
+        self._link((self.gw, "gwi", GW, GW6), (self.inside, "wire", INSIDE, INSIDE6))
+        self._link((self.gw, "gwo", GW_OUTSIDE, GW_OUTSIDE6), (self.outside, "wire", OUTSIDE, OUTSIDE6))
+        self._link((self.outside, "narrow", "198.51.100.1", "2001:db8:1::1"), (self.beyond, "wire", BEYOND, BEYOND6))
+        for netns, *gateways in (
+            (self.inside, GW, GW6),
+            (self.gw, OUTSIDE, OUTSIDE6),
+            (self.outside, GW_OUTSIDE, GW_OUTSIDE6),
+            (self.beyond, "198.51.100.1", "2001:db8:1::1"),
         ):
-            sh(["ip", "link", "add", leg, "netns", self.gw, "type", "veth", "peer", "name", "wire", "netns", far])
-            for netns, link, address, address6 in ((self.gw, leg, ours, theirs), (far, "wire", far4, far6)):
-                sh(["ip", "addr", "add", address, "dev", link], netns)
-                sh(["ip", "addr", "add", address6, "dev", link, "nodad"], netns)
-                sh(["ip", "link", "set", link, "up"], netns)
-        for netns, gateway, gateway6 in ((self.inside, GW, GW6), (self.outside, GW_OUTSIDE, GW_OUTSIDE6)):
-            sh(["ip", "route", "add", "default", "via", gateway], netns)
-            sh(["ip", "-6", "route", "add", "default", "via", gateway6], netns)
-        for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-            sh(["sh", "-c", f"echo 1 >/proc/sys/net/{switch}"], self.gw)
+            for gateway in gateways:
+                sh(["ip", "route", "add", "default", "via", gateway], netns)
+        # Both ends think that the link takes 1500 octets, so that only ICMP tells a sender that it takes 1280.
+        for prefix in ("198.51.100.0/24", "2001:db8:1::/64"):
+            sh(["ip", "route", "replace", prefix, "dev", "narrow", "mtu", "lock", "1280"], self.outside)
+        for netns in (self.gw, self.outside):
+            for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+                sh(["sh", "-c", f"echo 1 >/proc/sys/net/{switch}"], netns)
+
+    def _link(self, one, other):
+        """Links two namespaces; each end is (namespace, interface, IPv4 address, IPv6 address)."""
+        sh(["ip", "link", "add", one[1], "netns", one[0], "type", "veth", "peer", "name", other[1], "netns", other[0]])
+        for netns, link, address, address6 in (one, other):
+            sh(["ip", "addr", "add", f"{address}/24", "dev", link], netns)
+            sh(["ip", "addr", "add", f"{address6}/64", "dev", link, "nodad"], netns)
+            sh(["ip", "link", "set", link, "up"], netns)
 
     def outside_address(self, *addresses):
         """Gives the outside host these addresses to listen on, too."""
@@ -130,7 +145,7 @@ class Network:
     def close(self):
         for process in self.processes:
             end(process)
-        for netns in (self.inside, self.gw, self.outside):
+        for netns in self.namespaces:
             remove(netns)
         if "LAB_KEEP" in os.environ:
             print(f"kept: {self.folder}")

@@ -95,6 +95,22 @@ class Delivers(Case):
         self.assertEqual(record["octets"], len(message))
         self.assertEqual(record["sha256"], hashlib.sha256(message).hexdigest())
 
+    def test_large_mail_passes_a_narrow_link_because_the_proxy_hears_of_it(self):
+        self.outbound()
+        for name in ("narrow", "narrow6"):
+            with self.subTest(name):
+                before = self.too_big()
+                sent = self.send(f"user@{name}.plain.test", text="much text\n" * 20_000)
+                self.assertEqual(sent.outcome.status, "sent", sent.outcome.words)
+                self.never_in_the_clear(sent.marker)
+                self.assertGreater(self.too_big(), before, "the link was not narrow")
+
+    def too_big(self):
+        """How often gw was told that a packet of its own was too large (IPv4 and IPv6)."""
+        netstat = sh(["cat", "/proc/net/snmp", "/proc/net/snmp6"], self.network.gw)
+        names, values = (line.split() for line in netstat.splitlines() if line.startswith("Icmp: "))
+        return int(values[names.index("InDestUnreachs")]) + int(netstat.split("Icmp6InPktTooBigs")[1].split()[0])
+
     def test_exim_sends_in_chunks(self):
         sink = self.world.hosts["sink"].serving[0]
         for told in (sink.messages, sink.clear, sink.secure):

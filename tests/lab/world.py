@@ -11,7 +11,7 @@ import opensmtpd
 import postfix
 from capture import Capture
 from names import SERVER, Names, Zone
-from network import INSIDE, INSIDE6, Network
+from network import BEYOND, BEYOND6, INSIDE, INSIDE6, Network
 
 # Mail domains, NAME.plain.test (not signed) or NAME.signed.test, each with one MX host, mx.NAME.ZONE.test. The last column
 # is the TLSA record: of its own key, of its authority, of a key that it has no more, or of both.
@@ -65,6 +65,9 @@ HOSTS = """
      stswrong       4          postfix       good           plain   -
      stscached      4          postfix       good           plain   -
      implicit       4          postfix       domain         plain   -
+
+     narrow         beyond4    Sink          good           plain   -
+     narrow6        beyond6    Sink          good           plain   -
 """
 
 # Domains with more than one MX host, the preferred one first.
@@ -91,8 +94,9 @@ class Host:
         self.domain, self.mx = f"{name}.{zone}.test", f"mx.{name}.{zone}.test"
         if name == "implicit":
             self.mx = self.domain
-        self.v4 = f"192.0.2.{100 + number}" if "4" in families else None
-        self.v6 = f"2001:db8::{100 + number}" if "6" in families else None
+        self.is_beyond = families.startswith("beyond")
+        self.v4 = (BEYOND if self.is_beyond else f"192.0.2.{100 + number}") if "4" in families else None
+        self.v6 = (BEYOND6 if self.is_beyond else f"2001:db8::{100 + number}") if "6" in families else None
         self.addresses = [address for address in (self.v4, self.v6) if address]
 
     def records(self):
@@ -121,7 +125,8 @@ class World:
             line.split()[0]: Host(number, *line.split()) for number, line in enumerate(HOSTS.split("\n")) if line.strip()
         }
         for host in self.hosts.values():
-            self.network.outside_address(*host.addresses)
+            if not host.is_beyond:
+                self.network.outside_address(*host.addresses)
         self._certificates()
         self.names = Names(self.network, self._zones())
         self._servers()
@@ -192,7 +197,8 @@ class World:
             elif host.server != "postfix":
                 behind = [self.hosts["good"].v4] if host.server == "Strips" else []
                 kind = getattr(hostile, host.server)
-                host.serving = [kind(self.network, address, host.certificate, *behind) for address in host.addresses]
+                netns = self.network.beyond if host.is_beyond else self.network.outside
+                host.serving = [kind(netns, address, host.certificate, *behind) for address in host.addresses]
 
 
 @functools.cache
