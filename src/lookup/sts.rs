@@ -52,8 +52,8 @@ pub(super) struct StsCache {
 
 /// One domain.
 #[derive(Clone, Debug, Default)]
-struct Slot {
-    policy: Option<Cached>,
+pub(super) struct Slot {
+    pub(super) policy: Option<Cached>,
     failed: Option<Failed>,
     /// Held while a fetch is under way.
     turn: Arc<AsyncMutex<()>>,
@@ -61,7 +61,7 @@ struct Slot {
 
 /// A policy that was fetched.
 #[derive(Clone, Debug)]
-struct Cached {
+pub(super) struct Cached {
     kept: Kept,
     policy: Policy,
     fetched: SystemTime,
@@ -77,7 +77,7 @@ struct Failed {
 }
 
 impl Cached {
-    fn read(kept: Kept) -> Result<Self, String> {
+    pub(super) fn read(kept: Kept) -> Result<Self, String> {
         let policy = Policy::parse(&kept.text)?;
         let fetched = kept.fetched();
         Ok(Self {
@@ -465,7 +465,11 @@ impl StsCache {
 }
 
 /// Forgets domains of which nothing is known, and where that is not enough, the policies that expire first. Says whose went.
-fn make_room(domains: &mut HashMap<Domain, Slot>, most: usize, octets: usize) -> Vec<Domain> {
+pub(super) fn make_room(
+    domains: &mut HashMap<Domain, Slot>,
+    most: usize,
+    octets: usize,
+) -> Vec<Domain> {
     let octets_of = |slot: &Slot| {
         slot.policy
             .as_ref()

@@ -1,6 +1,8 @@
 //! The logic, with answers made up.
 
 mod hosts;
+#[path = "../../tests/support/pki.rs"]
+mod pki;
 mod sts;
 
 use super::{
