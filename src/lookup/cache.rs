@@ -84,6 +84,12 @@ impl Cache {
         })
     }
 
+    /// As if all lifetimes had passed.
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.slots.lock().unwrap().clear();
+    }
+
     fn slot(&self, name: &str, kind: Kind) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (name.to_ascii_lowercase(), kind);

@@ -1,9 +1,9 @@
 //! The logic, with answers made up.
 
 mod hosts;
-#[path = "../../tests/support/pki.rs"]
-mod pki;
 mod sts;
+mod sts_cache;
+mod world;
 
 use super::{
     Options,

@@ -169,6 +169,6 @@ pub fn anchors_in(file: &Path) -> Result<Vec<Vec<u8>>, String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 use tests::pki;
