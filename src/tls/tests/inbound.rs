@@ -275,6 +275,29 @@ async fn what_is_not_tls_is_told_as_such() {
 }
 
 #[tokio::test]
+async fn a_hello_in_records_of_one_octet_is_read() {
+    let tls = serving(&[&Leaf::self_signed(&[OURS])]);
+    let (config, _) = lax_client(&[&TLS13], &[ECDSA], None);
+    let name = ServerName::try_from(OURS).unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    let (head, body) = hello.split_at(5);
+    let records = body
+        .iter()
+        .flat_map(|&octet| [head[0], head[1], head[2], 0, 1, octet]);
+    let (near, mut far) = duplex(64 * 1024);
+    far.write_all(&records.collect::<Vec<u8>>()).await.unwrap();
+    let client = async {
+        const HANDSHAKE: u8 = 22;
+        assert_eq!(far.read_u8().await.unwrap(), HANDSHAKE);
+        drop(far);
+    };
+    let (outcome, ()) = tokio::join!(tls.accept(near), client);
+    assert_eq!(outcome.unwrap_err().kind(), Kind::Died);
+}
+
+#[tokio::test]
 async fn clients_that_are_not_asked_present_nothing() {
     let tls = serving(&[&Leaf::self_signed(&[OURS])]);
     let own = Leaf::self_signed(&[PARTNER]);

@@ -194,6 +194,46 @@ async fn a_certificate_of_version_1_that_openssl_made_carries_a_handshake() {
     }
 }
 
+#[test]
+fn weak_signatures_in_a_chain_are_refused() {
+    for (digest, bits, trusted) in [
+        ("sha256", 2048, true),
+        ("sha1", 2048, false),
+        ("md5", 2048, false),
+        ("sha256", 1024, false),
+    ] {
+        let dir = Scratch::new();
+        dir.write("san", format!("subjectAltName=DNS:{HOST}"));
+        make(
+            &dir.0,
+            &format!("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:{bits} -out ca.key"),
+        );
+        make(
+            &dir.0,
+            "req -x509 -new -key ca.key -out ca.pem -days 9999 -subj /CN=Root",
+        );
+        make(&dir.0, &format!("genpkey {RSA} -out own.key"));
+        make(
+            &dir.0,
+            &format!("req -new -key own.key -out own.csr -subj /CN={HOST}"),
+        );
+        make(
+            &dir.0,
+            &format!(
+                "x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -{digest} -days 9999 -extfile san -out own.pem"
+            ),
+        );
+        let trust = Trust::in_servers(Some(&dir.0.join("ca.pem"))).unwrap();
+        let chain = super::pem::certificates(&dir.0.join("own.pem")).unwrap();
+        let outcome = trust.check(&peer(&chain), &pkix(&[host(HOST)]), crate::clock::wall());
+        if trusted {
+            assert!(outcome.is_ok(), "{outcome:?}");
+        } else {
+            assert_eq!(outcome.unwrap_err().0, Reason::CertificateNotTrusted);
+        }
+    }
+}
+
 /// What our server says about `openssl s_client` under these flags.
 async fn called_by(flags: &str) -> Result<Peer, HandshakeFault> {
     let dir = Scratch::new();

@@ -246,6 +246,33 @@ async fn who_shows_a_certificate_without_having_its_key_fails() {
     assert_eq!(fault.to_string(), "the peer's certificate cannot be read");
 }
 
+/// A host's certificate, and `count` authorities of one name that all might have issued it, and each other.
+fn maze(count: usize) -> Leaf {
+    let root = Authority::root("Maze");
+    let mut leaf = root.leaf(&[HOST]);
+    leaf.chain
+        .extend((0..count).map(|_| root.below("Maze").cert));
+    leaf
+}
+
+#[tokio::test]
+async fn a_maze_of_issuers_is_given_up_and_a_larger_one_never_read() {
+    let tls = plain();
+    let leaf = maze(100);
+    let server = presenting(leaf.chain.clone(), &leaf, &TLS13);
+    let (_, peer) = meet(&tls, Hello::default(), server).await.0.unwrap();
+    assert_eq!(peer.chain.len(), 101);
+    assert!(tls.trust.check(&peer, &pkix(&[host(HOST)]), now()).is_err());
+
+    let mut leaf = maze(1);
+    let one = leaf.chain[1].clone();
+    leaf.chain
+        .extend(vec![one; 64 * 1024 / leaf.chain[1].len()]);
+    let server = presenting(leaf.chain.clone(), &leaf, &TLS13);
+    let fault = meet(&tls, Hello::default(), server).await.0.unwrap_err();
+    assert_eq!(fault.kind(), Kind::Protocol, "{fault}");
+}
+
 /// A peer that takes the ClientHello, answers with these octets, and closes.
 async fn answered_with(octets: &[u8]) -> HandshakeFault {
     let (near, mut far) = duplex(64 * 1024);
