@@ -16,6 +16,7 @@
 //! c <- 250 2.0.0 ok         the client gets this line
 //! c <~ 250 2.0.0 *          ... a line like it, * stands for anything
 //! c <= 250 ok\r\n           ... exactly these bytes
+//! c <? 250 ok\r\n           ... any beginning of these bytes, or nothing: how much depends on the cut
 //! s ->, s <- and so on      the same for the server
 //! c closes                  FIN from the client
 //! c is closed               the proxy ends the connection, after what it sent
@@ -28,11 +29,12 @@
 //! answer authorised         or: exempted, upgrade, upgrade or plaintext, refused 451 4.7.5 text
 //! handshake server          the proxy starts TLS on that side
 //! secured server            it is up;                  or: insecure server 421 4.7.5 text
-//! record from <a@b> to <c@d> <e@f> octets 12 reply 250 2.0.0 ok      (reply unknown: the server never said)
+//! record from <a@b> to <c@d> <e@f> octets 12 reply 250 2.0.0 ok      (* as above; reply unknown: the server never said)
 //! recorded                  it is durable;             or: unrecorded 421 4.3.0 text
 //! note incident some-name   told to the administrator; or: note hello x, note message, note refused 451 4.7.5,
 //!                           note host-fault 421 4.7.4
 //! trace Received: ...       --add-received: the line that goes in front of messages from now on
+//! tls unavailable           inbound: no handshake may begin now; or: tls available
 //! wait 300s                 time passes
 //! drain                     the process is asked to stop
 //! repeat 100 .. end         plays the lines between as often
@@ -87,6 +89,7 @@ pub enum Step {
     Recorded(Result<(), Refusal>),
     Note(String),
     Trace(Vec<u8>),
+    Tls { available: bool },
     Wait(Duration),
     Drain,
 }
@@ -97,6 +100,7 @@ pub enum Expected {
     Line(Vec<u8>),
     Like(Vec<u8>),
     Bytes(Vec<u8>),
+    Beginning(Vec<u8>),
 }
 
 /// [`starttls_proxy::smtp::Answer`] without its tokens, which cannot be kept or compared.
@@ -330,6 +334,8 @@ fn parse(line: &str) -> Result<Step, String> {
         ("unrecorded", _) => Step::Recorded(Err(refusal(rest)?)),
         ("note", _) => Step::Note(rest.to_owned()),
         ("trace", _) => Step::Trace([&unescape(rest)?[..], b"\r\n"].concat()),
+        ("tls", "available") => Step::Tls { available: true },
+        ("tls", "unavailable") => Step::Tls { available: false },
         ("wait", _) => Step::Wait(duration(rest)?),
         ("drain", "") => Step::Drain,
         _ => return Err("not understood".to_owned()),
@@ -344,6 +350,7 @@ fn parse_side(side: Side, rest: &str) -> Result<Step, String> {
         ("<-", _) => Step::Gets(side, Expected::Line(unescape(text)?)),
         ("<~", _) => Step::Gets(side, Expected::Like(unescape(text)?)),
         ("<=", _) => Step::Gets(side, Expected::Bytes(unescape(text)?)),
+        ("<?", _) => Step::Gets(side, Expected::Beginning(unescape(text)?)),
         ("closes", "") => Step::Closes(side),
         ("is", "closed") => Step::Ends { side, abort: false },
         ("is", "dropped") => Step::Ends { side, abort: true },
@@ -425,7 +432,7 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
                 });
             }
             '{' => {
-                let (inside, behind) = rest.split_once('}').ok_or("{ without }")?;
+                let (inside, behind) = braced(rest).ok_or("{ without }")?;
                 let (times, text) = inside.split_once('*').ok_or("{COUNT*text}")?;
                 let times = times.parse().map_err(|_| "{COUNT*text}")?;
                 bytes.extend_from_slice(&unescape(text)?.repeat(times));
@@ -435,6 +442,22 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
         }
     }
     Ok(bytes)
+}
+
+/// What stands before the brace that closes, and behind it.
+fn braced(text: &str) -> Option<(&str, &str)> {
+    let mut depth = 1;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some((&text[..at], &text[at + 1..]));
+        }
+    }
+    None
 }
 
 /// Bytes as they stand in a file.
@@ -500,6 +523,9 @@ impl fmt::Display for Step {
             Self::Gets(side, Expected::Bytes(bytes)) => {
                 writeln!(f, "{} <= {}", short(side), escape(bytes))
             }
+            Self::Gets(side, Expected::Beginning(bytes)) => {
+                writeln!(f, "{} <? {}", short(side), escape(bytes))
+            }
             Self::Closes(side) => writeln!(f, "{} closes", short(side)),
             Self::Ends { side, abort } => {
                 let how = if *abort { "dropped" } else { "closed" };
@@ -524,6 +550,8 @@ impl fmt::Display for Step {
             Self::Recorded(Err(why)) => writeln!(f, "unrecorded {why}"),
             Self::Note(what) => writeln!(f, "note {what}"),
             Self::Trace(line) => writeln!(f, "trace {}", escape(line.trim_ascii_end())),
+            Self::Tls { available: true } => writeln!(f, "tls available"),
+            Self::Tls { available: false } => writeln!(f, "tls unavailable"),
             Self::Wait(time) => writeln!(f, "wait {}s", time.as_secs()),
             Self::Drain => writeln!(f, "drain"),
         }

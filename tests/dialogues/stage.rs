@@ -45,7 +45,8 @@ pub struct Stage {
     pub watch: Watch,
     /// What was asked and not answered yet.
     asked: Option<Question>,
-    recording: bool,
+    /// Records asked for and not answered yet.
+    recording: usize,
 }
 
 type Outcome = Result<(), String>;
@@ -65,7 +66,7 @@ impl Stage {
             notes: VecDeque::new(),
             watch,
             asked: None,
-            recording: false,
+            recording: 0,
         };
         stage.settle()?;
         Ok(stage)
@@ -153,9 +154,10 @@ impl Stage {
 
     pub fn recorded(&mut self, outcome: Result<(), Refusal>) -> Outcome {
         self.watch.happens("record");
-        if !std::mem::take(&mut self.recording) {
-            return Err("nothing is being recorded".to_owned());
-        }
+        self.recording = self
+            .recording
+            .checked_sub(1)
+            .ok_or("nothing is being recorded")?;
         match &outcome {
             Ok(()) => self.watch.recorded(),
             Err(refusal) => self.watch.may_refuse(refusal),
@@ -172,6 +174,11 @@ impl Stage {
 
     pub fn trace(&mut self, line: Vec<u8>) {
         self.machine.trace(line);
+    }
+
+    /// Whether a handshake may begin now.
+    pub fn tls_available(&mut self, available: bool) {
+        self.machine.tls_available(available);
     }
 
     /// Time passes; deadlines on the way are kept.
@@ -194,13 +201,6 @@ impl Stage {
         }
         self.now = end;
         Ok(())
-    }
-
-    /// Time to the next deadline.
-    pub fn time_left(&self) -> Option<Duration> {
-        self.machine
-            .deadline()
-            .map(|due| due.saturating_sub(self.now))
     }
 
     fn tell(&mut self, input: Input) -> Outcome {
@@ -240,8 +240,10 @@ impl Stage {
         self.watch
             .settled(self.machine.finished(), self.machine.deadline(), self.now)?;
         for side in [Side::Server, Side::Client] {
-            let waiting =
-                self.asked.is_some() || self.recording || self.client.paused || self.server.paused;
+            let waiting = self.asked.is_some()
+                || self.recording > 0
+                || self.client.paused
+                || self.server.paused;
             if self.end(side).untaken.len() >= MAX_UNTAKEN && !waiting && self.watch.idle() {
                 return Err(format!(
                     "stuck: the {side:?}'s bytes fill the buffer and nothing is waited for"
@@ -314,9 +316,7 @@ impl Stage {
                 self.deeds.push_back(Deed::Ask(question));
             }
             Action::Record(completed) => {
-                if std::mem::replace(&mut self.recording, true) {
-                    return Err("records twice at once".to_owned());
-                }
+                self.recording += 1;
                 self.watch.records(&completed)?;
                 self.deeds.push_back(Deed::Record(completed));
             }
@@ -325,6 +325,7 @@ impl Stage {
                 let end = self.end(side);
                 let was_open = std::mem::take(&mut end.open);
                 end.wire.clear();
+                end.untaken.clear();
                 end.paused = false;
                 if was_open {
                     self.watch.closed(side, abort)?;

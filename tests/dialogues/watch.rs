@@ -52,8 +52,8 @@ struct Conversation {
     greeted: bool,
     /// Messages ended by the side that gives commands.
     ended: usize,
-    /// Octets of content since DATA.
-    data: Vec<u8>,
+    /// The last octets of content, in which an end of data may have begun.
+    tail: Vec<u8>,
 }
 
 impl Conversation {
@@ -81,14 +81,16 @@ impl Conversation {
             return (left == 0).then_some(Unit::Chunk { last });
         }
         if self.in_data {
-            self.data.append(&mut self.commands);
-            let end = if self.data.starts_with(b".\r\n") {
-                3
-            } else {
-                find(&self.data, b"\r\n.\r\n")? + 5
+            // The end may stand across what came before; of that only the last octets can belong to it.
+            let before = self.tail.len();
+            self.tail.append(&mut self.commands);
+            let Some(end) = find(&self.tail, b"\r\n.\r\n") else {
+                let old = self.tail.len().saturating_sub(4);
+                self.tail.drain(..old);
+                return None;
             };
-            self.commands = self.data.split_off(end);
-            self.data.clear();
+            debug_assert!(end + 5 > before, "found in what was searched already");
+            self.commands = self.tail.split_off(end + 5);
             self.in_data = false;
             return Some(Unit::EndOfData);
         }
@@ -124,7 +126,11 @@ impl Conversation {
             let unit = self.owed.pop_front();
             if code / 100 == 3 {
                 match &unit {
-                    Some(Unit::Command(line)) if is_verb(line, b"DATA") => self.in_data = true,
+                    Some(Unit::Command(line)) if is_verb(line, b"DATA") => {
+                        self.in_data = true;
+                        // A dot in the first line ends an empty message.
+                        self.tail = b"\r\n".to_vec();
+                    }
                     _ => self.in_auth = true,
                 }
             }
@@ -192,6 +198,8 @@ pub struct Watch {
     recorded: usize,
     acknowledged: usize,
     records_due: usize,
+    /// The server refused a chunk: the client is not answered for its end.
+    chunk_refused: bool,
     client_is_closed: bool,
     /// Refusals of messages by us are not the server's replies, so they need no record.
     evil: Vec<u8>,
@@ -216,6 +224,7 @@ impl Watch {
             recorded: 0,
             acknowledged: 0,
             records_due: 0,
+            chunk_refused: false,
             client_is_closed: false,
             evil: Vec::new(),
         }
@@ -261,6 +270,7 @@ impl Watch {
 
     pub fn records(&mut self, completed: &Completed) -> Outcome {
         match (&completed.reply, self.records_due) {
+            (Some(_), 0) if std::mem::take(&mut self.chunk_refused) => Ok(()),
             (Some(reply), 0) => Err(format!(
                 "a record without a reply of the server: {}",
                 escape(reply)
@@ -369,6 +379,8 @@ impl Watch {
                 }
                 // A server that says nonsense is the rule of some script; the client must not hear of it.
                 for (code, unit) in self.server.replied(bytes).unwrap_or_default() {
+                    self.chunk_refused |=
+                        matches!(unit, Some(Unit::Chunk { .. })) && code / 100 > 3;
                     if let Some(unit) = unit
                         && unit.ends_message()
                     {
@@ -471,6 +483,8 @@ impl Watch {
                 (None, 220 | 554) => self.client.owed.is_empty(),
                 // Bytes that are no line are refused at once.
                 (None, 500 | 550) => !self.client.commands.is_empty(),
+                // A chunk that was not offered is refused before its octets, if there are any.
+                (None, 521) => self.client.chunk.is_some(),
                 (None, _) => false,
             };
             if !asked {
