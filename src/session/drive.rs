@@ -66,6 +66,8 @@ pub trait Hands {
     }
     /// Octets of a message on their way to the server.
     fn content(&mut self, octets: &[u8]);
+    /// A connection broke; over TLS 1.3 this is how a peer says what it thinks of our certificate (RFC 8446 §4.4.2.4).
+    fn broken(&mut self, side: Side, error: &io::Error);
     /// Octets read from and written to a side, when its connection is done with.
     fn traffic(&mut self, side: Side, octets: [u64; 2]);
     /// A trace line for the messages to come, once one is known (`--add-received`).
@@ -92,7 +94,7 @@ struct Drive<M, H> {
 enum Event {
     Read(Side, io::Result<usize>),
     /// Writing failed.
-    Broken(Side),
+    Broken(Side, io::Error),
     /// What was to be written is flushed, and something waited for that.
     Flushed(Side),
     Done(Done),
@@ -281,7 +283,8 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         match event {
             Event::Read(_, Ok(1..)) => {}
             Event::Read(side, Ok(0)) => self.tell(Input::Closed(side)),
-            Event::Read(side, Err(_)) | Event::Broken(side) => {
+            Event::Read(side, Err(error)) | Event::Broken(side, error) => {
+                self.hands.broken(side, &error);
                 self.leg(side).abort();
                 self.tell(Input::Closed(side));
             }
@@ -341,7 +344,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         for side in BOTH {
             let waited_for = self.upgrading == Some(side) || self.leg(side).backed_up();
             match self.leg(side).poll_write(cx) {
-                Poll::Ready(Err(_)) => return Poll::Ready(Event::Broken(side)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(side, error)),
                 Poll::Ready(Ok(())) if waited_for => return Poll::Ready(Event::Flushed(side)),
                 Poll::Ready(Ok(())) => {}
                 // Part of it went: what was held back for it may go on.

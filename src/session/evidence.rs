@@ -18,14 +18,14 @@ use super::{
 };
 use crate::{
     audit::{
-        self, Connection, Direction, Message, Outcome, Protection, Record, SessionClosed,
+        self, AuditLog, Connection, Direction, Message, Outcome, Protection, Record, SessionClosed,
         SessionOpened, Unprotected, WireText,
     },
     clock, metrics,
     net::{ClientAddr, canonical},
     policy::{Decision, NextHop, Reason, Verdict},
     smtp::{Completed, Note, Recipient, Recorded, Refusal, Side},
-    tls::Peer,
+    tls::{HandshakeFault, Peer},
 };
 
 /// The evidence of one session.
@@ -49,7 +49,6 @@ struct Book {
     /// The last decision for each domain.
     decisions: BTreeMap<String, audit::Decision>,
     digest: digest::Context,
-    octets: u64,
     messages: u64,
     accepted: u64,
     /// The last refusal that was written down: the machine tells of it once more when it is given.
@@ -76,7 +75,6 @@ impl Evidence {
                 peer: None,
                 decisions: BTreeMap::new(),
                 digest: digest::Context::new(&digest::SHA256),
-                octets: 0,
                 messages: 0,
                 accepted: 0,
                 refused: None,
@@ -360,36 +358,24 @@ impl Evidence {
     pub fn message_begins(&self) {
         let mut book = self.book();
         book.digest = digest::Context::new(&digest::SHA256);
-        book.octets = 0;
     }
 
-    /// Octets of a message.
+    /// Octets of a message. Only a record wants their digest, which costs as much as a third of the encryption.
     pub fn content(&self, octets: &[u8]) {
-        let mut book = self.book();
-        book.digest.update(octets);
-        book.octets += octets.len() as u64;
+        if self.common.audit.is_some() {
+            self.book().digest.update(octets);
+        }
     }
 
     /// The server's final reply is in, or will never be: writes the message down. Queued before this returns, whatever
     /// becomes of the job.
     pub fn message(&self, message: Completed) -> Job {
-        let record = self.message_record(&message);
-        let outcome = Outcome::of(message.reply.as_deref());
-        let label = match outcome {
-            Outcome::Accepted => "accepted",
-            Outcome::Rejected => "rejected",
-            Outcome::Unknown => "unknown",
-        };
-        self.common.metrics.count(metrics::MESSAGES, label);
-        self.common
-            .metrics
-            .add(metrics::OCTETS, self.word, message.octets);
+        self.count(&message);
         let Some(audit) = &self.common.audit else {
-            return Box::pin(std::future::ready(Done::Recorded(
-                Ok(Recorded::assertion()),
-            )));
+            let recorded = Ok(Recorded::assertion());
+            return Box::pin(std::future::ready(Done::Recorded(recorded)));
         };
-        let durable = audit.append_durable(&record);
+        let durable = audit.append_durable(&self.message_record(audit, &message));
         let metrics = Arc::clone(&self.common.metrics);
         Box::pin(async move {
             Done::Recorded(match durable.await {
@@ -405,57 +391,50 @@ impl Evidence {
         })
     }
 
-    fn message_record(&self, message: &Completed) -> Record {
+    fn count(&self, message: &Completed) {
+        let outcome = match Outcome::of(message.reply.as_deref()) {
+            Outcome::Accepted => "accepted",
+            Outcome::Rejected => "rejected",
+            Outcome::Unknown => "unknown",
+        };
+        let metrics = &self.common.metrics;
+        metrics.count(metrics::MESSAGES, outcome);
+        metrics.add(metrics::OCTETS, self.word, message.octets);
         let mut book = self.book();
-        let finished =
-            std::mem::replace(&mut book.digest, digest::Context::new(&digest::SHA256)).finish();
         book.messages += 1;
-        let outcome = Outcome::of(message.reply.as_deref());
-        if outcome == Outcome::Accepted {
-            book.accepted += 1;
-        }
-        let reply = message
-            .reply
-            .as_deref()
-            .map(|reply| reply.strip_suffix(b"\r\n").unwrap_or(reply));
+        book.accepted += u64::from(outcome == "accepted");
         log::info!(
-            "{} message={} octets={} outcome={outcome:?} reply=\"{}\"",
+            "{} message={} octets={} outcome={outcome} reply=\"{}\"",
             self.line(&book),
             book.messages,
             message.octets,
-            reply.unwrap_or_default().escape_ascii(),
+            without_crlf(message.reply.as_deref().unwrap_or_default()).escape_ascii(),
         );
-        let address = |path: &[u8]| {
-            self.common
-                .audit
-                .as_ref()
-                .map(|audit| audit.address(path))
-                .unwrap_or_default()
-        };
+    }
+
+    fn message_record(&self, audit: &AuditLog, message: &Completed) -> Record {
+        let mut book = self.book();
+        let fresh = digest::Context::new(&digest::SHA256);
+        let digest = std::mem::replace(&mut book.digest, fresh).finish();
         let decisions = self.decisions_for(&book, message);
+        let weakest = decisions.iter().map(|decision| decision.verdict).max();
+        let recipients = message.recipients.iter();
+        let reply = message.reply.as_deref();
         Record::Message(Box::new(Message {
             session: self.session(&book),
             host: self.common.hostname.clone(),
             configuration: self.common.configuration.to_string(),
             number: book.messages,
-            sender: address(&message.sender),
-            recipients: message
-                .recipients
-                .iter()
-                .map(|path| address(path))
-                .collect(),
+            sender: audit.address(&message.sender),
+            recipients: recipients.map(|path| audit.address(path)).collect(),
             octets: message.octets,
-            sha256: audit::hex(finished.as_ref()),
-            verdict: decisions
-                .iter()
-                .map(|decision| decision.verdict)
-                .max()
-                .unwrap_or(self.plain_verdict(&book)),
+            sha256: audit::hex(digest.as_ref()),
+            verdict: weakest.unwrap_or(self.plain_verdict(&book)),
             decisions,
             tls: book.peer.as_deref().map(tls_record),
             peer: book.peer.as_deref().and_then(peer_record),
-            outcome,
-            reply: reply.map(WireText::escape),
+            outcome: Outcome::of(reply),
+            reply: reply.map(|reply| WireText::escape(without_crlf(reply))),
         }))
     }
 
@@ -519,6 +498,16 @@ impl Evidence {
         )
     }
 
+    /// A connection broke.
+    pub fn broken(&self, side: Side, error: &std::io::Error) {
+        let side = match side {
+            Side::Client => "client",
+            Side::Server => "server",
+        };
+        let words = HandshakeFault::of(error).to_string();
+        log::info!("{} broken={side} detail={words:?}", self.line(&self.book()));
+    }
+
     /// Octets read from and written to a side, on a connection that is done with.
     pub fn traffic(&self, side: Side, octets: [u64; 2]) {
         let mut book = self.book();
@@ -563,6 +552,10 @@ fn session_id() -> String {
     // Without randomness the id is not unique; nothing but reading the log depends on it.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     audit::hex(&bytes)
+}
+
+fn without_crlf(reply: &[u8]) -> &[u8] {
+    reply.strip_suffix(b"\r\n").unwrap_or(reply)
 }
 
 /// For a log line: without spaces and quotes, whoever wrote it.

@@ -143,6 +143,10 @@ impl Hands for InboundHands {
         self.0.evidence.content(octets);
     }
 
+    fn broken(&mut self, side: Side, error: &std::io::Error) {
+        self.0.evidence.broken(side, error);
+    }
+
     fn traffic(&mut self, side: Side, octets: [u64; 2]) {
         self.0.evidence.traffic(side, octets);
     }

@@ -20,7 +20,7 @@ use tokio_rustls::{client, server};
 use crate::smtp::MAX_UNTAKEN;
 
 /// Read at once in dialogue, in octets.
-const DIALOGUE_READ: usize = 16 * 1024;
+const DIALOGUE_READ: usize = 4 * 1024;
 /// Read at once while message octets flow, in octets. Allocated only then.
 const MESSAGE_READ: usize = 64 * 1024;
 /// Written but not yet sent: beyond this nothing more is read that would add to it, in octets.
@@ -84,13 +84,64 @@ impl Stream {
     }
 }
 
+/// Octets that were read: `bytes[taken..filled]` are not yet taken by the machine, what is behind them is room that was
+/// cleared once and not for each read.
+#[derive(Default)]
+struct Inbox {
+    bytes: Vec<u8>,
+    taken: usize,
+    filled: usize,
+}
+
+impl Inbox {
+    fn holding(bytes: Vec<u8>) -> Self {
+        let filled = bytes.len();
+        Self {
+            bytes,
+            taken: 0,
+            filled,
+        }
+    }
+
+    fn untaken(&self) -> &[u8] {
+        &self.bytes[self.taken..self.filled]
+    }
+
+    fn take(&mut self, len: usize) -> &[u8] {
+        let from = self.taken;
+        self.taken += len;
+        assert!(
+            self.taken <= self.filled,
+            "a machine takes no more than it was offered"
+        );
+        &self.bytes[from..self.taken]
+    }
+
+    /// Room for up to `more` octets; gives back what a message needed and dialogue does not.
+    fn room(&mut self, more: usize) -> &mut [u8] {
+        self.bytes.copy_within(self.taken..self.filled, 0);
+        self.filled -= self.taken;
+        self.taken = 0;
+        let wanted = self.filled + more;
+        if self.bytes.len() > 2 * wanted {
+            self.bytes.truncate(wanted);
+            self.bytes.shrink_to_fit();
+        } else if self.bytes.len() < wanted {
+            self.bytes.resize(wanted, 0);
+        }
+        &mut self.bytes[self.filled..wanted]
+    }
+
+    fn fill(&mut self, got: usize) {
+        self.filled += got;
+    }
+}
+
 /// One side of the session.
 #[derive(Default)]
 pub struct Leg {
     stream: Option<Stream>,
-    /// Read, `input[taken..]` not yet taken by the machine.
-    input: Vec<u8>,
-    taken: usize,
+    input: Inbox,
     /// To be written, `output[sent..]` not yet written.
     output: Vec<u8>,
     sent: usize,
@@ -111,7 +162,7 @@ impl Leg {
     pub fn new(stream: Stream, first: Vec<u8>) -> Self {
         Self {
             stream: Some(stream),
-            input: first,
+            input: Inbox::holding(first),
             ..Self::default()
         }
     }
@@ -138,18 +189,12 @@ impl Leg {
     /// Read and not yet taken.
     #[must_use]
     pub fn untaken(&self) -> &[u8] {
-        &self.input[self.taken..]
+        self.input.untaken()
     }
 
     /// The machine took the first `len` untaken octets; returns them.
     pub fn take(&mut self, len: usize) -> &[u8] {
-        let from = self.taken;
-        self.taken += len;
-        assert!(
-            self.taken <= self.input.len(),
-            "a machine takes no more than it was offered"
-        );
-        &self.input[from..self.taken]
+        self.input.take(len)
     }
 
     /// Octets to be written.
@@ -177,42 +222,33 @@ impl Leg {
         self.stream.is_some() && !self.paused && !self.ended && self.untaken().len() < MAX_UNTAKEN
     }
 
-    /// Reads once. `Ok(0)` is the end.
+    /// Reads what there is, as far as there is room. `Ok(0)` is the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = self.stream.as_mut() else {
             return Poll::Pending;
         };
-        if self.taken > 0 {
-            self.input.drain(..self.taken);
-            self.taken = 0;
-        }
-        let before = self.input.len();
-        let room = if self.in_message {
+        let more = if self.in_message {
             MESSAGE_READ
         } else {
             DIALOGUE_READ
-        }
-        .saturating_sub(before);
-        if !self.in_message && before == 0 && self.input.capacity() > 2 * DIALOGUE_READ {
-            self.input = Vec::new();
-        }
-        self.input.resize(before + room, 0);
-        let mut buffer = ReadBuf::new(&mut self.input[before..]);
-        let outcome = stream.poll_read(cx, &mut buffer);
-        let got = buffer.filled().len();
-        self.input.truncate(before + got);
-        match outcome {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(error)) => {
-                self.ended = true;
-                Poll::Ready(Err(error))
-            }
-            Poll::Ready(Ok(())) => {
-                self.ended = got == 0;
-                self.octets[0] += got as u64;
-                Poll::Ready(Ok(got))
+        };
+        let mut room = ReadBuf::new(self.input.room(more));
+        let mut got = 0;
+        while room.remaining() > 0 {
+            match stream.poll_read(cx, &mut room) {
+                Poll::Ready(Ok(())) if room.filled().len() > got => got = room.filled().len(),
+                // What came before an end or an error counts first; both are met again at the next read.
+                _ if got > 0 => break,
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(outcome) => {
+                    self.ended = true;
+                    return Poll::Ready(outcome.map(|()| 0));
+                }
             }
         }
+        self.input.fill(got);
+        self.octets[0] += got as u64;
+        Poll::Ready(Ok(got))
     }
 
     /// Writes what there is to write; ready when all of it is flushed.
