@@ -106,6 +106,18 @@ fn judged(
             failure,
         });
     }
+    // The mail went on without the policy; the domain should hear that it could not be had (RFC 8460 §4.3.2.2).
+    if let Some(Sts::Unavailable(reason, words)) = findings.map(|findings| &findings.sts)
+        && reason.tlsrpt().is_some()
+    {
+        policies.push(Judged {
+            kind: PolicyType::Sts,
+            domain: domain.to_string(),
+            strings: Vec::new(),
+            mx_patterns: Vec::new(),
+            failure: Some(failed(*reason, words)),
+        });
+    }
     Some(policies)
 }
 
@@ -144,4 +156,58 @@ fn lines(policy: &Policy) -> Vec<String> {
         .chain(patterns)
         .chain([format!("max_age: {}", policy.max_age)])
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock,
+        policy::{Ask, Findings},
+    };
+
+    fn outcomes(sts: Sts, verdict: Verdict) -> Option<Vec<(PolicyType, Option<Reason>)>> {
+        let domain = Domain::parse("clinic.example").unwrap();
+        let decision = Decision {
+            ask: Ask {
+                next_hop: NextHop::Recipient(Recipient::Domain(domain.clone())),
+                server: "192.0.2.1".parse().unwrap(),
+                port: 25,
+            },
+            findings: Some(Arc::new(Findings {
+                sts,
+                ..Findings::none()
+            })),
+            demand: None,
+            verdict,
+            refusal: None,
+            observed: false,
+            at: clock::wall(),
+        };
+        let policies = judged(&domain, &decision, None)?;
+        let reason = |judged: Judged| (judged.kind, judged.failure.map(|failure| failure.reason));
+        Some(policies.into_iter().map(reason).collect())
+    }
+
+    #[test]
+    fn a_policy_that_could_not_be_had_is_reported_beside_the_outcome() {
+        let authorised = || Verdict::Authorised(String::new());
+        let unavailable = |reason| Sts::Unavailable(reason, "404".into());
+        assert_eq!(
+            outcomes(unavailable(Reason::StsPolicyFetchError), authorised()),
+            Some(vec![
+                (PolicyType::NoPolicyFound, None),
+                (PolicyType::Sts, Some(Reason::StsPolicyFetchError)),
+            ])
+        );
+        let success = Some(vec![(PolicyType::NoPolicyFound, None)]);
+        assert_eq!(outcomes(Sts::Absent, authorised()), success);
+        // RFC 8460 §4.3.4: no time-outs.
+        assert_eq!(
+            outcomes(unavailable(Reason::LookupFailed), authorised()),
+            success
+        );
+        let refused = Verdict::Refused(Reason::LookupFailed, "no answer".into());
+        assert_eq!(outcomes(unavailable(Reason::LookupFailed), refused), None);
+    }
 }

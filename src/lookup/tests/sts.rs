@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     clock,
-    lookup::{Lookup, Options, dns::Kind, https},
+    lookup::{Lookup, Options, dns::Kind, https, https_config},
     policy::{
         Dns, Reason, Security, Sts,
         mta_sts::{Mode, Policy},
@@ -231,6 +231,24 @@ fn copy(options: &Options) -> Options {
         allow_private: options.allow_private,
         roots: Arc::clone(&options.roots),
     }
+}
+
+#[tokio::test]
+async fn a_host_that_never_finishes_is_given_up() {
+    let world = World::new().await;
+    world.gate.forget_permits(1000);
+    let client = https::Client {
+        port: world.port,
+        tls: Arc::new(https_config(world.options().roots).unwrap()),
+        patience: Duration::from_millis(200),
+    };
+    let addresses = ["127.0.0.1".parse().unwrap()];
+    let (reason, words) = client
+        .get(HOST, "/.well-known/mta-sts.txt", &addresses)
+        .await
+        .unwrap_err();
+    assert_eq!(reason, Reason::StsPolicyFetchError);
+    assert!(words.contains("not done within"), "{words}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) fn ok(body: &str) -> String {
 pub(super) struct World {
     pub(super) fake: Arc<Fake>,
     pub(super) authority: Authority,
-    port: u16,
+    pub(super) port: u16,
     pub(super) response: Arc<Mutex<String>>,
     pub(super) requests: Arc<AtomicUsize>,
     /// Responses that may be sent.
