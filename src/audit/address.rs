@@ -114,11 +114,39 @@ impl Addresses {
         Address(match self.form {
             AddressForm::Full => path.into(),
             AddressForm::Domain => WireText::escape(&[b"@", &domain[..]].concat()),
+            AddressForm::Hashed if local.is_empty() => {
+                WireText::escape(&[b"@", &domain[..]].concat())
+            }
             AddressForm::Hashed => {
                 let hash = self.hash(local, &domain);
                 WireText::escape(&[hash.as_bytes(), b"@", &domain].concat())
             }
         })
+    }
+
+    /// A server's or our own reply, in which each address is put in the log's form. Blanks in a quoted local part hide what stands
+    /// before them from this.
+    pub(super) fn reply(&self, reply: &WireText) -> WireText {
+        if self.form == AddressForm::Full {
+            return reply.clone();
+        }
+        let is_part = |letter: char| {
+            letter.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.\\@\"".contains(letter)
+        };
+        let mut text = String::new();
+        let mut rest = reply.as_str();
+        while !rest.is_empty() {
+            let word = rest.find(|letter| !is_part(letter)).unwrap_or(rest.len());
+            let (path, behind) = rest.split_at(word);
+            match path.contains('@') {
+                true => text.push_str(self.address(path.as_bytes()).0.as_str()),
+                false => text.push_str(path),
+            }
+            let gap = behind.find(is_part).unwrap_or(behind.len());
+            text.push_str(&behind[..gap]);
+            rest = &behind[gap..];
+        }
+        WireText(text)
     }
 
     fn hash(&self, local: &[u8], domain: &[u8]) -> String {
@@ -180,6 +208,29 @@ mod tests {
     }
 
     #[test]
+    fn replies_do_not_tell_what_addresses_do_not() {
+        let reply = WireText::from(
+            "250-2.1.5 <Jane.Doe@Clinic.example>... ok\r\n250 for j\u{f6}rg@x.example, queued as 4X/1@mx",
+        );
+        let text = |form| {
+            Addresses::new(form, Some(&[7; 32]))
+                .unwrap()
+                .reply(&reply)
+                .0
+        };
+        assert_eq!(text(AddressForm::Full), reply.as_str());
+        assert_eq!(
+            text(AddressForm::Domain),
+            r"250-2.1.5 <@clinic.example>... ok\r\n250 for @x.example, queued as @mx"
+        );
+        let hashed = text(AddressForm::Hashed);
+        assert!(
+            !hashed.contains("Jane") && hashed.contains("<hmac:") && hashed.ends_with("@mx"),
+            "{hashed}"
+        );
+    }
+
+    #[test]
     fn hashed_form_is_keyed_and_the_domain_folds_case_but_the_local_part_does_not() {
         let one = text(AddressForm::Hashed, b"jane@clinic.example");
         assert!(one.starts_with("hmac:") && one.ends_with("@clinic.example"));
@@ -189,5 +240,9 @@ mod tests {
         let other = Addresses::new(AddressForm::Hashed, Some(&[8; 32])).unwrap();
         assert_ne!(one, other.address(b"jane@clinic.example").0.0);
         assert!(Addresses::new(AddressForm::Hashed, None).is_none());
+        assert_eq!(
+            text(AddressForm::Hashed, b"@clinic.example"),
+            "@clinic.example"
+        );
     }
 }

@@ -152,7 +152,7 @@ pub fn verify(arguments: &Verify, out: &mut dyn Write, errors: &mut dyn Write) -
 fn print(examined: &Examined, own_key: bool, out: &mut dyn Write) -> io::Result<()> {
     match &examined.finding {
         None => writeln!(out, "intact")?,
-        Some(finding) => writeln!(out, "NOT INTACT: {finding}\nup to there:")?,
+        Some(finding) => writeln!(out, "NOT INTACT: {finding}\ngood, as far as this can tell:")?,
     }
     for (name, value) in facts(examined, own_key) {
         writeln!(out, "  {name:<12} {value}")?;
@@ -166,23 +166,25 @@ pub(super) fn facts(examined: &Examined, own_key: bool) -> Vec<(&'static str, St
     if let Some(origin) = &examined.origin {
         facts.push(("log", origin.clone()));
     }
-    if let Some((first, last)) = &examined.span {
+    if let Some((first, last)) = &examined.span
+        && examined.records() > 0
+    {
         facts.push((
             "records",
             format!(
                 "{} ({} to {}), {} in {} file{}, {first} to {last}",
                 grouped(examined.records()),
                 examined.from,
-                examined.head.size - 1,
+                examined.good - 1,
                 size(examined.octets),
                 examined.files.len(),
                 if examined.files.len() == 1 { "" } else { "s" },
             ),
         ));
-        facts.push((
-            "head",
-            format!("{}:{}", examined.head.size, examined.head.hash),
-        ));
+        if examined.intact() {
+            let head = examined.head;
+            facts.push(("head", format!("{}:{}", head.size, head.hash)));
+        }
     }
     facts.push(("checkpoints", checkpoints(examined, own_key)));
     facts.push(("anchors", anchors(examined)));

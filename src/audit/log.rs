@@ -10,7 +10,8 @@
 mod writer;
 
 use super::{
-    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, Torn,
+    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, Message, OpenError, Record, Refusal,
+    Torn,
     address::Addresses,
     chain::timestamp,
     checkpoint::{SigningKey, is_origin},
@@ -335,8 +336,25 @@ impl AuditLog {
         self.writer.end();
     }
 
+    /// Replies may name addresses, which then get the log's form too.
+    fn body(&self, record: &Record) -> Vec<u8> {
+        let addresses = &self.shared.addresses;
+        let record = match record {
+            Record::Message(message) => Record::Message(Box::new(Message {
+                reply: message.reply.as_ref().map(|reply| addresses.reply(reply)),
+                ..(**message).clone()
+            })),
+            Record::Refusal(refusal) => Record::Refusal(Box::new(Refusal {
+                reply: addresses.reply(&refusal.reply),
+                ..(**refusal).clone()
+            })),
+            record => return serde_json::to_vec(record).expect("records have string keys only"),
+        };
+        serde_json::to_vec(&record).expect("records have string keys only")
+    }
+
     fn queue(&self, record: &Record, ticket: Option<Ticket>) {
-        let body = serde_json::to_vec(record).expect("records have string keys only");
+        let body = self.body(record);
         let mut queue = locked(&self.shared.queue);
         let pending = queue.octets + self.shared.unwritten.load(Ordering::Acquire);
         if queue.gone || pending + body.len() > MAX_PENDING {

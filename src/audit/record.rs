@@ -302,7 +302,8 @@ pub struct Message {
     pub peer: Option<Peer>,
     /// What the server said of it.
     pub outcome: Outcome,
-    /// The server's final reply, lines joined by `\r\n`, without the last CR LF; `null` where the connection ended before it.
+    /// The server's final reply, lines joined by `\r\n`, without the last CR LF, addresses in it in the log's form; `null` where
+    /// the connection ended before it.
     pub reply: Option<WireText>,
 }
 

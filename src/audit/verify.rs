@@ -44,8 +44,10 @@ pub struct Examined {
     pub files: Vec<PathBuf>,
     /// Number of the first record.
     pub from: u64,
-    /// The end of the chain, as far as it is good.
+    /// The end of the chain, as far as it was followed.
     pub head: Head,
+    /// Records below this number are as they were written, as far as this can tell.
+    pub good: u64,
     /// Octets read.
     pub octets: u64,
     /// Time of the first and of the last record.
@@ -90,7 +92,7 @@ impl Examined {
     /// Number of good records.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.head.size - self.from
+        self.good - self.from
     }
 }
 
@@ -122,6 +124,8 @@ pub fn verify(
         named_key: None,
         unsigned: 0,
         before: None,
+        sure: expected.from,
+        agreed: expected.from,
     };
     let mut found = None;
     for (file, path) in files.iter().enumerate() {
@@ -131,23 +135,30 @@ pub fn verify(
             break;
         }
     }
-    let finding = match found {
-        Some((place, damage, text)) if text.is_empty() => Some(diagnose(
-            place,
-            damage,
-            &files,
-            &walk.outcome.head,
-            walk.before,
-        )?),
-        Some((place, damage, text)) => Some(Finding::at(&files, place, damage, text)),
-        None => walk.end().map(|(damage, text)| {
-            let place = walk.before.unwrap_or_default();
-            Finding::at(&files, place, damage, text)
-        }),
+    let (place, damage, text) = match found {
+        Some(found) => found,
+        None => match walk.end() {
+            Some((damage, text)) => (walk.before.unwrap_or_default(), damage, text),
+            None => {
+                walk.outcome.good = walk.outcome.head.size;
+                walk.outcome.files = files;
+                return Ok(walk.outcome);
+            }
+        },
+    };
+    let head = walk.outcome.head;
+    let finding = match text.is_empty() {
+        true => diagnose(place, damage, &files, &head, walk.before)?,
+        false => Finding::at(&files, place, damage, text),
+    };
+    walk.outcome.good = match finding.damage {
+        Damage::Rewritten => walk.sure,
+        Damage::Edited if finding.line != place.line => head.size - 1,
+        _ => head.size,
     };
     Ok(Examined {
         files,
-        finding,
+        finding: Some(finding),
         ..walk.outcome
     })
 }
@@ -163,6 +174,10 @@ struct Walk<'a> {
     unsigned: u64,
     /// Where the last good line stands.
     before: Option<Place>,
+    /// Records below this number are vouched for by a signature or an anchor.
+    sure: u64,
+    /// Size of the last anchor that agreed.
+    agreed: u64,
 }
 
 /// What was done, and words for it; without words, [`diagnose`] looks closer.
@@ -358,6 +373,7 @@ impl Walk<'_> {
         }
         self.outcome.signed += 1;
         self.outcome.signed_size = note.head.size + 1;
+        self.sure = self.sure.max(self.outcome.signed_size);
         self.outcome.note = Some(text);
         Ok(())
     }
@@ -371,12 +387,15 @@ impl Walk<'_> {
         for anchor in self.anchors.drain(..passed) {
             if anchor.head == head {
                 self.outcome.anchored += 1;
+                self.agreed = head.size;
+                self.sure = self.sure.max(head.size);
             } else if anchor.head.size == head.size && anchor.is_of(self.outcome.origin.as_deref())
             {
                 let text = format!(
                     "when it had {} records the log's head was {}, now it is {}: it was written anew, or replaced",
                     head.size, anchor.head.hash, head.hash
                 );
+                self.sure = self.agreed; // whatever signed what stands behind it
                 return Err((Damage::Rewritten, text));
             }
         }
@@ -385,7 +404,7 @@ impl Walk<'_> {
 
     /// At the end of the last file.
     fn end(&mut self) -> Option<Bad> {
-        if self.outcome.records() == 0 {
+        if self.before.is_none() {
             let text = format!(
                 "no record is there; the first must be {}",
                 self.expected.from

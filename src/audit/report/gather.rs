@@ -197,7 +197,7 @@ impl Gathered {
                 let Ok(record) = serde_json::from_slice::<Line<'_>>(line.bytes) else {
                     break 'files;
                 };
-                if record.seq >= examined.head.size {
+                if record.seq >= examined.good {
                     break 'files;
                 }
                 gathered.take(&record, arguments);

@@ -159,6 +159,15 @@ impl Page<'_> {
     fn chain(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let examined = self.examined;
         let (class, mark, title, text) = match &examined.finding {
+            None if examined.signed + examined.anchored as u64 == 0 => (
+                "ok",
+                "✓",
+                "The log agrees with itself",
+                format!(
+                    "The chain of all {} holds. No signature and no anchor was checked, so this does not show a change by someone who made the chain anew.",
+                    plural(examined.records(), "record", "records")
+                ),
+            ),
             None => (
                 "ok",
                 "✓",
@@ -173,7 +182,7 @@ impl Page<'_> {
                 "✗",
                 "The log is not intact",
                 format!(
-                    "{} This page counts only the {} before that.",
+                    "{}. This page counts only the {} before that.",
                     Text(&finding.to_string()),
                     plural(examined.records(), "record", "records")
                 ),
