@@ -113,7 +113,7 @@ impl Stage {
             open: outcome.is_ok(),
             ..End::default()
         };
-        self.watch.connected();
+        self.watch.connected(outcome.is_ok());
         self.tell(Input::Connected(outcome))?;
         self.settle()
     }

@@ -27,6 +27,8 @@ type Outcome = Result<(), String>;
 enum Unit {
     /// A command line without CRLF.
     Command(Vec<u8>),
+    /// A line of an AUTH exchange.
+    Secret,
     /// The end of DATA.
     EndOfData,
     /// A chunk.
@@ -102,8 +104,10 @@ impl Conversation {
             self.chunk = Some((octets, last));
             return self.next_unit();
         }
-        self.in_auth = false;
-        Some(Unit::Command(line))
+        Some(match std::mem::take(&mut self.in_auth) {
+            true => Unit::Secret,
+            false => Unit::Command(line),
+        })
     }
 
     /// Bytes of the side that gives replies; the replies that they complete, each with what it answers.
@@ -123,7 +127,11 @@ impl Conversation {
                 replies.push((code, None));
                 continue;
             }
-            let unit = self.owed.pop_front();
+            let mut unit = self.owed.pop_front();
+            if unit.is_none() && matches!(code, 521 | 530) && self.chunk.take().is_some() {
+                // A chunk that was not offered, or that is mail before TLS: no octets are awaited.
+                unit = Some(Unit::Command(b"BDAT".to_vec()));
+            }
             if code / 100 == 3 {
                 match &unit {
                     Some(Unit::Command(line)) if is_verb(line, b"DATA") => {
@@ -190,6 +198,8 @@ pub struct Watch {
     client_lines: HashSet<Vec<u8>>,
     /// Domains that were answered for, each good for one recipient (outbound) or sender (inbound).
     permits: Vec<String>,
+    /// The same where TLS cannot be had.
+    permit_in_the_clear: Option<String>,
     /// Codes of the refusals that were handed to the machine.
     may_refuse: Vec<u16>,
     /// What the machine is reacting to.
@@ -211,13 +221,14 @@ impl Watch {
         Self {
             direction,
             outside_may_be_clear: has("exempt"),
-            outside_is_secure: has("implicit-tls"),
-            authenticated: has("implicit-tls"),
+            outside_is_secure: false,
+            authenticated: false,
             client: Conversation::default(),
             server: Conversation::default(),
             server_is_open: false,
             client_lines: HashSet::new(),
             permits: Vec::new(),
+            permit_in_the_clear: None,
             may_refuse: Vec::new(),
             cause: "the beginning",
             server_accepted: 0,
@@ -246,20 +257,24 @@ impl Watch {
     }
 
     pub fn answered(&mut self, question: &Question, answer: &Answer) {
+        let whom = match question {
+            Question::Recipient(Recipient::Domain(name)) => name.as_str().to_owned(),
+            Question::Recipient(Recipient::Literal(name)) => name.to_ascii_lowercase(),
+            Question::Recipient(Recipient::Postmaster) => "postmaster".to_owned(),
+            Question::Sender(Some(name)) => name.as_str().to_owned(),
+            Question::Sender(None) => String::new(),
+            Question::Peer => "the peer".to_owned(),
+        };
         match answer {
             Answer::Authorised | Answer::Exempted => {
-                self.permits.push(match question {
-                    Question::Recipient(Recipient::Domain(name)) => name.as_str().to_owned(),
-                    Question::Recipient(Recipient::Literal(name)) => name.to_ascii_lowercase(),
-                    Question::Recipient(Recipient::Postmaster) => "postmaster".to_owned(),
-                    Question::Sender(Some(name)) => name.as_str().to_owned(),
-                    Question::Sender(None) => String::new(),
-                    Question::Peer => return,
-                });
-                self.authenticated |= *answer == Answer::Authorised;
+                self.permits.push(whom);
+                self.authenticated |= *answer == Answer::Authorised && self.outside_is_secure;
                 self.outside_may_be_clear |= *answer == Answer::Exempted;
             }
-            Answer::Upgrade { or_plaintext } => self.outside_may_be_clear |= *or_plaintext,
+            Answer::Upgrade { or_plaintext } => {
+                self.outside_may_be_clear |= *or_plaintext;
+                self.permit_in_the_clear = or_plaintext.then_some(whom);
+            }
             Answer::Refused(refusal) => self.may_refuse(refusal),
         }
     }
@@ -293,11 +308,12 @@ impl Watch {
         Ok(())
     }
 
-    pub fn connected(&mut self) {
+    pub fn connected(&mut self, stands: bool) {
         self.server = Conversation::default();
-        self.server_is_open = true;
+        self.server_is_open = stands;
         if self.direction == Direction::Outbound {
-            self.authenticated &= self.outside_is_secure;
+            self.authenticated = false;
+            self.outside_is_secure = false;
         }
     }
 
@@ -416,7 +432,7 @@ impl Watch {
         let Unit::Command(line) = unit else {
             return match self.may_relay() {
                 true => Ok(()),
-                false => Err("a message in the clear".to_owned()),
+                false => Err("a message or a secret in the clear".to_owned()),
             };
         };
         let shown = escape(line);
@@ -445,9 +461,17 @@ impl Watch {
             Direction::Inbound => is("MAIL"),
         };
         if gated {
-            let domain = domain_of(line);
+            let domain = match domain_of(line) {
+                literal if self.direction == Direction::Inbound && literal.starts_with('[') => {
+                    String::new()
+                }
+                domain => domain,
+            };
+            let in_the_clear =
+                !self.outside_is_secure && self.permit_in_the_clear.as_ref() == Some(&domain);
             match self.permits.iter().position(|permit| *permit == domain) {
                 Some(at) => drop(self.permits.remove(at)),
+                None if in_the_clear => self.permit_in_the_clear = None,
                 None => return Err(format!("nobody answered for: {shown}")),
             }
         }
@@ -483,8 +507,6 @@ impl Watch {
                 (None, 220 | 554) => self.client.owed.is_empty(),
                 // Bytes that are no line are refused at once.
                 (None, 500 | 550) => !self.client.commands.is_empty(),
-                // A chunk that was not offered is refused before its octets, if there are any.
-                (None, 521) => self.client.chunk.is_some(),
                 (None, _) => false,
             };
             if !asked {
