@@ -139,7 +139,9 @@ impl Conversation {
                         // A dot in the first line ends an empty message.
                         self.tail = b"\r\n".to_vec();
                     }
-                    _ => self.in_auth = true,
+                    Some(Unit::Command(line)) => self.in_auth = is_verb(line, b"AUTH"),
+                    Some(Unit::Secret) => self.in_auth = true,
+                    _ => {}
                 }
             }
             replies.push((code, unit));
