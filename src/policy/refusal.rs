@@ -62,7 +62,7 @@ impl Reason {
             Self::StsWebpkiInvalid => nobody("sts-webpki-invalid", (7, 5)),
             Self::NoPolicy => Row {
                 reportable: false,
-                ..nobody("no-policy", (7, 1))
+                ..nobody("no-policy", (7, 5))
             },
             Self::LookupFailed => row("lookup-failed", false, Recipient, (4, 3), "look-up failed"),
             Self::NullMx => row("null-mx", false, Recipient, (1, 10), "accepts no mail"),

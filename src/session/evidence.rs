@@ -199,7 +199,7 @@ impl Evidence {
             line.push_str(" observed=yes");
         }
         match (&decision.verdict, &decision.refusal) {
-            (Verdict::Refused(..), Some(refusal)) => log::warn!("{line} reply=\"{refusal}\""),
+            (Verdict::Refused(..), Some(refusal)) => log::warn!("{line} reply={}", quoted(refusal)),
             (Verdict::Unprotected(_), _) => log::warn!("{line} detail={:?}", entry.detail),
             _ => log::info!("{line} detail={:?}", entry.detail),
         }
@@ -323,8 +323,9 @@ impl Evidence {
         }
         book.refused = Some(refusal.clone());
         log::warn!(
-            "{} verdict=refused reason={reason} reply=\"{refusal}\"",
-            self.line(&book)
+            "{} verdict=refused reason={reason} reply={}",
+            self.line(&book),
+            quoted(refusal)
         );
         self.common.metrics.count(metrics::REFUSALS, reason);
         let session = self.session(&book);
@@ -563,6 +564,11 @@ fn printable(text: &str) -> String {
     text.escape_default().to_string().replace(' ', "\\x20")
 }
 
+/// A reply for a log line. It can show names of a certificate, which is anybody's to write.
+fn quoted(refusal: &Refusal) -> String {
+    format!("{:?}", refusal.to_string())
+}
+
 /// The domain of a path, in lower case; the path itself where it has none.
 fn domain_of(path: &[u8]) -> String {
     let domain = path
@@ -585,6 +591,19 @@ mod tests {
     fn a_trace_date_is_in_the_form_of_rfc_5322() {
         let at = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_502_136);
         assert_eq!(rfc5322_date(at), "Tue, 24 Nov 2026 06:35:36 +0000");
+    }
+
+    #[test]
+    fn nothing_in_a_reply_can_forge_a_log_field() {
+        let refusal = Refusal {
+            code: 421,
+            enhanced: (7, 5),
+            text: String::from(r#"names a" verdict=authorised x="b\"#),
+        };
+        assert_eq!(
+            quoted(&refusal),
+            r#""421 4.7.5 names a\" verdict=authorised x=\"b\\""#
+        );
     }
 
     #[test]

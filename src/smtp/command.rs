@@ -115,7 +115,7 @@ pub fn parse(line: &[u8], offered: &Extensions, smtputf8: bool) -> Result<Comman
             .map_err(Fault::Syntax),
         "DATA" => alone(Command::Data),
         "BDAT" if !offered.has(Keyword::Chunking) => Err(Fault::Unchunked),
-        "BDAT" => bdat(arguments).ok_or(Fault::Uncountable),
+        "BDAT" => bdat(&line[verb.len()..]).ok_or(Fault::Uncountable),
         "RSET" => alone(Command::Rset),
         "NOOP" => Ok(Command::Noop {
             argued: !arguments.is_empty(),
@@ -160,23 +160,23 @@ fn hello(name: &[u8], esmtp: bool) -> Result<Command, Fault> {
     })
 }
 
-/// `digits [SP LAST]`, nothing else.
+/// `SP digits [SP LAST]` and not a blank more (RFC 3030 §2): a server that reads the line in another way takes the chunk
+/// for commands.
 fn bdat(arguments: &[u8]) -> Option<Command> {
-    let (digits, last) = match memchr::memchr(b' ', arguments) {
-        Some(at) => (&arguments[..at], &arguments[at + 1..]),
-        None => (arguments, &b""[..]),
+    let arguments = arguments.strip_prefix(b" ")?;
+    let (digits, end_marker) = match memchr::memchr(b' ', arguments) {
+        Some(at) => (&arguments[..at], Some(&arguments[at + 1..])),
+        None => (arguments, None),
     };
-    if digits.is_empty() || !(last.is_empty() || last.eq_ignore_ascii_case(b"LAST")) {
+    let last = end_marker.is_some();
+    if digits.is_empty() || end_marker.is_some_and(|marker| !marker.eq_ignore_ascii_case(b"LAST")) {
         return None;
     }
     let octets = digits.iter().try_fold(0u64, |sum, digit| {
         let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
         sum.checked_mul(10)?.checked_add(digit)
     })?;
-    Some(Command::Bdat {
-        octets,
-        last: !last.is_empty(),
-    })
+    Some(Command::Bdat { octets, last })
 }
 
 fn auth(arguments: &[u8], offered: &Extensions) -> Result<Command, Fault> {
@@ -284,6 +284,9 @@ mod tests {
             "BDAT 5 FIRST",
             "BDAT 5\tLAST",
             "BDAT 5  LAST",
+            "BDAT  5",
+            "BDAT 5 ",
+            "BDAT 5 LAST ",
         ] {
             assert_eq!(parse_all(line), Err(Fault::Uncountable), "{line}");
         }

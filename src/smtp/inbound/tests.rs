@@ -93,7 +93,7 @@ fn before_tls_mail_is_refused_and_the_server_hears_nothing() {
         ("SOML a", 530),
         ("SAML a", 530),
         ("FOO", 530),
-        (" STARTTLS", 530),
+        (" STARTTLS", 500),
         ("XCLIENT ADDR=127.0.0.1", 502),
         ("XFORWARD ADDR=127.0.0.1", 502),
         ("HELO a", 250),
