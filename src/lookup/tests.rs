@@ -83,3 +83,67 @@ fn options() -> Options {
         roots: Arc::new(rustls::RootCertStore::empty()),
     }
 }
+
+/// An answer with aliases, records of all kinds that are read, and a SOA; names compressed as servers do.
+fn whole_answer() -> Vec<u8> {
+    use domain::{
+        base::{MessageBuilder, Name, Rtype, StaticCompressor, Ttl},
+        rdata::{A, Cname, Mx, Soa, Tlsa, Txt},
+    };
+    let name = |text: &str| text.parse::<Name<Vec<u8>>>().unwrap();
+    let (alias, end, ttl) = (name("a.example"), name("b.example"), Ttl::from_secs(60));
+    let message = MessageBuilder::from_target(StaticCompressor::new(Vec::new())).unwrap();
+    let mut message = message.question();
+    message.push((&alias, Rtype::TXT)).unwrap();
+    let mut message = message.answer();
+    let text: Txt<Vec<u8>> = Txt::build_from_slice(b"v=STSv1; id=1;").unwrap();
+    let tlsa = Tlsa::new(3.into(), 1.into(), 1.into(), vec![7_u8; 32]);
+    message.push((&alias, ttl, Cname::new(&end))).unwrap();
+    message.push((&end, ttl, text)).unwrap();
+    message.push((&end, ttl, Mx::new(10, &end))).unwrap();
+    message
+        .push((&end, ttl, A::from_octets(192, 0, 2, 1)))
+        .unwrap();
+    message.push((&end, ttl, tlsa)).unwrap();
+    let mut message = message.authority();
+    let soa = Soa::new(&alias, &end, 1.into(), ttl, ttl, ttl, ttl);
+    message.push((&end, ttl, soa)).unwrap();
+    message.finish().into_target()
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_octets_of_an_answer_make_it_panic(
+        changes in proptest::collection::vec((0..300_usize, proptest::prelude::any::<u8>()), 0..20),
+        length in 12..300_usize,
+    ) {
+        let mut octets = whole_answer();
+        for (at, octet) in changes {
+            let at = at % octets.len();
+            octets[at] = octet;
+        }
+        octets.truncate(length);
+        let message = domain::base::Message::from_octets(hyper::body::Bytes::from(octets)).unwrap();
+        for kind in [Kind::A, Kind::Aaaa, Kind::Cname, Kind::Mx, Kind::Tlsa, Kind::Txt] {
+            let _ = super::dns::read(&message, kind, Security::Insecure);
+        }
+    }
+}
+
+#[test]
+fn an_answer_is_read_along_its_aliases() {
+    let octets = hyper::body::Bytes::from(whole_answer());
+    let message = domain::base::Message::from_octets(octets).unwrap();
+    let read = |kind| super::dns::read(&message, kind, Security::Secure).answer;
+    let text = Record::Txt(b"v=STSv1; id=1;".to_vec());
+    assert_eq!(
+        read(Kind::Txt),
+        found("b.example", vec![text], Security::Secure)
+    );
+    let cname = Record::Cname("b.example".into());
+    assert_eq!(
+        read(Kind::Cname),
+        found("a.example", vec![cname], Security::Secure)
+    );
+    assert_eq!(read(Kind::Aaaa), Dns::Absent(Security::Secure));
+}
