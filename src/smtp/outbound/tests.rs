@@ -544,3 +544,19 @@ fn a_client_that_goes_ends_the_session() {
     script.input(Input::Closed(Side::Client)).refused(451);
     script.server_got("QUIT⏎").over(false);
 }
+
+#[test]
+fn an_upgrade_that_is_under_way_takes_no_answer() {
+    let mut script = asked(config(), EHLO);
+    script.upgrade().refused(550).upgrade().authorised();
+    script
+        .input(exempted())
+        .client_got("")
+        .server_got("STARTTLS⏎");
+    script.server("220 go⏎").refused(550).authorised();
+    script.upgraded(Side::Server).refused(550).client_got("");
+    script.server_got("EHLO box⏎").server(SECURE_EHLO);
+    script
+        .authorised()
+        .server_got("MAIL FROM:<a@b> SIZE=5⏎RCPT TO:<u@d.example>⏎");
+}

@@ -175,13 +175,12 @@ impl Relay {
                 self.starved = *step == Step::Starved;
             }
         }
-        let owed = self.slots.awaits_server();
         let at_command = matches!(
             self.phase,
             Phase::Commands | Phase::Overlong(_) | Phase::AuthResponse
         );
         let asked = !matches!(self.pending(), None | Some(Pending::StartTls));
-        if self.draining && !owed && (at_command || asked) {
+        if self.draining && (at_command || asked) {
             let amid = self
                 .transaction
                 .as_ref()

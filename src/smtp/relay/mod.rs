@@ -346,11 +346,10 @@ impl Relay {
 
     /// Answers the pending EHLO or HELO; `greeting` is the text of its first line.
     pub(super) fn welcome(&mut self, greeting: &[u8], extensions: &Extensions) {
-        let Phase::Pending(Pending::Hello { esmtp, .. }) =
-            std::mem::replace(&mut self.phase, Phase::Commands)
-        else {
+        let Phase::Pending(Pending::Hello { esmtp }) = self.phase else {
             return;
         };
+        self.phase = Phase::Commands;
         // HELO must not be answered as EHLO is, and offers nothing (RFC 5321 §4.1.1.1).
         let (told, reply) = if esmtp {
             let more = match self.starttls {

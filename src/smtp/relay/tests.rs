@@ -297,3 +297,77 @@ fn every_refusal_of_ours_is_noted() {
     });
     assert!(noted);
 }
+
+#[test]
+fn a_server_that_leaves_without_a_farewell_does_not_keep_the_client() {
+    for late in [false, true] {
+        let mut script = open(ALL);
+        script.client("QUIT⏎").server_got("QUIT⏎");
+        if late {
+            script.late();
+        } else {
+            script.input(Input::Closed(Side::Server));
+        }
+        script.client_got("221 2.0.0 bye⏎");
+        assert!(script.machine.finished());
+    }
+}
+
+#[test]
+fn a_client_that_sends_no_more_still_gets_what_is_owed() {
+    let mut script = envelope(ALL);
+    script
+        .client("RCPT TO:<a@d>⏎NOO")
+        .input(Input::Closed(Side::Client))
+        .client_got("");
+    script.server("250 a⏎").client_got("250 a⏎");
+    script.server_got("RCPT TO:<a@d>⏎QUIT⏎").over(false);
+}
+
+#[test]
+fn each_reply_has_its_own_time() {
+    let mut script = envelope(ALL);
+    script.client("RCPT TO:<a@d>⏎RCPT TO:<b@d>⏎");
+    script.now += Duration::from_secs(200);
+    let first = script.machine.deadline();
+    script.client("RCPT TO:<c@d>⏎");
+    assert_eq!(script.machine.deadline(), first);
+    script.server("250 a⏎");
+    let second = script.machine.deadline();
+    assert_eq!(second, Some(script.now + Duration::from_secs(300)));
+}
+
+#[test]
+fn a_transaction_begins_when_the_one_before_is_answered() {
+    let mut script = open(ALL);
+    script
+        .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎")
+        .authorised()
+        .events(&["ask sender b"]);
+    script
+        .server("550 no⏎")
+        .client("MAIL FROM:<c@e>⏎")
+        .events(&[]);
+    script.server("503 no⏎").events(&["ask sender e"]);
+}
+
+#[test]
+fn what_is_owed_comes_before_the_421_of_a_proxy_that_stops() {
+    let mut script = envelope(ALL);
+    script.client("RCPT TO:<a@d>⏎").input(Input::Drain);
+    script.client_got("").server("250 a⏎");
+    assert_eq!(script.codes(), [250, 421]);
+    script.over(false);
+}
+
+#[test]
+fn ehlo_that_is_with_the_server_is_answered_by_the_421_of_a_proxy_that_stops() {
+    let mut script = open(ALL);
+    script
+        .client("EHLO b⏎NOOP⏎")
+        .input(Input::Drain)
+        .client_got("");
+    script.server("250 mta⏎");
+    assert_eq!(script.codes(), [421]);
+    script.server_got("EHLO b⏎QUIT⏎").over(false);
+}

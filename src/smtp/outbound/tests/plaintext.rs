@@ -85,3 +85,13 @@ fn the_new_connection_must_offer_what_was_promised() {
     assert_eq!(script.codes(), [421]);
     script.over(true);
 }
+
+#[test]
+fn nobody_is_authenticated_in_the_clear() {
+    let mut script = asked(plaintext_possible(), EHLO);
+    script.input(exempted()).server("250 ok⏎250 ok⏎").codes();
+    script.server_got("MAIL FROM:<a@b> SIZE=5⏎RCPT TO:<u@d.example>⏎");
+    script.client("RCPT TO:<v@e.example>⏎").authorised();
+    script.server_got("").over(true);
+    assert_eq!(script.codes(), [421]);
+}

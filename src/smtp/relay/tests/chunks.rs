@@ -194,3 +194,18 @@ fn a_record_that_nothing_waits_for_is_not_taken_for_the_next() {
     script.recorded().client_got("");
     script.recorded().client_got("250 5⏎");
 }
+
+#[test]
+fn a_message_without_its_last_chunk_is_dropped() {
+    let mut script = envelope(ALL);
+    script.client("BDAT 1⏎a").server("250 1⏎").codes();
+    script.input(Input::Closed(Side::Client)).over(true);
+    script.server_got("BDAT 1⏎a");
+    assert_eq!(script.records[0].reply, None);
+
+    let mut script = envelope(ALL);
+    script.client("BDAT 1⏎a").server("250 1⏎").codes();
+    script.late();
+    assert_eq!(script.codes(), [421]);
+    script.server_got("BDAT 1⏎a").over(true);
+}

@@ -277,3 +277,28 @@ fn the_trace_line_goes_in_front_of_each_message() {
         .client_got("552 full⏎")
         .server_got("BDAT 13⏎Received: x⏎RSET⏎");
 }
+
+#[test]
+fn a_refused_message_is_swallowed_to_its_true_end_while_the_server_is_dropped_at_once() {
+    let mut script = envelope(ALL);
+    script
+        .client("DATA⏎")
+        .server("354 go⏎")
+        .client("tex")
+        .codes();
+    script.client(".⏎\nmore⏎").client_got("");
+    assert_eq!(script.closed, [None, Some(true)]);
+    script.client("..⏎").client_got("").client(".⏎QUIT⏎");
+    assert_eq!(script.codes(), [550]);
+    script.over(true);
+}
+
+#[test]
+fn a_message_behind_a_refused_one_is_not_waited_for_for_ever() {
+    let mut script = message();
+    script.client("\n").now += Duration::from_secs(200);
+    let end = script.machine.deadline();
+    script.client("more⏎");
+    assert_eq!(script.machine.deadline(), end);
+    script.late().client_got("").over(true);
+}
