@@ -403,6 +403,58 @@ fn a_stop_tells_idle_clients_421_and_ends() {
 }
 
 #[test]
+fn a_message_that_a_stop_cuts_off_is_recorded_as_such() {
+    let Pair {
+        cert, key, scratch, ..
+    } = pair("cut-off");
+    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (listen, upstream) = (free(), inside.local_addr().expect("an address"));
+    let (address, upstream) = (listen.to_string(), upstream.to_string());
+    let _told = inside_server(inside);
+    let audit_log = scratch.0.join("audit.jsonl").display().to_string();
+    let arguments = [
+        "inbound",
+        "--listen",
+        &address,
+        "--upstream",
+        &upstream,
+        "--hide-client-address",
+    ];
+    let mut proxy = Proxy::start(
+        &[
+            &arguments[..],
+            &["--relay-probe", "off", "--cert", &cert, "--key", &key],
+            &["--exempt", "127.0.0.1/32", "--audit-log", &audit_log],
+        ]
+        .concat(),
+    );
+    proxy.says("ready");
+    let mut client = Client::connect(listen);
+    client.hears("220");
+    client.says("EHLO client.example").hears("250");
+    client.says("MAIL FROM:<a@client.example>").hears("250");
+    client.says("RCPT TO:<b@clinic.example>").hears("250");
+    client.says("DATA").hears("354");
+    proxy.signal("-TERM");
+    proxy.says("stopping");
+    proxy.signal("-TERM");
+    client.hears_the_end();
+    proxy.says("asked a second time");
+    assert!(proxy.child.wait().expect("ended").success());
+    let log = fs::read_to_string(&audit_log).expect("a log");
+    let events = [
+        r#""event":"message""#,
+        r#""event":"session-closed""#,
+        r#""event":"stop""#,
+    ];
+    let last: Vec<&str> = log.lines().rev().take(4).collect();
+    for (event, line) in events.iter().zip(last.iter().rev()) {
+        assert!(line.contains(event), "no {event} in {line}");
+    }
+    assert!(last[3].contains(r#""outcome":"unknown""#), "{}", last[3]);
+}
+
+#[test]
 fn one_client_too_many_gets_421_and_the_others_are_served() {
     let Pair {
         cert,

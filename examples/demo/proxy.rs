@@ -8,7 +8,7 @@ use starttls_proxy::{
     cli::{Failure, configure, flags},
     net::{ClientAddr, IntendedAddr, ServerAddr, into_tokio},
     serve::{Direction, Plan},
-    session::{inbound, outbound},
+    session::{drive::Stop, inbound, outbound},
 };
 use std::{
     net::SocketAddr,
@@ -78,7 +78,7 @@ async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     // Sessions are not asked to end: they do when their clients say QUIT.
-    let (_running, never) = watch::channel(false);
+    let (_running, never) = watch::channel(Stop::Not);
     let mut sessions = JoinSet::new();
     loop {
         let (client, address) = tokio::select! {

@@ -83,7 +83,8 @@ pub fn run(machine: &mut impl Machine, script: &[u8], inbound: bool) {
                     machine.handle(Input::Deadline, now);
                 }
             }
-            _ => machine.handle(Input::Drain, now),
+            _ if argument & 2 == 0 => machine.handle(Input::Drain, now),
+            _ => machine.handle(Input::Cut, now),
         }
         world.carry_out(machine);
         world.offer(machine, now);

@@ -27,6 +27,7 @@ use crate::{
     metrics::{self, Metrics},
     net::{self, ClientAddr, Forbidden, IntendedAddr, Intercept, ServerAddr, proxy_header},
     session::{
+        drive::Stop,
         inbound::{self, Ends},
         outbound, records,
         site::{Common, Inbound, Outbound},
@@ -37,6 +38,8 @@ use crate::{
 const PROXY_HEADER: Duration = Duration::from_secs(5);
 /// Certificates of ours that end sooner are warned about, in days.
 pub const EXPIRY_WARNING: u32 = 14;
+/// Sessions that are cut off have so long to write down what they know.
+const LAST_RECORDS: Duration = Duration::from_secs(3);
 /// After an accept that failed for want of descriptors or memory, wait so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -137,7 +140,7 @@ pub async fn run(plan: Plan) -> Result<(), String> {
         relay_probe,
     } = plan;
     let current = Arc::new(RwLock::new(direction));
-    let (stopping, stop) = watch::channel(false);
+    let (stopping, stop) = watch::channel(Stop::Not);
     let words = |error: io::Error| format!("cannot start: {error}");
 
     if let Some(listener) = metrics_listener {
@@ -172,12 +175,22 @@ pub async fn run(plan: Plan) -> Result<(), String> {
         "stopping: sessions may finish their message within {} s",
         drain_timeout.as_secs()
     );
-    stopping.send_replace(true);
-    tokio::select! {
-        () = limits.empty() => log::info!("stopped: every session has ended"),
-        () = sleep(drain_timeout) => log::warn!("stopped: sessions were cut off; their messages stay with the senders"),
-        _ = terminate.recv() => log::warn!("stopped at once, asked a second time"),
-        _ = interrupt.recv() => log::warn!("stopped at once, asked a second time"),
+    stopping.send_replace(Stop::Drain);
+    let cut_off = tokio::select! {
+        () = limits.empty() => None,
+        () = sleep(drain_timeout) => Some("sessions were cut off; their messages stay with the senders"),
+        _ = terminate.recv() => Some("at once, asked a second time"),
+        _ = interrupt.recv() => Some("at once, asked a second time"),
+    };
+    match cut_off {
+        None => log::info!("stopped: every session has ended"),
+        Some(how) => {
+            stopping.send_replace(Stop::Cut);
+            if timeout(LAST_RECORDS, limits.empty()).await.is_err() {
+                log::error!("some sessions did not end; what they know is not recorded");
+            }
+            log::warn!("stopped: {how}");
+        }
     }
     let direction = now(&current);
     if let Some(audit) = &direction.common().audit {
@@ -269,12 +282,12 @@ async fn accept(
     listener: TcpListener,
     current: Arc<RwLock<Direction>>,
     limits: Limits,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Stop>,
 ) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop > Stop::Not) => return,
         };
         match accepted {
             Ok((stream, address)) => {
@@ -367,7 +380,7 @@ async fn session(
     client: ClientAddr,
     limits: Limits,
     place: Place,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Stop>,
 ) {
     let common = direction.common().clone();
     if let Err(error) = stream.set_nodelay(true) {

@@ -48,6 +48,28 @@ pub enum Upgraded {
     Failed(Refusal),
 }
 
+/// How far the process is with ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Not asked to.
+    Not,
+    /// Sessions end at their next reply point.
+    Drain,
+    /// The time for that is up.
+    Cut,
+}
+
+impl Stop {
+    /// Waits until it is further than `reached`.
+    async fn beyond(mut stop: watch::Receiver<Self>, reached: Self) -> Self {
+        if let Ok(stop) = stop.wait_for(|stop| *stop > reached).await {
+            return *stop;
+        }
+        // Whoever could ask is gone without asking.
+        std::future::pending().await
+    }
+}
+
 /// What a direction knows how to do. Each job owns what it needs, so that the session goes on meanwhile.
 pub trait Hands {
     /// [`Action::Connect`].
@@ -87,8 +109,9 @@ struct Drive<M, H> {
     leaving: Vec<JoinHandle<()>>,
     began: Instant,
     timer: Option<(Duration, Pin<Box<Sleep>>)>,
-    /// Ready once the process is asked to end; `None` when the machine knows.
-    stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    stop: watch::Receiver<Stop>,
+    /// Ready once the process is further with ending than the machine knows; `None` when it knows all.
+    stopping: Option<Pin<Box<dyn Future<Output = Stop> + Send>>>,
 }
 
 enum Event {
@@ -99,23 +122,17 @@ enum Event {
     Flushed(Side),
     Done(Done),
     Deadline,
-    Stop,
+    Stop(Stop),
 }
 
-/// Runs a session from its first action to its end. `client` is its connection; `stop` turns true when the process is
-/// asked to end.
+/// Runs a session from its first action to its end. `client` is its connection; `stop` says when the
+/// process is asked to end.
 pub async fn drive<M: Machine, H: Hands>(
     machine: M,
     hands: H,
     client: Leg,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Stop>,
 ) -> H {
-    let stop = Box::pin(async move {
-        if stop.wait_for(|stop| *stop).await.is_err() {
-            // Whoever could ask is gone without asking.
-            std::future::pending::<()>().await;
-        }
-    });
     let mut drive = Drive {
         machine,
         hands,
@@ -126,7 +143,8 @@ pub async fn drive<M: Machine, H: Hands>(
         leaving: Vec::new(),
         began: clock::instant(),
         timer: None,
-        stop: Some(stop),
+        stopping: Some(Box::pin(Stop::beyond(stop.clone(), Stop::Not))),
+        stop,
     };
     drive.pump();
     while !drive.machine.finished() {
@@ -138,9 +156,15 @@ pub async fn drive<M: Machine, H: Hands>(
         let octets = drive.leg(side).octets;
         drive.hands.traffic(side, octets);
     }
-    for farewell in drive.leaving {
-        // A farewell that panicked is logged by the runtime; the session is over either way.
-        let _ = farewell.await;
+    let farewells = async {
+        for farewell in drive.leaving {
+            // A farewell that panicked is logged by the runtime; the session is over either way.
+            let _ = farewell.await;
+        }
+    };
+    tokio::select! {
+        () = farewells => {}
+        _ = Stop::beyond(drive.stop, Stop::Drain) => {}
     }
     drive.hands
 }
@@ -295,8 +319,12 @@ impl<M: Machine, H: Hands> Drive<M, H> {
             }
             Event::Done(done) => self.finished(done),
             Event::Deadline => self.tell(Input::Deadline),
-            Event::Stop => {
-                self.stop = None;
+            Event::Stop(Stop::Cut) => {
+                self.stopping = None;
+                self.tell(Input::Cut);
+            }
+            Event::Stop(reached) => {
+                self.stopping = Some(Box::pin(Stop::beyond(self.stop.clone(), reached)));
                 self.tell(Input::Drain);
             }
         }
@@ -372,12 +400,10 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 return Poll::Ready(Event::Read(side, outcome));
             }
         }
-        if self
-            .stop
-            .as_mut()
-            .is_some_and(|stop| stop.as_mut().poll(cx).is_ready())
+        if let Some(stopping) = self.stopping.as_mut()
+            && let Poll::Ready(reached) = stopping.as_mut().poll(cx)
         {
-            return Poll::Ready(Event::Stop);
+            return Poll::Ready(Event::Stop(reached));
         }
         if let Some((_, timer)) = self.timer.as_mut()
             && timer.as_mut().poll(cx).is_ready()

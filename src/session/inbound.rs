@@ -8,7 +8,7 @@ use std::{
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, time::timeout};
 
 use super::{
-    drive::{Done, Hands, Job, Upgraded, drive},
+    drive::{Done, Hands, Job, Stop, Upgraded, drive},
     evidence::Evidence,
     leg::{Leg, Stream},
     site::Inbound as Site,
@@ -40,7 +40,7 @@ pub struct Ends {
 }
 
 /// One session.
-pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Receiver<bool>) {
+pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Receiver<Stop>) {
     let common = &site.common;
     let evidence = Evidence::open(common, "in", ends.client, ends.intended.0);
     let exempt = site

@@ -9,7 +9,7 @@ use std::{
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 
 use super::{
-    drive::{Done, Hands, Job, Upgraded, drive},
+    drive::{Done, Hands, Job, Stop, Upgraded, drive},
     evidence::Evidence,
     leg::{Leg, Stream},
     site::{Outbound as Site, Upstream},
@@ -39,7 +39,7 @@ pub async fn run(
     client: TcpStream,
     address: ClientAddr,
     server: Option<ServerAddr>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Stop>,
 ) {
     let own = client.local_addr().map(canonical).unwrap_or(address.0);
     let evidence = Evidence::open(

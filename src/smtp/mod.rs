@@ -77,6 +77,8 @@ pub enum Input {
     Deadline,
     /// The process is asked to stop: end the session at the next reply point (RFC 5321 §3.8: 421).
     Drain,
+    /// There is no more time for that: end the session now.
+    Cut,
 }
 
 /// What a machine wants done. Carried out in order.

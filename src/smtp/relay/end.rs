@@ -98,6 +98,9 @@ impl Relay {
         match input {
             Input::Recorded(outcome) => self.recorded(outcome),
             Input::Drain => self.draining = true,
+            // The server has its final reply out; it is passed on as soon as it is recorded.
+            Input::Cut if matches!(self.phase, Phase::AwaitRecord(_)) => self.draining = true,
+            Input::Cut => self.dead(stopped()),
             Input::Closed(Side::Client) => {
                 self.gone[Side::Client as usize] = true;
                 self.starved |= self.left[Side::Client as usize] == 0;
@@ -186,11 +189,7 @@ impl Relay {
                 .as_ref()
                 .is_some_and(|t| t.message != Message::Ahead);
             if !amid {
-                self.part(refusal(
-                    421,
-                    (3, 2),
-                    "the proxy is being stopped, try again later",
-                ));
+                self.part(stopped());
             }
         }
         if self.gone[Side::Server as usize] && at_command && !self.is_over() {
@@ -276,4 +275,8 @@ impl Relay {
         };
         self.dead(refusal(421, detail, &what));
     }
+}
+
+fn stopped() -> Refusal {
+    refusal(421, (3, 2), "the proxy is being stopped, try again later")
 }

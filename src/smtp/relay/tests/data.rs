@@ -248,6 +248,24 @@ fn a_message_in_flight_may_finish_while_draining() {
 }
 
 #[test]
+fn a_message_that_is_cut_off_is_recorded_and_one_that_has_its_reply_is_answered() {
+    let stopped = "421 4.3.2 the proxy is being stopped, try again later⏎";
+    let mut script = message();
+    script.input(Input::Cut).client_got("").over(true);
+    assert_eq!(script.records[0].reply, None);
+
+    let mut script = message();
+    script.client(".⏎").input(Input::Cut).client_got(stopped);
+    script.over(true);
+    assert_eq!(script.records[0].reply, None);
+
+    let mut script = message();
+    script.client(".⏎").server("250 ok⏎").input(Input::Cut);
+    script.client_got("").recorded();
+    script.client_got(&format!("250 ok⏎{stopped}")).over(false);
+}
+
+#[test]
 fn the_trace_line_goes_in_front_of_each_message() {
     let mut script = envelope(ALL);
     script.machine.trace(b"Received: x\r\n".to_vec());
