@@ -83,9 +83,9 @@ impl Relay {
                 let verb = command::verb(line.trim_ascii_end());
                 let answered = ["EHLO", "HELO", "NOOP", "RSET", "QUIT", "HELP", "STARTTLS"]
                     .contains(&verb.as_str())
-                    // Nobody may ever say these, and what begins with no verb is no command.
+                    // Nobody may ever say these, and what begins with a blank is no command.
                     || verb.starts_with('X')
-                    || verb.is_empty()
+                    || line.starts_with(b" ")
                     || matches!(command, Err(Fault::Http));
                 (!answered).then(|| refusal(530, (7, 0), "must issue a STARTTLS command first"))
             }
