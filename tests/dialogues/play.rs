@@ -1,11 +1,11 @@
 //! Plays a script at a machine, on a virtual clock.
 
 use super::{
-    script::{Expected, Line, Script, Step, escape, show_question},
+    script::{Expected, Line, Script, Step, escape},
     stage::{Deed, Stage},
     watch::Watch,
 };
-use starttls_proxy::smtp::{Completed, Machine, Note, Side};
+use starttls_proxy::smtp::{Machine, Note, Side};
 
 /// How the segments of a script are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,23 +86,8 @@ impl Player {
         match step {
             Step::Gets(side, expected) => self.gets(*side, expected),
             Step::Note(note) => self.noted(note),
-            Step::Trace(line) => {
-                self.stage.trace(line.clone());
-                Ok(())
-            }
-            Step::Tls { available } => {
-                self.stage.tls_available(*available);
-                Ok(())
-            }
             Step::Sends(side, bytes) => self.sends(*side, bytes),
-            Step::Closes(side) => self.stage.close(*side),
-            Step::Connected(outcome) => self.stage.connected(outcome.clone()),
-            Step::Secured(side, outcome) => self.stage.secured(*side, outcome.clone()),
-            Step::Answer(answer) => self.stage.answer(answer.clone()),
-            Step::Recorded(outcome) => self.stage.recorded(outcome.clone()),
-            Step::Wait(time) => self.stage.wait(*time),
-            Step::Drain => self.stage.drain(),
-            _ => Err("no such step".to_owned()),
+            _ => self.stage.happen(step),
         }
     }
 
@@ -145,17 +130,11 @@ impl Player {
     }
 
     fn did(&mut self, step: &Step) -> Result<(), String> {
-        let is_it = |deed: &Deed| match (step, deed) {
-            (Step::Connect, Deed::Connect) => true,
-            (Step::Ask(expected), Deed::Ask(question)) => expected == question,
-            (Step::Handshake(expected), Deed::Handshake(side)) => expected == side,
-            (Step::Record(expected), Deed::Record(completed)) => {
-                like(expected.as_bytes(), show_record(completed).as_bytes())
+        let is_it = |deed: &Deed| match (step, deed.step()) {
+            (Step::Record(expected), Step::Record(record)) => {
+                like(expected.as_bytes(), record.as_bytes())
             }
-            (Step::Ends { side, abort }, Deed::Ends { side: s, abort: a }) => {
-                side == s && abort == a
-            }
-            _ => false,
+            (expected, deed) => *expected == deed,
         };
         match self.stage.deeds.iter().position(is_it) {
             Some(at) => {
@@ -231,38 +210,8 @@ fn like(pattern: &[u8], text: &[u8]) -> bool {
     last.map_or(rest.is_empty(), |last| rest.ends_with(last))
 }
 
-pub fn show_deed(deed: &Deed) -> String {
-    match deed {
-        Deed::Connect => "connect".to_owned(),
-        Deed::Ask(question) => format!("ask {}", show_question(question)),
-        Deed::Handshake(Side::Client) => "handshake client".to_owned(),
-        Deed::Handshake(Side::Server) => "handshake server".to_owned(),
-        Deed::Record(completed) => format!("record {}", show_record(completed)),
-        Deed::Ends { side, abort } => {
-            let side = if *side == Side::Client { "c" } else { "s" };
-            format!("{side} is {}", if *abort { "dropped" } else { "closed" })
-        }
-    }
-}
-
-pub fn show_record(completed: &Completed) -> String {
-    let recipients: Vec<String> = completed
-        .recipients
-        .iter()
-        .map(|path| format!("<{}>", escape(path)))
-        .collect();
-    let reply = completed
-        .reply
-        .as_ref()
-        .map_or("unknown".to_owned(), |reply| {
-            escape(reply.strip_suffix(b"\r\n").unwrap_or(reply))
-        });
-    format!(
-        "from <{}> to {} octets {} reply {reply}",
-        escape(&completed.sender),
-        recipients.join(" "),
-        completed.octets
-    )
+fn show_deed(deed: &Deed) -> String {
+    deed.step().to_string().trim_end().to_owned()
 }
 
 fn show_note(note: &Note) -> String {

@@ -2,7 +2,7 @@
 //! until somebody asks for it. Every step is watched by [`Watch`].
 
 use super::{
-    script::{Answer, show_question},
+    script::{Answer, Step, escape, show_question},
     watch::Watch,
 };
 use starttls_proxy::smtp::{
@@ -19,6 +19,42 @@ pub enum Deed {
     Handshake(Side),
     Record(Completed),
     Ends { side: Side, abort: bool },
+}
+
+impl Deed {
+    /// As a script expects it.
+    pub fn step(&self) -> Step {
+        match self {
+            Self::Connect => Step::Connect,
+            Self::Ask(question) => Step::Ask(question.clone()),
+            Self::Handshake(side) => Step::Handshake(*side),
+            Self::Record(completed) => Step::Record(show_record(completed)),
+            Self::Ends { side, abort } => Step::Ends {
+                side: *side,
+                abort: *abort,
+            },
+        }
+    }
+}
+
+fn show_record(completed: &Completed) -> String {
+    let recipients: Vec<String> = completed
+        .recipients
+        .iter()
+        .map(|path| format!("<{}>", escape(path)))
+        .collect();
+    let reply = completed
+        .reply
+        .as_ref()
+        .map_or("unknown".to_owned(), |reply| {
+            escape(reply.strip_suffix(b"\r\n").unwrap_or(reply))
+        });
+    format!(
+        "from <{}> to {} octets {} reply {reply}",
+        escape(&completed.sender),
+        recipients.join(" "),
+        completed.octets
+    )
 }
 
 /// One connection as the machine's driver sees it.
@@ -83,6 +119,29 @@ impl Stage {
         self.machine.finished()
     }
 
+    /// Something happens to the machine.
+    pub fn happen(&mut self, step: &Step) -> Outcome {
+        match step {
+            Step::Sends(side, bytes) => self.send(*side, bytes),
+            Step::Closes(side) => self.close(*side),
+            Step::Connected(outcome) => self.connected(outcome.clone()),
+            Step::Secured(side, outcome) => self.secured(*side, outcome.clone()),
+            Step::Answer(answer) => self.answer(answer.clone()),
+            Step::Recorded(outcome) => self.recorded(outcome.clone()),
+            Step::Wait(time) => self.wait(*time),
+            Step::Drain => self.drain(),
+            Step::Trace(line) => {
+                self.machine.trace(line.clone());
+                Ok(())
+            }
+            Step::Tls { available } => {
+                self.machine.tls_available(*available);
+                Ok(())
+            }
+            _ => Err("this is not for the machine to be told".to_owned()),
+        }
+    }
+
     /// Bytes from a side. What comes for a connection that is no more is lost, as it is in life.
     pub fn send(&mut self, side: Side, bytes: &[u8]) -> Outcome {
         self.watch.happens(if side == Side::Server {
@@ -96,7 +155,7 @@ impl Stage {
         self.settle()
     }
 
-    pub fn close(&mut self, side: Side) -> Outcome {
+    fn close(&mut self, side: Side) -> Outcome {
         self.watch.happens("close");
         if self.end(side).open {
             self.tell(Input::Closed(side))?;
@@ -104,7 +163,7 @@ impl Stage {
         self.settle()
     }
 
-    pub fn connected(&mut self, outcome: Result<(), Refusal>) -> Outcome {
+    fn connected(&mut self, outcome: Result<(), Refusal>) -> Outcome {
         self.watch.happens("connection");
         if let Err(refusal) = &outcome {
             self.watch.may_refuse(refusal);
@@ -118,7 +177,7 @@ impl Stage {
         self.settle()
     }
 
-    pub fn secured(&mut self, side: Side, outcome: Result<(), Refusal>) -> Outcome {
+    fn secured(&mut self, side: Side, outcome: Result<(), Refusal>) -> Outcome {
         self.watch.happens("handshake");
         if !self.end(side).paused {
             return Err(format!("no handshake is under way with the {side:?}"));
@@ -136,7 +195,7 @@ impl Stage {
         self.settle()
     }
 
-    pub fn answer(&mut self, answer: Answer) -> Outcome {
+    fn answer(&mut self, answer: Answer) -> Outcome {
         self.watch.happens("answer");
         let question = self.asked.take().ok_or("nothing was asked")?;
         self.watch.answered(&question, &answer);
@@ -152,7 +211,7 @@ impl Stage {
         self.settle()
     }
 
-    pub fn recorded(&mut self, outcome: Result<(), Refusal>) -> Outcome {
+    fn recorded(&mut self, outcome: Result<(), Refusal>) -> Outcome {
         self.watch.happens("record");
         self.recording = self
             .recording
@@ -166,23 +225,14 @@ impl Stage {
         self.settle()
     }
 
-    pub fn drain(&mut self) -> Outcome {
+    fn drain(&mut self) -> Outcome {
         self.watch.happens("drain");
         self.tell(Input::Drain)?;
         self.settle()
     }
 
-    pub fn trace(&mut self, line: Vec<u8>) {
-        self.machine.trace(line);
-    }
-
-    /// Whether a handshake may begin now.
-    pub fn tls_available(&mut self, available: bool) {
-        self.machine.tls_available(available);
-    }
-
     /// Time passes; deadlines on the way are kept.
-    pub fn wait(&mut self, time: Duration) -> Outcome {
+    fn wait(&mut self, time: Duration) -> Outcome {
         let end = self.now + time;
         while let Some(due) = self
             .machine
