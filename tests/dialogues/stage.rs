@@ -37,7 +37,7 @@ impl Deed {
     }
 }
 
-fn show_record(completed: &Completed) -> String {
+pub fn show_record(completed: &Completed) -> String {
     let recipients: Vec<String> = completed
         .recipients
         .iter()

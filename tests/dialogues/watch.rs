@@ -502,6 +502,7 @@ impl Watch {
                 escape(bytes)
             ));
         }
+        let mut greeted = self.client.greeted;
         for (code, unit) in self.client.replied(bytes)? {
             let asked = match (&unit, code) {
                 (Some(_), _) | (None, 421) => true,
@@ -514,7 +515,8 @@ impl Watch {
             if !asked {
                 return Err(format!("a reply to nothing: {}", escape(bytes)));
             }
-            self.no_unauthenticated_verdict(code, unit.as_ref())?;
+            self.no_unauthenticated_verdict(code, unit.as_ref(), greeted)?;
+            greeted = true;
             if let Some(unit) = unit
                 && unit.ends_message()
                 && code / 100 == 2
@@ -534,17 +536,25 @@ impl Watch {
     }
 
     /// RFC 7672 §2.2, RFC 8461 §5: whoever is on the path must not be able to bounce mail.
-    fn no_unauthenticated_verdict(&self, code: u16, unit: Option<&Unit>) -> Outcome {
+    fn no_unauthenticated_verdict(&self, code: u16, unit: Option<&Unit>, greeted: bool) -> Outcome {
         let unprotected = self.direction == Direction::Outbound
             && !self.authenticated
             && !self.outside_may_be_clear;
         let caused = !matches!(self.cause, "client bytes" | "answer" | "record");
         if code / 100 == 5 && unprotected && caused && !self.may_refuse.contains(&code) {
+            // Our own words about what the client said wrong may wait for the server's.
+            let about_syntax = matches!(code, 501 | 503 | 553 | 555);
             let local = match unit {
-                Some(Unit::Command(line)) => !["EHLO", "HELO", "MAIL", "RCPT"]
-                    .iter()
-                    .any(|verb| is_verb(line, verb.as_bytes())),
-                _ => false,
+                Some(Unit::Command(line)) => {
+                    about_syntax
+                        || !["EHLO", "HELO", "MAIL", "RCPT"]
+                            .iter()
+                            .any(|verb| is_verb(line, verb.as_bytes()))
+                }
+                // Bytes that are no command.
+                None => greeted,
+                // A chunk for nobody.
+                Some(_) => true,
             };
             if !local {
                 return Err(format!(

@@ -1,0 +1,540 @@
+//! The reference: what a session must come to, told as if one thing happened after the other and nothing ever waited.
+//!
+//! No bytes, no segments, no queue, no pipelining: one command, its consequences, its reply. What the machine does must
+//! come to the same.
+
+use crate::{
+    script::Direction,
+    world::{EXTENSIONS, Op, To, Verdict, World},
+};
+use starttls_proxy::smtp::{Domain, Question, Recipient};
+use std::collections::HashMap;
+
+/// A reply that the client gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// In our words, with this code.
+    Ours(u16),
+    /// The server's, as it is.
+    Theirs(String),
+}
+
+/// What comes of one op: the bytes the client sends for it, all in one segment, and behind a 354 the message.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    pub bytes: Vec<u8>,
+    pub message: Option<Vec<u8>>,
+    pub replies: Vec<Expected>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Ahead,
+    Chunks,
+    /// With the server's refusal, if it was the server's.
+    Broken(Option<String>),
+}
+
+#[derive(Debug)]
+struct Transaction {
+    sender: String,
+    /// The MAIL line, while the server knows nothing of it.
+    held: Option<String>,
+    refused: Option<String>,
+    recipients: Vec<String>,
+    message: Message,
+    begun: bool,
+    octets: usize,
+}
+
+/// See the module.
+pub struct Reference<'w> {
+    world: &'w World,
+    /// EHLO was answered; whether with extensions.
+    told: Option<bool>,
+    secure: bool,
+    /// The peer was found good for something.
+    permitted: bool,
+    transaction: Option<Transaction>,
+    faults: usize,
+    counts: HashMap<String, usize>,
+    messages: usize,
+    pub over: bool,
+    /// What the server gets: lines, and messages behind `DATA:` and `CHUNK:`.
+    pub server: Vec<String>,
+    pub records: Vec<String>,
+    replies: Vec<Expected>,
+}
+
+const HELLO: &str = "EHLO host.example";
+
+impl<'w> Reference<'w> {
+    pub fn new(world: &'w World) -> Self {
+        let mut reference = Self {
+            world,
+            told: None,
+            secure: false,
+            permitted: false,
+            transaction: None,
+            faults: 0,
+            counts: HashMap::new(),
+            messages: 0,
+            over: false,
+            server: Vec::new(),
+            records: Vec::new(),
+            replies: Vec::new(),
+        };
+        if reference.outbound() && !world.connects {
+            reference.ends(421);
+        } else {
+            reference.ours(220);
+        }
+        reference
+    }
+
+    fn outbound(&self) -> bool {
+        self.world.direction == Direction::Outbound
+    }
+
+    /// The greeting.
+    pub fn greeting(&mut self) -> Vec<Expected> {
+        std::mem::take(&mut self.replies)
+    }
+
+    /// The client says something.
+    pub fn says(&mut self, op: &Op) -> Said {
+        let line = line(op);
+        let mut said = Said {
+            bytes: format!("{line}\r\n").into_bytes(),
+            ..Said::default()
+        };
+        if !self.outbound() && !self.secure {
+            self.before_tls(op);
+        } else {
+            match op {
+                Op::Hello { esmtp } => self.hello(*esmtp),
+                Op::Mail { id, domain, wrong } => self.mail(&line, *id, *domain, *wrong),
+                Op::Rcpt { to, .. } => self.rcpt(&line, *to),
+                Op::Data { lines } => said.message = self.data(*lines),
+                Op::Chunk { octets, last } => {
+                    let content = "z".repeat(usize::from(*octets));
+                    if self.told == Some(true) {
+                        said.bytes.extend_from_slice(content.as_bytes());
+                    }
+                    self.chunk(&line, &content, *last);
+                }
+                Op::Quit => self.quit(),
+                Op::StartTls if self.outbound() => self.fault(502),
+                Op::StartTls => self.fault(503),
+                Op::Other(line) => self.other(line),
+            }
+        }
+        said.replies = std::mem::take(&mut self.replies);
+        said
+    }
+
+    fn before_tls(&mut self, op: &Op) {
+        match op {
+            Op::Hello { .. } => self.ours(250),
+            Op::StartTls => {
+                self.ours(220);
+                self.secure = self.world.handshake;
+                self.over = !self.secure;
+            }
+            Op::Quit => self.ends(221),
+            Op::Other("NOOP" | "NOOP x" | "RSET") => self.ours(250),
+            Op::Other("HELP") => self.ours(214),
+            Op::Other("RSET x" | "QUIT x") => self.fault(501),
+            Op::Other("XCLIENT ADDR=1") => self.fault(502),
+            _ => self.fault(530),
+        }
+    }
+
+    fn hello(&mut self, esmtp: bool) {
+        self.end_transaction();
+        let world = self.world;
+        if self.permitted {
+            self.server.push(HELLO.to_owned());
+        } else if self.told.is_none() && self.outbound() {
+            self.server.push(HELLO.to_owned());
+            if world.ehlo != 250 || !world.offers_starttls {
+                return self.ends(421);
+            }
+        } else if self.told.is_none() {
+            if !world.connects {
+                return self.ends(421);
+            }
+            self.server.push(HELLO.to_owned());
+            if world.ehlo != 250 {
+                return self.ends(421);
+            }
+            // The server inside need not prove anything.
+            self.permitted = true;
+        }
+        self.told = Some(esmtp);
+        self.ours(250);
+    }
+
+    fn mail(&mut self, line: &str, id: u8, domain: u8, wrong: Option<&str>) {
+        match (wrong, self.told) {
+            (Some(_), None | Some(false)) | (Some(" FOO=bar"), _) => return self.fault(555),
+            (Some(_), _) => return self.fault(501),
+            (None, None) => return self.fault(503),
+            (None, _) if self.transaction.is_some() => return self.fault(503),
+            _ => {}
+        }
+        let held = self.outbound().then(|| line.to_owned());
+        if held.is_none() {
+            let question = Question::Sender(Domain::parse(&format!("d{domain}.example")));
+            match self.world.verdict(&question) {
+                Verdict::Refused(421) => return self.ends(421),
+                Verdict::Refused(code) => return self.ours(code),
+                Verdict::Authorised => {}
+            }
+            let reply = self.forward(line);
+            self.theirs(&reply);
+            if !reply.starts_with('2') {
+                return;
+            }
+        } else {
+            self.ours(250);
+        }
+        self.transaction = Some(Transaction {
+            sender: format!("m{id}@d{domain}.example"),
+            held,
+            refused: None,
+            recipients: Vec::new(),
+            message: Message::Ahead,
+            begun: false,
+            octets: 0,
+        });
+    }
+
+    fn rcpt(&mut self, line: &str, to: To) {
+        if matches!(to, To::Broken) {
+            return self.fault(501);
+        }
+        match &self.transaction {
+            None => return self.fault(503),
+            Some(t) if !matches!(t.message, Message::Ahead) => return self.fault(503),
+            Some(Transaction {
+                refused: Some(reply),
+                ..
+            }) => {
+                let reply = reply.clone();
+                return self.theirs(&reply);
+            }
+            Some(_) => {}
+        }
+        if self.outbound() {
+            let recipient = match to {
+                To::Domain(n) => Domain::parse(&format!("d{n}.example")).map(Recipient::Domain),
+                _ => Some(Recipient::Postmaster),
+            };
+            let question = Question::Recipient(recipient.expect("a domain"));
+            match self.world.verdict(&question) {
+                Verdict::Refused(421) => return self.ends(421),
+                Verdict::Refused(code) => return self.ours(code),
+                Verdict::Authorised if !self.secure && !self.upgrade() => return,
+                Verdict::Authorised => self.permitted = true,
+            }
+        }
+        if let Some(mail) = self.transaction.as_mut().and_then(|t| t.held.take()) {
+            let reply = self.forward(&mail);
+            if !reply.starts_with('2') {
+                if self.world.pipelining {
+                    self.forward(line);
+                }
+                self.theirs(&reply);
+                if let Some(t) = &mut self.transaction {
+                    t.refused = Some(reply);
+                }
+                return;
+            }
+        }
+        let reply = self.forward(line);
+        let path = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+        if reply.starts_with('2')
+            && let Some(t) = &mut self.transaction
+        {
+            t.recipients.push(path);
+        }
+        self.theirs(&reply);
+    }
+
+    /// TLS comes up for the first recipient; false: it does not, and the session is over.
+    fn upgrade(&mut self) -> bool {
+        let world = self.world;
+        self.server.push("STARTTLS".to_owned());
+        let up = world.starttls == 220 && world.handshake && {
+            self.server.push(HELLO.to_owned());
+            // A client that said HELO was promised nothing.
+            world.secure_ehlo == 250 && !(world.takes_back && self.told == Some(true))
+        };
+        if !up {
+            self.ends(421);
+        }
+        self.secure = up;
+        up
+    }
+
+    fn data(&mut self, lines: u8) -> Option<Vec<u8>> {
+        match &self.transaction {
+            None => {
+                self.fault(503);
+                return None;
+            }
+            Some(t) if !matches!(t.message, Message::Ahead) => {
+                self.fault(503);
+                return None;
+            }
+            Some(t) if t.recipients.is_empty() => {
+                self.fault(554);
+                self.reset();
+                return None;
+            }
+            Some(_) => {}
+        }
+        let reply = self.forward("DATA");
+        self.theirs(&reply);
+        if !reply.starts_with('3') {
+            self.reset();
+            return None;
+        }
+        let content = "a line\r\n..stuffed\r\n".repeat(usize::from(lines));
+        self.server.push(format!("DATA:{content}"));
+        let reply = self.world.reply("DOT.", self.messages);
+        self.verdict(content.len(), reply);
+        Some(format!("{content}.\r\n").into_bytes())
+    }
+
+    fn chunk(&mut self, line: &str, content: &str, last: bool) {
+        if self.told != Some(true) {
+            return self.ends(521);
+        }
+        let broken = match &self.transaction {
+            None => return self.fault(503),
+            Some(Transaction {
+                message: Message::Broken(reply),
+                ..
+            }) => Some(reply.clone()),
+            Some(t) if t.recipients.is_empty() => {
+                self.fault(554);
+                return if last {
+                    self.reset()
+                };
+            }
+            Some(_) => None,
+        };
+        if let Some(reply) = broken {
+            match reply {
+                Some(reply) => self.theirs(&reply),
+                None => self.fault(503),
+            }
+            return if last {
+                self.reset()
+            };
+        }
+        let Some(t) = &mut self.transaction else {
+            return;
+        };
+        if content.is_empty() && !last {
+            t.message = Message::Broken(None);
+            return self.fault(551);
+        }
+        (t.begun, t.message) = (true, Message::Chunks);
+        t.octets += content.len();
+        let octets = t.octets;
+        let key = if last { "LAST" } else { line };
+        let count = if last {
+            self.messages
+        } else {
+            self.count("BDAT")
+        };
+        self.server.push(line.to_owned());
+        self.server.push(format!("CHUNK:{content}"));
+        let reply = self.world.reply(key, count);
+        if last {
+            return self.verdict(octets, reply);
+        }
+        self.theirs(&reply);
+        if !reply.starts_with('2')
+            && let Some(t) = &mut self.transaction
+        {
+            t.message = Message::Broken(Some(reply));
+        }
+    }
+
+    /// The server's reply to a message, and its record.
+    fn verdict(&mut self, octets: usize, reply: String) {
+        self.messages += 1;
+        let Some(mut t) = self.transaction.take() else {
+            return;
+        };
+        (t.begun, t.octets) = (true, octets);
+        self.record(&t, Some(&reply));
+        if reply.starts_with('2') && self.world.unrecorded == Some(self.messages - 1) {
+            return self.ends(421);
+        }
+        self.theirs(&reply);
+        self.over |= reply.starts_with("421");
+    }
+
+    fn record(&mut self, t: &Transaction, reply: Option<&str>) {
+        let to: Vec<String> = t
+            .recipients
+            .iter()
+            .map(|path| format!("<{path}>"))
+            .collect();
+        let reply = reply.map_or("unknown", |reply| reply.trim_end());
+        self.records.push(format!(
+            "from <{}> to {} octets {} reply {reply}",
+            t.sender,
+            to.join(" "),
+            t.octets
+        ));
+    }
+
+    fn end_transaction(&mut self) {
+        if let Some(t) = self.transaction.take()
+            && t.begun
+        {
+            let refusal = match &t.message {
+                Message::Broken(reply) => reply.clone(),
+                _ => None,
+            };
+            self.record(&t, refusal.as_deref());
+        }
+    }
+
+    /// The transaction ends on both sides, and the client is not told.
+    fn reset(&mut self) {
+        let known = self.transaction.as_ref().is_some_and(|t| t.held.is_none());
+        self.end_transaction();
+        if known && !self.over {
+            self.forward("RSET");
+        }
+    }
+
+    fn quit(&mut self) {
+        if self.permitted {
+            let reply = self.forward("QUIT");
+            self.theirs(&reply);
+            self.end_transaction();
+            self.over = true;
+        } else {
+            self.ends(221);
+        }
+    }
+
+    fn other(&mut self, line: &'static str) {
+        match line {
+            "NOOP" | "RSET" => {
+                if line == "RSET" {
+                    self.end_transaction();
+                }
+                if self.permitted {
+                    let reply = self.forward(line);
+                    self.theirs(&reply);
+                } else {
+                    self.ours(250);
+                }
+            }
+            "NOOP x" => self.ours(250),
+            "HELP" => self.ours(214),
+            "VRFY a" => self.ours(252),
+            "RSET x" | "DATA x" | "QUIT x" => self.fault(501),
+            "FOO" | "" => self.fault(500),
+            _ => self.fault(502),
+        }
+    }
+
+    fn count(&mut self, line: &str) -> usize {
+        let count = self.counts.entry(line.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// The server gets the line; its reply.
+    fn forward(&mut self, line: &str) -> String {
+        self.server.push(line.to_owned());
+        let count = self.count(line);
+        self.world.reply(line, count)
+    }
+
+    fn ours(&mut self, code: u16) {
+        self.replies.push(Expected::Ours(code));
+    }
+
+    fn theirs(&mut self, reply: &str) {
+        self.replies.push(Expected::Theirs(reply.to_owned()));
+    }
+
+    fn fault(&mut self, code: u16) {
+        self.faults += 1;
+        match self.faults {
+            ..=20 => self.ours(code),
+            _ => self.ends(421),
+        }
+    }
+
+    fn ends(&mut self, code: u16) {
+        if !self.over {
+            self.ours(code);
+            self.end_transaction();
+            self.over = true;
+        }
+    }
+}
+
+/// An op as a line.
+fn line(op: &Op) -> String {
+    match op {
+        Op::Hello { esmtp: true } => HELLO.to_owned(),
+        Op::Hello { esmtp: false } => "HELO host.example".to_owned(),
+        Op::Mail { id, domain, wrong } => {
+            format!(
+                "MAIL FROM:<m{id}@d{domain}.example>{}",
+                wrong.unwrap_or_default()
+            )
+        }
+        Op::Rcpt {
+            id,
+            to: To::Domain(n),
+        } => format!("RCPT TO:<r{id}@d{n}.example>"),
+        Op::Rcpt {
+            id,
+            to: To::Literal,
+        } => format!("RCPT TO:<r{id}@[192.0.2.1]>"),
+        Op::Rcpt {
+            to: To::Postmaster, ..
+        } => "RCPT TO:<postmaster>".to_owned(),
+        Op::Rcpt { id, to: To::Broken } => format!("RCPT TO:<r{id}@a.example>,<b@d0.example>"),
+        Op::Data { .. } => "DATA".to_owned(),
+        Op::Chunk { octets, last } => format!("BDAT {octets}{}", if *last { " LAST" } else { "" }),
+        Op::Quit => "QUIT".to_owned(),
+        Op::StartTls => "STARTTLS".to_owned(),
+        Op::Other(line) => (*line).to_owned(),
+    }
+}
+
+/// The lines of an EHLO reply of the server.
+pub fn offer(world: &World, starttls: bool, secure: bool) -> String {
+    let mut lines = vec!["mx.example evil"];
+    if secure {
+        lines[0] = "mx.example";
+    }
+    if world.pipelining {
+        lines.push("PIPELINING");
+    }
+    let less = if secure && world.takes_back { 1 } else { 0 };
+    lines.extend(&EXTENSIONS[less..]);
+    if starttls {
+        lines.push("STARTTLS");
+    }
+    let last = lines.len() - 1;
+    let lines = lines.iter().enumerate();
+    lines
+        .map(|(n, line)| format!("250{}{line}\r\n", if n == last { ' ' } else { '-' }))
+        .collect()
+}
