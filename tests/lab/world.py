@@ -170,8 +170,8 @@ class World:
             Zone("signed.test.", SIGNED + self._records("signed"), signed=True),
             # Signed by a key for which its parent does not vouch.
             Zone("_tcp.mx.bogustlsa.signed.test.", f"_25 TLSA 3 1 1 {'5e' * 32}\n", signed=True, fake_ds=True),
-            # Signatures that are past their end.
-            Zone("stale.signed.test.", f"@ MX 10 mx\nmx A {self.hosts['good'].v4}\n", signed=True, days=(-30, -1)),
+            # Signatures that are past their end, by more than the day that unbound forgives.
+            Zone("stale.signed.test.", f"@ MX 10 mx\nmx A {self.hosts['good'].v4}\n", signed=True, days=(-30, -5)),
             *mta_sts.zones(),
             Zone("inside.test.", self._inside_records(), signed=True),
         ]
