@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod independent;
+mod measure;
 mod page;
 mod support;
 mod write;

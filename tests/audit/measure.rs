@@ -1,0 +1,110 @@
+//! Figures, not rules: `cargo test --release --test audit measure -- --ignored --nocapture --test-threads 1`.
+
+use crate::support::{Directory, message, options, stop, verify, wait};
+use starttls_proxy::audit::{AuditLog, Options, command};
+use std::{
+    fs,
+    hint::black_box,
+    thread,
+    time::{Duration, Instant},
+};
+
+#[expect(clippy::disallowed_methods, reason = "this measures")]
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> (T, Duration) {
+    let begin = Instant::now();
+    let made = work();
+    let taken = begin.elapsed();
+    println!("{what}: {:.3} s", taken.as_secs_f64());
+    (made, taken)
+}
+
+/// A million message records: how long they take to write, to verify, to show and to report, and how long reading and hashing alone take.
+#[test]
+#[ignore = "a measurement of a gigabyte"]
+fn a_million_records() {
+    let directory = Directory::new("million");
+    let (key, public) = directory.key();
+    let log = AuditLog::open(Options {
+        key: Some(key),
+        rotate_octets: u64::MAX,
+        ..options(&directory.file())
+    })
+    .unwrap();
+    timed("written", || {
+        for n in 0..1_000_000 {
+            let record = message(&log, n);
+            if n % 1000 == 999 {
+                wait(log.append_durable(&record)).unwrap();
+            } else {
+                log.append(&record);
+            }
+        }
+        log.close();
+    });
+    let file = directory.file();
+    let (bytes, _) = timed("read", || fs::read(&file).unwrap());
+    println!("{} octets", bytes.len());
+    timed("hashed in one piece", || {
+        black_box(starttls_proxy::audit::Hash::of(&bytes))
+    });
+    timed("hashed line by line", || {
+        for line in bytes.split_inclusive(|&b| b == b'\n') {
+            black_box(starttls_proxy::audit::Hash::of(&line[..line.len() - 1]));
+        }
+    });
+    drop(bytes);
+    let arguments = command::Verify {
+        files: vec![file.clone()],
+        keys: vec![public],
+        ..command::Verify::default()
+    };
+    for _ in 0..3 {
+        let ((code, said), _) = timed("verified", || verify(&arguments));
+        assert_eq!(code, command::DONE, "{said}");
+    }
+    let show = command::Show {
+        files: vec![file],
+        domain: Some("hospice.example".into()),
+        ..command::Show::default()
+    };
+    timed("searched", || {
+        command::show(&show, &mut std::io::sink(), &mut std::io::sink())
+    });
+    let report = command::Report {
+        verify: arguments,
+        html: directory.0.join("html"),
+        ..command::Report::default()
+    };
+    timed("reported", || {
+        command::report(&report, &mut std::io::sink(), &mut std::io::sink())
+    });
+}
+
+/// What waiting for durability costs by the number of sessions that wait at once.
+#[test]
+#[ignore = "a measurement of the disk"]
+fn group_commit() {
+    for sessions in [1, 4, 16, 64] {
+        let directory = Directory::new("commit");
+        let log = AuditLog::open(options(&directory.file())).unwrap();
+        let each = 2000 / sessions;
+        let ((), taken) = timed(
+            &format!("{sessions} sessions, {} records", each * sessions),
+            || {
+                thread::scope(|scope| {
+                    for _ in 0..sessions {
+                        scope.spawn(|| {
+                            for n in 0..each {
+                                wait(log.append_durable(&stop(n))).unwrap();
+                            }
+                        });
+                    }
+                });
+            },
+        );
+        println!(
+            "  {:.0} records/s",
+            (each * sessions) as f64 / taken.as_secs_f64()
+        );
+    }
+}
