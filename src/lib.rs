@@ -16,7 +16,8 @@
 //!
 //! Two pure cores ([`smtp`], [`policy`]) know no I/O and no clock. Four hands touch the world ([`net`], [`tls`], [`lookup`],
 //! [`audit`]). One joiner ([`session`]) is the only place where all meet. Two programs stand on top ([`serve`], [`report`])
-//! behind one [`cli`]. Each module uses only what stands above it in the list below; `tests/layering.rs` holds the cores to that.
+//! behind one [`cli`]. Each module uses only what stands above it in the list below, except that the
+//! commands of [`report`] take their flags from [`cli`]; `tests/layering.rs` holds them to that.
 //!
 //! # The seven nevers, and where they live
 //!
