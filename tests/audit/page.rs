@@ -1,7 +1,7 @@
 //! The page that `audit report` makes.
 
 use crate::support::{Directory, message, options, sample, session};
-use starttls_proxy::audit::{AuditLog, Record, Refusal, command};
+use starttls_proxy::audit::{AuditLog, Direction, Message, Protection, Record, Refusal, command};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -40,7 +40,7 @@ fn the_page_stands_alone_and_says_what_the_log_says() {
     for part in [
         "The log is intact",
         "<time>2026-02-15</time> to <time>2026-03-16</time>",
-        "2,950 messages were handed over: 2,861 over TLS to a party that proved its identity, 89 without that proof under 2 rules",
+        "2,950 messages were handed over: 2,861 over TLS to a party that proved its identity, 60 over TLS without that proof, 29 in the clear.",
         "181 attempts were refused",
         "<tr><th scope=\"row\">clinic.example</th><td class=\"n\">824</td>",
         "X25519MLKEM768",
@@ -136,6 +136,37 @@ fn of_a_damaged_log_only_what_stands_before_the_damage_counts() {
         "{page}"
     );
     assert!(page.contains("10 messages were handed over"), "{page}");
+}
+
+#[test]
+fn tls_with_whoever_called_or_answered_is_not_called_authenticated() {
+    let directory = Directory::new("inbound");
+    let log = AuditLog::open(options(&directory.file())).unwrap();
+    let change = |n, change: &dyn Fn(&mut Message)| {
+        let Record::Message(mut message) = message(&log, n) else {
+            unreachable!()
+        };
+        message.session.direction = Direction::Inbound;
+        change(&mut message);
+        log.append(&Record::Message(message));
+    };
+    // A client with a certificate that a rule asked for; one that no rule speaks of; level encrypt; and one in the clear.
+    change(2, &|message| message.verdict = Protection::Authorised);
+    change(2, &|message| {
+        message.decisions.clear();
+        message.peer = None;
+    });
+    change(2, &|message| {
+        message.decisions[0].level = Some("encrypt".into())
+    });
+    change(2, &|message| message.tls = None);
+    log.close();
+    let (_, page) = report(&directory, Vec::new(), command::DONE);
+    assert!(page.contains("Mail received from the outside"), "{page}");
+    assert!(
+        page.contains("4 messages were received: 1 over TLS from a party that proved its identity, 2 over TLS from a party that no rule asks for proof, 1 in the clear."),
+        "{page}"
+    );
 }
 
 #[test]

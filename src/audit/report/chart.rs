@@ -250,7 +250,7 @@ mod tests {
     fn bars_stand_for_every_hour_day_or_month_also_those_without_anything() {
         let bars = |first: &str, last: &str| {
             let span = (format!("{first}.000000Z"), format!("{last}.000000Z"));
-            let bars = Bars::new(&span, &BTreeMap::new(), |hour| &hour.verdicts);
+            let bars = Bars::new(&span, &BTreeMap::new(), |hour| &hour.protections);
             bars.bars.keys().cloned().collect::<Vec<_>>()
         };
         assert_eq!(

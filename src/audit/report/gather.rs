@@ -11,6 +11,13 @@ use std::{
 
 pub(super) type Tally = BTreeMap<String, u64>;
 
+/// Over TLS, and the peer proved who it is.
+pub(super) const AUTHENTICATED: &str = "peer authenticated";
+/// Over TLS, without that proof: level encrypt or may, observe mode, or a client from the world, which is not asked for any.
+pub(super) const ENCRYPTED: &str = "encrypted only";
+/// No TLS.
+pub(super) const CLEAR: &str = "in the clear";
+
 /// Everything that is counted.
 #[derive(Default)]
 pub(super) struct Gathered {
@@ -27,6 +34,7 @@ pub(super) struct Gathered {
     pub(super) outcomes: Tally,
     /// Of the accepted and the unknown.
     pub(super) octets: u64,
+    pub(super) protections: Tally,
     pub(super) verdicts: Tally,
     pub(super) tls_versions: Tally,
     pub(super) groups: Tally,
@@ -38,21 +46,21 @@ pub(super) struct Gathered {
     pub(super) domains: BTreeMap<String, Domain>,
     pub(super) reasons: BTreeMap<String, Reason>,
     pub(super) exemptions: Vec<Exemption>,
-    /// By rule, then by domain.
+    /// What went without proof of identity, by rule, then by domain.
     pub(super) unprotected: BTreeMap<(String, String), Unprotected>,
     pub(super) changes: Vec<(String, String)>,
 }
 
 #[derive(Default)]
 pub(super) struct Hour {
-    pub(super) verdicts: Tally,
+    pub(super) protections: Tally,
     pub(super) reasons: Tally,
 }
 
 #[derive(Default)]
 pub(super) struct Domain {
-    pub(super) authorised: u64,
-    pub(super) unprotected: u64,
+    /// Messages by [`AUTHENTICATED`], [`ENCRYPTED`], [`CLEAR`].
+    pub(super) protections: Tally,
     pub(super) refused: u64,
     pub(super) octets: u64,
     pub(super) levels: BTreeSet<String>,
@@ -116,6 +124,8 @@ struct Line<'a> {
     #[serde(borrow)]
     verdict: Option<Cow<'a, str>>,
     #[serde(borrow)]
+    sender: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     outcome: Option<Cow<'a, str>>,
     #[serde(borrow)]
     error: Option<Cow<'a, str>>,
@@ -135,6 +145,8 @@ struct Line<'a> {
 struct Session<'a> {
     #[serde(borrow)]
     id: Cow<'a, str>,
+    #[serde(borrow)]
+    direction: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -176,6 +188,25 @@ struct Policy {
 struct File {
     file: String,
     error: Option<String>,
+}
+
+impl Decision<'_> {
+    /// Whether it rests on a proof of identity: what is authorised under `encrypt` is not.
+    fn is_proof(&self) -> bool {
+        let asks_for_none = matches!(
+            self.level.as_deref(),
+            None | Some("none" | "may" | "encrypt")
+        );
+        self.verdict == "authorised" && !asks_for_none
+    }
+}
+
+impl Domain {
+    fn take(&mut self, protection: &str, octets: u64, version: &str) {
+        count(&mut self.protections, protection);
+        self.octets += octets;
+        self.tls.insert(version.to_owned());
+    }
 }
 
 fn count(tally: &mut Tally, word: &str) {
@@ -222,10 +253,15 @@ impl Gathered {
         if let Some(addresses) = &record.addresses {
             self.addresses = addresses.to_string();
         }
-        if let Some(host) = &record.host {
+        if let Some(host) = &record.host
+            && !self.hosts.contains(&**host)
+        {
             self.hosts.insert(host.to_string());
         }
-        if let Some(direction) = &record.direction {
+        let direction = record.session.as_ref().map(|session| &session.direction);
+        if let Some(direction) = direction.or(record.direction.as_ref())
+            && !self.directions.contains(&**direction)
+        {
             self.directions.insert(direction.to_string());
         }
         if arguments
@@ -276,11 +312,20 @@ impl Gathered {
         if outcome == "rejected" {
             return;
         }
-        let verdict = record.verdict.as_deref().unwrap_or_default();
         let octets = record.octets.unwrap_or_default();
         self.octets += octets;
-        count(&mut self.verdicts, verdict);
-        count(&mut self.hour(record.at).verdicts, verdict);
+        count(
+            &mut self.verdicts,
+            record.verdict.as_deref().unwrap_or_default(),
+        );
+        let protection = match &record.tls {
+            None => CLEAR,
+            Some(_) if record.decisions.is_empty() => ENCRYPTED,
+            Some(_) if record.decisions.iter().all(Decision::is_proof) => AUTHENTICATED,
+            Some(_) => ENCRYPTED,
+        };
+        count(&mut self.protections, protection);
+        count(&mut self.hour(record.at).protections, protection);
         let version = record.tls.as_ref().map_or("no TLS", |tls| &tls.version);
         count(&mut self.tls_versions, version);
         if let Some(tls) = &record.tls {
@@ -290,22 +335,32 @@ impl Gathered {
                 tls.group.as_deref().unwrap_or("not known"),
             );
         }
+        if record.decisions.is_empty() {
+            // Inbound, from a client that no rule speaks of.
+            let sender = record.sender.as_deref().unwrap_or_default();
+            let name = sender.rsplit_once('@').map_or("<>", |(_, domain)| domain);
+            let domain = self.domain(name, record.at);
+            domain.take(protection, octets, version);
+        }
         for decision in &record.decisions {
-            let level = decision.level.as_deref().unwrap_or("none");
-            count(&mut self.levels, level);
+            let protection = match &record.tls {
+                None => CLEAR,
+                Some(_) if decision.is_proof() => AUTHENTICATED,
+                Some(_) => ENCRYPTED,
+            };
+            if let Some(level) = &decision.level {
+                count(&mut self.levels, level);
+            }
             count(
                 &mut self.bases,
                 decision.basis.as_deref().unwrap_or("not known"),
             );
             let domain = self.domain(&decision.domain, record.at);
-            match &*decision.verdict {
-                "authorised" => domain.authorised += 1,
-                _ => domain.unprotected += 1,
-            }
-            domain.octets += octets;
-            domain.tls.insert(version.to_owned());
-            domain.levels.insert(level.to_owned());
-            if decision.verdict == "unprotected" {
+            domain.take(protection, octets, version);
+            domain
+                .levels
+                .extend(decision.level.as_deref().map(str::to_owned));
+            if protection != AUTHENTICATED {
                 self.way_out(decision, record).messages += 1;
             }
         }
@@ -349,13 +404,14 @@ impl Gathered {
     }
 
     fn way_out(&mut self, decision: &Decision<'_>, record: &Line<'_>) -> &mut Unprotected {
-        let rule = decision.rule.as_deref().unwrap_or("not known").to_owned();
+        let rule = decision.rule.as_ref().or(decision.basis.as_ref());
+        let rule = rule.map_or("not known".to_owned(), ToString::to_string);
         let way_out = self
             .unprotected
             .entry((rule, decision.domain.to_string()))
             .or_default();
         let owned = |text: &Option<Cow<'_, str>>| text.as_ref().map(ToString::to_string);
-        way_out.level = decision.level.as_deref().unwrap_or("none").to_owned();
+        way_out.level = decision.level.as_deref().unwrap_or("–").to_owned();
         way_out.until = owned(&decision.until);
         way_out.why = owned(&decision.why);
         record.at.clone_into(&mut way_out.last);

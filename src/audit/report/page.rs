@@ -2,7 +2,7 @@
 
 use super::{
     chart::{Bars, Series, percent, shares},
-    gather::{Gathered, Tally},
+    gather::{AUTHENTICATED, CLEAR, Domain, ENCRYPTED, Gathered, Tally},
     mapping::STANDARDS,
 };
 use crate::audit::{
@@ -76,11 +76,12 @@ impl Display for Page<'_> {
     }
 }
 
-/// `authorised` and `unprotected` over all messages that were, or may have been, handed over.
+/// Messages that were, or may have been, handed over.
 struct Handed {
     all: u64,
-    authorised: u64,
-    unprotected: u64,
+    authenticated: u64,
+    encrypted: u64,
+    clear: u64,
 }
 
 fn of(tally: &Tally, word: &str) -> u64 {
@@ -89,8 +90,9 @@ fn of(tally: &Tally, word: &str) -> u64 {
 
 fn colour(word: &str) -> &'static str {
     match word {
-        "authorised" | "TLSv1.3" => "good",
-        "unprotected" | "none" | "may" | "no TLS" => "warn",
+        AUTHENTICATED | "authorised" | "TLSv1.3" => "good",
+        ENCRYPTED => "c2",
+        CLEAR | "unprotected" | "none" | "may" | "no TLS" => "warn",
         "encrypt" => "c4",
         "TLSv1.2" => "c2",
         _ => "c1",
@@ -123,12 +125,17 @@ fn list(words: &BTreeSet<String>) -> String {
 
 impl Page<'_> {
     fn handed(&self) -> Handed {
-        let verdicts = &self.gathered.verdicts;
+        let protections = &self.gathered.protections;
         Handed {
-            all: verdicts.values().sum(),
-            authorised: of(verdicts, "authorised"),
-            unprotected: of(verdicts, "unprotected"),
+            all: protections.values().sum(),
+            authenticated: of(protections, AUTHENTICATED),
+            encrypted: of(protections, ENCRYPTED),
+            clear: of(protections, CLEAR),
         }
+    }
+
+    fn is_inbound(&self) -> bool {
+        self.gathered.directions.iter().eq(["inbound"])
     }
 
     fn period(&self) -> (&str, &str) {
@@ -210,92 +217,65 @@ impl Page<'_> {
 
     fn figures(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let handed = self.handed();
-        let refused: u64 = self
-            .gathered
-            .reasons
-            .values()
-            .map(|reason| reason.number)
-            .sum();
-        let unknown = of(&self.gathered.outcomes, "unknown");
-        let ways = self
-            .gathered
-            .unprotected
-            .keys()
-            .map(|(rule, _)| rule)
-            .collect::<BTreeSet<_>>()
-            .len();
-        let what = match handed.all {
-            0 => "No message was handed over in this period.".to_owned(),
-            all if handed.unprotected == 0 => format!(
-                "{} handed over, every one over TLS to a party that proved its identity.",
-                plural(all, "message was", "messages were")
-            ),
-            all => format!(
-                "{} handed over: {} over TLS to a party that proved its identity, {} without that proof under {}.",
-                plural(all, "message was", "messages were"),
-                grouped(handed.authorised),
-                grouped(handed.unprotected),
-                plural(
-                    ways as u64,
-                    "rule of the administrator",
-                    "rules of the administrator"
-                )
-            ),
-        };
+        let reasons = self.gathered.reasons.values();
+        let refused: u64 = reasons.map(|reason| reason.number).sum();
         let refusals = match refused {
-            0 => " Nothing was refused.".to_owned(),
+            0 => "Nothing was refused.".to_owned(),
             _ => format!(
-                " {} refused rather than sent unprotected.",
+                "{} refused rather than sent unprotected.",
                 plural(refused, "attempt was", "attempts were")
             ),
         };
+        let unknown = grouped(of(&self.gathered.outcomes, "unknown"));
+        let sessions = plural(self.gathered.sessions, "session", "sessions");
+        let encrypted = handed.authenticated + handed.encrypted;
+        let over_tls = plural(encrypted, "message", "messages");
+        let proved = plural(handed.authenticated, "message", "messages");
+        let octets = format!("{} in {sessions}", size(self.gathered.octets));
+        let name = if self.is_inbound() {
+            "Received"
+        } else {
+            "Handed over"
+        };
+        let clear = if handed.clear == 0 { "" } else { "warn" };
         write!(
             f,
-            "<section>\n<h2>In short</h2>\n<p class=\"lead\">{what}{refusals}</p>\n<div class=\"tiles\">\n"
+            "<section>\n<h2>In short</h2>\n<p class=\"lead\">{} {refusals}</p>\n<div class=\"tiles\">\n",
+            self.summary(&handed)
         )?;
-        let tiles = [
+        for (class, name, value, note) in [
+            ("", name, grouped(handed.all), octets.as_str()),
             (
-                "",
-                "Handed over",
-                grouped(handed.all),
-                size(self.gathered.octets),
+                "good",
+                "Encrypted",
+                percent(encrypted, handed.all),
+                &over_tls,
             ),
             (
                 "good",
                 "Peer authenticated",
-                percent(handed.authorised, handed.all),
-                plural(handed.authorised, "message", "messages"),
+                percent(handed.authenticated, handed.all),
+                &proved,
             ),
             (
-                "warn",
-                "Without that proof",
-                grouped(handed.unprotected),
-                percent(handed.unprotected, handed.all),
+                clear,
+                "In the clear",
+                grouped(handed.clear),
+                &percent(handed.clear, handed.all),
             ),
             (
                 "stop",
                 "Refused",
                 grouped(refused),
-                "attempts; a deferred message is tried again".into(),
+                "attempts; a deferred message is tried again",
             ),
             (
                 "",
                 "Outcome unknown",
-                grouped(unknown),
-                "connection lost before the final reply".into(),
+                unknown,
+                "connection lost before the final reply",
             ),
-            (
-                "",
-                "Sessions",
-                grouped(self.gathered.sessions),
-                plural(
-                    self.gathered.starts,
-                    "start of the program",
-                    "starts of the program",
-                ),
-            ),
-        ];
-        for (class, name, value, note) in tiles {
+        ] {
             writeln!(
                 f,
                 "<div class=\"tile {class}\"><p class=\"name\">{name}</p><p class=\"value\">{value}</p><p class=\"note\">{note}</p></div>"
@@ -304,24 +284,57 @@ impl Page<'_> {
         f.write_str("</div>\n</section>\n")
     }
 
+    fn summary(&self, handed: &Handed) -> String {
+        let (verbs, way, unasked) = match self.is_inbound() {
+            true => (
+                ("message was received", "messages were received"),
+                "from",
+                "from a party that no rule asks for proof",
+            ),
+            false => (
+                ("message was handed over", "messages were handed over"),
+                "to",
+                "without that proof",
+            ),
+        };
+        let all = plural(handed.all, verbs.0, verbs.1);
+        if handed.all == 0 {
+            return format!("No {}.", verbs.0);
+        }
+        if handed.all == handed.authenticated {
+            return format!("{all}, every one over TLS {way} a party that proved its identity.");
+        }
+        let parts = [
+            (
+                handed.authenticated,
+                format!("over TLS {way} a party that proved its identity"),
+            ),
+            (handed.encrypted, format!("over TLS {unasked}")),
+            (handed.clear, "in the clear".into()),
+        ];
+        let parts = parts.iter().filter(|(number, _)| *number > 0);
+        let parts: Vec<_> = parts
+            .map(|(number, how)| format!("{} {how}", grouped(*number)))
+            .collect();
+        format!("{all}: {}.", parts.join(", "))
+    }
+
     fn over_time(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Some(span) = &self.gathered.span else {
             return Ok(());
         };
-        let series: [Series; 2] = [
-            ("authorised".into(), "good"),
-            ("unprotected".into(), "warn"),
-        ];
-        let bars = Bars::new(span, &self.gathered.hours, |hour| &hour.verdicts);
+        let kinds = [(AUTHENTICATED, "good"), (ENCRYPTED, "c2"), (CLEAR, "warn")];
+        let series: Vec<Series> = kinds
+            .iter()
+            .map(|(name, class)| ((*name).to_owned(), *class))
+            .collect();
+        let bars = Bars::new(span, &self.gathered.hours, |hour| &hour.protections);
         write!(
             f,
-            "<section>\n<h2>Over time</h2>\n<figure><figcaption>Messages handed over, by {} (UTC){}</figcaption>\n{}</figure>\n",
+            "<section>\n<h2>Over time</h2>\n<figure><figcaption>Messages, by {} (UTC){}</figcaption>\n{}</figure>\n",
             bars.unit(),
-            legend(&[
-                ("peer authenticated", "good"),
-                ("without that proof", "warn")
-            ]),
-            bars.svg("Messages handed over", &series, "quiet")
+            legend(&kinds),
+            bars.svg("Messages by protection", &series, "quiet")
         )?;
         if !self.gathered.reasons.is_empty() {
             let series = self.reasons();
@@ -360,6 +373,7 @@ impl Page<'_> {
         let gathered = self.gathered;
         f.write_str("<section>\n<h2>How it was protected</h2>\n<div class=\"columns\">\n")?;
         for (title, tally) in [
+            ("Protection, by message", &gathered.protections),
             ("Verdict, by message", &gathered.verdicts),
             ("TLS version, by message", &gathered.tls_versions),
             ("Level, by message and domain", &gathered.levels),
@@ -373,9 +387,9 @@ impl Page<'_> {
     }
 
     fn domains(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let messages = |domain: &Domain| domain.protections.values().sum::<u64>();
         let mut domains: Vec<_> = self.gathered.domains.iter().collect();
-        domains
-            .sort_by_key(|(_, domain)| std::cmp::Reverse(domain.authorised + domain.unprotected));
+        domains.sort_by_key(|(_, domain)| std::cmp::Reverse(messages(domain)));
         f.write_str("<section>\n<h2>By domain</h2>\n")?;
         if domains.is_empty() {
             return f.write_str(
@@ -383,13 +397,13 @@ impl Page<'_> {
             );
         }
         f.write_str(
-            "<table class=\"wide\"><thead><tr><th>Domain</th><th class=\"n\">Messages</th><th class=\"n\">Octets</th><th class=\"n\">Authenticated</th><th class=\"n\">Without proof</th><th class=\"n\">Refused</th><th>Level</th><th>TLS</th><th>Last</th></tr></thead><tbody>\n",
+            "<table class=\"wide\"><thead><tr><th>Domain</th><th class=\"n\">Messages</th><th class=\"n\">Octets</th><th class=\"n\">Authenticated</th><th class=\"n\">Encrypted only</th><th class=\"n\">Clear</th><th class=\"n\">Refused</th><th>Level</th><th>TLS</th><th>Last</th></tr></thead><tbody>\n",
         )?;
         for (name, domain) in domains.iter().take(DOMAINS) {
-            let all = domain.authorised + domain.unprotected;
+            let all = messages(domain);
             writeln!(
                 f,
-                "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n{}\">{}</td><td class=\"n{}\">{}</td><td>{}</td><td>{}</td><td class=\"when\">{}</td></tr>",
+                "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>{}{}{}<td>{}</td><td>{}</td><td class=\"when\">{}</td></tr>",
                 Text(name),
                 grouped(all),
                 if all == 0 {
@@ -397,34 +411,22 @@ impl Page<'_> {
                 } else {
                     size(domain.octets)
                 },
-                percent(domain.authorised, all),
-                if domain.unprotected > 0 {
-                    " warn"
-                } else {
-                    " quiet"
-                },
-                grouped(domain.unprotected),
-                if domain.refused > 0 {
-                    " stop"
-                } else {
-                    " quiet"
-                },
-                grouped(domain.refused),
+                percent(of(&domain.protections, AUTHENTICATED), all),
+                cell(of(&domain.protections, ENCRYPTED), ""),
+                cell(of(&domain.protections, CLEAR), "warn"),
+                cell(domain.refused, "stop"),
                 Text(&or_dash(list(&domain.levels))),
-                Text(&or_dash(list(&domain.tls))),
+                Text(&or_dash(list(&domain.tls).replace("TLSv", ""))),
                 day(&domain.last)
             )?;
         }
         f.write_str("</tbody></table>\n")?;
-        if let Some(more) = domains.len().checked_sub(DOMAINS).filter(|more| *more > 0) {
-            let messages: u64 = domains[DOMAINS..]
-                .iter()
-                .map(|(_, domain)| domain.authorised + domain.unprotected)
-                .sum();
+        if let Some(more) = domains.get(DOMAINS..).filter(|more| !more.is_empty()) {
+            let messages: u64 = more.iter().map(|(_, domain)| messages(domain)).sum();
             writeln!(
                 f,
                 "<p class=\"quiet\">{} more with {} in all; <code>audit show --domain</code> lists them.</p>",
-                plural(more as u64, "domain", "domains"),
+                plural(more.len() as u64, "domain", "domains"),
                 plural(messages, "message", "messages")
             )?;
         }
@@ -488,7 +490,13 @@ impl Page<'_> {
         }
         f.write_str("<h3>What they were used for</h3>\n")?;
         if self.gathered.unprotected.is_empty() {
-            return f.write_str("<p class=\"quiet\">Nothing: every message went to a party that proved its identity.</p>\n</section>\n");
+            let none = match self.gathered.protections.get(ENCRYPTED) {
+                Some(_) => {
+                    "No rule was used: a client from the world is asked for proof only where a rule says so."
+                }
+                None => "Nothing: no message went without it.",
+            };
+            return writeln!(f, "<p class=\"quiet\">{none}</p>\n</section>");
         }
         f.write_str("<table class=\"wide\"><thead><tr><th>Domain or address</th><th class=\"n\">Messages</th><th class=\"n\">Sessions</th><th>Level</th><th>Rule</th><th>Ends</th><th>Why</th><th>Last</th></tr></thead><tbody>\n")?;
         for ((rule, domain), used) in &self.gathered.unprotected {
@@ -585,7 +593,7 @@ impl Page<'_> {
              <li>The chain shows that no record was changed, taken out, put in or moved since it was written. Whoever holds the log's private key could write a new chain; a checkpoint kept on another machine shows that too.</li>\n\
              <li>That nothing was cut off the end is shown only as far as the newest checkpoint kept elsewhere (an anchor) reaches.</li>\n\
              <li>Times are those of the host's clock. Addresses are recorded in the form “{}”.</li>\n\
-             <li>“Peer authenticated” means what the level in the table demands: <i>verify</i> and <i>secure</i> a certificate of a trusted authority for the right name, <i>dane</i> a match with DNSSEC-signed records, <i>fingerprint</i> a listed certificate.</li>\n\
+             <li>“Peer authenticated” means that the other side proved what the level demands: <i>verify</i> and <i>secure</i> a certificate of a trusted authority for the right name, <i>dane</i> a match with DNSSEC-signed records, <i>fingerprint</i> a listed certificate. “Encrypted only” is TLS with whoever answered, or called.</li>\n\
              </ul>\n<p>To check it yourself, with the files of the log and its public key:</p>\n\
              <pre>starttls-proxy audit verify FILE... --key KEY.pub --anchor {}:{}</pre>\n</section>\n",
             Text(&or_dash(self.gathered.addresses.clone())),
@@ -593,6 +601,12 @@ impl Page<'_> {
             head.hash
         )
     }
+}
+
+/// A number in a table: coloured by `class`, or quiet if it is 0.
+fn cell(number: u64, class: &str) -> String {
+    let class = if number == 0 { "quiet" } else { class };
+    format!("<td class=\"n {class}\">{}</td>", grouped(number))
 }
 
 fn or_dash(text: String) -> String {
