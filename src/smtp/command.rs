@@ -176,14 +176,17 @@ fn bdat(arguments: &[u8]) -> Option<Command> {
         let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
         sum.checked_mul(10)?.checked_add(digit)
     })?;
-    Some(Command::Bdat { octets, last })
+    (octets <= MAX_CHUNK).then_some(Command::Bdat { octets, last })
 }
+
+/// Largest chunk in octets: beyond it the 32-bit counter of a server would wrap, and the rest of the chunk be commands.
+const MAX_CHUNK: u64 = 0x7fff_ffff;
 
 fn auth(arguments: &[u8], offered: &Extensions) -> Result<Command, Fault> {
     let mechanism = arguments.split(|b| *b == b' ').next().unwrap_or_default();
     let mechanism = String::from_utf8_lossy(mechanism).to_ascii_uppercase();
-    if mechanism.is_empty() {
-        return Err(syntax("AUTH takes a mechanism"));
+    if mechanism.is_empty() || !arguments.iter().all(|b| matches!(b, 0x20..=0x7e)) {
+        return Err(syntax("AUTH takes a mechanism and base64"));
     }
     if !offered.has_mechanism(&mechanism) {
         return Err(Fault::Syntax(refusal(
@@ -266,10 +269,7 @@ mod tests {
         let chunk = |octets, last| Ok(Command::Bdat { octets, last });
         assert_eq!(parse_all("BDAT 05 last"), chunk(5, true));
         assert_eq!(parse_all("BDAT 0"), chunk(0, false));
-        assert_eq!(
-            parse_all("BDAT 18446744073709551615"),
-            chunk(u64::MAX, false)
-        );
+        assert_eq!(parse_all("BDAT 2147483647"), chunk(0x7fff_ffff, false));
         let long = format!("BDAT {}", "9".repeat(40));
         for line in [
             "BDAT",
@@ -285,6 +285,8 @@ mod tests {
             "BDAT 5\tLAST",
             "BDAT 5  LAST",
             "BDAT  5",
+            "BDAT 2147483648",
+            "BDAT 4294967301",
             "BDAT 5 ",
             "BDAT 5 LAST ",
         ] {
@@ -322,7 +324,12 @@ mod tests {
             parse(b"auth plain AA==", &offered, false),
             Ok(Command::Auth)
         );
-        for line in [&b"AUTH GSSAPI"[..], b"AUTH", b"AUTH NTLM x"] {
+        for line in [
+            &b"AUTH GSSAPI"[..],
+            b"AUTH",
+            b"AUTH NTLM x",
+            b"AUTH PLAIN \xff",
+        ] {
             assert!(matches!(
                 parse(line, &offered, false),
                 Err(Fault::Syntax(_))

@@ -71,6 +71,7 @@ pub(super) fn sender(arguments: &[u8], offered: &Extensions) -> Result<Sender, R
         };
         check(offered.has(keyword), known_value, "MAIL")?;
     }
+    readable(parameters, sender.smtputf8)?;
     if !path.is_empty() {
         match recipient(path, sender.smtputf8)? {
             Recipient::Domain(domain) => sender.domain = Some(domain),
@@ -95,6 +96,7 @@ pub(super) fn target(
             _ => return Err(unoffered("RCPT")),
         }
     }
+    readable(parameters, smtputf8)?;
     Ok(Target {
         path: path.to_vec(),
         recipient: recipient(path, smtputf8)?,
@@ -188,16 +190,22 @@ fn bad_path(what: &str) -> Refusal {
     refusal(501, (1, 3), what)
 }
 
-/// Reads a path that is not empty.
-fn recipient(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
-    let readable = path.is_ascii() || (smtputf8 && std::str::from_utf8(path).is_ok());
-    if !readable {
-        return Err(refusal(
+/// ASCII, or UTF-8 where that was agreed.
+fn readable(bytes: &[u8], smtputf8: bool) -> Result<(), Refusal> {
+    if bytes.is_ascii() || (smtputf8 && std::str::from_utf8(bytes).is_ok()) {
+        Ok(())
+    } else {
+        Err(refusal(
             553,
             (6, 7),
             "an address that is not ASCII needs SMTPUTF8 (RFC 6531)",
-        ));
+        ))
     }
+}
+
+/// Reads a path that is not empty.
+fn recipient(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
+    readable(path, smtputf8)?;
     if path.first() == Some(&b'@') {
         return Err(bad_path(
             "source routes are not taken (RFC 5321 appendix C)",
@@ -426,6 +434,7 @@ mod tests {
             assert_eq!(code(&arguments, &all()), Err(501), "{parameter}");
         }
         assert_eq!(code("FROM:<é@b>", &all()), Err(553));
+        assert_eq!(code("FROM:<a@b> ENVID=é", &all()), Err(553));
         assert_eq!(code("FROM:<é@b> SMTPUTF8", &all()), Ok(()));
     }
 }
