@@ -44,8 +44,11 @@ enum State {
     /// EHLO has been exchanged in the clear; who may receive is asked next.
     Gate(Offer),
     AwaitStartTlsReply(Offer, Option<Exempted>),
-    AwaitUpgrade(Option<Exempted>),
-    AwaitSecureHelloReply,
+    AwaitUpgrade(Extensions, Option<Exempted>),
+    /// TLS is up, and the peer is judged before it hears another word (RFC 3207 §4.1). What the client was told is still
+    /// what the server said in the clear.
+    Secured(Extensions),
+    AwaitSecureHelloReply(Permit),
     /// Commands go through.
     Open(Established),
 }
@@ -73,8 +76,6 @@ struct Established {
 pub struct Outbound {
     config: OutboundConfig,
     state: State,
-    /// With implicit TLS the peer is judged before it hears of us.
-    early_permit: Option<Permit>,
     relay: Relay,
 }
 
@@ -91,7 +92,6 @@ impl Outbound {
         let mut machine = Self {
             config,
             state: State::AwaitConnect(Aim::Introduce),
-            early_permit: None,
             relay,
         };
         machine.wind(Duration::ZERO);
@@ -130,25 +130,27 @@ impl Outbound {
             self.relay.act(Action::Note(Note::Hello(name)));
         }
         match &self.state {
-            State::AwaitHello if hello && self.config.implicit_tls => self.ask(),
             State::AwaitHello if hello => {
                 self.relay.send_hello();
                 self.state = State::AwaitHelloReply(Aim::Introduce);
             }
             State::Open(_) if hello && self.relay.is_permitted() => self.relay.forward_hello(),
-            State::Gate(Offer { extensions, .. }) | State::Open(Established { extensions, .. })
+            State::Secured(_) if self.config.known_at_connect => self.ask(),
+            State::Gate(Offer { extensions, .. })
+            | State::Secured(extensions)
+            | State::Open(Established { extensions, .. })
                 if hello =>
             {
                 let extensions = extensions.clone();
                 self.welcome(&extensions);
             }
-            State::Gate(_) | State::Open(_) => self.ask(),
+            State::Gate(_) | State::Secured(_) | State::Open(_) => self.ask(),
             _ => {}
         }
     }
 
     fn server(&mut self, bytes: &[u8]) -> Step {
-        if self.relay.is_over() || matches!(self.state, State::Open(_)) && !self.awaits_peer() {
+        if self.relay.is_over() || matches!(self.state, State::Open(_)) {
             return self.relay.server(bytes);
         }
         if bytes.is_empty() {
@@ -156,7 +158,7 @@ impl Outbound {
         }
         if matches!(
             self.state,
-            State::AwaitUpgrade(_) | State::AwaitEarlyUpgrade
+            State::AwaitUpgrade(..) | State::AwaitEarlyUpgrade
         ) {
             self.injected();
             return Step::Took(0);
@@ -166,11 +168,6 @@ impl Outbound {
             self.replied(&reply, &bytes[*len..]);
         }
         step
-    }
-
-    /// The peer as such is being judged: the link is up, but not the relay's yet.
-    fn awaits_peer(&self) -> bool {
-        !self.relay.is_permitted() && self.relay.pending_hello()
     }
 
     // ----- replies before the relay has the link -----
@@ -193,9 +190,9 @@ impl Outbound {
             State::AwaitStartTlsReply(..) if reply.code == 220 && !behind.is_empty() => {
                 self.injected();
             }
-            State::AwaitStartTlsReply(_, or_plaintext) if reply.code == 220 => {
+            State::AwaitStartTlsReply(offer, or_plaintext) if reply.code == 220 => {
                 self.relay.act(Action::Upgrade(Side::Server));
-                self.state = State::AwaitUpgrade(or_plaintext);
+                self.state = State::AwaitUpgrade(offer.extensions, or_plaintext);
             }
             State::AwaitStartTlsReply(offer, Some(exempted)) if reply.code != 421 => {
                 self.go_on_in_the_clear(offer, exempted);
@@ -203,7 +200,7 @@ impl Outbound {
             State::AwaitStartTlsReply(..) => {
                 self.no_tls(&format!("STARTTLS was refused with {}", reply.code));
             }
-            State::AwaitSecureHelloReply => self.introduced_securely(reply),
+            State::AwaitSecureHelloReply(permit) => self.introduced_securely(reply, permit),
             _ if reply.code == 421 => self.dead((4, 2), "closes the connection"),
             _ => {
                 self.relay.incident("unsolicited-reply");
@@ -218,7 +215,11 @@ impl Outbound {
             Aim::Introduce => {
                 let greeting = format!("220 {} ESMTP\r\n", self.config.hostname);
                 self.relay.send(Side::Client, greeting.into_bytes());
-                self.state = State::AwaitHello;
+                self.state = if self.config.implicit_tls {
+                    State::Secured(Extensions::default())
+                } else {
+                    State::AwaitHello
+                };
             }
             Aim::Plaintext(_) => {
                 self.relay.send_hello();
@@ -246,17 +247,15 @@ impl Outbound {
     }
 
     /// The EHLO reply over TLS is here: what was said before does not count any more (RFC 3207 §4.2).
-    fn introduced_securely(&mut self, reply: &Reply) {
+    fn introduced_securely(&mut self, reply: &Reply, permit: Permit) {
         if reply.code != 250 {
             return self.dead((4, 0), "EHLO over TLS was refused");
         }
         let extensions = self.relay.offer(reply).extensions;
         let greeting = reply.lines[0].clone();
         self.establish(true, greeting, extensions);
-        match self.early_permit.take() {
-            _ if self.relay.is_over() => {}
-            Some(permit) => self.admit(permit),
-            None => self.ask(),
+        if !self.relay.is_over() {
+            self.admit(permit);
         }
     }
 
@@ -321,7 +320,7 @@ impl Outbound {
     fn is_secure(&self) -> bool {
         match &self.state {
             State::Open(established) => established.secure,
-            State::AwaitHello => self.config.implicit_tls,
+            State::Secured(_) => true,
             _ => false,
         }
     }
@@ -362,11 +361,10 @@ impl Outbound {
     /// The pending command was permitted.
     fn admit(&mut self, permit: Permit) {
         match &self.state {
-            // Implicit TLS: the peer is who it must be, so it is told who we are.
-            State::AwaitHello => {
-                self.early_permit = Some(permit);
+            // The peer is who it must be, so it is told who we are.
+            State::Secured(_) => {
                 self.relay.send_hello();
-                self.state = State::AwaitSecureHelloReply;
+                self.state = State::AwaitSecureHelloReply(permit);
             }
             State::Open(_) if self.relay.pending_hello() => {
                 self.relay.permit(permit);
@@ -402,11 +400,12 @@ impl Outbound {
             (State::AwaitEarlyUpgrade, Ok(())) => {
                 self.state = State::AwaitGreeting(Aim::Introduce);
             }
-            (State::AwaitUpgrade(_), Ok(())) => {
-                self.relay.send_hello();
-                self.state = State::AwaitSecureHelloReply;
+            (State::AwaitUpgrade(told, _), Ok(())) => {
+                self.relay.courteous = true;
+                self.state = State::Secured(told);
+                self.ask();
             }
-            (State::AwaitUpgrade(Some(exempted)), Err(_)) => {
+            (State::AwaitUpgrade(_, Some(exempted)), Err(_)) => {
                 self.relay.act(Action::Close {
                     side: Side::Server,
                     abort: true,
@@ -415,7 +414,7 @@ impl Outbound {
                 self.relay.act(Action::Connect);
                 self.state = State::AwaitConnect(Aim::Plaintext(exempted));
             }
-            (State::AwaitUpgrade(None) | State::AwaitEarlyUpgrade, Err(refusal)) => {
+            (State::AwaitUpgrade(_, None) | State::AwaitEarlyUpgrade, Err(refusal)) => {
                 self.relay.dead(transient(refusal));
             }
             (state, _) => self.state = state,
@@ -441,10 +440,11 @@ impl Outbound {
         match &self.state {
             // That was the connection before this one.
             State::AwaitConnect(_) => {}
-            State::AwaitUpgrade(_) | State::AwaitEarlyUpgrade => {
+            State::AwaitUpgrade(..) | State::AwaitEarlyUpgrade => {
                 self.dead((7, 5), "closed the connection during the TLS handshake");
             }
-            State::AwaitSecureHelloReply => self.dead(
+            State::Secured(_) if self.relay.pending().is_none() => self.relay.server_gone(),
+            State::Secured(_) | State::AwaitSecureHelloReply(_) => self.dead(
                 (7, 5),
                 "closed the connection right after the TLS handshake, it may have rejected our certificate",
             ),
@@ -497,13 +497,15 @@ impl Outbound {
             | State::AwaitGreeting(_)
             | State::AwaitHelloReply(_)
             | State::AwaitStartTlsReply(..)
-            | State::AwaitUpgrade(_)
-            | State::AwaitSecureHelloReply => Some(Timer::Opening),
+            | State::AwaitUpgrade(..)
+            | State::AwaitSecureHelloReply(_) => Some(Timer::Opening),
             // Judging the peer and its first recipient is part of one unit with the upgrade.
             _ if self.relay.pending().is_some() && !self.relay.is_permitted() => {
                 Some(Timer::Opening)
             }
-            State::AwaitHello | State::Gate(_) | State::Open(_) => self.relay.awaits(),
+            State::AwaitHello | State::Gate(_) | State::Secured(_) | State::Open(_) => {
+                self.relay.awaits()
+            }
         };
         self.relay.wind(awaits, now);
     }

@@ -15,11 +15,13 @@ fn a_known_peer_is_upgraded_at_ehlo_and_shown_as_it_is() {
     let mut script = introduced(known(), EHLO);
     script.events(&["ask peer"]).client_got("").upgrade();
     script.server_got("STARTTLS⏎").server("220 go⏎");
-    script.upgraded(Side::Server).server_got("EHLO box⏎");
-    script.server(SECURE_EHLO).client_got("");
+    script.upgraded(Side::Server).server_got("").client_got("");
     script
         .events(&["upgrade Server", "ask peer"])
         .authorised()
+        .server_got("EHLO box⏎")
+        .client_got("")
+        .server(SECURE_EHLO)
         .client_got("250-mx⏎250-PIPELINING⏎250-SIZE 9⏎250-AUTH PLAIN⏎250 DSN⏎");
     script
         .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d.example>⏎")
@@ -31,7 +33,7 @@ fn a_known_peer_is_upgraded_at_ehlo_and_shown_as_it_is() {
 fn a_known_peer_that_is_refused_gets_no_helo_from_the_client() {
     let mut script = introduced(known(), EHLO);
     script.upgrade().server("220 go⏎").upgraded(Side::Server);
-    script.server(SECURE_EHLO).refused(550);
+    script.refused(550).server_got("STARTTLS⏎QUIT⏎");
     script.client_got("421 4.7.5 policy⏎").over(false);
 }
 
@@ -39,7 +41,7 @@ fn a_known_peer_that_is_refused_gets_no_helo_from_the_client() {
 fn auth_passes_to_a_known_peer_and_its_lines_are_no_commands() {
     let mut script = introduced(known(), EHLO);
     script.upgrade().server("220 go⏎").upgraded(Side::Server);
-    script.server(SECURE_EHLO).authorised().codes();
+    script.authorised().server(SECURE_EHLO).codes();
     script.server_got("STARTTLS⏎EHLO box⏎");
     script.client("AUTH NTLM⏎");
     assert_eq!(script.codes(), [504]);
