@@ -62,16 +62,22 @@ async fn dialogue(client: &mut BufReader<impl Connection>, offers_tls: bool) -> 
             "QUIT" => b"221 bye\r\n",
             _ => b"250 ok\r\n",
         };
-        client.write_all(reply).await?;
+        answer(client, reply).await?;
         match line.get(..4).unwrap_or_default() {
             "STAR" | "QUIT" => return Ok(()),
             "DATA" => {
                 swallow(client).await?;
-                client.write_all(b"250 accepted\r\n").await?;
+                answer(client, b"250 accepted\r\n").await?;
             }
             _ => {}
         }
     }
+}
+
+/// Flushed, because TLS keeps what the socket would not take at once, as it may after a long read.
+async fn answer(client: &mut BufReader<impl Connection>, reply: &[u8]) -> io::Result<()> {
+    client.write_all(reply).await?;
+    client.flush().await
 }
 
 /// Reads to the end of the message. The sender sends nothing behind it before the reply.

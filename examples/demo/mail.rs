@@ -96,6 +96,7 @@ async fn dialogue(
             _ => "502 not here".into(),
         };
         client.write_all(format!("{reply}\r\n").as_bytes()).await?;
+        client.flush().await?;
         match verb.as_str() {
             "STAR" if offers_tls => return Ok(Next::Handshake),
             "QUIT" => return Ok(Next::Close),
@@ -108,6 +109,7 @@ async fn dialogue(
                     .expect("no server panics while it delivers")
                     .push(message);
                 client.write_all(reply.as_bytes()).await?;
+                client.flush().await?;
             }
             _ => {}
         }
