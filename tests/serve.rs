@@ -49,7 +49,41 @@ fn wrong_usage_is_64_and_wrong_configuration_78_before_anything_is_bound() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = listener.local_addr().expect("address").to_string();
     let table = scratch.file("policy", "clinic.example secure\nclinic.example sekure\n");
-    let cases: [(&[&str], i32, &str); 6] = [
+    let (no_key, log) = (
+        scratch.file("no-key", "no key\n"),
+        scratch.0.join("audit.jsonl").display().to_string(),
+    );
+    let cases: [(&[&str], i32, &str); 9] = [
+        (
+            &[
+                "outbound",
+                "--listen",
+                &taken,
+                "--upstream",
+                "x.example",
+                "--max-sessions",
+                "0",
+            ],
+            64,
+            "0 would let nobody in",
+        ),
+        (
+            &[
+                "outbound",
+                "--listen",
+                &taken,
+                "--upstream",
+                "x.example",
+                "--audit-log",
+                &log,
+                "--audit-key",
+                &no_key,
+                "--dry-run",
+            ],
+            78,
+            &no_key,
+        ),
+        (&["audit", "verify"], 64, "name at least one file"),
         (
             &["outbound", "--listen", &taken],
             64,

@@ -86,6 +86,16 @@ impl Options {
             notice: Box::new(|_| ()),
         }
     }
+
+    /// Whether the key can sign, before anything is written.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no Ed25519 private key.
+    pub fn check_key(&self) -> Result<(), OpenError> {
+        self.key
+            .as_deref()
+            .map_or(Ok(()), |key| SigningKey::read(key).map(drop))
+    }
 }
 
 /// What the program's log should say. `Display` is that line, without the time.

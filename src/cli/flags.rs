@@ -116,10 +116,10 @@ pub struct Outbound {
     #[argh(option)]
     pub metrics: Option<SocketAddr>,
     /// sessions in all
-    #[argh(option, default = "1000")]
+    #[argh(option, default = "1000", from_str_fn(count))]
     pub max_sessions: usize,
     /// sessions of one address
-    #[argh(option, default = "200")]
+    #[argh(option, default = "200", from_str_fn(count))]
     pub max_sessions_per_client: usize,
     /// seconds
     #[argh(option, default = "30")]
@@ -206,13 +206,13 @@ pub struct Inbound {
     #[argh(option)]
     pub metrics: Option<SocketAddr>,
     /// sessions in all
-    #[argh(option, default = "1000")]
+    #[argh(option, default = "1000", from_str_fn(count))]
     pub max_sessions: usize,
     /// sessions of one address
-    #[argh(option, default = "50")]
+    #[argh(option, default = "50", from_str_fn(count))]
     pub max_sessions_per_client: usize,
     /// handshakes at once
-    #[argh(option, default = "100")]
+    #[argh(option, default = "100", from_str_fn(count))]
     pub max_handshakes: usize,
     /// foreign domain for the relay probe
     #[argh(option, default = "String::from(\"probe.invalid\")")]
@@ -459,6 +459,15 @@ fn mark(text: &str) -> Result<u32, String> {
         None => text.parse(),
     };
     parsed.map_err(|_| format!("'{text}' is no mark (write 26 or 0x1a)"))
+}
+
+/// How many of something may be at once.
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("0 would let nobody in".into()),
+        Ok(count) => Ok(count),
+        Err(_) => Err(format!("'{text}' is no number that can be counted to")),
+    }
 }
 
 /// `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`.

@@ -109,6 +109,13 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 fn evidence(verb: AuditVerb) -> Result<(), Failure> {
     let (out, errors) = (&mut std::io::stdout().lock(), &mut std::io::stderr().lock());
     let progress = std::io::stderr().is_terminal();
+    if let AuditVerb::Verify(flags::AuditVerify { files, .. })
+    | AuditVerb::Report(flags::AuditReport { files, .. })
+    | AuditVerb::Show(flags::AuditShow { files, .. }) = &verb
+        && files.is_empty()
+    {
+        return Err(Failure::Usage("audit: name at least one file".into()));
+    }
     let verify = |files, anchors, keys, from| command::Verify {
         files,
         anchors,

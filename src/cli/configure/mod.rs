@@ -377,6 +377,9 @@ fn audit_of(
     let mut options = audit::Options::new(file.clone(), format!("{hostname}/{word}"));
     options.key = key.cloned();
     options.addresses = form;
+    options
+        .check_key()
+        .map_err(|error| wrong(error.to_string()))?;
     options.notice = Box::new(|notice| match notice {
         audit::Notice::Failing(_) => log::error!("{notice}"),
         audit::Notice::Torn(_) | audit::Notice::Recovered { .. } => log::warn!("{notice}"),
