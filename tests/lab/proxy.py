@@ -77,7 +77,8 @@ class Proxy:
 
     def records(self, *events):
         """The records of these events in the audit log."""
-        records = [json.loads(line) for line in self.audit_log.read_text().splitlines()]
+        whole_lines = self.audit_log.read_text().rpartition("\n")[0]
+        records = [json.loads(line) for line in whole_lines.splitlines()]
         return [record for record in records if record["event"] in events]
 
     def kill(self):
