@@ -9,7 +9,7 @@ use running::{
 };
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
 };
