@@ -18,8 +18,8 @@ use crate::smtp::Refusal;
 
 /// How long a fault of the host is remembered.
 const HOST_FAULT: Duration = Duration::from_secs(300);
-/// How long a client's failure to get a certificate for a domain is remembered: a little over Postfix's first retry.
-const CERTIFICATE_FAULT: Duration = Duration::from_secs(900);
+/// How long what one session met is remembered: a little over Postfix's first retry.
+const SESSION_FAULT: Duration = Duration::from_secs(900);
 /// How long a host is spared the post-quantum key share.
 const CLASSICAL: Duration = Duration::from_secs(24 * 3600);
 /// Entries of each kind at most; beyond that the ones that expire first go.
@@ -32,7 +32,7 @@ pub struct HostMemory(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     host: Fading<IpAddr, Refusal>,
-    certificate: Fading<(IpAddr, IpAddr), Refusal>,
+    session: Fading<(IpAddr, IpAddr), Refusal>,
     classical: Fading<IpAddr, ()>,
 }
 
@@ -46,8 +46,8 @@ impl HostMemory {
         self.inner().host.put(server, refusal, now, HOST_FAULT);
     }
 
-    /// The host's certificate did not satisfy the policy for a domain of this client's mail.
-    pub fn certificate_fault(
+    /// The host did not satisfy the policy for a domain of this client's mail; what that says about other domains is not known.
+    pub fn fault_of_one_session(
         &self,
         client: IpAddr,
         server: IpAddr,
@@ -55,8 +55,8 @@ impl HostMemory {
         now: Instant,
     ) {
         self.inner()
-            .certificate
-            .put((client, server), refusal, now, CERTIFICATE_FAULT);
+            .session
+            .put((client, server), refusal, now, SESSION_FAULT);
     }
 
     /// What a new session of `client` to `server` is refused with at the greeting.
@@ -67,7 +67,7 @@ impl HostMemory {
             .host
             .get(&server, now)
             .cloned()
-            .or_else(|| inner.certificate.take(&(client, server), now))
+            .or_else(|| inner.session.take(&(client, server), now))
     }
 
     /// A handshake at this address succeeded.
@@ -164,9 +164,9 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_fault_refuses_one_session_of_the_client_that_met_it() {
+    fn a_fault_of_one_session_refuses_one_session_of_the_client_that_met_it() {
         let (memory, now) = (HostMemory::default(), clock::instant());
-        memory.certificate_fault(CLIENT, SERVER, refusal(), now);
+        memory.fault_of_one_session(CLIENT, SERVER, refusal(), now);
         assert!(memory.refusal(OTHER, SERVER, now).is_none());
         assert!(memory.refusal(CLIENT, SERVER, now).is_some());
         assert!(memory.refusal(CLIENT, SERVER, now).is_none());

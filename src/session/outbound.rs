@@ -464,9 +464,12 @@ impl Desk {
         let host_to_blame = matches!(&decision.verdict, Verdict::Refused(reason, _) if reason.scope() == Scope::Host);
         if refusal.code == 421 && host_to_blame && self.site.upstream.is_none() {
             let (client, server) = (self.client.0.ip(), decision.ask.server);
-            self.site
-                .memory
-                .certificate_fault(client, server, refusal.clone(), clock::instant());
+            self.site.memory.fault_of_one_session(
+                client,
+                server,
+                refusal.clone(),
+                clock::instant(),
+            );
         }
     }
 
@@ -546,9 +549,18 @@ impl Desk {
                 enhanced: (7, 5),
                 text,
             };
-            self.site
-                .memory
-                .host_fault(server, refusal, clock::instant());
+            self.fault_of_the_host(server, refusal);
+        }
+    }
+
+    /// Refuses everybody at the greeting for some minutes. Where an entry could let mail pass in the clear, only this
+    /// client's next session: whose recipient it is for is not known then, and may be one of that entry's.
+    fn fault_of_the_host(&self, server: IpAddr, refusal: Refusal) {
+        let (memory, now) = (&self.site.memory, clock::instant());
+        if self.site.table.has_plaintext_entries() {
+            memory.fault_of_one_session(self.client.0.ip(), server, refusal, now);
+        } else {
+            memory.host_fault(server, refusal, now);
         }
     }
 
@@ -559,9 +571,7 @@ impl Desk {
         self.evidence
             .refused_for(Reason::StarttlsNotSupported, &refusal);
         if self.site.upstream.is_none() {
-            self.site
-                .memory
-                .host_fault(to.ip(), refusal, clock::instant());
+            self.fault_of_the_host(to.ip(), refusal);
         }
     }
 
