@@ -36,7 +36,7 @@
 //! trace Received: ...       --add-received: the line that goes in front of messages from now on
 //! tls unavailable           inbound: no handshake may begin now; or: tls available
 //! wait 300s                 time passes
-//! drain                     the process is asked to stop
+//! drain                     the process is asked to stop; or: cut, now at last
 //! repeat 100 .. end         plays the lines between as often
 //! ```
 //!
@@ -92,6 +92,7 @@ pub enum Step {
     Tls { available: bool },
     Wait(Duration),
     Drain,
+    Cut,
 }
 
 /// Bytes that somebody gets.
@@ -338,6 +339,7 @@ fn parse(line: &str) -> Result<Step, String> {
         ("tls", "unavailable") => Step::Tls { available: false },
         ("wait", _) => Step::Wait(duration(rest)?),
         ("drain", "") => Step::Drain,
+        ("cut", "") => Step::Cut,
         _ => return Err("not understood".to_owned()),
     })
 }
@@ -554,6 +556,7 @@ impl fmt::Display for Step {
             Self::Tls { available: false } => writeln!(f, "tls unavailable"),
             Self::Wait(time) => writeln!(f, "wait {}s", time.as_secs()),
             Self::Drain => writeln!(f, "drain"),
+            Self::Cut => writeln!(f, "cut"),
         }
     }
 }

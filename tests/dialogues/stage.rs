@@ -129,7 +129,8 @@ impl Stage {
             Step::Answer(answer) => self.answer(answer.clone()),
             Step::Recorded(outcome) => self.recorded(outcome.clone()),
             Step::Wait(time) => self.wait(*time),
-            Step::Drain => self.drain(),
+            Step::Drain => self.stop(Input::Drain),
+            Step::Cut => self.stop(Input::Cut),
             Step::Trace(line) => {
                 self.machine.trace(line.clone());
                 Ok(())
@@ -225,9 +226,9 @@ impl Stage {
         self.settle()
     }
 
-    fn drain(&mut self) -> Outcome {
-        self.watch.happens("drain");
-        self.tell(Input::Drain)?;
+    fn stop(&mut self, how: Input) -> Outcome {
+        self.watch.happens("stop");
+        self.tell(how)?;
         self.settle()
     }
 

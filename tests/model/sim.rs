@@ -455,7 +455,7 @@ impl Sim<'_> {
                 }
                 1 => self.happen(Step::Closes(Side::Server))?,
                 2 if throw(4) == 0 => self.happen(Step::Closes(Side::Client))?,
-                3 if throw(3) == 0 => self.happen(Step::Drain)?,
+                3 if throw(3) == 0 => self.happen([Step::Drain, Step::Cut][throw(2)].clone())?,
                 4 => {
                     let time = Duration::from_secs(throw(400) as u64);
                     self.happen(Step::Wait(time))?;
