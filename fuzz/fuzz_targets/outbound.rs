@@ -1,17 +1,16 @@
 #![no_main]
 //! Any sequence of events at the outbound machine.
 
-use starttls_proxy::smtp::outbound::{Outbound, OutboundConfig};
+use starttls_proxy_fuzz::{Direction, run};
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| {
     let Some((&kind, script)) = script.split_first() else { return };
-    let mut machine = Outbound::new(OutboundConfig {
-        hostname: "proxy.example".into(),
-        server: "192.0.2.1".into(),
-        known_at_connect: kind & 1 != 0,
-        auth: kind & 2 != 0,
-        plaintext_possible: kind & 4 != 0,
-        implicit_tls: kind & 9 == 9,
-    });
-    starttls_proxy_fuzz::run(&mut machine, script, false);
+    let options: &[&str] = match kind % 6 {
+        0 | 1 => &[],
+        2 => &["plaintext-possible"],
+        3 => &["known", "auth"],
+        4 => &["known", "plaintext-possible"],
+        _ => &["known", "auth", "implicit-tls"],
+    };
+    run(Direction::Outbound, options, script);
 });

@@ -18,7 +18,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         Err(errors) => {
             assert!(!errors.is_empty());
             for error in errors {
-                assert!(error.line >= 1 && error.column >= 1, "{error}");
+                let lines = text.split('\n').count();
+                assert!((1..=lines).contains(&(error.line as usize)) && error.column >= 1, "{error}");
+                assert!(!error.message.is_empty() && !error.message.contains('\n'), "{error}");
             }
         }
     }

@@ -128,8 +128,8 @@ impl Conversation {
                 continue;
             }
             let mut unit = self.owed.pop_front();
-            if unit.is_none() && matches!(code, 521 | 530) && self.chunk.take().is_some() {
-                // A chunk that was not offered, or that is mail before TLS: no octets are awaited.
+            if unit.is_none() && code >= 400 && self.chunk.take().is_some() {
+                // A chunk that was not offered, or that nobody may send now: no octets are awaited.
                 unit = Some(Unit::Command(b"BDAT".to_vec()));
             }
             if code / 100 == 3 {
@@ -201,7 +201,7 @@ pub struct Watch {
     /// Domains that were answered for, each good for one recipient (outbound) or sender (inbound).
     permits: Vec<String>,
     /// The same where TLS cannot be had.
-    permit_in_the_clear: Option<String>,
+    permits_in_the_clear: Vec<String>,
     /// Codes of the refusals that were handed to the machine.
     may_refuse: Vec<u16>,
     /// What the machine is reacting to.
@@ -230,7 +230,7 @@ impl Watch {
             server_is_open: false,
             client_lines: HashSet::new(),
             permits: Vec::new(),
-            permit_in_the_clear: None,
+            permits_in_the_clear: Vec::new(),
             may_refuse: Vec::new(),
             cause: "the beginning",
             server_accepted: 0,
@@ -275,7 +275,8 @@ impl Watch {
             }
             Answer::Upgrade { or_plaintext } => {
                 self.outside_may_be_clear |= *or_plaintext;
-                self.permit_in_the_clear = or_plaintext.then_some(whom);
+                self.permits_in_the_clear
+                    .extend(or_plaintext.then_some(whom));
             }
             Answer::Refused(refusal) => self.may_refuse(refusal),
         }
@@ -469,11 +470,12 @@ impl Watch {
                 }
                 domain => domain,
             };
-            let in_the_clear =
-                !self.outside_is_secure && self.permit_in_the_clear.as_ref() == Some(&domain);
-            match self.permits.iter().position(|permit| *permit == domain) {
-                Some(at) => drop(self.permits.remove(at)),
-                None if in_the_clear => self.permit_in_the_clear = None,
+            let permits = match self.outside_is_secure || self.permits.contains(&domain) {
+                true => &mut self.permits,
+                false => &mut self.permits_in_the_clear,
+            };
+            match permits.iter().position(|permit| *permit == domain) {
+                Some(at) => drop(permits.remove(at)),
                 None => return Err(format!("nobody answered for: {shown}")),
             }
         }
