@@ -13,6 +13,11 @@ mod script;
 mod stage;
 #[path = "dialogues/watch.rs"]
 mod watch;
+#[path = "dialogues/wire.rs"]
+mod wire;
+
+#[path = "support/pki.rs"]
+mod pki;
 
 use script::Script;
 use std::{
@@ -55,27 +60,62 @@ fn differs(script: &Script) -> Option<String> {
     })
 }
 
-#[test]
-fn every_dialogue_goes_as_it_is_written_however_it_is_cut() {
+/// All files, or those that `DIALOGUE` names.
+fn scripts() -> Vec<Result<Script, String>> {
     let only = std::env::var("DIALOGUE").unwrap_or_default();
     let mut paths = Vec::new();
     files(&root(), &mut paths);
     paths.sort();
-    let mut failures = Vec::new();
-    let mut played = 0;
+    let mut scripts = Vec::new();
     for path in paths
         .iter()
         .filter(|path| path.display().to_string().contains(&only))
     {
         match script::load(&root(), path) {
-            Ok(scripts) => {
-                played += scripts.len();
-                failures.extend(scripts.iter().filter_map(differs));
-            }
-            Err(e) => failures.push(e),
+            Ok(loaded) => scripts.extend(loaded.into_iter().map(Ok)),
+            Err(e) => scripts.push(Err(e)),
         }
     }
-    assert!(played > 0, "no dialogue is called {only:?}");
+    assert!(!scripts.is_empty(), "no dialogue is called {only:?}");
+    scripts
+}
+
+#[test]
+fn every_dialogue_goes_as_it_is_written_however_it_is_cut() {
+    let scripts = scripts();
+    let failures: Vec<String> = scripts
+        .iter()
+        .filter_map(|script| match script {
+            Ok(script) => differs(script),
+            Err(e) => Some(e.clone()),
+        })
+        .collect();
+    assert!(
+        failures.is_empty(),
+        "{} of {}:\n\n{}",
+        failures.len(),
+        scripts.len(),
+        failures.join("\n\n")
+    );
+}
+
+#[test]
+fn every_dialogue_goes_the_same_way_over_sockets() {
+    let mut failures = Vec::new();
+    let (mut played, mut left_out) = (0, 0);
+    for script in scripts().iter().flatten() {
+        if wire::unplayable(script).is_some() {
+            left_out += 1;
+            continue;
+        }
+        played += 1;
+        let machine =
+            machine::build(script.direction, &script.options).expect("told by the other test");
+        if let Err(e) = wire::play(script, machine) {
+            failures.push(format!("{}\n  {e}", script.name));
+        }
+    }
+    assert!(played > left_out, "{played} played, {left_out} left out");
     assert!(
         failures.is_empty(),
         "{} of {played}:\n\n{}",

@@ -12,7 +12,7 @@ pub const HOSTNAME: &str = "proxy.example";
 
 /// `known`: the peer is known at connect time; `auth`: AUTH may pass; `plaintext-possible`: some entry could allow it;
 /// `implicit-tls`: TLS comes first; `no-tls`: no certificate is at hand; `exempt`: mail passes in the clear too.
-pub fn build(direction: Direction, options: &[String]) -> Result<Box<dyn Machine>, String> {
+pub fn build(direction: Direction, options: &[String]) -> Result<Box<dyn Machine + Send>, String> {
     let known: &[&str] = match direction {
         Direction::Outbound => &["known", "auth", "plaintext-possible", "implicit-tls"],
         Direction::Inbound => &["no-tls", "exempt"],

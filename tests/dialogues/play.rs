@@ -182,13 +182,13 @@ impl Player {
     }
 }
 
-fn line_of(bytes: &[u8]) -> Option<&[u8]> {
+pub fn line_of(bytes: &[u8]) -> Option<&[u8]> {
     let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
     Some(&bytes[..end])
 }
 
 /// Whether `text` is like `pattern`, in which `*` stands for anything.
-fn like(pattern: &[u8], text: &[u8]) -> bool {
+pub fn like(pattern: &[u8], text: &[u8]) -> bool {
     let mut parts = pattern.split(|b| *b == b'*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else {
@@ -214,7 +214,7 @@ fn show_deed(deed: &Deed) -> String {
     deed.step().to_string().trim_end().to_owned()
 }
 
-fn show_note(note: &Note) -> String {
+pub fn show_note(note: &Note) -> String {
     match note {
         Note::Hello(name) => format!("hello {}", escape(name)),
         Note::MessageBegins => "message".to_owned(),
