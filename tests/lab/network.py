@@ -154,7 +154,9 @@ class Network:
 
 
 def end(process):
-    """Ends a program and its children."""
+    """Ends a program and its children. One that has ended already is left alone: its number may be another's by now."""
+    if process.poll() is not None:
+        return
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)

@@ -7,7 +7,6 @@ import pathlib
 import re
 import shlex
 import shutil
-import signal
 
 from network import ROOT, RESOLVER, end, sh, until
 
@@ -83,7 +82,7 @@ class Proxy:
 
     def kill(self):
         """As the kernel would: no time to say anything."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
 
     def stop(self):
