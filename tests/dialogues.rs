@@ -99,6 +99,9 @@ fn every_dialogue_goes_as_it_is_written_however_it_is_cut() {
     );
 }
 
+/// Failures over sockets that are enough.
+const MANY: usize = 5;
+
 #[test]
 fn every_dialogue_goes_the_same_way_over_sockets() {
     let mut failures = Vec::new();
@@ -114,8 +117,15 @@ fn every_dialogue_goes_the_same_way_over_sockets() {
         if let Err(e) = wire::play(script, machine) {
             failures.push(format!("{}\n  {e}", script.name));
         }
+        // Each may have waited for what does not come.
+        if failures.len() == MANY {
+            break;
+        }
     }
-    assert!(played > left_out, "{played} played, {left_out} left out");
+    assert!(
+        failures.len() == MANY || played > left_out,
+        "{played} played, {left_out} left out"
+    );
     assert!(
         failures.is_empty(),
         "{} of {played}:\n\n{}",

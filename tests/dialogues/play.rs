@@ -1,7 +1,7 @@
 //! Plays a script at a machine, on a virtual clock.
 
 use super::{
-    script::{Expected, Line, Script, Step, escape},
+    script::{Expected, Script, Step, escape},
     stage::{Deed, Stage},
     watch::Watch,
 };
@@ -54,10 +54,8 @@ pub fn play(script: &Script, machine: Box<dyn Machine>, cut: Cut) -> Result<(), 
         cut,
         segment: 0,
     };
-    for Line { place, step } in &script.lines {
-        player
-            .step(step)
-            .map_err(|e| format!("{place}: {}\n    {e}", step.to_string().trim_end()))?;
+    for line in &script.lines {
+        player.step(&line.step).map_err(|e| line.failed(&e))?;
     }
     player
         .nothing_more()

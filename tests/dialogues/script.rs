@@ -72,6 +72,15 @@ pub struct Line {
     pub step: Step,
 }
 
+impl Line {
+    /// What and where, for a failure: `why`.
+    pub fn failed(&self, why: &str) -> String {
+        let step = self.step.to_string();
+        let shown: String = step.trim_end().chars().take(200).collect();
+        format!("{}: {shown}\n    {why}", self.place)
+    }
+}
+
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

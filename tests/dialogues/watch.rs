@@ -511,7 +511,7 @@ impl Watch {
                 // The greeting is the only reply to nothing that the conversation hands out.
                 (None, 220 | 554) => self.client.owed.is_empty(),
                 // Bytes that are no line are refused at once.
-                (None, 500 | 550) => !self.client.commands.is_empty(),
+                (None, 500 | 550) => self.client.in_auth || !self.client.commands.is_empty(),
                 (None, _) => false,
             };
             if !asked {

@@ -257,9 +257,8 @@ pub fn play(script: &Script, machine: Box<dyn Machine + Send>) -> Result<(), Str
             tls_available,
             stop,
         };
-        for Line { place, step } in &script.lines {
-            let outcome = wire.step(step).await;
-            outcome.map_err(|e| format!("{place}: {}\n    {e}", step.to_string().trim_end()))?;
+        for line in &script.lines {
+            wire.step(&line.step).await.map_err(|e| line.failed(&e))?;
         }
         Ok(())
     };

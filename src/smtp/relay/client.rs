@@ -335,7 +335,11 @@ impl Relay {
             return Step::Starved;
         }
         self.phase = Phase::Overlong(skipped + length);
-        self.drop(Side::Client, length);
+        // No whole line, so it does not renew the client's time.
+        self.act(Action::Drop {
+            from: Side::Client,
+            len: length,
+        });
         if skipped + length > MAX_OVERLONG {
             self.exhausted("a line without end");
         }

@@ -111,6 +111,11 @@ impl Relay {
     }
 
     pub(super) fn recorded(&mut self, outcome: Result<Recorded, Refusal>) {
+        // A fault of ours is no verdict on the message, and 421 alone may answer nothing (RFC 5321 §3.8).
+        let outcome = outcome.map_err(|refusal| Refusal {
+            code: 421,
+            ..refusal
+        });
         if self.unawaited_records > 0 {
             self.unawaited_records -= 1;
             if let Err(refusal) = outcome {
