@@ -53,6 +53,8 @@ pub struct Reference<'w> {
     /// EHLO was answered; whether with extensions.
     told: Option<bool>,
     secure: bool,
+    /// The protected EHLO was exchanged.
+    introduced: bool,
     /// The peer was found good for something.
     permitted: bool,
     transaction: Option<Transaction>,
@@ -74,6 +76,7 @@ impl<'w> Reference<'w> {
             world,
             told: None,
             secure: false,
+            introduced: false,
             permitted: false,
             transaction: None,
             faults: 0,
@@ -187,8 +190,8 @@ impl<'w> Reference<'w> {
         if held.is_none() {
             let question = Question::Sender(Domain::parse(&format!("d{domain}.example")));
             match self.world.verdict(&question) {
-                Verdict::Refused(421) => return self.ends(421),
-                Verdict::Refused(code) => return self.ours(code),
+                Verdict::Refused(421) | Verdict::FoundWanting(421) => return self.ends(421),
+                Verdict::Refused(code) | Verdict::FoundWanting(code) => return self.ours(code),
                 Verdict::Authorised => {}
             }
             let reply = self.forward(line);
@@ -235,7 +238,10 @@ impl<'w> Reference<'w> {
             match self.world.verdict(&question) {
                 Verdict::Refused(421) => return self.ends(421),
                 Verdict::Refused(code) => return self.ours(code),
-                Verdict::Authorised if !self.secure && !self.upgrade() => return,
+                _ if !self.secure && !self.upgrade() => return,
+                Verdict::FoundWanting(421) => return self.ends(421),
+                Verdict::FoundWanting(code) => return self.ours(code),
+                Verdict::Authorised if !self.introduced && !self.introduce() => return,
                 Verdict::Authorised => self.permitted = true,
             }
         }
@@ -264,18 +270,24 @@ impl<'w> Reference<'w> {
 
     /// TLS comes up for the first recipient; false: it does not, and the session is over.
     fn upgrade(&mut self) -> bool {
-        let world = self.world;
         self.server.push("STARTTLS".to_owned());
-        let up = world.starttls == 220 && world.handshake && {
-            self.server.push(HELLO.to_owned());
-            // A client that said HELO was promised nothing.
-            world.secure_ehlo == 250 && !(world.takes_back && self.told == Some(true))
-        };
-        if !up {
+        self.secure = self.world.starttls == 220 && self.world.handshake;
+        if !self.secure {
             self.ends(421);
         }
-        self.secure = up;
-        up
+        self.secure
+    }
+
+    /// The peer is who it must be, and hears EHLO; false: what it says to that ends the session.
+    fn introduce(&mut self) -> bool {
+        self.server.push(HELLO.to_owned());
+        // A client that said HELO was promised nothing.
+        let takes_back = self.world.takes_back && self.told == Some(true);
+        self.introduced = self.world.secure_ehlo == 250 && !takes_back;
+        if !self.introduced {
+            self.ends(421);
+        }
+        self.introduced
     }
 
     fn data(&mut self, lines: u8) -> Option<Vec<u8>> {

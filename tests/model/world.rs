@@ -49,6 +49,8 @@ pub enum To {
 pub enum Verdict {
     Authorised,
     Refused(u16),
+    /// By what the peer shows inside TLS.
+    FoundWanting(u16),
 }
 
 /// See the module.
@@ -137,11 +139,11 @@ pub fn refusal(code: u16) -> Refusal {
 impl Verdict {
     pub fn answer(self, secure: bool) -> Answer {
         match self {
-            Self::Authorised if secure => Answer::Authorised,
-            Self::Authorised => Answer::Upgrade {
+            Self::Authorised | Self::FoundWanting(_) if !secure => Answer::Upgrade {
                 or_plaintext: false,
             },
-            Self::Refused(code) => Answer::Refused(refusal(code)),
+            Self::Authorised => Answer::Authorised,
+            Self::FoundWanting(code) | Self::Refused(code) => Answer::Refused(refusal(code)),
         }
     }
 }
@@ -214,9 +216,11 @@ pub fn worlds(direction: Direction) -> impl Strategy<Value = World> {
             4 => Just(Verdict::Authorised),
             1 => Just(Verdict::Refused(451)),
             1 => Just(Verdict::Refused(550)),
+            1 => Just(Verdict::FoundWanting(451)),
+            1 => Just(Verdict::FoundWanting(550)),
         ]
     };
-    let rare = prop_oneof![4 => verdict(), 1 => Just(Verdict::Refused(421))];
+    let rare = prop_oneof![4 => verdict(), 1 => Just(Verdict::Refused(421)), 1 => Just(Verdict::FoundWanting(421))];
     (
         (
             likely(0.97),
