@@ -157,6 +157,7 @@ mod tests {
                 Reply {
                     answer: self.answer.clone(),
                     ttl: self.ttl,
+                    no_such_name: false,
                 }
             })
         }
@@ -214,7 +215,13 @@ mod tests {
     fn lifetimes_have_a_floor_and_a_ceiling_and_errors_a_short_one() {
         let seconds = |answer: Dns<Rrset>, ttl| {
             let ttl = Duration::from_secs(ttl);
-            lifetime(&Reply { answer, ttl }).as_secs()
+            let no_such_name = false;
+            let reply = Reply {
+                answer,
+                ttl,
+                no_such_name,
+            };
+            lifetime(&reply).as_secs()
         };
         assert_eq!(seconds(address(), 0), 5);
         assert_eq!(seconds(address(), 60), 60);

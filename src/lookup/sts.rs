@@ -10,7 +10,7 @@ use crate::{
     clock,
     policy::{
         Dns, Reason, Sts,
-        mta_sts::{Policy, announced_id},
+        mta_sts::{MIN_LIFETIME, Policy, announced_id},
     },
     smtp::Domain,
 };
@@ -28,8 +28,6 @@ const BACK_OFF: Duration = Duration::from_secs(5 * 60);
 const DISCOVERY: Duration = Duration::from_secs(30);
 /// How often it is seen to which policies are due.
 const ROUND: Duration = Duration::from_secs(3600);
-/// A policy is kept at least this many seconds, so that `max_age: 0` serves the mail it was fetched for.
-const MIN_LIFETIME: u64 = 60;
 /// Domains with a policy, a failed fetch, or a fetch under way.
 const MAX_DOMAINS: usize = 10_000;
 /// Octets of all their policies.

@@ -55,6 +55,7 @@ impl Resolve for Fake {
             Reply {
                 answer: answer.unwrap_or(Dns::Absent(Security::Insecure)),
                 ttl: Duration::from_secs(300),
+                no_such_name: false,
             }
         })
     }
@@ -76,6 +77,7 @@ fn domain(name: &str) -> Domain {
 fn options() -> Options {
     Options {
         resolvers: Vec::new(),
+        dnssec: true,
         anchor: None,
         state_dir: None,
         https_port: 443,

@@ -16,7 +16,7 @@ use super::probe::{Asker, Probed};
 use crate::{
     cli::{Failure, configure, flags::Check, runtime},
     clock,
-    lookup::{Lookup, StsEntry, hosts},
+    lookup::{Lookup, Signatures, StsEntry, hosts},
     net::Dial,
     policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, Verdict, needs},
     session::records::entry,
@@ -88,6 +88,7 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let lookup = configure::lookup_of(
             &flags.resolver,
+            settings.dane,
             flags.dnssec_anchor.as_ref(),
             flags.state_dir.as_ref(),
             flags.mta_sts_private,
@@ -100,6 +101,12 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
             settings,
             table,
         };
+        if let Signatures::CannotBeHad(words) = lookup.signatures().await {
+            match flags.json {
+                true => eprintln!("starttls-proxy: {words}"),
+                false => println!("{words}"),
+            }
+        }
         run(domains, Arc::new(lookup), Arc::new(asker), flags.json).await
     })
 }

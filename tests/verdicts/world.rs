@@ -30,6 +30,7 @@ fn host(name: &str, address: &str, security: Security, tlsa: Dns<Vec<Tlsa>>) -> 
         name: name.into(),
         preference: 10,
         addresses: Dns::Found(vec![address.parse().expect("address")], security),
+        missing: None,
         tlsa_base: name.into(),
         tlsa,
     }

@@ -66,6 +66,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
     let client_tls = ClientTls::new(&tls).map_err(wrong)?;
     let lookup = Arc::new(lookup_of(
         &flags.resolver,
+        settings.dane,
         flags.dnssec_anchor.as_ref(),
         flags.state_dir.as_ref(),
         flags.mta_sts_private,

@@ -225,6 +225,7 @@ async fn a_host_that_only_we_can_reach_is_not_asked() {
 fn copy(options: &Options) -> Options {
     Options {
         resolvers: options.resolvers.clone(),
+        dnssec: true,
         anchor: None,
         state_dir: None,
         https_port: options.https_port,
