@@ -219,10 +219,7 @@ const TRUTH: &[(&str, &str)] = &[
         "implicit.good.test",
         "secure implicit implicit.good.test secure 1, tlsa at implicit.good.test secure none",
     ),
-    (
-        "nothing.good.test",
-        "secure none",
-    ),
+    ("nothing.good.test", "secure none"),
     (
         "nsec3.test",
         "secure mx.nsec3.test secure 1, tlsa at mx.nsec3.test secure 1",
@@ -235,18 +232,12 @@ const TRUTH: &[(&str, &str)] = &[
         "any.wild.nsec3.test",
         "secure mx.nsec3.test secure 1, tlsa at mx.nsec3.test secure 1",
     ),
-    (
-        "nothing.nsec3.test",
-        "secure none",
-    ),
+    ("nothing.nsec3.test", "secure none"),
     (
         "optout.test",
         "secure mx.optout.test secure 1, tlsa at mx.optout.test secure 1",
     ),
-    (
-        "nothing.optout.test",
-        "insecure none",
-    ),
+    ("nothing.optout.test", "insecure none"),
     (
         "sub.optout.test",
         "insecure mx.optout.test secure 1, tlsa at mx.optout.test secure 1",
@@ -256,10 +247,7 @@ const TRUTH: &[(&str, &str)] = &[
         "tosecure.plain.test",
         "insecure mx.good.test secure 2, tlsa at mx.good.test secure 1",
     ),
-    (
-        "nothing.plain.test",
-        "insecure none",
-    ),
+    ("nothing.plain.test", "insecure none"),
     ("bogus.test", "bogus"),
     (
         "bogustlsa.test",
@@ -323,7 +311,10 @@ mod real_servers {
         for resolver in [tree.plain(), tree.validating()] {
             match tree.lookup(vec![resolver]).signatures().await {
                 Signatures::Come { words, faults } => {
-                    assert!(words.starts_with("DNSSEC is validated here, from /"), "{words}");
+                    assert!(
+                        words.starts_with("DNSSEC is validated here, from /"),
+                        "{words}"
+                    );
                     assert_eq!(faults, [""; 0]);
                 }
                 other => panic!("{other:?}"),
@@ -352,7 +343,9 @@ mod real_servers {
                 other => panic!("{what}: {other:?}"),
             }
             assert!(
-                told(&both, "nsec3.test").await.ends_with("tlsa at mx.nsec3.test secure 1"),
+                told(&both, "nsec3.test")
+                    .await
+                    .ends_with("tlsa at mx.nsec3.test secure 1"),
                 "{what}"
             );
         }
@@ -385,7 +378,11 @@ mod real_servers {
                 "insecure mx.nsec3.test insecure 1",
                 "{what}"
             );
-            assert_eq!(told(&lookup, "nothing.good.test").await, "insecure none", "{what}");
+            assert_eq!(
+                told(&lookup, "nothing.good.test").await,
+                "insecure none",
+                "{what}"
+            );
         }
     }
 
@@ -397,7 +394,10 @@ mod real_servers {
             match message.sole_question().unwrap().qtype() {
                 Rtype::DS | Rtype::DNSKEY => message.as_slice().to_vec(),
                 _ => without(message, |rtype| {
-                    matches!(rtype, Rtype::RRSIG | Rtype::NSEC | Rtype::NSEC3 | Rtype::SOA)
+                    matches!(
+                        rtype,
+                        Rtype::RRSIG | Rtype::NSEC | Rtype::NSEC3 | Rtype::SOA
+                    )
                 }),
             }
         });
@@ -407,9 +407,16 @@ mod real_servers {
                 mx: true,
                 ..Needs::default()
             };
-            match lookup.gather(&Domain::parse(domain).unwrap(), needs).await.mx {
+            match lookup
+                .gather(&Domain::parse(domain).unwrap(), needs)
+                .await
+                .mx
+            {
                 Dns::Bogus(words) => {
-                    assert!(words.starts_with("the answer comes without the DNSSEC signatures"), "{words}");
+                    assert!(
+                        words.starts_with("the answer comes without the DNSSEC signatures"),
+                        "{words}"
+                    );
                     assert!(!words.contains("bogus"), "{words}");
                 }
                 other => panic!("{domain}: {other:?}"),
@@ -637,12 +644,12 @@ fn crippled() -> Vec<(&'static str, Forgery, &'static str)> {
         ),
         (
             "refuses delegations only",
-            Box::new(move |message| {
-                match message.sole_question().unwrap().qtype() == Rtype::DS {
+            Box::new(
+                move |message| match message.sole_question().unwrap().qtype() == Rtype::DS {
                     true => error(message, Rcode::REFUSED),
                     false => message.as_slice().to_vec(),
-                }
-            }),
+                },
+            ),
             "answers REFUSED to a question for keys",
         ),
         (
@@ -676,7 +683,10 @@ async fn assert_cannot(lookup: &Lookup, words: &str) {
     match lookup.signatures().await {
         Signatures::CannotBeHad(sentence) => {
             assert!(sentence.contains(words), "{sentence}");
-            assert!(sentence.contains("--resolver") && sentence.ends_with("--no-dane"), "{sentence}");
+            assert!(
+                sentence.contains("--resolver") && sentence.ends_with("--no-dane"),
+                "{sentence}"
+            );
         }
         other => panic!("{words}: {other:?}"),
     }

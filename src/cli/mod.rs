@@ -49,9 +49,8 @@ pub fn main() -> ExitCode {
     match std::panic::catch_unwind(|| run(&arguments)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            if let Failure::Usage(words)
-            | Failure::Configuration(words)
-            | Failure::Temporary(words) = &failure
+            if let Failure::Usage(words) | Failure::Configuration(words) | Failure::Temporary(words) =
+                &failure
                 && !words.is_empty()
             {
                 eprintln!("starttls-proxy: {}", words.trim_end());

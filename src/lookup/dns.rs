@@ -311,8 +311,8 @@ pub(super) async fn any_reply(
     rtype: Rtype,
     style: Style,
 ) -> Result<Message<Bytes>, String> {
-    let name = Name::<Vec<u8>>::from_str(name)
-        .map_err(|error| format!("not a domain name: {error}"))?;
+    let name =
+        Name::<Vec<u8>>::from_str(name).map_err(|error| format!("not a domain name: {error}"))?;
     let signatures = matches!(style, Style::Signatures);
     let mut question = MessageBuilder::new_vec();
     question.header_mut().set_rd(true);

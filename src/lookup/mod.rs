@@ -9,6 +9,7 @@ mod dnssec;
 mod hosts;
 mod hosts_file;
 mod https;
+mod places;
 mod signatures;
 mod store;
 mod sts;

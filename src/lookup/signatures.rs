@@ -167,7 +167,11 @@ async fn questions(resolver: SocketAddr, anchor: Option<&Path>) -> Shown {
         Err(words) => return Shown::Nothing(words),
     };
     // That there is no MX record at the root takes the keys, their signatures, and a proof of absence.
-    match Validator::new(wire, anchors).resolve(".", Kind::Mx).await.answer {
+    match Validator::new(wire, anchors)
+        .resolve(".", Kind::Mx)
+        .await
+        .answer
+    {
         Dns::Found(_, Security::Secure) | Dns::Absent(Security::Secure) => Shown::Signatures,
         Dns::Found(..) | Dns::Absent(_) | Dns::NotAsked => {
             Shown::None("says that the root is not signed".to_owned())
@@ -193,14 +197,11 @@ fn fault(answer: &Message<Bytes>) -> Option<String> {
 
 /// Nothing came of a question for signatures. That shows something only if the same resolver answers one without.
 async fn unanswered(wire: &Wire, words: String) -> Shown {
-    let plain = timeout(
-        PATIENCE / 2,
-        any_reply(wire, ".", Rtype::SOA, Style::Plain),
-    );
+    let plain = timeout(PATIENCE / 2, any_reply(wire, ".", Rtype::SOA, Style::Plain));
     match plain.await {
-        Ok(Ok(answer)) if answer.opt_rcode() == OptRcode::NOERROR => Shown::None(
-            "answers questions, but none for keys and their signatures".to_owned(),
-        ),
+        Ok(Ok(answer)) if answer.opt_rcode() == OptRcode::NOERROR => {
+            Shown::None("answers questions, but none for keys and their signatures".to_owned())
+        }
         _ => Shown::Nothing(words),
     }
 }

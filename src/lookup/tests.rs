@@ -25,6 +25,7 @@ use std::{
 struct Fake {
     answers: Mutex<HashMap<(String, Kind), Dns<Rrset>>>,
     asked: Mutex<Vec<(String, Kind)>>,
+    no_such_name: Mutex<Vec<String>>,
 }
 
 impl Fake {
@@ -35,6 +36,12 @@ impl Fake {
     fn say(&self, name: &str, kind: Kind, answer: Dns<Rrset>) -> &Self {
         let key = (name.to_owned(), kind);
         self.answers.lock().unwrap().insert(key, answer);
+        self
+    }
+
+    /// What is absent at this name is absent as a whole.
+    fn no_such_name(&self, name: &str) -> &Self {
+        self.no_such_name.lock().unwrap().push(name.to_owned());
         self
     }
 
@@ -55,7 +62,7 @@ impl Resolve for Fake {
             Reply {
                 answer: answer.unwrap_or(Dns::Absent(Security::Insecure)),
                 ttl: Duration::from_secs(300),
-                no_such_name: false,
+                no_such_name: self.no_such_name.lock().unwrap().contains(&key.0),
             }
         })
     }

@@ -264,6 +264,9 @@ fn page(checked: &Checked, colour: bool) -> String {
         if let Some(words) = address_fault(&host.addresses) {
             let _ = writeln!(out, "    {:<9} {words}", "address");
         }
+        if let Some(missing) = &host.missing {
+            let _ = writeln!(out, "    {:<9} {}", "address", missing.why);
+        }
         for one in probed {
             out.push_str(&probed_words(one, &paint));
         }

@@ -6,9 +6,9 @@ mod world;
 
 use starttls_proxy::{
     policy::{
-        Ask, Decision, Demand, Dns, Findings, Level, Moment, Mx, NamePattern, Needs, NextHop,
-        Reason, ReferenceIdentity, RefuseWith, Settings, Shown, Sts, Tlsa, Verdict, judge, needs,
-        require, table::Table,
+        Ask, Decision, Demand, Dns, Findings, Level, Missing, Moment, Mx, NamePattern, Needs,
+        NextHop, Reason, ReferenceIdentity, RefuseWith, Settings, Shown, Sts, Tlsa, Verdict, judge,
+        needs, require, table::Table,
     },
     smtp::Recipient,
 };
@@ -151,11 +151,28 @@ fn rules() -> Vec<(String, Settings, Option<String>)> {
         mta_sts: false,
         ..Settings::default()
     };
-    let switched_off = [(
-        "--level verify --no-dane --no-mta-sts".to_owned(),
-        off,
-        None,
-    )];
+    let switched_off = [
+        (
+            "--level verify --no-dane --no-mta-sts".to_owned(),
+            off,
+            None,
+        ),
+        (
+            "--no-dane, entry dane".to_owned(),
+            off,
+            Some("dane".to_owned()),
+        ),
+        (
+            "--no-dane, entry dane-only".to_owned(),
+            off,
+            Some("dane-only".to_owned()),
+        ),
+        (
+            "--no-mta-sts, entry mta-sts".to_owned(),
+            off,
+            Some("mta-sts".to_owned()),
+        ),
+    ];
     let pin = "01".repeat(32);
     let by_entry = [
         "none".to_owned(),
@@ -453,11 +470,18 @@ fn with_one_failed(findings: &Findings) -> Vec<(String, Findings)> {
         _ => 0,
     };
     for index in 0..count {
-        for what in ["addresses", "TLSA"] {
+        for what in ["addresses", "TLSA", "AAAA"] {
             let mut worse = findings.clone();
             if let Dns::Found(Mx::Hosts(hosts), _) = &mut worse.mx {
                 match what {
                     "TLSA" => hosts[index].tlsa = Dns::Failed("timeout".into()),
+                    "AAAA" => {
+                        hosts[index].missing = Some(Missing {
+                            ipv6: true,
+                            reason: Reason::LookupFailed,
+                            why: "timeout".into(),
+                        });
+                    }
                     _ => hosts[index].addresses = Dns::Failed("timeout".into()),
                 }
             }

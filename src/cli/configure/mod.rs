@@ -312,6 +312,21 @@ pub fn table_of(
     Ok((table, Some(policy)))
 }
 
+/// DANE is what `--no-dane` switches off, for every line of the table.
+fn no_dane_lines(table: &Table, path: Option<&Path>, settings: &Settings) -> Result<(), Failure> {
+    let mut lines = table.entries().iter();
+    let line = lines.find(|entry| matches!(entry.level, Level::Dane | Level::DaneOnly));
+    match (line, path) {
+        (Some(entry), Some(path)) if !settings.dane => Err(wrong(format!(
+            "{}:{}: level {} cannot be had with --no-dane; leave that away, or change the line",
+            path.display(),
+            entry.line,
+            entry.level
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn table_warnings(table: &Table, path: Option<&Path>) -> Vec<String> {
     let file = path
         .map(|path| path.display().to_string())
