@@ -30,6 +30,8 @@ use tokio::{
     time::timeout,
 };
 
+/// Records of one RRset, but for text, of which nothing is kept on. An answer with more fails: nobody honest has as many, and each record of the audit log repeats them.
+const MAX_RECORDS: usize = 100;
 /// The longest chain of CNAME records that is followed.
 const MAX_ALIASES: usize = 11;
 /// How long one resolver is waited for, first and second round.
@@ -95,7 +97,7 @@ impl Reply {
     /// No answer.
     pub fn failed(why: impl Into<String>) -> Self {
         Self {
-            answer: Dns::Failed(why.into()),
+            answer: Dns::Failed(super::bounded(why.into())),
             ttl: Duration::ZERO,
             no_such_name: false,
         }
@@ -104,7 +106,7 @@ impl Reply {
     /// An answer that validation proved false.
     pub fn bogus(why: impl Into<String>) -> Self {
         Self {
-            answer: Dns::Bogus(why.into()),
+            answer: Dns::Bogus(super::bounded(why.into())),
             ttl: Duration::ZERO,
             no_such_name: false,
         }
@@ -434,6 +436,11 @@ fn read_records(
     }
     if records.is_empty() {
         return absence(message, security, ttl);
+    }
+    if kind != Kind::Txt && records.len() > MAX_RECORDS {
+        return Ok(Reply::failed(format!(
+            "more than {MAX_RECORDS} records in one answer"
+        )));
     }
     Ok(Reply {
         answer: Dns::Found(

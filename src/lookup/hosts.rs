@@ -10,16 +10,23 @@ use crate::{
 };
 use std::{
     net::IpAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
-use tokio::{task::JoinSet, time::timeout_at};
+use tokio::{
+    task::JoinSet,
+    time::{timeout, timeout_at},
+};
 
 /// MX hosts whose addresses and TLSA records are looked up; a domain with more has failed for those beyond.
 const MAX_HOSTS: usize = 20;
+
+/// How long addresses of the other family are waited for where those of one are there.
+const OTHER_FAMILY: Duration = Duration::from_secs(5);
 
 /// One decision's questions.
 pub(super) struct Asking {
@@ -127,6 +134,33 @@ impl Asking {
         hosts
     }
 
+    /// A and AAAA. Where one has come, the other is waited for a little longer only, so that there is time left for TLSA.
+    async fn both_families(&self, name: &str) -> (Dns<Rrset>, Dns<Rrset>) {
+        let (v4, v6) = (self.ask(name, Kind::A), self.ask(name, Kind::Aaaa));
+        let (mut v4, mut v6) = (pin!(v4), pin!(v6));
+        tokio::select! {
+            first = &mut v4 => {
+                let other = self.or_soon(&first, v6).await;
+                (first, other)
+            }
+            first = &mut v6 => (self.or_soon(&first, v4).await, first),
+        }
+    }
+
+    async fn or_soon(
+        &self,
+        first: &Dns<Rrset>,
+        other: impl Future<Output = Dns<Rrset>>,
+    ) -> Dns<Rrset> {
+        if !matches!(first, Dns::Found(..)) {
+            return other.await;
+        }
+        let late = || Dns::Failed("no answer in time".to_owned());
+        timeout(OTHER_FAMILY, other)
+            .await
+            .unwrap_or_else(|_| late())
+    }
+
     /// Addresses and TLSA records of one host.
     pub(super) async fn host(&self, name: &str, preference: u16, tlsa_port: Option<u16>) -> MxHost {
         let name = name.to_ascii_lowercase();
@@ -134,7 +168,7 @@ impl Asking {
             // No host has such a name (RFC 5321 §2.3.5), so there is nothing to ask for.
             return unknown(name, preference, Dns::Absent(Security::Insecure));
         }
-        let (v4, v6) = tokio::join!(self.ask(&name, Kind::A), self.ask(&name, Kind::Aaaa));
+        let (v4, v6) = self.both_families(&name).await;
         let (found, missing) = together(&name, v4, v6);
         let (tlsa_base, tlsa) = match tlsa_port {
             Some(port) => self.tlsa(&name, port, &found).await,

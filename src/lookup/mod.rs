@@ -255,6 +255,18 @@ impl Ways {
     }
 }
 
+/// Octets of words that repeat what others sent: enough to tell what it is.
+const WORDS: usize = 300;
+
+/// Words of a failure, which go into log and record each time: not longer than is good for them, whatever was sent.
+fn bounded(mut words: String) -> String {
+    if words.len() > WORDS {
+        words.truncate(words.floor_char_boundary(WORDS - 3));
+        words += "...";
+    }
+    words
+}
+
 /// TLS towards policy hosts: WebPKI, TLS 1.2 or 1.3 (RFC 8461 §3.3).
 fn https_config(roots: Arc<rustls::RootCertStore>) -> Result<rustls::ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

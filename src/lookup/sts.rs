@@ -312,7 +312,8 @@ impl StsCache {
         }
     }
 
-    fn remember_failure(&self, domain: &Domain, id: &str, failure: Failure) {
+    fn remember_failure(&self, domain: &Domain, id: &str, (reason, words): Failure) {
+        let failure = (reason, super::bounded(words));
         let mut domains = self.domains();
         let slot = domains.entry(domain.clone()).or_default();
         match slot.live().and_then(Cached::expires_in) {
@@ -581,7 +582,7 @@ fn discovery(answer: &Dns<super::dns::Rrset>) -> Discovery {
             match announced_id(&texts) {
                 Ok(Some(id)) => Discovery::Id(id),
                 Ok(None) => Discovery::Absent,
-                Err(words) => Discovery::Failed((Reason::StsPolicyInvalid, words)),
+                Err(words) => Discovery::Failed((Reason::StsPolicyInvalid, super::bounded(words))),
             }
         }
         Dns::Absent(_) | Dns::NotAsked => Discovery::Absent,

@@ -156,3 +156,31 @@ fn an_answer_is_read_along_its_aliases() {
     );
     assert_eq!(read(Kind::Aaaa), Dns::Absent(Security::Secure));
 }
+
+/// What strangers publish is repeated in log and record each time, so that there is an end to it.
+#[test]
+fn answers_of_many_records_fail_and_words_are_cut() {
+    use domain::{
+        base::{MessageBuilder, Name, Rtype, Ttl},
+        rdata::Mx,
+    };
+    let name: Name<Vec<u8>> = "a.example".parse().unwrap();
+    for (count, taken) in [(100, true), (101, false)] {
+        let mut message = MessageBuilder::new_vec().question();
+        message.push((&name, Rtype::MX)).unwrap();
+        let mut message = message.answer();
+        for preference in 0..count {
+            let data = Mx::new(preference, &name);
+            message.push((&name, Ttl::from_secs(60), data)).unwrap();
+        }
+        let octets = hyper::body::Bytes::from(message.finish());
+        let message = domain::base::Message::from_octets(octets).unwrap();
+        let answer = super::dns::read(&message, Kind::Mx, Security::Secure).answer;
+        assert_eq!(matches!(answer, Dns::Found(..)), taken, "{count}");
+        assert_eq!(matches!(answer, Dns::Failed(_)), !taken, "{count}");
+    }
+    match Reply::bogus("\u{e4}".repeat(1000)).answer {
+        Dns::Bogus(words) => assert!(words.len() <= 300 && words.ends_with("..."), "{words}"),
+        other => panic!("{other:?}"),
+    }
+}

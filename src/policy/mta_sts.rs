@@ -12,8 +12,8 @@ pub const REFRESH_AFTER: u64 = 86_400;
 /// A policy holds at least this many seconds, so that one with `max_age: 0` serves the mail it was fetched for.
 pub const MIN_LIFETIME: u64 = 60;
 
-/// Most `mx` patterns that are kept; a policy with more is no policy. In 64 KiB of text nobody honest needs as many.
-const MAX_PATTERNS: usize = 1000;
+/// Most `mx` patterns; a policy with more is no policy. Nobody honest needs as many, and each record of the audit log repeats them.
+const MAX_PATTERNS: usize = 100;
 
 /// A policy as published.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

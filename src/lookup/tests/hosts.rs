@@ -450,6 +450,31 @@ async fn what_is_not_needed_is_not_asked() {
     assert!(!fake.was_asked("_mta-sts.clinic.example", Kind::Txt));
 }
 
+/// Says nothing about AAAA.
+struct SilentAboutIpv6(Arc<Fake>);
+impl Resolve for SilentAboutIpv6 {
+    fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
+        match kind {
+            Kind::Aaaa => Box::pin(std::future::pending()),
+            _ => self.0.resolve(name, kind),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_family_that_is_silent_leaves_time_to_ask_for_tlsa_records() {
+    let fake = Fake::new();
+    fake.say("mx.example", Kind::A, addresses(Secure)).say(
+        "_25._tcp.mx.example",
+        Kind::Tlsa,
+        tlsa_at("_25._tcp.mx.example"),
+    );
+    let lookup = Lookup::with_resolver(options(), Arc::new(SilentAboutIpv6(fake))).unwrap();
+    let host = lookup.host("mx.example", Some(25)).await;
+    assert!(matches!(host.tlsa, Dns::Found(_, Secure)), "{host:?}");
+    assert!(host.missing.is_some_and(|missing| missing.ipv6));
+}
+
 /// Never answers.
 struct Silent;
 impl Resolve for Silent {
