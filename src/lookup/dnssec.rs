@@ -87,11 +87,13 @@ impl Validator {
             ValidationState::Secure => Ok(Security::Secure),
             ValidationState::Insecure => Ok(Security::Insecure),
             // The validator says bogus for keys that it could not get, too.
-            ValidationState::Bogus if words.contains("request for DS or DNSKEY failed") => Err(
-                Reply::failed("the resolver does not give the DNSSEC keys of a zone on the way"),
-            ),
+            ValidationState::Bogus if words.contains("request for DS or DNSKEY failed") => {
+                Err(Reply::failed(
+                    "the resolver does not give the DNSSEC keys of a zone on the way (--resolver names another)",
+                ))
+            }
             ValidationState::Bogus if !signed => Err(Reply::bogus(
-                "the answer comes without the DNSSEC signatures that its zone must have, so the resolver or somebody on the way removes them",
+                "the answer comes without the DNSSEC signatures that its zone must have, so the resolver or somebody on the way removes them (--resolver names another)",
             )),
             ValidationState::Bogus => Err(Reply::bogus(format!(
                 "the DNSSEC signatures do not hold: {words}"

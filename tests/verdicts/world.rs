@@ -284,6 +284,35 @@ pub fn with_dane() -> Vec<Scenario> {
             signed_hosts(published(2, ANCHOR), NO_TLSA),
             Sts::Absent,
         ),
+        alias(to(
+            "dane-ta-alias",
+            HERE,
+            signed(published(2, ANCHOR), NO_TLSA),
+            Sts::Absent,
+        )),
+        alias(to(
+            "dane-ta-alias-below-unsigned-mx",
+            HERE,
+            signed_hosts(published(2, ANCHOR), NO_TLSA),
+            Sts::Absent,
+        )),
+        to(
+            "dane-ta-implicit",
+            HERE,
+            Dns::Found(
+                Mx::Implicit(MxHost {
+                    tlsa_base: "relay.example".into(),
+                    ..host(
+                        "clinic.example",
+                        HERE,
+                        Security::Secure,
+                        published(2, ANCHOR),
+                    )
+                }),
+                Security::Secure,
+            ),
+            Sts::Absent,
+        ),
         to(
             "dane-without-ipv6",
             HERE,
@@ -315,6 +344,16 @@ pub fn with_dane() -> Vec<Scenario> {
             Sts::Absent,
         ),
     ]
+}
+
+/// The domain is an alias, whose target's name a host may show where it may show the domain's.
+fn alias(scenario: Scenario) -> Scenario {
+    let mut findings = scenario.findings;
+    findings.expanded = Some("relay.example".into());
+    Scenario {
+        findings,
+        ..scenario
+    }
 }
 
 /// Domains with MTA-STS policies.
