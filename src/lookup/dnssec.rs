@@ -218,16 +218,17 @@ impl Validators {
     /// # Errors
     /// As [`trust_anchors`].
     pub(super) fn new(resolvers: Vec<SocketAddr>, anchor: Option<&Path>) -> Result<Self, String> {
-        let over = |resolvers| Ok(Validator::new(Wire::new(resolvers), trust_anchors(anchor)?));
-        let each = match resolvers.as_slice() {
+        let alone = match resolvers.as_slice() {
             [_] => Vec::new(),
-            several => several
-                .iter()
-                .map(|resolver| over(vec![*resolver]))
-                .collect::<Result<_, String>>()?,
+            several => several.to_vec(),
         };
+        let all = Wire::new(resolvers);
+        let each = alone
+            .into_iter()
+            .map(|resolver| Ok(Validator::new(all.only(resolver), trust_anchors(anchor)?)))
+            .collect::<Result<_, String>>()?;
         Ok(Self {
-            first: over(resolvers)?,
+            first: Validator::new(all, trust_anchors(anchor)?),
             each,
         })
     }
