@@ -20,7 +20,10 @@ use tokio::{
 use super::leg::{Leg, Stream};
 use crate::{
     clock,
-    smtp::{Action, Answer, Completed, Input, Machine, Note, Question, Recorded, Refusal, Side},
+    smtp::{
+        Action, Answer, Completed, Conditions, Input, Machine, Note, Question, Recorded, Refusal,
+        Side,
+    },
 };
 
 /// Something that takes time, under way.
@@ -82,9 +85,12 @@ pub trait Hands {
     fn record(&mut self, message: Completed) -> Job;
     /// [`Action::Note`].
     fn note(&mut self, note: Note);
-    /// Inbound: may a handshake with the client begin now?
-    fn tls_available(&self) -> bool {
-        true
+    /// Inbound: see [`Conditions`]. Outbound they say nothing.
+    fn conditions(&self) -> Conditions {
+        Conditions {
+            overloaded: false,
+            tried_lately: false,
+        }
     }
     /// Octets of a message on their way to the server.
     fn content(&mut self, octets: &[u8]);
@@ -201,7 +207,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 }
                 let now = self.now();
                 if side == Side::Client {
-                    self.machine.tls_available(self.hands.tls_available());
+                    self.machine.conditions(self.hands.conditions());
                 }
                 let leg = match side {
                     Side::Client => &self.client,

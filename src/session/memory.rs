@@ -147,6 +147,7 @@ mod tests {
             code: 421,
             enhanced: (7, 4),
             text: "no".into(),
+            cause: crate::smtp::Cause::Verdict,
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
         Verdict,
     },
     smtp::{
-        Answer, Authorised, Completed, Exempted, Note, Question, Recipient, Refusal, Side,
+        Answer, Authorised, Cause, Completed, Exempted, Note, Question, Recipient, Refusal, Side,
         outbound::{Outbound as Machine, OutboundConfig},
     },
     tls::{Hello, Kind, Peer},
@@ -162,7 +162,7 @@ impl Hands for OutboundHands {
 
     fn note(&mut self, note: Note) {
         match note {
-            Note::HostFault(refusal) => self.0.no_starttls(refusal),
+            Note::HostFault { refusal, .. } => self.0.no_starttls(refusal),
             Note::MessageBegins => {
                 self.0.in_the_clear();
                 self.0.evidence.message_begins();
@@ -451,8 +451,13 @@ impl Desk {
             return Answer::Refused(refusal.clone());
         }
         self.state().authorised = true;
+        let authenticates = decision
+            .demand
+            .as_ref()
+            .is_some_and(|demand| demand.level > Level::Encrypt);
         match decision.verdict {
-            Verdict::Authorised(_) => Answer::Authorised(Authorised::assertion()),
+            Verdict::Authorised(_) if authenticates => Answer::Authorised(Authorised::assertion()),
+            Verdict::Authorised(_) => Answer::Authorised(Authorised::unauthenticated()),
             Verdict::Unprotected(_) | Verdict::Refused(..) => {
                 Answer::Exempted(Exempted::assertion())
             }
@@ -548,6 +553,7 @@ impl Desk {
                 code: 421,
                 enhanced: (7, 5),
                 text,
+                cause: Cause::Verdict,
             };
             self.fault_of_the_host(server, refusal);
         }
@@ -601,6 +607,7 @@ fn unreachable_server(words: &str) -> Refusal {
         code: 421,
         enhanced: (4, 1),
         text: format!("cannot reach the server: {words}"),
+        cause: Cause::ServerUnreachable,
     }
 }
 
@@ -609,6 +616,7 @@ fn local_fault(words: &str) -> Refusal {
         code: 421,
         enhanced: (3, 0),
         text: format!("starttls-proxy cannot go on: {words}"),
+        cause: Cause::LocalFault,
     }
 }
 

@@ -6,7 +6,7 @@ use super::site::Common;
 use crate::{
     audit::{self, AuditLog, Protection, Record, WireText},
     policy::{Basis, Decision, Level, NextHop, Verdict, table::Table},
-    smtp::{Recipient, Refusal},
+    smtp::{Cause, Recipient, Refusal},
     tls::Peer,
 };
 
@@ -140,6 +140,7 @@ pub fn unwritable() -> Refusal {
         code: 421,
         enhanced: (3, 0),
         text: String::from("the audit log cannot be written, no mail can pass"),
+        cause: Cause::LocalFault,
     }
 }
 
