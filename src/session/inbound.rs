@@ -120,7 +120,11 @@ impl Hands for InboundHands {
     fn conditions(&self) -> Conditions {
         Conditions {
             overloaded: self.0.site.handshakes.available_permits() == 0,
-            tried_lately: false,
+            tried_lately: self
+                .0
+                .site
+                .tried
+                .tried_lately(self.0.client.0.ip(), clock::instant()),
         }
     }
 
@@ -141,6 +145,10 @@ impl Hands for InboundHands {
     fn note(&mut self, note: Note) {
         match note {
             Note::MessageBegins => self.0.evidence.message_begins(),
+            Note::Refused(refusal) if refusal.cause == Cause::Overload => {
+                self.0.tried();
+                self.0.evidence.note(Note::Refused(refusal));
+            }
             note => self.0.evidence.note(note),
         }
     }
@@ -165,6 +173,11 @@ impl Hands for InboundHands {
 impl Desk {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client tried STARTTLS in vain, and may come back in the clear.
+    fn tried(&self) {
+        self.site.tried.failed(self.client.0.ip(), clock::instant());
     }
 
     async fn connect(&self) -> Result<Stream, Refusal> {
@@ -237,6 +250,7 @@ impl Desk {
     async fn upgrade(&self, stream: Stream) -> Upgraded {
         let failed = |words: &str| {
             self.evidence.handshake_failed(words);
+            self.tried();
             Upgraded::Failed(Refusal {
                 code: 421,
                 enhanced: (7, 0),

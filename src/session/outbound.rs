@@ -12,6 +12,7 @@ use super::{
     drive::{Done, Hands, Job, Stop, Upgraded, drive},
     evidence::Evidence,
     leg::{Leg, Stream},
+    memory::Handshake,
     site::{Outbound as Site, Upstream},
 };
 use crate::{
@@ -486,18 +487,21 @@ impl Desk {
             return Err(local_fault("TLS without a demand"));
         };
         let server = pending.ask.server;
-        let classical_only = self.site.memory.classical_only(server, clock::instant());
+        let classical = self.site.memory.begins_classical(server, clock::instant());
         let Demand {
             sni, tls13_only, ..
         } = &pending.demand;
         let hello = Hello {
             sni: sni.as_deref(),
             tls13_only: *tls13_only,
-            classical_only,
+            classical_only: classical,
         };
         let (died, words) = match timeout(HANDSHAKE, self.site.tls.connect(tcp, hello)).await {
             Ok(Ok((tls, peer))) => {
-                self.site.memory.recovered(server);
+                let now = clock::instant();
+                self.site
+                    .memory
+                    .handshake(server, classical, Handshake::Done, now);
                 self.evidence.secured(&peer);
                 self.state().peer = Some(Arc::new(peer));
                 return Ok(Stream::ToServer(Box::new(tls)));
@@ -508,14 +512,17 @@ impl Desk {
                 String::from("the handshake was not finished within 30 s"),
             ),
         };
-        if died && !classical_only {
+        let outcome = if died {
+            Handshake::Died
+        } else {
+            Handshake::Failed
+        };
+        let now = clock::instant();
+        if self.site.memory.handshake(server, classical, outcome, now) {
             // The large ClientHello may be why; the host gets another chance before it is remembered as broken.
             log::info!(
                 "{server}: the handshake died without an alert; the next goes without X25519MLKEM768"
             );
-            self.site
-                .memory
-                .died_without_alert(server, clock::instant());
             let words = format!("{words}; the next try goes without the post-quantum key share");
             return Err(self.handshake_failed(pending, words));
         }

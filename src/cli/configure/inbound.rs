@@ -13,7 +13,10 @@ use crate::{
     net::Dial,
     policy::Settings,
     serve::{self, Direction, limits::Limits},
-    session::site::{Common, Inbound},
+    session::{
+        networks::TriedNetworks,
+        site::{Common, Inbound},
+    },
     tls::{ClientAuth, MinTls, Pair, ServerOptions, ServerTls, Trust},
 };
 
@@ -114,6 +117,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         handshakes: Arc::new(tokio::sync::Semaphore::new(
             flags.max_handshakes.clamp(1, 100_000),
         )),
+        tried: Arc::new(TriedNetworks::new(clock::instant())),
     };
     let policy_path = flags.policy.clone();
     let reload_files = files.clone();
@@ -140,6 +144,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
             accept_proxy: old.accept_proxy.clone(),
             exempt: old.exempt.clone(),
             handshakes: Arc::clone(&old.handshakes),
+            tried: Arc::clone(&old.tried),
         })))
     };
     Ok(Prepared {
