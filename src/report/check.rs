@@ -16,7 +16,7 @@ use super::probe::{Asker, Probed};
 use crate::{
     cli::{Failure, configure, flags::Check, runtime},
     clock,
-    lookup::{Lookup, StsEntry, hosts},
+    lookup::{Lookup, Signatures, StsEntry, hosts},
     net::Dial,
     policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, Verdict, needs},
     session::records::entry,
@@ -88,6 +88,7 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let lookup = configure::lookup_of(
             &flags.resolver,
+            settings.dane,
             flags.dnssec_anchor.as_ref(),
             flags.state_dir.as_ref(),
             flags.mta_sts_private,
@@ -100,6 +101,12 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
             settings,
             table,
         };
+        if let Signatures::CannotBeHad(words) = lookup.signatures().await {
+            match flags.json {
+                true => eprintln!("starttls-proxy: {words}"),
+                false => println!("{words}"),
+            }
+        }
         run(domains, Arc::new(lookup), Arc::new(asker), flags.json).await
     })
 }
@@ -256,6 +263,9 @@ fn page(checked: &Checked, colour: bool) -> String {
         let _ = writeln!(out, "    {:<9} {}", "tlsa", tlsa_words(&host.tlsa));
         if let Some(words) = address_fault(&host.addresses) {
             let _ = writeln!(out, "    {:<9} {words}", "address");
+        }
+        if let Some(missing) = &host.missing {
+            let _ = writeln!(out, "    {:<9} {}", "address", missing.why);
         }
         for one in probed {
             out.push_str(&probed_words(one, &paint));

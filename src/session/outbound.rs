@@ -16,11 +16,11 @@ use super::{
     site::{Outbound as Site, Upstream},
 };
 use crate::{
-    clock,
+    clock, metrics,
     net::{ClientAddr, Dialled, ServerAddr, canonical},
     policy::{
         self, Ask, Decision, Demand, Dns, Findings, Level, Moment, NextHop, Reason, Scope, Shown,
-        Verdict,
+        Sts, Verdict,
     },
     smtp::{
         Answer, Authorised, Cause, Completed, Exempted, Note, Question, Recipient, Refusal, Side,
@@ -317,9 +317,23 @@ impl Desk {
                     .await,
             ),
             NextHop::Recipient(Recipient::Domain(domain)) => {
-                self.site.lookup.gather(domain, needs).await
+                let findings = self.site.lookup.gather(domain, needs).await;
+                self.count_sts_fault(&findings.sts);
+                findings
             }
             NextHop::Recipient(_) | NextHop::Address => Findings::none(),
+        }
+    }
+
+    fn count_sts_fault(&self, sts: &Sts) {
+        let fault = match sts {
+            Sts::Unavailable(reason, _) => Some(reason),
+            Sts::Policy { refresh_failed, .. } => refresh_failed.as_ref().map(|(reason, _)| reason),
+            Sts::Absent | Sts::NotAsked => None,
+        };
+        if let Some(reason) = fault {
+            let metrics = &self.site.common.metrics;
+            metrics.count(metrics::STS_FAULTS, reason.word());
         }
     }
 
