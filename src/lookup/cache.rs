@@ -4,7 +4,7 @@ use super::dns::{Kind, Reply, Resolve};
 use crate::{clock, policy::Dns};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 use tokio::sync::Mutex as AsyncMutex;
@@ -46,7 +46,7 @@ type Slot = Arc<AsyncMutex<Option<Known>>>;
 
 /// A resolver with a memory.
 pub(super) struct Cache {
-    resolver: Arc<dyn Resolve>,
+    resolver: RwLock<Arc<dyn Resolve>>,
     slots: Mutex<HashMap<(String, Kind), Slot>>,
     capacity: usize,
 }
@@ -54,10 +54,22 @@ pub(super) struct Cache {
 impl Cache {
     pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
         Self {
-            resolver,
+            resolver: RwLock::new(resolver),
             slots: Mutex::default(),
             capacity: MAX_ANSWERS,
         }
+    }
+
+    /// Asks somebody else from now on, and forgets what was answered before.
+    pub(super) fn ask_instead(&self, resolver: Arc<dyn Resolve>) {
+        *self
+            .resolver
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = resolver;
+        self.slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// The remembered answer, or a fresh one. Once begun, asking goes on when the caller has gone, and is remembered.
@@ -66,7 +78,7 @@ impl Cache {
         if let Some(known) = slot.as_ref().filter(|known| known.holds()) {
             return known.clone();
         }
-        let resolver = Arc::clone(&self.resolver);
+        let resolver = Arc::clone(&self.resolver.read().unwrap_or_else(PoisonError::into_inner));
         let name = name.to_owned();
         let asking = tokio::spawn(async move {
             let reply = resolver.resolve(&name, kind).await;

@@ -15,7 +15,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -47,12 +47,17 @@ fn fetch_error(words: impl Into<String>) -> Failure {
 /// Where policy hosts are, and how they are trusted.
 pub(super) struct Client {
     pub(super) port: u16,
-    pub(super) tls: Arc<rustls::ClientConfig>,
+    /// A reload brings another.
+    pub(super) tls: RwLock<Arc<rustls::ClientConfig>>,
     /// For a whole exchange (RFC 8461 §3.3 suggests a minute).
     pub(super) patience: Duration,
 }
 
 impl Client {
+    fn tls(&self) -> Arc<rustls::ClientConfig> {
+        Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// GETs `https://<host><path>` from the first of the addresses that takes the connection.
     pub(super) async fn get(
         &self,
@@ -139,7 +144,7 @@ async fn connect(
     for &address in addresses.iter().take(MAX_ADDRESSES) {
         let attempt = async {
             let stream = TcpStream::connect(SocketAddr::new(address, client.port)).await?;
-            TlsConnector::from(Arc::clone(&client.tls))
+            TlsConnector::from(client.tls())
                 .connect(name.clone(), stream)
                 .await
         };

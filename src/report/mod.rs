@@ -31,7 +31,7 @@ pub fn policy_test(flags: &PolicyTest) -> Result<(), Failure> {
             "policy test: name a domain or an address\nhint: starttls-proxy policy --help".into(),
         ));
     }
-    let (table, _) = configure::table_of(flags.policy.as_deref(), &[])?;
+    let table = configure::table_of(flags.policy.as_deref(), None)?;
     let settings = configure::settings(
         flags.level.as_deref(),
         None,

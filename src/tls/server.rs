@@ -97,11 +97,12 @@ impl ServerTls {
     /// Names the file, what is wrong with it, and what to do.
     pub fn new(options: &ServerOptions) -> Result<Self, String> {
         let provider = provider(true);
-        let own = Arc::new(OwnCertificates::read(&options.pairs)?);
-        let trust = Arc::new(match options.client_auth {
-            ClientAuth::None => Trust::in_nobody(),
-            _ => Trust::in_clients(options.client_ca.as_deref(), options.accept_server_eku)?,
-        });
+        let trust = match options.client_auth {
+            ClientAuth::None => Ok(Trust::in_nobody()),
+            _ => Trust::in_clients(options.client_ca.as_deref(), options.accept_server_eku),
+        };
+        let (own, trust) = pem::both(OwnCertificates::read(&options.pairs), trust)?;
+        let (own, trust) = (Arc::new(own), Arc::new(trust));
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions(options.min_tls))
             .expect("the provider has suites and groups for both versions");
@@ -179,8 +180,9 @@ struct Own {
 
 impl Own {
     fn read(pair: &Pair) -> Result<Self, String> {
-        let mut key = pem::pair(&pair.cert, &pair.key, &provider(true))?;
-        key.ocsp = pair.ocsp.as_deref().map(staple).transpose()?;
+        let key = pem::pair(&pair.cert, &pair.key, &provider(true));
+        let (mut key, ocsp) = pem::both(key, pair.ocsp.as_deref().map(staple).transpose())?;
+        key.ocsp = ocsp;
         Ok(Self {
             file: pair.cert.clone(),
             chain: key.cert.iter().map(CertFacts::read).collect(),
@@ -242,7 +244,11 @@ impl OwnCertificates {
         pairs
             .iter()
             .map(Own::read)
-            .collect::<Result<_, _>>()
+            .fold(Ok(Vec::new()), |all, own| {
+                let (mut all, own) = pem::both(all, own)?;
+                all.push(own);
+                Ok(all)
+            })
             .map(Self)
     }
 

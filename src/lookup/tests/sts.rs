@@ -239,7 +239,7 @@ async fn a_host_that_never_finishes_is_given_up() {
     world.gate.forget_permits(1000);
     let client = https::Client {
         port: world.port,
-        tls: Arc::new(https_config(world.options().roots).unwrap()),
+        tls: Arc::new(https_config(world.options().roots).unwrap()).into(),
         patience: Duration::from_millis(200),
     };
     let addresses = ["127.0.0.1".parse().unwrap()];
