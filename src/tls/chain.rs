@@ -1,7 +1,7 @@
 //! Does a chain lead to a trust anchor (RFC 5280 §6)? And if not, why, in words.
 
 use super::{
-    cert::{CertFacts, Date},
+    cert::{CertFacts, Date, algorithm_in_words},
     der::Certificate,
     trust::{Wrong, short},
 };
@@ -193,11 +193,14 @@ fn in_words(error: &webpki::Error, chain: &[CertificateDer<'_>]) -> Wrong {
             not_trusted("not meant for this use (extended key usage)".into())
         }
         E::InvalidSignatureForPublicKey => not_trusted("a signature in the chain is wrong".into()),
-        E::UnsupportedSignatureAlgorithmContext(_)
-        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => not_trusted(
-            "signed with an algorithm or key that is refused, such as SHA-1 or RSA below 2048 bits"
-                .into(),
-        ),
+        E::UnsupportedSignatureAlgorithmContext(context) => not_trusted(format!(
+            "signed with an algorithm that is refused here: {}",
+            algorithm_in_words(&context.signature_algorithm_id)
+        )),
+        E::UnsupportedSignatureAlgorithmForPublicKeyContext(context) => not_trusted(format!(
+            "signed by a key of a kind that is not known here: {}",
+            algorithm_in_words(&context.public_key_algorithm_id)
+        )),
         E::UnsupportedCertVersion => (
             Reason::ValidationFailure,
             "an X.509 certificate older than version 3".into(),
