@@ -57,7 +57,8 @@ impl Outbound {
     fn reload(&mut self, words: &str) -> (Vec<(String, Option<String>)>, String) {
         let before = records(&self.log, "reload").len();
         self.proxy.signal("-HUP");
-        self.proxy.says(words);
+        let line = self.proxy.says("reloaded");
+        assert!(line.contains(words), "{line}");
         // The record is appended before the log line, and is on disk soon after.
         let record = loop {
             if let Some(record) = records(&self.log, "reload").get(before) {
@@ -278,7 +279,6 @@ fn an_expired_entry_lets_no_stranger_through_in_the_clear() {
     ];
     let third = ["--cert", &cert, "--key", &key, "--audit-log", &log];
     let mut proxy = Proxy::start(&[&first[..], &second, &third].concat());
-    proxy.says("policy:1: @x.example: the entry is past its until= date");
     proxy.says("ready");
     let mut client = Client::connect(listen);
     client.hears("220");

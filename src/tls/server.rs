@@ -272,15 +272,14 @@ impl OwnCertificates {
         if pairs.is_empty() {
             return Err("no certificate: STARTTLS needs --cert and --key".into());
         }
-        pairs
-            .iter()
-            .map(Own::read)
-            .fold(Ok(Vec::new()), |all, own| {
-                let (mut all, own) = pem::both(all, own)?;
+        let mut all = Ok(Vec::new());
+        for pair in pairs {
+            all = pem::both(all, Own::read(pair)).map(|(mut all, own)| {
                 all.push(own);
-                Ok(all)
-            })
-            .map(Self)
+                all
+            });
+        }
+        all.map(Self)
     }
 
     /// The first that the client can verify, ECDSA before RSA, for it costs a fraction: among those that have the name; else among
