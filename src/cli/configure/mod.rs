@@ -468,7 +468,7 @@ fn policy_line(policy: &audit::PolicyFile) -> String {
         file => format!("{file}: "),
     };
     format!(
-        "policy: {file}{} entries, {} ways to plaintext, {unauthenticated} to TLS without authentication",
+        "policy: {file}{} entries; ways to plaintext: {}, to TLS without authentication: {unauthenticated}",
         policy.entries,
         policy.exemptions.len() - unauthenticated
     )
