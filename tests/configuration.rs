@@ -307,6 +307,7 @@ fn lines_of_the_other_direction_and_lines_given_twice_are_errors_with_their_plac
     ];
     let inbound = [&inbound[..], &["--cert", &cert, "--key", &key, "--dry-run"]].concat();
     let outbound = ["outbound", "--upstream", "relay.example", "--dry-run"];
+    let no_dane = [&outbound[..], &["--no-dane"]].concat();
     for (command, line, words) in [
         (
             &inbound[..],
@@ -322,6 +323,8 @@ fn lines_of_the_other_direction_and_lines_given_twice_are_errors_with_their_plac
             "[192.0.2.7] may",
             "has an entry already, on line 1",
         ),
+        (&outbound, "* mta-sts", "not about an --upstream host"),
+        (&no_dane, "* dane-only", "leave --no-dane away"),
     ] {
         let table = scratch.file(
             "policy",
@@ -371,6 +374,35 @@ fn a_line_that_nothing_reaches_is_a_warning_with_its_place() {
         let shown = printed(&[&["policy"], verb, &["--policy", &table]].concat());
         assert!(shown.contains(&place), "{verb:?}: {shown}");
     }
+}
+
+#[test]
+fn a_partner_whose_certificate_is_not_asked_for_is_a_warning() {
+    let Pair {
+        cert, key, scratch, ..
+    } = pair("unasked");
+    let table = scratch.file("policy", "@a.example encrypt\n@b.example secure\n");
+    let first = [
+        "inbound",
+        "--upstream",
+        "127.0.0.1:9",
+        "--hide-client-address",
+        "--dry-run",
+    ];
+    let first = [
+        &first[..],
+        &["--cert", &cert, "--key", &key, "--policy", &table],
+    ]
+    .concat();
+    let place = format!("warning: {table}:2: @b.example: level secure needs");
+    let dry = printed(&first);
+    assert!(dry.contains(&place) && !dry.contains(":1:"), "{dry}");
+    let asked = [&first[..], &["--client-auth", "request"]].concat();
+    assert!(
+        !printed(&asked).contains("warning: /"),
+        "{}",
+        printed(&asked)
+    );
 }
 
 #[test]

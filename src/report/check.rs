@@ -83,7 +83,7 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
         options.min_tls,
     )?;
     settings.check(false).map_err(Failure::Usage)?;
-    let table = configure::table_of(flags.policy.as_deref(), Some(&Way::Outbound))?;
+    let table = configure::table_of(flags.policy.as_deref(), Some(&Way::Outbound), &settings)?;
     let tls = ClientTls::new(&options).map_err(Failure::Configuration)?;
     let hostname = configure::hostname(flags.hostname.as_deref())?;
     runtime()?.block_on(async {

@@ -17,7 +17,10 @@ use crate::{
     },
     clock,
     lookup::Lookup,
-    policy::table::{Table, Way},
+    policy::{
+        Settings,
+        table::{Table, Way},
+    },
     smtp::Domain,
     tls::Trust,
 };
@@ -34,7 +37,6 @@ pub fn policy_test(flags: &PolicyTest) -> Result<(), Failure> {
                 .into(),
         ));
     }
-    let (table, way) = table_and_way(flags.policy.as_deref())?;
     let settings = configure::settings(
         flags.level.as_deref(),
         None,
@@ -43,6 +45,7 @@ pub fn policy_test(flags: &PolicyTest) -> Result<(), Failure> {
         false,
         Default::default(),
     )?;
+    let (table, way) = table_and_way(flags.policy.as_deref(), &settings)?;
     let lines = flags
         .names
         .iter()
@@ -54,9 +57,12 @@ pub fn policy_test(flags: &PolicyTest) -> Result<(), Failure> {
 }
 
 /// The table, held against the direction that its own keys tell; `None` where it speaks of addresses only.
-fn table_and_way(path: Option<&Path>) -> Result<(Table, Option<Way>), Failure> {
-    let way = Way::of(&configure::table_of(path, None)?);
-    let table = configure::table_of(path, way.as_ref())?;
+fn table_and_way(
+    path: Option<&Path>,
+    settings: &Settings,
+) -> Result<(Table, Option<Way>), Failure> {
+    let way = Way::of(&configure::table_of(path, None, settings)?);
+    let table = configure::table_of(path, way.as_ref(), settings)?;
     Ok((table, way))
 }
 
@@ -103,7 +109,7 @@ pub fn policy_show(flags: &PolicyShow) -> Result<(), Failure> {
         ));
     }
     if flags.policy.is_some() {
-        let (table, way) = table_and_way(flags.policy.as_deref())?;
+        let (table, way) = table_and_way(flags.policy.as_deref(), &Settings::default())?;
         for entry in table.entries() {
             println!("{}:{}: {entry}", entry.file, entry.line);
         }

@@ -16,7 +16,7 @@ use crate::{
     metrics::Metrics,
     net::Dial,
     policy::{
-        Settings,
+        Level, Settings,
         table::{Table, Way},
     },
     serve::{self, Direction, Reloaded, limits::Limits},
@@ -72,7 +72,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         audit: None,
         metrics: Arc::new(Metrics::default()),
     };
-    let mut warnings = table.remarks(&Way::Inbound, clock::wall());
+    let mut warnings = sources.remarks(&table);
     let balanced = !flags.accept_proxy.is_empty();
     warnings.extend(
         families::check(&common, upstream.as_ref(), balanced, &flags.listen).map_err(wrong)?,
@@ -140,7 +140,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         let outcome = read.ok_or_else(|| reading.words());
         let outcome = outcome.map(|(table, policy, tls)| {
             *in_force = reading.digests();
-            warn(&table.remarks(&Way::Inbound, clock::wall()));
+            warn(&sources.remarks(&table));
             warn(&tls.expires_within(serve::EXPIRY_WARNING, clock::wall()));
             let mut common = old.common.clone();
             common.policy = policy.map(Arc::new);
@@ -193,10 +193,31 @@ impl Sources {
 
     /// Each is read, whatever is wrong with the others.
     fn read(&self, reading: &mut Reading) -> Option<(Table, Option<PolicyFile>, ServerTls)> {
-        let table = table_in(reading, self.policy.as_deref(), &Way::Inbound, &self.exempt);
+        let settings = Settings::default();
+        let policy = self.policy.as_deref();
+        let table = table_in(reading, policy, &Way::Inbound, &settings, &self.exempt);
         let tls = reading.take(ServerTls::new(&self.options));
         let (table, policy) = table?;
         Some((table, policy, tls?))
+    }
+
+    /// What is allowed and yet worth a warning.
+    fn remarks(&self, table: &Table) -> Vec<String> {
+        let now = clock::wall();
+        let asks = self.options.client_auth != ClientAuth::None;
+        let unasked = table.applying(now).filter(|entry| {
+            let proves = [Level::Fingerprint, Level::Verify, Level::Secure];
+            !asks && proves.contains(&entry.level)
+        });
+        let unasked = unasked.map(|entry| {
+            format!(
+                "{}:{}: {}: level {} needs the client's certificate, and without --client-auth request none is asked for: its mail is \
+                 refused",
+                entry.file, entry.line, entry.key, entry.level
+            )
+        });
+        let remarks = table.remarks(&Way::Inbound, now);
+        remarks.into_iter().chain(unasked).collect()
     }
 
     fn configuration(&self, reading: &Reading, tls: &ServerTls) -> Arc<str> {

@@ -294,15 +294,21 @@ pub fn lookup_of(
 /// Reads the table, with the files it names; `None` without `--policy`.
 ///
 /// # Errors
-/// All that is wrong with it, with file, line and column. With a `way`, that includes keys that are about the other one.
-pub fn table_of(path: Option<&Path>, way: Option<&Way>) -> Result<Table, Failure> {
-    table_noting(path, way, &mut |_| ()).map_err(wrong)
+/// All that is wrong with it, with file, line and column. With a `way`, that includes keys that are about the other one, and
+/// levels that the `settings` rule out.
+pub fn table_of(
+    path: Option<&Path>,
+    way: Option<&Way>,
+    settings: &Settings,
+) -> Result<Table, Failure> {
+    table_noting(path, way, settings, &mut |_| ()).map_err(wrong)
 }
 
 /// The same; `note` is told of each file that the table names, before it is read.
 fn table_noting(
     path: Option<&Path>,
     way: Option<&Way>,
+    settings: &Settings,
     note: &mut dyn FnMut(&Path),
 ) -> Result<Table, String> {
     let Some(path) = path else {
@@ -315,7 +321,7 @@ fn table_noting(
         crate::tls::anchors_in(Path::new(file))
     });
     let table = table.and_then(|table| {
-        let unfit = way.map_or_else(Vec::new, |way| table.unfit(way));
+        let unfit = way.map_or_else(Vec::new, |way| table.unfit(way, settings));
         if unfit.is_empty() {
             Ok(table)
         } else {
@@ -333,9 +339,10 @@ fn table_in(
     reading: &mut Reading,
     path: Option<&Path>,
     way: &Way,
+    settings: &Settings,
     exempt: &[String],
 ) -> Option<(Table, Option<audit::PolicyFile>)> {
-    let read = table_noting(path, Some(way), &mut |file| reading.note(file));
+    let read = table_noting(path, Some(way), settings, &mut |file| reading.note(file));
     let table = reading.take(read)?;
     let shown = (path.is_some() || !exempt.is_empty()).then(|| {
         let name = path.map(|path| path.display().to_string());

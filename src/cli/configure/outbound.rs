@@ -17,7 +17,10 @@ use crate::{
     lookup::{Lookup, Renewal},
     metrics::Metrics,
     net::Dial,
-    policy::table::{Table, Way},
+    policy::{
+        Settings,
+        table::{Table, Way},
+    },
     serve::{Direction, Reloaded, limits::Limits},
     session::site::{Common, Outbound},
     tls::{ClientOptions, ClientTls, Trust},
@@ -55,6 +58,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
     });
     let sources = Sources {
         way,
+        settings,
         tls,
         policy: flags.policy.clone(),
         anchor: flags.dnssec_anchor.clone(),
@@ -192,6 +196,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
 /// The files that say whom to trust, and how they are read.
 struct Sources {
     way: Way,
+    settings: Settings,
     tls: ClientOptions,
     policy: Option<PathBuf>,
     anchor: Option<PathBuf>,
@@ -218,7 +223,13 @@ impl Sources {
 
     /// Each is read, whatever is wrong with the others.
     fn read(&self, reading: &mut Reading, old: Option<&Lookup>) -> Option<Read> {
-        let table = table_in(reading, self.policy.as_deref(), &self.way, &[]);
+        let table = table_in(
+            reading,
+            self.policy.as_deref(),
+            &self.way,
+            &self.settings,
+            &[],
+        );
         let tls = reading.take(ClientTls::new(&self.tls));
         // The anchor is read whether or not the authorities can be.
         let roots = tls

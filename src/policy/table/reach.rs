@@ -1,6 +1,9 @@
 //! Which entries can ever be asked for: a line that nothing ever reaches is a promise that is not kept, so it is said.
 
-use super::{super::Prefix, Entry, Key, Level, Match, Table, TableError};
+use super::{
+    super::{Prefix, Settings},
+    Entry, Key, Level, Match, Table, TableError,
+};
 use crate::smtp::Domain;
 use std::{net::IpAddr, time::SystemTime};
 
@@ -31,12 +34,13 @@ impl Way {
 }
 
 impl Table {
-    /// The entries that mean nothing this way, since their keys or levels are about mail that goes the other.
+    /// The entries that mean nothing this way, since their keys or levels are about mail that goes the other, or need what
+    /// the command line switches off.
     #[must_use]
-    pub fn unfit(&self, way: &Way) -> Vec<TableError> {
+    pub fn unfit(&self, way: &Way, settings: &Settings) -> Vec<TableError> {
         let why = |entry: &Entry| match way {
             Way::Inbound => unfit_for_clients(entry),
-            _ => unfit_for_servers(&entry.key),
+            _ => unfit_for_servers(entry, way, settings),
         };
         self.entries
             .iter()
@@ -244,15 +248,28 @@ fn rank(key: &Key, host: &str, port: u16) -> Option<usize> {
     }
 }
 
-fn unfit_for_servers(key: &Key) -> Option<String> {
-    key.is_sender().then(|| {
+fn unfit_for_servers(entry: &Entry, way: &Way, settings: &Settings) -> Option<String> {
+    let (key, level) = (&entry.key, entry.level);
+    if key.is_sender() {
         let bare = key.to_string();
         let bare = bare.trim_start_matches('@');
-        format!(
+        return Some(format!(
             "{key} is about mail that comes in, and this table is for mail that goes out; write {bare} for mail to that \
              domain, or move the line into the table of inbound"
-        )
-    })
+        ));
+    }
+    if matches!(level, Level::Dane | Level::DaneOnly) && !settings.dane {
+        return Some(format!(
+            "level {level} needs DANE; leave --no-dane away, or choose another level"
+        ));
+    }
+    if level == Level::MtaSts && matches!(way, Way::Upstream(..)) {
+        return Some(
+            "level mta-sts is about recipients' domains, not about an --upstream host; choose verify"
+                .into(),
+        );
+    }
+    None
 }
 
 fn unfit_for_clients(entry: &Entry) -> Option<String> {

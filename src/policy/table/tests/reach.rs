@@ -1,6 +1,7 @@
 //! Lines that mean nothing, or that nothing ever reaches.
 
 use super::*;
+use crate::policy::Settings;
 
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(20_000 * 86_400)
@@ -18,7 +19,7 @@ fn remarked(text: &str, way: &Way) -> Vec<u32> {
 }
 
 fn unfit(text: &str, way: &Way) -> Vec<String> {
-    let errors = table(text).unfit(way);
+    let errors = table(text).unfit(way, &Settings::default());
     errors.iter().map(ToString::to_string).collect()
 }
 
@@ -85,6 +86,31 @@ fn a_key_of_the_other_direction_is_an_error_that_says_what_to_write() {
     assert_eq!(Way::of(&table(inbound)), Some(Way::Inbound));
     assert_eq!(Way::of(&table(outbound)), Some(Way::Outbound));
     assert_eq!(Way::of(&table("10.0.0.0/8 none")), None);
+}
+
+#[test]
+fn a_level_that_the_command_line_rules_out_is_an_error() {
+    let no_dane = Settings {
+        dane: false,
+        ..Settings::default()
+    };
+    for (text, way) in [
+        ("a.example dane", Way::Intercepted),
+        ("* dane-only", Way::Outbound),
+        ("[relay.example] dane", upstream("relay.example", 25)),
+    ] {
+        assert_eq!(table(text).unfit(&way, &Settings::default()), [], "{text}");
+        let errors = table(text).unfit(&way, &no_dane);
+        assert!(
+            errors.len() == 1 && errors[0].message.contains("leave --no-dane away"),
+            "{errors:?}"
+        );
+    }
+    let errors = unfit("[relay.example] mta-sts", &upstream("relay.example", 25));
+    assert!(
+        errors.len() == 1 && errors[0].contains("choose verify"),
+        "{errors:?}"
+    );
 }
 
 #[test]
