@@ -7,7 +7,7 @@ use running::{
     Client, Pair, Proxy, Scratch, exit_code_and_words, free, inside_server, pair, pki::Authority,
 };
 use serde_json::Value;
-use std::{fs, net::TcpListener, process::Command};
+use std::{fs, io::Write, net::TcpListener, process::Command};
 
 /// The records of one kind, in their order.
 fn records(log: &str, event: &str) -> Vec<Value> {
@@ -403,6 +403,33 @@ fn a_partner_whose_certificate_is_not_asked_for_is_a_warning() {
         "{}",
         printed(&asked)
     );
+}
+
+/// A pipe is empty when it is read again, and an empty table demands nothing.
+#[test]
+fn a_table_out_of_a_pipe_is_refused() {
+    let scratch = Scratch::new("pipe");
+    let pipe = scratch.0.join("policy").display().to_string();
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    // Opened for both, so that nobody waits for the other end.
+    let mut open = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .expect("opened");
+    open.write_all(b"a.example encrypt\n").expect("written");
+    let run = [
+        "outbound",
+        "--intercept",
+        "redirect",
+        "--dry-run",
+        "--policy",
+        &pipe,
+    ];
+    let (code, said) = exit_code_and_words(&run);
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("is no regular file"), "{said}");
 }
 
 #[test]

@@ -366,6 +366,10 @@ mod tests {
                 &["inbound", "--level", "x"],
                 "--level is a flag of outbound",
             ),
+            (
+                &["inbound", "--levle", "x"],
+                "did you mean --level? it is a flag of outbound",
+            ),
         ] {
             let said = said(arguments);
             assert!(said.contains(hint), "{arguments:?}: {said}");

@@ -108,10 +108,14 @@ fn meant_by(wrong: &str, arguments: &[String]) -> Option<String> {
         if let Some(flag) = nearest(wrong, known.iter().copied()) {
             return Some(format!("did you mean {flag}?"));
         }
-        let (other, _) = COMMANDS
-            .iter()
-            .find(|(_, text)| flags_in(text).contains(&wrong))?;
-        return Some(format!("{wrong} is a flag of {other}"));
+        let others = COMMANDS.iter().find_map(|(other, text)| {
+            let flag = nearest(wrong, flags_in(text).into_iter())?;
+            Some((other, flag))
+        });
+        return others.map(|(other, flag)| match flag == wrong {
+            true => format!("{wrong} is a flag of {other}"),
+            false => format!("did you mean {flag}? it is a flag of {other}"),
+        });
     }
     let words: Vec<&str> = match command[..] {
         [first, second] if second == wrong && first == "policy" => POLICY_VERBS.to_vec(),

@@ -36,6 +36,11 @@ impl Reading {
         loop {
             let mut reading = Self::default();
             files.iter().for_each(|file| reading.note(file));
+            if files.iter().any(|file| is_irregular(file)) {
+                // Reading it could take forever.
+                reading.add_unreadable();
+                return (reading, None);
+            }
             let mut made = read(&mut reading);
             let changed = reading
                 .digests
@@ -52,8 +57,28 @@ impl Reading {
                     .push(format!("{file}: it changes while it is read; try again"));
                 made = None;
             }
+            if reading.add_unreadable() {
+                made = None;
+            }
             return (reading, made);
         }
+    }
+
+    /// Whether there is a file whose content is not known, whatever became of what was read of it.
+    fn add_unreadable(&mut self) -> bool {
+        let unreadable = self.digests.iter().filter_map(|(file, digest)| {
+            let words = digest.as_ref().err()?;
+            Some((file.display().to_string(), words))
+        });
+        let unreadable: Vec<(String, String)> = unreadable
+            .map(|(name, words)| (format!("{name}: {words}"), name))
+            .collect();
+        for (words, name) in &unreadable {
+            if !self.errors.iter().any(|error| names_first(error, name)) {
+                self.errors.push(words.clone());
+            }
+        }
+        !unreadable.is_empty()
     }
 
     /// Before a file is read.
@@ -159,7 +184,15 @@ fn names_first(words: &str, file: &str) -> bool {
             .is_some_and(|(_, rest)| about(rest))
 }
 
+/// A pipe gives its content once and is empty the next time, and an empty table demands nothing.
+fn is_irregular(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|metadata| !metadata.is_file()) && file != Path::new("/dev/null")
+}
+
 fn digest_of(file: &Path) -> Result<String, String> {
+    if is_irregular(file) {
+        return Err("is no regular file; it must be there to be read again".into());
+    }
     fs::read(file)
         .map(|octets| sha256(&octets))
         .map_err(|error| format!("cannot be read: {error}"))
