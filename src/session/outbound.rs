@@ -12,6 +12,7 @@ use super::{
     drive::{Done, Hands, Job, Stop, Upgraded, drive},
     evidence::Evidence,
     leg::{Leg, Stream},
+    memory::Handshake,
     site::{Outbound as Site, Upstream},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
         Verdict,
     },
     smtp::{
-        Answer, Authorised, Completed, Exempted, Note, Question, Recipient, Refusal, Side,
+        Answer, Authorised, Cause, Completed, Exempted, Note, Question, Recipient, Refusal, Side,
         outbound::{Outbound as Machine, OutboundConfig},
     },
     tls::{Hello, Kind, Peer},
@@ -162,7 +163,7 @@ impl Hands for OutboundHands {
 
     fn note(&mut self, note: Note) {
         match note {
-            Note::HostFault(refusal) => self.0.no_starttls(refusal),
+            Note::HostFault { refusal, .. } => self.0.no_starttls(refusal),
             Note::MessageBegins => {
                 self.0.in_the_clear();
                 self.0.evidence.message_begins();
@@ -451,8 +452,13 @@ impl Desk {
             return Answer::Refused(refusal.clone());
         }
         self.state().authorised = true;
+        let authenticates = decision
+            .demand
+            .as_ref()
+            .is_some_and(|demand| demand.level > Level::Encrypt);
         match decision.verdict {
-            Verdict::Authorised(_) => Answer::Authorised(Authorised::assertion()),
+            Verdict::Authorised(_) if authenticates => Answer::Authorised(Authorised::assertion()),
+            Verdict::Authorised(_) => Answer::Authorised(Authorised::unauthenticated()),
             Verdict::Unprotected(_) | Verdict::Refused(..) => {
                 Answer::Exempted(Exempted::assertion())
             }
@@ -481,18 +487,21 @@ impl Desk {
             return Err(local_fault("TLS without a demand"));
         };
         let server = pending.ask.server;
-        let classical_only = self.site.memory.classical_only(server, clock::instant());
+        let classical = self.site.memory.begins_classical(server, clock::instant());
         let Demand {
             sni, tls13_only, ..
         } = &pending.demand;
         let hello = Hello {
             sni: sni.as_deref(),
             tls13_only: *tls13_only,
-            classical_only,
+            classical_only: classical,
         };
         let (died, words) = match timeout(HANDSHAKE, self.site.tls.connect(tcp, hello)).await {
             Ok(Ok((tls, peer))) => {
-                self.site.memory.recovered(server);
+                let now = clock::instant();
+                self.site
+                    .memory
+                    .handshake(server, classical, Handshake::Done, now);
                 self.evidence.secured(&peer);
                 self.state().peer = Some(Arc::new(peer));
                 return Ok(Stream::ToServer(Box::new(tls)));
@@ -503,14 +512,17 @@ impl Desk {
                 String::from("the handshake was not finished within 30 s"),
             ),
         };
-        if died && !classical_only {
+        let outcome = if died {
+            Handshake::Died
+        } else {
+            Handshake::Failed
+        };
+        let now = clock::instant();
+        if self.site.memory.handshake(server, classical, outcome, now) {
             // The large ClientHello may be why; the host gets another chance before it is remembered as broken.
             log::info!(
                 "{server}: the handshake died without an alert; the next goes without X25519MLKEM768"
             );
-            self.site
-                .memory
-                .died_without_alert(server, clock::instant());
             let words = format!("{words}; the next try goes without the post-quantum key share");
             return Err(self.handshake_failed(pending, words));
         }
@@ -548,6 +560,7 @@ impl Desk {
                 code: 421,
                 enhanced: (7, 5),
                 text,
+                cause: Cause::Verdict,
             };
             self.fault_of_the_host(server, refusal);
         }
@@ -601,6 +614,7 @@ fn unreachable_server(words: &str) -> Refusal {
         code: 421,
         enhanced: (4, 1),
         text: format!("cannot reach the server: {words}"),
+        cause: Cause::ServerUnreachable,
     }
 }
 
@@ -609,6 +623,7 @@ fn local_fault(words: &str) -> Refusal {
         code: 421,
         enhanced: (3, 0),
         text: format!("starttls-proxy cannot go on: {words}"),
+        cause: Cause::LocalFault,
     }
 }
 

@@ -9,7 +9,7 @@ use super::site::Common;
 use crate::{
     audit::{self, AuditLog, Protection, Record, WireText},
     policy::{Basis, Decision, Level, NextHop, Verdict, table::Table},
-    smtp::{Recipient, Refusal},
+    smtp::{Cause, Recipient, Refusal},
     tls::Peer,
 };
 
@@ -143,6 +143,7 @@ pub fn unwritable() -> Refusal {
         code: 421,
         enhanced: (3, 0),
         text: String::from("the audit log cannot be written, no mail can pass"),
+        cause: Cause::LocalFault,
     }
 }
 

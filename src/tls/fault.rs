@@ -21,6 +21,8 @@ pub enum Kind {
     Certificate,
     /// The peer does not keep to the protocol, or speaks another one.
     Protocol,
+    /// This proxy could not go on.
+    Ours,
 }
 
 /// A handshake that failed. Its words are printable ASCII on one line.
@@ -43,6 +45,11 @@ impl HandshakeFault {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// This proxy could not go on with the handshake; `words` say why.
+    pub(super) fn ours(words: String) -> Self {
+        Self::new(Kind::Ours, words)
     }
 
     fn new(kind: Kind, words: impl Into<String>) -> Self {

@@ -14,19 +14,22 @@ use rustls::{
     client::danger::HandshakeSignatureValid,
     pki_types::{CertificateDer, UnixTime},
     server::{
-        ClientHello, NoServerSessionStorage, ResolvesServerCert,
+        Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
 };
 use std::{
+    future::{Future, poll_fn},
     path::{Path, PathBuf},
+    pin::pin,
     str::FromStr,
     sync::Arc,
+    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 /// `--cert`, `--key` and perhaps `--ocsp` that belong together.
 #[derive(Clone, Debug)]
@@ -135,10 +138,38 @@ impl ServerTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = TlsAcceptor::from(Arc::clone(&self.config))
-            .accept(stream)
+        self.accept_in_turn(stream, std::future::ready(Ok(())))
             .await
-            .map_err(|error| HandshakeFault::of(&error))?;
+    }
+
+    /// The handshake in two halves. `place` is waited for when the whole ClientHello is here, so that a silent client holds no
+    /// place; what it gives is dropped once our flight is written, so that a slow client holds none either. The costly part, a
+    /// signature and a key exchange, lies between.
+    ///
+    /// # Errors
+    /// Says what happened; `place` may fail in words.
+    pub async fn accept_in_turn<S, P>(
+        &self,
+        stream: S,
+        place: impl Future<Output = Result<P, String>>,
+    ) -> Result<(TlsStream<S>, Peer), HandshakeFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let fault = |error: std::io::Error| HandshakeFault::of(&error);
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream)
+            .await
+            .map_err(fault)?;
+        let place = place.await.map_err(HandshakeFault::ours)?;
+        let mut answer = pin!(start.into_stream(Arc::clone(&self.config)));
+        // One poll computes our flight and writes it; it is far smaller than any socket's buffer.
+        let first = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await;
+        drop(place);
+        let stream = match first {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => answer.await,
+        }
+        .map_err(fault)?;
         let connection = stream.get_ref().1;
         let peer = Peer::of(
             connection,

@@ -20,7 +20,10 @@ use crate::{
         table::{Table, Way},
     },
     serve::{self, Direction, Reloaded, limits::Limits},
-    session::site::{Common, Inbound},
+    session::{
+        networks::TriedNetworks,
+        site::{Common, Inbound},
+    },
     tls::{ClientAuth, MinTls, Pair, ServerOptions, ServerTls, Trust},
 };
 
@@ -125,6 +128,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         handshakes: Arc::new(tokio::sync::Semaphore::new(
             flags.max_handshakes.clamp(1, 100_000),
         )),
+        tried: Arc::new(TriedNetworks::new(clock::instant())),
     };
     let in_force = Mutex::new(reading.digests());
     let reload = move |old: &Direction| {
@@ -156,6 +160,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
                 accept_proxy: old.accept_proxy.clone(),
                 exempt: old.exempt.clone(),
                 handshakes: Arc::clone(&old.handshakes),
+                tried: Arc::clone(&old.tried),
             }))
         });
         Reloaded { outcome, files }
