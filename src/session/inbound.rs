@@ -60,7 +60,7 @@ pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Re
         .or(by_table);
     let exempt = exempt.or_else(|| common.observe.then(|| String::from("--observe")));
     // A sender's own entry may allow it, too; which sender it is, only MAIL tells.
-    let plaintext_allowed = exempt.is_some() || site.table.has_plaintext_senders();
+    let plaintext_allowed = exempt.is_some() || site.table.has_plaintext_senders(clock::wall());
     let machine = Machine::new(InboundConfig {
         hostname: common.hostname.clone(),
         server: site.upstream.as_ref().map_or_else(

@@ -67,7 +67,7 @@ pub async fn run(
         auth: site.upstream.is_some(),
         plaintext_possible: site.common.observe
             || site.settings.level.allows_plaintext()
-            || site.table.has_plaintext_entries(),
+            || site.table.has_plaintext_entries(clock::wall()),
         implicit_tls: site
             .upstream
             .as_ref()
@@ -584,7 +584,7 @@ impl Desk {
     /// client's next session: whose recipient it is for is not known then, and may be one of that entry's.
     fn fault_of_the_host(&self, server: IpAddr, refusal: Refusal) {
         let (memory, now) = (&self.site.memory, clock::instant());
-        if self.site.table.has_plaintext_entries() {
+        if self.site.table.has_plaintext_entries(clock::wall()) {
             memory.fault_of_one_session(self.client.0.ip(), server, refusal, now);
         } else {
             memory.host_fault(server, refusal, now);
