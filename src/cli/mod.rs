@@ -13,10 +13,9 @@ use std::{
 };
 
 use argh::FromArgs as _;
-use log::Level;
 
 use self::flags::{AuditVerb, Command, PolicyVerb, Top};
-use crate::{audit::command, clock, report, serve};
+use crate::{audit::command, logging, report, serve};
 
 /// Why the program ends without having done what was asked.
 #[derive(Debug)]
@@ -43,18 +42,20 @@ impl Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match std::panic::catch_unwind(|| run(&arguments)) {
+    let code = match std::panic::catch_unwind(|| run(&arguments)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
             if let Failure::Usage(words) | Failure::Configuration(words) = &failure
                 && !words.is_empty()
             {
-                eprintln!("starttls-proxy: {}", words.trim_end());
+                logging::say(&format!("starttls-proxy: {}\n", words.trim_end()));
             }
             ExitCode::from(failure.code())
         }
         Err(_) => ExitCode::from(70),
-    }
+    };
+    logging::flush();
+    code
 }
 
 fn run(arguments: &[String]) -> Result<(), Failure> {
@@ -70,7 +71,7 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
     }
     let top = Top::from_args(&["starttls-proxy"], &words)
         .map_err(|early| usage(&early.output, &arguments))?;
-    begin_logging();
+    logging::begin();
     match top.command {
         Command::Outbound(flags) => served(configure::outbound(&flags)?, flags.dry_run),
         Command::Inbound(flags) => served(configure::inbound(&flags)?, flags.dry_run),
@@ -236,33 +237,6 @@ fn usage(complaint: &str, arguments: &[String]) -> Failure {
 /// To stdout; who closed it does not want to know.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-/// One line an event on stderr: with the journal's priority where it reads along, else with the time.
-fn begin_logging() {
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let mut builder = env_logger::Builder::new();
-    builder
-        .filter_level(log::LevelFilter::Info)
-        .parse_default_env();
-    builder.format(move |out, record| {
-        let text = record.args().to_string();
-        let text = text.replace('\n', "; ");
-        if journal {
-            let priority = match record.level() {
-                Level::Error => 3,
-                Level::Warn => 4,
-                Level::Info => 6,
-                Level::Debug | Level::Trace => 7,
-            };
-            writeln!(out, "<{priority}>{text}")
-        } else {
-            let at = humantime::format_rfc3339_millis(clock::wall());
-            writeln!(out, "{at} {:5} {text}", record.level())
-        }
-    });
-    // A second logger in one process (tests) is none of a user's business.
-    let _ = builder.try_init();
 }
 
 #[cfg(test)]

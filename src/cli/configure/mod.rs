@@ -20,7 +20,7 @@ use aws_lc_rs::digest;
 use super::{Failure, flags};
 use crate::{
     audit::{self, AuditLog},
-    clock,
+    clock, logging,
     lookup::{self, Lookup},
     policy::{Level, RefuseWith, Settings, table::Table},
     serve::{self, Direction, Plan, limits::Limits, metrics_page},
@@ -383,7 +383,7 @@ fn audit_of(
     options.notice = Box::new(|notice| match notice {
         audit::Notice::Failing(_) => log::error!("{notice}"),
         audit::Notice::Torn(_) | audit::Notice::Recovered { .. } => log::warn!("{notice}"),
-        audit::Notice::Checkpoint(_) => log::info!("{notice}"),
+        audit::Notice::Checkpoint(_) => log::info!(target: logging::CHECKPOINT, "{notice}"),
     });
     Ok(Some(options))
 }
