@@ -18,19 +18,34 @@ const WINDOW: u64 = 1 << 20;
 /// How much of a torn line a record keeps, in octets.
 const TORN_TEXT: usize = 4096;
 
+/// Whether the file that is being written still stands under the log's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It does, and what was asked for is done.
+    Kept,
+    /// Someone moved it away, so nothing was done. What it has stays in it; [`Disk::begin`] is next.
+    Moved,
+}
+
 /// What the log needs of the file it is writing. There is one real one, [`FileDisk`]; tests put faults in front of it.
 pub trait Disk: Send {
-    /// Opens the file again, creates it where it is gone, and cuts off what stands behind the first `durable` octets. Gives the
-    /// number of octets that are kept: `durable`, or 0 for a new file.
+    /// After a failure: opens the file again, creates it where it is gone, and cuts off what stands behind the first `durable`
+    /// octets, in the file that was moved away too: all of that is written anew. Gives the number of octets that are kept in the
+    /// file under the log's name: `durable`, or 0 for a new file.
     ///
     /// # Errors
     /// The system's, or the file is not the one that was left.
     fn reopen(&mut self, durable: u64) -> io::Result<u64>;
+    /// Begins a new file under the log's name, from which the old one was moved away.
+    ///
+    /// # Errors
+    /// The system's, or another file stands there that is not empty. The old one stays open then.
+    fn begin(&mut self) -> io::Result<()>;
     /// Writes whole lines behind the first `length` octets, which are all there is.
     ///
     /// # Errors
-    /// The system's, or the file was moved, cut or written to by someone else. Any part of `lines` may be in the file.
-    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<()>;
+    /// The system's, or the file was cut or written to by someone else. Any part of `lines` may be in the file.
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place>;
     /// Returns when everything written is on stable storage.
     ///
     /// # Errors
@@ -40,7 +55,7 @@ pub trait Disk: Send {
     ///
     /// # Errors
     /// The system's.
-    fn rotate(&mut self, suffix: &str) -> io::Result<()>;
+    fn rotate(&mut self, suffix: &str) -> io::Result<Place>;
 }
 
 /// A file on a file system.
@@ -91,22 +106,22 @@ impl FileDisk {
         Ok((disk, found))
     }
 
-    /// The file under the log's name is the one that is open, and `length` octets long.
-    fn is_in_place(&self, length: u64) -> io::Result<()> {
-        let (there, here) = (fs::metadata(&self.path)?, self.file.metadata()?);
-        if (there.dev(), there.ino()) != (here.dev(), here.ino()) {
-            return Err(io::Error::other(
-                "the file was moved or replaced by someone else",
-            ));
+    /// Whether the file under the log's name is the one that is open.
+    fn place(&self) -> io::Result<Place> {
+        let here = self.file.metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == (here.dev(), here.ino()) => Ok(Place::Kept),
+            Ok(_) => Ok(Place::Moved),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Place::Moved),
+            Err(error) => Err(error),
         }
-        if there.len() != length {
-            return Err(io::Error::other(format!(
-                "the file has {} octets where {length} were written: someone else cut it or wrote to it",
-                there.len()
-            )));
-        }
-        Ok(())
     }
+}
+
+fn not_what_was_left() -> io::Error {
+    io::Error::other(
+        "this is not the file that was left here: look at it with audit verify, then move it away",
+    )
 }
 
 impl Drop for FileDisk {
@@ -124,28 +139,51 @@ impl Disk for FileDisk {
         let kept = match there.len() {
             0 => 0,
             length if same && length >= durable => durable,
-            _ => {
-                return Err(io::Error::other(
-                    "this is not the file that was left here: look at it with audit verify, then move it away",
-                ));
-            }
+            _ => return Err(not_what_was_left()),
         };
+        if !same && here.len() > durable {
+            // What may or may not have reached the file that was moved away is written anew, so it must not stand there too.
+            self.file.set_len(durable)?;
+            self.file.sync_all()?;
+        }
         file.set_len(kept)?;
         sync_directory(&self.path)?;
         self.file = file;
         Ok(kept)
     }
 
-    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<()> {
-        self.is_in_place(length)?;
-        self.file.write_all(lines)
+    fn begin(&mut self) -> io::Result<()> {
+        let file = private(&self.path)?;
+        if file.metadata()?.len() > 0 {
+            return Err(not_what_was_left());
+        }
+        sync_directory(&self.path)?;
+        self.file = file;
+        Ok(())
+    }
+
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place> {
+        let there = self.file.metadata()?.len();
+        if there != length {
+            return Err(io::Error::other(format!(
+                "the file has {there} octets where {length} were written: someone else cut it or wrote to it",
+            )));
+        }
+        if self.place()? == Place::Moved {
+            return Ok(Place::Moved);
+        }
+        self.file.write_all(lines)?;
+        Ok(Place::Kept)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    fn rotate(&mut self, suffix: &str) -> io::Result<()> {
+    fn rotate(&mut self, suffix: &str) -> io::Result<Place> {
+        if self.place()? == Place::Moved {
+            return Ok(Place::Moved);
+        }
         let aside = with_suffix(&self.path, suffix);
         if aside.try_exists()? {
             return Err(io::Error::other(format!(
@@ -155,7 +193,8 @@ impl Disk for FileDisk {
         }
         fs::rename(&self.path, &aside)?;
         self.file = private(&self.path)?;
-        sync_directory(&self.path)
+        sync_directory(&self.path)?;
+        Ok(Place::Kept)
     }
 }
 

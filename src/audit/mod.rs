@@ -17,7 +17,7 @@ mod verify;
 pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head, hex, timestamp};
 pub use checkpoint::{Checkpoint, PublicKey};
-pub use disk::{Disk, FileDisk, rotated};
+pub use disk::{Disk, FileDisk, Place, rotated};
 pub use log::{AuditError, AuditLog, Durable, Notice, Options, Receipt};
 pub use record::{
     Certificate, CheckpointRecord, Connection, Decision, Direction, Exemption, LogOpened,

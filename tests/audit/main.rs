@@ -6,6 +6,7 @@ mod damage;
 mod faults;
 mod independent;
 mod measure;
+mod moved;
 mod page;
 mod support;
 mod write;

@@ -382,7 +382,9 @@ fn audit_of(
         .map_err(|error| wrong(error.to_string()))?;
     options.notice = Box::new(|notice| match notice {
         audit::Notice::Failing(_) => log::error!("{notice}"),
-        audit::Notice::Torn(_) | audit::Notice::Recovered { .. } => log::warn!("{notice}"),
+        audit::Notice::Torn(_) | audit::Notice::Moved | audit::Notice::Recovered { .. } => {
+            log::warn!("{notice}")
+        }
         audit::Notice::Checkpoint(_) => log::info!(target: logging::CHECKPOINT, "{notice}"),
     });
     Ok(Some(options))
