@@ -13,7 +13,10 @@ use crate::{
     net::Dial,
     policy::Settings,
     serve::{self, Direction, limits::Limits},
-    session::site::{Common, Inbound},
+    session::{
+        ledger::Ledger,
+        site::{Common, Inbound},
+    },
     tls::{ClientAuth, MinTls, Pair, ServerOptions, ServerTls, Trust},
 };
 
@@ -63,6 +66,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
+        ledger: Arc::new(Ledger::of_strangers()),
     };
     let tls = ServerTls::new(&options).map_err(wrong)?;
     let mut warnings = table_warnings(&table, flags.policy.as_deref());

@@ -11,7 +11,10 @@ use crate::{
     metrics::Metrics,
     net::Dial,
     serve::{Direction, limits::Limits},
-    session::site::{Common, Outbound},
+    session::{
+        ledger::Ledger,
+        site::{Common, Outbound},
+    },
     tls::ClientTls,
     tlsrpt::Tlsrpt,
 };
@@ -62,6 +65,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
+        ledger: Arc::new(Ledger::of_our_own()),
     };
     let client_tls = ClientTls::new(&tls).map_err(wrong)?;
     let lookup = Arc::new(lookup_of(
