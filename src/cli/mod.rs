@@ -10,12 +10,16 @@ pub mod help;
 use std::{
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use argh::FromArgs as _;
 
 use self::flags::{AuditVerb, Command, PolicyVerb, Top};
 use crate::{audit::command, logging, report, serve};
+
+/// How long the end of the program waits for tasks that were not asked to end.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// Why the program ends without having done what was asked.
 #[derive(Debug)]
@@ -24,15 +28,24 @@ pub enum Failure {
     Usage(String),
     /// Exit 78: a flag's value, a file, an address.
     Configuration(String),
+    /// Exit 75 and 74: what [`serve::Failed`] says.
+    Serving(serve::Failed),
     /// Exit 1: it was done, and the answer is no.
     No,
+}
+
+impl From<serve::Failed> for Failure {
+    fn from(failed: serve::Failed) -> Self {
+        Self::Serving(failed)
+    }
 }
 
 impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 64,
-            Self::Configuration(_) => 78,
+            Self::Configuration(_) => serve::EX_CONFIG,
+            Self::Serving(failed) => failed.code,
             Self::No => 1,
         }
     }
@@ -45,7 +58,9 @@ pub fn main() -> ExitCode {
     let code = match std::panic::catch_unwind(|| run(&arguments)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            if let Failure::Usage(words) | Failure::Configuration(words) = &failure
+            if let Failure::Usage(words)
+            | Failure::Configuration(words)
+            | Failure::Serving(serve::Failed { words, .. }) = &failure
                 && !words.is_empty()
             {
                 logging::say(&format!("starttls-proxy: {}\n", words.trim_end()));
@@ -90,10 +105,14 @@ fn served(prepared: configure::Prepared, dry_run: bool) -> Result<(), Failure> {
         print(&prepared.summary());
         return Ok(());
     }
-    runtime()?.block_on(async {
-        let plan = prepared.bind().await.map_err(Failure::Configuration)?;
-        serve::run(plan).await.map_err(Failure::Configuration)
-    })
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        let plan = prepared.bind().await?;
+        serve::run(plan).await.map_err(Failure::from)
+    });
+    // What still hangs (a look-up, a disk) is left behind.
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    outcome
 }
 
 /// The multi-thread runtime that every command uses.

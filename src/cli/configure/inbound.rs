@@ -3,9 +3,9 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    CONNECT, Failure, Prepared, audit_of, configuration, descriptors, evidence_line, flags,
-    hostname, listens, lookup_of, names, parsed, policy_line, table_of, table_warnings, where_to,
-    words_of, wrong,
+    CONNECT, Failure, Prepared, audit_of, configuration, evidence_line, flags, hostname, listens,
+    lookup_of, names, parsed, policy_line, sessions, table_of, table_warnings, where_to, words_of,
+    wrong,
 };
 use crate::{
     clock,
@@ -70,7 +70,8 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
     };
     let tls = ServerTls::new(&options).map_err(wrong)?;
     let mut warnings = table_warnings(&table, flags.policy.as_deref());
-    warnings.extend(descriptors(flags.max_sessions));
+    let (max_sessions, too_few) = sessions(flags.max_sessions);
+    warnings.extend(too_few);
     warnings.extend(tls.expires_within(serve::EXPIRY_WARNING, clock::wall()));
     // Only the inside server's name is looked up: nobody is trusted for anything.
     let lookup = Arc::new(lookup_of(&[], None, None, false, &Trust::in_nobody())?);
@@ -153,7 +154,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         audit,
         reload: Box::new(reload),
         files: names(&files),
-        limits: Limits::new(flags.max_sessions, flags.max_sessions_per_client),
+        limits: Limits::new(max_sessions, flags.max_sessions_per_client),
         drain_timeout: Duration::from_secs(flags.drain_timeout),
         relay_probe: (flags.relay_probe != "off").then(|| flags.relay_probe.clone()),
         warnings,

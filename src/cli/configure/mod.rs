@@ -23,7 +23,11 @@ use crate::{
     clock, logging,
     lookup::{self, Lookup},
     policy::{Level, RefuseWith, Settings, table::Table},
-    serve::{self, Direction, Plan, limits::Limits, metrics_page},
+    serve::{
+        self, Direction, Failed, Plan,
+        limits::{self, Limits},
+        metrics_page,
+    },
     session::{
         records,
         site::{Common, Outbound, Upstream},
@@ -65,7 +69,7 @@ impl Prepared {
     ///
     /// # Errors
     /// In words.
-    pub async fn bind(self) -> Result<Plan, String> {
+    pub async fn bind(self) -> Result<Plan, Failed> {
         let Self {
             direction,
             listen,
@@ -79,15 +83,15 @@ impl Prepared {
         let intercept = common(&direction).intercept;
         let audit = match audit {
             Some(options) => Some(Arc::new(
-                AuditLog::open(options).map_err(|error| error.to_string())?,
+                AuditLog::open(options)
+                    .map_err(|error| Failed::configuration(error.to_string()))?,
             )),
             None => None,
         };
         let listeners = serve::listeners(&listen, intercept)?;
         let metrics_listener = metrics
             .map(|address| {
-                metrics_page::bind(address)
-                    .map_err(|error| format!("cannot listen on {address}: {error}"))
+                metrics_page::bind(address).map_err(|error| Failed::no_listener(address, &error))
             })
             .transpose()?;
         let listening: Vec<u16> = listeners
@@ -177,6 +181,7 @@ fn parsed<T: std::str::FromStr<Err = String>>(
 fn words_of(failure: Failure) -> String {
     match failure {
         Failure::Usage(words) | Failure::Configuration(words) => words,
+        Failure::Serving(failed) => failed.words,
         Failure::No => String::from("no"),
     }
 }
@@ -308,17 +313,9 @@ fn table_warnings(table: &Table, path: Option<&Path>) -> Vec<String> {
         .collect()
 }
 
-/// Two descriptors a session, and some for files and look-ups. Running out refuses sessions and nothing worse.
-fn descriptors(sessions: usize) -> Option<String> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"))?;
-    let limit: usize = line.split_whitespace().nth(3)?.parse().ok()?;
-    let wanted = 2 * sessions + 64;
-    (limit < wanted).then(|| {
-        format!("{limit} open files are too few for --max-sessions {sessions}; raise LimitNOFILE= (ulimit -n) to {wanted}")
-    })
+/// `--max-sessions`, as far as there are descriptors for it, with a warning where there are not.
+fn sessions(wanted: usize) -> (usize, Option<String>) {
+    limits::fitting(wanted, limits::open_files())
 }
 
 /// `--hostname`, else this host's.

@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    CONNECT, Failure, Prepared, audit_of, client_options, configuration, descriptors,
-    evidence_line, flags, hostname, listens, lookup_of, names, on, policy_line, settings, table_of,
+    CONNECT, Failure, Prepared, audit_of, client_options, configuration, evidence_line, flags,
+    hostname, listens, lookup_of, names, on, policy_line, sessions, settings, table_of,
     table_warnings, where_to, words_of, wrong,
 };
 use crate::{
@@ -82,7 +82,8 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         .transpose()
         .map_err(wrong)?;
     let mut warnings = table_warnings(&table, flags.policy.as_deref());
-    warnings.extend(descriptors(flags.max_sessions));
+    let (max_sessions, too_few) = sessions(flags.max_sessions);
+    warnings.extend(too_few);
     let mut summary = vec![String::from("outbound: legacy mail server -> the world")];
     summary.extend(listens(
         &flags.listen,
@@ -145,7 +146,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         audit,
         reload: Box::new(reload),
         files: names(&files),
-        limits: Limits::new(flags.max_sessions, flags.max_sessions_per_client),
+        limits: Limits::new(max_sessions, flags.max_sessions_per_client),
         drain_timeout: Duration::from_secs(flags.drain_timeout),
         relay_probe: None,
         warnings,
