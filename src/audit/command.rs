@@ -166,6 +166,10 @@ pub(super) fn facts(examined: &Examined, own_key: bool) -> Vec<(&'static str, St
     if let Some(origin) = &examined.origin {
         facts.push(("log", origin.clone()));
     }
+    for (record, name) in &examined.renamed {
+        let text = format!("{name} until record {record}, where the host got another name");
+        facts.push(("once", text));
+    }
     if let Some((first, last)) = &examined.span
         && examined.records() > 0
     {

@@ -8,5 +8,6 @@ mod independent;
 mod measure;
 mod moved;
 mod page;
+mod renamed;
 mod support;
 mod write;
