@@ -174,6 +174,21 @@ fn an_address_that_is_taken_is_worth_another_try() {
 }
 
 #[test]
+fn an_audit_log_that_another_process_still_writes_is_worth_another_try() {
+    let pair = pair("locked");
+    let log = pair.scratch.0.join("audit.jsonl").display().to_string();
+    let more = ["--audit-log", &log];
+    let mut first = Proxy::start(&words(&pair.inbound(free(), server(), &more)));
+    first.says("ready");
+    let second = pair.inbound(free(), server(), &more);
+    let (code, said) = exit_code_and_words(&words(&second));
+    assert_eq!(code, Some(75), "{said}");
+    let nowhere = ["--audit-log", "/nonexistent/audit.jsonl"];
+    let (code, said) = exit_code_and_words(&words(&pair.inbound(free(), server(), &nowhere)));
+    assert_eq!(code, Some(78), "{said}");
+}
+
+#[test]
 fn without_descriptors_clients_hear_421_and_the_log_says_it_once() {
     let pair = pair("descriptors");
     let (listen, upstream) = (free(), server());
@@ -206,6 +221,90 @@ fn without_descriptors_clients_hear_421_and_the_log_says_it_once() {
     proxy.ends();
     let said = proxy.last_words();
     assert_eq!(said.matches("cannot accept").count(), 1, "{said}");
+}
+
+/// What logrotate does with `create` or without, and who presses SIGHUP for it.
+#[test]
+fn a_log_that_is_moved_while_mail_flows_loses_and_doubles_no_record() {
+    let pair = pair("logrotate");
+    let listen = free();
+    let log = pair.scratch.0.join("audit.jsonl");
+    let name = log.display().to_string();
+    let more = ["--audit-log", &name, "--exempt", "127.0.0.0/8"];
+    let mut proxy = Proxy::start(&words(&pair.inbound(listen, server(), &more)));
+    proxy.says("ready");
+    let mut client = Client::connect(listen);
+    client.hears("220");
+    client.says("EHLO client.example").hears("250");
+    let mut files = vec![name.clone()];
+    for number in 0..60 {
+        client
+            .says(&format!("MAIL FROM:<m{number}@client.example>"))
+            .hears("250");
+        client.says("RCPT TO:<b@clinic.example>").hears("250");
+        client.says("DATA").hears("354");
+        if number % 5 == 0 {
+            let aside = format!("{name}-{number}");
+            fs::rename(&log, &aside).expect("moved");
+            files.push(aside);
+            match number % 3 {
+                0 => proxy.signal("-HUP"),
+                1 => fs::write(&log, "").expect("a new file"),
+                _ => {}
+            }
+        }
+        client.says("Subject: x\r\n\r\ntext\r\n.").hears("250");
+    }
+    client.says("QUIT").hears("221");
+    proxy.signal("-TERM");
+    assert!(proxy.ends().success());
+    let recorded: String = files
+        .iter()
+        .map(|file| fs::read_to_string(file).expect("a file"))
+        .collect();
+    for number in 0..60 {
+        let sender = format!("m{number}@client.example");
+        let of_it = recorded
+            .lines()
+            .filter(|line| line.contains("\"event\":\"message\"") && line.contains(&sender));
+        assert_eq!(of_it.count(), 1, "{sender}");
+    }
+    let arguments: Vec<&str> = ["audit", "verify"]
+        .into_iter()
+        .chain(files.iter().map(String::as_str))
+        .collect();
+    let (code, said) = exit_code_and_words(&arguments);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// The inside server must never see the proxy's own address where the client's was promised.
+#[test]
+fn a_client_whose_address_cannot_be_kept_is_refused_and_the_server_never_sees_the_proxys_own() {
+    let pair = pair("families");
+    let Ok(inside) = TcpListener::bind("[::1]:0") else {
+        return eprintln!("SKIPPED: no IPv6 here, families were not tried");
+    };
+    let upstream = inside.local_addr().expect("an address");
+    inside.set_nonblocking(true).expect("not blocking");
+    let listen = free();
+    let mut arguments = pair.inbound(listen, upstream, &["--exempt", "127.0.0.0/8"]);
+    for argument in &mut arguments {
+        match argument.as_str() {
+            "--hide-client-address" => *argument = "--keep-client-address".to_owned(),
+            // Clients of both families can come here, so nothing is wrong at the start.
+            address if address == listen.to_string() => {
+                *argument = format!("[::]:{}", listen.port())
+            }
+            _ => {}
+        }
+    }
+    let mut proxy = Proxy::start(&words(&arguments));
+    proxy.says("ready");
+    let mut client = Client::connect(listen);
+    client.hears("220");
+    client.says("EHLO client.example").hears("421 4.4.1");
+    let error = inside.accept().expect_err("nobody came");
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
 }
 
 /// Connects until it is told `words`, at most so often.

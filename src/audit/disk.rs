@@ -83,12 +83,12 @@ pub(super) struct Found {
 impl FileDisk {
     /// Locks the log at `path`, finds its end in it or in the newest rotated file, and cuts off a torn last line.
     pub(super) fn open(path: &Path) -> Result<(Self, Found), OpenError> {
-        let problem = |error: io::Error| OpenError(format!("{}: {error}", path.display()));
+        let problem = |error: io::Error| OpenError::of(&path.display(), &error);
         let lock = private(&with_suffix(path, "lock")).map_err(problem)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(OpenError(format!(
+                return Err(OpenError::Temporary(format!(
                     "{}: another process writes this log; give each its own file",
                     path.display()
                 )));
@@ -262,14 +262,14 @@ fn first_record(mut log: OsString, file: &OsString) -> Option<u64> {
 }
 
 fn find_end(path: &Path, file: &mut File) -> Result<Found, OpenError> {
-    let problem = |path: &Path, error: io::Error| OpenError(format!("{}: {error}", path.display()));
+    let problem = |path: &Path, error: io::Error| OpenError::of(&path.display(), &error);
     let end = last_record(file).map_err(|error| problem(path, error))?;
     let modified = file
         .metadata()
         .and_then(|metadata| metadata.modified())
         .ok();
     if end.head.is_none() && !end.behind.is_empty() && !may_be_torn(&end.behind) {
-        return Err(OpenError(format!(
+        return Err(OpenError::Wrong(format!(
             "{}: not an audit log; name another file",
             path.display()
         )));
@@ -281,7 +281,7 @@ fn find_end(path: &Path, file: &mut File) -> Result<Found, OpenError> {
                 let mut file = File::open(&newest).map_err(|error| problem(&newest, error))?;
                 let end = last_record(&mut file).map_err(|error| problem(&newest, error))?;
                 end.head.filter(|_| end.behind.is_empty()).ok_or_else(|| {
-                    OpenError(format!(
+                    OpenError::Wrong(format!(
                         "{}: does not end in a record: look at it with audit verify; a new chain begins once the old one is moved away",
                         newest.display()
                     ))

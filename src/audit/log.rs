@@ -291,20 +291,20 @@ impl AuditLog {
     ) -> Result<Self, OpenError> {
         let file = options.file.display().to_string();
         if !is_origin(&options.origin) {
-            return Err(OpenError(format!(
+            return Err(OpenError::Wrong(format!(
                 "{:?} cannot name an audit log: printable ASCII without blanks and + \" \\",
                 options.origin
             )));
         }
         if !(1..=CHECKPOINT_RECORDS).contains(&options.checkpoint_records) {
-            return Err(OpenError(format!(
+            return Err(OpenError::Wrong(format!(
                 "checkpoints come every 1 to {CHECKPOINT_RECORDS} records"
             )));
         }
         let key = options.key.as_deref().map(SigningKey::read).transpose()?;
         let secret = key.as_ref().and_then(SigningKey::secret);
         let addresses = Addresses::new(options.addresses, secret.as_deref()).ok_or_else(|| {
-            OpenError(
+            OpenError::Wrong(
                 "hashed addresses need --audit-key, from which the hashing key is derived".into(),
             )
         })?;
@@ -325,11 +325,13 @@ impl AuditLog {
         let mut writing = writer::Writing::new(shared.clone(), options, key, wrap(disk), &found);
         writing
             .begin(found.torn)
-            .map_err(|error| OpenError(format!("{file}: {error}")))?;
+            .map_err(|error| OpenError::of(&file, &error))?;
         let thread = thread::Builder::new()
             .name("audit".into())
             .spawn(move || writing.run())
-            .map_err(|error| OpenError(format!("{file}: no thread to write it: {error}")))?;
+            .map_err(|error| {
+                OpenError::Temporary(format!("{file}: no thread to write it: {error}"))
+            })?;
         Ok(Self {
             shared: shared.clone(),
             writer: Arc::new(Writer {

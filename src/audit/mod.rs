@@ -28,15 +28,38 @@ pub use record::{
 
 pub use verify::{Anchor, Damage, Examined, Expected, Finding, verify};
 
-use std::fmt;
+use std::{fmt, io};
 
 /// Why a log cannot be opened, or a key cannot be read: names the file and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenError(String);
+pub enum OpenError {
+    /// An argument or a file is wrong: somebody must mend it.
+    Wrong(String),
+    /// It may come right by itself: the disk is full, or the process before this one has not ended yet.
+    Temporary(String),
+}
+
+impl OpenError {
+    /// The system's error, with what it is about.
+    fn of(what: &dyn fmt::Display, error: &io::Error) -> Self {
+        use io::ErrorKind::{
+            InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+            ReadOnlyFilesystem,
+        };
+        let words = format!("{what}: {error}");
+        match error.kind() {
+            InvalidFilename | InvalidInput | IsADirectory | NotADirectory | NotFound
+            | PermissionDenied | ReadOnlyFilesystem => Self::Wrong(words),
+            _ => Self::Temporary(words),
+        }
+    }
+}
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::Wrong(words) | Self::Temporary(words) => f.write_str(words),
+        }
     }
 }
 

@@ -208,15 +208,19 @@ pub fn inside_server(listener: TcpListener) -> std::sync::mpsc::Receiver<String>
             thread::spawn(move || {
                 let mut stream = BufReader::new(stream);
                 let mut line = String::new();
+                let mut message = false;
                 let greeting = stream.get_mut().write_all(b"220 inside\r\n");
                 while greeting.is_ok() && stream.read_line(&mut line).is_ok_and(|got| got > 0) {
+                    let ends = line == ".\r\n";
                     let answer = match line.get(..4) {
+                        _ if message && !ends => "",
                         Some("EHLO") => "250-inside\r\n250 SIZE 1000000\r\n",
                         Some("DATA") => "354 go\r\n",
                         Some("PROX") => "",
                         Some("QUIT") => "221 bye\r\n",
                         _ => "250 2.1.0 ok\r\n",
                     };
+                    message = answer.starts_with("354") || (message && !ends);
                     let _ = tell.send(std::mem::take(&mut line));
                     if stream.get_mut().write_all(answer.as_bytes()).is_err() {
                         return;

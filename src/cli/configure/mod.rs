@@ -82,10 +82,12 @@ impl Prepared {
         } = self;
         let intercept = common(&direction).intercept;
         let audit = match audit {
-            Some(options) => Some(Arc::new(
-                AuditLog::open(options)
-                    .map_err(|error| Failed::configuration(error.to_string()))?,
-            )),
+            Some(options) => Some(Arc::new(AuditLog::open(options).map_err(
+                |error| match error {
+                    audit::OpenError::Wrong(words) => Failed::configuration(words),
+                    audit::OpenError::Temporary(words) => Failed::temporary(words),
+                },
+            )?)),
             None => None,
         };
         let listeners = serve::listeners(&listen, intercept)?;
