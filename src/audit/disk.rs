@@ -36,11 +36,13 @@ pub trait Disk: Send {
     /// # Errors
     /// The system's, or the file is not the one that was left.
     fn reopen(&mut self, durable: u64) -> io::Result<u64>;
-    /// Begins a new file under the log's name, from which the old one was moved away.
+    /// Goes on in a new file under the log's name, from which the old one was moved away with `durable` octets in it. Gives
+    /// the number of octets that the new one begins with: 0, or `durable` where the old one was deleted (which is what `mv` to
+    /// another file system does at its end), so that nothing is lost with it.
     ///
     /// # Errors
     /// The system's, or another file stands there that is not empty. The old one stays open then.
-    fn begin(&mut self) -> io::Result<()>;
+    fn begin(&mut self, durable: u64) -> io::Result<u64>;
     /// Writes whole lines behind the first `length` octets, which are all there is.
     ///
     /// # Errors
@@ -118,6 +120,27 @@ impl FileDisk {
     }
 }
 
+impl FileDisk {
+    /// What was durable in a file that has no name any more, under the log's name again.
+    fn saved(&self, durable: u64) -> io::Result<File> {
+        let beside = with_suffix(&self.path, "saved");
+        let copied = (|| {
+            let mut file = private(&beside)?;
+            file.set_len(0)?;
+            let mut deleted = &self.file;
+            deleted.seek(SeekFrom::Start(0))?;
+            io::copy(&mut deleted.take(durable), &mut file)?;
+            file.sync_all()?;
+            fs::rename(&beside, &self.path)?;
+            Ok(file)
+        })();
+        if copied.is_err() {
+            let _ = fs::remove_file(&beside); // it may not be there
+        }
+        copied
+    }
+}
+
 fn not_what_was_left() -> io::Error {
     io::Error::other(
         "this is not the file that was left here: look at it with audit verify, then move it away",
@@ -146,20 +169,32 @@ impl Disk for FileDisk {
             self.file.set_len(durable)?;
             self.file.sync_all()?;
         }
+        if !same {
+            drop(file);
+            return self.begin(durable);
+        }
         file.set_len(kept)?;
         sync_directory(&self.path)?;
         self.file = file;
         Ok(kept)
     }
 
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self, durable: u64) -> io::Result<u64> {
         let file = private(&self.path)?;
         if file.metadata()?.len() > 0 {
             return Err(not_what_was_left());
         }
+        let is_deleted = self.file.metadata()?.nlink() == 0;
+        let (file, kept) = match is_deleted.then(|| self.saved(durable)).transpose() {
+            Ok(Some(saved)) => (saved, durable),
+            Ok(None) => (file, 0),
+            // Whoever deletes a log on a full disk wants the room. `audit verify` shows what is missing.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => (file, 0),
+            Err(error) => return Err(error),
+        };
         sync_directory(&self.path)?;
         self.file = file;
-        Ok(())
+        Ok(kept)
     }
 
     fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place> {

@@ -68,10 +68,10 @@ impl Disk for FaultyDisk {
         }
     }
 
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self, durable: u64) -> io::Result<u64> {
         match self.faults.0.0.lock().unwrap().reopen {
             Some(kind) => Err(kind.into()),
-            None => self.disk.begin(),
+            None => self.disk.begin(durable),
         }
     }
 

@@ -63,9 +63,9 @@ impl Disk for Moving {
         self.step(Fault::Begin)?;
         self.disk.reopen(durable)
     }
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self, durable: u64) -> io::Result<u64> {
         self.step(Fault::Begin)?;
-        self.disk.begin()
+        self.disk.begin(durable)
     }
     fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place> {
         if let Err(error) = self.step(Fault::Append) {
@@ -130,6 +130,38 @@ fn a_log_that_is_moved_goes_on_in_a_new_file_and_refuses_nothing() {
     assert!(log.close());
     assert!(notices.try_iter().any(|notice| notice == Notice::Moved));
     whole(&directory, 1..=2, "moved");
+}
+
+/// `mv` to another file system copies, perhaps amid a line, and deletes: what was written in between went to the deleted file.
+#[test]
+fn a_log_that_is_copied_and_deleted_loses_nothing_and_the_copy_does_no_harm() {
+    for (name, copied) in [("whole", 100), ("amid-a-line", 61), ("nothing", 0)] {
+        let directory = Directory::new(name);
+        let (options, _notices) = quick(&directory.file());
+        let log = AuditLog::open(options).unwrap();
+        for n in 0..10 {
+            wait(log.append_durable(&stop(n))).unwrap();
+        }
+        let text = fs::read(directory.file()).unwrap();
+        let copy = &text[..text.len() * copied / 100];
+        if !copy.is_empty() {
+            fs::write(directory.0.join("copy"), copy).unwrap();
+        }
+        for n in 10..20 {
+            wait(log.append_durable(&stop(n))).unwrap();
+        }
+        fs::remove_file(directory.file()).unwrap();
+        for n in 20..30 {
+            wait(log.append_durable(&stop(n))).unwrap();
+        }
+        assert!(log.close());
+        let text = fs::read_to_string(directory.file()).unwrap();
+        for n in 0..30 {
+            let found = text.matches(&format!("\"record {n}\"")).count();
+            assert_eq!(found, 1, "record {n}, {name}");
+        }
+        whole(&directory, 0..0, name);
+    }
 }
 
 #[test]

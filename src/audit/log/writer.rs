@@ -312,8 +312,10 @@ impl Writing {
     /// Someone moved the file away. What was handed over stands in it and stays there; the rest goes into a new one.
     fn go_on_in_a_new_file(&mut self) -> io::Result<()> {
         self.sync()?;
-        self.disk.begin()?;
-        self.is_in_a_new_file();
+        let kept = self.disk.begin(self.durable)?;
+        if kept != self.durable {
+            self.is_in_a_new_file();
+        }
         (self.options.notice)(Notice::Moved);
         Ok(())
     }
