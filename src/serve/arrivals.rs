@@ -85,15 +85,23 @@ pub(super) async fn accept(
                 metrics.count(metrics::TURNED_AWAY, "cannot-accept");
                 if let Some(before) = faults.due(clock::instant()) {
                     log::error!(
-                        "cannot accept: {error}; clients get 421 while it lasts ({before} more since this was last said)"
+                        "cannot accept: {error} ({before} more times since this was last said)"
                     );
                 }
-                if !spare.turn_away(&listener).await {
+                let answered = is_out_of_descriptors(&error) && spare.turn_away(&listener).await;
+                if !answered {
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
+}
+
+/// EMFILE of this process, ENFILE of the whole system.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
 /// A descriptor that is kept, so that a client can still be answered when there is no other.

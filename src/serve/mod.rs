@@ -56,6 +56,14 @@ pub struct Failed {
     pub words: String,
 }
 
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl std::error::Error for Failed {}
+
 impl Failed {
     /// The configuration is wrong.
     #[must_use]

@@ -218,7 +218,7 @@ fn under_load_every_move_leaves_old_and_new_files_that_are_one_log() {
                     if n >= 4000 {
                         return;
                     }
-                    if n % 3 == 0 {
+                    if n.is_multiple_of(3) {
                         log.append(&stop(n));
                     } else if wait(log.append_durable(&stop(n))).is_ok() {
                         acknowledged.lock().unwrap().push(n);
