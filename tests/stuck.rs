@@ -368,3 +368,29 @@ fn a_flood_of_connections_is_logged_within_a_budget_and_then_counted_in_a_record
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("turned-away of 127.0.0.1/32"), "{shown}");
 }
+
+#[test]
+#[ignore = "until the evidence of a session asks the ledger before it writes"]
+fn a_flood_of_connections_that_say_nothing_costs_a_bounded_number_of_octets() {
+    let pair = pair("resets");
+    let listen = free();
+    let log = pair.scratch.0.join("audit.jsonl");
+    let name = log.display().to_string();
+    let arguments = pair.inbound(listen, server(), &["--audit-log", &name]);
+    let mut proxy = Proxy::start(&words(&arguments));
+    let mut stderr = proxy.take_log();
+    let reader = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        stderr.read_to_end(&mut said).map(|_| said)
+    });
+    drop(Client::greeted(listen));
+    for _ in 0..20_000 {
+        drop(TcpStream::connect(listen).expect("connects"));
+    }
+    proxy.signal("-TERM");
+    assert!(proxy.ends().success());
+    let said = reader.join().expect("read").expect("the log").len();
+    let recorded = fs::metadata(&log).expect("a log").len();
+    assert!(said < 2 << 20, "{said} octets of log");
+    assert!(recorded < 2 << 20, "{recorded} octets of records");
+}

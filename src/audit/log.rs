@@ -37,6 +37,8 @@ use std::{
 
 /// Records between two checkpoints, at most. Fixed in the format, so that a longer stretch without a signature is a finding.
 pub const CHECKPOINT_RECORDS: u64 = 1000;
+/// Octets of a line before its event, at most.
+const LINE_HEAD: usize = 160;
 /// Memory for records that are not durable yet, in octets. Beyond it, nothing is taken.
 const MAX_PENDING: usize = 32 << 20;
 
@@ -345,6 +347,12 @@ impl AuditLog {
     #[must_use]
     pub fn address(&self, path: &[u8]) -> Address {
         self.shared.addresses.address(path)
+    }
+
+    /// Octets of the line that this record becomes, nearly: for budgets.
+    #[must_use]
+    pub fn octets(&self, record: &Record) -> usize {
+        self.body(record).len() + LINE_HEAD
     }
 
     /// Queues a record: it is written in order, within a second, and nothing waits for it.
