@@ -59,6 +59,7 @@ pub mod policy;
 
 pub mod clock;
 pub mod files;
+pub mod logging;
 pub mod metrics;
 
 pub mod audit;

@@ -64,14 +64,14 @@ impl SigningKey {
             .map_err(rustls_pki_types::pem::Error::Io)
             .and_then(|pem| PrivatePkcs8KeyDer::from_pem_slice(&pem))
             .map_err(|error| {
-                OpenError(format!(
+                OpenError::Wrong(format!(
                     "{name}: no PKCS#8 private key in PEM: {error}; make one with `audit keygen`"
                 ))
             })?;
         Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der())
             .map(Self)
             .map_err(|_| {
-                OpenError(format!(
+                OpenError::Wrong(format!(
                     "{name}: not an Ed25519 key; make one with `audit keygen`"
                 ))
             })
@@ -119,11 +119,11 @@ impl PublicKey {
     /// The file cannot be read, or holds no Ed25519 key.
     pub fn read(file: &Path) -> Result<Self, OpenError> {
         let name = file.display();
-        let pem =
-            crate::files::octets(file).map_err(|error| OpenError(format!("{name}: {error}")))?;
+        let pem = crate::files::octets(file)
+            .map_err(|error| OpenError::Wrong(format!("{name}: {error}")))?;
         if let Ok(spki) = SubjectPublicKeyInfoDer::from_pem_slice(&pem) {
             return Self::from_spki(&spki)
-                .ok_or_else(|| OpenError(format!("{name}: not an Ed25519 key")));
+                .ok_or_else(|| OpenError::Wrong(format!("{name}: not an Ed25519 key")));
         }
         SigningKey::read(file).map(|key| key.public())
     }

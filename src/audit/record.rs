@@ -81,6 +81,8 @@ pub enum Record {
     Unprotected(Box<Unprotected>),
     /// A message was handed over, or may have been.
     Message(Box<Message>),
+    /// Refusals and sessions without a message that were too many to be recorded singly.
+    NotRecorded(NotRecorded),
     /// The log was opened by a process. Written by the log itself, before the process can write anything.
     LogOpened(LogOpened),
     /// Writing works again after it had failed. Written by the log itself.
@@ -284,6 +286,30 @@ pub struct Unprotected {
     pub decision: Decision,
     /// TLS of the outside connection; `null`: in the clear.
     pub tls: Option<Tls>,
+}
+
+/// `not-recorded`: what strangers did so often that it was counted instead (see README.md). At most one a minute. Messages,
+/// the verdicts they rest on and sessions with a message are never among it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotRecorded {
+    /// What was counted, the most frequent first.
+    pub counts: Vec<Counted>,
+}
+
+/// One count of a [`NotRecorded`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    /// Whose: an IPv4 address with `/32` or an IPv6 network with `/64`; `null` for all that are not told apart.
+    pub prefix: Option<String>,
+    /// What: `turned-away` (a connection that was answered 421 before a session), `session-opened`, `session-closed`, `refusal`
+    /// (with it, verdicts that refuse).
+    pub kind: String,
+    /// How often.
+    pub count: u64,
+    /// The first time, RFC 3339.
+    pub first: String,
+    /// The last time, RFC 3339.
+    pub last: String,
 }
 
 /// `message`: the evidence. On disk before the client is told that the message was accepted.

@@ -11,13 +11,16 @@ mod usage;
 use std::{
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use argh::FromArgs as _;
-use log::Level;
 
 use self::flags::{AuditVerb, Command, PolicyVerb, Top};
-use crate::{audit::command, clock, report, serve};
+use crate::{audit::command, logging, report, serve};
+
+/// How long the end of the program waits for tasks that were not asked to end.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// Why the program ends without having done what was asked.
 #[derive(Debug)]
@@ -26,18 +29,24 @@ pub enum Failure {
     Usage(String),
     /// Exit 78: a flag's value, a file, an address.
     Configuration(String),
-    /// Exit 75: what is needed cannot be had now; the unit tries again.
-    Temporary(String),
+    /// Exit 75 and 74: what [`serve::Failed`] says.
+    Serving(serve::Failed),
     /// Exit 1: it was done, and the answer is no.
     No,
+}
+
+impl From<serve::Failed> for Failure {
+    fn from(failed: serve::Failed) -> Self {
+        Self::Serving(failed)
+    }
 }
 
 impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 64,
-            Self::Configuration(_) => 78,
-            Self::Temporary(_) => 75,
+            Self::Configuration(_) => serve::EX_CONFIG,
+            Self::Serving(failed) => failed.code,
             Self::No => 1,
         }
     }
@@ -47,19 +56,22 @@ impl Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match std::panic::catch_unwind(|| run(&arguments)) {
+    let code = match std::panic::catch_unwind(|| run(&arguments)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            if let Failure::Usage(words) | Failure::Configuration(words) | Failure::Temporary(words) =
-                &failure
+            if let Failure::Usage(words)
+            | Failure::Configuration(words)
+            | Failure::Serving(serve::Failed { words, .. }) = &failure
                 && !words.is_empty()
             {
-                eprintln!("starttls-proxy: {}", words.trim_end());
+                logging::say(&format!("starttls-proxy: {}\n", words.trim_end()));
             }
             ExitCode::from(failure.code())
         }
         Err(_) => ExitCode::from(70),
-    }
+    };
+    logging::flush();
+    code
 }
 
 fn run(arguments: &[String]) -> Result<(), Failure> {
@@ -75,7 +87,7 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
     }
     let top = Top::from_args(&["starttls-proxy"], &words)
         .map_err(|early| usage::failure(&early.output, &arguments))?;
-    begin_logging();
+    logging::begin();
     match top.command {
         Command::Outbound(flags) => served(configure::outbound(&flags)?, flags.dry_run),
         Command::Inbound(flags) => served(configure::inbound(&flags)?, flags.dry_run),
@@ -94,11 +106,15 @@ fn served(prepared: configure::Prepared, dry_run: bool) -> Result<(), Failure> {
         print(&prepared.summary());
         return Ok(());
     }
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
         prepared.reach_out().await?;
-        let plan = prepared.bind().await.map_err(Failure::Configuration)?;
-        serve::run(plan).await.map_err(Failure::Configuration)
-    })
+        let plan = prepared.bind().await?;
+        serve::run(plan).await.map_err(Failure::from)
+    });
+    // What still hangs (a look-up, a disk) is left behind.
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    outcome
 }
 
 /// The multi-thread runtime that every command uses.
@@ -197,33 +213,6 @@ fn apart(arguments: &[String]) -> Vec<String> {
 /// To stdout; who closed it does not want to know.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-/// One line an event on stderr: with the journal's priority where it reads along, else with the time.
-fn begin_logging() {
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let mut builder = env_logger::Builder::new();
-    builder
-        .filter_level(log::LevelFilter::Info)
-        .parse_default_env();
-    builder.format(move |out, record| {
-        let text = record.args().to_string();
-        let text = text.replace('\n', "; ");
-        if journal {
-            let priority = match record.level() {
-                Level::Error => 3,
-                Level::Warn => 4,
-                Level::Info => 6,
-                Level::Debug | Level::Trace => 7,
-            };
-            writeln!(out, "<{priority}>{text}")
-        } else {
-            let at = humantime::format_rfc3339_millis(clock::wall());
-            writeln!(out, "{at} {:5} {text}", record.level())
-        }
-    });
-    // A second logger in one process (tests) is none of a user's business.
-    let _ = builder.try_init();
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use std::{
 
 /// The addresses of `name` in the hosts file at `path`, in its order; none where it is not in it. `localhost` is always
 /// this host (RFC 6761 §6.3).
-pub(super) fn addresses(path: &Path, name: &str) -> Vec<IpAddr> {
+#[must_use]
+pub fn addresses(path: &Path, name: &str) -> Vec<IpAddr> {
     let text = files::text(path).unwrap_or_default();
     let found = named(&text, name);
     if found.is_empty() && name.eq_ignore_ascii_case("localhost") {

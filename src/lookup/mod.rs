@@ -7,7 +7,7 @@ mod cache;
 pub mod dns;
 mod dnssec;
 mod hosts;
-mod hosts_file;
+pub mod hosts_file;
 mod https;
 mod places;
 mod signatures;

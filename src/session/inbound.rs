@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock,
-    net::{ClientAddr, Dialled, IntendedAddr, ServerAddr, proxy_header},
+    net::{ClientAddr, Dialled, IntendedAddr, NotTried, ServerAddr, proxy_header},
     policy::{self, Ask, Decision, Demand, Dns, Findings, Moment, NextHop, Shown, Verdict},
     smtp::{
         Answer, Authorised, Cause, Completed, Conditions, Domain, Exempted, Note, Question,
@@ -242,7 +242,16 @@ impl Desk {
                     self.client,
                     server
                 );
-                Err(no_server("it does not answer"))
+                Err(match NotTried::of(&error) {
+                    Some(NotTried::Ourselves) => Refusal {
+                        enhanced: (4, 6),
+                        ..no_server("it is this proxy itself: loop")
+                    },
+                    Some(NotTried::OtherFamily) => {
+                        no_server("it takes no mail from addresses of your family")
+                    }
+                    None => no_server("it does not answer"),
+                })
             }
         }
     }

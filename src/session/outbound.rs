@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock, metrics,
-    net::{ClientAddr, Dialled, ServerAddr, canonical},
+    net::{ClientAddr, Dialled, NotTried, ServerAddr, canonical},
     policy::{
         self, Ask, Decision, Demand, Dns, Findings, Level, Moment, NextHop, Reason, Scope, Shown,
         Sts, Verdict,
@@ -243,6 +243,10 @@ impl Desk {
                 state.peer = None;
                 Ok(Stream::Plain(stream))
             }
+            Err(error) if NotTried::of(&error) == Some(NotTried::Ourselves) => Err(Refusal {
+                enhanced: (4, 6),
+                ..unreachable_server(&format!("{}: {error}", server.0))
+            }),
             Err(error) => Err(unreachable_server(&format!(
                 "{}: {}",
                 server.0,

@@ -1,9 +1,6 @@
 //! The product's own types as the evidence writes them, and the records of a process rather than of a session.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use super::site::Common;
 use crate::{
@@ -12,9 +9,6 @@ use crate::{
     smtp::{Cause, Recipient, Refusal},
     tls::Peer,
 };
-
-/// How long the last records may take when the process ends.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A decision as records, log and counters say it.
 #[must_use]
@@ -226,25 +220,17 @@ pub fn policy_changed(old: &Common, new: &Common) {
     }
 }
 
-/// The process ends in good order: the last record and checkpoint.
-pub async fn stopped(audit: Arc<AuditLog>, sessions: u64, messages: u64) {
+/// The process ends in good order: the last record and checkpoint. Whether all is on disk.
+pub async fn stopped(audit: Arc<AuditLog>, sessions: u64, messages: u64) -> bool {
     let reason = String::from("asked to stop");
-    let last = audit.append_durable(&Record::Stop(audit::Stop {
+    // Written and waited for when the log is closed.
+    audit.append(&Record::Stop(audit::Stop {
         reason,
         sessions,
         messages,
     }));
-    let closing = async {
-        if let Err(error) = last.await {
-            log::error!("the last record is not on disk: {error}");
-        }
-        // Joins the writer's thread, so not on the runtime's own.
-        let _ = tokio::task::spawn_blocking(move || audit.close()).await;
-    };
-    if tokio::time::timeout(LAST_WORDS, closing).await.is_err() {
-        log::error!(
-            "the audit log was not closed within {} s",
-            LAST_WORDS.as_secs()
-        );
-    }
+    // Joins the writer's thread, so not on the runtime's own.
+    tokio::task::spawn_blocking(move || audit.close())
+        .await
+        .unwrap_or(false)
 }

@@ -28,13 +28,13 @@ impl Anchor {
             }]);
         }
         let bytes = crate::files::octets(Path::new(argument)).map_err(|error| {
-            OpenError(format!(
+            OpenError::Wrong(format!(
                 "{argument}: {error}; an anchor is SIZE:HASH or a file"
             ))
         })?;
         let anchors = Self::parse(&String::from_utf8_lossy(&bytes));
         if anchors.is_empty() {
-            return Err(OpenError(format!(
+            return Err(OpenError::Wrong(format!(
                 "{argument}: no line with \"audit checkpoint\" and no signed note is in it"
             )));
         }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    CONNECT, Failure, Prepared, Reading, audit_of, descriptors, evidence_line, families, flags,
-    hostname, listens, lookup_of, parsed, policy_line, table_in, warn, where_to, wrong,
+    CONNECT, Failure, Prepared, Reading, audit_of, evidence_line, families, flags, hostname,
+    listens, lookup_of, parsed, policy_line, sessions, table_in, warn, where_to, wrong,
 };
 use crate::{
     audit::PolicyFile,
@@ -21,6 +21,7 @@ use crate::{
     },
     serve::{self, Direction, Reloaded, limits::Limits},
     session::{
+        ledger::Ledger,
         networks::TriedNetworks,
         site::{Common, Inbound},
     },
@@ -74,13 +75,15 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
+        ledger: Arc::new(Ledger::of_strangers()),
     };
     let mut warnings = sources.remarks(&table);
     let balanced = !flags.accept_proxy.is_empty();
     warnings.extend(
         families::check(&common, upstream.as_ref(), balanced, &flags.listen).map_err(wrong)?,
     );
-    warnings.extend(descriptors(flags.max_sessions));
+    let (max_sessions, too_few) = sessions(flags.max_sessions);
+    warnings.extend(too_few);
     warnings.extend(tls.expires_within(serve::EXPIRY_WARNING, clock::wall()));
     // Only the inside server's name is looked up: nobody is trusted for anything.
     let lookup = Arc::new(lookup_of(
@@ -178,7 +181,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         metrics: flags.metrics,
         audit,
         reload: Box::new(reload),
-        limits: Limits::new(flags.max_sessions, flags.max_sessions_per_client),
+        limits: Limits::new(max_sessions, flags.max_sessions_per_client),
         drain_timeout: Duration::from_secs(flags.drain_timeout),
         relay_probe: (flags.relay_probe != "off").then(|| flags.relay_probe.clone()),
         warnings,

@@ -22,13 +22,17 @@ use std::{
 use super::{Failure, flags};
 use crate::{
     audit::{self, AuditLog},
-    clock, files,
+    clock, files, logging,
     lookup::{self, Lookup, Signatures},
     policy::{
         Level, RefuseWith, Settings,
         table::{Table, Way},
     },
-    serve::{self, Direction, Plan, limits::Limits, metrics_page},
+    serve::{
+        self, Direction, Failed, Plan,
+        limits::{self, Limits},
+        metrics_page,
+    },
     session::{
         records,
         site::{Common, Outbound, Upstream},
@@ -80,7 +84,7 @@ impl Prepared {
     ///
     /// # Errors
     /// In words.
-    pub async fn bind(self) -> Result<Plan, String> {
+    pub async fn bind(self) -> Result<Plan, Failed> {
         let Self {
             direction,
             listen,
@@ -92,16 +96,18 @@ impl Prepared {
         } = self;
         let intercept = common(&direction).intercept;
         let audit = match audit {
-            Some(options) => Some(Arc::new(
-                AuditLog::open(options).map_err(|error| error.to_string())?,
-            )),
+            Some(options) => Some(Arc::new(AuditLog::open(options).map_err(
+                |error| match error {
+                    audit::OpenError::Wrong(words) => Failed::configuration(words),
+                    audit::OpenError::Temporary(words) => Failed::temporary(words),
+                },
+            )?)),
             None => None,
         };
         let listeners = serve::listeners(&listen, intercept)?;
         let metrics_listener = metrics
             .map(|address| {
-                metrics_page::bind(address)
-                    .map_err(|error| format!("cannot listen on {address}: {error}"))
+                metrics_page::bind(address).map_err(|error| Failed::no_listener(address, &error))
             })
             .transpose()?;
         let bound: Vec<SocketAddr> = listeners
@@ -114,7 +120,8 @@ impl Prepared {
             upstream(&direction),
             is_balanced(&direction),
             &bound,
-        )?;
+        )
+        .map_err(Failed::configuration)?;
         let unknown_before = mismatch.filter(|_| listen.is_empty());
         let listening: Vec<u16> = bound.iter().map(SocketAddr::port).collect();
         let direction = with_common(direction, |common| {
@@ -156,7 +163,7 @@ async fn say_how_dnssec_goes(site: &Outbound) -> Result<(), Failure> {
             faults.iter().for_each(|fault| log::warn!("{fault}"));
         }
         Signatures::Silence(words) => log::error!("{words}"),
-        Signatures::CannotBeHad(words) => return Err(Failure::Temporary(words)),
+        Signatures::CannotBeHad(words) => return Err(Failed::temporary(words).into()),
     }
     Ok(())
 }
@@ -389,17 +396,9 @@ fn table_in(
     Some((table, shown))
 }
 
-/// Two descriptors a session, and some for files and look-ups. Running out refuses sessions and nothing worse.
-fn descriptors(sessions: usize) -> Option<String> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"))?;
-    let limit: usize = line.split_whitespace().nth(3)?.parse().ok()?;
-    let wanted = 2 * sessions + 64;
-    (limit < wanted).then(|| {
-        format!("{limit} open files are too few for --max-sessions {sessions}; raise LimitNOFILE= (ulimit -n) to {wanted}")
-    })
+/// `--max-sessions`, as far as there are descriptors for it, with a warning where there are not.
+fn sessions(wanted: usize) -> (usize, Option<String>) {
+    limits::fitting(wanted, limits::open_files())
 }
 
 /// `--hostname`, else this host's.
@@ -448,8 +447,10 @@ fn audit_of(
         .map_err(|error| wrong(error.to_string()))?;
     options.notice = Box::new(|notice| match notice {
         audit::Notice::Failing(_) => log::error!("{notice}"),
-        audit::Notice::Torn(_) | audit::Notice::Recovered { .. } => log::warn!("{notice}"),
-        audit::Notice::Checkpoint(_) => log::info!("{notice}"),
+        audit::Notice::Torn(_) | audit::Notice::Moved | audit::Notice::Recovered { .. } => {
+            log::warn!("{notice}")
+        }
+        audit::Notice::Checkpoint(_) => log::info!(target: logging::CHECKPOINT, "{notice}"),
     });
     Ok(Some(options))
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    CONNECT, Failure, Prepared, Reading, audit_of, client_options, descriptors, evidence_line,
-    families, flags, hostname, listens, lookup_of, on, policy_line, resolvers_in_force, settings,
+    CONNECT, Failure, Prepared, Reading, audit_of, client_options, evidence_line, families, flags,
+    hostname, listens, lookup_of, on, policy_line, resolvers_in_force, sessions, settings,
     table_in, warn, where_to, wrong,
 };
 use crate::{
@@ -22,7 +22,10 @@ use crate::{
         table::{Table, Way},
     },
     serve::{Direction, Reloaded, limits::Limits},
-    session::site::{Common, Outbound},
+    session::{
+        ledger::Ledger,
+        site::{Common, Outbound},
+    },
     tls::{ClientOptions, ClientTls, Trust},
     tlsrpt::Tlsrpt,
 };
@@ -87,6 +90,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
+        ledger: Arc::new(Ledger::of_our_own()),
     };
     let lookup = Arc::new(lookup_of(
         &flags.resolver,
@@ -105,7 +109,8 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
     let mut warnings = table.remarks(&sources.way, clock::wall());
     warnings
         .extend(families::check(&common, upstream.as_ref(), false, &flags.listen).map_err(wrong)?);
-    warnings.extend(descriptors(flags.max_sessions));
+    let (max_sessions, too_few) = sessions(flags.max_sessions);
+    warnings.extend(too_few);
     let mut summary = vec![String::from("outbound: legacy mail server -> the world")];
     summary.extend(listens(
         &flags.listen,
@@ -186,7 +191,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         metrics: flags.metrics,
         audit,
         reload: Box::new(reload),
-        limits: Limits::new(flags.max_sessions, flags.max_sessions_per_client),
+        limits: Limits::new(max_sessions, flags.max_sessions_per_client),
         drain_timeout: Duration::from_secs(flags.drain_timeout),
         relay_probe: None,
         warnings,
