@@ -7,11 +7,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::oneshot;
+
+use super::networks::network;
 
 /// So many may wait for each place there is.
 const WAITING_FOR_EACH: usize = 10;
@@ -135,7 +137,7 @@ impl Handshakes {
     /// Whether [`place`](Self::place) would refuse this client now. To be asked at STARTTLS, where 421 can still be said.
     #[must_use]
     pub fn full(&self, client: IpAddr) -> bool {
-        let network = network_of(client);
+        let network = network(client);
         let shared = self.shared();
         !shared.may_take(network) && !shared.may_wait(network)
     }
@@ -145,7 +147,7 @@ impl Handshakes {
     /// # Errors
     /// The queue is full for this client's network.
     pub async fn place(&self, client: IpAddr) -> Result<Place, Full> {
-        let network = network_of(client);
+        let network = network(client);
         let (number, called) = {
             let mut shared = self.shared();
             let first = shared
@@ -221,13 +223,6 @@ struct Leaves<'a> {
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
         self.of.shared().leave(self.network, self.number);
-    }
-}
-
-fn network_of(client: IpAddr) -> Network {
-    match client.to_canonical() {
-        IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip) >> 8 << 8).into(),
-        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
     }
 }
 

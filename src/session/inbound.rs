@@ -119,7 +119,7 @@ impl Hands for InboundHands {
 
     fn conditions(&self) -> Conditions {
         Conditions {
-            overloaded: self.0.site.handshakes.available_permits() == 0,
+            overloaded: self.0.site.handshakes.full(self.0.client.0.ip()),
             tried_lately: self
                 .0
                 .site
@@ -270,10 +270,11 @@ impl Desk {
         let (Stream::Plain(tcp), Some(tls)) = (stream, &self.site.tls) else {
             return failed("TLS is not available");
         };
-        let Ok(_place) = self.site.handshakes.try_acquire() else {
-            return failed("too many handshakes under way (--max-handshakes)");
+        let place = async {
+            let place = self.site.handshakes.place(self.client.0.ip()).await;
+            place.map_err(|_| String::from("no place for a handshake (--max-handshakes)"))
         };
-        match timeout(HANDSHAKE, tls.accept(tcp)).await {
+        match timeout(HANDSHAKE, tls.accept_in_turn(tcp, place)).await {
             Ok(Ok((stream, peer))) => {
                 self.evidence.secured(&peer);
                 self.state().peer = Some(Arc::new(peer));

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{ledger::Ledger, memory::HostMemory, networks::TriedNetworks};
+use super::{handshakes::Handshakes, ledger::Ledger, memory::HostMemory, networks::TriedNetworks};
 use crate::{
     audit::{AuditLog, PolicyFile},
     lookup::Lookup,
@@ -163,7 +163,7 @@ pub struct Inbound {
     /// `--exempt`.
     pub exempt: Vec<Prefix>,
     /// `--max-handshakes`.
-    pub handshakes: Arc<tokio::sync::Semaphore>,
+    pub handshakes: Handshakes,
     /// Networks whose handshakes failed.
     pub tried: Arc<TriedNetworks>,
 }

@@ -21,6 +21,7 @@ use crate::{
     },
     serve::{self, Direction, Reloaded, limits::Limits},
     session::{
+        handshakes::Handshakes,
         ledger::Ledger,
         networks::TriedNetworks,
         site::{Common, Inbound},
@@ -135,9 +136,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         send_proxy: flags.send_proxy,
         accept_proxy: flags.accept_proxy.clone(),
         exempt: flags.exempt.clone(),
-        handshakes: Arc::new(tokio::sync::Semaphore::new(
-            flags.max_handshakes.clamp(1, 100_000),
-        )),
+        handshakes: Handshakes::new(flags.max_handshakes),
         tried: Arc::new(TriedNetworks::new(clock::instant())),
     };
     let in_force = Mutex::new(reading.digests());
@@ -169,7 +168,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
                 send_proxy: old.send_proxy,
                 accept_proxy: old.accept_proxy.clone(),
                 exempt: old.exempt.clone(),
-                handshakes: Arc::clone(&old.handshakes),
+                handshakes: old.handshakes.clone(),
                 tried: Arc::clone(&old.tried),
             }))
         });
