@@ -252,6 +252,7 @@ impl std::fmt::Display for Sentence<'_> {
                 text(&record["reply"])
             ),
             "session-opened" => Ok(()),
+            "not-recorded" => counts(&record["counts"], f),
             "session-closed" => {
                 let messages = number(&record["messages"]);
                 write!(f, " {}, {messages} message(s)", text(&record["end"]))
@@ -267,6 +268,22 @@ impl std::fmt::Display for Sentence<'_> {
             _ => rest(record, f),
         }
     }
+}
+
+/// What was counted instead of being recorded singly.
+fn counts(counts: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    for count in counts.as_array().into_iter().flatten() {
+        let prefix = count["prefix"].as_str().unwrap_or("others");
+        write!(
+            f,
+            " {} {} of {prefix} ({} to {});",
+            grouped(count["count"].as_u64().unwrap_or_default()),
+            text(&count["kind"]),
+            text(&count["first"]),
+            text(&count["last"])
+        )?;
+    }
+    Ok(())
 }
 
 fn message(record: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,7 +1,10 @@
 //! DNSSEC validated in this process, from a trust anchor down (RFC 4035 §5).
 
 use super::dns::{Kind, Pending, Reply, Resolve, Style, Wire, extended_words, query, read, rtype};
-use crate::policy::{Dns, Security};
+use crate::{
+    files,
+    policy::{Dns, Security},
+};
 use domain::{
     base::{Message, MessageBuilder, Name, ParsedName, Rtype, ToName, Ttl, iana::Rcode},
     dnssec::validator::{
@@ -11,7 +14,7 @@ use domain::{
     rdata::{A, AllRecordData},
 };
 use hyper::body::Bytes;
-use std::{fs, net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path};
 
 /// The root's key signing keys as IANA publishes them, KSK-2017 and KSK-2024, as DS records.
 const ROOT_KEYS: &str = "\
@@ -31,7 +34,7 @@ pub(super) fn trust_anchors(file: Option<&Path>) -> Result<TrustAnchors, String>
         return TrustAnchors::from_u8(ROOT_KEYS.as_bytes()).map_err(|error| error.to_string());
     };
     let name = file.display();
-    let text = fs::read_to_string(file)
+    let text = files::text(file)
         .map_err(|error| format!("{name}: {error}, --dnssec-anchor needs a file to read"))?;
     let form = "--dnssec-anchor takes DS or DNSKEY records of the root zone, one a line: \". IN DS 20326 8 2 E06D...\"";
     let mut any = false;

@@ -10,7 +10,7 @@
 use super::{
     Ask, Demand, Dns, Findings, Moment, Mx, NextHop, Reason, RefuseWith, Security, Settings,
 };
-use crate::smtp::{Recipient, Refusal};
+use crate::smtp::{Cause, Recipient, Refusal};
 use std::fmt::Write;
 
 /// Whom a reason blames.
@@ -123,6 +123,7 @@ pub fn refusal(
         code,
         enhanced: row.enhanced,
         text: words(ask, demand, reason, text),
+        cause: Cause::Verdict,
     }
 }
 

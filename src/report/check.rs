@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     io::{IsTerminal as _, Write as _},
     net::SocketAddr,
     sync::Arc,
@@ -15,10 +14,12 @@ use tokio::task::JoinSet;
 use super::probe::{Asker, Probed};
 use crate::{
     cli::{Failure, configure, flags::Check, runtime},
-    clock,
+    clock, files,
     lookup::{Lookup, Signatures, StsEntry, hosts},
     net::Dial,
-    policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, Verdict, needs},
+    policy::{
+        Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, Verdict, needs, table::Way,
+    },
     session::records::entry,
     smtp::{Domain, Recipient},
     tls::ClientTls,
@@ -82,7 +83,7 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
         options.min_tls,
     )?;
     settings.check(false).map_err(Failure::Usage)?;
-    let (table, _) = configure::table_of(flags.policy.as_deref(), &[])?;
+    let table = configure::table_of(flags.policy.as_deref(), Some(&Way::Outbound), &settings)?;
     let tls = ClientTls::new(&options).map_err(Failure::Configuration)?;
     let hostname = configure::hostname(flags.hostname.as_deref())?;
     runtime()?.block_on(async {
@@ -114,7 +115,7 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
 fn domains(flags: &Check) -> Result<Vec<Domain>, Failure> {
     let mut names = flags.domains.clone();
     if let Some(path) = &flags.file {
-        let text = fs::read_to_string(path)
+        let text = files::text(path)
             .map_err(|error| Failure::Configuration(format!("{}: {error}", path.display())))?;
         let lines = text
             .lines()

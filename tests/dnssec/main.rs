@@ -588,3 +588,34 @@ async fn assert_cannot(lookup: &Lookup, words: &str) {
         other => panic!("{words}: {other:?}"),
     }
 }
+
+#[tokio::test]
+async fn a_reload_validates_from_the_anchor_as_it_is_now() {
+    let tree = Tree::start("reload").await;
+    let anchor = tree.folder.join("given");
+    let other =
+        ". IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D\n";
+    fs::write(&anchor, other).unwrap();
+    let lookup = lookup(vec![tree.plain()], Some(anchor.clone()), true);
+    let nobody = || Arc::new(rustls::RootCertStore::empty());
+    assert_eq!(told(&lookup, "good.test").await, "bogus");
+
+    fs::write(&anchor, "nonsense\n").unwrap();
+    let words = lookup.renewal(nobody()).err().unwrap();
+    assert!(words.contains("given:1: not a key of the root"), "{words}");
+
+    fs::copy(tree.folder.join("anchor"), &anchor).unwrap();
+    let renewal = lookup.renewal(nobody()).unwrap();
+    assert_eq!(
+        told(&lookup, "good.test").await,
+        "bogus",
+        "not before it is adopted"
+    );
+    lookup.adopt(renewal);
+    let (domain, truth) = TRUTH[0];
+    assert_eq!(
+        (domain, told(&lookup, domain).await.as_str()),
+        TRUTH[0],
+        "{truth}"
+    );
+}
