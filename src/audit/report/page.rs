@@ -2,7 +2,7 @@
 
 use super::{
     chart::{Bars, Series, percent, shares},
-    gather::{AUTHENTICATED, CLEAR, Domain, ENCRYPTED, Gathered, Tally},
+    gather::{AUTHENTICATED, CLEAR, Domain, ENCRYPTED, Gathered, OBSERVED, Reason, Tally},
     mapping::STANDARDS,
 };
 use crate::audit::{
@@ -10,7 +10,7 @@ use crate::audit::{
     verify::Examined,
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Display, Formatter, Write as _},
     time::SystemTime,
 };
@@ -68,6 +68,7 @@ impl Display for Page<'_> {
         self.how(f)?;
         self.domains(f)?;
         self.refusals(f)?;
+        self.observed(f)?;
         self.without_proof(f)?;
         self.changes(f)?;
         self.standards(f)?;
@@ -92,7 +93,7 @@ fn colour(word: &str) -> &'static str {
     match word {
         AUTHENTICATED | "authorised" | "TLSv1.3" => "good",
         ENCRYPTED => "c2",
-        CLEAR | "unprotected" | "none" | "may" | "no TLS" => "warn",
+        CLEAR | OBSERVED | "unprotected" | "none" | "may" | "no TLS" => "warn",
         "encrypt" => "c4",
         "TLSv1.2" => "c2",
         _ => "c1",
@@ -224,6 +225,14 @@ impl Page<'_> {
             _ => format!(
                 "{} refused rather than sent unprotected.",
                 plural(refused, "attempt was", "attempts were")
+            ),
+        };
+        let refusals = match self.gathered.observed_messages {
+            0 => refusals,
+            number => format!(
+                "{refusals} {} only because nothing was enforced (<code>--observe</code>): enforcing would have refused {}.",
+                plural(number, "message passed", "messages passed"),
+                if number == 1 { "it" } else { "them" }
             ),
         };
         let unknown = grouped(of(&self.gathered.outcomes, "unknown"));
@@ -359,10 +368,8 @@ impl Page<'_> {
 
     /// The most frequent reasons, each with its colour.
     fn reasons(&self) -> Vec<Series> {
-        let mut reasons: Vec<_> = self.gathered.reasons.iter().collect();
-        reasons.sort_by_key(|(_, reason)| std::cmp::Reverse(reason.number));
         let classes = ["stop", "c1", "c4", "c2", "c3"];
-        reasons
+        by_number(&self.gathered.reasons)
             .into_iter()
             .zip(classes)
             .map(|((word, _), class)| (word.clone(), class))
@@ -440,27 +447,47 @@ impl Page<'_> {
                 "<p class=\"quiet\">Nothing was refused in this period.</p>\n</section>\n",
             );
         }
-        f.write_str("<p>Refused means: the message was not handed over, and its sender's server was told so. The words are those of RFC 8460.</p>\n<table class=\"wide\"><thead><tr><th>Reason</th><th class=\"n\">Attempts</th><th>Most affected</th><th>First</th><th>Last</th><th>What the mail server was told last</th></tr></thead><tbody>\n")?;
-        let mut reasons: Vec<_> = self.gathered.reasons.iter().collect();
-        reasons.sort_by_key(|(_, reason)| std::cmp::Reverse(reason.number));
-        for (word, reason) in reasons {
-            let mut domains: Vec<_> = reason.domains.iter().collect();
-            domains.sort_by_key(|(_, number)| std::cmp::Reverse(**number));
-            let more = domains.len().saturating_sub(3);
-            let mut names: Vec<String> = domains
-                .iter()
-                .take(3)
-                .map(|(name, number)| format!("{name} ({})", grouped(**number)))
-                .collect();
-            if more > 0 {
-                names.push(format!("{more} more"));
-            }
+        f.write_str("<p>Refused means: the message was not handed over, and its sender's server was told so. Where RFC 8460 has a word for the reason, it is that one.</p>\n<table class=\"wide\"><thead><tr><th>Reason</th><th class=\"n\">Attempts</th><th>Most affected</th><th>First</th><th>Last</th><th>What the mail server was told last</th></tr></thead><tbody>\n")?;
+        for (word, reason) in by_number(&self.gathered.reasons) {
+            let remembered = match reason.remembered {
+                0 => String::new(),
+                number => format!(
+                    "<br><span class=\"quiet\">{} remembered</span>",
+                    grouped(number)
+                ),
+            };
             writeln!(
                 f,
-                "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td>{}</td><td class=\"when\">{}</td><td class=\"when\">{}</td><td class=\"reply\">{}</td></tr>",
+                "<tr><th scope=\"row\">{}</th><td class=\"n\">{}{remembered}</td><td>{}</td><td class=\"when\">{}</td><td class=\"when\">{}</td><td class=\"reply\">{}</td></tr>",
                 Text(word),
                 grouped(reason.number),
-                Text(&or_dash(names.join(", "))),
+                Text(&most_affected(reason)),
+                day(&reason.first),
+                day(&reason.last),
+                Text(&reason.reply)
+            )?;
+        }
+        f.write_str("</tbody></table>\n")?;
+        if self.gathered.reasons.values().any(|one| one.remembered > 0) {
+            f.write_str("<p class=\"quiet\">Remembered: the server had been found wanting for that domain a short while before, so that the next session with it was refused at its greeting, whatever mail it had.</p>\n")?;
+        }
+        f.write_str("</section>\n")
+    }
+
+    /// What `--observe` let pass.
+    fn observed(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.gathered.observed.is_empty() {
+            return Ok(());
+        }
+        f.write_str("<section>\n<h2>Observed, not enforced</h2>\n<p>The program was told to observe only. Enforcing would have refused this, for these reasons.</p>\n<table class=\"wide\"><thead><tr><th>Reason</th><th class=\"n\">Attempts</th><th class=\"n\">Messages handed over</th><th>Most affected</th><th>First</th><th>Last</th><th>What the mail server would have been told last</th></tr></thead><tbody>\n")?;
+        for (word, reason) in by_number(&self.gathered.observed) {
+            writeln!(
+                f,
+                "<tr><th scope=\"row\">{OBSERVED}, {}</th><td class=\"n\">{}</td><td class=\"n warn\">{}</td><td>{}</td><td class=\"when\">{}</td><td class=\"when\">{}</td><td class=\"reply\">{}</td></tr>",
+                Text(word),
+                grouped(reason.number),
+                grouped(reason.messages),
+                Text(&most_affected(reason)),
                 day(&reason.first),
                 day(&reason.last),
                 Text(&reason.reply)
@@ -490,11 +517,13 @@ impl Page<'_> {
         }
         f.write_str("<h3>What they were used for</h3>\n")?;
         if self.gathered.unprotected.is_empty() {
-            let none = match self.gathered.protections.get(ENCRYPTED) {
-                Some(_) => {
-                    "No rule was used: a client from the world is asked for proof only where a rule says so."
-                }
-                None => "Nothing: no message went without it.",
+            let handed = self.handed();
+            let none = if self.gathered.observed_messages > 0 {
+                "No rule was used: what went without it was only observed, as the section before says."
+            } else if handed.all == handed.authenticated {
+                "Nothing: no message went without it."
+            } else {
+                "No rule was used: a client from the world is asked for proof only where a rule says so."
             };
             return writeln!(f, "<p class=\"quiet\">{none}</p>\n</section>");
         }
@@ -601,6 +630,28 @@ impl Page<'_> {
             head.hash
         )
     }
+}
+
+/// The most frequent first.
+fn by_number(reasons: &BTreeMap<String, Reason>) -> Vec<(&String, &Reason)> {
+    let mut reasons: Vec<_> = reasons.iter().collect();
+    reasons.sort_by_key(|(_, reason)| std::cmp::Reverse(reason.number));
+    reasons
+}
+
+/// Three domains, and how many more there are.
+fn most_affected(reason: &Reason) -> String {
+    let mut domains: Vec<_> = reason.domains.iter().collect();
+    domains.sort_by_key(|(_, number)| std::cmp::Reverse(**number));
+    let named = domains.iter().take(3);
+    let mut names: Vec<String> = named
+        .map(|(name, number)| format!("{name} ({})", grouped(**number)))
+        .collect();
+    match domains.len().saturating_sub(3) {
+        0 => {}
+        more => names.push(format!("{more} more")),
+    }
+    or_dash(names.join(", "))
 }
 
 /// A number in a table: coloured by `class`, or quiet if it is 0.
