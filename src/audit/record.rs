@@ -399,7 +399,7 @@ pub enum Protection {
 pub struct Decision {
     /// The domain, address literal or host that was asked about.
     pub domain: String,
-    /// What came of it; with `observed`, what would have.
+    /// What came of it; with `observed`, what the policy said, which then refused nobody.
     pub verdict: Protection,
     /// `--observe`: nothing was enforced, and the mail passed whatever `verdict` says.
     pub observed: bool,
@@ -413,7 +413,7 @@ pub struct Decision {
     pub until: Option<String>,
     /// `reason=` of that entry.
     pub why: Option<String>,
-    /// Of a refusal: why, one word; a TLSRPT result type (RFC 8460 §4.3) where one fits.
+    /// Of a refusal, and (`observed`) of what would have been one: why, one word; a TLSRPT result type (RFC 8460 §4.3) where one fits.
     pub reason: Option<String>,
     /// What matched, or what was wrong, in words.
     pub detail: String,

@@ -163,7 +163,7 @@ impl<'a> Filter<'a> {
 
 /// What the policy said in a record, in one word.
 fn verdict(record: &Value) -> Option<&str> {
-    let observed = |decision: &Value| decision["observed"] == true && decision["verdict"] == "refused";
+    let observed = |decision: &Value| decision["observed"] == true && !decision["reason"].is_null();
     let mut decisions = record["decisions"].as_array().into_iter().flatten();
     if observed(&record["decision"]) || decisions.any(observed) {
         return Some("observed");
@@ -299,7 +299,12 @@ fn refusal(record: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result 
 /// What has no record of its own.
 fn repeated(repeated: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
     for one in repeated.as_array().into_iter().flatten() {
-        write!(f, "; {} more {}", number(&one["times"]), text(&one["event"]))?;
+        write!(
+            f,
+            "; {} more {}",
+            number(&one["times"]),
+            text(&one["event"])
+        )?;
         for name in ["domain", "verdict", "reason"] {
             if let Some(value) = one[name].as_str() {
                 write!(f, " {value}")?;

@@ -71,9 +71,7 @@ impl Reason {
             Self::StsPolicyInvalid => nobody("sts-policy-invalid", (7, 5)),
             Self::StsWebpkiInvalid => nobody("sts-webpki-invalid", (7, 5)),
             Self::NoPolicy => unreported("no-policy", Recipient, (7, 5), "no host may receive"),
-            Self::LookupFailed => {
-                unreported("lookup-failed", Recipient, (4, 3), "look-up failed")
-            }
+            Self::LookupFailed => unreported("lookup-failed", Recipient, (4, 3), "look-up failed"),
             Self::NullMx => unreported("null-mx", Recipient, (1, 10), "accepts no mail"),
             Self::NotAnMx => unreported("not-an-mx", Host, (7, 5), "not authenticated"),
             Self::LocalFault => unreported("local-fault", Host, (3, 0), "not possible here now"),

@@ -78,12 +78,7 @@ impl Default for Transaction {
 impl Evidence {
     /// A session begins. Nothing is written down before something worth it happens.
     #[must_use]
-    pub fn open(
-        common: &Common,
-        direction: Direction,
-        client: ClientAddr,
-        to: SocketAddr,
-    ) -> Self {
+    pub fn open(common: &Common, direction: Direction, client: ClientAddr, to: SocketAddr) -> Self {
         Self {
             common: common.clone(),
             id: session_id(),
@@ -478,7 +473,9 @@ impl Transaction {
         let mut decisions: Vec<audit::Decision> = Vec::new();
         if direction == Direction::Inbound {
             // A decision about another sender is none about this one.
-            let own = self.sender.filter(|(sender, _)| *sender == message.sender_domain);
+            let own = self
+                .sender
+                .filter(|(sender, _)| *sender == message.sender_domain);
             decisions.extend(own.map(|(_, decision)| (*decision).clone()));
         } else {
             for to in &message.recipients {

@@ -180,7 +180,7 @@ impl Fact for Judged<'_> {
     }
     fn count(&self, metrics: &Metrics) {
         let entry = self.entry;
-        let observed = entry.observed && entry.verdict == Protection::Refused;
+        let observed = entry.observed && entry.reason.is_some();
         let verdict = if observed {
             "observed"
         } else {
@@ -566,10 +566,7 @@ impl Fact for Broken<'_> {
             Side::Server => "server",
         };
         let words = HandshakeFault::of(self.error).to_string();
-        Some((
-            log::Level::Info,
-            format!("broken={side} detail={words:?}"),
-        ))
+        Some((log::Level::Info, format!("broken={side} detail={words:?}")))
     }
 }
 

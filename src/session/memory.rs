@@ -116,9 +116,7 @@ impl HostMemory {
         if !keywords.contains(&keyword) {
             keywords.push(keyword);
         }
-        inner
-            .lacking
-            .put((client, server), keywords, now, LACKING);
+        inner.lacking.put((client, server), keywords, now, LACKING);
     }
 
     /// What a new session of this client to this server is not shown. Holds for that one session.

@@ -18,6 +18,8 @@ pub mod drive;
 pub mod evidence;
 pub mod facts;
 pub mod inbound;
+#[cfg(test)]
+mod kept;
 pub mod leg;
 pub mod memory;
 pub mod outbound;

@@ -438,8 +438,8 @@ impl OutboundHands {
         let lost = Shown::HandshakeFailed(words);
         let decision = self.in_the_clear(pending, &lost);
         self.lost = Some(lost);
-        let Some((decision, refusal)) =
-            decision.and_then(|decision| decision.refusal.clone().map(|refusal| (decision, refusal)))
+        let Some((decision, refusal)) = decision
+            .and_then(|decision| decision.refusal.clone().map(|refusal| (decision, refusal)))
         else {
             return local_fault("the handshake failed");
         };

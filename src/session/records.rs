@@ -57,10 +57,7 @@ pub fn in_the_clear(
     let (basis, rule, until, why) = basis(&exempt.basis);
     audit::Decision {
         domain: client.to_string(),
-        verdict: match observed {
-            Some(_) => Protection::Refused,
-            None => Protection::Unprotected,
-        },
+        verdict: Protection::Unprotected,
         observed: observed.is_some(),
         level: exempt.level.map(|level| level.to_string()),
         basis,

@@ -42,7 +42,12 @@ impl Repeats {
             domain: None,
             ..repeated(kind, 0)
         };
-        let same = |one: &Repeated| Repeated { times: 0, ..one.clone() } == sum;
+        let same = |one: &Repeated| {
+            Repeated {
+                times: 0,
+                ..one.clone()
+            } == sum
+        };
         match self.forgotten.iter_mut().find(|one| same(one)) {
             Some(known) => known.times += times,
             None => self.forgotten.push(Repeated { times, ..sum }),

@@ -283,12 +283,23 @@ fn the_parties_on_the_page_are_those_of_the_mail_and_not_those_that_were_connect
         message.tls = None;
         log.append(&Record::Message(message));
     });
-    for (party, authenticated) in [("one.test", "100 %"), ("two.test", "100 %"), ("sender.test", "0 %")] {
+    for (party, authenticated) in [
+        ("one.test", "100 %"),
+        ("two.test", "100 %"),
+        ("sender.test", "0 %"),
+    ] {
         let row = page
             .lines()
-            .find(|line| line.starts_with(&format!("<tr><th scope=\"row\">{party}</th><td class=\"n\">1</td>")))
+            .find(|line| {
+                line.starts_with(&format!(
+                    "<tr><th scope=\"row\">{party}</th><td class=\"n\">1</td>"
+                ))
+            })
             .unwrap_or_else(|| panic!("no row for {party}: {page}"));
-        assert!(row.contains(&format!("<td class=\"n\">{authenticated}</td>")), "{row}");
+        assert!(
+            row.contains(&format!("<td class=\"n\">{authenticated}</td>")),
+            "{row}"
+        );
     }
 }
 

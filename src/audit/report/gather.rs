@@ -206,8 +206,6 @@ struct Repeated<'a> {
     #[serde(borrow)]
     domain: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    verdict: Option<Cow<'a, str>>,
-    #[serde(borrow)]
     reason: Option<Cow<'a, str>>,
     observed: bool,
     times: u64,
@@ -275,8 +273,7 @@ impl Decision<'_> {
 
     /// Why enforcing would have refused what observe mode let pass.
     fn would_refuse(&self) -> Option<&str> {
-        (self.observed && self.verdict == "refused")
-            .then(|| self.reason.as_deref().unwrap_or("not known"))
+        self.reason.as_deref().filter(|_| self.observed)
     }
 }
 
@@ -491,7 +488,7 @@ impl Gathered {
         let Some(decision) = &record.decision else {
             return;
         };
-        if decision.verdict != "refused" {
+        if decision.verdict != "refused" && decision.would_refuse().is_none() {
             return;
         }
         let words = record.reply.as_ref().unwrap_or(&decision.detail);
@@ -516,9 +513,6 @@ impl Gathered {
     fn repeated(&mut self, record: &Line<'_>) {
         for one in &record.repeated {
             let Some(reason) = &one.reason else { continue };
-            if one.verdict.as_deref().is_some_and(|word| word != "refused") {
-                continue;
-            }
             let attempts = Attempts {
                 number: one.times,
                 reason,
@@ -544,6 +538,9 @@ impl Gathered {
 
     fn unprotected(&mut self, record: &Line<'_>) {
         if let Some(decision) = &record.decision {
+            if decision.would_refuse().is_some() {
+                return self.verdict(record);
+            }
             let id = record
                 .session
                 .as_ref()

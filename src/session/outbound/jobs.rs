@@ -125,9 +125,7 @@ impl Errand {
                 gathered: None,
             })
         });
-        reached.map_err(|error| {
-            unreachable_server(&format!("{}: {}", server.0, plain(&error)))
-        })
+        reached.map_err(|error| unreachable_server(&format!("{}: {}", server.0, plain(&error))))
     }
 
     async fn connect_upstream(&self, upstream: &Upstream) -> Result<Reached, Refusal> {
