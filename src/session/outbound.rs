@@ -118,7 +118,7 @@ impl Hands for OutboundHands {
     fn done(&mut self, outcome: Outcome) -> Done {
         match outcome {
             Outcome::Connected(outcome) => {
-                Done::Connected(outcome.and_then(|reached| self.reached(reached)))
+                Done::Connected(outcome.and_then(|reached| self.reached(*reached)))
             }
             Outcome::Upgraded(side, handshake) => Done::Upgraded(side, self.upgraded(*handshake)),
             Outcome::Gathered(gathered) => Done::Answered(self.judge(*gathered)),
@@ -421,11 +421,15 @@ impl OutboundHands {
 
     /// This mail goes on without TLS, or its session ends for want of it; gives the decision.
     fn in_the_clear(&mut self, pending: Pending, lost: &Shown) -> Option<Decision> {
+        // One recipient that passes: what is refused from now on is for that recipient alone.
+        let passes = pending.or_plaintext && matches!(pending.question, Question::Recipient(_));
         if pending.denied {
+            self.authorised |= passes;
             return None;
         }
         let question = pending.question.clone();
         let (decision, testing) = self.decide(pending, lost);
+        self.authorised |= passes;
         // The answer is given already; a record that cannot be written cannot make it another one, and a message's own record, which
         // its acceptance waits for, says the same.
         let _ = self.write(&decision, testing, &question);
@@ -554,3 +558,6 @@ fn local_fault(words: &str) -> Refusal {
         cause: Cause::LocalFault,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
-use super::*;
+use super::{heard::HEARD, *};
 use crate::{
     audit::{Connection, Direction, Options},
-    smtp::{Cause, End, Target},
+    smtp::{Cause, End, Stage, Target},
 };
 
 /// The schema as its documentation has it.

@@ -26,7 +26,7 @@ const DECISION: Duration = Duration::from_secs(30);
 /// What a job came back with.
 pub enum Outcome {
     /// A connection to the server.
-    Connected(Result<Reached, Refusal>),
+    Connected(Result<Box<Reached>, Refusal>),
     /// A handshake.
     Upgraded(Side, Box<Handshake>),
     /// What can be known about who may have this mail.
@@ -103,8 +103,8 @@ impl Errand {
     /// Connects to `known`, or to the `--upstream` host.
     pub async fn connect(self, known: Option<ServerAddr>) -> Outcome {
         Outcome::Connected(match (&self.site.upstream, known) {
-            (Some(upstream), _) => self.connect_upstream(upstream).await,
-            (None, Some(server)) => self.dial(server).await,
+            (Some(upstream), _) => self.connect_upstream(upstream).await.map(Box::new),
+            (None, Some(server)) => self.dial(server).await.map(Box::new),
             (None, None) => Err(unreachable_server("nobody named the server")),
         })
     }
