@@ -260,7 +260,7 @@ impl std::fmt::Display for Sentence<'_> {
                 f,
                 " {} {}, unproved: \"{}\"",
                 text(&record["stage"]),
-                record["code"],
+                number(&record["code"]),
                 text(&record["text"])
             ),
             "session-opened" => Ok(()),
