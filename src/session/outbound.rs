@@ -71,6 +71,7 @@ pub async fn run(
             .upstream
             .as_ref()
             .is_some_and(|upstream| upstream.implicit_tls),
+        hidden: Vec::new(),
     });
     let hands = drive(
         machine,
