@@ -159,7 +159,9 @@ impl Outbound {
         }
         let (step, reply) = self.relay.read_reply(bytes);
         if let (Some(reply), Step::Took(len)) = (reply, &step) {
-            self.replied(&reply, &bytes[*len..]);
+            let behind = &bytes[*len..];
+            self.relay.left_untaken(Side::Server, behind.len());
+            self.replied(&reply, behind);
         }
         step
     }

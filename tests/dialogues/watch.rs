@@ -328,6 +328,7 @@ impl Watch {
             }
             Answer::Upgrade { or_plaintext } => {
                 self.outside_may_be_clear |= *or_plaintext;
+                self.judged.extend(or_plaintext.then(|| whom.clone()));
                 self.permits_in_the_clear
                     .extend(or_plaintext.then_some(whom));
             }

@@ -496,6 +496,11 @@ impl Relay {
         }
     }
 
+    /// So much is here of that side and was not taken.
+    pub(super) fn left_untaken(&mut self, side: Side, octets: usize) {
+        self.left[side as usize] = octets;
+    }
+
     /// Whether bytes of the server are here that no command of ours has asked for.
     pub(super) fn server_spoke(&self) -> bool {
         self.left[Side::Server as usize] > 0 || self.reader.is_amid()
