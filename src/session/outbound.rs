@@ -57,7 +57,6 @@ pub async fn run(
         lost: None,
         authorised: false,
     };
-    let _hidden = hands.hidden();
     let machine = Machine::new(OutboundConfig {
         hostname: site.common.hostname.clone(),
         server: hands.server_words(),
@@ -70,6 +69,7 @@ pub async fn run(
             .upstream
             .as_ref()
             .is_some_and(|upstream| upstream.implicit_tls),
+        hidden: hands.hidden(),
     });
     let leg = Leg::new(Stream::Plain(client), Vec::new());
     let hands = drive(machine, hands, leg, stop).await;
