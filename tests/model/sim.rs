@@ -9,7 +9,7 @@ use crate::{
     watch::Watch,
     world::{Verdict, World, refusal},
 };
-use starttls_proxy::smtp::{Completed, Side};
+use starttls_proxy::smtp::{Completed, Note, Side};
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,
@@ -75,6 +75,8 @@ pub struct Sim<'w> {
     secure: bool,
     messages: usize,
     records: Vec<String>,
+    transactions: usize,
+    taught: Vec<String>,
 }
 
 type Outcome = Result<(), String>;
@@ -93,6 +95,8 @@ impl<'w> Sim<'w> {
             secure: false,
             messages: 0,
             records: Vec::new(),
+            transactions: 0,
+            taught: Vec::new(),
         };
         sim.harvest();
         Ok(sim)
@@ -129,6 +133,13 @@ impl<'w> Sim<'w> {
             match side {
                 Side::Client => self.replies.extend_from_slice(&out),
                 Side::Server => self.server.reads(self.world, &out),
+            }
+        }
+        for note in self.stage.notes.drain(..) {
+            match note {
+                Note::TransactionBegins => self.transactions += 1,
+                Note::Lacking(keyword) => self.taught.push(format!("{keyword:?}")),
+                _ => {}
             }
         }
         while let Some(deed) = self.stage.deeds.pop_front() {
@@ -401,6 +412,12 @@ impl Sim<'_> {
             return Err(format!(
                 "the server got: {server:#?}\nexpected: {:#?}",
                 reference.server
+            ));
+        }
+        if self.transactions != reference.transactions || self.taught != reference.taught {
+            return Err(format!(
+                "transactions: {}, expected: {}, taught: {:?}, expected: {:?}",
+                self.transactions, reference.transactions, self.taught, reference.taught
             ));
         }
         if self.records != reference.records {
