@@ -20,10 +20,10 @@ pub use checkpoint::{Checkpoint, PublicKey};
 pub use disk::{Disk, FileDisk, Place, rotated};
 pub use log::{AuditError, AuditLog, Durable, Notice, Options, Receipt};
 pub use record::{
-    Certificate, CheckpointRecord, Connection, Counted, Decision, Direction, Exemption, LogOpened,
-    LogRecovered, Message, NotRecorded, Outcome, Peer, PolicyChange, PolicyFile, Protection,
-    Record, Refusal, Reload, ReloadedFile, Session, SessionClosed, SessionOpened, Start, Stop, Tls,
-    Torn, TrustFile, Unprotected, VERSION, Verdict,
+    Certificate, CheckpointRecord, Connection, Counted, Decision, Direction, Exemption, Heard,
+    LogOpened, LogRecovered, Message, NotRecorded, Outcome, Peer, PolicyChange, PolicyFile,
+    Protection, Record, Refusal, Reload, ReloadedFile, Repeated, Session, SessionClosed,
+    SessionOpened, Start, Stop, Tls, Torn, TrustFile, Unprotected, VERSION, Verdict,
 };
 
 pub use verify::{Anchor, Damage, Examined, Expected, Finding, verify};

@@ -234,13 +234,13 @@ pub async fn run(plan: Plan) -> Result<(), Failed> {
     tell_systemd(&[NotifyState::Ready]);
     log::info!("{limits}");
     log::info!("{}: ready", now(&current).word());
-    loop {
+    let reason = loop {
         tokio::select! {
             _ = hangup.recv() => take_new(&current, &reload),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
         }
-    }
+    };
     tell_systemd(&[NotifyState::Stopping]);
     let signals = (&mut terminate, &mut interrupt);
     ending::drain(&limits, drain_timeout, &audit, &stopping, signals).await;
@@ -252,7 +252,7 @@ pub async fn run(plan: Plan) -> Result<(), Failed> {
             common.metrics.total(metrics::SESSIONS),
             common.metrics.get(metrics::MESSAGES, "accepted"),
         );
-        if !records::stopped(audit, sessions, messages).await {
+        if !records::stopped(audit, reason, sessions, messages).await {
             return Err(Failed {
                 code: EX_IOERR,
                 words: "the last records are not in the audit log: its disk does not take them"

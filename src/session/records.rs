@@ -5,7 +5,10 @@ use std::{sync::Arc, time::SystemTime};
 use super::site::Common;
 use crate::{
     audit::{self, AuditLog, Protection, Record, WireText},
-    policy::{Basis, Decision, Level, NextHop, Verdict, table::Table},
+    policy::{
+        Basis, Decision, Level, NextHop, Verdict,
+        table::{Entry, Table},
+    },
     smtp::{Cause, Recipient, Refusal},
     tls::Peer,
 };
@@ -26,6 +29,7 @@ pub fn entry(decision: &Decision) -> audit::Decision {
     audit::Decision {
         domain: whom(&decision.ask.next_hop, decision.ask.server),
         verdict,
+        observed: decision.observed,
         level: demand.map(|demand| demand.level.to_string()),
         basis,
         rule,
@@ -37,6 +41,47 @@ pub fn entry(decision: &Decision) -> audit::Decision {
             .findings
             .as_deref()
             .and_then(|findings| serde_json::to_value(findings).ok()),
+    }
+}
+
+/// Inbound, in the clear: what lets this client go on without TLS; or (observe mode) the refusal that enforcing would have given.
+#[must_use]
+pub fn in_the_clear(
+    client: std::net::IpAddr,
+    exempt: &Exempt,
+    observed: Option<&Refusal>,
+) -> audit::Decision {
+    let (basis, rule, until, why) = basis(&exempt.basis);
+    audit::Decision {
+        domain: client.to_string(),
+        verdict: Protection::Unprotected,
+        observed: observed.is_some(),
+        level: exempt.level.map(|level| level.to_string()),
+        basis,
+        rule,
+        until,
+        why,
+        reason: observed.map(|refusal| refusal.cause.word().to_owned()),
+        detail: observed.map_or_else(|| "in the clear".into(), |refusal| refusal.text.clone()),
+        findings: None,
+    }
+}
+
+/// What lets an inbound client speak in the clear.
+#[derive(Clone, Debug)]
+pub struct Exempt {
+    /// What says so.
+    pub basis: Basis,
+    /// The level of the table's entry, where that is what says so.
+    pub level: Option<Level>,
+}
+
+impl From<&Entry> for Exempt {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            basis: entry.basis(),
+            level: Some(entry.level),
+        }
     }
 }
 
@@ -220,9 +265,10 @@ pub fn policy_changed(old: &Common, new: &Common) {
     }
 }
 
-/// The process ends in good order: the last record and checkpoint. Whether all is on disk.
-pub async fn stopped(audit: Arc<AuditLog>, sessions: u64, messages: u64) -> bool {
-    let reason = String::from("asked to stop");
+/// The process ends in good order: the last record and checkpoint. `reason`: the signal's name, or what went wrong. Whether all
+/// is on disk.
+pub async fn stopped(audit: Arc<AuditLog>, reason: &str, sessions: u64, messages: u64) -> bool {
+    let reason = reason.to_owned();
     // Written and waited for when the log is closed.
     audit.append(&Record::Stop(audit::Stop {
         reason,

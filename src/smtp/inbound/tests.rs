@@ -7,7 +7,6 @@ use crate::smtp::{
 fn config() -> InboundConfig {
     InboundConfig {
         hostname: "proxy.example".to_owned(),
-        server: "10.0.0.5:25".to_owned(),
         tls_available: true,
         plaintext_allowed: false,
     }
@@ -101,7 +100,7 @@ fn before_tls_mail_is_refused_and_the_server_hears_nothing() {
         ("RSET", 250),
         ("HELP", 214),
         ("STARTTLS x", 501),
-        ("EHLO <script>", 501),
+        ("EHLO", 501),
     ] {
         let mut script = cleartext(config());
         script.client(&format!("{line}⏎"));

@@ -14,7 +14,6 @@ use std::time::Duration;
 fn open(keywords: &str) -> Script<Inbound> {
     let mut script = Script::new(Inbound::new(InboundConfig {
         hostname: "proxy".to_owned(),
-        server: "mta".to_owned(),
         tls_available: true,
         plaintext_allowed: false,
     }));
@@ -57,7 +56,7 @@ fn message() -> Script<Inbound> {
     script
 }
 
-const LOST: &str = "421 4.4.2 mta: connection closed⏎";
+const LOST: &str = "421 4.4.2 the mail server behind this proxy: connection closed⏎";
 
 // ----- replies -----
 
@@ -128,7 +127,7 @@ fn a_dripping_reply_has_one_deadline_as_a_whole() {
     }
     script
         .late()
-        .client_got("421 4.4.2 mta: no reply in time⏎")
+        .client_got("421 4.4.2 the mail server behind this proxy: no reply in time⏎")
         .over(true);
 }
 
@@ -287,7 +286,6 @@ fn rset_and_ehlo_end_the_transaction_on_both_sides() {
 fn every_refusal_of_ours_is_noted() {
     let mut machine = Inbound::new(InboundConfig {
         hostname: "proxy".to_owned(),
-        server: "mta".to_owned(),
         tls_available: true,
         plaintext_allowed: false,
     });
