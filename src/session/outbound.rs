@@ -20,7 +20,7 @@ use crate::{
     net::{ClientAddr, Dialled, NotTried, ServerAddr, canonical},
     policy::{
         self, Ask, Decision, Demand, Dns, Findings, Level, Moment, NextHop, Reason, Scope, Shown,
-        Sts, Verdict,
+        Verdict,
     },
     smtp::{
         Answer, Authorised, Cause, Completed, Exempted, Note, Question, Recipient, Refusal, Side,
@@ -322,22 +322,13 @@ impl Desk {
             ),
             NextHop::Recipient(Recipient::Domain(domain)) => {
                 let findings = self.site.lookup.gather(domain, needs).await;
-                self.count_sts_fault(&findings.sts);
+                if let Some(reason) = findings.sts.fault() {
+                    let metrics = &self.site.common.metrics;
+                    metrics.count(metrics::STS_FAULTS, reason.word());
+                }
                 findings
             }
             NextHop::Recipient(_) | NextHop::Address => Findings::none(),
-        }
-    }
-
-    fn count_sts_fault(&self, sts: &Sts) {
-        let fault = match sts {
-            Sts::Unavailable(reason, _) => Some(reason),
-            Sts::Policy { refresh_failed, .. } => refresh_failed.as_ref().map(|(reason, _)| reason),
-            Sts::Absent | Sts::NotAsked => None,
-        };
-        if let Some(reason) = fault {
-            let metrics = &self.site.common.metrics;
-            metrics.count(metrics::STS_FAULTS, reason.word());
         }
     }
 
