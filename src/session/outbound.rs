@@ -231,23 +231,22 @@ impl OutboundHands {
 
     fn upgraded(&mut self, handshake: Handshake) -> Upgraded {
         let server = handshake.pending.ask.server;
-        let memory = Arc::clone(&self.site().memory);
-        let ended = match &handshake.outcome {
-            Ok(_) => memory::Handshake::Done,
-            Err((true, _)) => memory::Handshake::Died,
-            Err((false, _)) => memory::Handshake::Failed,
-        };
-        let once_more = memory.handshake(server, handshake.classical_only, ended, clock::instant());
-        let words = match handshake.outcome {
+        let (memory, now) = (Arc::clone(&self.site().memory), clock::instant());
+        let (died, words) = match handshake.outcome {
             Ok((stream, peer)) => {
+                memory.handshake(server, handshake.classical, memory::Handshake::Done, now);
                 let peer = Arc::new(peer);
                 self.evidence.secured(Arc::clone(&peer));
                 self.peer = Some(peer);
                 return Upgraded::Up(stream);
             }
-            Err((_, words)) => words,
+            Err(failure) => failure,
         };
-        if once_more {
+        let outcome = match died {
+            true => memory::Handshake::Died,
+            false => memory::Handshake::Failed,
+        };
+        if memory.handshake(server, handshake.classical, outcome, now) {
             // The large ClientHello may be why; the host gets another chance before it is remembered as broken.
             log::info!(
                 "{server}: the handshake died without an alert; the next goes without X25519MLKEM768"

@@ -265,8 +265,8 @@ pub fn policy_changed(old: &Common, new: &Common) {
     }
 }
 
-/// The process ends in good order: the last record and checkpoint. `reason`: the signal's name, or what went wrong. Whether all
-/// is on disk.
+/// The process ends in good order: the last record and checkpoint. `reason`: the signal's name, or what went wrong. Whether all is
+/// on disk.
 pub async fn stopped(audit: Arc<AuditLog>, reason: &str, sessions: u64, messages: u64) -> bool {
     let reason = reason.to_owned();
     // Written and waited for when the log is closed.

@@ -94,7 +94,7 @@ pub struct Handshake {
     /// What it was for.
     pub pending: Pending,
     /// It went without the post-quantum key share.
-    pub classical_only: bool,
+    pub classical: bool,
     /// TLS and who answered; or whether it died without a word, and what went wrong.
     pub outcome: Result<(Stream, Peer), (bool, String)>,
 }
@@ -214,11 +214,11 @@ impl Errand {
     /// The handshake for what is pending.
     pub async fn upgrade(self, side: Side, stream: Stream, pending: Pending) -> Outcome {
         let memory = &self.site.memory;
-        let classical_only = memory.begins_classical(pending.ask.server, clock::instant());
+        let classical = memory.begins_classical(pending.ask.server, clock::instant());
         let hello = Hello {
             sni: pending.demand.sni.as_deref(),
             tls13_only: pending.demand.tls13_only,
-            classical_only,
+            classical_only: classical,
         };
         let outcome = match stream {
             Stream::Plain(tcp) => {
@@ -237,7 +237,7 @@ impl Errand {
         };
         let handshake = Handshake {
             pending,
-            classical_only,
+            classical,
             outcome,
         };
         Outcome::Upgraded(side, Box::new(handshake))
