@@ -70,11 +70,6 @@ impl HeardOffer {
         self.0.starttls
     }
 
-    /// A device in between hides STARTTLS.
-    pub(super) fn masked(&self) -> bool {
-        self.0.masked
-    }
-
     /// Why there is no STARTTLS, in words.
     pub(super) fn without_starttls(&self) -> &'static str {
         if self.0.masked {

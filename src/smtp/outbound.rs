@@ -261,9 +261,6 @@ impl Outbound {
         if let Aim::Plaintext(exempted) = aim {
             return self.go_on_in_the_clear(offer, exempted);
         }
-        if offer.masked() && !offer.starttls() {
-            self.relay.incident("starttls-masked");
-        }
         if !offer.starttls() && !self.config.plaintext_possible {
             return self.not_offered(&offer);
         }
