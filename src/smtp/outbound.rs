@@ -184,6 +184,7 @@ impl Outbound {
             }
             State::AwaitStartTlsReply(offer, Some(exempted)) if reply.code != 421 => {
                 self.relay.heard(Stage::StartTls, reply);
+                self.lost_tls(Cause::StarttlsRefused, &starttls_refused(reply));
                 self.go_on_in_the_clear(offer, exempted);
             }
             State::AwaitStartTlsReply(..) => self.refused(Stage::StartTls, reply),
@@ -216,7 +217,7 @@ impl Outbound {
                 format!("EHLO was refused with {told}"),
             ),
             Stage::StartTls => {
-                let what = format!("STARTTLS was refused with {told}");
+                let what = starttls_refused(reply);
                 return self.no_tls(Cause::StarttlsRefused, &what, reply.class() == 5);
             }
         };
@@ -360,7 +361,10 @@ impl Outbound {
                 self.state = State::AwaitStartTlsReply(offer, or_plaintext);
             }
             State::Gate(offer) => match or_plaintext {
-                Some(exempted) => self.go_on_in_the_clear(offer, exempted),
+                Some(exempted) => {
+                    self.lost_tls(Cause::StarttlsNotSupported, offer.without_starttls());
+                    self.go_on_in_the_clear(offer, exempted);
+                }
                 None => self.not_offered(&offer),
             },
             State::Open { secure: false } => {
@@ -495,6 +499,7 @@ impl Outbound {
 
     /// TLS cannot be had: a fault of the host.
     fn no_tls(&mut self, cause: Cause, what: &str, lasting: bool) {
+        self.lost_tls(cause, what);
         let what = format!("no TLS: {}: {what}", cause.word());
         let refusal = refusal(421, (7, 4), &self.relay.says(&what)).because(cause);
         self.relay.courteous = true;
@@ -503,6 +508,11 @@ impl Outbound {
             lasting,
         });
         self.relay.part(refusal);
+    }
+
+    fn lost_tls(&mut self, cause: Cause, what: &str) {
+        let words = what.to_owned();
+        self.relay.note(Note::NoTls { cause, words });
     }
 
     /// Bytes of the server stand where only its ClientHello's answer may.
@@ -586,6 +596,10 @@ impl Machine for Outbound {
     fn finished(&self) -> bool {
         self.relay.finished()
     }
+}
+
+fn starttls_refused(reply: &Reply) -> String {
+    format!("STARTTLS was refused with {}", heard::told(reply))
 }
 
 /// What a host that cannot be reached or authenticated is answered with: never a 5yz.
