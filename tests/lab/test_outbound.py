@@ -325,8 +325,7 @@ class SmartHost(Case):
     """--upstream: nothing is intercepted, TLS comes up at EHLO."""
 
     def test_mail_to_any_domain_goes_to_the_verified_smart_host(self):
-        self.proxy = proxy.smart_host(self.world, "mx.good.plain.test:25")
-        self.addCleanup(self._stop)
+        self.smart_host("mx.good.plain.test:25")
         with Talk(self.network.inside, GW, proxy.OUTBOUND, source=INSIDE) as client:
             client.reply()
             self.assertRegex(client.say("EHLO legacy.inside.test"), "^250")
@@ -339,8 +338,7 @@ class SmartHost(Case):
         self.world.outside.delivered("user@expired.plain.test", "by-smart-host")
 
     def test_smart_host_with_a_bad_certificate_is_refused_at_ehlo(self):
-        self.proxy = proxy.smart_host(self.world, "mx.expired.plain.test:25")
-        self.addCleanup(self._stop)
+        self.smart_host("mx.expired.plain.test:25")
         with Talk(self.network.inside, GW, proxy.OUTBOUND) as client:
             client.reply()
             self.assertRegex(client.say("EHLO legacy.inside.test"), "^421 4.7.5 .*certificate-expired", self.explained())
