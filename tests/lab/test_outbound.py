@@ -179,7 +179,7 @@ class Refuses(Case):
         self.assertEqual([l for l in self.world.hosts["strips"].serving[0].clear if l.split()[0] not in (b"EHLO", b"QUIT")], [])
 
     def test_starttls_answered_with_454(self):
-        self.stays("user@refuses.plain.test", "421 4.7.4 ", "starttls-not-supported", "454")
+        self.stays("user@refuses.plain.test", "421 ", "starttls-refused", "454")
         self.told_nothing("refuses")
 
     def test_replies_injected_behind_the_220(self):
