@@ -582,9 +582,9 @@ impl Watch {
         Ok(())
     }
 
-    /// Nothing is owed to the client.
+    /// Nothing is owed to the client, not even the greeting.
     pub fn idle(&self) -> bool {
-        self.client.owed.is_empty()
+        self.client.greeted && self.client.owed.is_empty()
     }
 
     /// The machine has nothing to do until something happens.
