@@ -14,7 +14,9 @@ const MAX_LINES: usize = 650;
 struct Source {
     /// From the root of the crate, e.g. `src/smtp/mod.rs`.
     path: String,
+    /// Where a string literal stood, its number in `literals` stands, in quotes.
     code: String,
+    literals: Vec<String>,
 }
 
 fn root() -> &'static Path {
@@ -58,9 +60,11 @@ fn sources() -> Vec<Source> {
 fn read(file: &Path) -> Source {
     let text = fs::read_to_string(file).expect("a source file");
     let path = file.strip_prefix(root()).expect("inside the crate");
+    let (code, literals) = code(&text);
     Source {
         path: path.display().to_string(),
-        code: code(&text),
+        code,
+        literals,
     }
 }
 
@@ -113,9 +117,10 @@ fn without_tests(code: &str) -> String {
     kept
 }
 
-/// Without comments and without what stands between quotes, so that braces and names mean what they say.
-fn code(text: &str) -> String {
+/// Without comments and without what stands between quotes, so that braces and names mean what they say; and that.
+fn code(text: &str) -> (String, Vec<String>) {
     let mut code = String::with_capacity(text.len());
+    let mut literals = Vec::new();
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         let raw = ["r#\"", "br#\"", "r\"", "br\""]
@@ -136,11 +141,12 @@ fn code(text: &str) -> String {
             c.len_utf8()
         };
         if c == '"' {
-            code.push_str("\"\"");
+            code.push_str(&format!("\"{}\"", literals.len()));
+            literals.push(rest[1..skipped].trim_end_matches('"').to_owned());
         }
         rest = &rest[skipped..];
     }
-    code
+    (code, literals)
 }
 
 /// Length of the literal that `text` begins with.
@@ -290,26 +296,27 @@ fn tls_is_the_business_of_few() {
     }
 }
 
+/// Where code says what is known: a proof of the machines, and who may make it.
+const PROOFS: [(&str, &[&str]); 3] = [
+    // The policy's verdict is in.
+    (
+        "Authorised",
+        &["src/session/inbound.rs", "src/session/outbound.rs"],
+    ),
+    (
+        "Exempted",
+        &["src/session/inbound.rs", "src/session/outbound.rs"],
+    ),
+    // The disk has answered.
+    ("Recorded", &["src/session/evidence.rs"]),
+];
+
 #[test]
 fn each_proof_is_made_where_the_fact_is_known() {
-    let makers = [
-        // The policy's verdict is in.
-        (
-            "Authorised",
-            &["src/session/inbound.rs", "src/session/outbound.rs"][..],
-        ),
-        (
-            "Exempted",
-            &["src/session/inbound.rs", "src/session/outbound.rs"],
-        ),
-        // The disk has answered.
-        ("Recorded", &["src/session/evidence.rs"]),
-    ];
-    for (token, expected) in makers {
-        let constructor = format!("{token}::assertion");
+    for (token, expected) in PROOFS {
         let made: Vec<String> = sources()
             .into_iter()
-            .filter(|source| names(&source.code, &constructor))
+            .filter(|source| makes(&source.code, token))
             .map(|source| source.path)
             .collect();
         assert_eq!(made, expected, "{token}");
@@ -317,10 +324,54 @@ fn each_proof_is_made_where_the_fact_is_known() {
 }
 
 #[test]
+fn a_proof_cannot_be_copied_or_made_from_nothing() {
+    let defined: Vec<Source> = sources()
+        .into_iter()
+        .filter(|source| source.code.contains("pub struct Authorised("))
+        .collect();
+    let [source] = &defined[..] else {
+        panic!("the proofs stand in one file");
+    };
+    for (token, _) in PROOFS {
+        let (before, _) = source
+            .code
+            .split_once(&format!("pub struct {token}(());"))
+            .expect("it has one field, which is private");
+        let derived = &before[before.rfind("#[derive(").expect("it derives")..];
+        for way in ["Clone", "Copy", "Default"] {
+            assert!(!names(derived, way), "{token} is {way}");
+        }
+    }
+    // `Self(())` in its own file is the three assertions and nothing else.
+    assert_eq!(source.code.matches("Self(())").count(), PROOFS.len());
+}
+
+/// Whether code makes this proof: by its name, by another name, or, among the machines, where the field can be named,
+/// without the function that is there for it.
+fn makes(code: &str, token: &str) -> bool {
+    let renamed = names(code, &format!("{token} as"));
+    let by_field = code
+        .match_indices(&format!("{token}(())"))
+        .any(|(at, whole)| {
+            let behind = code[at + whole.len()..].trim_start_matches([')', ' ', '\n']);
+            let is_a_pattern = ["=>", "= ", "|", "if "]
+                .iter()
+                .any(|then| behind.starts_with(then));
+            let is_its_definition = code[..at].ends_with("struct ");
+            !is_a_pattern && !is_its_definition
+        });
+    names(code, &format!("{token}::assertion")) || renamed || by_field
+}
+
+#[test]
 fn time_is_read_in_one_place() {
     for source in sources() {
-        let reads = ["Instant::now", "SystemTime::now", "UNIX_EPOCH.elapsed"];
-        let reads = reads.iter().any(|reading| names(&source.code, reading));
+        let by_name = ["Instant::now", "SystemTime::now", "Utc::now", "Local::now"];
+        // A time that is asked how long ago it was reads the clock, too.
+        let reads = by_name.iter().any(|reading| names(&source.code, reading))
+            || names(&source.code, "elapsed")
+            || names(&source.code, "Instant as")
+            || names(&source.code, "SystemTime as");
         assert!(
             !reads || source.path == "src/clock.rs",
             "{} reads the clock",
@@ -333,14 +384,90 @@ fn time_is_read_in_one_place() {
     );
 }
 
+/// Why what is expected is always so. Who expects something else says here why, or returns an error.
+const INVARIANTS: [&str; 9] = [
+    "32 octets are within what HKDF can give",
+    "a machine takes no more than it was offered",
+    "answered above",
+    "clamped",
+    "it begins with one part",
+    "it was put there",
+    "made with a key for this form",
+    "records have string keys only",
+    "the provider has suites and groups for both versions",
+];
+
+#[test]
+fn what_ends_the_program_is_said_to_be_impossible_and_why() {
+    let mut said = BTreeSet::new();
+    for source in sources() {
+        for end in [
+            ".expect(",
+            ".expect_err(",
+            "panic!(",
+            "unreachable!(",
+            "assert!(",
+            "assert_eq!(",
+            "assert_ne!(",
+        ] {
+            for (at, _) in source.code.match_indices(end) {
+                if source.code[..at].ends_with("debug_") {
+                    continue; // not in what ships
+                }
+                let argument = source.code[at + end.len()..].split(';').next();
+                let why = argument
+                    .and_then(|argument| argument.split('"').nth(1))
+                    .and_then(|number| source.literals.get(number.parse::<usize>().ok()?));
+                let why = why.map_or("nothing", String::as_str);
+                assert!(
+                    INVARIANTS.contains(&why),
+                    "{}: {end}) says {why:?}, which is not among INVARIANTS",
+                    source.path
+                );
+                said.insert(why.to_owned());
+            }
+        }
+    }
+    let said: Vec<&str> = said.iter().map(String::as_str).collect();
+    assert_eq!(said, INVARIANTS, "and no reason is kept that is not needed");
+}
+
 #[test]
 fn nothing_is_unsafe_and_nothing_is_unwrapped() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
     assert!(manifest.contains("unsafe_code = \"forbid\""));
     for source in sources() {
         assert!(!names(&source.code, "unsafe"), "{} has unsafe", source.path);
-        for shrug in [".unwrap()", "todo!", "unimplemented!", "dbg!"] {
-            assert!(!source.code.contains(shrug), "{} has {shrug}", source.path);
+        for shrug in [
+            "unwrap",
+            "unwrap_err",
+            "unwrap_unchecked",
+            "todo",
+            "unimplemented",
+            "dbg",
+        ] {
+            let called = format!("{shrug}(");
+            let passed = format!("::{shrug}");
+            let is_there = names(&source.code, &called)
+                || names(&source.code, &passed)
+                || names(&source.code, &format!("{shrug}!"));
+            assert!(!is_there, "{} has {shrug}", source.path);
+        }
+    }
+}
+
+#[test]
+fn a_warning_is_silenced_only_with_its_reason() {
+    for source in sources() {
+        for attribute in ["[allow(", "[expect("] {
+            for (at, _) in source.code.match_indices(attribute) {
+                let inside = source.code[at..].split(']').next().unwrap_or_default();
+                assert!(
+                    names(inside, "reason"),
+                    "{}: {inside}] without a reason",
+                    source.path
+                );
+            }
         }
     }
 }
@@ -367,9 +494,30 @@ mod the_reader {
     #[test]
     fn sees_code_and_not_comments_or_strings() {
         let text = "use a; // tokio\nlet s = \"tokio { \\\" }\"; let c = '\"'; let r = r#\"tokio \"\"#; b<'a>(tokio)";
-        let read = code(text);
+        let (read, literals) = code(text);
         assert_eq!(read.matches("tokio").count(), 1, "{read}");
         assert!(!read.contains('{'));
+        assert_eq!(literals, ["tokio { \\\" }"]);
+    }
+
+    #[test]
+    fn sees_how_a_proof_is_made_however_it_is_spelled() {
+        for made in [
+            "let a = Authorised::assertion();",
+            "return Some(Authorised(()));",
+            "f(Authorised(()), 1)",
+            "use crate::smtp::Authorised as Yes;",
+        ] {
+            assert!(makes(made, "Authorised"), "{made}");
+        }
+        for not_made in [
+            "Ok(Authorised(())) => {",
+            "let (A(Authorised(())) | B(Exempted(()))) = permit;",
+            "pub struct Authorised(());",
+            "NotAuthorised::assertion()",
+        ] {
+            assert!(!makes(not_made, "Authorised"), "{not_made}");
+        }
     }
 
     #[test]

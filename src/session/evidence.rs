@@ -525,7 +525,7 @@ impl Evidence {
             (None, true, 0) => "refused",
             _ => "closed",
         };
-        let took = self.began.elapsed();
+        let took = clock::instant().duration_since(self.began);
         log::info!(
             "{} end={end} messages={} accepted={} seconds={:.3}",
             self.line(&book),
