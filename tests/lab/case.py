@@ -129,6 +129,7 @@ class Case(unittest.TestCase):
     def told_nothing(self, name):
         """A hostile server heard EHLO, STARTTLS, QUIT and no more, and in TLS nothing of the mail."""
         for server in self.world.hosts[name].serving:
+            self.assertTrue(server.clear, "nobody has talked to it")
             for line in server.clear:
                 self.assertIn(line.split()[0].upper(), (b"EHLO", b"STARTTLS", b"QUIT"), server.clear)
             self.assertEqual(server.messages, [])
