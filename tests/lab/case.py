@@ -32,21 +32,23 @@ class Case(unittest.TestCase):
 
     def inbound(self, *flags, **options):
         """Starts the proxy for this test: inbound, intercepting unless flags name an upstream."""
-        return self.running(proxy.inbound(self.world, *flags, **options))
+        return self.running(lambda: proxy.inbound(self.world, *flags, **options))
 
     def outbound(self, *flags, **options):
         """Starts the proxy for this test."""
-        return self.running(proxy.outbound(self.world, *flags, **{"intercept": self.intercept} | options))
+        return self.running(lambda: proxy.outbound(self.world, *flags, **{"intercept": self.intercept} | options))
 
     def smart_host(self, upstream, *flags):
         """Starts the proxy for this test."""
-        return self.running(proxy.smart_host(self.world, upstream, *flags))
+        return self.running(lambda: proxy.smart_host(self.world, upstream, *flags))
 
-    def running(self, started):
-        """This proxy is the test's, and ends with it."""
-        self.proxy = started
-        self.addCleanup(self._stop, started)
-        return started
+    def running(self, start):
+        """Starts this proxy in place of one that the test had before; it ends with the test."""
+        if self.proxy:
+            self.proxy.stop()
+        self.proxy = start()
+        self.addCleanup(self._stop, self.proxy)
+        return self.proxy
 
     def _stop(self, running):
         running.stop()

@@ -177,16 +177,17 @@ class Conversation:
 
 class Honest(Server):
     """Says in the clear and in TLS what a test wants it to offer, and keeps to its word: what it does not offer in TLS it
-    refuses for good. `answers` has replies by verb, inside TLS or in the clear; envelopes are remembered."""
+    refuses for good. `answers` has replies by verb, inside TLS or in the clear; at a verb in `closes` it closes, in TLS.
+    Envelopes are remembered."""
 
     # What each parameter of MAIL or RCPT needs (RFC 1870, 6152, 3461, 6531, 3030).
     NEEDS = {"SIZE": "SIZE", "BODY": "8BITMIME", "RET": "DSN", "ENVID": "DSN", "NOTIFY": "DSN", "ORCPT": "DSN", "SMTPUTF8": "SMTPUTF8"}
     ALL = ["PIPELINING", "SIZE 20000000", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", "SMTPUTF8", "CHUNKING", "BINARYMIME"]
 
-    def __init__(self, netns, address, certificate, clear=None, secure=None, answers=None, starttls=True):
+    def __init__(self, netns, address, certificate, clear=None, secure=None, answers=None, starttls=True, closes=()):
         clear = self.ALL if clear is None else clear
         self.offers = {True: clear if secure is None else secure, False: clear + (["STARTTLS"] if starttls else [])}
-        self.answers = answers or {}
+        self.answers, self.closes = answers or {}, closes
         self.envelopes = []
         """MAIL and RCPT lines in TLS, in order."""
         super().__init__(netns, address, certificate)
@@ -200,6 +201,8 @@ class Honest(Server):
         verb, secure = verb.decode("latin-1"), told is self.secure
         if secure and verb in ("MAIL", "RCPT"):
             self.envelopes.append(line.decode("utf-8", "replace").rstrip())
+        if secure and verb in self.closes:
+            raise ValueError(f"closes at {verb}")
         offered = {word.split()[0] for word in self.offers[secure]}
         if verb in self.answers:
             return client.sendall(self.answers[verb].encode())

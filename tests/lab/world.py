@@ -218,9 +218,12 @@ class World:
         """Somebody on the path to a server at another place."""
         return path.OnPath(self.network.outside, place.address, (inner.address, 25), edit)
 
-    def honest(self, **offers):
-        """A place with a server that keeps to its word."""
+    def honest(self, address=None, **offers):
+        """A place with a server that keeps to its word; at another address, if one is given."""
         place = self.place()
+        if address:
+            place.address = address
+            self.network.outside_address(address)
         place.serving = path.Honest(self.network.outside, place.address, self.of_places, **offers)
         return place
 
