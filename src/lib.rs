@@ -58,6 +58,7 @@ pub mod smtp;
 pub mod policy;
 
 pub mod clock;
+pub mod files;
 pub mod metrics;
 
 pub mod audit;

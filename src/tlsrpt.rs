@@ -98,6 +98,7 @@ fn number(reason: Reason) -> Option<u16> {
         Reason::NoPolicy
         | Reason::LookupFailed
         | Reason::NullMx
+        | Reason::NoSuchDomain
         | Reason::NotAnMx
         | Reason::LocalFault => return None,
     })

@@ -325,42 +325,66 @@ fn each_proof_is_made_where_the_fact_is_known() {
 
 #[test]
 fn a_proof_cannot_be_copied_or_made_from_nothing() {
-    let defined: Vec<Source> = sources()
-        .into_iter()
-        .filter(|source| source.code.contains("pub struct Authorised("))
-        .collect();
-    let [source] = &defined[..] else {
-        panic!("the proofs stand in one file");
-    };
+    let sources = sources();
     for (token, _) in PROOFS {
-        let (before, _) = source
-            .code
-            .split_once(&format!("pub struct {token}(());"))
-            .expect("it has one field, which is private");
-        let derived = &before[before.rfind("#[derive(").expect("it derives")..];
+        let definition = format!("pub struct {token}");
+        let defined: Vec<&str> = sources
+            .iter()
+            .filter(|source| names(&source.code, &definition))
+            .map(|source| source.code.as_str())
+            .collect();
+        let [code] = defined[..] else {
+            panic!("{token} is defined in {} files", defined.len());
+        };
+        let (before, behind) = code.split_once(&definition).expect("it is there");
+        let derived = &before[before.rfind("#[derive(").expect("it derives something")..];
+        let fields = behind.split([';', '}']).next().unwrap_or_default();
+        assert!(!names(fields, "pub"), "a field of {token} can be named");
         for way in ["Clone", "Copy", "Default"] {
             assert!(!names(derived, way), "{token} is {way}");
+            for source in &sources {
+                let written = format!("{way} for {token}");
+                assert!(!names(&source.code, &written), "{token} is {way}");
+            }
         }
     }
-    // `Self(())` in its own file is the three assertions and nothing else.
-    assert_eq!(source.code.matches("Self(())").count(), PROOFS.len());
 }
 
-/// Whether code makes this proof: by its name, by another name, or, among the machines, where the field can be named,
-/// without the function that is there for it.
+/// Whether code makes this proof: by a function of its own, under another name, or, among the machines, where its field can
+/// be named, without the functions that are there for it.
 fn makes(code: &str, token: &str) -> bool {
-    let renamed = names(code, &format!("{token} as"));
-    let by_field = code
-        .match_indices(&format!("{token}(())"))
-        .any(|(at, whole)| {
-            let behind = code[at + whole.len()..].trim_start_matches([')', ' ', '\n']);
-            let is_a_pattern = ["=>", "= ", "|", "if "]
-                .iter()
-                .any(|then| behind.starts_with(then));
-            let is_its_definition = code[..at].ends_with("struct ");
-            !is_a_pattern && !is_its_definition
-        });
-    names(code, &format!("{token}::assertion")) || renamed || by_field
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(token).any(|(at, _)| {
+        let (before, behind) = (&code[..at], &code[at + token.len()..]);
+        if before.ends_with(word) {
+            return false;
+        }
+        let called = behind
+            .strip_prefix("::")
+            .is_some_and(|name| name.starts_with(|c: char| c.is_lowercase()));
+        called || behind.starts_with(" as ") || is_literal(before, behind)
+    })
+}
+
+/// Whether a name between these is a struct's literal: neither a definition nor a pattern nor a variant of an enum.
+fn is_literal(before: &str, behind: &str) -> bool {
+    let is_path =
+        before.ends_with("::") && !before.ends_with("smtp::") && !before.ends_with("super::");
+    let is_item = ["struct ", "impl ", "for "]
+        .iter()
+        .any(|item| before.ends_with(item));
+    let end = match behind.trim_start() {
+        fields if fields.starts_with("(())") => behind.find("(())").map(|at| at + "(())".len()),
+        fields if fields.starts_with('{') => behind.find('}').map(|at| at + 1),
+        _ => None,
+    };
+    let Some(end) = end.filter(|_| !is_path && !is_item) else {
+        return false;
+    };
+    let then = behind[end..].trim_start_matches(|c: char| c == ')' || c.is_whitespace());
+    !["=>", "= ", "|", "if ", ": "]
+        .iter()
+        .any(|sign| then.starts_with(sign))
 }
 
 #[test]
@@ -504,16 +528,20 @@ mod the_reader {
     fn sees_how_a_proof_is_made_however_it_is_spelled() {
         for made in [
             "let a = Authorised::assertion();",
+            "option.map(Authorised::unauthenticated)",
             "return Some(Authorised(()));",
-            "f(Authorised(()), 1)",
+            "f(smtp::Authorised(()), 1)",
+            "Answer::Authorised(Authorised { authenticated: true })",
             "use crate::smtp::Authorised as Yes;",
         ] {
             assert!(makes(made, "Authorised"), "{made}");
         }
         for not_made in [
             "Ok(Authorised(())) => {",
-            "let (A(Authorised(())) | B(Exempted(()))) = permit;",
-            "pub struct Authorised(());",
+            "let (A(Authorised { .. }) | B(Exempted(()))) = permit;",
+            "pub struct Authorised {\n    authenticated: bool,\n}",
+            "impl Authorised {\n    fn x(&self) {}\n}",
+            "Answer::Authorised(answer)",
             "NotAuthorised::assertion()",
         ] {
             assert!(!makes(not_made, "Authorised"), "{not_made}");

@@ -20,7 +20,7 @@ pub use script::Direction;
 
 use script::{Answer, Expected, Step};
 use stage::{Deed, Stage};
-use starttls_proxy::smtp::{Refusal, Side};
+use starttls_proxy::smtp::{Cause, Refusal, Side};
 use std::time::Duration;
 
 /// Lines that lead somewhere, so that the fuzzer need not find SMTP by itself.
@@ -139,6 +139,7 @@ impl Play {
             code: [421, 451, 550][usize::from(argument >> 4) % 3],
             enhanced: (7, 5),
             text: "no".to_owned(),
+            cause: Cause::Verdict,
         };
         let outcome = if argument & 3 != 0 { Ok(()) } else { Err(refusal()) };
         let step = match self.stage.deeds.pop_front() {

@@ -22,7 +22,7 @@ pub use log::{AuditError, AuditLog, Durable, Notice, Options, Receipt};
 pub use record::{
     Certificate, CheckpointRecord, Connection, Decision, Direction, Exemption, LogOpened,
     LogRecovered, Message, Outcome, Peer, PolicyChange, PolicyFile, Protection, Record, Refusal,
-    Reload, ReloadedFile, Session, SessionClosed, SessionOpened, Start, Stop, Tls, Torn,
+    Reload, ReloadedFile, Session, SessionClosed, SessionOpened, Start, Stop, Tls, Torn, TrustFile,
     Unprotected, VERSION, Verdict,
 };
 

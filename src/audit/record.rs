@@ -110,7 +110,8 @@ pub struct Start {
     pub host: String,
     /// Process id.
     pub pid: u32,
-    /// SHA-256 of everything that configures it (flags and the files they name, without keys), 64 hexadecimal digits. Message records repeat it.
+    /// SHA-256 of everything that configures it, 64 hexadecimal digits: flags, the files they name, the files that the table
+    /// names, and the system's trust store where it is used; without private keys. Message records repeat it.
     pub configuration: String,
     /// The command line.
     pub arguments: Vec<WireText>,
@@ -141,7 +142,7 @@ pub struct Reload {
 /// One file of a [`Reload`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReloadedFile {
-    /// As given on the command line.
+    /// As given on the command line, or in the table.
     pub file: String,
     /// Why the old content stays in force; `null` where the new one is.
     pub error: Option<String>,
@@ -163,10 +164,22 @@ pub struct PolicyFile {
     pub file: String,
     /// SHA-256 of its bytes, 64 hexadecimal digits.
     pub sha256: String,
+    /// The files of trust anchors that its entries name.
+    pub tafiles: Vec<TrustFile>,
     /// Number of its entries.
     pub entries: u64,
-    /// Its ways out: every entry of a level that can leave mail without an authenticated peer, and every `--exempt`.
+    /// Its ways out: every entry of a level that can leave mail without an authenticated peer and is not past its date, and
+    /// every `--exempt`.
     pub exemptions: Vec<Exemption>,
+}
+
+/// A file of trust anchors that a table names (`tafile=`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TrustFile {
+    /// As the table names it.
+    pub file: String,
+    /// SHA-256 of its bytes, 64 hexadecimal digits.
+    pub sha256: String,
 }
 
 /// One way out that the administrator made.

@@ -6,6 +6,7 @@
 pub mod configure;
 pub mod flags;
 pub mod help;
+mod usage;
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -25,6 +26,8 @@ pub enum Failure {
     Usage(String),
     /// Exit 78: a flag's value, a file, an address.
     Configuration(String),
+    /// Exit 75: what is needed cannot be had now; the unit tries again.
+    Temporary(String),
     /// Exit 1: it was done, and the answer is no.
     No,
 }
@@ -34,6 +37,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 64,
             Self::Configuration(_) => 78,
+            Self::Temporary(_) => 75,
             Self::No => 1,
         }
     }
@@ -46,7 +50,8 @@ pub fn main() -> ExitCode {
     match std::panic::catch_unwind(|| run(&arguments)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            if let Failure::Usage(words) | Failure::Configuration(words) = &failure
+            if let Failure::Usage(words) | Failure::Configuration(words) | Failure::Temporary(words) =
+                &failure
                 && !words.is_empty()
             {
                 eprintln!("starttls-proxy: {}", words.trim_end());
@@ -59,7 +64,7 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<(), Failure> {
     let arguments = apart(arguments);
-    if let Some(text) = help_asked_for(&arguments) {
+    if let Some(text) = usage::help_asked_for(&arguments) {
         print(text);
         return Ok(());
     }
@@ -69,7 +74,7 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
         return Ok(());
     }
     let top = Top::from_args(&["starttls-proxy"], &words)
-        .map_err(|early| usage(&early.output, &arguments))?;
+        .map_err(|early| usage::failure(&early.output, &arguments))?;
     begin_logging();
     match top.command {
         Command::Outbound(flags) => served(configure::outbound(&flags)?, flags.dry_run),
@@ -90,6 +95,7 @@ fn served(prepared: configure::Prepared, dry_run: bool) -> Result<(), Failure> {
         return Ok(());
     }
     runtime()?.block_on(async {
+        prepared.reach_out().await?;
         let plan = prepared.bind().await.map_err(Failure::Configuration)?;
         serve::run(plan).await.map_err(Failure::Configuration)
     })
@@ -186,51 +192,6 @@ fn apart(arguments: &[String]) -> Vec<String> {
             _ => vec![argument.clone()],
         })
         .collect()
-}
-
-fn help_asked_for(arguments: &[String]) -> Option<&'static str> {
-    let asked = arguments.is_empty()
-        || arguments
-            .iter()
-            .any(|argument| argument == "--help" || argument == "-h" || argument == "help");
-    asked.then(|| help_of(arguments))
-}
-
-fn help_of(arguments: &[String]) -> &'static str {
-    match arguments
-        .iter()
-        .map(String::as_str)
-        .find(|argument| !argument.starts_with('-') && *argument != "help")
-    {
-        Some("outbound") => help::OUTBOUND,
-        Some("inbound") => help::INBOUND,
-        Some("check") => help::CHECK,
-        Some("policy") => help::POLICY,
-        Some("audit") => help::AUDIT,
-        _ => help::TOP,
-    }
-}
-
-/// The parser's complaint in our form, with where to read on.
-fn usage(complaint: &str, arguments: &[String]) -> Failure {
-    let complaint = complaint
-        .lines()
-        .next()
-        .unwrap_or("wrong usage")
-        .trim_end_matches('.');
-    let mut words = complaint.chars();
-    let lower: String = words
-        .next()
-        .map(char::to_lowercase)
-        .into_iter()
-        .flatten()
-        .chain(words)
-        .collect();
-    let command = arguments
-        .first()
-        .filter(|first| !first.starts_with('-'))
-        .map_or(String::new(), |c| format!(" {c}"));
-    Failure::Usage(format!("{lower}\nhint: starttls-proxy{command} --help"))
 }
 
 /// To stdout; who closed it does not want to know.
@@ -344,6 +305,131 @@ mod tests {
             for line in text.lines() {
                 assert!(line.chars().count() <= 80, "{line}");
             }
+        }
+    }
+
+    fn said(arguments: &[&str]) -> String {
+        let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
+        match run(&arguments) {
+            Err(Failure::Usage(words)) => words,
+            other => panic!("{arguments:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        for (arguments, words) in [
+            (
+                &["audit", "report", "log"][..],
+                "required options not provided: --html",
+            ),
+            (&["audit", "keygen"], "required options not provided: --out"),
+            (
+                &["policy", "purge", "a.example"],
+                "required options not provided: --state-dir",
+            ),
+            (
+                &["outbound", "--listen"],
+                "no value provided for option '--listen'",
+            ),
+            (&["audit"], "verify, show, report, keygen"),
+            (&["policy"], "test, show, purge"),
+        ] {
+            let said = said(arguments);
+            assert!(said.starts_with(words) || said.contains(words), "{said}");
+            assert!(said.contains("\nhint: starttls-proxy"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_word_is_answered_with_the_one_that_was_meant() {
+        for (arguments, hint) in [
+            (&["outbond", "--listen", "x"][..], "did you mean outbound?"),
+            (&["inbund"], "did you mean inbound?"),
+            (&["chek", "a.example"], "did you mean check?"),
+            (&["outbuond"], "did you mean outbound?"),
+            (&["Outbound"], "did you mean outbound?"),
+            (&["policy", "tset"], "did you mean test?"),
+            (&["audit", "verfy"], "did you mean verify?"),
+            (&["outbound", "--polcy", "x"], "did you mean --policy?"),
+            (&["outbound", "--listn", "x"], "did you mean --listen?"),
+            (
+                &["outbound", "--keep-client-adress"],
+                "did you mean --keep-client-address?",
+            ),
+            (&["outbound", "--no_dane"], "did you mean --no-dane?"),
+            (&["outbound", "-listen", "x"], "did you mean --listen?"),
+            (
+                &["policy", "test", "--polcy", "x"],
+                "did you mean --policy?",
+            ),
+            (
+                &["outbound", "--exempt", "x"],
+                "--exempt is a flag of inbound",
+            ),
+            (
+                &["inbound", "--level", "x"],
+                "--level is a flag of outbound",
+            ),
+            (
+                &["inbound", "--levle", "x"],
+                "did you mean --level? it is a flag of outbound",
+            ),
+        ] {
+            let said = said(arguments);
+            assert!(said.contains(hint), "{arguments:?}: {said}");
+        }
+        for arguments in [&["frobnicate"][..], &["outbound", "--frobnicate"]] {
+            assert!(
+                !said(arguments).contains("did you mean"),
+                "{}",
+                said(arguments)
+            );
+        }
+    }
+
+    #[test]
+    fn a_flags_value_is_never_taken_for_help() {
+        for value in ["help", "--help", "-h"] {
+            for arguments in [
+                &["outbound", "--listen", "nonsense", "--hostname", value][..],
+                &["check", "--hostname", value, "a b"],
+                &[
+                    "inbound",
+                    "--cert",
+                    value,
+                    "--key",
+                    value,
+                    "--relay-probe",
+                    value,
+                ],
+                &["--policy", value],
+            ] {
+                said(arguments);
+            }
+            let one = format!("--hostname={value}");
+            said(&["outbound", &one]);
+        }
+        for (arguments, text) in [
+            (&["help"][..], help::TOP),
+            (&["-h"], help::TOP),
+            (&[], help::TOP),
+            (&["help", "outbound"], help::OUTBOUND),
+            (&["outbound", "--help"], help::OUTBOUND),
+            (
+                &["outbound", "--hostname", "mx", "--observe", "help"],
+                help::OUTBOUND,
+            ),
+            (&["outbound", "--nonsense", "--help"], help::OUTBOUND),
+            (&["policy", "test", "-h"], help::POLICY),
+            (&["audit", "help"], help::AUDIT),
+        ] {
+            let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
+            assert_eq!(
+                usage::help_asked_for(&arguments),
+                Some(text),
+                "{arguments:?}"
+            );
         }
     }
 

@@ -1,7 +1,7 @@
 //! Inbound: the reply to MAIL from a sender domain whose client had to prove itself and did not.
 
 use super::{Reason, refusal};
-use crate::smtp::{Domain, Refusal};
+use crate::smtp::{Cause, Domain, Refusal};
 
 /// 530 5.7.0 where TLS would be the first step (RFC 3207 §4), else 550 5.7.1: the certificate decided, and it is authenticated
 /// by the handshake.
@@ -30,6 +30,7 @@ pub fn refuse_client(
         code,
         enhanced,
         text: refusal::one_line(&format!("{whose}: {what}{words}"), refusal::LONGEST_TEXT),
+        cause: Cause::Verdict,
     }
 }
 

@@ -10,7 +10,7 @@
 use super::{
     Ask, Demand, Dns, Findings, Moment, Mx, NextHop, Reason, RefuseWith, Security, Settings,
 };
-use crate::smtp::{Recipient, Refusal};
+use crate::smtp::{Cause, Recipient, Refusal};
 use std::fmt::Write;
 
 /// Whom a reason blames.
@@ -66,6 +66,7 @@ impl Reason {
             },
             Self::LookupFailed => row("lookup-failed", false, Recipient, (4, 3), "look-up failed"),
             Self::NullMx => row("null-mx", false, Recipient, (1, 10), "accepts no mail"),
+            Self::NoSuchDomain => row("no-such-domain", false, Recipient, (1, 2), "does not exist"),
             Self::NotAnMx => Row {
                 reportable: false,
                 ..unproved("not-an-mx")
@@ -122,6 +123,7 @@ pub fn refusal(
         code,
         enhanced: row.enhanced,
         text: words(ask, demand, reason, text),
+        cause: Cause::Verdict,
     }
 }
 
@@ -131,6 +133,10 @@ fn is_authenticated(ask: &Ask, findings: Option<&Findings>, reason: Reason) -> b
         Reason::NullMx => matches!(
             findings.map(|findings| &findings.mx),
             Some(Dns::Found(Mx::Null, Security::Secure))
+        ),
+        Reason::NoSuchDomain => matches!(
+            findings.map(|findings| &findings.mx),
+            Some(Dns::Absent(Security::Secure))
         ),
         // Our own table says it; for a domain it is what the domain did not publish, over HTTPS or unsigned DNS.
         Reason::NoPolicy => matches!(
@@ -226,7 +232,7 @@ mod tests {
     use crate::policy::{Basis, Level, Sts};
     use proptest::prelude::*;
 
-    const ALL: [Reason; 16] = [
+    const ALL: [Reason; 17] = [
         Reason::StarttlsNotSupported,
         Reason::CertificateHostMismatch,
         Reason::CertificateExpired,
@@ -241,6 +247,7 @@ mod tests {
         Reason::NoPolicy,
         Reason::LookupFailed,
         Reason::NullMx,
+        Reason::NoSuchDomain,
         Reason::NotAnMx,
         Reason::LocalFault,
     ];

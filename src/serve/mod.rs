@@ -23,6 +23,7 @@ use tokio::{
 
 use self::limits::{Limits, Place};
 use crate::{
+    audit::ReloadedFile,
     clock,
     metrics::{self, Metrics},
     net::{self, ClientAddr, Forbidden, IntendedAddr, Intercept, ServerAddr, proxy_header},
@@ -69,7 +70,15 @@ impl Direction {
 }
 
 /// Reads the files again and makes a new site of them and the old one.
-pub type Reload = Box<dyn Fn(&Direction) -> Result<Direction, String> + Send>;
+pub type Reload = Box<dyn Fn(&Direction) -> Reloaded + Send>;
+
+/// What came of a reload.
+pub struct Reloaded {
+    /// The new site, or why the old one stays; all or nothing.
+    pub outcome: Result<Direction, String>,
+    /// What came of each file.
+    pub files: Vec<ReloadedFile>,
+}
 
 /// All that running takes; making it has read and checked every flag and file.
 pub struct Plan {
@@ -81,8 +90,6 @@ pub struct Plan {
     pub direction: Direction,
     /// Reads the configuration again, for SIGHUP. An error keeps what is there.
     pub reload: Reload,
-    /// The files that a reload reads, as given.
-    pub files: Vec<String>,
     /// Places for sessions.
     pub limits: Limits,
     /// `--drain-timeout`.
@@ -134,7 +141,6 @@ pub async fn run(plan: Plan) -> Result<(), String> {
         metrics_listener,
         direction,
         reload,
-        files,
         limits,
         drain_timeout,
         relay_probe,
@@ -165,7 +171,7 @@ pub async fn run(plan: Plan) -> Result<(), String> {
     log::info!("{}: ready", now(&current).word());
     loop {
         tokio::select! {
-            _ = hangup.recv() => take_new(&current, &reload, &files),
+            _ = hangup.recv() => take_new(&current, &reload),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -218,15 +224,16 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
     }
 }
 
-fn take_new(current: &RwLock<Direction>, reload: &Reload, files: &[String]) {
+fn take_new(current: &RwLock<Direction>, reload: &Reload) {
     match NotifyState::monotonic_usec_now() {
         Ok(moment) => tell_systemd(&[NotifyState::Reloading, moment]),
         Err(error) => log::warn!("no monotonic time for systemd: {error}"),
     }
     let old = now(current);
-    match reload(&old) {
+    let Reloaded { outcome, files } = reload(&old);
+    match outcome {
         Ok(new) => {
-            records::reloaded(new.common(), files, None);
+            records::reloaded(new.common(), files);
             records::policy_changed(old.common(), new.common());
             *current
                 .write()
@@ -235,7 +242,7 @@ fn take_new(current: &RwLock<Direction>, reload: &Reload, files: &[String]) {
         }
         Err(words) => {
             log::error!("not reloaded, the old configuration stays: {words}");
-            records::reloaded(old.common(), files, Some(&words));
+            records::reloaded(old.common(), files);
         }
     }
     tell_systemd(&[NotifyState::Ready]);

@@ -20,7 +20,10 @@ use tokio::{
 use super::leg::{Leg, Stream};
 use crate::{
     clock,
-    smtp::{Action, Answer, Completed, Input, Machine, Note, Question, Recorded, Refusal, Side},
+    smtp::{
+        Action, Answer, Completed, Conditions, Input, Machine, Note, Question, Recorded, Refusal,
+        Side,
+    },
 };
 
 /// Something that takes time, under way.
@@ -82,9 +85,12 @@ pub trait Hands {
     fn record(&mut self, message: Completed) -> Job;
     /// [`Action::Note`].
     fn note(&mut self, note: Note);
-    /// Inbound: may a handshake with the client begin now?
-    fn tls_available(&self) -> bool {
-        true
+    /// Inbound: see [`Conditions`]. Outbound they say nothing.
+    fn conditions(&self) -> Conditions {
+        Conditions {
+            overloaded: false,
+            tried_lately: false,
+        }
     }
     /// Octets of a message on their way to the server.
     fn content(&mut self, octets: &[u8]);
@@ -201,7 +207,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 }
                 let now = self.now();
                 if side == Side::Client {
-                    self.machine.tls_available(self.hands.tls_available());
+                    self.machine.conditions(self.hands.conditions());
                 }
                 let leg = match side {
                     Side::Client => &self.client,
@@ -368,6 +374,15 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    fn poll_side(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Event> {
+        if !self.leg(side).wants_input() || self.blocked(side) {
+            return Poll::Pending;
+        }
+        self.leg(side)
+            .poll_read(cx)
+            .map(|outcome| Event::Read(side, outcome))
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         for side in BOTH {
             let waited_for = self.upgrading == Some(side) || self.leg(side).backed_up();
@@ -386,19 +401,19 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 Poll::Pending => {}
             }
         }
+        // The server is read before a job's outcome is handed over: an answer of the policy makes the machine send the next
+        // command, and what the server said before it must not pass for the reply to it.
+        if let Poll::Ready(read) = self.poll_side(Side::Server, cx) {
+            return Poll::Ready(read);
+        }
         for index in 0..self.jobs.len() {
             if let Poll::Ready(done) = self.jobs[index].as_mut().poll(cx) {
                 drop(self.jobs.swap_remove(index));
                 return Poll::Ready(Event::Done(done));
             }
         }
-        for side in BOTH {
-            if self.leg(side).wants_input()
-                && !self.blocked(side)
-                && let Poll::Ready(outcome) = self.leg(side).poll_read(cx)
-            {
-                return Poll::Ready(Event::Read(side, outcome));
-            }
+        if let Poll::Ready(read) = self.poll_side(Side::Client, cx) {
+            return Poll::Ready(read);
         }
         if let Some(stopping) = self.stopping.as_mut()
             && let Poll::Ready(reached) = stopping.as_mut().poll(cx)

@@ -345,7 +345,8 @@ impl Evidence {
         match note {
             Note::Hello(name) => self.book().hello = Some(name),
             Note::MessageBegins => self.message_begins(),
-            Note::Refused(refusal) | Note::HostFault(refusal) => self.refused(&refusal),
+            Note::Refused(refusal) | Note::HostFault { refusal, .. } => self.refused(&refusal),
+            Note::TransactionBegins | Note::Heard { .. } | Note::Lacking(_) | Note::Ends(_) => {}
             Note::Incident(incident) => {
                 let mut book = self.book();
                 book.incident = Some(incident);
@@ -427,7 +428,7 @@ impl Evidence {
             configuration: self.common.configuration.to_string(),
             number: book.messages,
             sender: audit.address(&message.sender),
-            recipients: recipients.map(|path| audit.address(path)).collect(),
+            recipients: recipients.map(|to| audit.address(&to.path)).collect(),
             octets: message.octets,
             sha256: audit::hex(digest.as_ref()),
             verdict: weakest.unwrap_or(self.plain_verdict(&book)),
@@ -450,12 +451,15 @@ impl Evidence {
 
     /// The decisions that the message's own parties had; with `--upstream`, and in the clear inbound, the session's.
     fn decisions_for(&self, book: &Book, message: &Completed) -> Vec<audit::Decision> {
-        let parties = if self.word == "out" {
-            &message.recipients[..]
+        let mut domains: Vec<String> = if self.word == "out" {
+            message
+                .recipients
+                .iter()
+                .map(|to| domain_of(&to.path))
+                .collect()
         } else {
-            std::slice::from_ref(&message.sender)
+            vec![domain_of(&message.sender)]
         };
-        let mut domains: Vec<String> = parties.iter().map(|path| domain_of(path)).collect();
         domains.sort();
         domains.dedup();
         let own: Vec<_> = domains
@@ -599,6 +603,7 @@ mod tests {
             code: 421,
             enhanced: (7, 5),
             text: String::from(r#"names a" verdict=authorised x="b\"#),
+            cause: crate::smtp::Cause::Verdict,
         };
         assert_eq!(
             quoted(&refusal),

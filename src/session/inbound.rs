@@ -18,7 +18,8 @@ use crate::{
     net::{ClientAddr, Dialled, IntendedAddr, ServerAddr, proxy_header},
     policy::{self, Ask, Decision, Demand, Dns, Findings, Moment, NextHop, Shown, Verdict},
     smtp::{
-        Answer, Authorised, Completed, Domain, Exempted, Note, Question, Refusal, Side,
+        Answer, Authorised, Cause, Completed, Conditions, Domain, Exempted, Note, Question,
+        Refusal, Side,
         inbound::{Inbound as Machine, InboundConfig},
     },
     tls::Peer,
@@ -59,7 +60,7 @@ pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Re
         .or(by_table);
     let exempt = exempt.or_else(|| common.observe.then(|| String::from("--observe")));
     // A sender's own entry may allow it, too; which sender it is, only MAIL tells.
-    let plaintext_allowed = exempt.is_some() || site.table.has_plaintext_senders();
+    let plaintext_allowed = exempt.is_some() || site.table.has_plaintext_senders(clock::wall());
     let machine = Machine::new(InboundConfig {
         hostname: common.hostname.clone(),
         server: site.upstream.as_ref().map_or_else(
@@ -116,14 +117,23 @@ impl Hands for InboundHands {
         Box::pin(async move { Done::Upgraded(side, desk.upgrade(stream).await) })
     }
 
-    fn tls_available(&self) -> bool {
-        self.0.site.tls.is_some() && self.0.site.handshakes.available_permits() > 0
+    fn conditions(&self) -> Conditions {
+        Conditions {
+            overloaded: self.0.site.handshakes.available_permits() == 0,
+            tried_lately: self
+                .0
+                .site
+                .tried
+                .tried_lately(self.0.client.0.ip(), clock::instant()),
+        }
     }
 
     fn authorise(&mut self, question: Question) -> Job {
         let answer = match question {
             Question::Sender(sender) => self.0.sender(sender.as_ref()),
-            Question::Peer | Question::Recipient(_) => Answer::Authorised(Authorised::assertion()),
+            Question::Peer | Question::Recipient(_) => {
+                Answer::Authorised(Authorised::unauthenticated())
+            }
         };
         Box::pin(std::future::ready(Done::Answered(answer)))
     }
@@ -135,6 +145,10 @@ impl Hands for InboundHands {
     fn note(&mut self, note: Note) {
         match note {
             Note::MessageBegins => self.0.evidence.message_begins(),
+            Note::Refused(refusal) if refusal.cause == Cause::Overload => {
+                self.0.tried();
+                self.0.evidence.note(Note::Refused(refusal));
+            }
             note => self.0.evidence.note(note),
         }
     }
@@ -159,6 +173,11 @@ impl Hands for InboundHands {
 impl Desk {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client tried STARTTLS in vain, and may come back in the clear.
+    fn tried(&self) {
+        self.site.tried.failed(self.client.0.ip(), clock::instant());
     }
 
     async fn connect(&self) -> Result<Stream, Refusal> {
@@ -231,10 +250,12 @@ impl Desk {
     async fn upgrade(&self, stream: Stream) -> Upgraded {
         let failed = |words: &str| {
             self.evidence.handshake_failed(words);
+            self.tried();
             Upgraded::Failed(Refusal {
                 code: 421,
                 enhanced: (7, 0),
                 text: String::from("TLS handshake failed"),
+                cause: Cause::ServerGone,
             })
         };
         let (Stream::Plain(tcp), Some(tls)) = (stream, &self.site.tls) else {
@@ -296,6 +317,7 @@ impl Desk {
                 code: 554,
                 enhanced: (7, 0),
                 text: refusal.text,
+                cause: Cause::Verdict,
             }),
             _ => None,
         }
@@ -305,7 +327,7 @@ impl Desk {
     /// is written down as unprotected.
     fn unlisted(&self, secured: bool, entry: Option<String>) -> Answer {
         if secured {
-            return Answer::Authorised(Authorised::assertion());
+            return Answer::Authorised(Authorised::unauthenticated());
         }
         let Some(why) = entry.or_else(|| self.exempt.clone()) else {
             let text = String::from("must issue a STARTTLS command first");
@@ -313,6 +335,7 @@ impl Desk {
                 code: 530,
                 enhanced: (7, 0),
                 text,
+                cause: Cause::StarttlsRequired,
             });
         };
         match self.evidence.unprotected(&why) {
@@ -370,5 +393,6 @@ fn no_server(words: &str) -> Refusal {
         code: 421,
         enhanced: (4, 1),
         text: format!("the mail server behind this proxy cannot be reached: {words}"),
+        cause: Cause::ServerUnreachable,
     }
 }

@@ -13,9 +13,11 @@
 
 pub mod drive;
 pub mod evidence;
+mod fading;
 pub mod inbound;
 pub mod leg;
 pub mod memory;
+pub mod networks;
 pub mod outbound;
 pub mod records;
 pub mod site;

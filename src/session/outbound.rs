@@ -12,17 +12,18 @@ use super::{
     drive::{Done, Hands, Job, Stop, Upgraded, drive},
     evidence::Evidence,
     leg::{Leg, Stream},
+    memory::Handshake,
     site::{Outbound as Site, Upstream},
 };
 use crate::{
-    clock,
+    clock, metrics,
     net::{ClientAddr, Dialled, ServerAddr, canonical},
     policy::{
         self, Ask, Decision, Demand, Dns, Findings, Level, Moment, NextHop, Reason, Scope, Shown,
-        Verdict,
+        Sts, Verdict,
     },
     smtp::{
-        Answer, Authorised, Completed, Exempted, Note, Question, Recipient, Refusal, Side,
+        Answer, Authorised, Cause, Completed, Exempted, Note, Question, Recipient, Refusal, Side,
         outbound::{Outbound as Machine, OutboundConfig},
     },
     tls::{Hello, Kind, Peer},
@@ -66,7 +67,7 @@ pub async fn run(
         auth: site.upstream.is_some(),
         plaintext_possible: site.common.observe
             || site.settings.level.allows_plaintext()
-            || site.table.has_plaintext_entries(),
+            || site.table.has_plaintext_entries(clock::wall()),
         implicit_tls: site
             .upstream
             .as_ref()
@@ -162,7 +163,7 @@ impl Hands for OutboundHands {
 
     fn note(&mut self, note: Note) {
         match note {
-            Note::HostFault(refusal) => self.0.no_starttls(refusal),
+            Note::HostFault { refusal, .. } => self.0.no_starttls(refusal),
             Note::MessageBegins => {
                 self.0.in_the_clear();
                 self.0.evidence.message_begins();
@@ -316,9 +317,23 @@ impl Desk {
                     .await,
             ),
             NextHop::Recipient(Recipient::Domain(domain)) => {
-                self.site.lookup.gather(domain, needs).await
+                let findings = self.site.lookup.gather(domain, needs).await;
+                self.count_sts_fault(&findings.sts);
+                findings
             }
             NextHop::Recipient(_) | NextHop::Address => Findings::none(),
+        }
+    }
+
+    fn count_sts_fault(&self, sts: &Sts) {
+        let fault = match sts {
+            Sts::Unavailable(reason, _) => Some(reason),
+            Sts::Policy { refresh_failed, .. } => refresh_failed.as_ref().map(|(reason, _)| reason),
+            Sts::Absent | Sts::NotAsked => None,
+        };
+        if let Some(reason) = fault {
+            let metrics = &self.site.common.metrics;
+            metrics.count(metrics::STS_FAULTS, reason.word());
         }
     }
 
@@ -451,8 +466,13 @@ impl Desk {
             return Answer::Refused(refusal.clone());
         }
         self.state().authorised = true;
+        let authenticates = decision
+            .demand
+            .as_ref()
+            .is_some_and(|demand| demand.level > Level::Encrypt);
         match decision.verdict {
-            Verdict::Authorised(_) => Answer::Authorised(Authorised::assertion()),
+            Verdict::Authorised(_) if authenticates => Answer::Authorised(Authorised::assertion()),
+            Verdict::Authorised(_) => Answer::Authorised(Authorised::unauthenticated()),
             Verdict::Unprotected(_) | Verdict::Refused(..) => {
                 Answer::Exempted(Exempted::assertion())
             }
@@ -481,18 +501,21 @@ impl Desk {
             return Err(local_fault("TLS without a demand"));
         };
         let server = pending.ask.server;
-        let classical_only = self.site.memory.classical_only(server, clock::instant());
+        let classical = self.site.memory.begins_classical(server, clock::instant());
         let Demand {
             sni, tls13_only, ..
         } = &pending.demand;
         let hello = Hello {
             sni: sni.as_deref(),
             tls13_only: *tls13_only,
-            classical_only,
+            classical_only: classical,
         };
         let (died, words) = match timeout(HANDSHAKE, self.site.tls.connect(tcp, hello)).await {
             Ok(Ok((tls, peer))) => {
-                self.site.memory.recovered(server);
+                let now = clock::instant();
+                self.site
+                    .memory
+                    .handshake(server, classical, Handshake::Done, now);
                 self.evidence.secured(&peer);
                 self.state().peer = Some(Arc::new(peer));
                 return Ok(Stream::ToServer(Box::new(tls)));
@@ -503,14 +526,17 @@ impl Desk {
                 String::from("the handshake was not finished within 30 s"),
             ),
         };
-        if died && !classical_only {
+        let outcome = if died {
+            Handshake::Died
+        } else {
+            Handshake::Failed
+        };
+        let now = clock::instant();
+        if self.site.memory.handshake(server, classical, outcome, now) {
             // The large ClientHello may be why; the host gets another chance before it is remembered as broken.
             log::info!(
                 "{server}: the handshake died without an alert; the next goes without X25519MLKEM768"
             );
-            self.site
-                .memory
-                .died_without_alert(server, clock::instant());
             let words = format!("{words}; the next try goes without the post-quantum key share");
             return Err(self.handshake_failed(pending, words));
         }
@@ -548,6 +574,7 @@ impl Desk {
                 code: 421,
                 enhanced: (7, 5),
                 text,
+                cause: Cause::Verdict,
             };
             self.fault_of_the_host(server, refusal);
         }
@@ -557,7 +584,7 @@ impl Desk {
     /// client's next session: whose recipient it is for is not known then, and may be one of that entry's.
     fn fault_of_the_host(&self, server: IpAddr, refusal: Refusal) {
         let (memory, now) = (&self.site.memory, clock::instant());
-        if self.site.table.has_plaintext_entries() {
+        if self.site.table.has_plaintext_entries(clock::wall()) {
             memory.fault_of_one_session(self.client.0.ip(), server, refusal, now);
         } else {
             memory.host_fault(server, refusal, now);
@@ -601,6 +628,7 @@ fn unreachable_server(words: &str) -> Refusal {
         code: 421,
         enhanced: (4, 1),
         text: format!("cannot reach the server: {words}"),
+        cause: Cause::ServerUnreachable,
     }
 }
 
@@ -609,6 +637,7 @@ fn local_fault(words: &str) -> Refusal {
         code: 421,
         enhanced: (3, 0),
         text: format!("starttls-proxy cannot go on: {words}"),
+        cause: Cause::LocalFault,
     }
 }
 

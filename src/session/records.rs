@@ -1,12 +1,15 @@
 //! The product's own types as the evidence writes them, and the records of a process rather than of a session.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::site::Common;
 use crate::{
     audit::{self, AuditLog, Protection, Record, WireText},
     policy::{Basis, Decision, Level, NextHop, Verdict, table::Table},
-    smtp::{Recipient, Refusal},
+    smtp::{Cause, Recipient, Refusal},
     tls::Peer,
 };
 
@@ -140,15 +143,22 @@ pub fn unwritable() -> Refusal {
         code: 421,
         enhanced: (3, 0),
         text: String::from("the audit log cannot be written, no mail can pass"),
+        cause: Cause::LocalFault,
     }
 }
 
-/// The table as `start` and `policy-change` show it, with every way to mail without an authenticated peer.
+/// The table as `start` and `policy-change` show it, with every way to mail without an authenticated peer that is open at
+/// this time: entries past their date open none.
 #[must_use]
-pub fn policy_file(name: &str, text: &[u8], table: &Table, exempt: &[String]) -> audit::PolicyFile {
+pub fn policy_file(
+    name: &str,
+    sha256: String,
+    table: &Table,
+    exempt: &[String],
+    now: SystemTime,
+) -> audit::PolicyFile {
     let ways_out = table
-        .entries()
-        .iter()
+        .applying(now)
         .filter(|entry| entry.level <= Level::Encrypt)
         .map(|entry| audit::Exemption {
             entry: entry.key.to_string(),
@@ -166,7 +176,8 @@ pub fn policy_file(name: &str, text: &[u8], table: &Table, exempt: &[String]) ->
     });
     audit::PolicyFile {
         file: name.to_owned(),
-        sha256: crate::tls::sha256(text),
+        sha256,
+        tafiles: Vec::new(),
         entries: table.entries().len() as u64,
         exemptions: ways_out.chain(prefixes).collect(),
     }
@@ -190,27 +201,26 @@ pub fn started(common: &Common, direction: audit::Direction) {
 }
 
 /// SIGHUP: what came of it.
-pub fn reloaded(common: &Common, files: &[String], error: Option<&str>) {
+pub fn reloaded(common: &Common, files: Vec<audit::ReloadedFile>) {
     if let Some(audit) = &common.audit {
-        let files = files.iter().map(|file| audit::ReloadedFile {
-            file: file.clone(),
-            error: error.map(str::to_owned),
-        });
         audit.append(&Record::Reload(audit::Reload {
-            files: files.collect(),
+            files,
             configuration: common.configuration.to_string(),
         }));
     }
 }
 
-/// SIGHUP brought another table.
+/// SIGHUP brought another table, or another file that it names.
 pub fn policy_changed(old: &Common, new: &Common) {
-    let sha256 = |common: &Common| common.policy.as_ref().map(|policy| policy.sha256.clone());
+    let content = |common: &Common| {
+        let policy = common.policy.as_ref();
+        policy.map(|policy| (policy.sha256.clone(), policy.tafiles.clone()))
+    };
     if let Some(audit) = &new.audit
-        && sha256(old) != sha256(new)
+        && content(old) != content(new)
     {
         audit.append(&Record::PolicyChange(audit::PolicyChange {
-            before: sha256(old),
+            before: content(old).map(|(sha256, _)| sha256),
             policy: new.policy.as_deref().cloned(),
         }));
     }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::memory::HostMemory;
+use super::{memory::HostMemory, networks::TriedNetworks};
 use crate::{
     audit::{AuditLog, PolicyFile},
     lookup::Lookup,
@@ -162,6 +162,8 @@ pub struct Inbound {
     pub exempt: Vec<Prefix>,
     /// `--max-handshakes`.
     pub handshakes: Arc<tokio::sync::Semaphore>,
+    /// Networks whose handshakes failed.
+    pub tried: Arc<TriedNetworks>,
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Commands (RFC 5321 §4.1.1): the verb, and only the parts that are acted on. Their bytes are forwarded as they are.
 
 use super::{
-    Refusal,
+    Cause, Refusal,
     extensions::{Extensions, Keyword},
     path::{self, Sender, Target},
 };
@@ -73,6 +73,7 @@ pub(super) fn refusal(code: u16, enhanced: (u16, u16), text: &str) -> Refusal {
         code,
         enhanced,
         text: text.to_owned(),
+        cause: Cause::Protocol,
     }
 }
 

@@ -4,7 +4,7 @@
 //! hears of a client with the EHLO that came over TLS, on a connection that is opened for it.
 
 use super::{
-    Action, Answer, Input, Machine, Note, Question, Refusal, Side,
+    Action, Answer, Conditions, Input, Machine, Note, Question, Refusal, Side,
     command::refusal,
     extensions::{Extensions, Keyword},
     relay::{Manner, Pending, Permit, Relay, Role, StartTls, Step},
@@ -274,12 +274,8 @@ impl Machine for Inbound {
         self.relay.deadline()
     }
 
-    fn tls_available(&mut self, available: bool) {
-        self.relay.starttls = match self.relay.starttls {
-            StartTls::Offered | StartTls::Unavailable if available => StartTls::Offered,
-            StartTls::Offered | StartTls::Unavailable => StartTls::Unavailable,
-            up => up,
-        };
+    fn conditions(&mut self, now: Conditions) {
+        self.relay.conditions = now;
     }
 
     fn trace(&mut self, line: Vec<u8>) {

@@ -31,6 +31,8 @@ pub mod reply;
 mod script;
 pub mod timer;
 
+pub use path::Target;
+
 use std::{fmt, time::Duration};
 
 /// Largest number of bytes of one side that a driver has to keep untaken, in octets. More than the longest line that
@@ -164,7 +166,9 @@ pub enum Answer {
 
 /// Proof that policy authorised the peer for what was asked. Made only in `policy::judge`'s caller, the session.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Authorised(());
+pub struct Authorised {
+    authenticated: bool,
+}
 
 /// Proof that an entry of the administrator allows going on without an authenticated peer.
 #[derive(Debug, PartialEq, Eq)]
@@ -175,10 +179,27 @@ pub struct Exempted(());
 pub struct Recorded(());
 
 impl Authorised {
-    /// States that the peer was judged and authorised. One file may call this: `session.rs`.
+    /// States that the peer was judged under a level that authenticates it, and is authorised. Only the session may call this.
     #[must_use]
     pub fn assertion() -> Self {
-        Self(())
+        Self {
+            authenticated: true,
+        }
+    }
+
+    /// States that the link is encrypted and that policy demands no more of the peer (level `encrypt`, or an inbound client
+    /// of whom nothing is demanded). Only the session may call this.
+    #[must_use]
+    pub fn unauthenticated() -> Self {
+        Self {
+            authenticated: false,
+        }
+    }
+
+    /// Whether the peer proved who it is. Only what such a peer says inside TLS may decide more than the command it answers.
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
+        self.authenticated
     }
 }
 impl Exempted {
@@ -196,6 +217,62 @@ impl Recorded {
     }
 }
 
+/// Why something was refused, in one word that log, counter and record share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The policy decided it; the session wrote its verdict down before it answered.
+    Verdict,
+    /// The client broke a rule of the protocol.
+    Protocol,
+    /// The client asked for more than one session may have.
+    Limit,
+    /// Inbound: mail needs TLS first (RFC 3207 §4).
+    StarttlsRequired,
+    /// The server cannot be reached.
+    ServerUnreachable,
+    /// The server's connection ended, or it gave no usable reply in time.
+    ServerGone,
+    /// The server greeted with something else than 220.
+    GreetingRefused,
+    /// The server refused EHLO.
+    EhloRefused,
+    /// The server refused STARTTLS that it had offered.
+    StarttlsRefused,
+    /// The server does not offer STARTTLS.
+    StarttlsNotSupported,
+    /// The server lacks inside TLS what it offered before, and the client used it.
+    ExtensionMissing,
+    /// This proxy has no place left at the moment.
+    Overload,
+    /// This proxy cannot go on: record, memory, files.
+    LocalFault,
+    /// The process is being stopped.
+    Stopped,
+}
+
+impl Cause {
+    /// The word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Verdict => "policy",
+            Self::Protocol => "protocol",
+            Self::Limit => "limit",
+            Self::StarttlsRequired => "starttls-required",
+            Self::ServerUnreachable => "server-unreachable",
+            Self::ServerGone => "server-gone",
+            Self::GreetingRefused => "greeting-refused",
+            Self::EhloRefused => "ehlo-refused",
+            Self::StarttlsRefused => "starttls-refused",
+            Self::StarttlsNotSupported => "starttls-not-supported",
+            Self::ExtensionMissing => "extension-missing",
+            Self::Overload => "overload",
+            Self::LocalFault => "local-fault",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// A refusal in our own words: one reply line (RFC 5321 §4.2) with its enhanced code (RFC 3463).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -205,6 +282,16 @@ pub struct Refusal {
     pub enhanced: (u16, u16),
     /// One line of printable ASCII that says who, what and why; without CR, LF and the codes.
     pub text: String,
+    /// Why, in one word.
+    pub cause: Cause,
+}
+
+impl Refusal {
+    /// The same refusal for this cause.
+    #[must_use]
+    pub fn because(self, cause: Cause) -> Self {
+        Self { cause, ..self }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -225,8 +312,10 @@ impl fmt::Display for Refusal {
 pub struct Completed {
     /// The reverse-path as written between `<` and `>`; empty for `<>`.
     pub sender: Vec<u8>,
-    /// The accepted recipients' paths as written between `<` and `>`.
-    pub recipients: Vec<Vec<u8>>,
+    /// Its domain; `None` for the null reverse-path and for address literals.
+    pub sender_domain: Option<Domain>,
+    /// The accepted recipients: what policy judged, and the path as written between `<` and `>`.
+    pub recipients: Vec<Target>,
     /// Octets of the message as relayed: DATA with dot-stuffing and without the final `.` CRLF line, or the sum of BDAT chunks.
     pub octets: u64,
     /// The server's final reply, verbatim, CRLFs included. `None`: the connection ended before it (outcome unknown).
@@ -238,6 +327,8 @@ pub struct Completed {
 pub enum Note {
     /// The name in EHLO/HELO that counts (after TLS inbound), as sent.
     Hello(Vec<u8>),
+    /// A transaction begins: what was decided for an earlier one does not concern it.
+    TransactionBegins,
     /// A message's first byte is about to pass (digest starts afresh).
     MessageBegins,
     /// A refusal of our own was given, as the reply says.
@@ -245,7 +336,77 @@ pub enum Note {
     /// A reason for hanging up or refusing that the log should name, e.g. `starttls-response-injection`.
     Incident(&'static str),
     /// The server does not offer STARTTLS, or refused it: a fault of the host, remembered for its address.
-    HostFault(Refusal),
+    HostFault {
+        /// What the client was answered.
+        refusal: Refusal,
+        /// The host said so for good (5yz). A 4yz, or one missing offer, is a fault only after several times.
+        lasting: bool,
+    },
+    /// The server said this in the clear, and so it decides nothing: it is told, marked as unproved.
+    Heard {
+        /// What it answers.
+        stage: Stage,
+        /// The reply as it came, CRLFs included.
+        reply: Vec<u8>,
+    },
+    /// An authenticated server lacks this inside TLS, and the client used it: the client's next session there is not shown it.
+    Lacking(extensions::Keyword),
+    /// How the session ends. Told once.
+    Ends(End),
+}
+
+/// A stage of the dialogue in the clear at which a server can refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// The connection: its greeting.
+    Greeting,
+    /// EHLO.
+    Ehlo,
+    /// STARTTLS.
+    StartTls,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// The client said QUIT.
+    Quit,
+    /// The client closed its connection, or it broke.
+    ClientClosed,
+    /// The server closed its connection or said 421, or its connection broke.
+    ServerClosed,
+    /// Somebody did not do in time what was waited for.
+    Timeout,
+    /// We refused to go on.
+    Refused,
+    /// The process is being stopped.
+    Stopped,
+}
+
+impl End {
+    /// The word for log and record.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Quit => "quit",
+            Self::ClientClosed => "client-closed",
+            Self::ServerClosed => "server-closed",
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Inbound: what STARTTLS can be answered at this moment, and how mail in the clear is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    /// No place for a handshake can be had: STARTTLS gets 421 and the session ends. STARTTLS stays offered, because real MTAs go
+    /// on in the clear after 454 or a missing offer, and bounce.
+    pub overloaded: bool,
+    /// A handshake of this client's network failed a short while ago, or this process has just started: mail in the clear gets
+    /// 4yz instead of 530, because the client may have tried.
+    pub tried_lately: bool,
 }
 
 /// What both machines can do. See the module's contract.
@@ -259,8 +420,8 @@ pub trait Machine {
     fn action(&mut self) -> Option<Action>;
     /// When `Input::Deadline` is due, as time since the session began.
     fn deadline(&self) -> Option<Duration>;
-    /// Inbound: whether a handshake may begin now; STARTTLS gets 454 while it may not (RFC 3207 §4). Outbound it says nothing.
-    fn tls_available(&mut self, _available: bool) {}
+    /// Inbound: said before the client's bytes are offered. Outbound it says nothing.
+    fn conditions(&mut self, _now: Conditions) {}
     /// `--add-received`: the trace line, CRLF included, that goes in front of each message from now on.
     fn trace(&mut self, line: Vec<u8>);
     /// Both sides are done with.

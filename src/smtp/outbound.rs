@@ -476,8 +476,10 @@ impl Outbound {
         let what = format!("no TLS: starttls-not-supported: {what}");
         let refusal = refusal(421, (7, 4), &self.relay.says(&what));
         self.relay.courteous = true;
-        self.relay
-            .act(Action::Note(Note::HostFault(refusal.clone())));
+        self.relay.act(Action::Note(Note::HostFault {
+            refusal: refusal.clone(),
+            lasting: true,
+        }));
         self.relay.part(refusal);
     }
 

@@ -271,6 +271,7 @@ mod tests {
             code: 451,
             enhanced: (7, 5),
             text: format!("evil\r\n250 {}", "x".repeat(1000)),
+            cause: crate::smtp::Cause::Verdict,
         };
         let bytes = Reply::from(&refusal).to_bytes(false);
         assert!(bytes.starts_with(b"451 4.7.5 evil??250 x"));

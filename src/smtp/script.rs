@@ -85,9 +85,16 @@ impl<M: Machine> Script<M> {
                     self.events.push("record".to_owned());
                 }
                 Action::Note(Note::Incident(what)) => self.events.push(what.to_owned()),
-                Action::Note(Note::HostFault(_)) => self.events.push("host fault".to_owned()),
+                Action::Note(Note::HostFault { .. }) => self.events.push("host fault".to_owned()),
                 Action::Note(Note::MessageBegins) => self.events.push("message".to_owned()),
-                Action::Note(Note::Hello(_) | Note::Refused(_)) => {}
+                Action::Note(
+                    Note::Hello(_)
+                    | Note::Refused(_)
+                    | Note::TransactionBegins
+                    | Note::Heard { .. }
+                    | Note::Lacking(_)
+                    | Note::Ends(_),
+                ) => {}
                 Action::Close { side, abort } => self.closed[side as usize] = Some(abort),
             }
         }
@@ -214,5 +221,6 @@ pub(crate) fn refusal(code: u16) -> Refusal {
         code,
         enhanced: (7, 5),
         text: "policy".to_owned(),
+        cause: Cause::Verdict,
     }
 }

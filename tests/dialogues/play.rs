@@ -218,6 +218,14 @@ pub fn show_note(note: &Note) -> String {
         Note::MessageBegins => "message".to_owned(),
         Note::Refused(refusal) => format!("refused {refusal}"),
         Note::Incident(what) => format!("incident {what}"),
-        Note::HostFault(refusal) => format!("host-fault {refusal}"),
+        Note::HostFault {
+            refusal,
+            lasting: true,
+        } => format!("host-fault {refusal}"),
+        Note::HostFault { refusal, .. } => format!("passing-fault {refusal}"),
+        Note::TransactionBegins => "transaction".to_owned(),
+        Note::Heard { stage, reply } => format!("heard {stage:?} {}", escape(reply)),
+        Note::Lacking(keyword) => format!("lacking {keyword:?}"),
+        Note::Ends(end) => format!("ends {}", end.word()),
     }
 }

@@ -43,7 +43,7 @@
 //! Everything the proxy does must be expected before the next thing happens to it, except notes. So what is not written
 //! was not sent.
 
-use starttls_proxy::smtp::{Domain, Question, Recipient, Refusal, Side};
+use starttls_proxy::smtp::{Cause, Domain, Question, Recipient, Refusal, Side};
 use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
 
 /// Which machine plays.
@@ -387,6 +387,7 @@ fn refusal(text: &str) -> Result<Refusal, String> {
             code,
             enhanced: (subject, detail),
             text: words.next().unwrap_or("refused").to_owned(),
+            cause: Cause::Verdict,
         })
     };
     read().ok_or_else(|| "a refusal is CODE X.Y.Z TEXT".to_owned())

@@ -6,8 +6,8 @@ use super::{
     watch::Watch,
 };
 use starttls_proxy::smtp::{
-    self, Action, Authorised, Completed, Exempted, Input, MAX_UNTAKEN, Machine, Note, Question,
-    Recorded, Refusal, Side,
+    self, Action, Authorised, Completed, Conditions, Exempted, Input, MAX_UNTAKEN, Machine, Note,
+    Question, Recorded, Refusal, Side,
 };
 use std::{collections::VecDeque, time::Duration};
 
@@ -41,7 +41,7 @@ pub fn show_record(completed: &Completed) -> String {
     let recipients: Vec<String> = completed
         .recipients
         .iter()
-        .map(|path| format!("<{}>", escape(path)))
+        .map(|to| format!("<{}>", escape(&to.path)))
         .collect();
     let reply = completed
         .reply
@@ -136,7 +136,10 @@ impl Stage {
                 Ok(())
             }
             Step::Tls { available } => {
-                self.machine.tls_available(*available);
+                self.machine.conditions(Conditions {
+                    overloaded: !*available,
+                    tried_lately: false,
+                });
                 Ok(())
             }
             _ => Err("this is not for the machine to be told".to_owned()),

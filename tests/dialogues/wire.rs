@@ -15,8 +15,8 @@ use starttls_proxy::{
         leg::{Leg, Stream},
     },
     smtp::{
-        self, Action, Authorised, Completed, Exempted, Input, Machine, Note, Question, Recorded,
-        Refusal, Side,
+        self, Action, Authorised, Cause, Completed, Conditions, Exempted, Input, Machine, Note,
+        Question, Recorded, Refusal, Side,
     },
 };
 use std::{
@@ -119,8 +119,11 @@ impl Hands for Played {
     fn note(&mut self, note: Note) {
         let _ = self.tell.send(Told::Note(note));
     }
-    fn tls_available(&self) -> bool {
-        self.tls_available.load(Ordering::Relaxed)
+    fn conditions(&self) -> Conditions {
+        Conditions {
+            overloaded: !self.tls_available.load(Ordering::Relaxed),
+            tried_lately: false,
+        }
     }
     fn content(&mut self, _octets: &[u8]) {}
     fn broken(&mut self, _side: Side, _error: &io::Error) {}
@@ -217,8 +220,8 @@ impl Machine for Any {
     fn deadline(&self) -> Option<Duration> {
         self.0.deadline()
     }
-    fn tls_available(&mut self, available: bool) {
-        self.0.tls_available(available);
+    fn conditions(&mut self, now: Conditions) {
+        self.0.conditions(now);
     }
     fn trace(&mut self, line: Vec<u8>) {
         self.0.trace(line);
@@ -560,6 +563,7 @@ fn refusal() -> Refusal {
         code: 421,
         enhanced: (7, 5),
         text: "handshake failed".to_owned(),
+        cause: Cause::Verdict,
     }
 }
 

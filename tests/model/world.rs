@@ -5,7 +5,7 @@
 
 use crate::script::{Answer, Direction};
 use proptest::prelude::*;
-use starttls_proxy::smtp::{Question, Recipient, Refusal};
+use starttls_proxy::smtp::{Cause, Question, Recipient, Refusal};
 
 /// One thing a client says.
 #[derive(Clone, Debug)]
@@ -133,6 +133,7 @@ pub fn refusal(code: u16) -> Refusal {
         code,
         enhanced: (7, 5),
         text: "policy".to_owned(),
+        cause: Cause::Verdict,
     }
 }
 

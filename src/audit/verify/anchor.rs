@@ -1,7 +1,7 @@
 //! Heads that were kept elsewhere.
 
 use crate::audit::{Hash, Head, OpenError, checkpoint::Note};
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// What another machine remembers of a log: it had so many records, and the last one this hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Anchor {
                 head: Head { size, hash },
             }]);
         }
-        let bytes = fs::read(Path::new(argument)).map_err(|error| {
+        let bytes = crate::files::octets(Path::new(argument)).map_err(|error| {
             OpenError(format!(
                 "{argument}: {error}; an anchor is SIZE:HASH or a file"
             ))

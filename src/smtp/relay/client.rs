@@ -216,7 +216,7 @@ impl Relay {
         let refused = self.transaction.as_ref().and_then(|t| t.refused.clone());
         let allowance = self.budget.recipient();
         if allowance == Allowance::Granted && matches!(self.role, Role::Inbound) {
-            return self.forward(length, Awaited::Rcpt(target.path));
+            return self.forward(length, Awaited::Rcpt(target));
         }
         let step = self.drop(Side::Client, length);
         match (allowance, refused) {

@@ -11,7 +11,7 @@ mod transaction;
 mod transfer;
 
 use super::{
-    Action, Authorised, Exempted, Note, Question, Refusal, Side,
+    Action, Authorised, Conditions, Exempted, Note, Question, Refusal, Side,
     command::refusal,
     extensions::{Extensions, Offer},
     framing::{DataScanner, Rest},
@@ -145,6 +145,7 @@ pub(super) struct Relay {
     role: Role,
     pub(super) manner: Manner,
     pub(super) starttls: StartTls,
+    pub(super) conditions: Conditions,
     /// The client's last EHLO name, as written.
     pub(super) hello_name: Vec<u8>,
     /// What the last EHLO was told; `None` before the first.
@@ -185,6 +186,10 @@ impl Relay {
             role,
             manner: Manner::Mail,
             starttls: StartTls::Unknown,
+            conditions: Conditions {
+                overloaded: false,
+                tried_lately: false,
+            },
             hello_name: Vec::new(),
             told: None,
             link: Link::Shut,
@@ -296,7 +301,7 @@ impl Relay {
 
     /// The peer may speak with the client: its replies are passed on from now on.
     pub(super) fn permit(&mut self, permit: Permit) {
-        let (Permit::Authorised(Authorised(())) | Permit::Exempted(Exempted(()))) = permit;
+        let (Permit::Authorised(Authorised { .. }) | Permit::Exempted(Exempted(()))) = permit;
         if let Link::Open { permitted, .. } = &mut self.link {
             *permitted = true;
         }
@@ -324,7 +329,7 @@ impl Relay {
                 if let Some(mail) = self.transaction.as_mut().and_then(|t| t.held.take()) {
                     self.slots.waiting(Awaited::HeldMail, mail);
                 }
-                self.slots.waiting(Awaited::Rcpt(target.path), line);
+                self.slots.waiting(Awaited::Rcpt(target), line);
             }
             other => self.phase = other,
         }

@@ -2,7 +2,8 @@
 
 use super::{Link, Phase, Relay, Skipped, Step, slots::Awaited, transaction::Message};
 use crate::smtp::{
-    Action, Note, Side, command::refusal, extensions::Keyword, framing::DataScanner, reply::Reply,
+    Action, Note, Side, command::refusal, extensions::Keyword, framing::DataScanner, path::Target,
+    reply::Reply,
 };
 
 impl Relay {
@@ -57,7 +58,7 @@ impl Relay {
                     self.transaction = None;
                 }
             }
-            Awaited::Rcpt(path) => self.recipient(path, reply),
+            Awaited::Rcpt(target) => self.recipient(target, reply),
             Awaited::Data => self.go_ahead(reply),
             Awaited::EndOfData | Awaited::Chunk { last: true } => self.final_reply(reply),
             Awaited::Chunk { last: false } => self.chunk_reply(reply),
@@ -92,7 +93,7 @@ impl Relay {
     }
 
     /// The refusal of the held MAIL answers its recipients; whatever the server thinks of them then does not matter.
-    fn recipient(&mut self, path: Vec<u8>, reply: Reply) {
+    fn recipient(&mut self, target: Target, reply: Reply) {
         let refused = self.transaction.as_ref().and_then(|t| t.refused.clone());
         if let Some(refused) = refused {
             return self.deliver(&refused);
@@ -100,7 +101,7 @@ impl Relay {
         if let Some(transaction) = &mut self.transaction
             && reply.is_positive()
         {
-            transaction.recipients.push(path);
+            transaction.recipients.push(target);
         }
         self.deliver(&reply);
     }

@@ -2,7 +2,7 @@
 //!
 //! A server's reply belongs to the first command that waits for one, by counting and by nothing else (RFC 2920 §3.1).
 
-use crate::smtp::reply::Reply;
+use crate::smtp::{path::Target, reply::Reply};
 use std::collections::VecDeque;
 
 /// Most replies owed at once; beyond it no command is taken.
@@ -14,8 +14,8 @@ pub(super) enum Awaited {
     /// MAIL that the client was answered long ago.
     HeldMail,
     Mail,
-    /// RCPT with this path.
-    Rcpt(Vec<u8>),
+    /// RCPT for this recipient.
+    Rcpt(Target),
     Data,
     /// The end of DATA.
     EndOfData,

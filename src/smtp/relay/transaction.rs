@@ -1,6 +1,10 @@
 //! One mail transaction (RFC 5321 §3.3), and what a client may ask for without getting a message through.
 
-use crate::smtp::{Completed, path::Sender, reply::Reply};
+use crate::smtp::{
+    Completed,
+    path::{Sender, Target},
+    reply::Reply,
+};
 
 /// From MAIL to its end. There is one at a time: nothing behind a message is taken before its final reply.
 #[derive(Debug)]
@@ -10,8 +14,8 @@ pub(super) struct Transaction {
     pub(super) held: Option<Vec<u8>>,
     /// The server's refusal of the held MAIL: it answers every recipient, since MAIL itself is answered already.
     pub(super) refused: Option<Reply>,
-    /// Accepted paths.
-    pub(super) recipients: Vec<Vec<u8>>,
+    /// Those that the server accepted.
+    pub(super) recipients: Vec<Target>,
     /// How far the message is.
     pub(super) message: Message,
     /// Something of a message may have passed that no record tells of yet.
@@ -60,6 +64,7 @@ impl Transaction {
         Some(Completed {
             reply: reply.or(refusal).map(|reply| reply.verbatim.clone()),
             sender: std::mem::take(&mut self.sender.path),
+            sender_domain: self.sender.domain.take(),
             recipients: std::mem::take(&mut self.recipients),
             octets: self.octets,
         })
