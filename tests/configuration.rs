@@ -21,6 +21,18 @@ fn records(log: &str, event: &str) -> Vec<Value> {
         .collect()
 }
 
+/// The record of this kind and number, from 0; it is on disk soon after what it tells of.
+fn record(log: &str, event: &str, number: usize) -> Value {
+    let begin = starttls_proxy::clock::instant();
+    loop {
+        if let Some(record) = records(log, event).get(number) {
+            return record.clone();
+        }
+        assert!(begin.elapsed() < running::HANG, "no {event} {number}");
+        std::thread::yield_now();
+    }
+}
+
 /// stdout of a run that succeeds.
 fn printed(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
@@ -61,13 +73,7 @@ impl Outbound {
         self.proxy.signal("-HUP");
         let line = self.proxy.says("reloaded");
         assert!(line.contains(words), "{line}");
-        // The record is appended before the log line, and is on disk soon after.
-        let record = loop {
-            if let Some(record) = records(&self.log, "reload").get(before) {
-                break record.clone();
-            }
-            std::thread::yield_now();
-        };
+        let record = record(&self.log, "reload", before);
         let file = |one: &Value| {
             let error = one["error"].as_str().map(str::to_owned);
             (one["file"].as_str().expect("a file").to_owned(), error)
@@ -89,7 +95,7 @@ fn a_swapped_tafile_is_another_policy_and_another_configuration() {
     let ca = scratch.file("ca.pem", &Authority::root("One").pem());
     let table = scratch.file("policy", &format!("a.example secure tafile={ca}\n"));
     let mut outbound = Outbound::start(&scratch, &["--policy", &table]);
-    let started = records(&outbound.log, "start").remove(0);
+    let started = record(&outbound.log, "start", 0);
 
     let (files, same) = outbound.reload("INFO  reloaded");
     assert_eq!(files, [(table.clone(), None), (ca.clone(), None)]);
@@ -99,6 +105,7 @@ fn a_swapped_tafile_is_another_policy_and_another_configuration() {
     fs::write(&ca, Authority::root("Two").pem()).expect("written");
     let (_, hash) = outbound.reload("INFO  reloaded");
     assert_ne!(hash, same);
+    // What stands before the next reload's record is on disk with it.
     outbound.reload("INFO  reloaded");
     let changes = records(&outbound.log, "policy-change");
     assert_eq!(changes.len(), 1, "{changes:?}");
@@ -290,7 +297,7 @@ fn an_expired_entry_lets_no_stranger_through_in_the_clear() {
     client.says("QUIT").hears("221");
     client.hears_the_end();
     assert!(told.try_recv().is_err(), "the inside server heard of it");
-    let started = records(&log, "start").remove(0);
+    let started = record(&log, "start", 0);
     assert_eq!(started["policy"]["exemptions"], serde_json::json!([]));
 }
 
