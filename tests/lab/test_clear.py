@@ -350,7 +350,7 @@ class Told(Case):
         self.assertRegex(sent.outcome.words, rf" 421 .*\b{code}\b", self.explained())
         self.assertNotIn(words, sent.outcome.words)
         records = until("no record has the words", lambda: [
-            line for line in self.proxy.audit_log.read_text().splitlines() if words in str(json.loads(line))])
+            line for line in self.proxy.audit_log.read_text().splitlines() if words in str(json.loads(line))], 5)
         self.assertIn(reason, " ".join(records))
         log = self.proxy.log()
         self.assertIn(words, log)
