@@ -84,7 +84,7 @@ class OnPath:
                 threading.Thread(target=self._serve, args=(client, edit), daemon=True).start()
 
     def _serve(self, client, edit):
-        with client, contextlib.suppress(OSError, ValueError):
+        with client, contextlib.suppress(OSError, ValueError, queue.Empty):
             with connect(self.netns, *self.behind) as server:
                 Conversation(self, client, server, edit).run()
 
@@ -129,7 +129,7 @@ class Conversation:
     def _guarded(self, what):
         try:
             what()
-        except (OSError, ValueError):
+        except (OSError, ValueError, queue.Empty):
             pass
         finally:
             self.starts.put(False)

@@ -10,7 +10,7 @@ import threading
 
 import exim
 import network as net
-from case import Case, Talk
+from case import Talk
 from network import INSIDE, connect, until
 from path import Edit
 from test_inbound import Inbound
