@@ -21,12 +21,11 @@ use crate::{
     clock,
     net::ClientAddr,
     policy::Decision,
-    smtp::{Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side},
+    smtp::{
+        Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side, command,
+    },
     tls::Peer,
 };
-
-/// Longest name in EHLO that a trace line repeats, in octets (RFC 5321 §4.5.3.1.2).
-const LONGEST_NAME: usize = 255;
 
 /// See the module.
 pub struct Evidence {
@@ -518,11 +517,11 @@ fn undecided(recipient: &Recipient) -> audit::Decision {
     }
 }
 
-/// A name in EHLO that can stand in a trace line: a domain or an address literal by its characters.
+/// A name in EHLO that can stand in a trace line.
 fn plain_name(name: &[u8]) -> Option<&str> {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(b);
-    let fits = (1..=LONGEST_NAME).contains(&name.len()) && name.iter().all(plain);
-    std::str::from_utf8(name).ok().filter(|_| fits)
+    std::str::from_utf8(name)
+        .ok()
+        .filter(|_| command::fits_a_trace(name))
 }
 
 /// Twelve hexadecimal digits that no other session of late has.
