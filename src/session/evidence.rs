@@ -22,12 +22,11 @@ use crate::{
     clock,
     net::ClientAddr,
     policy::Decision,
-    smtp::{Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side},
+    smtp::{
+        Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side, command,
+    },
     tls::Peer,
 };
-
-/// Longest name in EHLO that a trace line repeats, in octets (RFC 5321 §4.5.3.1.2).
-const LONGEST_NAME: usize = 255;
 
 /// What the end of a session takes, line and record, in octets.
 const CLOSING: usize = 1024;
@@ -556,11 +555,11 @@ fn octets(record: Option<&Record>) -> usize {
     text.map_or(0, |text| text.len())
 }
 
-/// A name in EHLO that can stand in a trace line: a domain or an address literal by its characters.
+/// A name in EHLO that can stand in a trace line.
 fn plain_name(name: &[u8]) -> Option<&str> {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(b);
-    let fits = (1..=LONGEST_NAME).contains(&name.len()) && name.iter().all(plain);
-    std::str::from_utf8(name).ok().filter(|_| fits)
+    std::str::from_utf8(name)
+        .ok()
+        .filter(|_| command::fits_a_trace(name))
 }
 
 /// Twelve hexadecimal digits that no other session of late has.
