@@ -22,14 +22,15 @@ use crate::{
 const HOST_FAULT: Duration = Duration::from_secs(300);
 /// How long what one session met is remembered: a little over Postfix's first retry.
 const SESSION_FAULT: Duration = Duration::from_secs(900);
-/// How long a keyword that a server lacks is kept for the client's next session there.
-const LACKING: Duration = Duration::from_secs(900);
 /// How often within [`PASSING`] a host must have had a fault that may pass before it is one for everybody.
 const PASSING_TIMES: usize = 3;
 /// See [`PASSING_TIMES`].
 const PASSING: Duration = Duration::from_secs(600);
 /// How long a host is spared the post-quantum key share, and how long a handshake that died calls for one try without it.
 const CLASSICAL: Duration = Duration::from_secs(600);
+/// How long a keyword that a server lacks is kept for the client's next sessions there: longer than MTAs wait for their second retry.
+const LACKING: Duration = Duration::from_secs(2 * 3600);
+
 /// What a session was refused for, so that the next one can be told and its record can say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
@@ -74,9 +75,9 @@ pub struct HostMemory(Mutex<Inner>);
 struct Inner {
     host: Fading<IpAddr, Remembered>,
     session: Fading<(IpAddr, IpAddr), Remembered>,
-    lacking: Fading<(IpAddr, IpAddr), Vec<Keyword>>,
     /// When each of the last faults that may pass was met.
     passing: Fading<IpAddr, Vec<Instant>>,
+    lacking: Fading<(IpAddr, IpAddr), Vec<Keyword>>,
     classical: Fading<IpAddr, Classical>,
 }
 
@@ -114,11 +115,13 @@ impl HostMemory {
         inner.lacking.put((client, server), keywords, now, LACKING);
     }
 
-    /// What a new session of this client to this server is not shown. Holds for that one session.
+    /// What a new session of this client to this server is not shown. Not only the first such session: other mail may come before
+    /// the retry of the message that met the server's lack.
     #[must_use]
     pub fn hidden(&self, client: IpAddr, server: IpAddr, now: Instant) -> Vec<Keyword> {
-        let taken = self.inner().lacking.take(&(client, server), now);
-        taken.unwrap_or_default()
+        let inner = self.inner();
+        let known = inner.lacking.get(&(client, server), now);
+        known.cloned().unwrap_or_default()
     }
 
     /// The host did not satisfy the policy for a domain of this client's mail; what that says about other domains is not known.
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lacking_keyword_is_hidden_from_one_session_of_the_client_that_met_it() {
+    fn a_lacking_keyword_is_hidden_from_the_next_sessions_of_the_client_that_met_it() {
         let (memory, now) = (HostMemory::default(), clock::instant());
         memory.lacking(CLIENT, SERVER, Keyword::Dsn, now);
         memory.lacking(CLIENT, SERVER, Keyword::Chunking, now);
@@ -285,8 +288,11 @@ mod tests {
         assert!(memory.hidden(OTHER, SERVER, now).is_empty());
         let both = vec![Keyword::Dsn, Keyword::Chunking];
         assert_eq!(memory.hidden(CLIENT, SERVER, now), both);
-        assert!(memory.hidden(CLIENT, SERVER, now).is_empty());
-        memory.lacking(CLIENT, SERVER, Keyword::Dsn, now);
+        assert_eq!(
+            memory.hidden(CLIENT, SERVER, now + LACKING / 2),
+            both,
+            "the retry may not be the next one"
+        );
         assert!(memory.hidden(CLIENT, SERVER, now + LACKING).is_empty());
     }
 

@@ -215,6 +215,10 @@ const TRUTH: &[(&str, &str)] = &[
         "wildmx.good.test",
         "secure b.wildhost.good.test secure 1, tlsa at b.wildhost.good.test secure none",
     ),
+    (
+        "wildaliasmx.good.test",
+        "secure a.wildalias.good.test insecure 1, tlsa at a.wildalias.good.test insecure none",
+    ),
     ("nullmx.good.test", "secure null"),
     (
         "implicit.good.test",
@@ -528,6 +532,24 @@ mod real_servers {
                 let told = told(&lookup, domain).await;
                 assert!(told.contains("bogus"), "{what}: {domain}: {told}");
                 assert!(!told.contains("none"), "{what}: {domain}: {told}");
+            }
+        }
+    }
+
+    /// As systemd-resolved 252 does, which answers another question in its place.
+    #[tokio::test]
+    async fn a_resolver_that_leaves_questions_for_aliases_unanswered_does() {
+        let tree = Tree::start("aliases").await;
+        let (resolver, _) = forger(tree.plain(), |message| {
+            match message.sole_question().unwrap().qtype() {
+                Rtype::CNAME => Vec::new(),
+                _ => message.as_slice().to_vec(),
+            }
+        });
+        let lookup = tree.lookup(vec![resolver]);
+        for (domain, truth) in TRUTH {
+            if ["good.test", "wildaliasmx.good.test"].contains(domain) {
+                assert_eq!(&told(&lookup, domain).await, truth);
             }
         }
     }

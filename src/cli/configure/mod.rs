@@ -43,6 +43,9 @@ use crate::{
 /// One attempt to connect to a server.
 const CONNECT: Duration = Duration::from_secs(30);
 
+/// Resolvers that were silent at the start are asked again after this long.
+const AGAIN: Duration = Duration::from_secs(60);
+
 /// A whole configuration, read and checked; nothing is bound yet.
 pub struct Prepared {
     direction: Direction,
@@ -162,10 +165,26 @@ async fn say_how_dnssec_goes(site: &Outbound) -> Result<(), Failure> {
             log::info!("{words}");
             faults.iter().for_each(|fault| log::warn!("{fault}"));
         }
-        Signatures::Silence(words) => log::error!("{words}"),
+        Signatures::Silence(words) => {
+            log::error!("{words}");
+            tokio::spawn(say_later(Arc::clone(&site.lookup)));
+        }
         Signatures::CannotBeHad(words) => return Err(Failed::temporary(words).into()),
     }
     Ok(())
+}
+
+/// Where no resolver answered at the start, what the first that answers shows.
+async fn say_later(lookup: Arc<Lookup>) {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        match lookup.signatures().await {
+            Signatures::Silence(_) => {}
+            Signatures::Come { words, .. } => return log::info!("{words}"),
+            Signatures::CannotBeHad(words) => return log::error!("{words}"),
+            Signatures::NotUsed => return,
+        }
+    }
 }
 
 fn common(direction: &Direction) -> &Common {

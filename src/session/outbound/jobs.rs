@@ -13,7 +13,7 @@ use crate::{
     audit::Connection,
     clock, metrics,
     net::{ClientAddr, Dialled, NotTried, ServerAddr, canonical},
-    policy::{self, Ask, Demand, Dns, Findings, NextHop, Reason, Sts},
+    policy::{self, Ask, Demand, Dns, Findings, NextHop, Reason},
     smtp::{Answer, Cause, Question, Recipient, Refusal, Side},
     tls::{Hello, Kind, Peer},
 };
@@ -201,22 +201,13 @@ impl Errand {
             }
             NextHop::Recipient(Recipient::Domain(domain)) => {
                 let findings = lookup.gather(domain, needs).await;
-                self.count_sts_fault(&findings.sts);
+                if let Some(reason) = findings.sts.fault() {
+                    let metrics = &self.site.common.metrics;
+                    metrics.count(metrics::STS_FAULTS, reason.word());
+                }
                 findings
             }
             NextHop::Recipient(_) | NextHop::Address => Findings::none(),
-        }
-    }
-
-    fn count_sts_fault(&self, sts: &Sts) {
-        let fault = match sts {
-            Sts::Unavailable(reason, _) => Some(reason),
-            Sts::Policy { refresh_failed, .. } => refresh_failed.as_ref().map(|(reason, _)| reason),
-            Sts::Absent | Sts::NotAsked => None,
-        };
-        if let Some(reason) = fault {
-            let metrics = &self.site.common.metrics;
-            metrics.count(metrics::STS_FAULTS, reason.word());
         }
     }
 
