@@ -47,8 +47,8 @@ pub struct Evidence {
     peer: Option<Arc<Peer>>,
     transaction: Transaction,
     repeats: Repeats,
-    /// The refusal that the machine was answered with, and the domain that it is about.
-    answered: Option<(Refusal, String)>,
+    /// Why the machine was answered with no, and the domain that this is about.
+    answered: Option<(Cause, String)>,
     /// A refusal that is written down already, though the machine will tell of it when it is given.
     told: Option<Refusal>,
     /// Something of this session is recorded.
@@ -313,9 +313,9 @@ impl Evidence {
         Ok(first)
     }
 
-    /// What the machine is answered with is no verdict, but about this domain's mail.
-    pub fn answers(&mut self, refusal: &Refusal, domain: Option<&Domain>) {
-        self.answered = domain.map(|domain| (refusal.clone(), domain.to_string()));
+    /// What the machine is answered with is no verdict, but about this domain's mail. The words may become the machine's own.
+    pub fn answers(&mut self, cause: Cause, domain: Option<&Domain>) {
+        self.answered = domain.map(|domain| (cause, domain.to_string()));
     }
 
     /// This refusal of the machine's own is written down with a verdict.
@@ -371,7 +371,7 @@ impl Evidence {
             return;
         }
         let about = self.answered.take();
-        let domain = about.filter(|(answered, _)| answered == refusal);
+        let domain = about.filter(|(cause, _)| *cause == refusal.cause);
         self.tell(&Refused {
             refusal,
             domain: domain.as_ref().map(|(_, domain)| domain.as_str()),
