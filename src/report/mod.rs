@@ -4,7 +4,8 @@
 mod check;
 mod probe;
 
-pub use check::check;
+pub use check::{Checked, check};
+pub use probe::{Asker, Heard, Probed};
 
 use std::{net::IpAddr, path::Path};
 

@@ -48,6 +48,8 @@ struct Book {
     peer: Option<Arc<Peer>>,
     /// The last decision for each domain.
     decisions: BTreeMap<String, audit::Decision>,
+    /// The last decision.
+    decided: Option<Decision>,
     digest: digest::Context,
     messages: u64,
     accepted: u64,
@@ -74,6 +76,7 @@ impl Evidence {
                 hello: None,
                 peer: None,
                 decisions: BTreeMap::new(),
+                decided: None,
                 digest: digest::Context::new(&digest::SHA256),
                 messages: 0,
                 accepted: 0,
@@ -213,9 +216,16 @@ impl Evidence {
             book.refused = Some(refusal.clone());
         }
         book.decisions.insert(entry.domain.clone(), entry);
+        book.decided = Some(decision.clone());
         drop(book);
         self.append(|_| record);
         self.healthy()
+    }
+
+    /// What the policy decided last.
+    #[must_use]
+    pub fn decided(&self) -> Option<Decision> {
+        self.book().decided.clone()
     }
 
     fn decision_record(

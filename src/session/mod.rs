@@ -20,5 +20,6 @@ pub mod memory;
 pub mod networks;
 pub mod outbound;
 pub mod records;
+pub mod rehearsal;
 pub mod site;
 pub mod tlsrpt;

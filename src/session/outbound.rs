@@ -1,7 +1,7 @@
 //! Outbound: a legacy client inside, the world outside.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -43,16 +43,29 @@ pub async fn run(
     stop: watch::Receiver<Stop>,
 ) {
     let own = client.local_addr().map(canonical).unwrap_or(address.0);
+    let (machine, hands) = begin(&site, address, own, server);
+    let client = Leg::new(Stream::Plain(client), Vec::new());
+    let hands = drive(machine, hands, client, stop).await;
+    hands.0.evidence.closed();
+}
+
+/// The machine of a session and its hands; `own` is the address that the client came to.
+pub(super) fn begin(
+    site: &Arc<Site>,
+    client: ClientAddr,
+    own: SocketAddr,
+    server: Option<ServerAddr>,
+) -> (Machine, OutboundHands) {
     let evidence = Evidence::open(
         &site.common,
         "out",
-        address,
+        client,
         server.map_or(own, |ServerAddr(to)| to),
     );
     let hands = OutboundHands(Arc::new(Desk {
-        known_at_connect: known_at_connect(&site, server),
-        site: Arc::clone(&site),
-        client: address,
+        known_at_connect: known_at_connect(site, server),
+        site: Arc::clone(site),
+        client,
         evidence,
         state: Mutex::new(State {
             server,
@@ -73,14 +86,7 @@ pub async fn run(
             .as_ref()
             .is_some_and(|upstream| upstream.implicit_tls),
     });
-    let hands = drive(
-        machine,
-        hands,
-        Leg::new(Stream::Plain(client), Vec::new()),
-        stop,
-    )
-    .await;
-    hands.0.evidence.closed();
+    (machine, hands)
 }
 
 /// With `--upstream`, or where an entry for the destination address proves the peer by itself.
@@ -101,7 +107,14 @@ fn known_at_connect(site: &Site, server: Option<ServerAddr>) -> bool {
 }
 
 /// The hands of one session. Jobs share the desk.
-struct OutboundHands(Arc<Desk>);
+pub(super) struct OutboundHands(Arc<Desk>);
+
+impl OutboundHands {
+    /// What the policy decided last, and who answered the last handshake.
+    pub(super) fn learned(&self) -> (Option<Decision>, Option<Arc<Peer>>) {
+        (self.0.evidence.decided(), self.0.state().peer.clone())
+    }
+}
 
 /// What the session knows.
 struct Desk {
