@@ -90,19 +90,19 @@ impl Asker {
             cut_short,
         } = rehearsed;
         let decided = decision.is_some();
-        let mut said = entry(&decision.unwrap_or_else(|| self.demanded(domain, address, findings)));
+        let decision = decision.unwrap_or_else(|| self.demanded(domain, address, findings));
+        let mut said = entry(&decision);
         let (mut reply, mut unreachable) = (None, None);
         if let Outcome::Refused {
             reply: words,
             refusal,
         } = outcome
         {
-            let cause = refusal
-                .as_ref()
-                .map_or(Cause::LocalFault, |refusal| refusal.cause);
-            if cause != Cause::Verdict || said.verdict != Protection::Refused {
+            // The policy's own refusal is told with the policy's reason, all else with the machine's.
+            if !decided || refusal.is_none() || decision.refused() != refusal.as_ref() {
+                let cause = refusal.as_ref().map(|refusal| refusal.cause);
                 said.verdict = Protection::Refused;
-                said.reason = Some(cause.word().to_owned());
+                said.reason = Some(cause.unwrap_or(Cause::LocalFault).word().to_owned());
                 said.detail = refusal.map_or_else(|| words.clone(), |refusal| refusal.text);
             }
             unreachable = (!decided).then(|| said.detail.clone());
