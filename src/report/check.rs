@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::probe::{Asker, Probed};
 use crate::{
-    audit::Protection,
+    audit::{Protection, printable},
     cli::{Failure, configure, flags::Check, runtime},
     clock,
     lookup::{StsEntry, hosts},
@@ -32,7 +32,7 @@ const ADDRESSES: usize = 20;
 
 /// Everything with one address takes at most about this long.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// Longest value on the page, in characters.
+/// Longest value on the page, in octets.
 const LONGEST_VALUE: usize = 2000;
 
 /// What came of one domain.
@@ -317,19 +317,7 @@ const YELLOW: &str = "33";
 
 /// What a terminal may be shown of a text, whoever wrote it.
 fn clean(text: &str) -> String {
-    let mut clean = String::new();
-    for c in text.chars() {
-        if clean.len() > LONGEST_VALUE {
-            clean.push_str("...");
-            break;
-        }
-        match c {
-            ' ' => clean.push(c),
-            _ if c.is_ascii_graphic() => clean.push(c),
-            _ => clean.extend(c.escape_default()),
-        }
-    }
-    clean
+    printable(text, LONGEST_VALUE)
 }
 
 /// The page for one domain.

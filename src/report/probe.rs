@@ -19,7 +19,7 @@ use crate::{
         rehearsal::{Outcome, Rehearsed, rehearse},
         site::{Common, Outbound},
     },
-    smtp::{Cause, Domain, Recipient, Stage},
+    smtp::{Cause, Domain, Recipient, Refusal, Stage},
     tls::{ClientTls, Peer},
 };
 
@@ -99,7 +99,10 @@ impl Asker {
         } = outcome
         {
             // The policy's own refusal is told with the policy's reason, all else with the machine's.
-            if !decided || refusal.is_none() || decision.refused() != refusal.as_ref() {
+            let is_policys = |refusal: &Refusal| {
+                refusal.cause == Cause::Verdict || decision.refused() == Some(refusal)
+            };
+            if !decided || !refusal.as_ref().is_some_and(is_policys) {
                 let cause = refusal.as_ref().map(|refusal| refusal.cause);
                 said.verdict = Protection::Refused;
                 said.reason = Some(cause.unwrap_or(Cause::LocalFault).word().to_owned());
