@@ -83,23 +83,19 @@ impl PolicyType {
 
 /// The number of a result type in a datagram; `None`: not reportable.
 fn number(reason: Reason) -> Option<u16> {
-    Some(match reason {
-        Reason::StarttlsNotSupported => 201,
-        Reason::CertificateHostMismatch => 202,
-        Reason::CertificateNotTrusted => 203,
-        Reason::CertificateExpired => 204,
-        Reason::ValidationFailure => 205,
-        Reason::StsPolicyFetchError => 301,
-        Reason::StsPolicyInvalid => 302,
-        Reason::StsWebpkiInvalid => 303,
-        Reason::TlsaInvalid => 304,
-        Reason::DnssecInvalid => 305,
-        Reason::DaneRequired => 306,
-        Reason::NoPolicy
-        | Reason::LookupFailed
-        | Reason::NullMx
-        | Reason::NotAnMx
-        | Reason::LocalFault => return None,
+    Some(match reason.tlsrpt()? {
+        "starttls-not-supported" => 201,
+        "certificate-host-mismatch" => 202,
+        "certificate-not-trusted" => 203,
+        "certificate-expired" => 204,
+        "validation-failure" => 205,
+        "sts-policy-fetch-error" => 301,
+        "sts-policy-invalid" => 302,
+        "sts-webpki-invalid" => 303,
+        "tlsa-invalid" => 304,
+        "dnssec-invalid" => 305,
+        "dane-required" => 306,
+        _ => return None,
     })
 }
 
@@ -318,12 +314,18 @@ mod tests {
             Reason::NullMx,
             Reason::LocalFault,
         ] {
-            assert_eq!(reason.tlsrpt(), None);
+            assert_eq!(number(reason), None);
             let events = [judged(PolicyType::NoPolicyFound, Some(reason))];
             tlsrpt.report("clinic.example", "v=TLSRPTv1; rua=mailto:a@b", &events);
         }
         let nothing = collector.recv(&mut [0; 16]).unwrap_err();
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_refused_starttls_is_counted_as_one_that_is_not_supported() {
+        assert_eq!(number(Reason::StarttlsRefused), Some(201));
+        assert_eq!(number(Reason::StarttlsNotSupported), Some(201));
     }
 
     #[test]

@@ -142,6 +142,13 @@ impl Addresses {
         })
     }
 
+    /// Puts a reply in the log's form.
+    pub(super) fn mask(&self, reply: Option<&mut WireText>) {
+        if let Some(reply) = reply {
+            *reply = self.reply(reply);
+        }
+    }
+
     /// A server's or our own reply, in which each address is put in the log's form. Blanks in a quoted local part hide what stands
     /// before them from this.
     pub(super) fn reply(&self, reply: &WireText) -> WireText {

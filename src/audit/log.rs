@@ -10,8 +10,7 @@
 mod writer;
 
 use super::{
-    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, Message, OpenError, Record, Refusal,
-    Torn,
+    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, Torn,
     address::Addresses,
     chain::timestamp,
     checkpoint::{SigningKey, is_origin},
@@ -349,17 +348,14 @@ impl AuditLog {
     /// Replies may name addresses, which then get the log's form too.
     fn body(&self, record: &Record) -> Vec<u8> {
         let addresses = &self.shared.addresses;
-        let record = match record {
-            Record::Message(message) => Record::Message(Box::new(Message {
-                reply: message.reply.as_ref().map(|reply| addresses.reply(reply)),
-                ..(**message).clone()
-            })),
-            Record::Refusal(refusal) => Record::Refusal(Box::new(Refusal {
-                reply: addresses.reply(&refusal.reply),
-                ..(**refusal).clone()
-            })),
-            record => return serde_json::to_vec(record).expect("records have string keys only"),
-        };
+        let mut record = record.clone();
+        match &mut record {
+            Record::Message(message) => addresses.mask(message.reply.as_mut()),
+            Record::Refusal(refusal) => addresses.mask(refusal.reply.as_mut()),
+            Record::Verdict(verdict) => addresses.mask(verdict.reply.as_mut()),
+            Record::Heard(heard) => addresses.mask(Some(&mut heard.text)),
+            _ => {}
+        }
         serde_json::to_vec(&record).expect("records have string keys only")
     }
 

@@ -20,9 +20,9 @@ pub use checkpoint::{Checkpoint, PublicKey};
 pub use disk::{Disk, FileDisk, rotated};
 pub use log::{AuditError, AuditLog, Durable, Notice, Options, Receipt};
 pub use record::{
-    Certificate, CheckpointRecord, Connection, Decision, Direction, Exemption, LogOpened,
+    Certificate, CheckpointRecord, Connection, Decision, Direction, Exemption, Heard, LogOpened,
     LogRecovered, Message, Outcome, Peer, PolicyChange, PolicyFile, Protection, Record, Refusal,
-    Reload, ReloadedFile, Session, SessionClosed, SessionOpened, Start, Stop, Tls, Torn,
+    Reload, ReloadedFile, Repeated, Session, SessionClosed, SessionOpened, Start, Stop, Tls, Torn,
     Unprotected, VERSION, Verdict,
 };
 

@@ -69,14 +69,16 @@ pub enum Record {
     Reload(Reload),
     /// The policy in force changed.
     PolicyChange(PolicyChange),
-    /// A client connected.
+    /// A client connected. Written with the first thing worth keeping of its session, at the latest with its end.
     SessionOpened(SessionOpened),
     /// A session ended.
     SessionClosed(SessionClosed),
     /// The policy answered for one recipient (outbound) or one sender (inbound).
     Verdict(Box<Verdict>),
-    /// The proxy itself refused something to the client.
+    /// The proxy itself refused something to the client, for another reason than a verdict that stands in a record of its own.
     Refusal(Box<Refusal>),
+    /// The server said something in the clear that kept the session from going on.
+    Heard(Box<Heard>),
     /// A session went on without an authenticated peer, because an entry of the administrator allows it.
     Unprotected(Box<Unprotected>),
     /// A message was handed over, or may have been.
@@ -220,7 +222,7 @@ pub struct SessionOpened {
 pub struct SessionClosed {
     /// The session.
     pub session: Session,
-    /// How it ended: `quit`, `client-closed`, `server-closed`, `refused`, `timeout`, or another single word.
+    /// How it ended: `quit`, `client-closed`, `server-closed`, `refused`, `timeout`, `stopped`; or in one word the incident that ended it.
     pub end: String,
     /// How long it was, in microseconds.
     pub duration_us: u64,
@@ -232,17 +234,39 @@ pub struct SessionClosed {
     pub server_octets: [u64; 2],
     /// TLS of the outside connection; `null` for plaintext.
     pub tls: Option<Tls>,
+    /// What happened more than once in this session and has one record only, each with how often more.
+    pub repeated: Vec<Repeated>,
 }
 
-/// `verdict`
+/// What was not written again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repeated {
+    /// The `event` of the record that stands for all: `verdict`, `unprotected`, `refusal` or `heard`.
+    pub event: String,
+    /// The domain in that record; `null` where it has none, and for the sum of what concerned many domains.
+    pub domain: Option<String>,
+    /// The verdict in that record.
+    pub verdict: Option<Protection>,
+    /// The reason in that record.
+    pub reason: Option<String>,
+    /// `observed` in that record.
+    pub observed: bool,
+    /// How often more.
+    pub times: u64,
+}
+
+/// `verdict`: one for each domain of a session, as long as it stays the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     /// The session.
     pub session: Session,
-    /// The address that was judged: of the recipient outbound, of the sender inbound; `null` where the peer as such was.
+    /// For whom it was made, `@domain`, since all of a domain are judged alike: the recipient's outbound, the sender's inbound;
+    /// `null` where the peer as such was judged.
     pub address: Option<Address>,
     /// What came of it, and why.
     pub decision: Decision,
+    /// Of a refusal: the reply, without CR LF; with `observed`, the one that enforcing would have given.
+    pub reply: Option<WireText>,
     /// TLS of the outside connection; `null` for plaintext, and before the handshake.
     pub tls: Option<Tls>,
     /// Who the peer showed itself to be.
@@ -254,12 +278,38 @@ pub struct Verdict {
 pub struct Refusal {
     /// The session.
     pub session: Session,
-    /// The domain it concerns.
+    /// The domain it concerns: of the sender whose MAIL was refused; of a remembered refusal, the domain for whose mail the server
+    /// was found wanting, which need not be this session's. `null` before there is any.
     pub domain: Option<String>,
-    /// Why, one word: a TLSRPT result type (RFC 8460 §4.3) where there is one.
+    /// Of a remembered refusal: the level that was in force for that domain.
+    pub level: Option<String>,
+    /// Why, one word: `protocol`, `limit`, `starttls-required`, `server-unreachable`, `server-gone`, `greeting-refused`, `ehlo-refused`,
+    /// `starttls-refused`, `starttls-not-supported`, `extension-missing`, `overload`, `local-fault`, `stopped`; `validation-failure` for a
+    /// handshake that failed; of a remembered refusal, the reason of the first.
     pub reason: String,
-    /// The reply, as the client got it, without CR LF.
-    pub reply: WireText,
+    /// Another session was refused for this a short while ago, and this one at its greeting for the same.
+    pub remembered: bool,
+    /// The reply, as the client got it, without CR LF; `null` where a handshake failed, which is answered with nothing.
+    pub reply: Option<WireText>,
+    /// What went wrong, in words, where no reply says it.
+    pub detail: Option<String>,
+}
+
+/// `heard`: what a server said in the clear, where anybody on the path can say it. It proves nothing and decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Heard {
+    /// The session.
+    pub session: Session,
+    /// What it answers: `greeting`, `ehlo` or `starttls`.
+    pub stage: String,
+    /// Its reply code; `null` where it has none.
+    pub code: Option<u16>,
+    /// Its enhanced code (RFC 3463), e.g. `5.7.1`; `null` where it has none.
+    pub enhanced: Option<String>,
+    /// The reply as it came, without the last CR LF; cut at 512 octets, which three dots show.
+    pub text: WireText,
+    /// Always true: whoever is on the path could have said it.
+    pub unproved: bool,
 }
 
 /// `unprotected`
@@ -292,9 +342,10 @@ pub struct Message {
     pub octets: u64,
     /// SHA-256 of those octets, 64 hexadecimal digits.
     pub sha256: String,
-    /// The weakest of `decisions`.
+    /// The weakest of `decisions`; `refused` only where each of those is `observed`.
     pub verdict: Protection,
-    /// One for each recipient domain (outbound) or for the sender (inbound).
+    /// One for each domain of `recipients` (outbound), or the one for `sender` (inbound; none where no rule speaks of that client or
+    /// sender), without their `findings`, which stand in the record of the verdict.
     pub decisions: Vec<Decision>,
     /// TLS of the outside connection; `null` for plaintext.
     pub tls: Option<Tls>,
@@ -339,7 +390,7 @@ pub enum Protection {
     Authorised,
     /// Allowed by an entry of the administrator without that proof.
     Unprotected,
-    /// Not allowed.
+    /// Not allowed; with `observed`, not allowed if it were enforced.
     Refused,
 }
 
@@ -348,9 +399,11 @@ pub enum Protection {
 pub struct Decision {
     /// The domain, address literal or host that was asked about.
     pub domain: String,
-    /// What came of it.
+    /// What came of it; with `observed`, what the policy said, which then refused nobody.
     pub verdict: Protection,
-    /// The level in force: none, may, encrypt, fingerprint, verify, secure, dane, dane-only, mta-sts.
+    /// `--observe`: nothing was enforced, and the mail passed whatever `verdict` says.
+    pub observed: bool,
+    /// The level in force (with `observed`, the one that enforcing would have asked for): none, may, encrypt, fingerprint, verify, secure, dane, dane-only, mta-sts.
     pub level: Option<String>,
     /// Where the level came from: table, dane, mta-sts, mx, upstream, exempt, observe.
     pub basis: Option<String>,
@@ -360,11 +413,12 @@ pub struct Decision {
     pub until: Option<String>,
     /// `reason=` of that entry.
     pub why: Option<String>,
-    /// Of a refusal: why, one word (RFC 8460 §4.3).
+    /// Of a refusal, and (`observed`) of what would have been one: why, one word; a TLSRPT result type (RFC 8460 §4.3) where one fits.
     pub reason: Option<String>,
     /// What matched, or what was wrong, in words.
     pub detail: String,
-    /// What must be proved and what was found in DNS and MTA-STS; its inner form is not part of the schema.
+    /// What must be proved and what was found in DNS and MTA-STS; its inner form is not part of the schema. Only in the record of
+    /// the verdict.
     pub findings: Option<serde_json::Value>,
 }
 

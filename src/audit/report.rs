@@ -4,6 +4,7 @@ mod chart;
 mod gather;
 mod mapping;
 mod page;
+mod refused;
 
 use super::{
     command::{DAMAGED, DONE, Verify, unusable},

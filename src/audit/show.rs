@@ -29,7 +29,7 @@ pub struct Show {
     pub since: Option<String>,
     /// `--until`: last time; `2026-11` means all of November.
     pub until: Option<String>,
-    /// `--verdict`: authorised, unprotected or refused.
+    /// `--verdict`: authorised, unprotected, refused, or observed (what only `--observe` let pass).
     pub verdict: Option<String>,
     /// `--session`: the id that the program's log names too.
     pub session: Option<String>,
@@ -71,10 +71,10 @@ impl<'a> Filter<'a> {
             })?;
         }
         if let Some(verdict) = &arguments.verdict
-            && !["authorised", "unprotected", "refused"].contains(&verdict.as_str())
+            && !["authorised", "unprotected", "refused", "observed"].contains(&verdict.as_str())
         {
             return Err(format!(
-                "{verdict:?} is none of authorised, unprotected, refused"
+                "{verdict:?} is none of authorised, unprotected, refused, observed"
             ));
         }
         let mut addresses = Vec::new();
@@ -168,6 +168,11 @@ impl<'a> Filter<'a> {
 
 /// What the policy said in a record, in one word.
 fn verdict(record: &Value) -> Option<&str> {
+    let observed = |decision: &Value| decision["observed"] == true && !decision["reason"].is_null();
+    let mut decisions = record["decisions"].as_array().into_iter().flatten();
+    if observed(&record["decision"]) || decisions.any(observed) {
+        return Some("observed");
+    }
     match record["event"].as_str()? {
         "message" => record["verdict"].as_str(),
         "refusal" => Some("refused"),
@@ -196,8 +201,10 @@ fn concerns(record: &Value, domain: &str) -> bool {
         None => name.eq_ignore_ascii_case(domain),
     };
     let decisions = record["decisions"].as_array().into_iter().flatten();
+    let repeated = record["repeated"].as_array().into_iter().flatten();
     [&record["domain"], &record["decision"]["domain"]]
         .into_iter()
+        .chain(repeated.map(|one| &one["domain"]))
         .chain(decisions.map(|decision| &decision["domain"]))
         .filter_map(Value::as_str)
         .any(is_it)
@@ -248,18 +255,24 @@ impl std::fmt::Display for Sentence<'_> {
             "message" => message(record, f),
             "verdict" | "unprotected" => {
                 decision(&record["decision"], f)?;
+                if let Some(reply) = record["reply"].as_str() {
+                    write!(f, "; reply {reply:?}")?;
+                }
                 tls(&record["tls"], f)
             }
-            "refusal" => write!(
+            "refusal" => refusal(record, f),
+            "heard" => write!(
                 f,
-                " {}: {}",
-                text(&record["reason"]),
-                text(&record["reply"])
+                " {} {}, unproved: \"{}\"",
+                text(&record["stage"]),
+                record["code"],
+                text(&record["text"])
             ),
             "session-opened" => Ok(()),
             "session-closed" => {
                 let messages = number(&record["messages"]);
-                write!(f, " {}, {messages} message(s)", text(&record["end"]))
+                write!(f, " {}, {messages} message(s)", text(&record["end"]))?;
+                repeated(&record["repeated"], f)
             }
             "checkpoint" => {
                 let signed = if record["note"].is_null() {
@@ -272,6 +285,38 @@ impl std::fmt::Display for Sentence<'_> {
             _ => rest(record, f),
         }
     }
+}
+
+fn refusal(record: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    write!(f, " {}", text(&record["reason"]))?;
+    if record["remembered"] == true {
+        f.write_str(" remembered")?;
+    }
+    for name in ["domain", "level"] {
+        if let Some(value) = record[name].as_str() {
+            write!(f, " {name} {value}")?;
+        }
+    }
+    let words = record["reply"].as_str().or(record["detail"].as_str());
+    write!(f, ": {}", words.unwrap_or("-"))
+}
+
+/// What has no record of its own.
+fn repeated(repeated: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    for one in repeated.as_array().into_iter().flatten() {
+        write!(
+            f,
+            "; {} more {}",
+            number(&one["times"]),
+            text(&one["event"])
+        )?;
+        for name in ["domain", "verdict", "reason"] {
+            if let Some(value) = one[name].as_str() {
+                write!(f, " {value}")?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn message(record: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -315,6 +360,9 @@ fn decision(decision: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Resu
         text(&decision["domain"]),
         text(&decision["verdict"])
     )?;
+    if decision["observed"] == true {
+        f.write_str(" observed")?;
+    }
     for name in ["reason", "level", "basis", "rule", "until"] {
         if let Some(value) = decision[name].as_str() {
             write!(f, " {name} {value}")?;

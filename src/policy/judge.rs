@@ -50,6 +50,7 @@ fn proof(demand: &Demand, shown: &Shown) -> Result<String, (Reason, String)> {
                 "STARTTLS is not offered".into(),
             ));
         }
+        Shown::NoTls(reason, why) => return Err((*reason, why.clone())),
         Shown::HandshakeFailed(why) => {
             return Err((
                 Reason::ValidationFailure,

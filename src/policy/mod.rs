@@ -18,7 +18,7 @@ pub mod table;
 pub use client::refuse_client;
 pub use judge::{judge, testing_failure};
 pub use prefix::Prefix;
-pub use refusal::{Scope, refusal};
+pub use refusal::{LONGEST_TEXT, Scope, one_line, refusal, result_type};
 pub use require::{needs, require, require_client};
 
 use crate::smtp::{Recipient, Refusal};
@@ -309,8 +309,12 @@ pub enum Basis {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// Not offered, or refused.
+    /// Not offered.
     StarttlsNotSupported,
+    /// Offered, and refused when we asked for it.
+    StarttlsRefused,
+    /// The session goes on in the clear for somebody whom the table allows that, and this one needs TLS.
+    SessionInTheClear,
     /// The chain is good, the name is not.
     CertificateHostMismatch,
     /// Past notAfter or before notBefore.
@@ -346,8 +350,10 @@ pub enum Reason {
 /// What the peer showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// STARTTLS was not offered or was refused.
+    /// STARTTLS was not offered.
     NoStartTls,
+    /// TLS cannot be had, for this reason, in these words.
+    NoTls(Reason, String),
     /// The handshake failed for a reason that is not the certificate's.
     HandshakeFailed(String),
     /// TLS is up; per [`Demand::alternatives`], in order: what matched, or what was wrong.

@@ -1,4 +1,4 @@
-//! The one map from reasons to replies, and the words of a refusal.
+//! The one map from reasons to replies and to the result types of RFC 8460, and the words of a refusal.
 //!
 //! # When a refusal is final
 //!
@@ -23,12 +23,13 @@ pub enum Scope {
 }
 
 /// Longest text of a refusal in octets: with codes and CRLF it stays below the 512 of RFC 5321 §4.5.3.1.5.
-pub(super) const LONGEST_TEXT: usize = 480;
+pub const LONGEST_TEXT: usize = 480;
 
 /// A row of the map.
 struct Row {
     word: &'static str,
-    reportable: bool,
+    /// The result type of RFC 8460 §4.3; `None` where it has none.
+    reported: Option<&'static str>,
     scope: Scope,
     enhanced: (u16, u16),
     sentence: &'static str,
@@ -37,40 +38,43 @@ struct Row {
 impl Reason {
     fn row(self) -> Row {
         use Scope::{Host, Recipient};
-        let row = |word, reportable, scope, enhanced, sentence| Row {
+        let unreported = |word, scope, enhanced, sentence| Row {
             word,
-            reportable,
+            reported: None,
             scope,
             enhanced,
             sentence,
         };
-        let unproved = |word| row(word, true, Host, (7, 5), "not authenticated");
-        let nobody = |word, enhanced| row(word, true, Recipient, enhanced, "no host may receive");
+        let row = |word, scope, enhanced, sentence| Row {
+            reported: Some(word),
+            ..unreported(word, scope, enhanced, sentence)
+        };
+        let unproved = |word| row(word, Host, (7, 5), "not authenticated");
+        let nobody = |word, enhanced| row(word, Recipient, enhanced, "no host may receive");
         match self {
-            Self::StarttlsNotSupported => {
-                row("starttls-not-supported", true, Host, (7, 4), "no TLS")
+            Self::StarttlsNotSupported => row("starttls-not-supported", Host, (7, 4), "no TLS"),
+            Self::StarttlsRefused => Row {
+                reported: Some("starttls-not-supported"),
+                ..unreported("starttls-refused", Host, (7, 4), "no TLS")
+            },
+            Self::SessionInTheClear => {
+                unreported("session-in-the-clear", Recipient, (7, 5), "no TLS")
             }
             Self::CertificateHostMismatch => unproved("certificate-host-mismatch"),
             Self::CertificateExpired => unproved("certificate-expired"),
             Self::CertificateNotTrusted => unproved("certificate-not-trusted"),
             Self::ValidationFailure => unproved("validation-failure"),
             Self::TlsaInvalid => unproved("tlsa-invalid"),
-            Self::DnssecInvalid => row("dnssec-invalid", true, Recipient, (7, 5), "look-up failed"),
+            Self::DnssecInvalid => row("dnssec-invalid", Recipient, (7, 5), "look-up failed"),
             Self::DaneRequired => nobody("dane-required", (7, 5)),
             Self::StsPolicyFetchError => nobody("sts-policy-fetch-error", (7, 5)),
             Self::StsPolicyInvalid => nobody("sts-policy-invalid", (7, 5)),
             Self::StsWebpkiInvalid => nobody("sts-webpki-invalid", (7, 5)),
-            Self::NoPolicy => Row {
-                reportable: false,
-                ..nobody("no-policy", (7, 5))
-            },
-            Self::LookupFailed => row("lookup-failed", false, Recipient, (4, 3), "look-up failed"),
-            Self::NullMx => row("null-mx", false, Recipient, (1, 10), "accepts no mail"),
-            Self::NotAnMx => Row {
-                reportable: false,
-                ..unproved("not-an-mx")
-            },
-            Self::LocalFault => row("local-fault", false, Host, (3, 0), "not possible here now"),
+            Self::NoPolicy => unreported("no-policy", Recipient, (7, 5), "no host may receive"),
+            Self::LookupFailed => unreported("lookup-failed", Recipient, (4, 3), "look-up failed"),
+            Self::NullMx => unreported("null-mx", Recipient, (1, 10), "accepts no mail"),
+            Self::NotAnMx => unreported("not-an-mx", Host, (7, 5), "not authenticated"),
+            Self::LocalFault => unreported("local-fault", Host, (3, 0), "not possible here now"),
         }
     }
 
@@ -83,14 +87,36 @@ impl Reason {
     /// The TLSRPT result type (RFC 8460 §4.3); `None` where it is not reportable.
     #[must_use]
     pub fn tlsrpt(self) -> Option<&'static str> {
-        let row = self.row();
-        row.reportable.then_some(row.word)
+        self.row().reported
     }
 
     /// Whom it blames.
     #[must_use]
     pub fn scope(self) -> Scope {
         self.row().scope
+    }
+}
+
+/// The TLSRPT result type (RFC 8460 §4.3) of a refusal that is no verdict, as [`Reason::tlsrpt`] is for verdicts.
+#[must_use]
+pub fn result_type(cause: Cause) -> Option<&'static str> {
+    match cause {
+        Cause::StarttlsNotSupported => Reason::StarttlsNotSupported.tlsrpt(),
+        Cause::StarttlsRefused => Reason::StarttlsRefused.tlsrpt(),
+        // A verdict's own reason says it.
+        Cause::Verdict => None,
+        // RFC 8460 §4.3.4: what is no matter of TLS is not reported.
+        Cause::Protocol
+        | Cause::Limit
+        | Cause::StarttlsRequired
+        | Cause::ServerUnreachable
+        | Cause::ServerGone
+        | Cause::GreetingRefused
+        | Cause::EhloRefused
+        | Cause::ExtensionMissing
+        | Cause::Overload
+        | Cause::LocalFault
+        | Cause::Stopped => None,
     }
 }
 
@@ -203,7 +229,8 @@ fn words(ask: &Ask, demand: Option<&Demand>, reason: Reason, text: &str) -> Stri
 }
 
 /// Printable ASCII only, everything else as `?`; what is too long is cut and ends in three dots.
-pub(super) fn one_line(text: &str, longest: usize) -> String {
+#[must_use]
+pub fn one_line(text: &str, longest: usize) -> String {
     let mut line: String = text
         .chars()
         .map(|c| {
@@ -227,8 +254,10 @@ mod tests {
     use crate::policy::{Basis, Level, Sts};
     use proptest::prelude::*;
 
-    const ALL: [Reason; 16] = [
+    const ALL: [Reason; 18] = [
         Reason::StarttlsNotSupported,
+        Reason::StarttlsRefused,
+        Reason::SessionInTheClear,
         Reason::CertificateHostMismatch,
         Reason::CertificateExpired,
         Reason::CertificateNotTrusted,
@@ -344,6 +373,33 @@ mod tests {
                 "{reason:?}"
             );
         }
+    }
+
+    #[test]
+    fn each_word_has_the_result_type_of_rfc_8460_that_fits_or_none() {
+        let of_reasons = ALL.map(|reason| (reason.word(), reason.tlsrpt()));
+        for (word, reported) in of_reasons {
+            let own = [
+                "session-in-the-clear",
+                "no-policy",
+                "lookup-failed",
+                "null-mx",
+                "not-an-mx",
+                "local-fault",
+            ];
+            let expected = match word {
+                "starttls-refused" => Some("starttls-not-supported"),
+                word if own.contains(&word) => None,
+                word => Some(word),
+            };
+            assert_eq!(reported, expected, "{word}");
+        }
+        let not_supported = Some("starttls-not-supported");
+        assert_eq!(result_type(Cause::StarttlsRefused), not_supported);
+        assert_eq!(result_type(Cause::StarttlsNotSupported), not_supported);
+        // Blocklists and rate limits are no matter of TLS.
+        assert_eq!(result_type(Cause::GreetingRefused), None);
+        assert_eq!(result_type(Cause::EhloRefused), None);
     }
 
     #[test]

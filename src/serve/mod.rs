@@ -163,13 +163,13 @@ pub async fn run(plan: Plan) -> Result<(), String> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
     tell_systemd(&[NotifyState::Ready]);
     log::info!("{}: ready", now(&current).word());
-    loop {
+    let reason = loop {
         tokio::select! {
             _ = hangup.recv() => take_new(&current, &reload, &files),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
         }
-    }
+    };
     tell_systemd(&[NotifyState::Stopping]);
     log::info!(
         "stopping: sessions may finish their message within {} s",
@@ -199,7 +199,7 @@ pub async fn run(plan: Plan) -> Result<(), String> {
             metrics.total(metrics::SESSIONS),
             metrics.get(metrics::MESSAGES, "accepted"),
         );
-        records::stopped(Arc::clone(audit), sessions, messages).await;
+        records::stopped(Arc::clone(audit), reason, sessions, messages).await;
     }
     Ok(())
 }

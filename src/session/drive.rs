@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Something that takes time, under way.
-pub type Job = Pin<Box<dyn Future<Output = Done> + Send>>;
+pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What came of a job.
 pub enum Done {
@@ -73,16 +73,21 @@ impl Stop {
     }
 }
 
-/// What a direction knows how to do. Each job owns what it needs, so that the session goes on meanwhile.
+/// What a direction knows how to do. Each job owns what it needs, so that the session goes on meanwhile; what it learned is the
+/// hands' again when it comes back.
 pub trait Hands {
+    /// What a job of this direction comes back with.
+    type Outcome: Send + 'static;
+    /// A job came back: takes what it learned, and gives what the machine is told.
+    fn done(&mut self, outcome: Self::Outcome) -> Done;
     /// [`Action::Connect`].
-    fn connect(&mut self) -> Job;
+    fn connect(&mut self) -> Job<Self::Outcome>;
     /// [`Action::Upgrade`]: everything before it is flushed and nothing behind it was read.
-    fn upgrade(&mut self, side: Side, stream: Stream) -> Job;
+    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Self::Outcome>;
     /// [`Action::Authorise`].
-    fn authorise(&mut self, question: Question) -> Job;
+    fn authorise(&mut self, question: Question) -> Job<Self::Outcome>;
     /// [`Action::Record`].
-    fn record(&mut self, message: Completed) -> Job;
+    fn record(&mut self, message: Completed) -> Job<Self::Outcome>;
     /// [`Action::Note`].
     fn note(&mut self, note: Note);
     /// Inbound: see [`Conditions`]. Outbound they say nothing.
@@ -98,18 +103,18 @@ pub trait Hands {
     fn broken(&mut self, side: Side, error: &io::Error);
     /// Octets read from and written to a side, when its connection is done with.
     fn traffic(&mut self, side: Side, octets: [u64; 2]);
-    /// A trace line for the messages to come, once one is known (`--add-received`).
+    /// A trace line for the message to come, once one is known (`--add-received`).
     fn trace(&mut self) -> Option<Vec<u8>>;
 }
 
 const BOTH: [Side; 2] = [Side::Server, Side::Client];
 
-struct Drive<M, H> {
+struct Drive<M, H: Hands> {
     machine: M,
     hands: H,
     client: Leg,
     server: Leg,
-    jobs: Vec<Job>,
+    jobs: Vec<Job<H::Outcome>>,
     /// TLS starts on this side as soon as it is flushed.
     upgrading: Option<Side>,
     leaving: Vec<JoinHandle<()>>,
@@ -120,13 +125,13 @@ struct Drive<M, H> {
     stopping: Option<Pin<Box<dyn Future<Output = Stop> + Send>>>,
 }
 
-enum Event {
+enum Event<T> {
     Read(Side, io::Result<usize>),
     /// Writing failed.
     Broken(Side, io::Error),
     /// What was to be written is flushed, and something waited for that.
     Flushed(Side),
-    Done(Done),
+    Done(T),
     Deadline,
     Stop(Stop),
 }
@@ -263,10 +268,10 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                     if note == Note::MessageBegins {
                         self.client.in_message = true;
                     }
-                    let named = matches!(note, Note::Hello(_));
+                    let begins = note == Note::TransactionBegins;
                     self.hands.note(note);
-                    // The line names the client as it was introduced over TLS, not before (RFC 3207 §4.2).
-                    if named && let Some(line) = self.hands.trace() {
+                    // The line has the time of its message, and names the client as it was introduced over TLS (RFC 3207 §4.2).
+                    if begins && let Some(line) = self.hands.trace() {
                         self.machine.trace(line);
                     }
                 }
@@ -309,7 +314,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         }
     }
 
-    fn take_in(&mut self, event: Event) {
+    fn take_in(&mut self, event: Event<H::Outcome>) {
         match event {
             Event::Read(_, Ok(1..)) => {}
             Event::Read(side, Ok(0)) => self.tell(Input::Closed(side)),
@@ -323,7 +328,10 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                     self.upgrade(side);
                 }
             }
-            Event::Done(done) => self.finished(done),
+            Event::Done(outcome) => {
+                let done = self.hands.done(outcome);
+                self.finished(done);
+            }
             Event::Deadline => self.tell(Input::Deadline),
             Event::Stop(Stop::Cut) => {
                 self.stopping = None;
@@ -365,7 +373,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         }
     }
 
-    async fn next(&mut self) -> Event {
+    async fn next(&mut self) -> Event<H::Outcome> {
         match self.machine.deadline() {
             None => self.timer = None,
             Some(due) if self.timer.as_ref().is_some_and(|(set, _)| *set == due) => {}
@@ -374,7 +382,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_side(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_side(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Event<H::Outcome>> {
         if !self.leg(side).wants_input() || self.blocked(side) {
             return Poll::Pending;
         }
@@ -383,7 +391,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
             .map(|outcome| Event::Read(side, outcome))
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event<H::Outcome>> {
         for side in BOTH {
             let waited_for = self.upgrading == Some(side) || self.leg(side).backed_up();
             match self.leg(side).poll_write(cx) {
@@ -407,9 +415,9 @@ impl<M: Machine, H: Hands> Drive<M, H> {
             return Poll::Ready(read);
         }
         for index in 0..self.jobs.len() {
-            if let Poll::Ready(done) = self.jobs[index].as_mut().poll(cx) {
+            if let Poll::Ready(outcome) = self.jobs[index].as_mut().poll(cx) {
                 drop(self.jobs.swap_remove(index));
-                return Poll::Ready(Event::Done(done));
+                return Poll::Ready(Event::Done(outcome));
             }
         }
         if let Poll::Ready(read) = self.poll_side(Side::Client, cx) {

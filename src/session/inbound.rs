@@ -1,9 +1,6 @@
 //! Inbound: the world outside, a legacy server inside.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, time::timeout};
 
@@ -11,12 +8,14 @@ use super::{
     drive::{Done, Hands, Job, Stop, Upgraded, drive},
     evidence::Evidence,
     leg::{Leg, Stream},
+    records::{Exempt, in_the_clear},
     site::Inbound as Site,
 };
 use crate::{
+    audit::{Connection, Direction},
     clock,
-    net::{ClientAddr, Dialled, IntendedAddr, ServerAddr, proxy_header},
-    policy::{self, Ask, Decision, Demand, Dns, Findings, Moment, NextHop, Shown, Verdict},
+    net::{ClientAddr, Dialled, IntendedAddr, ServerAddr, canonical, proxy_header},
+    policy::{self, Ask, Basis, Decision, Demand, Dns, Findings, Moment, NextHop, Shown, Verdict},
     smtp::{
         Answer, Authorised, Cause, Completed, Conditions, Domain, Exempted, Note, Question,
         Refusal, Side,
@@ -43,22 +42,22 @@ pub struct Ends {
 /// One session.
 pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Receiver<Stop>) {
     let common = &site.common;
-    let evidence = Evidence::open(common, "in", ends.client, ends.intended.0);
+    let evidence = Evidence::open(common, Direction::Inbound, ends.client, ends.intended.0);
+    let says = |basis| Exempt { basis, level: None };
     let exempt = site
         .exempt
         .iter()
         .find(|prefix| prefix.contains(ends.client.0.ip()))
-        .map(ToString::to_string);
+        .map(|prefix| says(Basis::Exempt(prefix.to_string())));
     let entry = site
         .table
         .find_sender(None, ends.client.0.ip(), clock::wall());
     let by_table = entry
         .filter(|entry| entry.level.allows_plaintext())
-        .map(|entry| entry.basis().to_string());
+        .map(Exempt::from);
     let exempt = exempt
-        .map(|prefix| format!("--exempt {prefix}"))
-        .or(by_table);
-    let exempt = exempt.or_else(|| common.observe.then(|| String::from("--observe")));
+        .or(by_table)
+        .or_else(|| common.observe.then(|| says(Basis::Observe)));
     // A sender's own entry may allow it, too; which sender it is, only MAIL tells.
     let plaintext_allowed = exempt.is_some() || site.table.has_plaintext_senders();
     let machine = Machine::new(InboundConfig {
@@ -71,116 +70,133 @@ pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Re
         plaintext_allowed,
     });
     let leg = Leg::new(Stream::Plain(client), ends.first);
-    let desk = Desk {
+    let errand = Errand {
         site: Arc::clone(&site),
         client: ends.client,
         intended: ends.intended,
+        server: ends.server,
+    };
+    let hands = InboundHands {
+        errand,
         exempt,
         evidence,
-        state: Mutex::new(State {
-            server: ends.server,
-            ..State::default()
-        }),
+        dialled: None,
+        peer: None,
     };
-    let hands = drive(machine, InboundHands(Arc::new(desk)), leg, stop).await;
-    hands.0.evidence.closed();
+    let hands = drive(machine, hands, leg, stop).await;
+    hands.evidence.closed();
 }
 
-struct InboundHands(Arc<Desk>);
-
-struct Desk {
-    site: Arc<Site>,
-    client: ClientAddr,
-    intended: IntendedAddr,
+/// What one session knows, and does.
+struct InboundHands {
+    errand: Errand,
     /// What lets this client speak in the clear.
-    exempt: Option<String>,
+    exempt: Option<Exempt>,
     evidence: Evidence,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    server: Option<ServerAddr>,
     dialled: Option<Dialled>,
     /// The client, once TLS is up; with its certificate, if it showed one.
     peer: Option<Arc<Peer>>,
 }
 
+/// What jobs need.
+#[derive(Clone)]
+struct Errand {
+    site: Arc<Site>,
+    client: ClientAddr,
+    intended: IntendedAddr,
+    server: Option<ServerAddr>,
+}
+
+/// What a job came back with.
+enum Outcome {
+    Connected(Result<(Stream, Connection, Dialled), Refusal>),
+    /// TLS and who is at its other end, or what went wrong.
+    Upgraded(Side, Result<(Stream, Box<Peer>), String>),
+    Done(Done),
+}
+
 impl Hands for InboundHands {
-    fn connect(&mut self) -> Job {
-        let desk = Arc::clone(&self.0);
-        Box::pin(async move { Done::Connected(desk.connect().await) })
+    type Outcome = Outcome;
+
+    fn done(&mut self, outcome: Outcome) -> Done {
+        match outcome {
+            Outcome::Connected(Ok((stream, connection, dialled))) => {
+                self.evidence.connected(connection);
+                self.dialled = Some(dialled);
+                Done::Connected(Ok(stream))
+            }
+            Outcome::Connected(Err(refusal)) => Done::Connected(Err(refusal)),
+            Outcome::Upgraded(side, outcome) => Done::Upgraded(side, self.upgraded(outcome)),
+            Outcome::Done(done) => done,
+        }
     }
 
-    fn upgrade(&mut self, side: Side, stream: Stream) -> Job {
-        let desk = Arc::clone(&self.0);
-        Box::pin(async move { Done::Upgraded(side, desk.upgrade(stream).await) })
+    fn connect(&mut self) -> Job<Outcome> {
+        let errand = self.errand.clone();
+        Box::pin(async move { Outcome::Connected(errand.connect().await) })
+    }
+
+    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Outcome> {
+        let errand = self.errand.clone();
+        Box::pin(async move { Outcome::Upgraded(side, errand.upgrade(stream).await) })
     }
 
     fn conditions(&self) -> Conditions {
         Conditions {
-            overloaded: self.0.site.handshakes.available_permits() == 0,
+            overloaded: self.errand.site.handshakes.available_permits() == 0,
             tried_lately: self
-                .0
-                .site
+                .site()
                 .tried
-                .tried_lately(self.0.client.0.ip(), clock::instant()),
+                .tried_lately(self.errand.client.0.ip(), clock::instant()),
         }
     }
 
-    fn authorise(&mut self, question: Question) -> Job {
+    fn authorise(&mut self, question: Question) -> Job<Outcome> {
         let answer = match question {
-            Question::Sender(sender) => self.0.sender(sender.as_ref()),
+            Question::Sender(sender) => {
+                self.evidence.transaction_begins();
+                self.sender(sender.as_ref())
+            }
             Question::Peer | Question::Recipient(_) => {
                 Answer::Authorised(Authorised::unauthenticated())
             }
         };
-        Box::pin(std::future::ready(Done::Answered(answer)))
+        Box::pin(std::future::ready(Outcome::Done(Done::Answered(answer))))
     }
 
-    fn record(&mut self, message: Completed) -> Job {
-        self.0.evidence.message(message)
+    fn record(&mut self, message: Completed) -> Job<Outcome> {
+        let recorded = self.evidence.message(&message);
+        Box::pin(async move { Outcome::Done(recorded.await) })
     }
 
     fn note(&mut self, note: Note) {
-        match note {
-            Note::MessageBegins => self.0.evidence.message_begins(),
-            Note::Refused(refusal) if refusal.cause == Cause::Overload => {
-                self.0.tried();
-                self.0.evidence.note(Note::Refused(refusal));
-            }
-            note => self.0.evidence.note(note),
+        if let Note::Refused(refusal) = &note
+            && refusal.cause == Cause::Overload
+        {
+            self.tried();
         }
+        self.evidence.note(note);
     }
 
     fn content(&mut self, octets: &[u8]) {
-        self.0.evidence.content(octets);
+        self.evidence.content(octets);
     }
 
     fn broken(&mut self, side: Side, error: &std::io::Error) {
-        self.0.evidence.broken(side, error);
+        self.evidence.broken(side, error);
     }
 
     fn traffic(&mut self, side: Side, octets: [u64; 2]) {
-        self.0.evidence.traffic(side, octets);
+        self.evidence.traffic(side, octets);
     }
 
     fn trace(&mut self) -> Option<Vec<u8>> {
-        self.0.evidence.trace()
+        self.evidence.trace()
     }
 }
 
-impl Desk {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The client tried STARTTLS in vain, and may come back in the clear.
-    fn tried(&self) {
-        self.site.tried.failed(self.client.0.ip(), clock::instant());
-    }
-
-    async fn connect(&self) -> Result<Stream, Refusal> {
+impl Errand {
+    async fn connect(&self) -> Result<(Stream, Connection, Dialled), Refusal> {
         let mut outcome = Err(no_server("it has no address"));
         for server in self.servers().await? {
             outcome = self.dial(server).await;
@@ -192,7 +208,7 @@ impl Desk {
     }
 
     async fn servers(&self) -> Result<Vec<ServerAddr>, Refusal> {
-        if let Some(server) = self.state().server {
+        if let Some(server) = self.server {
             return Ok(vec![server]);
         }
         let Some(upstream) = &self.site.upstream else {
@@ -213,7 +229,7 @@ impl Desk {
         }
     }
 
-    async fn dial(&self, server: ServerAddr) -> Result<Stream, Refusal> {
+    async fn dial(&self, server: ServerAddr) -> Result<(Stream, Connection, Dialled), Refusal> {
         let common = &self.site.common;
         let source = common.keep_client_address.then(|| self.client.0.ip());
         let connected = async {
@@ -227,75 +243,91 @@ impl Desk {
                     ))
                     .await?;
             }
-            std::io::Result::Ok((stream, dialled))
+            let connection = Connection {
+                from: canonical(stream.local_addr()?),
+                to: canonical(stream.peer_addr()?),
+            };
+            std::io::Result::Ok((Stream::Plain(stream), connection, dialled))
         };
-        match connected.await {
-            Ok((stream, dialled)) => {
-                self.evidence.connected(&stream);
-                self.state().dialled = Some(dialled);
-                Ok(Stream::Plain(stream))
-            }
-            Err(error) => {
-                // The outside learns that it is down, the log learns where and why.
-                log::error!(
-                    "in: client={} cannot reach the inside server {}: {error}",
-                    self.client,
-                    server
-                );
-                Err(no_server("it does not answer"))
-            }
-        }
+        connected.await.map_err(|error| {
+            // The outside learns that it is down, the log learns where and why.
+            log::error!(
+                "in: client={} cannot reach the inside server {}: {error}",
+                self.client,
+                server
+            );
+            no_server("it does not answer")
+        })
     }
 
-    async fn upgrade(&self, stream: Stream) -> Upgraded {
-        let failed = |words: &str| {
-            self.evidence.handshake_failed(words);
-            self.tried();
-            Upgraded::Failed(Refusal {
-                code: 421,
-                enhanced: (7, 0),
-                text: String::from("TLS handshake failed"),
-                cause: Cause::ServerGone,
-            })
-        };
+    async fn upgrade(&self, stream: Stream) -> Result<(Stream, Box<Peer>), String> {
         let (Stream::Plain(tcp), Some(tls)) = (stream, &self.site.tls) else {
-            return failed("TLS is not available");
+            return Err(String::from("TLS is not available"));
         };
         let Ok(_place) = self.site.handshakes.try_acquire() else {
-            return failed("too many handshakes under way (--max-handshakes)");
+            return Err(String::from(
+                "too many handshakes under way (--max-handshakes)",
+            ));
         };
         match timeout(HANDSHAKE, tls.accept(tcp)).await {
-            Ok(Ok((stream, peer))) => {
-                self.evidence.secured(&peer);
-                self.state().peer = Some(Arc::new(peer));
-                let stream = Stream::ToClient(Box::new(stream));
-                match self.client_refused() {
-                    Some(refusal) => Upgraded::NotGoodEnough(stream, refusal),
-                    None => Upgraded::Up(stream),
-                }
+            Ok(Ok((stream, peer))) => Ok((Stream::ToClient(Box::new(stream)), Box::new(peer))),
+            Ok(Err(fault)) => Err(fault.to_string()),
+            Err(_) => Err(String::from("it took longer than 30 s")),
+        }
+    }
+}
+
+impl InboundHands {
+    fn site(&self) -> &Site {
+        &self.errand.site
+    }
+
+    /// The client tried STARTTLS in vain, and may come back in the clear.
+    fn tried(&self) {
+        let client = self.errand.client.0.ip();
+        self.site().tried.failed(client, clock::instant());
+    }
+
+    fn upgraded(&mut self, outcome: Result<(Stream, Box<Peer>), String>) -> Upgraded {
+        let (stream, peer) = match outcome {
+            Ok((stream, peer)) => (stream, Arc::from(peer)),
+            Err(words) => {
+                self.evidence.handshake_failed(&words);
+                self.tried();
+                return Upgraded::Failed(Refusal {
+                    code: 421,
+                    enhanced: (7, 0),
+                    text: String::from("TLS handshake failed"),
+                    cause: Cause::ServerGone,
+                });
             }
-            Ok(Err(fault)) => failed(&fault.to_string()),
-            Err(_) => failed("it took longer than 30 s"),
+        };
+        self.evidence.secured(Arc::clone(&peer));
+        self.peer = Some(peer);
+        match self.client_refused() {
+            Some(refusal) => Upgraded::NotGoodEnough(stream, refusal),
+            None => Upgraded::Up(stream),
         }
     }
 
     /// May this client send as that domain?
-    fn sender(&self, sender: Option<&Domain>) -> Answer {
+    fn sender(&mut self, sender: Option<&Domain>) -> Answer {
         let now = clock::wall();
-        let peer = self.state().peer.clone();
-        let entry = match self.site.table.find_sender(sender, self.client.0.ip(), now) {
+        let address = self.errand.client.0.ip();
+        let entry = match self.site().table.find_sender(sender, address, now) {
             Some(entry) if !entry.level.allows_plaintext() => entry,
             found => {
-                return self.unlisted(peer.is_some(), found.map(|entry| entry.basis().to_string()));
+                let exempt = found.map(Exempt::from);
+                return self.unlisted(sender, exempt);
             }
         };
-        let demand = match policy::require_client(sender, entry, &self.site.settings) {
+        let demand = match policy::require_client(sender, entry, &self.site().settings) {
             Ok(demand) => demand,
             Err((reason, words)) => {
                 return self.conclude(sender, None, Verdict::Refused(reason, words));
             }
         };
-        let shown = match (&peer, &self.site.tls) {
+        let shown = match (&self.peer, &self.site().tls) {
             (Some(peer), Some(tls)) => {
                 demand.shown(&peer.facts.version, |one| tls.trust.check(peer, one, now))
             }
@@ -306,9 +338,12 @@ impl Desk {
     }
 
     /// An entry for the client's address is judged as soon as TLS is up; the sender of each message has its own.
-    fn client_refused(&self) -> Option<Refusal> {
-        let address = self.client.0.ip();
-        let entry = self.site.table.find_sender(None, address, clock::wall())?;
+    fn client_refused(&mut self) -> Option<Refusal> {
+        let address = self.errand.client.0.ip();
+        let entry = self
+            .site()
+            .table
+            .find_sender(None, address, clock::wall())?;
         if entry.level.allows_plaintext() {
             return None;
         }
@@ -325,42 +360,44 @@ impl Desk {
 
     /// Nothing is demanded of this sender; `entry` is what says so. In the clear, somebody must have allowed it, and it
     /// is written down as unprotected.
-    fn unlisted(&self, secured: bool, entry: Option<String>) -> Answer {
-        if secured {
+    fn unlisted(&mut self, sender: Option<&Domain>, entry: Option<Exempt>) -> Answer {
+        if self.peer.is_some() {
             return Answer::Authorised(Authorised::unauthenticated());
         }
-        let Some(why) = entry.or_else(|| self.exempt.clone()) else {
-            let text = String::from("must issue a STARTTLS command first");
-            return Answer::Refused(Refusal {
-                code: 530,
-                enhanced: (7, 0),
-                text,
-                cause: Cause::StarttlsRequired,
-            });
+        let refusal = Refusal {
+            code: 530,
+            enhanced: (7, 0),
+            text: String::from("must issue a STARTTLS command first"),
+            cause: Cause::StarttlsRequired,
         };
-        match self.evidence.unprotected(&why) {
+        let Some(exempt) = entry.or_else(|| self.exempt.clone()) else {
+            self.evidence.answers(&refusal, sender);
+            return Answer::Refused(refusal);
+        };
+        let observed = (exempt.basis == Basis::Observe).then_some(&refusal);
+        let decision = in_the_clear(self.errand.client.0.ip(), &exempt, observed);
+        let about = Question::Sender(sender.cloned());
+        match self.evidence.unprotected(decision, observed, &about) {
             Ok(()) => Answer::Exempted(Exempted::assertion()),
             Err(refusal) => Answer::Refused(refusal),
         }
     }
 
     fn conclude(
-        &self,
+        &mut self,
         sender: Option<&Domain>,
         demand: Option<Demand>,
         verdict: Verdict,
     ) -> Answer {
+        let client = self.errand.client.0;
         let ask = Ask {
             next_hop: sender.map_or(NextHop::Address, |domain| {
                 NextHop::Recipient(crate::smtp::Recipient::Domain(domain.clone()))
             }),
-            server: self.client.0.ip(),
-            port: self.client.0.port(),
+            server: client.ip(),
+            port: client.port(),
         };
-        let peer = self.state().peer.clone();
-        let secured = peer.is_some();
-        let findings = Some(Arc::new(Findings::none()));
-        let settings = &self.site.settings;
+        let secured = self.peer.is_some();
         let refusal = match &verdict {
             Verdict::Refused(reason, words) => {
                 Some(policy::refuse_client(sender, *reason, words, secured))
@@ -369,15 +406,16 @@ impl Desk {
         };
         let mut decision = Decision::new(
             ask,
-            findings,
+            Some(Arc::new(Findings::none())),
             demand,
             verdict,
             Moment::LaterRecipient,
-            settings,
+            &self.site().settings,
             clock::wall(),
         );
         decision.refusal = refusal;
-        if let Err(refusal) = self.evidence.verdict(&decision, peer.as_deref()) {
+        let about = Question::Sender(sender.cloned());
+        if let Err(refusal) = self.evidence.verdict(&decision, &about) {
             return Answer::Refused(refusal);
         }
         match decision.refused() {

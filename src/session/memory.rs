@@ -13,7 +13,10 @@ use std::{
 };
 
 use super::fading::Fading;
-use crate::smtp::Refusal;
+use crate::{
+    policy::{LONGEST_TEXT, one_line},
+    smtp::{Cause, Refusal, extensions::Keyword},
+};
 
 /// How long a fault of the host is remembered.
 const HOST_FAULT: Duration = Duration::from_secs(300);
@@ -25,16 +28,56 @@ const PASSING_TIMES: usize = 3;
 const PASSING: Duration = Duration::from_secs(600);
 /// How long a host is spared the post-quantum key share, and how long a handshake that died calls for one try without it.
 const CLASSICAL: Duration = Duration::from_secs(600);
+/// How long a keyword that a server lacks is kept for the client's next session there.
+const LACKING: Duration = Duration::from_secs(900);
+
+/// What a session was refused for, so that the next one can be told and its record can say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The reply that it got.
+    pub refusal: Refusal,
+    /// Why, in the word of its record.
+    pub reason: &'static str,
+    /// The domain whose mail it was refused for; `None` where none was known yet.
+    pub domain: Option<String>,
+    /// The level that was in force for that domain.
+    pub level: Option<String>,
+}
+
+impl Remembered {
+    /// What the next session is refused with at its greeting. Whose mail it carries is not known there, so it is told for whose mail
+    /// this was found. Its cause is a verdict: its record is written when it is made.
+    #[must_use]
+    pub fn refuse_again(&self) -> Refusal {
+        let text = match &self.domain {
+            Some(domain) => {
+                let text = self.refusal.text.strip_prefix(domain.as_str());
+                let text = text.and_then(|text| text.strip_prefix(':'));
+                let text = text.unwrap_or(&self.refusal.text).trim_start();
+                format!("refused a short while ago for {domain}: {text}")
+            }
+            None => format!("refused a short while ago: {}", self.refusal.text),
+        };
+        Refusal {
+            code: 421,
+            enhanced: self.refusal.enhanced,
+            text: one_line(&text, LONGEST_TEXT),
+            cause: Cause::Verdict,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct HostMemory(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    host: Fading<IpAddr, Refusal>,
-    session: Fading<(IpAddr, IpAddr), Refusal>,
+    host: Fading<IpAddr, Remembered>,
+    session: Fading<(IpAddr, IpAddr), Remembered>,
     /// When each of the last faults that may pass was met.
     passing: Fading<IpAddr, Vec<Instant>>,
+    lacking: Fading<(IpAddr, IpAddr), Vec<Keyword>>,
     classical: Fading<IpAddr, Classical>,
 }
 
@@ -55,8 +98,28 @@ impl HostMemory {
     }
 
     /// The host at this address cannot do TLS with us.
-    pub fn host_fault(&self, server: IpAddr, refusal: Refusal, now: Instant) {
-        self.inner().host.put(server, refusal, now, HOST_FAULT);
+    pub fn host_fault(&self, server: IpAddr, fault: Remembered, now: Instant) {
+        self.inner().host.put(server, fault, now, HOST_FAULT);
+    }
+
+    /// The server, which proved who it is, lacks an extension inside TLS that this client used.
+    pub fn lacking(&self, client: IpAddr, server: IpAddr, keyword: Keyword, now: Instant) {
+        let mut inner = self.inner();
+        let mut keywords = inner
+            .lacking
+            .take(&(client, server), now)
+            .unwrap_or_default();
+        if !keywords.contains(&keyword) {
+            keywords.push(keyword);
+        }
+        inner.lacking.put((client, server), keywords, now, LACKING);
+    }
+
+    /// What a new session of this client to this server is not shown. Holds for that one session.
+    #[must_use]
+    pub fn hidden(&self, client: IpAddr, server: IpAddr, now: Instant) -> Vec<Keyword> {
+        let taken = self.inner().lacking.take(&(client, server), now);
+        taken.unwrap_or_default()
     }
 
     /// The host did not satisfy the policy for a domain of this client's mail; what that says about other domains is not known.
@@ -64,17 +127,17 @@ impl HostMemory {
         &self,
         client: IpAddr,
         server: IpAddr,
-        refusal: Refusal,
+        fault: Remembered,
         now: Instant,
     ) {
         self.inner()
             .session
-            .put((client, server), refusal, now, SESSION_FAULT);
+            .put((client, server), fault, now, SESSION_FAULT);
     }
 
     /// What a new session of `client` to `server` is refused with at the greeting.
     #[must_use]
-    pub fn refusal(&self, client: IpAddr, server: IpAddr, now: Instant) -> Option<Refusal> {
+    pub fn refusal(&self, client: IpAddr, server: IpAddr, now: Instant) -> Option<Remembered> {
         let mut inner = self.inner();
         inner
             .host
@@ -173,13 +236,59 @@ mod tests {
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 6));
     const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
 
-    fn refusal() -> Refusal {
-        Refusal {
-            code: 421,
-            enhanced: (7, 4),
-            text: "no".into(),
-            cause: crate::smtp::Cause::Verdict,
+    fn refusal() -> Remembered {
+        Remembered {
+            refusal: Refusal {
+                code: 451,
+                enhanced: (7, 5),
+                text: "b.test: mx.b.test[203.0.113.9] not authenticated: certificate-expired: over"
+                    .into(),
+                cause: Cause::Verdict,
+            },
+            reason: "certificate-expired",
+            domain: Some("b.test".into()),
+            level: Some("verify".into()),
         }
+    }
+
+    #[test]
+    fn a_remembered_refusal_names_the_domain_that_it_was_made_for() {
+        assert_eq!(
+            refusal().refuse_again().to_string(),
+            "421 4.7.5 refused a short while ago for b.test: mx.b.test[203.0.113.9] not authenticated: certificate-expired: over"
+        );
+        let unknown = Remembered {
+            domain: None,
+            ..refusal()
+        };
+        let long = Remembered {
+            refusal: Refusal {
+                text: "x".repeat(LONGEST_TEXT),
+                ..refusal().refusal
+            },
+            ..refusal()
+        };
+        assert!(
+            unknown
+                .refuse_again()
+                .text
+                .starts_with("refused a short while ago: b.test: ")
+        );
+        assert!(long.refuse_again().to_string().len() <= 510);
+    }
+
+    #[test]
+    fn a_lacking_keyword_is_hidden_from_one_session_of_the_client_that_met_it() {
+        let (memory, now) = (HostMemory::default(), clock::instant());
+        memory.lacking(CLIENT, SERVER, Keyword::Dsn, now);
+        memory.lacking(CLIENT, SERVER, Keyword::Chunking, now);
+        memory.lacking(CLIENT, SERVER, Keyword::Dsn, now);
+        assert!(memory.hidden(OTHER, SERVER, now).is_empty());
+        let both = vec![Keyword::Dsn, Keyword::Chunking];
+        assert_eq!(memory.hidden(CLIENT, SERVER, now), both);
+        assert!(memory.hidden(CLIENT, SERVER, now).is_empty());
+        memory.lacking(CLIENT, SERVER, Keyword::Dsn, now);
+        assert!(memory.hidden(CLIENT, SERVER, now + LACKING).is_empty());
     }
 
     #[test]

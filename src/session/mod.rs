@@ -5,7 +5,10 @@
 //! moves bytes between two [`leg`]s and the machine until it is finished.
 //!
 //! What a session knows stands in one place: what all share in its [`site`], which hosts have failed of late in [`memory`],
-//! what it leaves behind in its [`evidence`], which writes log line, counter and record of the same fact together.
+//! what it leaves behind in its [`evidence`], which tells [`facts`]: each makes log line, counter and record of one thing that happened.
+//!
+//! A session is one task. Its hands own all that it knows; what takes time is a job that owns what it needs, and what a job learned
+//! is written down when it comes back ([`drive::Hands::done`]).
 //!
 //! The tokens that let a machine forward, exempt and acknowledge are made here and nowhere else:
 //! [`Authorised`](crate::smtp::Authorised) and [`Exempted`](crate::smtp::Exempted) behind a verdict that was written down,
@@ -13,13 +16,17 @@
 
 pub mod drive;
 pub mod evidence;
+pub mod facts;
 mod fading;
 pub mod inbound;
+#[cfg(test)]
+mod kept;
 pub mod leg;
 pub mod memory;
 pub mod networks;
 pub mod outbound;
 pub mod records;
 pub mod rehearsal;
+mod repeats;
 pub mod site;
 pub mod tlsrpt;

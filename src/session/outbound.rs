@@ -1,38 +1,37 @@
 //! Outbound: a legacy client inside, the world outside.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod jobs;
 
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use std::{net::SocketAddr, sync::Arc};
 
+use tokio::{net::TcpStream, sync::watch};
+
+use self::jobs::{Errand, Gathered, Handshake, Outcome, Pending, Reached, ask};
 use super::{
     drive::{Done, Hands, Job, Stop, Upgraded, drive},
     evidence::Evidence,
     leg::{Leg, Stream},
-    memory::Handshake,
-    site::{Outbound as Site, Upstream},
+    memory::{self, Remembered},
+    site::Outbound as Site,
 };
 use crate::{
+    audit::Direction,
     clock,
     net::{ClientAddr, Dialled, ServerAddr, canonical},
     policy::{
-        self, Ask, Decision, Demand, Dns, Findings, Level, Moment, NextHop, Reason, Scope, Shown,
+        self, Ask, Decision, Demand, Findings, Level, Moment, NextHop, Reason, Scope, Shown,
         Verdict,
     },
     smtp::{
-        Answer, Authorised, Cause, Completed, Exempted, Note, Question, Recipient, Refusal, Side,
+        Answer, Authorised, Cause, Completed, Exempted, Note, Question, Refusal, Side,
+        extensions::Keyword,
         outbound::{Outbound as Machine, OutboundConfig},
     },
-    tls::{Hello, Kind, Peer},
+    tls::Peer,
 };
 
-/// A whole TLS handshake takes at most this long.
-const HANDSHAKE: Duration = Duration::from_secs(30);
-/// A whole policy decision takes at most this long; `lookup` keeps to less.
-const DECISION: Duration = Duration::from_secs(30);
+/// A reason and its words.
+type Failure = (Reason, String);
 
 /// One session: from `client`, which meant to go to `server`; `None` with `--upstream`.
 pub async fn run(
@@ -44,9 +43,9 @@ pub async fn run(
 ) {
     let own = client.local_addr().map(canonical).unwrap_or(address.0);
     let (machine, hands) = begin(&site, address, own, server);
-    let client = Leg::new(Stream::Plain(client), Vec::new());
-    let hands = drive(machine, hands, client, stop).await;
-    hands.0.evidence.closed();
+    let leg = Leg::new(Stream::Plain(client), Vec::new());
+    let hands = drive(machine, hands, leg, stop).await;
+    hands.evidence.closed();
 }
 
 /// The machine of a session and its hands; `own` is the address that the client came to.
@@ -56,27 +55,26 @@ pub(super) fn begin(
     own: SocketAddr,
     server: Option<ServerAddr>,
 ) -> (Machine, OutboundHands) {
-    let evidence = Evidence::open(
-        &site.common,
-        "out",
-        client,
-        server.map_or(own, |ServerAddr(to)| to),
-    );
-    let hands = OutboundHands(Arc::new(Desk {
+    let to = server.map_or(own, |ServerAddr(to)| to);
+    let hands = OutboundHands {
         known_at_connect: known_at_connect(site, server),
-        site: Arc::clone(site),
-        client,
-        evidence,
-        state: Mutex::new(State {
-            server,
-            ..State::default()
-        }),
-    }));
-    let desk = &hands.0;
+        evidence: Evidence::open(&site.common, Direction::Outbound, client, to),
+        errand: Errand {
+            site: Arc::clone(site),
+            client,
+        },
+        server,
+        dialled: None,
+        peer: None,
+        pending: None,
+        lost: None,
+        authorised: false,
+    };
+    let _hidden = hands.hidden();
     let machine = Machine::new(OutboundConfig {
         hostname: site.common.hostname.clone(),
-        server: desk.server_words(),
-        known_at_connect: desk.known_at_connect,
+        server: hands.server_words(),
+        known_at_connect: hands.known_at_connect,
         auth: site.upstream.is_some(),
         plaintext_possible: site.common.observe
             || site.settings.level.allows_plaintext()
@@ -106,365 +104,314 @@ fn known_at_connect(site: &Site, server: Option<ServerAddr>) -> bool {
     }
 }
 
-/// The hands of one session. Jobs share the desk.
-pub(super) struct OutboundHands(Arc<Desk>);
-
-impl OutboundHands {
-    /// What the policy decided last, and who answered the last handshake.
-    pub(super) fn learned(&self) -> (Option<Decision>, Option<Arc<Peer>>) {
-        (self.0.evidence.decided(), self.0.state().peer.clone())
-    }
-}
-
-/// What the session knows.
-struct Desk {
-    site: Arc<Site>,
-    client: ClientAddr,
+/// What one session knows, and does.
+pub(super) struct OutboundHands {
+    errand: Errand,
     known_at_connect: bool,
     evidence: Evidence,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
     /// Where the connection goes; with `--upstream` known once it stands.
     server: Option<ServerAddr>,
     /// Listed as ours while it lives.
     dialled: Option<Dialled>,
     /// Who answered the handshake.
     peer: Option<Arc<Peer>>,
-    /// What TLS is to come up for: with what was asked and found.
+    /// What TLS is to come up for.
     pending: Option<Pending>,
+    /// Why this session has no TLS and will get none.
+    lost: Option<Shown>,
     /// A recipient was authorised in this session.
     authorised: bool,
 }
 
-#[derive(Clone)]
-struct Pending {
-    ask: Ask,
-    findings: Arc<Findings>,
-    demand: Demand,
-}
-
 impl Hands for OutboundHands {
-    fn connect(&mut self) -> Job {
-        let desk = Arc::clone(&self.0);
-        Box::pin(async move { Done::Connected(desk.connect().await) })
-    }
+    type Outcome = Outcome;
 
-    fn upgrade(&mut self, side: Side, stream: Stream) -> Job {
-        let desk = Arc::clone(&self.0);
-        Box::pin(async move {
-            Done::Upgraded(
-                side,
-                match desk.upgrade(stream).await {
-                    Ok(stream) => Upgraded::Up(stream),
-                    Err(refusal) => Upgraded::Failed(refusal),
-                },
-            )
-        })
-    }
-
-    fn authorise(&mut self, question: Question) -> Job {
-        let desk = Arc::clone(&self.0);
-        Box::pin(async move { Done::Answered(desk.authorise(question).await) })
-    }
-
-    fn record(&mut self, message: Completed) -> Job {
-        self.0.evidence.message(message)
-    }
-
-    fn note(&mut self, note: Note) {
-        match note {
-            Note::HostFault { refusal, .. } => self.0.no_starttls(refusal),
-            Note::MessageBegins => {
-                self.0.in_the_clear();
-                self.0.evidence.message_begins();
+    fn done(&mut self, outcome: Outcome) -> Done {
+        match outcome {
+            Outcome::Connected(outcome) => {
+                Done::Connected(outcome.and_then(|reached| self.reached(*reached)))
             }
-            note => self.0.evidence.note(note),
+            Outcome::Upgraded(side, handshake) => Done::Upgraded(side, self.upgraded(*handshake)),
+            Outcome::Gathered(gathered) => Done::Answered(self.judge(*gathered)),
+            Outcome::Answered(answer) => Done::Answered(answer),
+            Outcome::Done(done) => done,
         }
     }
 
+    fn connect(&mut self) -> Job<Outcome> {
+        if let Some(refusal) = self.refused_again() {
+            return at_once(Outcome::Connected(Err(refusal)));
+        }
+        Box::pin(self.errand.clone().connect(self.server))
+    }
+
+    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Outcome> {
+        match self.pending.take() {
+            Some(pending) => Box::pin(self.errand.clone().upgrade(side, stream, pending)),
+            None => {
+                let failed = Upgraded::Failed(local_fault("TLS without a demand"));
+                at_once(Outcome::Done(Done::Upgraded(side, failed)))
+            }
+        }
+    }
+
+    fn authorise(&mut self, question: Question) -> Job<Outcome> {
+        let Some(server) = self.server else {
+            let refusal = local_fault("no server is known");
+            return at_once(Outcome::Answered(Answer::Refused(refusal)));
+        };
+        let errand = self.errand.clone();
+        let ask = ask(&errand.site, server, &question);
+        Box::pin(async move { Outcome::Gathered(Box::new(errand.gather(question, ask).await)) })
+    }
+
+    fn record(&mut self, message: Completed) -> Job<Outcome> {
+        let recorded = self.evidence.message(&message);
+        Box::pin(async move { Outcome::Done(recorded.await) })
+    }
+
+    fn note(&mut self, note: Note) {
+        match &note {
+            Note::NoTls { cause, words } => self.no_tls(*cause, words),
+            Note::HostFault { refusal, lasting } => self.host_fault(refusal, *lasting),
+            Note::Lacking(keyword) => self.lacking(*keyword),
+            _ => {}
+        }
+        self.evidence.note(note);
+    }
+
     fn content(&mut self, octets: &[u8]) {
-        self.0.evidence.content(octets);
+        self.evidence.content(octets);
     }
 
     fn broken(&mut self, side: Side, error: &std::io::Error) {
-        self.0.evidence.broken(side, error);
+        self.evidence.broken(side, error);
     }
 
     fn traffic(&mut self, side: Side, octets: [u64; 2]) {
-        self.0.evidence.traffic(side, octets);
+        self.evidence.traffic(side, octets);
     }
 
     fn trace(&mut self) -> Option<Vec<u8>> {
-        self.0.evidence.trace()
+        self.evidence.trace()
     }
 }
 
-impl Desk {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+fn at_once(outcome: Outcome) -> Job<Outcome> {
+    Box::pin(std::future::ready(outcome))
+}
+
+impl OutboundHands {
+    /// What the policy decided last, and who answered the last handshake.
+    pub(super) fn learned(self) -> (Option<Decision>, Option<Arc<Peer>>) {
+        (self.evidence.decided(), self.peer)
+    }
+
+    fn site(&self) -> &Site {
+        &self.errand.site
     }
 
     /// The server in words, before more is known than its address.
     fn server_words(&self) -> String {
-        match (&self.site.upstream, self.state().server) {
+        match (&self.site().upstream, self.server) {
             (Some(upstream), _) => upstream.host.clone(),
             (None, Some(ServerAddr(to))) => to.ip().to_string(),
             (None, None) => String::from("the server"),
         }
     }
 
-    async fn connect(&self) -> Result<Stream, Refusal> {
-        let known = self.state().server;
-        match (&self.site.upstream, known) {
-            (Some(upstream), _) => self.connect_upstream(upstream).await,
-            (None, Some(server)) => {
-                if let Some(refusal) = self.remembered(server) {
-                    self.evidence.refused(&refusal);
-                    return Err(refusal);
-                }
-                self.dial(server).await
-            }
-            (None, None) => Err(unreachable_server("nobody named the server")),
-        }
-    }
+    // ----- connections -----
 
-    /// What went wrong at this address a short while ago, unless its own entry asks for nothing that could.
-    fn remembered(&self, server: ServerAddr) -> Option<Refusal> {
-        if self.site.common.observe {
+    /// Refuses this session for what went wrong at its server a short while ago.
+    fn refused_again(&mut self) -> Option<Refusal> {
+        let ServerAddr(to) = self.server?;
+        if self.site().common.observe || self.site().upstream.is_some() {
             return None;
         }
-        self.site
-            .memory
-            .refusal(self.client.0.ip(), server.0.ip(), clock::instant())
+        let (client, now) = (self.errand.client.0.ip(), clock::instant());
+        let first = self.site().memory.refusal(client, to.ip(), now)?;
+        Some(self.evidence.refused_again(&first))
     }
 
-    async fn dial(&self, server: ServerAddr) -> Result<Stream, Refusal> {
-        let source = self
-            .site
-            .common
-            .keep_client_address
-            .then(|| self.client.0.ip());
-        match self.site.common.dial.connect(server, source).await {
-            Ok((stream, dialled)) => {
-                self.evidence.connected(&stream);
-                let mut state = self.state();
-                state.server = Some(server);
-                state.dialled = Some(dialled);
-                state.peer = None;
-                Ok(Stream::Plain(stream))
-            }
-            Err(error) => Err(unreachable_server(&format!(
-                "{}: {}",
-                server.0,
-                plain(&error)
-            ))),
-        }
-    }
-
-    async fn connect_upstream(&self, upstream: &Upstream) -> Result<Stream, Refusal> {
-        let addresses = match upstream.ip() {
-            Some(ip) => vec![ip],
-            None => match self.site.lookup.host(&upstream.host, None).await.addresses {
-                Dns::Found(addresses, _) => addresses,
-                Dns::Absent(_) => {
-                    return Err(unreachable_server(&format!(
-                        "{} has no address",
-                        upstream.host
-                    )));
-                }
-                Dns::Bogus(words) | Dns::Failed(words) => {
-                    return Err(unreachable_server(&format!(
-                        "{}: address look-up failed: {words}",
-                        upstream.host
-                    )));
-                }
-                Dns::NotAsked => Vec::new(),
-            },
-        };
-        let mut outcome = Err(unreachable_server(&format!(
-            "{} has no address",
-            upstream.host
-        )));
-        for ip in addresses {
-            outcome = self.dial(ServerAddr((ip, upstream.port).into())).await;
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        let stream = outcome?;
-        if upstream.implicit_tls
-            && let Answer::Refused(refusal) = self.authorise(Question::Peer).await
-        {
-            return Err(refusal);
-        }
+    fn reached(&mut self, reached: Reached) -> Result<Stream, Refusal> {
+        self.evidence.connected(reached.connection);
+        self.server = Some(reached.server);
+        self.dialled = Some(reached.dialled);
+        self.peer = None;
         // With implicit TLS what is demanded is pending now, for the handshake that comes next.
-        Ok(stream)
+        match reached.gathered.map(|gathered| self.judge(gathered)) {
+            Some(Answer::Refused(refusal)) => Err(refusal),
+            _ => Ok(reached.stream),
+        }
     }
 
-    fn ask(&self, question: Question) -> Option<Ask> {
-        let ServerAddr(to) = self.state().server?;
-        let next_hop = match (&self.site.upstream, question) {
-            (Some(upstream), _) => NextHop::Upstream(upstream.host.clone()),
-            (None, Question::Recipient(recipient)) => NextHop::Recipient(recipient),
-            (None, _) => NextHop::Address,
+    fn upgraded(&mut self, handshake: Handshake) -> Upgraded {
+        let server = handshake.pending.ask.server;
+        let memory = Arc::clone(&self.site().memory);
+        let classical = handshake.classical_only;
+        let (died, words) = match handshake.outcome {
+            Ok((stream, peer)) => {
+                let now = clock::instant();
+                memory.handshake(server, classical, memory::Handshake::Done, now);
+                let peer = Arc::new(peer);
+                self.evidence.secured(Arc::clone(&peer));
+                self.peer = Some(peer);
+                return Upgraded::Up(stream);
+            }
+            Err(failure) => failure,
         };
-        Some(Ask {
-            next_hop,
-            server: to.ip(),
-            port: to.port(),
+        let outcome = match died {
+            true => memory::Handshake::Died,
+            false => memory::Handshake::Failed,
+        };
+        if memory.handshake(server, classical, outcome, clock::instant()) {
+            // The large ClientHello may be why; the host gets another chance before it is remembered as broken.
+            log::info!(
+                "{server}: the handshake died without an alert; the next goes without X25519MLKEM768"
+            );
+            let words = format!("{words}; the next try goes without the post-quantum key share");
+            return Upgraded::Failed(self.handshake_failed(handshake.pending, words, false));
+        }
+        // An alert may be about the name in SNI, which is a fault of this question and not of the host for every question.
+        let of_the_host = !words.contains("unrecognized_name");
+        Upgraded::Failed(self.handshake_failed(handshake.pending, words, of_the_host))
+    }
+
+    // ----- judging -----
+
+    /// The heart: who may have this mail, and is the peer that?
+    fn judge(&mut self, gathered: Gathered) -> Answer {
+        let Gathered {
+            question,
+            ask,
+            findings,
+            required,
+        } = gathered;
+        let or_plaintext = self.site().common.observe;
+        let (reason, words) = match required {
+            Ok(demand) => {
+                let or_plaintext = or_plaintext || demand.level == Level::May;
+                return self.hold_against(Pending {
+                    question,
+                    ask,
+                    findings: findings.unwrap_or_else(|| Arc::new(Findings::none())),
+                    demand,
+                    denied: false,
+                    or_plaintext,
+                });
+            }
+            Err(denial) => denial,
+        };
+        let decision = Decision::new(
+            ask.clone(),
+            findings.clone(),
+            None,
+            Verdict::Refused(reason, words),
+            self.moment(&question),
+            &self.site().settings,
+            clock::wall(),
+        );
+        let refused = decision.refused().is_some();
+        let answer = self.conclude(&decision, None, &question);
+        if refused || self.peer.is_some() || self.lost.is_some() {
+            return answer;
+        }
+        let findings = findings.unwrap_or_else(|| Arc::new(Findings::none()));
+        self.tls_first(Pending {
+            demand: Demand::observing(&ask, &findings),
+            question,
+            ask,
+            findings,
+            denied: true,
+            or_plaintext,
         })
     }
 
-    async fn findings(&self, ask: &Ask, needs: policy::Needs) -> Findings {
-        if needs == policy::Needs::default() {
-            return Findings::none();
-        }
-        match &ask.next_hop {
-            NextHop::Upstream(host) => Findings::of_upstream(
-                self.site
-                    .lookup
-                    .host(host, needs.tlsa.then_some(ask.port))
-                    .await,
-            ),
-            NextHop::Recipient(Recipient::Domain(domain)) => {
-                self.site.lookup.gather(domain, needs).await
-            }
-            NextHop::Recipient(_) | NextHop::Address => Findings::none(),
-        }
-    }
-
-    /// The heart: who may have this mail, and is the peer that?
-    async fn authorise(&self, question: Question) -> Answer {
-        let moment = match question {
+    fn moment(&self, question: &Question) -> Moment {
+        match question {
             Question::Peer => Moment::Hello,
-            _ if self.state().authorised || self.known_at_connect => Moment::LaterRecipient,
+            _ if self.authorised || self.known_at_connect => Moment::LaterRecipient,
             _ => Moment::FirstRecipient,
-        };
-        let Some(ask) = self.ask(question) else {
-            return Answer::Refused(local_fault("no server is known"));
-        };
-        let settings = &self.site.settings;
-        let now = clock::wall();
-        let entry = self.site.table.find(&ask, now);
-        let findings = match timeout(
-            DECISION,
-            self.findings(&ask, policy::needs(&ask, entry, settings)),
-        )
-        .await
-        {
-            Ok(findings) => Arc::new(findings),
-            Err(_) => {
-                let verdict =
-                    Verdict::Refused(Reason::LookupFailed, "no decision within 30 s".into());
-                return self.conclude(Decision::new(
-                    ask, None, None, verdict, moment, settings, now,
-                ));
-            }
-        };
-        match policy::require(&ask, entry, &findings, settings) {
-            Ok(demand) => self.hold_against(
-                Pending {
-                    ask,
-                    findings,
-                    demand,
-                },
-                moment,
-            ),
-            Err((reason, words)) => {
-                let verdict = Verdict::Refused(reason, words);
-                let observing = Demand::observing(&ask, &findings);
-                let pending = Pending {
-                    ask: ask.clone(),
-                    findings: Arc::clone(&findings),
-                    demand: observing,
-                };
-                let decision =
-                    Decision::new(ask, Some(findings), None, verdict, moment, settings, now);
-                let refused = decision.refused().is_some();
-                let answer = self.conclude(decision);
-                if refused {
-                    answer
-                } else {
-                    self.tls_first(pending).unwrap_or(answer)
-                }
-            }
         }
     }
 
     /// What is demanded is known: compare it with the peer, or first have TLS.
-    fn hold_against(&self, pending: Pending, moment: Moment) -> Answer {
-        let peer = self.state().peer.clone();
-        let Some(peer) = peer else {
-            if pending.demand.level != Level::None {
-                return self
-                    .tls_first(pending)
-                    .unwrap_or_else(|| Answer::Refused(local_fault("TLS is up and is not")));
+    fn hold_against(&mut self, pending: Pending) -> Answer {
+        let demand = &pending.demand;
+        let shown = match (&self.peer, &self.lost) {
+            (Some(peer), _) => {
+                let now = clock::wall();
+                let trust = &self.site().tls.trust;
+                demand.shown(&peer.facts.version, |one| trust.check(peer, one, now))
             }
-            let verdict = policy::judge(&pending.demand, &Shown::NoStartTls);
-            return self.conclude(self.decision(pending, verdict, moment));
+            (None, Some(lost)) => lost.clone(),
+            (None, None) if demand.level == Level::None => {
+                // Whoever comes next in this session finds it so.
+                let words = "needs TLS, and this session has begun without";
+                let lost = Shown::NoTls(Reason::SessionInTheClear, words.into());
+                self.lost.insert(lost).clone()
+            }
+            (None, None) => return self.tls_first(pending),
         };
-        let now = clock::wall();
-        let shown = pending.demand.shown(&peer.facts.version, |one| {
-            self.site.tls.trust.check(&peer, one, now)
-        });
-        let verdict = policy::judge(&pending.demand, &shown);
-        let testing = policy::testing_failure(&pending.demand, &shown);
-        let decision = self.decision(pending, verdict, moment);
-        self.tlsrpt(&decision, testing);
-        self.conclude(decision)
+        let question = pending.question.clone();
+        let (decision, testing) = self.decide(pending, &shown);
+        self.conclude(&decision, testing, &question)
     }
 
-    /// Reports what was decided after a handshake, or for want of one.
-    fn tlsrpt(&self, decision: &Decision, testing: Option<(Reason, String)>) {
-        if let Some(tlsrpt) = &self.site.tlsrpt {
-            let (tlsrpt, lookup) = (Arc::clone(tlsrpt), Arc::clone(&self.site.lookup));
-            super::tlsrpt::report(tlsrpt, lookup, decision, testing);
-        }
-    }
-
-    fn tls_first(&self, pending: Pending) -> Option<Answer> {
-        let mut state = self.state();
-        if state.peer.is_some() {
-            return None;
-        }
-        let or_plaintext = pending.demand.level == Level::May || self.site.common.observe;
-        state.pending = Some(pending);
-        Some(Answer::Upgrade {
-            or_plaintext: or_plaintext.then(Exempted::assertion),
-        })
-    }
-
-    fn decision(&self, pending: Pending, verdict: Verdict, moment: Moment) -> Decision {
-        let Pending {
-            ask,
-            findings,
-            demand,
-        } = pending;
-        Decision::new(
-            ask,
-            Some(findings),
-            Some(demand),
+    /// What was shown, judged; and what MTA-STS in testing mode would have refused.
+    fn decide(&self, pending: Pending, shown: &Shown) -> (Decision, Option<Failure>) {
+        let moment = self.moment(&pending.question);
+        let verdict = policy::judge(&pending.demand, shown);
+        let testing = policy::testing_failure(&pending.demand, shown);
+        let decision = Decision::new(
+            pending.ask,
+            Some(pending.findings),
+            Some(pending.demand),
             verdict,
             moment,
-            &self.site.settings,
+            &self.site().settings,
             clock::wall(),
-        )
+        );
+        (decision, testing)
+    }
+
+    /// Writes a decision down, and reports it; one that this session has made before is only counted.
+    fn write(
+        &mut self,
+        decision: &Decision,
+        testing: Option<Failure>,
+        question: &Question,
+    ) -> Result<(), Refusal> {
+        let is_first = self.evidence.verdict(decision, question)?;
+        // What no handshake was tried for is no matter of TLS.
+        if let (Some(tlsrpt), true, Some(_)) = (&self.site().tlsrpt, is_first, &decision.demand) {
+            let (tlsrpt, lookup) = (Arc::clone(tlsrpt), Arc::clone(&self.site().lookup));
+            super::tlsrpt::report(tlsrpt, lookup, decision, testing);
+        }
+        Ok(())
+    }
+
+    fn tls_first(&mut self, pending: Pending) -> Answer {
+        let or_plaintext = pending.or_plaintext.then(Exempted::assertion);
+        self.pending = Some(pending);
+        Answer::Upgrade { or_plaintext }
     }
 
     /// Writes the decision down, then makes the answer of it.
-    fn conclude(&self, decision: Decision) -> Answer {
-        let peer = self.state().peer.clone();
-        if let Err(refusal) = self.evidence.verdict(&decision, peer.as_deref()) {
+    fn conclude(
+        &mut self,
+        decision: &Decision,
+        testing: Option<Failure>,
+        question: &Question,
+    ) -> Answer {
+        if let Err(refusal) = self.write(decision, testing, question) {
             return Answer::Refused(refusal);
         }
         if let Some(refusal) = decision.refused() {
-            self.remember(&decision, refusal);
+            self.remember(decision, refusal);
             return Answer::Refused(refusal.clone());
         }
-        self.state().authorised = true;
+        self.authorised = true;
         let authenticates = decision
             .demand
             .as_ref()
@@ -478,156 +425,149 @@ impl Desk {
         }
     }
 
-    /// A certificate that did not do ends this session; the client's next one there shall move on at the greeting.
-    fn remember(&self, decision: &Decision, refusal: &Refusal) {
-        let host_to_blame = matches!(&decision.verdict, Verdict::Refused(reason, _) if reason.scope() == Scope::Host);
-        if refusal.code == 421 && host_to_blame && self.site.upstream.is_none() {
-            let (client, server) = (self.client.0.ip(), decision.ask.server);
-            self.site.memory.fault_of_one_session(
-                client,
-                server,
-                refusal.clone(),
-                clock::instant(),
-            );
+    // ----- TLS that is not to be had -----
+
+    /// TLS cannot be had here. Where mail goes on in the clear for that, this is what is written down.
+    fn no_tls(&mut self, cause: Cause, words: &str) {
+        let reason = match cause {
+            Cause::StarttlsRefused => Reason::StarttlsRefused,
+            _ => Reason::StarttlsNotSupported,
+        };
+        let lost = Shown::NoTls(reason, words.to_owned());
+        if let Some(pending) = self.pending.take_if(|pending| pending.or_plaintext) {
+            self.in_the_clear(pending, &lost);
         }
+        self.lost = Some(lost);
     }
 
-    async fn upgrade(&self, stream: Stream) -> Result<Stream, Refusal> {
-        let Stream::Plain(tcp) = stream else {
-            return Err(local_fault("TLS within TLS"));
-        };
-        let Some(pending) = self.state().pending.take() else {
-            return Err(local_fault("TLS without a demand"));
-        };
-        let server = pending.ask.server;
-        let classical = self.site.memory.begins_classical(server, clock::instant());
-        let Demand {
-            sni, tls13_only, ..
-        } = &pending.demand;
-        let hello = Hello {
-            sni: sni.as_deref(),
-            tls13_only: *tls13_only,
-            classical_only: classical,
-        };
-        let (died, words) = match timeout(HANDSHAKE, self.site.tls.connect(tcp, hello)).await {
-            Ok(Ok((tls, peer))) => {
-                let now = clock::instant();
-                self.site
-                    .memory
-                    .handshake(server, classical, Handshake::Done, now);
-                self.evidence.secured(&peer);
-                self.state().peer = Some(Arc::new(peer));
-                return Ok(Stream::ToServer(Box::new(tls)));
-            }
-            Ok(Err(fault)) => (fault.kind() == Kind::Died, fault.to_string()),
-            Err(_) => (
-                true,
-                String::from("the handshake was not finished within 30 s"),
-            ),
-        };
-        let outcome = if died {
-            Handshake::Died
-        } else {
-            Handshake::Failed
-        };
-        let now = clock::instant();
-        if self.site.memory.handshake(server, classical, outcome, now) {
-            // The large ClientHello may be why; the host gets another chance before it is remembered as broken.
-            log::info!(
-                "{server}: the handshake died without an alert; the next goes without X25519MLKEM768"
-            );
-            let words = format!("{words}; the next try goes without the post-quantum key share");
-            return Err(self.handshake_failed(pending, words));
+    /// This mail goes on without TLS, or its session ends for want of it; gives the decision.
+    fn in_the_clear(&mut self, pending: Pending, lost: &Shown) -> Option<Decision> {
+        // One recipient that passes: what is refused from now on is for that recipient alone.
+        let passes = pending.or_plaintext && matches!(pending.question, Question::Recipient(_));
+        if pending.denied {
+            self.authorised |= passes;
+            return None;
         }
-        self.remember_host(server, &pending, &words);
-        Err(self.handshake_failed(pending, words))
+        let question = pending.question.clone();
+        let (decision, testing) = self.decide(pending, lost);
+        self.authorised |= passes;
+        // The answer is given already; a record that cannot be written cannot make it another one, and a message's own record, which
+        // its acceptance waits for, says the same.
+        let _ = self.write(&decision, testing, &question);
+        Some(decision)
     }
 
     /// The refusal for a handshake that failed; where mail may go in the clear then, the machine asks for a new connection.
-    fn handshake_failed(&self, pending: Pending, words: String) -> Refusal {
-        let moment = if self.known_at_connect {
-            Moment::Hello
-        } else {
-            Moment::FirstRecipient
+    fn handshake_failed(&mut self, pending: Pending, words: String, of_the_host: bool) -> Refusal {
+        let enforced = pending.demand.enforced;
+        let lost = Shown::HandshakeFailed(words);
+        let decision = self.in_the_clear(pending, &lost);
+        self.lost = Some(lost);
+        let Some((decision, refusal)) = decision
+            .and_then(|decision| decision.refusal.clone().map(|refusal| (decision, refusal)))
+        else {
+            return local_fault("the handshake failed");
         };
-        let verdict = policy::judge(&pending.demand, &Shown::HandshakeFailed(words));
-        let decision = self.decision(pending.clone(), verdict, moment);
-        let refusal = decision
-            .refusal
-            .clone()
-            .unwrap_or_else(|| local_fault("the handshake failed"));
-        // Refusing is the answer already; a record that cannot be written cannot make it another one.
-        let _ = self.evidence.verdict(&decision, None);
-        self.tlsrpt(&decision, None);
+        if of_the_host && enforced && decision.refused().is_some() {
+            let fault = remembered(&decision, refusal.clone());
+            self.fault_of_the_host(decision.ask.server, fault);
+        }
         refusal
     }
 
-    fn remember_host(&self, server: IpAddr, pending: &Pending, words: &str) {
-        // An alert may be about the name in SNI, which is a fault of this question and not of the host for every question.
-        if self.site.upstream.is_some() || words.contains("unrecognized_name") {
+    /// The session ends because the host has no TLS for us.
+    fn host_fault(&mut self, refusal: &Refusal, lasting: bool) {
+        let Some(ServerAddr(to)) = self.server else {
             return;
-        }
-        let text = format!("{server}: TLS handshake failed a short while ago: {words}");
-        if pending.demand.enforced {
-            let refusal = Refusal {
-                code: 421,
-                enhanced: (7, 5),
-                text,
-                cause: Cause::Verdict,
+        };
+        let mut fault = Remembered {
+            refusal: refusal.clone(),
+            reason: refusal.cause.word(),
+            domain: None,
+            level: None,
+        };
+        if let Some(pending) = self.pending.take() {
+            // It is known for whom: the verdict says so, with the words that the machine gives.
+            let question = pending.question.clone();
+            let lost = self.lost.clone().unwrap_or(Shown::NoStartTls);
+            let (decision, testing) = self.decide(pending, &lost);
+            let decision = Decision {
+                refusal: Some(refusal.clone()),
+                observed: false,
+                ..decision
             };
-            self.fault_of_the_host(server, refusal);
+            fault = remembered(&decision, refusal.clone());
+            // Refusing is the answer already; a record that cannot be written cannot make it another one.
+            let _ = self.write(&decision, testing, &question);
+            self.evidence.is_told(refusal);
+        }
+        let memory = &self.site().memory;
+        if lasting || memory.passing_fault(to.ip(), clock::instant()) {
+            self.fault_of_the_host(to.ip(), fault);
+        }
+    }
+
+    // ----- what the next session should know -----
+
+    /// A certificate that did not do ends this session; the client's next one there shall move on at the greeting.
+    fn remember(&self, decision: &Decision, refusal: &Refusal) {
+        let host_to_blame = matches!(&decision.verdict, Verdict::Refused(reason, _) if reason.scope() == Scope::Host);
+        if refusal.code == 421 && host_to_blame && self.site().upstream.is_none() {
+            let (client, server) = (self.errand.client.0.ip(), decision.ask.server);
+            let fault = remembered(decision, refusal.clone());
+            let memory = &self.site().memory;
+            memory.fault_of_one_session(client, server, fault, clock::instant());
         }
     }
 
     /// Refuses everybody at the greeting for some minutes. Where an entry could let mail pass in the clear, only this
     /// client's next session: whose recipient it is for is not known then, and may be one of that entry's.
-    fn fault_of_the_host(&self, server: IpAddr, refusal: Refusal) {
-        let (memory, now) = (&self.site.memory, clock::instant());
-        if self.site.table.has_plaintext_entries() {
-            memory.fault_of_one_session(self.client.0.ip(), server, refusal, now);
-        } else {
-            memory.host_fault(server, refusal, now);
-        }
-    }
-
-    fn no_starttls(&self, refusal: Refusal) {
-        let Some(ServerAddr(to)) = self.state().server else {
+    fn fault_of_the_host(&self, server: std::net::IpAddr, fault: Remembered) {
+        let (site, now) = (self.site(), clock::instant());
+        if site.upstream.is_some() {
             return;
-        };
-        self.evidence
-            .refused_for(Reason::StarttlsNotSupported, &refusal);
-        if self.site.upstream.is_none() {
-            self.fault_of_the_host(to.ip(), refusal);
+        }
+        if site.table.has_plaintext_entries() {
+            let client = self.errand.client.0.ip();
+            site.memory.fault_of_one_session(client, server, fault, now);
+        } else {
+            site.memory.host_fault(server, fault, now);
         }
     }
 
-    /// A message begins over a connection that was to have TLS and has none: level `may`, or observe mode.
-    fn in_the_clear(&self) {
-        let pending = {
-            let mut state = self.state();
-            if state.peer.is_some() {
-                None
-            } else {
-                state.pending.take()
-            }
-        };
-        if let Some(pending) = pending {
-            let verdict = policy::judge(&pending.demand, &Shown::NoStartTls);
-            // The message's own record, which its acceptance waits for, says the same.
-            let _ = self.evidence.verdict(
-                &self.decision(pending, verdict, Moment::LaterRecipient),
-                None,
-            );
+    fn lacking(&self, keyword: Keyword) {
+        if let (Some(ServerAddr(to)), None) = (self.server, &self.site().upstream) {
+            let (client, now) = (self.errand.client.0.ip(), clock::instant());
+            self.site().memory.lacking(client, to.ip(), keyword, now);
         }
+    }
+
+    /// What this client is not shown now, because its server lacked it the last time.
+    fn hidden(&self) -> Vec<Keyword> {
+        let hidden = self.server.map(|ServerAddr(to)| {
+            let (client, now) = (self.errand.client.0.ip(), clock::instant());
+            self.site().memory.hidden(client, to.ip(), now)
+        });
+        hidden.unwrap_or_default()
     }
 }
 
-fn unreachable_server(words: &str) -> Refusal {
-    Refusal {
-        code: 421,
-        enhanced: (4, 1),
-        text: format!("cannot reach the server: {words}"),
-        cause: Cause::ServerUnreachable,
+/// What the next session there is told of this decision.
+fn remembered(decision: &Decision, refusal: Refusal) -> Remembered {
+    Remembered {
+        reason: match &decision.verdict {
+            Verdict::Refused(reason, _) => reason.word(),
+            Verdict::Authorised(_) | Verdict::Unprotected(_) => refusal.cause.word(),
+        },
+        domain: match decision.ask.next_hop {
+            NextHop::Address => None,
+            _ => Some(super::records::entry(decision).domain),
+        },
+        level: decision
+            .demand
+            .as_ref()
+            .map(|demand| demand.level.to_string()),
+        refusal,
     }
 }
 
@@ -640,15 +580,5 @@ fn local_fault(words: &str) -> Refusal {
     }
 }
 
-/// The system's words without its number.
-fn plain(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::TimedOut => String::from("connection timed out"),
-        _ => error
-            .to_string()
-            .split(" (os error")
-            .next()
-            .unwrap_or_default()
-            .to_lowercase(),
-    }
-}
+#[cfg(test)]
+mod tests;

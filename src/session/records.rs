@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use super::site::Common;
 use crate::{
     audit::{self, AuditLog, Protection, Record, WireText},
-    policy::{Basis, Decision, Level, NextHop, Verdict, table::Table},
+    policy::{
+        Basis, Decision, Level, NextHop, Verdict,
+        table::{Entry, Table},
+    },
     smtp::{Cause, Recipient, Refusal},
     tls::Peer,
 };
@@ -29,6 +32,7 @@ pub fn entry(decision: &Decision) -> audit::Decision {
     audit::Decision {
         domain: whom(&decision.ask.next_hop, decision.ask.server),
         verdict,
+        observed: decision.observed,
         level: demand.map(|demand| demand.level.to_string()),
         basis,
         rule,
@@ -40,6 +44,47 @@ pub fn entry(decision: &Decision) -> audit::Decision {
             .findings
             .as_deref()
             .and_then(|findings| serde_json::to_value(findings).ok()),
+    }
+}
+
+/// Inbound, in the clear: what lets this client go on without TLS; or (observe mode) the refusal that enforcing would have given.
+#[must_use]
+pub fn in_the_clear(
+    client: std::net::IpAddr,
+    exempt: &Exempt,
+    observed: Option<&Refusal>,
+) -> audit::Decision {
+    let (basis, rule, until, why) = basis(&exempt.basis);
+    audit::Decision {
+        domain: client.to_string(),
+        verdict: Protection::Unprotected,
+        observed: observed.is_some(),
+        level: exempt.level.map(|level| level.to_string()),
+        basis,
+        rule,
+        until,
+        why,
+        reason: observed.map(|refusal| refusal.cause.word().to_owned()),
+        detail: observed.map_or_else(|| "in the clear".into(), |refusal| refusal.text.clone()),
+        findings: None,
+    }
+}
+
+/// What lets an inbound client speak in the clear.
+#[derive(Clone, Debug)]
+pub struct Exempt {
+    /// What says so.
+    pub basis: Basis,
+    /// The level of the table's entry, where that is what says so.
+    pub level: Option<Level>,
+}
+
+impl From<&Entry> for Exempt {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            basis: entry.basis(),
+            level: Some(entry.level),
+        }
     }
 }
 
@@ -217,9 +262,9 @@ pub fn policy_changed(old: &Common, new: &Common) {
     }
 }
 
-/// The process ends in good order: the last record and checkpoint.
-pub async fn stopped(audit: Arc<AuditLog>, sessions: u64, messages: u64) {
-    let reason = String::from("asked to stop");
+/// The process ends in good order: the last record and checkpoint. `reason`: the signal's name, or what went wrong.
+pub async fn stopped(audit: Arc<AuditLog>, reason: &str, sessions: u64, messages: u64) {
+    let reason = reason.to_owned();
     let last = audit.append_durable(&Record::Stop(audit::Stop {
         reason,
         sessions,

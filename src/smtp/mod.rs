@@ -349,6 +349,13 @@ pub enum Note {
         /// The reply as it came, CRLFs included.
         reply: Vec<u8>,
     },
+    /// TLS cannot be had from the server. Told before the refusal that says so, and before mail goes on in the clear all the same.
+    NoTls {
+        /// Not offered, or refused.
+        cause: Cause,
+        /// The words that a refusal for it has.
+        words: String,
+    },
     /// An authenticated server lacks this inside TLS, and the client used it: the client's next session there is not shown it.
     Lacking(extensions::Keyword),
     /// How the session ends. Told once.

@@ -5,7 +5,7 @@
 //! keywords written anew, or as 421, so that nobody on the path can make mail bounce.
 
 use super::{
-    Action, Answer, Exempted, Input, Machine, Note, Question, Refusal, Side,
+    Action, Answer, Cause, Exempted, Input, Machine, Note, Question, Refusal, Side,
     command::refusal,
     extensions::{Extensions, Keyword, Offer},
     relay::{Pending, Permit, Relay, Role, Step},
@@ -185,7 +185,8 @@ impl Outbound {
             }
             // A 5yz would make the client try HELO, which cannot start TLS (RFC 5321 §3.2).
             State::AwaitHelloReply(_) => {
-                self.no_tls("EHLO was refused, so STARTTLS is not possible");
+                let what = "EHLO was refused, so STARTTLS is not possible";
+                self.no_tls(Cause::EhloRefused, what);
             }
             State::AwaitStartTlsReply(..) if reply.code == 220 && !behind.is_empty() => {
                 self.injected();
@@ -195,10 +196,11 @@ impl Outbound {
                 self.state = State::AwaitUpgrade(offer.extensions, or_plaintext);
             }
             State::AwaitStartTlsReply(offer, Some(exempted)) if reply.code != 421 => {
+                self.tell_no_tls(Cause::StarttlsRefused, &starttls_refused(reply));
                 self.go_on_in_the_clear(offer, exempted);
             }
             State::AwaitStartTlsReply(..) => {
-                self.no_tls(&format!("STARTTLS was refused with {}", reply.code));
+                self.no_tls(Cause::StarttlsRefused, &starttls_refused(reply));
             }
             State::AwaitSecureHelloReply(permit) => self.introduced_securely(reply, permit),
             _ if reply.code == 421 => self.dead((4, 2), "closes the connection"),
@@ -235,7 +237,7 @@ impl Outbound {
             return self.go_on_in_the_clear(offer, exempted);
         }
         if !offer.starttls && !self.config.plaintext_possible {
-            return self.no_tls(unoffered(&offer));
+            return self.no_tls(Cause::StarttlsNotSupported, unoffered(&offer));
         }
         let extensions = offer.extensions.clone();
         self.state = State::Gate(offer);
@@ -337,8 +339,11 @@ impl Outbound {
                 self.state = State::AwaitStartTlsReply(offer, or_plaintext);
             }
             State::Gate(offer) => match or_plaintext {
-                Some(exempted) => self.go_on_in_the_clear(offer, exempted),
-                None => self.no_tls(unoffered(&offer)),
+                Some(exempted) => {
+                    self.tell_no_tls(Cause::StarttlsNotSupported, unoffered(&offer));
+                    self.go_on_in_the_clear(offer, exempted);
+                }
+                None => self.no_tls(Cause::StarttlsNotSupported, unoffered(&offer)),
             },
             State::Open(established) if !established.secure => {
                 self.state = State::Open(established);
@@ -472,15 +477,21 @@ impl Outbound {
     }
 
     /// TLS cannot be had: a fault of the host.
-    fn no_tls(&mut self, what: &str) {
+    fn no_tls(&mut self, cause: Cause, what: &str) {
+        self.tell_no_tls(cause, what);
         let what = format!("no TLS: starttls-not-supported: {what}");
-        let refusal = refusal(421, (7, 4), &self.relay.says(&what));
+        let refusal = refusal(421, (7, 4), &self.relay.says(&what)).because(cause);
         self.relay.courteous = true;
         self.relay.act(Action::Note(Note::HostFault {
             refusal: refusal.clone(),
             lasting: true,
         }));
         self.relay.part(refusal);
+    }
+
+    fn tell_no_tls(&mut self, cause: Cause, what: &str) {
+        let words = what.to_owned();
+        self.relay.act(Action::Note(Note::NoTls { cause, words }));
     }
 
     /// Bytes of the server stand where only its ClientHello's answer may.
@@ -563,6 +574,10 @@ impl Machine for Outbound {
     fn finished(&self) -> bool {
         self.relay.finished()
     }
+}
+
+fn starttls_refused(reply: &Reply) -> String {
+    format!("STARTTLS was refused with {}", reply.code)
 }
 
 fn unoffered(offer: &Offer) -> &'static str {

@@ -92,6 +92,7 @@ impl<M: Machine> Script<M> {
                     | Note::Refused(_)
                     | Note::TransactionBegins
                     | Note::Heard { .. }
+                    | Note::NoTls { .. }
                     | Note::Lacking(_)
                     | Note::Ends(_),
                 ) => {}

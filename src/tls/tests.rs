@@ -21,7 +21,7 @@ fn now() -> SystemTime {
 }
 
 /// A peer that presented this chain.
-fn peer(chain: &[Der<'static>]) -> Peer {
+pub(crate) fn peer(chain: &[Der<'static>]) -> Peer {
     Peer {
         facts: TlsFacts {
             version: "TLSv1.3".into(),

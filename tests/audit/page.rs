@@ -1,7 +1,9 @@
 //! The page that `audit report` makes.
 
-use crate::support::{Directory, message, options, sample, session};
-use starttls_proxy::audit::{AuditLog, Direction, Message, Protection, Record, Refusal, command};
+use crate::support::{Directory, closed, message, options, refused, sample, session};
+use starttls_proxy::audit::{
+    AuditLog, Direction, Message, Protection, Record, Refusal, Repeated, command,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -169,6 +171,138 @@ fn tls_with_whoever_called_or_answered_is_not_called_authenticated() {
     );
 }
 
+fn log_of(directory: &Directory, write: impl FnOnce(&AuditLog)) -> String {
+    let log = AuditLog::open(options(&directory.file())).unwrap();
+    write(&log);
+    log.close();
+    report(directory, Vec::new(), command::DONE).1
+}
+
+#[test]
+fn a_verdict_that_refused_is_counted_and_listed_by_its_reason() {
+    let directory = Directory::new("refused");
+    let page = log_of(&directory, |log| {
+        (0..3).for_each(|_| log.append(&refused(log, 5)));
+        // The next session was refused at its greeting for the same.
+        log.append(&Record::Refusal(Box::new(Refusal {
+            session: session(1),
+            domain: Some("pharmacy.example".into()),
+            level: Some("verify".into()),
+            reason: "certificate-expired".into(),
+            remembered: true,
+            reply: Some("421 4.7.5 refused a short while ago for pharmacy.example: x".into()),
+            detail: None,
+        })));
+        let Record::SessionClosed(mut closed) = closed(1) else {
+            unreachable!()
+        };
+        closed.repeated.push(Repeated {
+            event: "verdict".into(),
+            domain: Some("pharmacy.example".into()),
+            verdict: Some(Protection::Refused),
+            reason: Some("certificate-expired".into()),
+            observed: false,
+            times: 19,
+        });
+        log.append(&Record::SessionClosed(closed));
+    });
+    for part in [
+        "23 attempts were refused rather than sent unprotected.",
+        "<tr><th scope=\"row\">certificate-expired</th><td class=\"n\">23<br><span class=\"quiet\">1 remembered</span></td><td>pharmacy.example (23)</td>",
+        "refused a short while ago for pharmacy.example",
+    ] {
+        assert!(page.contains(part), "{part} is not in the page: {page}");
+    }
+    assert!(!page.contains("Nothing was refused"));
+    let mut said = Vec::new();
+    let show = command::Show {
+        files: vec![directory.file()],
+        verdict: Some("refused".into()),
+        ..command::Show::default()
+    };
+    command::show(&show, &mut said, &mut Vec::new());
+    let said = String::from_utf8(said).unwrap();
+    assert_eq!(said.lines().count(), 4, "{said}");
+    assert!(said.contains("certificate-expired remembered domain pharmacy.example level verify"));
+}
+
+#[test]
+fn what_observe_mode_let_pass_is_never_shown_as_protected_nor_as_refused() {
+    let directory = Directory::new("observed");
+    let page = log_of(&directory, |log| {
+        let Record::Message(mut message) = message(log, 2) else {
+            unreachable!()
+        };
+        let decision = &mut message.decisions[0];
+        decision.observed = true;
+        decision.verdict = Protection::Refused;
+        decision.reason = Some("starttls-not-supported".into());
+        let domain = decision.domain.clone();
+        message.verdict = Protection::Refused;
+        message.tls = None;
+        message.peer = None;
+        log.append(&Record::Message(message));
+        let Record::Verdict(mut verdict) = refused(log, 3) else {
+            unreachable!()
+        };
+        verdict.decision.observed = true;
+        verdict.decision.domain = domain;
+        log.append(&Record::Verdict(verdict));
+    });
+    for part in [
+        "1 message was handed over: 1 in the clear.",
+        "Nothing was refused.",
+        "1 message passed only because nothing was enforced (<code>--observe</code>)",
+        "<tr><th scope=\"row\">observed: would have been refused, starttls-not-supported</th><td class=\"n\">1</td><td class=\"n warn\">1</td>",
+        ", only observed",
+    ] {
+        assert!(page.contains(part), "{part} is not in the page: {page}");
+    }
+    let levels = page.split("Level, by message and domain").nth(1).unwrap();
+    let levels = levels.split("Where the level comes from").next().unwrap();
+    assert!(levels.contains("only observed"), "{levels}");
+}
+
+#[test]
+fn the_parties_on_the_page_are_those_of_the_mail_and_not_those_that_were_connected_to() {
+    let directory = Directory::new("parties");
+    let page = log_of(&directory, |log| {
+        let Record::Message(mut message) = message(log, 2) else {
+            unreachable!()
+        };
+        // A smart host: one decision about it, for all recipients.
+        message.recipients = vec![log.address(b"a@one.test"), log.address(b"b@TWO.test")];
+        message.decisions[0].domain = "relay.example".into();
+        log.append(&Record::Message(message.clone()));
+        // Inbound, a client that a prefix exempts.
+        message.session.direction = Direction::Inbound;
+        message.sender = log.address(b"x@sender.test");
+        message.decisions[0].domain = "192.0.2.7".into();
+        message.decisions[0].verdict = Protection::Unprotected;
+        message.decisions[0].level = None;
+        message.tls = None;
+        log.append(&Record::Message(message));
+    });
+    for (party, authenticated) in [
+        ("one.test", "100 %"),
+        ("two.test", "100 %"),
+        ("sender.test", "0 %"),
+    ] {
+        let row = page
+            .lines()
+            .find(|line| {
+                line.starts_with(&format!(
+                    "<tr><th scope=\"row\">{party}</th><td class=\"n\">1</td>"
+                ))
+            })
+            .unwrap_or_else(|| panic!("no row for {party}: {page}"));
+        assert!(
+            row.contains(&format!("<td class=\"n\">{authenticated}</td>")),
+            "{row}"
+        );
+    }
+}
+
 #[test]
 fn what_came_over_the_wire_stays_text() {
     let directory = Directory::new("markup");
@@ -176,8 +310,11 @@ fn what_came_over_the_wire_stays_text() {
     log.append(&Record::Refusal(Box::new(Refusal {
         session: session(1),
         domain: Some("<b>&\"'".into()),
+        level: None,
         reason: "<script>alert(1)</script>".into(),
-        reply: "421 </td></style><script>alert(2)</script>".into(),
+        remembered: false,
+        reply: Some("421 </td></style><script>alert(2)</script>".into()),
+        detail: None,
     })));
     log.close();
     let (_, page) = report(&directory, Vec::new(), command::DONE);

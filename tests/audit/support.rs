@@ -2,7 +2,7 @@
 
 use starttls_proxy::audit::{
     AuditLog, Certificate, Connection, Decision, Direction, Exemption, Message, Options, Outcome,
-    Peer, PolicyFile, Protection, Record, Refusal, Reload, ReloadedFile, Session, SessionClosed,
+    Peer, PolicyFile, Protection, Record, Reload, ReloadedFile, Session, SessionClosed,
     SessionOpened, Start, Stop, Tls, Unprotected, Verdict, WireText, command, hex,
 };
 use std::{
@@ -210,6 +210,7 @@ pub fn decision(n: u64) -> Decision {
         } else {
             Protection::Authorised
         },
+        observed: false,
         level: Some(level.into()),
         basis: Some(basis.into()),
         rule: table.then(|| format!("/etc/starttls-proxy/policy:{}", place(n) + 3)),
@@ -286,11 +287,12 @@ pub fn closed(n: u64) -> Record {
         client_octets: [40_211, 512],
         server_octets: [733, 40_300],
         tls: Some(tls(n)),
+        repeated: Vec::new(),
     })
 }
 
-/// A refusal and the verdict it comes from.
-pub fn refused(log: &AuditLog, n: u64) -> [Record; 2] {
+/// A verdict that refuses.
+pub fn refused(log: &AuditLog, n: u64) -> Record {
     let (reason, domain, says) = match n % 7 {
         0..3 => (
             "certificate-host-mismatch",
@@ -318,10 +320,11 @@ pub fn refused(log: &AuditLog, n: u64) -> [Record; 2] {
     );
     let verdict = Verdict {
         session: session(n),
-        address: Some(log.address(format!("info@{domain}").as_bytes())),
+        address: Some(log.address(format!("@{domain}").as_bytes())),
         decision: Decision {
             domain: domain.into(),
             verdict: Protection::Refused,
+            observed: false,
             level: Some("verify".into()),
             basis: Some("mx".into()),
             reason: Some(reason.into()),
@@ -331,19 +334,11 @@ pub fn refused(log: &AuditLog, n: u64) -> [Record; 2] {
             why: None,
             findings: None,
         },
+        reply: Some(reply.as_str().into()),
         tls: None,
         peer: None,
     };
-    let refusal = Refusal {
-        session: session(n),
-        domain: Some(domain.into()),
-        reason: reason.into(),
-        reply: reply.as_str().into(),
-    };
-    [
-        Record::Verdict(Box::new(verdict)),
-        Record::Refusal(Box::new(refusal)),
-    ]
+    Record::Verdict(Box::new(verdict))
 }
 
 pub fn start() -> Record {
@@ -436,9 +431,7 @@ pub fn sample(file: &Path, key: PathBuf) -> AuditLog {
             log.append(&message(&log, n));
             let burst = (11..14).contains(&day) && (8..12).contains(&clock);
             if n.is_multiple_of(29) || burst {
-                for record in refused(&log, if burst { 0 } else { n / 29 }) {
-                    log.append(&record);
-                }
+                log.append(&refused(&log, if burst { 0 } else { n / 29 }));
             }
         }
         if clock == 23 {

@@ -225,6 +225,7 @@ pub fn show_note(note: &Note) -> String {
         Note::HostFault { refusal, .. } => format!("passing-fault {refusal}"),
         Note::TransactionBegins => "transaction".to_owned(),
         Note::Heard { stage, reply } => format!("heard {stage:?} {}", escape(reply)),
+        Note::NoTls { cause, words } => format!("no-tls {} {words}", cause.word()),
         Note::Lacking(keyword) => format!("lacking {keyword:?}"),
         Note::Ends(end) => format!("ends {}", end.word()),
     }

@@ -84,7 +84,7 @@ impl Played {
         &self,
         job: impl FnOnce(oneshot::Sender<T>) -> Wanted,
         done: impl FnOnce(T) -> Done + Send + 'static,
-    ) -> Job {
+    ) -> Job<Done> {
         let (answer, answered) = oneshot::channel();
         // A test that is over hears nothing more.
         let _ = self.tell.send(Told::Job(job(answer)));
@@ -98,19 +98,23 @@ impl Played {
 }
 
 impl Hands for Played {
-    fn connect(&mut self) -> Job {
+    type Outcome = Done;
+    fn done(&mut self, done: Done) -> Done {
+        done
+    }
+    fn connect(&mut self) -> Job<Done> {
         self.job(Wanted::Connect, Done::Connected)
     }
-    fn upgrade(&mut self, side: Side, stream: Stream) -> Job {
+    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Done> {
         self.job(
             |answer| Wanted::Handshake(side, stream, answer),
             move |up| Done::Upgraded(side, up),
         )
     }
-    fn authorise(&mut self, question: Question) -> Job {
+    fn authorise(&mut self, question: Question) -> Job<Done> {
         self.job(|answer| Wanted::Ask(question, answer), Done::Answered)
     }
-    fn record(&mut self, message: Completed) -> Job {
+    fn record(&mut self, message: Completed) -> Job<Done> {
         self.job(
             |answer| Wanted::Record(show_record(&message), answer),
             Done::Recorded,

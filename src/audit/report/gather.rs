@@ -17,6 +17,8 @@ pub(super) const AUTHENTICATED: &str = "peer authenticated";
 pub(super) const ENCRYPTED: &str = "encrypted only";
 /// No TLS.
 pub(super) const CLEAR: &str = "in the clear";
+/// Observe mode let it pass.
+pub(super) const OBSERVED: &str = "observed: would have been refused";
 
 /// Everything that is counted.
 #[derive(Default)]
@@ -45,6 +47,10 @@ pub(super) struct Gathered {
     pub(super) hours: BTreeMap<String, Hour>,
     pub(super) domains: BTreeMap<String, Domain>,
     pub(super) reasons: BTreeMap<String, Reason>,
+    /// What enforcing would have refused and observe mode let pass, by reason.
+    pub(super) observed: BTreeMap<String, Reason>,
+    /// Messages handed over that enforcing would have refused.
+    pub(super) observed_messages: u64,
     pub(super) exemptions: Vec<Exemption>,
     /// What went without proof of identity, by rule, then by domain.
     pub(super) unprotected: BTreeMap<(String, String), Unprotected>,
@@ -71,6 +77,10 @@ pub(super) struct Domain {
 #[derive(Default)]
 pub(super) struct Reason {
     pub(super) number: u64,
+    /// Of those, at the greeting, for what another session had met.
+    pub(super) remembered: u64,
+    /// Observed: messages that were handed over nevertheless.
+    pub(super) messages: u64,
     pub(super) domains: Tally,
     pub(super) first: String,
     pub(super) last: String,
@@ -124,7 +134,15 @@ struct Line<'a> {
     #[serde(borrow)]
     verdict: Option<Cow<'a, str>>,
     #[serde(borrow)]
+    detail: Option<Cow<'a, str>>,
+    #[serde(default)]
+    remembered: bool,
+    #[serde(borrow)]
     sender: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    recipients: Vec<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    repeated: Vec<Repeated<'a>>,
     #[serde(borrow)]
     outcome: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -165,6 +183,12 @@ struct Decision<'a> {
     domain: Cow<'a, str>,
     #[serde(borrow)]
     verdict: Cow<'a, str>,
+    #[serde(default)]
+    observed: bool,
+    #[serde(borrow)]
+    reason: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    detail: Cow<'a, str>,
     #[serde(borrow)]
     level: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -175,6 +199,26 @@ struct Decision<'a> {
     until: Option<Cow<'a, str>>,
     #[serde(borrow)]
     why: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Repeated<'a> {
+    #[serde(borrow)]
+    domain: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    reason: Option<Cow<'a, str>>,
+    observed: bool,
+    times: u64,
+}
+
+/// Attempts that were refused, or would have been.
+struct Attempts<'a> {
+    number: u64,
+    reason: &'a str,
+    domain: Option<&'a str>,
+    remembered: bool,
+    /// The reply, or what went wrong.
+    words: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -190,7 +234,34 @@ struct File {
     error: Option<String>,
 }
 
+impl Line<'_> {
+    /// Of a message: the domains of its recipients outbound, of its sender inbound.
+    fn parties(&self) -> BTreeSet<String> {
+        let outbound = |session: &Session<'_>| session.direction == "outbound";
+        let addresses = if self.session.as_ref().is_some_and(outbound) {
+            self.recipients.as_slice()
+        } else {
+            self.sender.as_slice()
+        };
+        let party = |address: &Cow<'_, str>| match address.rsplit_once('@') {
+            Some((_, domain)) => domain.to_ascii_lowercase(),
+            None if address.is_empty() => String::from("<>"),
+            None => address.to_ascii_lowercase(),
+        };
+        addresses.iter().map(party).collect()
+    }
+}
+
 impl Decision<'_> {
+    /// The level that was enforced; one that was only observed is named so.
+    fn level_in_force(&self) -> Option<String> {
+        let level = self.level.as_deref()?;
+        Some(match self.would_refuse() {
+            Some(_) => format!("{level}, only observed"),
+            None => level.to_owned(),
+        })
+    }
+
     /// Whether it rests on a proof of identity: what is authorised under `encrypt` is not.
     fn is_proof(&self) -> bool {
         let asks_for_none = matches!(
@@ -199,6 +270,11 @@ impl Decision<'_> {
         );
         self.verdict == "authorised" && !asks_for_none
     }
+
+    /// Why enforcing would have refused what observe mode let pass.
+    fn would_refuse(&self) -> Option<&str> {
+        self.reason.as_deref().filter(|_| self.observed)
+    }
 }
 
 impl Domain {
@@ -206,6 +282,22 @@ impl Domain {
         count(&mut self.protections, protection);
         self.octets += octets;
         self.tls.insert(version.to_owned());
+    }
+}
+
+fn take(reasons: &mut BTreeMap<String, Reason>, at: &str, attempts: &Attempts<'_>) {
+    let reason = reasons.entry(attempts.reason.to_owned()).or_default();
+    reason.number += attempts.number;
+    reason.remembered += u64::from(attempts.remembered);
+    if reason.first.is_empty() {
+        at.clone_into(&mut reason.first);
+    }
+    at.clone_into(&mut reason.last);
+    if !attempts.words.is_empty() {
+        attempts.words.clone_into(&mut reason.reply);
+    }
+    if let Some(domain) = attempts.domain {
+        *reason.domains.entry(domain.to_owned()).or_default() += attempts.number;
     }
 }
 
@@ -284,6 +376,7 @@ impl Gathered {
             "verdict" => self.verdict(record),
             "unprotected" => self.unprotected(record),
             "session-opened" => self.sessions += 1,
+            "session-closed" => self.repeated(record),
             _ => self.change(record),
         }
     }
@@ -314,10 +407,18 @@ impl Gathered {
         }
         let octets = record.octets.unwrap_or_default();
         self.octets += octets;
+        let would_refuse = record.decisions.iter().find_map(Decision::would_refuse);
         count(
             &mut self.verdicts,
-            record.verdict.as_deref().unwrap_or_default(),
+            match would_refuse {
+                Some(_) => OBSERVED,
+                None => record.verdict.as_deref().unwrap_or_default(),
+            },
         );
+        if let Some(reason) = would_refuse {
+            self.observed_messages += 1;
+            self.observed.entry(reason.to_owned()).or_default().messages += 1;
+        }
         let protection = match &record.tls {
             None => CLEAR,
             Some(_) if record.decisions.is_empty() => ENCRYPTED,
@@ -335,66 +436,111 @@ impl Gathered {
                 tls.group.as_deref().unwrap_or("not known"),
             );
         }
-        if record.decisions.is_empty() {
-            // Inbound, from a client that no rule speaks of.
-            let sender = record.sender.as_deref().unwrap_or_default();
-            let name = sender.rsplit_once('@').map_or("<>", |(_, domain)| domain);
-            let domain = self.domain(name, record.at);
-            domain.take(protection, octets, version);
-        }
-        for decision in &record.decisions {
+        for party in record.parties() {
+            // What was decided about this party; else (`--upstream`, a client's address) about all that share the peer.
+            let own = |decision: &&Decision<'_>| decision.domain.eq_ignore_ascii_case(&party);
+            let mut decisions: Vec<_> = record.decisions.iter().filter(own).collect();
+            if decisions.is_empty() {
+                decisions.extend(&record.decisions);
+            }
+            let proved = !decisions.is_empty() && decisions.iter().all(|one| one.is_proof());
             let protection = match &record.tls {
                 None => CLEAR,
-                Some(_) if decision.is_proof() => AUTHENTICATED,
+                Some(_) if proved => AUTHENTICATED,
                 Some(_) => ENCRYPTED,
             };
-            if let Some(level) = &decision.level {
-                count(&mut self.levels, level);
+            let domain = self.domain(&party, record.at);
+            domain.take(protection, octets, version);
+            domain
+                .levels
+                .extend(decisions.iter().filter_map(|one| one.level_in_force()));
+        }
+        for decision in &record.decisions {
+            if let Some(level) = decision.level_in_force() {
+                count(&mut self.levels, &level);
             }
             count(
                 &mut self.bases,
                 decision.basis.as_deref().unwrap_or("not known"),
             );
-            let domain = self.domain(&decision.domain, record.at);
-            domain.take(protection, octets, version);
-            domain
-                .levels
-                .extend(decision.level.as_deref().map(str::to_owned));
-            if protection != AUTHENTICATED {
+            let proved = record.tls.is_some() && decision.is_proof();
+            if !proved && decision.would_refuse().is_none() {
                 self.way_out(decision, record).messages += 1;
             }
         }
     }
 
     fn refusal(&mut self, record: &Line<'_>) {
-        let word = record.reason.as_deref().unwrap_or_default();
-        count(&mut self.hour(record.at).reasons, word);
-        let reason = self.reasons.entry(word.to_owned()).or_default();
-        reason.number += 1;
-        if reason.first.is_empty() {
-            record.at.clone_into(&mut reason.first);
-        }
-        record.at.clone_into(&mut reason.last);
-        reason.reply = record.reply.as_deref().unwrap_or_default().to_owned();
-        if let Some(domain) = &record.domain {
-            count(&mut reason.domains, domain);
-        }
+        let words = record.reply.as_ref().or(record.detail.as_ref());
+        self.refused(
+            record,
+            &Attempts {
+                number: 1,
+                reason: record.reason.as_deref().unwrap_or_default(),
+                domain: record.domain.as_deref(),
+                remembered: record.remembered,
+                words: words.map_or("", |words| words),
+            },
+        );
     }
 
     fn verdict(&mut self, record: &Line<'_>) {
-        if let Some(decision) = &record.decision
-            && decision.verdict == "refused"
-        {
+        let Some(decision) = &record.decision else {
+            return;
+        };
+        if decision.verdict != "refused" && decision.would_refuse().is_none() {
+            return;
+        }
+        let words = record.reply.as_ref().unwrap_or(&decision.detail);
+        let attempts = Attempts {
+            number: 1,
+            reason: decision.reason.as_deref().unwrap_or("not known"),
+            domain: Some(&decision.domain),
+            remembered: false,
+            words,
+        };
+        if decision.observed {
+            take(&mut self.observed, record.at, &attempts);
+            return;
+        }
+        self.refused(record, &attempts);
+        if let Some(level) = &decision.level {
             let domain = self.domain(&decision.domain, record.at);
-            domain.refused += 1;
-            if let Some(level) = &decision.level {
-                domain.levels.insert(level.to_string());
+            domain.levels.insert(level.to_string());
+        }
+    }
+
+    fn repeated(&mut self, record: &Line<'_>) {
+        for one in &record.repeated {
+            let Some(reason) = &one.reason else { continue };
+            let attempts = Attempts {
+                number: one.times,
+                reason,
+                domain: one.domain.as_deref(),
+                remembered: false,
+                words: "",
+            };
+            match one.observed {
+                true => take(&mut self.observed, record.at, &attempts),
+                false => self.refused(record, &attempts),
             }
+        }
+    }
+
+    fn refused(&mut self, record: &Line<'_>, attempts: &Attempts<'_>) {
+        let hour = self.hour(record.at);
+        *hour.reasons.entry(attempts.reason.to_owned()).or_default() += attempts.number;
+        take(&mut self.reasons, record.at, attempts);
+        if let Some(domain) = attempts.domain {
+            self.domain(domain, record.at).refused += attempts.number;
         }
     }
 
     fn unprotected(&mut self, record: &Line<'_>) {
         if let Some(decision) = &record.decision {
+            if decision.would_refuse().is_some() {
+                return self.verdict(record);
+            }
             let id = record
                 .session
                 .as_ref()

@@ -2,8 +2,9 @@
 
 use super::{
     chart::{Bars, Series, percent, shares},
-    gather::{AUTHENTICATED, CLEAR, Domain, ENCRYPTED, Gathered, Tally},
+    gather::{AUTHENTICATED, CLEAR, Domain, ENCRYPTED, Gathered, OBSERVED, Tally},
     mapping::STANDARDS,
+    refused::by_number,
 };
 use crate::audit::{
     command::{facts, grouped, size},
@@ -68,6 +69,7 @@ impl Display for Page<'_> {
         self.how(f)?;
         self.domains(f)?;
         self.refusals(f)?;
+        self.observed(f)?;
         self.without_proof(f)?;
         self.changes(f)?;
         self.standards(f)?;
@@ -92,14 +94,14 @@ fn colour(word: &str) -> &'static str {
     match word {
         AUTHENTICATED | "authorised" | "TLSv1.3" => "good",
         ENCRYPTED => "c2",
-        CLEAR | "unprotected" | "none" | "may" | "no TLS" => "warn",
+        CLEAR | OBSERVED | "unprotected" | "none" | "may" | "no TLS" => "warn",
         "encrypt" => "c4",
         "TLSv1.2" => "c2",
         _ => "c1",
     }
 }
 
-fn day(at: &str) -> &str {
+pub(super) fn day(at: &str) -> &str {
     at.get(..10).unwrap_or(at)
 }
 
@@ -224,6 +226,14 @@ impl Page<'_> {
             _ => format!(
                 "{} refused rather than sent unprotected.",
                 plural(refused, "attempt was", "attempts were")
+            ),
+        };
+        let refusals = match self.gathered.observed_messages {
+            0 => refusals,
+            number => format!(
+                "{refusals} {} only because nothing was enforced (<code>--observe</code>): enforcing would have refused {}.",
+                plural(number, "message passed", "messages passed"),
+                if number == 1 { "it" } else { "them" }
             ),
         };
         let unknown = grouped(of(&self.gathered.outcomes, "unknown"));
@@ -359,10 +369,8 @@ impl Page<'_> {
 
     /// The most frequent reasons, each with its colour.
     fn reasons(&self) -> Vec<Series> {
-        let mut reasons: Vec<_> = self.gathered.reasons.iter().collect();
-        reasons.sort_by_key(|(_, reason)| std::cmp::Reverse(reason.number));
         let classes = ["stop", "c1", "c4", "c2", "c3"];
-        reasons
+        by_number(&self.gathered.reasons)
             .into_iter()
             .zip(classes)
             .map(|((word, _), class)| (word.clone(), class))
@@ -433,42 +441,6 @@ impl Page<'_> {
         f.write_str("</section>\n")
     }
 
-    fn refusals(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("<section>\n<h2>Refused</h2>\n")?;
-        if self.gathered.reasons.is_empty() {
-            return f.write_str(
-                "<p class=\"quiet\">Nothing was refused in this period.</p>\n</section>\n",
-            );
-        }
-        f.write_str("<p>Refused means: the message was not handed over, and its sender's server was told so. The words are those of RFC 8460.</p>\n<table class=\"wide\"><thead><tr><th>Reason</th><th class=\"n\">Attempts</th><th>Most affected</th><th>First</th><th>Last</th><th>What the mail server was told last</th></tr></thead><tbody>\n")?;
-        let mut reasons: Vec<_> = self.gathered.reasons.iter().collect();
-        reasons.sort_by_key(|(_, reason)| std::cmp::Reverse(reason.number));
-        for (word, reason) in reasons {
-            let mut domains: Vec<_> = reason.domains.iter().collect();
-            domains.sort_by_key(|(_, number)| std::cmp::Reverse(**number));
-            let more = domains.len().saturating_sub(3);
-            let mut names: Vec<String> = domains
-                .iter()
-                .take(3)
-                .map(|(name, number)| format!("{name} ({})", grouped(**number)))
-                .collect();
-            if more > 0 {
-                names.push(format!("{more} more"));
-            }
-            writeln!(
-                f,
-                "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td>{}</td><td class=\"when\">{}</td><td class=\"when\">{}</td><td class=\"reply\">{}</td></tr>",
-                Text(word),
-                grouped(reason.number),
-                Text(&or_dash(names.join(", "))),
-                day(&reason.first),
-                day(&reason.last),
-                Text(&reason.reply)
-            )?;
-        }
-        f.write_str("</tbody></table>\n</section>\n")
-    }
-
     fn without_proof(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("<section>\n<h2>Without proof of identity</h2>\n<h3>Exemptions in force at the end of the period</h3>\n")?;
         if self.gathered.exemptions.is_empty() {
@@ -490,11 +462,13 @@ impl Page<'_> {
         }
         f.write_str("<h3>What they were used for</h3>\n")?;
         if self.gathered.unprotected.is_empty() {
-            let none = match self.gathered.protections.get(ENCRYPTED) {
-                Some(_) => {
-                    "No rule was used: a client from the world is asked for proof only where a rule says so."
-                }
-                None => "Nothing: no message went without it.",
+            let handed = self.handed();
+            let none = if self.gathered.observed_messages > 0 {
+                "No rule was used: what went without it was only observed, as the section before says."
+            } else if handed.all == handed.authenticated {
+                "Nothing: no message went without it."
+            } else {
+                "No rule was used: a client from the world is asked for proof only where a rule says so."
             };
             return writeln!(f, "<p class=\"quiet\">{none}</p>\n</section>");
         }
@@ -609,7 +583,7 @@ fn cell(number: u64, class: &str) -> String {
     format!("<td class=\"n {class}\">{}</td>", grouped(number))
 }
 
-fn or_dash(text: String) -> String {
+pub(super) fn or_dash(text: String) -> String {
     if text.is_empty() { "–".into() } else { text }
 }
 

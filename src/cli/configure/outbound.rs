@@ -130,7 +130,8 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
             table,
             tls: Arc::new(ClientTls::new(&tls)?),
             lookup: Arc::clone(&old.lookup),
-            memory: Arc::clone(&old.memory),
+            // Another table, other anchors: what was refused before may be right now.
+            memory: Arc::default(),
             tlsrpt: old.tlsrpt.clone(),
         })))
     };

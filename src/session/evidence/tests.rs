@@ -1,0 +1,486 @@
+use serde_json::json;
+
+use super::*;
+use crate::{
+    policy::{Ask, Basis, Demand, Findings, Level, NextHop, Reason, ReferenceIdentity, Verdict},
+    session::kept::Kept,
+    smtp::{Stage, Target, extensions::Keyword},
+    tls::tests::{peer, pki::Authority},
+};
+
+fn domain(name: &str) -> Domain {
+    Domain::parse(name).expect("a domain")
+}
+
+fn to(address: &str) -> Target {
+    let name = address.rsplit_once('@').expect("an address").1;
+    let recipient = match name.starts_with('[') {
+        true => Recipient::Literal(name.into()),
+        false => Recipient::Domain(domain(name)),
+    };
+    Target {
+        path: address.as_bytes().to_vec(),
+        recipient,
+    }
+}
+
+fn decision(next_hop: NextHop, verdict: Verdict) -> Decision {
+    let refusal = match &verdict {
+        Verdict::Refused(_, words) => Some(Refusal {
+            code: 451,
+            enhanced: (7, 5),
+            text: words.clone(),
+            cause: Cause::Verdict,
+        }),
+        _ => None,
+    };
+    Decision {
+        ask: Ask {
+            next_hop,
+            server: [203, 0, 113, 9].into(),
+            port: 25,
+        },
+        findings: Some(Arc::new(Findings::none())),
+        demand: Some(Demand {
+            level: Level::Verify,
+            basis: Basis::Mx,
+            sni: None,
+            host: None,
+            references: vec![ReferenceIdentity::Anyone],
+            tls13_only: false,
+            enforced: true,
+            testing: None,
+            not_an_mx: false,
+        }),
+        verdict,
+        refusal,
+        observed: false,
+        at: clock::wall(),
+    }
+}
+
+struct Session {
+    kept: Kept,
+    evidence: Evidence,
+}
+
+impl Session {
+    fn new(direction: Direction) -> Self {
+        let kept = Kept::new();
+        let client = ClientAddr(([10, 0, 0, 5], 4711).into());
+        let to = ([203, 0, 113, 9], 25).into();
+        let evidence = Evidence::open(&kept.common, direction, client, to);
+        Self { kept, evidence }
+    }
+
+    /// RCPT: it is judged, and allowed or not.
+    fn judge(&mut self, target: &Target, verdict: Verdict) {
+        let about = Question::Recipient(target.recipient.clone());
+        let next_hop = NextHop::Recipient(target.recipient.clone());
+        let written = self.evidence.verdict(&decision(next_hop, verdict), &about);
+        assert!(written.is_ok());
+    }
+
+    /// Inbound, MAIL of somebody whom an entry names.
+    fn listed(&mut self, sender: &str) {
+        self.evidence.transaction_begins();
+        let about = Question::Sender(Some(domain(sender)));
+        let next_hop = NextHop::Recipient(Recipient::Domain(domain(sender)));
+        let decision = decision(next_hop, proved());
+        assert!(self.evidence.verdict(&decision, &about).is_ok());
+    }
+
+    fn message(&mut self, sender: &str, recipients: &[&str]) {
+        self.evidence.note(Note::MessageBegins);
+        self.evidence.content(b"x\r\n");
+        let domain_of = |address: &str| Domain::parse(address.rsplit_once('@')?.1);
+        drop(self.evidence.message(&Completed {
+            sender: sender.as_bytes().to_vec(),
+            sender_domain: domain_of(sender),
+            recipients: recipients.iter().map(|address| to(address)).collect(),
+            octets: 3,
+            reply: Some(b"250 ok\r\n".to_vec()),
+        }));
+    }
+
+    fn end(self) -> Kept {
+        self.evidence.closed();
+        self.kept
+    }
+}
+
+fn proved() -> Verdict {
+    Verdict::Authorised("names mx.example".into())
+}
+
+fn expired() -> Verdict {
+    Verdict::Refused(Reason::CertificateExpired, "over".into())
+}
+
+fn protocol(code: u16) -> Refusal {
+    Refusal {
+        code,
+        enhanced: (5, 1),
+        text: "what?".into(),
+        cause: Cause::Protocol,
+    }
+}
+
+fn somebody() -> Arc<Peer> {
+    let authority = Authority::root("evidence");
+    Arc::new(peer(&authority.leaf(&["mx.example"]).chain))
+}
+
+#[test]
+fn inbound_a_message_has_the_decision_of_its_own_sender_and_no_other() {
+    let mut session = Session::new(Direction::Inbound);
+    session.evidence.secured(somebody());
+    session.listed("partner.example");
+    session.message("a@partner.example", &["b@inside.example"]);
+    // Whether the machine tells of a transaction before or behind the question makes no difference.
+    session.listed("partner.example");
+    session.evidence.note(Note::TransactionBegins);
+    session.message("a@partner.example", &["b@inside.example"]);
+    for stranger in ["x@stranger.example", "", "x@[192.0.2.1]"] {
+        session.evidence.transaction_begins();
+        session.message(stranger, &["b@inside.example"]);
+    }
+    // A sender that was asked about and is not the message's.
+    session.listed("partner.example");
+    session.message("x@stranger.example", &["b@inside.example"]);
+    let messages = session.end().records("message");
+    let decided = |n: usize| messages[n]["decisions"].as_array().expect("a list").len();
+    assert_eq!((0..6).map(decided).collect::<Vec<_>>(), [1, 1, 0, 0, 0, 0]);
+    assert_eq!(messages[0]["decisions"][0]["domain"], "partner.example");
+}
+
+#[test]
+fn outbound_a_message_has_the_decisions_of_its_own_recipients_and_no_others() {
+    let mut session = Session::new(Direction::Outbound);
+    session.evidence.note(Note::TransactionBegins);
+    session.judge(&to("a@earlier.example"), proved());
+    session.message("s@inside.example", &["a@earlier.example"]);
+    session.evidence.note(Note::TransactionBegins);
+    let literal = "x@[IPv6:2001:DB8::1]";
+    session.judge(&to(literal), proved());
+    session.judge(&to("b@Clinic.example"), proved());
+    // Judged and allowed, and the server did not take it; and one that was refused.
+    session.judge(&to("c@untaken.example"), proved());
+    session.judge(&to("d@refused.example"), expired());
+    session.message("s@inside.example", &[literal, "B@CLINIC.example"]);
+    let messages = session.end().records("message");
+    let domains = |n: usize| {
+        let decisions = messages[n]["decisions"].as_array().expect("a list");
+        let names = decisions.iter().map(|decision| decision["domain"].clone());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(domains(0), ["earlier.example"]);
+    assert_eq!(domains(1), ["[IPv6:2001:DB8::1]", "clinic.example"]);
+    assert_eq!(messages[1]["verdict"], "authorised");
+}
+
+#[test]
+fn with_a_smart_host_its_one_decision_stands_for_all_recipients() {
+    let mut session = Session::new(Direction::Outbound);
+    session.evidence.note(Note::TransactionBegins);
+    for address in ["a@one.example", "b@two.example"] {
+        let about = Question::Recipient(to(address).recipient);
+        let decision = decision(NextHop::Upstream("relay.example".into()), proved());
+        assert!(session.evidence.verdict(&decision, &about).is_ok());
+    }
+    session.message("s@inside.example", &["a@one.example", "b@two.example"]);
+    let kept = session.end();
+    let messages = kept.records("message");
+    assert_eq!(messages[0]["decisions"].as_array().map(Vec::len), Some(1));
+    assert_eq!(messages[0]["decisions"][0]["domain"], "relay.example");
+    assert_eq!(kept.records("verdict").len(), 1);
+}
+
+#[test]
+fn a_recipient_that_nobody_judged_is_never_said_to_have_been_protected() {
+    let mut session = Session::new(Direction::Outbound);
+    session.evidence.secured(somebody());
+    session.evidence.note(Note::TransactionBegins);
+    session.judge(&to("a@one.example"), proved());
+    session.message("s@inside.example", &["a@one.example", "b@two.example"]);
+    let messages = session.end().records("message");
+    assert_eq!(messages[0]["verdict"], "unprotected");
+    assert_eq!(messages[0]["decisions"][1]["domain"], "two.example");
+}
+
+#[test]
+fn a_repeated_fact_of_one_session_is_one_record_with_its_count() {
+    let mut session = Session::new(Direction::Outbound);
+    session.evidence.note(Note::TransactionBegins);
+    let recipients: Vec<String> = (0..300).map(|n| format!("u{n}@clinic.example")).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    for address in &recipients {
+        session.judge(&to(address), proved());
+    }
+    session.message("s@inside.example", &recipients);
+    for _ in 0..20 {
+        session.evidence.note(Note::Refused(protocol(501)));
+    }
+    session.evidence.note(Note::Refused(protocol(555)));
+    let metrics = Arc::clone(&session.kept.common.metrics);
+    let kept = session.end();
+    assert_eq!(kept.records("verdict").len(), 1);
+    assert_eq!(kept.records("refusal").len(), 2);
+    let messages = kept.records("message");
+    assert_eq!(
+        messages[0]["recipients"].as_array().map(Vec::len),
+        Some(300)
+    );
+    assert_eq!(messages[0]["decisions"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        kept.records("session-closed")[0]["repeated"],
+        json!([
+            {"event": "verdict", "domain": "clinic.example", "verdict": "authorised", "reason": null, "observed": false, "times": 299},
+            {"event": "refusal", "domain": null, "verdict": null, "reason": "protocol", "observed": false, "times": 19},
+        ])
+    );
+    // Counters count each.
+    assert_eq!(metrics.get(crate::metrics::VERDICTS, "authorised"), 300);
+    assert_eq!(metrics.get(crate::metrics::REFUSALS, "protocol"), 21);
+    assert!(kept.octets() < 20_000, "{} octets", kept.octets());
+}
+
+#[test]
+fn what_was_found_stands_in_the_verdict_once_and_is_not_kept() {
+    let mut session = Session::new(Direction::Outbound);
+    session.evidence.note(Note::TransactionBegins);
+    for n in 0..1000 {
+        session.judge(&to(&format!("u@d{n}.example")), proved());
+    }
+    let kept = session.evidence.transaction.recipients.values();
+    assert!(kept.map(|one| &one.findings).all(Option::is_none));
+    session.message("s@inside.example", &["u@d1.example"]);
+    assert!(session.evidence.transaction.recipients.is_empty());
+    let kept = session.end();
+    assert!(kept.records("verdict")[0]["decision"]["findings"].is_object());
+    assert!(kept.records("message")[0]["decisions"][0]["findings"].is_null());
+}
+
+#[test]
+fn a_refusal_by_verdict_is_written_once_with_reason_domain_level_and_reply() {
+    let mut session = Session::new(Direction::Outbound);
+    session.judge(&to("a@b.test"), expired());
+    let Some(given) = decision(NextHop::Address, expired()).refusal else {
+        unreachable!()
+    };
+    session.evidence.note(Note::Refused(given));
+    let kept = session.end();
+    assert!(kept.records("refusal").is_empty());
+    let verdicts = kept.records("verdict");
+    let decision = &verdicts[0]["decision"];
+    let facts = [
+        &decision["reason"],
+        &decision["domain"],
+        &decision["level"],
+        &verdicts[0]["reply"],
+        &verdicts[0]["address"],
+    ];
+    assert_eq!(
+        facts,
+        [
+            "certificate-expired",
+            "b.test",
+            "verify",
+            "451 4.7.5 over",
+            "@b.test"
+        ]
+    );
+}
+
+#[test]
+fn a_remembered_refusal_keeps_reason_domain_and_level_and_says_that_it_is_remembered() {
+    let mut session = Session::new(Direction::Outbound);
+    let first = Remembered {
+        refusal: Refusal {
+            code: 421,
+            enhanced: (7, 5),
+            text: "b.test: mx.b.test[203.0.113.9] not authenticated: certificate-expired: over"
+                .into(),
+            cause: Cause::Verdict,
+        },
+        reason: "certificate-expired",
+        domain: Some("b.test".into()),
+        level: Some("verify".into()),
+    };
+    let given = session.evidence.refused_again(&first);
+    session.evidence.note(Note::Refused(given.clone()));
+    let refusals = session.end().records("refusal");
+    assert_eq!(refusals.len(), 1);
+    assert!(
+        given
+            .text
+            .starts_with("refused a short while ago for b.test: ")
+    );
+    let facts =
+        ["reason", "domain", "level", "remembered", "reply"].map(|name| refusals[0][name].clone());
+    assert_eq!(
+        facts,
+        [
+            json!("certificate-expired"),
+            json!("b.test"),
+            json!("verify"),
+            json!(true),
+            json!(given.to_string())
+        ]
+    );
+}
+
+#[test]
+fn a_refusal_has_the_word_of_its_cause_and_the_domain_of_its_sender() {
+    let mut session = Session::new(Direction::Inbound);
+    let refusal = |cause| Refusal {
+        cause,
+        ..protocol(421)
+    };
+    let causes = [
+        Cause::Limit,
+        Cause::ServerGone,
+        Cause::GreetingRefused,
+        Cause::Stopped,
+    ];
+    for cause in causes {
+        session.evidence.note(Note::Refused(refusal(cause)));
+    }
+    let first = refusal(Cause::StarttlsRequired);
+    session
+        .evidence
+        .answers(&first, Some(&domain("sender.example")));
+    session.evidence.note(Note::Refused(first));
+    let refusals = session.end().records("refusal");
+    let reasons: Vec<&str> = refusals
+        .iter()
+        .filter_map(|one| one["reason"].as_str())
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            "limit",
+            "server-gone",
+            "greeting-refused",
+            "stopped",
+            "starttls-required"
+        ]
+    );
+    assert_eq!(refusals[0]["domain"], json!(null));
+    assert_eq!(refusals[4]["domain"], "sender.example");
+}
+
+#[test]
+fn a_session_ends_with_the_machines_word_or_the_incident_that_ended_it() {
+    let ends = [
+        End::Quit,
+        End::ClientClosed,
+        End::ServerClosed,
+        End::Timeout,
+        End::Refused,
+        End::Stopped,
+    ];
+    for end in ends {
+        let mut session = Session::new(Direction::Inbound);
+        session.evidence.note(Note::Ends(end));
+        assert_eq!(
+            session.end().records("session-closed")[0]["end"],
+            end.word()
+        );
+    }
+    let mut session = Session::new(Direction::Inbound);
+    session.evidence.note(Note::Incident("early-talker"));
+    session.evidence.note(Note::Ends(End::Refused));
+    assert_eq!(
+        session.end().records("session-closed")[0]["end"],
+        "early-talker"
+    );
+}
+
+#[test]
+fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end() {
+    let mut session = Session::new(Direction::Inbound);
+    session.evidence.note(Note::Hello(b"a b\x01".to_vec()));
+    session.evidence.note(Note::Lacking(Keyword::Dsn));
+    assert!(!session.evidence.recorded);
+    session.evidence.note(Note::Heard {
+        stage: Stage::Greeting,
+        reply: b"554 5.7.1 no\r\n".to_vec(),
+    });
+    assert!(session.evidence.recorded);
+    let records = session.end().records("*");
+    let events: Vec<&str> = records
+        .iter()
+        .filter_map(|one| one["event"].as_str())
+        .collect();
+    assert_eq!(events, ["session-opened", "heard", "session-closed"]);
+    assert_eq!(records[1]["code"], 554);
+    assert_eq!(records[1]["unproved"], true);
+    // As it came, escaped.
+    assert_eq!(records[2]["session"]["hello"], "a b\\x01");
+}
+
+#[test]
+fn a_trace_line_never_holds_a_name_that_is_none() {
+    let mut session = Session::new(Direction::Inbound);
+    session.evidence.secured(somebody());
+    let line = |session: &Session| {
+        let line = session.evidence.trace().expect("a line");
+        String::from_utf8(line).expect("ASCII")
+    };
+    assert!(line(&session).starts_with("Received: from unknown ([10.0.0.5])\r\n"));
+    for name in [
+        "mail.example",
+        "[192.0.2.1]",
+        "[IPv6:2001:db8::1]",
+        "WIN-X_1",
+    ] {
+        session.evidence.note(Note::Hello(name.as_bytes().to_vec()));
+        assert!(line(&session).starts_with(&format!("Received: from {name} ([10.0.0.5])\r\n")));
+    }
+    let long = [b'a'; 300];
+    let names: [&[u8]; 8] = [
+        b"",
+        b"a b",
+        b"a\tb",
+        b"caf\xc3\xa9",
+        b"a(b",
+        b"a;b",
+        b"a\\b",
+        &long,
+    ];
+    for name in names {
+        session.evidence.note(Note::Hello(name.to_vec()));
+        assert!(
+            line(&session).starts_with("Received: from unknown ("),
+            "{name:?}"
+        );
+    }
+}
+
+#[test]
+fn without_an_audit_log_everything_is_counted_all_the_same() {
+    let common = Kept::without();
+    let client = ClientAddr(([10, 0, 0, 5], 4711).into());
+    let mut evidence = Evidence::open(&common, Direction::Outbound, client, client.0);
+    evidence.note(Note::Refused(protocol(501)));
+    let about = Question::Recipient(to("a@b.test").recipient);
+    assert!(
+        evidence
+            .verdict(&decision(NextHop::Address, expired()), &about)
+            .is_ok()
+    );
+    evidence.closed();
+    let metrics = &common.metrics;
+    assert_eq!(metrics.get(crate::metrics::REFUSALS, "protocol"), 1);
+    assert_eq!(
+        metrics.get(crate::metrics::REFUSALS, "certificate-expired"),
+        1
+    );
+}
+
+#[test]
+fn a_trace_date_is_in_the_form_of_rfc_5322() {
+    let at = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_502_136);
+    assert_eq!(rfc5322_date(at), "Tue, 24 Nov 2026 06:35:36 +0000");
+}

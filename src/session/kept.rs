@@ -1,0 +1,93 @@
+//! For tests: an audit log in a directory of its own, and what it holds.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde_json::Value;
+
+use super::site::Common;
+use crate::{
+    audit::{AuditLog, Options},
+    metrics::Metrics,
+    net::Dial,
+};
+
+/// See the module.
+pub struct Kept {
+    directory: PathBuf,
+    pub common: Common,
+}
+
+impl Kept {
+    pub fn new() -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("starttls-proxy-session-{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let file = directory.join("audit.jsonl");
+        let log = AuditLog::open(Options::new(file, "mail.example/test".into())).expect("a log");
+        let common = Common {
+            audit: Some(Arc::new(log)),
+            ..Self::without()
+        };
+        Self { directory, common }
+    }
+
+    /// Without an audit log.
+    pub fn without() -> Common {
+        Common {
+            hostname: "proxy.example".into(),
+            configuration: Arc::from("00"),
+            dial: Dial::default(),
+            intercept: None,
+            keep_client_address: false,
+            observe: false,
+            add_received: true,
+            listening: Arc::from([]),
+            policy: None,
+            audit: None,
+            metrics: Arc::new(Metrics::default()),
+        }
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(self.directory.join("audit.jsonl")).expect("the log")
+    }
+
+    /// Ends the log; its records of this event, in order.
+    pub fn records(&self, event: &str) -> Vec<Value> {
+        if let Some(log) = &self.common.audit {
+            log.close();
+        }
+        let text = self.text();
+        let records = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"));
+        let records = records.filter(|record: &Value| event == "*" || record["event"] == event);
+        let own = ["log-opened", "checkpoint"];
+        records
+            .filter(|record| !own.contains(&record["event"].as_str().expect("a word")))
+            .collect()
+    }
+
+    /// Octets of the whole log.
+    pub fn octets(&self) -> usize {
+        self.text().len()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(log) = &self.common.audit {
+            log.close();
+        }
+        // What is left of a test is for the next cleaning of the temporary directory.
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}

@@ -1,0 +1,416 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    lookup::{self, Lookup},
+    policy::{Basis, ReferenceIdentity, Settings, table::Table},
+    session::{kept::Kept, memory::HostMemory},
+    smtp::{Domain, Recipient, Target},
+    tls::{
+        ClientOptions, ClientTls,
+        tests::pki::{Authority, Scratch},
+    },
+};
+
+const CLIENT: [u8; 4] = [10, 0, 0, 5];
+const SERVER: [u8; 4] = [203, 0, 113, 9];
+
+fn site(kept: &Kept, observe: bool, table: &str) -> Site {
+    let scratch = Scratch::new();
+    let ca_file = Authority::root("outbound").write(&scratch.0, "ca");
+    let tls = ClientTls::new(&ClientOptions {
+        ca_file: Some(ca_file),
+        ..ClientOptions::default()
+    })
+    .expect("TLS");
+    let lookup = Lookup::new(lookup::Options {
+        resolvers: vec![([127, 0, 0, 1], 9).into()],
+        anchor: None,
+        state_dir: None,
+        https_port: 443,
+        allow_private: false,
+        roots: Arc::new(rustls::RootCertStore::empty()),
+    })
+    .expect("a resolver");
+    let mut common = kept.common.clone();
+    common.observe = observe;
+    Site {
+        common,
+        upstream: None,
+        settings: Settings {
+            observe,
+            ..Settings::default()
+        },
+        table: Table::parse("policy", table, &mut |_| Err("no file".into())).expect("a table"),
+        tls: Arc::new(tls),
+        lookup: Arc::new(lookup),
+        memory: Arc::new(HostMemory::default()),
+        tlsrpt: None,
+    }
+}
+
+fn in_a_runtime(test: impl FnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let _entered = runtime.enter();
+    test();
+}
+
+fn session(site: Site) -> OutboundHands {
+    let client = ClientAddr((CLIENT, 4711).into());
+    let server = ServerAddr((SERVER, 25).into());
+    OutboundHands {
+        known_at_connect: false,
+        evidence: Evidence::open(&site.common, Direction::Outbound, client, server.0),
+        errand: Errand {
+            site: Arc::new(site),
+            client,
+        },
+        server: Some(server),
+        dialled: None,
+        peer: None,
+        pending: None,
+        lost: None,
+        authorised: false,
+    }
+}
+
+fn recipient(name: &str) -> Recipient {
+    Recipient::Domain(Domain::parse(name).expect("a domain"))
+}
+
+fn demand(level: Level) -> Demand {
+    Demand {
+        level,
+        basis: Basis::Mx,
+        sni: None,
+        host: None,
+        references: vec![ReferenceIdentity::Anyone],
+        tls13_only: false,
+        enforced: !level.allows_plaintext(),
+        testing: None,
+        not_an_mx: false,
+    }
+}
+
+/// RCPT for that domain, where policy demands this.
+fn rcpt(hands: &mut OutboundHands, name: &str, required: Result<Demand, Failure>) -> Answer {
+    let question = Question::Recipient(recipient(name));
+    let server = hands.server.expect("a server");
+    let gathered = Gathered {
+        ask: ask(hands.site(), server, &question),
+        question,
+        findings: Some(Arc::new(Findings::none())),
+        required,
+    };
+    match hands.done(Outcome::Gathered(Box::new(gathered))) {
+        Done::Answered(answer) => answer,
+        _ => unreachable!("a question has an answer"),
+    }
+}
+
+fn verify(hands: &mut OutboundHands, name: &str) -> Answer {
+    rcpt(hands, name, Ok(demand(Level::Verify)))
+}
+
+/// The message for these domains, in the clear or not; ends the session.
+fn message(mut hands: OutboundHands, names: &[&str]) {
+    hands.note(Note::MessageBegins);
+    let to = |name: &&str| Target {
+        path: format!("u@{name}").into_bytes(),
+        recipient: recipient(name),
+    };
+    drop(hands.record(Completed {
+        sender: Vec::new(),
+        sender_domain: None,
+        recipients: names.iter().map(to).collect(),
+        octets: 3,
+        reply: Some(b"250 ok\r\n".to_vec()),
+    }));
+    hands.evidence.closed();
+}
+
+fn no_tls(hands: &mut OutboundHands, cause: Cause, words: &str) {
+    hands.note(Note::NoTls {
+        cause,
+        words: words.into(),
+    });
+}
+
+/// Domain, verdict, observed, reason and words of each decision of the one message.
+fn decisions(kept: &Kept) -> Vec<[Value; 5]> {
+    let messages = kept.records("message");
+    let decisions = messages[0]["decisions"].as_array().expect("a list");
+    let facts = ["domain", "verdict", "observed", "reason", "detail"];
+    let decisions = decisions.iter();
+    decisions
+        .map(|decision| facts.map(|fact| decision[fact].clone()))
+        .collect()
+}
+
+fn handshake_fails(hands: &mut OutboundHands, words: &str) -> Upgraded {
+    let pending = hands.pending.take().expect("TLS was asked for");
+    hands.upgraded(Handshake {
+        pending,
+        classical_only: true,
+        outcome: Err((false, words.into())),
+    })
+}
+
+const MASKED: &str = "STARTTLS is not offered; a device in between masks it (it shows XXXXXXXA)";
+
+#[test]
+fn observing_names_for_each_recipient_what_enforcing_would_say() {
+    in_a_runtime(|| {
+        let kept = Kept::new();
+        let mut hands = session(site(&kept, true, ""));
+        let first = verify(&mut hands, "a.test");
+        assert!(matches!(
+            first,
+            Answer::Upgrade {
+                or_plaintext: Some(_)
+            }
+        ));
+        no_tls(&mut hands, Cause::StarttlsNotSupported, MASKED);
+        assert!(matches!(verify(&mut hands, "b.test"), Answer::Exempted(_)));
+        message(hands, &["a.test", "b.test"]);
+        let expected = |name: &str| {
+            [
+                json!(name),
+                json!("refused"),
+                json!(true),
+                json!("starttls-not-supported"),
+                json!(MASKED),
+            ]
+        };
+        assert_eq!(decisions(&kept), [expected("a.test"), expected("b.test")]);
+    });
+}
+
+#[test]
+fn after_a_failed_handshake_later_recipients_are_told_of_that_and_not_of_a_missing_offer() {
+    in_a_runtime(|| {
+        let kept = Kept::new();
+        let mut hands = session(site(&kept, true, ""));
+        assert!(matches!(
+            verify(&mut hands, "a.test"),
+            Answer::Upgrade { .. }
+        ));
+        let failed = handshake_fails(&mut hands, "alert handshake_failure");
+        assert!(matches!(failed, Upgraded::Failed(_)));
+        assert!(matches!(verify(&mut hands, "b.test"), Answer::Exempted(_)));
+        message(hands, &["a.test", "b.test"]);
+        for [_, _, _, reason, detail] in decisions(&kept) {
+            assert_eq!(reason, "validation-failure");
+            assert_eq!(detail, "TLS handshake failed: alert handshake_failure");
+        }
+    });
+}
+
+#[test]
+fn a_refused_starttls_has_its_own_word_and_code() {
+    in_a_runtime(|| {
+        let kept = Kept::new();
+        let mut hands = session(site(&kept, true, ""));
+        assert!(matches!(
+            verify(&mut hands, "a.test"),
+            Answer::Upgrade { .. }
+        ));
+        let words = "STARTTLS was refused with 454";
+        no_tls(&mut hands, Cause::StarttlsRefused, words);
+        message(hands, &["a.test"]);
+        let [[_, _, _, reason, detail]] = &decisions(&kept)[..] else {
+            panic!("one decision");
+        };
+        assert_eq!(
+            (reason, detail),
+            (&json!("starttls-refused"), &json!(words))
+        );
+    });
+}
+
+#[test]
+fn what_was_refused_whatever_the_peer_shows_stays_so_where_tls_cannot_be_had_either() {
+    in_a_runtime(|| {
+        let kept = Kept::new();
+        let mut hands = session(site(&kept, true, ""));
+        let denial = (Reason::DaneRequired, String::from("no TLSA records"));
+        let answer = rcpt(&mut hands, "a.test", Err(denial.clone()));
+        assert!(matches!(answer, Answer::Upgrade { .. }));
+        handshake_fails(&mut hands, "reset");
+        // Asked once more on a connection without TLS.
+        let again = rcpt(&mut hands, "b.test", Err(denial));
+        assert!(matches!(again, Answer::Exempted(_)));
+        message(hands, &["a.test", "b.test"]);
+        for [_, verdict, observed, reason, _] in decisions(&kept) {
+            assert_eq!((verdict, observed), (json!("refused"), json!(true)));
+            assert_eq!(reason, "dane-required");
+        }
+        assert!(kept.records("unprotected").is_empty());
+    });
+}
+
+#[test]
+fn mail_that_an_entry_lets_pass_in_the_clear_lets_nobody_else_pass() {
+    in_a_runtime(|| {
+        for lost in [None, Some(MASKED)] {
+            let kept = Kept::new();
+            let mut hands = session(site(&kept, false, "clear.test none\nmay.test may\n"));
+            match lost {
+                None => {
+                    let none = Ok(demand(Level::None));
+                    let answer = rcpt(&mut hands, "clear.test", none);
+                    assert!(matches!(answer, Answer::Exempted(_)));
+                }
+                Some(words) => {
+                    let answer = rcpt(&mut hands, "may.test", Ok(demand(Level::May)));
+                    assert!(matches!(answer, Answer::Upgrade { .. }));
+                    no_tls(&mut hands, Cause::StarttlsNotSupported, words);
+                }
+            }
+            let Answer::Refused(refusal) = verify(&mut hands, "a.test") else {
+                panic!("it needs TLS");
+            };
+            assert_eq!((refusal.code, refusal.cause), (451, Cause::Verdict));
+            message(hands, &[]);
+            let verdicts = kept.records("verdict");
+            let reason = match lost {
+                None => "session-in-the-clear",
+                Some(_) => "starttls-not-supported",
+            };
+            assert_eq!(verdicts[0]["decision"]["reason"], reason);
+            assert_eq!(kept.records("unprotected").len(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_host_without_tls_is_recorded_for_the_domain_that_was_asked_and_remembered_as_such() {
+    in_a_runtime(|| {
+        let kept = Kept::new();
+        let mut hands = session(site(&kept, false, "clear.test none\n"));
+        assert!(matches!(
+            verify(&mut hands, "b.test"),
+            Answer::Upgrade { or_plaintext: None }
+        ));
+        no_tls(&mut hands, Cause::StarttlsNotSupported, MASKED);
+        let refusal = Refusal {
+            code: 421,
+            enhanced: (7, 4),
+            text: format!("203.0.113.9: no TLS: starttls-not-supported: {MASKED}"),
+            cause: Cause::StarttlsNotSupported,
+        };
+        hands.note(Note::HostFault {
+            refusal: refusal.clone(),
+            lasting: true,
+        });
+        hands.note(Note::Refused(refusal.clone()));
+        // The next session there, for whomever it has mail.
+        let site = Arc::clone(&hands.errand.site);
+        let first = site
+            .memory
+            .refusal(CLIENT.into(), SERVER.into(), clock::instant())
+            .expect("remembered");
+        assert_eq!(first.domain.as_deref(), Some("b.test"));
+        assert_eq!(first.level.as_deref(), Some("verify"));
+        assert_eq!(first.reason, "starttls-not-supported");
+        message(hands, &[]);
+        assert!(kept.records("refusal").is_empty());
+        let verdicts = kept.records("verdict");
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!(verdicts[0]["reply"], refusal.to_string());
+        assert_eq!(verdicts[0]["decision"]["domain"], "b.test");
+        assert_eq!(verdicts[0]["decision"]["detail"], MASKED);
+    });
+}
+
+#[test]
+fn a_session_refused_again_connects_nowhere_and_its_record_says_for_whom_it_was() {
+    in_a_runtime(|| {
+        let kept = Kept::new();
+        let site = site(&kept, false, "");
+        let memory = Arc::clone(&site.memory);
+        let mut hands = session(site);
+        assert!(matches!(
+            verify(&mut hands, "b.test"),
+            Answer::Upgrade { .. }
+        ));
+        handshake_fails(&mut hands, "alert handshake_failure");
+        hands.evidence.closed();
+        let now = clock::instant();
+        assert!(
+            memory
+                .refusal([10, 0, 0, 6].into(), SERVER.into(), now)
+                .is_some()
+        );
+        let mut next = session(Site {
+            memory,
+            ..self::site(&kept, false, "")
+        });
+        let refusal = next.refused_again().expect("refused");
+        assert!(
+            refusal
+                .text
+                .starts_with("refused a short while ago for b.test: "),
+            "{refusal}"
+        );
+        // The machine tells of it, too.
+        next.note(Note::Refused(refusal));
+        next.evidence.closed();
+        let refusals = kept.records("refusal");
+        assert_eq!(refusals.len(), 1);
+        let facts = ["domain", "level", "reason"].map(|fact| refusals[0][fact].clone());
+        assert_eq!(facts, ["b.test", "verify", "validation-failure"]);
+    });
+}
+
+#[test]
+fn a_fault_that_may_pass_is_remembered_the_third_time() {
+    in_a_runtime(|| {
+        let kept = Kept::new();
+        let mut hands = session(site(&kept, false, ""));
+        let refusal = Refusal {
+            code: 421,
+            enhanced: (7, 4),
+            text: "STARTTLS was refused with 454".into(),
+            cause: Cause::StarttlsRefused,
+        };
+        for n in 1..=3 {
+            hands.host_fault(&refusal, false);
+            let site = &hands.errand.site;
+            let known = site
+                .memory
+                .refusal([10, 0, 0, 6].into(), SERVER.into(), clock::instant());
+            assert_eq!(known.is_some(), n == 3, "{n}");
+        }
+    });
+}
+
+#[test]
+fn the_clients_next_session_is_not_shown_what_its_server_lacked() {
+    in_a_runtime(|| {
+        let kept = Kept::new();
+        let mut hands = session(site(&kept, false, ""));
+        assert!(hands.hidden().is_empty());
+        hands.note(Note::Lacking(Keyword::Dsn));
+        assert_eq!(hands.hidden(), [Keyword::Dsn]);
+    });
+}
+
+#[test]
+fn a_verdict_that_refuses_is_answered_as_it_is_written() {
+    in_a_runtime(|| {
+        let kept = Kept::new();
+        let mut hands = session(site(&kept, false, ""));
+        let denial = (Reason::LookupFailed, String::from("SERVFAIL"));
+        let Answer::Refused(refusal) = rcpt(&mut hands, "a.test", Err(denial)) else {
+            panic!("refused");
+        };
+        message(hands, &[]);
+        let verdicts = kept.records("verdict");
+        assert_eq!(verdicts[0]["reply"], refusal.to_string());
+        assert_eq!(verdicts[0]["decision"]["reason"], "lookup-failed");
+    });
+}
