@@ -366,8 +366,12 @@ impl Page {
             }
         }
         for heard in &one.heard {
-            let words = format!("in the clear, unproved: \"{}\"", heard.text);
-            self.line(6, 11, heard.stage, &words);
+            let words = format!(
+                "{}, in the clear, unproved: \"{}\"",
+                heard.stage,
+                heard.text.as_str()
+            );
+            self.line(6, 11, "heard", &words);
         }
         if one.cut_short {
             let words = "the server was silent; mail would wait some minutes for it";

@@ -14,17 +14,15 @@ use crate::{
     net::Dial,
     policy::{self, Ask, Decision, Findings, Moment, NextHop, Reason, Settings, Verdict},
     session::{
+        facts,
         memory::HostMemory,
         records::entry,
         rehearsal::{Outcome, Rehearsed, rehearse},
         site::{Common, Outbound},
     },
-    smtp::{Cause, Domain, Recipient, Refusal, Stage},
+    smtp::{Cause, Domain, Recipient, Refusal},
     tls::{ClientTls, Peer},
 };
-
-/// Most octets of a reply in the clear that are shown.
-const LONGEST_HEARD: usize = 400;
 
 /// What is needed to ask.
 pub struct Asker {
@@ -64,14 +62,18 @@ pub struct Probed {
     pub cut_short: bool,
 }
 
-/// A reply in the clear: nobody has proved that it is the server's.
+/// A reply in the clear: nobody has proved that it is the server's. As the record of a session has it.
 #[derive(Debug, serde::Serialize)]
 pub struct Heard {
-    /// What it answers: `greeting`, `EHLO` or `STARTTLS`.
+    /// What it answers: `greeting`, `ehlo` or `starttls`.
     pub stage: &'static str,
-    /// Escaped, and cut where it is long.
-    pub text: String,
-    /// Always; said where people copy it.
+    /// Its code; `None` where it has none.
+    pub code: Option<u16>,
+    /// Its enhanced code, where it has one.
+    pub enhanced: Option<String>,
+    /// The whole reply, escaped, and cut where it is long.
+    pub text: WireText,
+    /// Always true; said where people copy it.
     pub unproved: bool,
 }
 
@@ -118,8 +120,13 @@ impl Asker {
             reply,
             unreachable,
             heard: heard
-                .into_iter()
-                .map(|(stage, reply)| Heard::new(stage, &reply))
+                .iter()
+                .map(|(stage, reply)| {
+                    Heard::new(&facts::Heard {
+                        stage: *stage,
+                        reply,
+                    })
+                })
                 .collect(),
             cut_short,
         }
@@ -194,20 +201,12 @@ impl Asker {
 }
 
 impl Heard {
-    fn new(stage: Stage, reply: &[u8]) -> Self {
-        let reply = reply.strip_suffix(b"\r\n").unwrap_or(reply);
-        let mut text = WireText::escape(reply).as_str().to_owned();
-        if text.len() > LONGEST_HEARD {
-            text.truncate(LONGEST_HEARD);
-            text.push_str("...");
-        }
+    fn new(fact: &facts::Heard<'_>) -> Self {
         Self {
-            stage: match stage {
-                Stage::Greeting => "greeting",
-                Stage::Ehlo => "EHLO",
-                Stage::StartTls => "STARTTLS",
-            },
-            text,
+            stage: fact.stage(),
+            code: fact.code(),
+            enhanced: fact.enhanced(),
+            text: fact.text(),
             unproved: true,
         }
     }
