@@ -120,6 +120,8 @@ struct Drive<M, H: Hands> {
     leaving: Vec<JoinHandle<()>>,
     began: Instant,
     timer: Option<(Duration, Pin<Box<Sleep>>)>,
+    /// What the machine was last told about the client's bytes: see [`Machine::held_back`].
+    held_back: bool,
     stop: watch::Receiver<Stop>,
     /// Ready once the process is further with ending than the machine knows; `None` when it knows all.
     stopping: Option<Pin<Box<dyn Future<Output = Stop> + Send>>>,
@@ -154,6 +156,7 @@ pub async fn drive<M: Machine, H: Hands>(
         leaving: Vec::new(),
         began: clock::instant(),
         timer: None,
+        held_back: false,
         stopping: Some(Box::pin(Stop::beyond(stop.clone(), Stop::Not))),
         stop,
     };
@@ -224,8 +227,13 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 moved |= self.leg(side).untaken().len() < offered;
             }
             if !moved {
-                return;
+                break;
             }
+        }
+        let held_back = self.server.backed_up();
+        if std::mem::replace(&mut self.held_back, held_back) != held_back {
+            let now = self.now();
+            self.machine.held_back(held_back, now);
         }
     }
 

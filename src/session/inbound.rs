@@ -62,10 +62,6 @@ pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Re
     let plaintext_allowed = exempt.is_some() || site.table.has_plaintext_senders();
     let machine = Machine::new(InboundConfig {
         hostname: common.hostname.clone(),
-        server: site.upstream.as_ref().map_or_else(
-            || ends.intended.0.ip().to_string(),
-            |upstream| upstream.host.clone(),
-        ),
         tls_available: site.tls.is_some(),
         plaintext_allowed,
     });

@@ -70,7 +70,6 @@ pub(super) fn begin(
         lost: None,
         authorised: false,
     };
-    let _hidden = hands.hidden();
     let machine = Machine::new(OutboundConfig {
         hostname: site.common.hostname.clone(),
         server: hands.server_words(),
@@ -83,6 +82,7 @@ pub(super) fn begin(
             .upstream
             .as_ref()
             .is_some_and(|upstream| upstream.implicit_tls),
+        hidden: hands.hidden(),
     });
     (machine, hands)
 }

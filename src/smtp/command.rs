@@ -1,7 +1,7 @@
 //! Commands (RFC 5321 §4.1.1): the verb, and only the parts that are acted on. Their bytes are forwarded as they are.
 
 use super::{
-    Cause, Refusal,
+    Cause, Domain, Refusal,
     extensions::{Extensions, Keyword},
     path::{self, Sender, Target},
 };
@@ -19,7 +19,12 @@ pub enum Command {
     /// MAIL.
     Mail(Sender),
     /// RCPT.
-    Rcpt(Target),
+    Rcpt {
+        /// Whom it is for.
+        target: Target,
+        /// It has a parameter of DSN (RFC 3461 §4).
+        dsn: bool,
+    },
     /// DATA.
     Data,
     /// BDAT: that many octets follow at once (RFC 3030 §2).
@@ -55,6 +60,8 @@ pub enum Command {
 pub enum Fault {
     /// A known verb with wrong arguments: that verb counts as not said.
     Syntax(Refusal),
+    /// RCPT with wrong arguments.
+    Recipient(Refusal),
     /// A verb that nobody may say here: it would spoof an address, open a layer or turn the roles around.
     Forbidden,
     /// No verb that we know.
@@ -112,8 +119,8 @@ pub fn parse(line: &[u8], offered: &Extensions, smtputf8: bool) -> Result<Comman
             .map(Command::Mail)
             .map_err(Fault::Syntax),
         "RCPT" => path::target(arguments, offered, smtputf8)
-            .map(Command::Rcpt)
-            .map_err(Fault::Syntax),
+            .map(|(target, dsn)| Command::Rcpt { target, dsn })
+            .map_err(Fault::Recipient),
         "DATA" => alone(Command::Data),
         "BDAT" if !offered.has(Keyword::Chunking) => Err(Fault::Unchunked),
         "BDAT" => bdat(&line[verb.len()..]).ok_or(Fault::Uncountable),
@@ -146,19 +153,39 @@ fn trim_blanks(bytes: &[u8]) -> &[u8] {
     &bytes[start..bytes.len() - end]
 }
 
-/// The name goes out before anything is protected and into other people's logs, so it is a name or a literal and nothing
-/// else; an underscore is tolerated.
+/// Longest EHLO name in octets (RFC 5321 §4.5.3.1.2).
+const MAX_NAME: usize = 255;
+
+/// Devices introduce themselves by anything that was typed into them; what it is worth is the server's to say.
 fn hello(name: &[u8], esmtp: bool) -> Result<Command, Fault> {
-    let known = |b: &u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(b);
-    if name.is_empty() || name.len() > 255 || !name.iter().all(known) {
-        return Err(syntax(
-            "EHLO and HELO take one domain name or address literal",
-        ));
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(syntax("EHLO and HELO take a name of at most 255 octets"));
     }
     Ok(Command::Hello {
         name: name.to_vec(),
         esmtp,
     })
+}
+
+/// Whether an EHLO name can be sent to the outside: it crosses before anything is protected, and must be one word there.
+pub(super) fn may_cross(name: &[u8]) -> bool {
+    name.iter().all(u8::is_ascii_graphic)
+}
+
+/// Whether an EHLO name may stand in a Received line (RFC 5321 §4.4): it is a domain name or an address literal.
+#[must_use]
+pub fn fits_a_trace(name: &[u8]) -> bool {
+    let Ok(name) = std::str::from_utf8(name) else {
+        return false;
+    };
+    let literal = |inner: &str| {
+        let known = |b: u8| b.is_ascii_alphanumeric() || b":.-".contains(&b);
+        !inner.is_empty() && inner.bytes().all(known)
+    };
+    match name.strip_prefix('[').and_then(|n| n.strip_suffix(']')) {
+        Some(inner) => literal(inner),
+        None => Domain::parse(name).is_some(),
+    }
 }
 
 /// `SP digits [SP LAST]` and not a blank more (RFC 3030 §2): a server that reads the line in another way takes the chunk
@@ -300,19 +327,33 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_name_is_a_name_or_a_literal() {
-        for name in ["mx.example", "[192.0.2.1]", "[IPv6:::1]", "OLD_BOX"] {
+    fn a_hello_name_is_taken_as_it_is_and_three_rules_say_where_it_goes() {
+        for (name, crosses, traced) in [
+            ("mx.example", true, true),
+            ("[192.0.2.1]", true, true),
+            ("[IPv6:::1]", true, true),
+            ("OLD_BOX", true, true),
+            ("scanner#2(hall)/~'x',y", true, false),
+            ("<script>", true, false),
+            ("a b", false, false),
+            ("a\tb", false, false),
+            ("a\x1bb", false, false),
+            ("é", false, false),
+            ("[a b]", false, false),
+            ("[]", true, false),
+            ("mx.example;", true, false),
+        ] {
             let hello = Command::Hello {
                 name: name.into(),
                 esmtp: true,
             };
             assert_eq!(parse_all(&format!("EHLO {name}")), Ok(hello));
+            assert_eq!(may_cross(name.as_bytes()), crosses, "{name:?}");
+            assert_eq!(fits_a_trace(name.as_bytes()), traced, "{name:?}");
         }
-        for name in ["", " ", "a b", "<script>", "a\x1bb", "é"] {
-            assert!(
-                matches!(parse_all(&format!("EHLO {name}")), Err(Fault::Syntax(_))),
-                "{name:?}"
-            );
+        for name in ["", " ", &"a".repeat(256)] {
+            let parsed = parse_all(&format!("EHLO {name}"));
+            assert!(matches!(parsed, Err(Fault::Syntax(_))), "{name:?}");
         }
     }
 
@@ -349,7 +390,10 @@ mod tests {
         ] {
             assert_eq!(parse_all(line), Err(Fault::Http), "{line}");
         }
-        assert!(matches!(parse_all("RCPT TO:<a@b>"), Ok(Command::Rcpt(_))));
+        assert!(matches!(
+            parse_all("RCPT TO:<a@b>"),
+            Ok(Command::Rcpt { .. })
+        ));
         assert!(matches!(
             parse_all("MAIL FROM: <a@b>"),
             Ok(Command::Mail(_))

@@ -4,9 +4,10 @@
 //! hears of a client with the EHLO that came over TLS, on a connection that is opened for it.
 
 use super::{
-    Action, Answer, Conditions, Input, Machine, Note, Question, Refusal, Side,
+    Action, Answer, Cause, Conditions, End, Input, Machine, Question, Refusal, Side, Stage,
     command::refusal,
     extensions::{Extensions, Keyword},
+    heard,
     relay::{Manner, Pending, Permit, Relay, Role, StartTls, Step},
     reply::Reply,
     timer::Timer,
@@ -18,9 +19,7 @@ use std::time::Duration;
 pub struct InboundConfig {
     /// Our name in the greeting (RFC 5321 §4.2).
     pub hostname: String,
-    /// The server inside, in words, e.g. `10.0.0.5:25`.
-    pub server: String,
-    /// A certificate is at hand and a handshake may begin; if not, STARTTLS gets 454 and mail stays refused.
+    /// A certificate is at hand; if not, STARTTLS gets 454 and mail stays refused.
     pub tls_available: bool,
     /// An exemption or observe mode: mail passes in the clear too.
     pub plaintext_allowed: bool,
@@ -41,11 +40,16 @@ enum State {
     Open,
 }
 
+/// The server inside, in words: the world outside reads neither its name nor its address.
+const SERVER: &str = "the mail server behind this proxy";
+
 /// See the module.
 #[derive(Debug)]
 pub struct Inbound {
     config: InboundConfig,
     state: State,
+    /// TLS is up.
+    secured: bool,
     relay: Relay,
 }
 
@@ -53,8 +57,12 @@ impl Inbound {
     /// A session whose client has just connected; it begins with our greeting.
     #[must_use]
     pub fn new(config: InboundConfig) -> Self {
-        let peer = config.server.clone();
-        let mut relay = Relay::new(Role::Inbound, peer, false);
+        let mut relay = Relay::new(
+            Role::Inbound,
+            SERVER.to_owned(),
+            config.hostname.clone(),
+            false,
+        );
         if !config.plaintext_allowed {
             relay.manner = Manner::TlsFirst;
         }
@@ -68,6 +76,7 @@ impl Inbound {
         let mut machine = Self {
             config,
             state: State::Cleartext,
+            secured: false,
             relay,
         };
         machine.wind(Duration::ZERO);
@@ -102,8 +111,6 @@ impl Inbound {
             let extensions = Extensions::only(Keyword::EnhancedStatusCodes);
             return self.relay.welcome(&greeting, &extensions);
         }
-        let name = self.relay.hello_name.clone();
-        self.relay.act(Action::Note(Note::Hello(name)));
         if matches!(self.state, State::Open) {
             self.relay.forward_hello();
         } else {
@@ -133,6 +140,7 @@ impl Inbound {
             return;
         }
         self.relay.forget();
+        self.secured = true;
         self.relay.manner = match outcome {
             Ok(()) => Manner::Mail,
             Err(refusal) => Manner::QuitOnly(refusal),
@@ -173,24 +181,37 @@ impl Inbound {
                 self.state = State::AwaitHelloReply;
             }
             State::AwaitHelloReply if reply.code == 250 => {
-                let extensions = self.relay.offer(reply).extensions;
-                self.relay.open(extensions.has(Keyword::Pipelining));
+                let extensions = self.relay.offer(reply);
+                self.relay.open(extensions.has(Keyword::Pipelining), None);
                 self.state = State::Open;
                 self.relay.welcome(&reply.lines[0], &extensions);
             }
-            State::AwaitGreeting => self.part("does not greet with 220"),
-            State::AwaitHelloReply => self.part("EHLO was refused"),
+            State::AwaitGreeting => {
+                self.refused(
+                    Stage::Greeting,
+                    reply,
+                    Cause::GreetingRefused,
+                    "greeted with",
+                );
+            }
+            State::AwaitHelloReply => {
+                self.refused(Stage::Ehlo, reply, Cause::EhloRefused, "refused EHLO with");
+            }
             _ => {
                 self.relay.incident("unsolicited-reply");
-                let what = self.relay.says("a reply to nothing");
-                self.relay.dead(refusal(421, (5, 0), &what));
+                self.relay.lost((5, 0), "a reply to nothing");
             }
         }
     }
 
-    fn part(&mut self, what: &str) {
-        let what = self.relay.says(what);
-        self.relay.part(refusal(421, (4, 0), &what));
+    /// The server inside does not want the session: the client learns its code, the log its words.
+    fn refused(&mut self, stage: Stage, reply: &Reply, cause: Cause, what: &str) {
+        self.relay.heard(stage, reply);
+        if reply.code == 421 {
+            self.relay.ends(End::ServerClosed);
+        }
+        let what = self.relay.says(&format!("{what} {}", heard::told(reply)));
+        self.relay.part(refusal(421, (4, 0), &what).because(cause));
     }
 
     fn answered(&mut self, answer: Answer) {
@@ -200,12 +221,12 @@ impl Inbound {
         match answer {
             Answer::Authorised(authorised) => self.relay.admit(Permit::Authorised(authorised)),
             Answer::Exempted(exempted) => self.relay.admit(Permit::Exempted(exempted)),
-            Answer::Refused(refusal) => self.relay.refuse(refusal),
             // TLS is the client's to start.
-            Answer::Upgrade { .. } => {
-                self.relay
-                    .refuse(refusal(530, (7, 0), "must issue a STARTTLS command first"))
+            Answer::Upgrade { .. } => self.relay.refuse(self.relay.starttls_first()),
+            Answer::Refused(Refusal { code: 530, .. }) if !self.secured => {
+                self.relay.refuse(self.relay.starttls_first());
             }
+            Answer::Refused(refusal) => self.relay.refuse(refusal),
         }
     }
 
@@ -255,11 +276,7 @@ impl Machine for Inbound {
             Some(Input::Upgraded(Side::Client, outcome)) => self.upgraded(outcome),
             Some(Input::Answer(answer)) => self.answered(answer),
             Some(Input::Closed(Side::Server)) => self.server_closed(),
-            Some(Input::Deadline) => {
-                if let Some(timer) = self.relay.due(now) {
-                    self.relay.late(timer);
-                }
-            }
+            Some(Input::Deadline) => self.relay.late(now),
             _ => {}
         }
         self.relay.settle(None);
@@ -276,6 +293,11 @@ impl Machine for Inbound {
 
     fn conditions(&mut self, now: Conditions) {
         self.relay.conditions = now;
+    }
+
+    fn held_back(&mut self, held: bool, now: Duration) {
+        self.relay.hold_back(held);
+        self.wind(now);
     }
 
     fn trace(&mut self, line: Vec<u8>) {

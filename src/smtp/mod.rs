@@ -14,7 +14,8 @@
 //!
 //! `now` is the time since the session began. Bytes that the machine does not take stay with the driver, which offers
 //! them again, with what came behind them, after any other input; it stops reading a side whose untaken bytes
-//! reach [`MAX_UNTAKEN`]. A driver also stops reading a side while its output to the other side is backed up.
+//! reach [`MAX_UNTAKEN`]. A driver also stops reading a side while its output to the other side is backed up, and says so
+//! of the client's ([`Machine::held_back`]).
 //!
 //! Message bytes never enter the machine as owned data: [`Action::Pass`] moves bytes of the slice just offered from
 //! one side to the other as they are, so that "verbatim" is visible in the type.
@@ -22,6 +23,7 @@
 pub mod command;
 pub mod extensions;
 pub mod framing;
+mod heard;
 pub mod inbound;
 pub mod outbound;
 pub mod path;
@@ -226,7 +228,7 @@ pub enum Cause {
     Protocol,
     /// The client asked for more than one session may have.
     Limit,
-    /// Inbound: mail needs TLS first (RFC 3207 §4).
+    /// Inbound: mail needs TLS first (RFC 3207 §4). Outbound: AUTH or this recipient needs it, and the session has begun without.
     StarttlsRequired,
     /// The server cannot be reached.
     ServerUnreachable,
@@ -429,6 +431,9 @@ pub trait Machine {
     fn deadline(&self) -> Option<Duration>;
     /// Inbound: said before the client's bytes are offered. Outbound it says nothing.
     fn conditions(&mut self, _now: Conditions) {}
+    /// Whether the driver holds the client's bytes back, because the server has not read what was sent to it. Said when it
+    /// changes. That time is the server's: it does not count against a client that must send its message in time.
+    fn held_back(&mut self, _held: bool, _now: Duration) {}
     /// `--add-received`: the trace line, CRLF included, that goes in front of each message from now on.
     fn trace(&mut self, line: Vec<u8>);
     /// Both sides are done with.

@@ -1,13 +1,14 @@
 //! The machine between a legacy client inside and a server outside.
 //!
 //! Nothing but the EHLO name crosses the outside link before it is known who may receive: MAIL waits here for the first
-//! recipient that policy allows. What the server says before TLS reaches the client only as our 220, as extension
-//! keywords written anew, or as 421, so that nobody on the path can make mail bounce.
+//! recipient that policy allows. What the server says before TLS reaches the client only as our 220, by the rule of `heard.rs`,
+//! or as the digits in a 421, so that nobody on the path can make mail bounce.
 
 use super::{
-    Action, Answer, Cause, Exempted, Input, Machine, Note, Question, Refusal, Side,
+    Action, Answer, Cause, End, Exempted, Input, Machine, Note, Question, Refusal, Side, Stage,
     command::refusal,
-    extensions::{Extensions, Keyword, Offer},
+    extensions::Keyword,
+    heard::{self, HeardOffer, Rule},
     relay::{Pending, Permit, Relay, Role, Step},
     reply::Reply,
     timer::Timer,
@@ -29,6 +30,8 @@ pub struct OutboundConfig {
     pub plaintext_possible: bool,
     /// TLS comes first (RFC 8314 §3.3), before the server's greeting.
     pub implicit_tls: bool,
+    /// What [`Note::Lacking`] told of this server in an earlier session of this client: not shown before TLS.
+    pub hidden: Vec<Keyword>,
 }
 
 /// What the link to the server waits for. While the client waits for a command, that command is pending in the relay.
@@ -42,15 +45,18 @@ enum State {
     AwaitHello,
     AwaitHelloReply(Aim),
     /// EHLO has been exchanged in the clear; who may receive is asked next.
-    Gate(Offer),
-    AwaitStartTlsReply(Offer, Option<Exempted>),
-    AwaitUpgrade(Extensions, Option<Exempted>),
-    /// TLS is up, and the peer is judged before it hears another word (RFC 3207 §4.1). What the client was told is still
+    Gate(HeardOffer),
+    AwaitStartTlsReply(HeardOffer, Option<Exempted>),
+    AwaitUpgrade(HeardOffer, Option<Exempted>),
+    /// TLS is up, and the peer is judged before it hears another word (RFC 3207 §4.1). What the client is shown is still
     /// what the server said in the clear.
-    Secured(Extensions),
+    Secured(HeardOffer),
     AwaitSecureHelloReply(Permit),
     /// Commands go through.
-    Open(Established),
+    Open {
+        /// TLS is up.
+        secure: bool,
+    },
 }
 
 /// What a connection to the server is for.
@@ -60,15 +66,6 @@ enum Aim {
     Introduce,
     /// TLS failed, and an entry lets the pending command go on in the clear.
     Plaintext(Exempted),
-}
-
-/// What the server said in its last EHLO reply.
-#[derive(Debug)]
-struct Established {
-    /// TLS is up.
-    secure: bool,
-    greeting: Vec<u8>,
-    extensions: Extensions,
 }
 
 /// See the module.
@@ -83,11 +80,18 @@ impl Outbound {
     /// A session whose client has just connected; it begins with [`Action::Connect`].
     #[must_use]
     pub fn new(config: OutboundConfig) -> Self {
+        let auth = config.auth && config.known_at_connect;
         let mut relay = Relay::new(
             Role::Outbound,
             config.server.clone(),
-            config.auth && config.known_at_connect,
+            config.hostname.clone(),
+            auth,
         );
+        relay.rule = Some(Rule {
+            hidden: config.hidden.clone(),
+            eight_bit_as_heard: config.known_at_connect,
+            auth,
+        });
         relay.act(Action::Connect);
         let mut machine = Self {
             config,
@@ -125,32 +129,22 @@ impl Outbound {
     /// Does the first thing about a command that the relay has just left pending.
     fn begin_pending(&mut self) {
         let hello = self.relay.pending_hello();
-        if hello {
-            let name = self.relay.hello_name.clone();
-            self.relay.act(Action::Note(Note::Hello(name)));
-        }
         match &self.state {
+            State::AwaitHello if hello && self.relay.server_spoke() => self.early(),
             State::AwaitHello if hello => {
                 self.relay.send_hello();
                 self.state = State::AwaitHelloReply(Aim::Introduce);
             }
-            State::Open(_) if hello && self.relay.is_permitted() => self.relay.forward_hello(),
+            State::Open { .. } if hello => self.relay.forward_hello(),
             State::Secured(_) if self.config.known_at_connect => self.ask(),
-            State::Gate(Offer { extensions, .. })
-            | State::Secured(extensions)
-            | State::Open(Established { extensions, .. })
-                if hello =>
-            {
-                let extensions = extensions.clone();
-                self.welcome(&extensions);
-            }
-            State::Gate(_) | State::Secured(_) | State::Open(_) => self.ask(),
+            State::Gate(offer) | State::Secured(offer) if hello => self.relay.welcome_by(offer),
+            State::Gate(_) | State::Secured(_) | State::Open { .. } => self.ask(),
             _ => {}
         }
     }
 
     fn server(&mut self, bytes: &[u8]) -> Step {
-        if self.relay.is_over() || matches!(self.state, State::Open(_)) {
+        if self.relay.is_over() || matches!(self.state, State::Open { .. }) {
             return self.relay.server(bytes);
         }
         if bytes.is_empty() {
@@ -165,7 +159,9 @@ impl Outbound {
         }
         let (step, reply) = self.relay.read_reply(bytes);
         if let (Some(reply), Step::Took(len)) = (reply, &step) {
-            self.replied(&reply, &bytes[*len..]);
+            let behind = &bytes[*len..];
+            self.relay.left_untaken(Side::Server, behind.len());
+            self.replied(&reply, behind);
         }
         step
     }
@@ -175,40 +171,70 @@ impl Outbound {
     fn replied(&mut self, reply: &Reply, behind: &[u8]) {
         match std::mem::replace(&mut self.state, State::AwaitHello) {
             State::AwaitGreeting(aim) if reply.code == 220 => self.greeted(aim),
-            State::AwaitGreeting(_) => {
-                self.relay.incident("greeting-refused");
-                self.part((4, 0), "does not greet with 220");
-            }
+            State::AwaitGreeting(_) => self.refused(Stage::Greeting, reply),
             State::AwaitHelloReply(aim) if reply.code == 250 => self.introduced(aim, reply),
-            State::AwaitHelloReply(_) if reply.code == 421 => {
-                self.dead((4, 2), "closes the connection");
-            }
             // A 5yz would make the client try HELO, which cannot start TLS (RFC 5321 §3.2).
-            State::AwaitHelloReply(_) => {
-                let what = "EHLO was refused, so STARTTLS is not possible";
-                self.no_tls(Cause::EhloRefused, what);
-            }
+            State::AwaitHelloReply(_) => self.refused(Stage::Ehlo, reply),
             State::AwaitStartTlsReply(..) if reply.code == 220 && !behind.is_empty() => {
                 self.injected();
             }
             State::AwaitStartTlsReply(offer, or_plaintext) if reply.code == 220 => {
                 self.relay.act(Action::Upgrade(Side::Server));
-                self.state = State::AwaitUpgrade(offer.extensions, or_plaintext);
+                self.state = State::AwaitUpgrade(offer, or_plaintext);
             }
             State::AwaitStartTlsReply(offer, Some(exempted)) if reply.code != 421 => {
-                self.tell_no_tls(Cause::StarttlsRefused, &starttls_refused(reply));
+                self.relay.heard(Stage::StartTls, reply);
+                let what = starttls_refused(reply);
+                self.tell_no_tls(Cause::StarttlsRefused, &what);
                 self.go_on_in_the_clear(offer, exempted);
             }
-            State::AwaitStartTlsReply(..) => {
-                self.no_tls(Cause::StarttlsRefused, &starttls_refused(reply));
-            }
+            State::AwaitStartTlsReply(..) => self.refused(Stage::StartTls, reply),
             State::AwaitSecureHelloReply(permit) => self.introduced_securely(reply, permit),
-            _ if reply.code == 421 => self.dead((4, 2), "closes the connection"),
-            _ => {
-                self.relay.incident("unsolicited-reply");
-                self.dead((5, 0), "a reply to nothing");
+            _ if reply.code == 421 => {
+                self.relay.ends(End::ServerClosed);
+                self.lost((4, 2), "closes the connection");
             }
+            _ => self.early(),
         }
+    }
+
+    /// The server refuses to go on before it was judged. Its words are told to the administrator, its code to the client, which
+    /// waits: nobody can have proved anything.
+    fn refused(&mut self, stage: Stage, reply: &Reply) {
+        self.relay.heard(stage, reply);
+        if reply.code == 421 {
+            self.relay.ends(End::ServerClosed);
+        }
+        let told = heard::told(reply);
+        let (cause, detail, what) = match stage {
+            Stage::Greeting => (
+                Cause::GreetingRefused,
+                (4, 0),
+                format!("greeted with {told}"),
+            ),
+            Stage::Ehlo => (
+                Cause::EhloRefused,
+                (4, 0),
+                format!("EHLO was refused with {told}"),
+            ),
+            Stage::StartTls => {
+                let what = starttls_refused(reply);
+                return self.no_tls(Cause::StarttlsRefused, &what, reply.class() == 5);
+            }
+        };
+        let refusal = refusal(421, detail, &self.relay.says(&what)).because(cause);
+        if stage == Stage::Ehlo && reply.code == 421 {
+            self.relay.dead(refusal);
+        } else {
+            self.relay.courteous = stage == Stage::Ehlo;
+            self.relay.part(refusal);
+        }
+    }
+
+    /// The server said something before it was its turn: it would be taken for the reply to what is said next.
+    fn early(&mut self) {
+        self.relay.incident("unsolicited-reply");
+        self.lost((5, 0), "a reply to nothing");
     }
 
     fn greeted(&mut self, aim: Aim) {
@@ -218,7 +244,7 @@ impl Outbound {
                 let greeting = format!("220 {} ESMTP\r\n", self.config.hostname);
                 self.relay.send(Side::Client, greeting.into_bytes());
                 self.state = if self.config.implicit_tls {
-                    State::Secured(Extensions::default())
+                    State::Secured(HeardOffer::default())
                 } else {
                     State::AwaitHello
                 };
@@ -232,51 +258,51 @@ impl Outbound {
 
     /// The EHLO reply in the clear is here.
     fn introduced(&mut self, aim: Aim, reply: &Reply) {
-        let offer = self.relay.offer(reply);
+        let offer = HeardOffer::read(reply);
         if let Aim::Plaintext(exempted) = aim {
             return self.go_on_in_the_clear(offer, exempted);
         }
-        if !offer.starttls && !self.config.plaintext_possible {
-            return self.no_tls(Cause::StarttlsNotSupported, unoffered(&offer));
+        if !offer.starttls() && !self.config.plaintext_possible {
+            return self.not_offered(&offer);
         }
-        let extensions = offer.extensions.clone();
-        self.state = State::Gate(offer);
         if self.config.known_at_connect {
             self.ask();
         } else {
-            self.welcome(&extensions);
+            self.relay.welcome_by(&offer);
         }
+        self.state = State::Gate(offer);
     }
 
     /// The EHLO reply over TLS is here: what was said before does not count any more (RFC 3207 §4.2).
     fn introduced_securely(&mut self, reply: &Reply, permit: Permit) {
         if reply.code != 250 {
-            return self.dead((4, 0), "EHLO over TLS was refused");
+            self.relay.heard(Stage::Ehlo, reply);
+            if reply.code == 421 {
+                self.relay.ends(End::ServerClosed);
+            }
+            let what = format!("EHLO over TLS was refused with {}", heard::told(reply));
+            let refusal = refusal(421, (4, 0), &self.relay.says(&what));
+            return self.relay.dead(refusal.because(Cause::EhloRefused));
         }
-        let extensions = self.relay.offer(reply).extensions;
-        let greeting = reply.lines[0].clone();
-        self.establish(true, greeting, extensions);
-        if !self.relay.is_over() {
-            self.admit(permit);
+        let offered = self.relay.offer(reply);
+        self.relay
+            .open(offered.has(Keyword::Pipelining), Some(offered.clone()));
+        self.state = State::Open { secure: true };
+        if !self.relay.pending_hello() {
+            return self.relay.admit(permit);
         }
-    }
-
-    /// The link is ready for commands, unless it lacks what the client was promised.
-    fn establish(&mut self, secure: bool, greeting: Vec<u8>, extensions: Extensions) {
-        let promised = match self.relay.pending() {
-            Some(Pending::Hello { .. }) => None,
-            _ => self.relay.told(),
-        };
-        if let Some(missing) = promised.and_then(|told| extensions.missing_from(told)) {
-            let why = format!("offers {missing} no longer once TLS is up");
-            return self.dead((4, 0), &why);
+        // The client sees a peer's own words only if that has proved who it is: a recipient with a stricter rule may follow.
+        if permit.is_authenticated() {
+            self.relay.rule = None;
         }
-        self.relay.open(extensions.has(Keyword::Pipelining));
-        self.state = State::Open(Established {
-            secure,
-            greeting,
-            extensions,
-        });
+        self.relay.permit(permit);
+        match &self.relay.rule {
+            None => self.relay.welcome(&reply.lines[0], &offered),
+            Some(rule) => {
+                let shown = rule.shown(&offered);
+                self.relay.welcome_as_ourselves(&shown);
+            }
+        }
     }
 
     // ----- questions and answers -----
@@ -304,7 +330,7 @@ impl Outbound {
                 } else {
                     // Nobody can have proved anything yet.
                     self.relay.incident("authorised-without-tls");
-                    self.dead((3, 0), "not authenticated");
+                    self.unauthenticated((3, 0));
                 }
             }
             Answer::Exempted(exempted) => {
@@ -320,17 +346,13 @@ impl Outbound {
     }
 
     fn is_secure(&self) -> bool {
-        match &self.state {
-            State::Open(established) => established.secure,
-            State::Secured(_) => true,
-            _ => false,
-        }
+        matches!(self.state, State::Open { secure: true } | State::Secured(_))
     }
 
     /// TLS must come first.
     fn upgrade(&mut self, or_plaintext: Option<Exempted>) {
         match std::mem::replace(&mut self.state, State::AwaitHello) {
-            State::Gate(offer) if offer.starttls => {
+            State::Gate(offer) if offer.starttls() => {
                 if self.relay.server_spoke() {
                     return self.injected();
                 }
@@ -340,25 +362,25 @@ impl Outbound {
             }
             State::Gate(offer) => match or_plaintext {
                 Some(exempted) => {
-                    self.tell_no_tls(Cause::StarttlsNotSupported, unoffered(&offer));
+                    self.tell_no_tls(Cause::StarttlsNotSupported, offer.without_starttls());
                     self.go_on_in_the_clear(offer, exempted);
                 }
-                None => self.no_tls(Cause::StarttlsNotSupported, unoffered(&offer)),
+                None => self.not_offered(&offer),
             },
-            State::Open(established) if !established.secure => {
-                self.state = State::Open(established);
+            State::Open { secure: false } => {
+                self.state = State::Open { secure: false };
                 match or_plaintext {
                     Some(exempted) => self.admit(Permit::Exempted(exempted)),
                     None => {
                         let why = "needs TLS, and this session has begun without";
-                        let why = self.relay.says(why);
-                        self.relay.refuse(refusal(451, (7, 5), &why));
+                        let refusal = refusal(451, (7, 5), &self.relay.says(why));
+                        self.relay.refuse(refusal.because(Cause::StarttlsRequired));
                     }
                 }
             }
             state => {
                 self.state = state;
-                self.dead((7, 5), "not authenticated");
+                self.unauthenticated((7, 5));
             }
         }
     }
@@ -366,34 +388,31 @@ impl Outbound {
     /// The pending command was permitted.
     fn admit(&mut self, permit: Permit) {
         match &self.state {
+            // What is here already would be taken for the reply to our EHLO.
+            State::Secured(_) if self.relay.server_spoke() => self.early(),
             // The peer is who it must be, so it is told who we are.
             State::Secured(_) => {
                 self.relay.send_hello();
                 self.state = State::AwaitSecureHelloReply(permit);
             }
-            State::Open(_) if self.relay.pending_hello() => {
-                self.relay.permit(permit);
-                self.show_peer();
-            }
-            State::Open(_) => self.relay.admit(permit),
-            _ => self.dead((3, 0), "not authenticated"),
+            State::Open { .. } => self.relay.admit(permit),
+            _ => self.unauthenticated((3, 0)),
         }
     }
 
-    /// The client sees the EHLO reply of a peer that was judged.
-    fn show_peer(&mut self) {
-        if let State::Open(established) = &self.state {
-            let greeting = established.greeting.clone();
-            let extensions = established.extensions.clone();
-            self.relay.welcome(&greeting, &extensions);
+    fn go_on_in_the_clear(&mut self, offer: HeardOffer, exempted: Exempted) {
+        if self.relay.server_spoke() {
+            return self.early();
         }
-    }
-
-    fn go_on_in_the_clear(&mut self, offer: Offer, exempted: Exempted) {
-        let greeting = self.config.hostname.clone().into_bytes();
-        self.establish(false, greeting, offer.extensions);
-        if matches!(self.state, State::Open(_)) {
-            self.admit(Permit::Exempted(exempted));
+        let pipelining = self.relay.shown(&offer).has(Keyword::Pipelining);
+        self.relay.open(pipelining, None);
+        self.state = State::Open { secure: false };
+        let permit = Permit::Exempted(exempted);
+        if self.relay.pending_hello() {
+            self.relay.permit(permit);
+            self.relay.welcome_by(&offer);
+        } else {
+            self.relay.admit(permit);
         }
     }
 
@@ -446,58 +465,60 @@ impl Outbound {
             // That was the connection before this one.
             State::AwaitConnect(_) => {}
             State::AwaitUpgrade(..) | State::AwaitEarlyUpgrade => {
-                self.dead((7, 5), "closed the connection during the TLS handshake");
+                self.relay.ends(End::ServerClosed);
+                self.lost((7, 5), "closed the connection during the TLS handshake");
             }
             State::Secured(_) if self.relay.pending().is_none() => self.relay.server_gone(),
-            State::Secured(_) | State::AwaitSecureHelloReply(_) => self.dead(
-                (7, 5),
-                "closed the connection right after the TLS handshake, it may have rejected our certificate",
-            ),
+            State::Secured(_) | State::AwaitSecureHelloReply(_) => {
+                self.relay.ends(End::ServerClosed);
+                self.lost(
+                    (7, 5),
+                    "closed the connection right after the TLS handshake, it may have rejected our certificate",
+                );
+            }
             _ => self.relay.server_gone(),
         }
     }
 
     // ----- words -----
 
-    fn welcome(&mut self, extensions: &Extensions) {
-        let greeting = self.config.hostname.clone().into_bytes();
-        self.relay.welcome(&greeting, extensions);
+    /// The session ends at once: the server is of no more use.
+    fn lost(&mut self, detail: (u16, u16), what: &str) {
+        self.relay.lost(detail, what);
     }
 
-    /// The session ends at once with a 421 about the server.
-    fn dead(&mut self, detail: (u16, u16), what: &str) {
-        let what = self.relay.says(what);
-        self.relay.dead(refusal(421, detail, &what));
+    /// The session and the machine do not agree about what was proved.
+    fn unauthenticated(&mut self, detail: (u16, u16)) {
+        let what = self.relay.says("not authenticated");
+        self.relay.fails(detail, &what);
     }
 
-    /// The session ends in order with a 421 about the server.
-    fn part(&mut self, detail: (u16, u16), what: &str) {
-        let what = self.relay.says(what);
-        self.relay.part(refusal(421, detail, &what));
+    fn not_offered(&mut self, offer: &HeardOffer) {
+        self.no_tls(Cause::StarttlsNotSupported, offer.without_starttls(), false);
     }
 
     /// TLS cannot be had: a fault of the host.
-    fn no_tls(&mut self, cause: Cause, what: &str) {
+    fn no_tls(&mut self, cause: Cause, what: &str, lasting: bool) {
         self.tell_no_tls(cause, what);
-        let what = format!("no TLS: starttls-not-supported: {what}");
+        let what = format!("no TLS: {}: {what}", cause.word());
         let refusal = refusal(421, (7, 4), &self.relay.says(&what)).because(cause);
         self.relay.courteous = true;
-        self.relay.act(Action::Note(Note::HostFault {
+        self.relay.note(Note::HostFault {
             refusal: refusal.clone(),
-            lasting: true,
-        }));
+            lasting,
+        });
         self.relay.part(refusal);
     }
 
     fn tell_no_tls(&mut self, cause: Cause, what: &str) {
         let words = what.to_owned();
-        self.relay.act(Action::Note(Note::NoTls { cause, words }));
+        self.relay.note(Note::NoTls { cause, words });
     }
 
     /// Bytes of the server stand where only its ClientHello's answer may.
     fn injected(&mut self) {
         self.relay.incident("starttls-response-injection");
-        self.dead((7, 5), "text in the clear behind the reply to STARTTLS");
+        self.lost((7, 5), "text in the clear behind the reply to STARTTLS");
     }
 
     fn wind(&mut self, now: Duration) {
@@ -516,7 +537,7 @@ impl Outbound {
             _ if self.relay.pending().is_some() && !self.relay.is_permitted() => {
                 Some(Timer::Opening)
             }
-            State::AwaitHello | State::Gate(_) | State::Secured(_) | State::Open(_) => {
+            State::AwaitHello | State::Gate(_) | State::Secured(_) | State::Open { .. } => {
                 self.relay.awaits()
             }
         };
@@ -548,11 +569,7 @@ impl Machine for Outbound {
             Some(Input::Upgraded(Side::Server, outcome)) => self.upgraded(outcome),
             Some(Input::Answer(answer)) => self.answered(answer),
             Some(Input::Closed(Side::Server)) => self.server_closed(),
-            Some(Input::Deadline) => {
-                if let Some(timer) = self.relay.due(now) {
-                    self.relay.late(timer);
-                }
-            }
+            Some(Input::Deadline) => self.relay.late(now),
             _ => {}
         }
         self.relay.settle(None);
@@ -567,6 +584,11 @@ impl Machine for Outbound {
         self.relay.deadline()
     }
 
+    fn held_back(&mut self, held: bool, now: Duration) {
+        self.relay.hold_back(held);
+        self.wind(now);
+    }
+
     fn trace(&mut self, line: Vec<u8>) {
         self.relay.set_trace(line);
     }
@@ -577,15 +599,7 @@ impl Machine for Outbound {
 }
 
 fn starttls_refused(reply: &Reply) -> String {
-    format!("STARTTLS was refused with {}", reply.code)
-}
-
-fn unoffered(offer: &Offer) -> &'static str {
-    if offer.masked {
-        "STARTTLS is not offered; a device in between masks it (it shows XXXXXXXA)"
-    } else {
-        "STARTTLS is not offered"
-    }
+    format!("STARTTLS was refused with {}", heard::told(reply))
 }
 
 /// What a host that cannot be reached or authenticated is answered with: never a 5yz.

@@ -1,18 +1,15 @@
 //! Paths and parameters of MAIL and RCPT (RFC 5321 §4.1.2): one path exactly, then parameters of what was offered.
 //!
 //! A path is forwarded as it was written, so whoever reads it there must read what was judged here. What two readers
-//! could read differently (source routes, comments, a trailing dot, angle brackets in a quoted string) is refused.
+//! could read differently (source routes, comments, a trailing dot, angle brackets in a quoted string) is refused. A local
+//! part is as long as the line lets it be: VERP and SRS need more than the 64 octets that every server must take, and
+//! RFC 5321 §4.5.3.1 asks for no limit.
 
 use super::{
     Domain, Recipient, Refusal,
     command::refusal,
     extensions::{Extensions, Keyword},
 };
-
-/// Longest path, `<` and `>` included (RFC 5321 §4.5.3.1.3).
-const MAX_PATH: usize = 256;
-/// Longest local part (RFC 5321 §4.5.3.1.1).
-const MAX_LOCAL_PART: usize = 64;
 
 /// A reverse-path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +22,8 @@ pub struct Sender {
     pub smtputf8: bool,
     /// BODY=BINARYMIME was given (RFC 3030 §3): only BDAT may follow.
     pub binary: bool,
+    /// The extensions whose parameters were given.
+    pub used: Vec<Keyword>,
 }
 
 /// A forward-path.
@@ -44,6 +43,7 @@ pub(super) fn sender(arguments: &[u8], offered: &Extensions) -> Result<Sender, R
         domain: None,
         smtputf8: false,
         binary: false,
+        used: Vec::new(),
     };
     let mut seen = Vec::new();
     for (name, value) in self::parameters(parameters, &mut seen)? {
@@ -70,6 +70,7 @@ pub(super) fn sender(arguments: &[u8], offered: &Extensions) -> Result<Sender, R
             _ => return Err(unoffered("MAIL")),
         };
         check(offered.has(keyword), known_value, "MAIL")?;
+        sender.used.push(keyword);
     }
     readable(parameters, sender.smtputf8)?;
     if !path.is_empty() {
@@ -82,28 +83,32 @@ pub(super) fn sender(arguments: &[u8], offered: &Extensions) -> Result<Sender, R
     Ok(sender)
 }
 
-/// Reads what follows `RCPT`.
+/// Reads what follows `RCPT`; also, whether it has a parameter of DSN.
 pub(super) fn target(
     arguments: &[u8],
     offered: &Extensions,
     smtputf8: bool,
-) -> Result<Target, Refusal> {
+) -> Result<(Target, bool), Refusal> {
     let (path, parameters) = path(arguments, b"TO:")?;
     let mut seen = Vec::new();
-    for (name, value) in self::parameters(parameters, &mut seen)? {
+    let given = self::parameters(parameters, &mut seen)?;
+    let dsn = !given.is_empty();
+    for (name, value) in given {
         match name.as_str() {
             "NOTIFY" | "ORCPT" => check(offered.has(Keyword::Dsn), value.is_some(), "RCPT")?,
             _ => return Err(unoffered("RCPT")),
         }
     }
     readable(parameters, smtputf8)?;
-    Ok(Target {
+    let target = Target {
         path: path.to_vec(),
         recipient: recipient(path, smtputf8)?,
-    })
+    };
+    Ok((target, dsn))
 }
 
-/// Splits `FROM:<path> parameters`; a space behind the colon is tolerated, as everybody does.
+/// Splits `FROM:<path> parameters`; blanks and tabs behind the colon are tolerated, as everybody does, and so is a path without
+/// brackets that can be read in one way only: plain words to the end of the line.
 fn path<'a>(arguments: &'a [u8], prefix: &[u8]) -> Result<(&'a [u8], &'a [u8]), Refusal> {
     let syntax = || {
         refusal(
@@ -118,20 +123,41 @@ fn path<'a>(arguments: &'a [u8], prefix: &[u8]) -> Result<(&'a [u8], &'a [u8]), 
     if !given.eq_ignore_ascii_case(prefix) {
         return Err(syntax());
     }
-    let rest = rest.strip_prefix(b" ").unwrap_or(rest);
+    let blanks = rest
+        .iter()
+        .take_while(|b| matches!(b, b' ' | b'\t'))
+        .count();
+    let rest = &rest[blanks..];
+    if is_bare_path(rest) {
+        return Ok((rest, &[]));
+    }
     let inner = rest
         .strip_prefix(b"<")
         .ok_or_else(|| bad_path("the path must stand in angle brackets"))?;
     let end = memchr::memchr(b'>', inner)
         .ok_or_else(|| bad_path("the path must stand in angle brackets"))?;
     let (path, parameters) = (&inner[..end], &inner[end + 1..]);
-    if path.len() + 2 > MAX_PATH {
-        return Err(bad_path("the path is longer than 256 octets"));
-    }
     if !matches!(parameters.first(), None | Some(b' ')) {
         return Err(bad_path("one path, then a space, then parameters"));
     }
     Ok((path, parameters))
+}
+
+/// `dot-atom@domain` and nothing else.
+fn is_bare_path(bytes: &[u8]) -> bool {
+    let Some(at) = memchr::memchr(b'@', bytes) else {
+        return false;
+    };
+    let (local, domain) = (&bytes[..at], &bytes[at + 1..]);
+    let mut words = local.split(|b| *b == b'.');
+    local.is_ascii()
+        && words.all(|word| !word.is_empty() && word.iter().all(is_atext))
+        && std::str::from_utf8(domain).is_ok_and(|domain| Domain::parse(domain).is_some())
+}
+
+/// RFC 5322 §3.2.3; beyond ASCII by RFC 6531 §3.3.
+fn is_atext(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(byte) || !byte.is_ascii()
 }
 
 type Parameter<'a> = (String, Option<&'a [u8]>);
@@ -215,9 +241,6 @@ fn recipient(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
         return Ok(Recipient::Postmaster);
     }
     let length = local_part(path).ok_or_else(|| bad_path("the local part is malformed"))?;
-    if length > MAX_LOCAL_PART {
-        return Err(bad_path("the local part is longer than 64 octets"));
-    }
     let domain = match path[length..].split_first() {
         Some((b'@', domain)) => domain,
         _ => return Err(bad_path("the path is not local-part@domain")),
@@ -246,10 +269,10 @@ fn recipient(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
 /// path ends at its first `>`, so a quoted string that holds one is unfinished here.
 fn local_part(path: &[u8]) -> Option<usize> {
     let Some(quoted) = path.strip_prefix(b"\"") else {
-        let atom = |b: &u8| {
-            b.is_ascii_alphanumeric() || b".!#$%&'*+-/=?^_`{|}~".contains(b) || !b.is_ascii()
-        };
-        let length = path.iter().take_while(|b| atom(b)).count();
+        let length = path
+            .iter()
+            .take_while(|b| **b == b'.' || is_atext(b))
+            .count();
         return (length > 0).then_some(length);
     };
     let mut bytes = quoted.iter().enumerate();
@@ -291,7 +314,7 @@ mod tests {
 
     fn rcpt(arguments: &str) -> Result<Recipient, u16> {
         target(arguments.as_bytes(), &all(), true)
-            .map(|target| target.recipient)
+            .map(|(target, _)| target.recipient)
             .map_err(|refusal| refusal.code)
     }
 
@@ -314,6 +337,10 @@ mod tests {
             "TO:<é@d.example>",
             "TO:<u@d.example>  ",
             "TO:<u@d.example> NOTIFY=NEVER ORCPT=rfc822;u@x",
+            "TO:  <u@d.example>",
+            "TO: \t\t<u@d.example>",
+            "TO:u@d.example",
+            "TO: \tu.v+w=x@D.example",
         ] {
             assert_eq!(rcpt(path), domain("d.example"), "{path}");
         }
@@ -328,10 +355,28 @@ mod tests {
             "TO:<u@-d>",
             "TO:<u@d >",
             "TO:< u@d>",
-            "TO:u@d",
-            "TO:  <u@d>",
             "TO:<u(c)@d>",
-            "TO:\t<u@d>",
+            "TO:u@d NOTIFY=NEVER",
+            "TO:u@d v@e",
+            "TO:u@d\t",
+            "TO:u@d,v@e",
+            "TO:u@d;v@e",
+            "TO:u@d<v@e>",
+            "TO:u@d>",
+            "TO:.u@d",
+            "TO:u.@d",
+            "TO:u..v@d",
+            "TO:\"u\"@d",
+            "TO:u(c)@d",
+            "TO:u@v@d",
+            "TO:@a:u@d",
+            "TO:u@[192.0.2.1]",
+            "TO:u@d.",
+            "TO:é@d",
+            "TO:postmaster",
+            "TO:u",
+            "TO:\x0b<u@d>",
+            "TO:\u{a0}<u@d>",
             "TO:<u\t@d>",
             "TO:<u@d\t>",
             "TO:<>",
@@ -375,18 +420,21 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_those_of_the_standard() {
-        let local = "l".repeat(64);
-        assert!(rcpt(&format!("TO:<{local}@d.example>")).is_ok());
-        assert_eq!(rcpt(&format!("TO:<{local}l@d.example>")), Err(501));
+    fn a_local_part_has_no_limit_and_a_domain_has() {
+        for length in [64, 65, 70, 900, 1700] {
+            let local = "l".repeat(length);
+            assert_eq!(
+                rcpt(&format!("TO:<{local}@d.example>")),
+                domain("d.example")
+            );
+            let from = format!("FROM:<\"{local}\"@d.example>");
+            assert!(sender(from.as_bytes(), &all()).is_ok());
+        }
         let host = format!("{}.example", "d.".repeat(90));
-        assert!(
-            rcpt(&format!("TO:<{}@{host}>", "l".repeat(57))).is_err(),
-            "empty label"
-        );
-        let host = format!("{}example", "d.".repeat(91));
-        assert!(rcpt(&format!("TO:<{}@{host}>", "l".repeat(64))).is_ok());
-        assert_eq!(rcpt(&format!("TO:<{}@d.{host}>", "l".repeat(64))), Err(501));
+        assert!(rcpt(&format!("TO:<l@{host}>")).is_err(), "empty label");
+        let host = format!("{}example", "d.".repeat(123));
+        assert!(rcpt(&format!("TO:<l@{host}>")).is_ok());
+        assert_eq!(rcpt(&format!("TO:<l@d.{host}>")), Err(501));
     }
 
     #[test]

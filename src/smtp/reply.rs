@@ -62,6 +62,20 @@ impl Reply {
         matches!(self.class(), 4 | 5)
     }
 
+    /// Its enhanced code (RFC 2034 §4, RFC 3463 §2), if the first line begins with one of the class of the code.
+    #[must_use]
+    pub fn enhanced(&self) -> Option<String> {
+        let line = self.lines.first()?;
+        let word = line.split(|b| *b == b' ').next().unwrap_or_default();
+        let word = std::str::from_utf8(word).ok()?;
+        let numbers: Vec<&str> = word.split('.').collect();
+        let number = |n: &&str| (1..=3).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit());
+        let well_formed = numbers.len() == 3
+            && numbers.iter().all(number)
+            && numbers[0] == self.class().to_string();
+        well_formed.then(|| word.to_owned())
+    }
+
     /// The bytes for the client: text is HT and printable ASCII (RFC 5321 §4.2), and UTF-8 where the transaction uses
     /// SMTPUTF8 (RFC 6531 §3.7.4.1); a `?` stands for every other octet or control character.
     #[must_use]

@@ -21,8 +21,10 @@ pub enum Timer {
     Answer,
     /// When to hang up on a client that sends no whole command (RFC 5321 §4.5.3.2.7).
     Command,
-    /// When to give up on a client that sends no octet of its message.
+    /// When to count what has come of a client's message in the minute that is over (a least rate is demanded).
     DataBlock,
+    /// When to give up on a server that does not read the message it is sent.
+    Unread,
     /// When to stop swallowing the rest of a message that was refused: all of it is one unit.
     Rest,
     /// When to give up on the whole reply to a command (RFC 5321 §4.5.3.2.2, .3).
@@ -44,18 +46,18 @@ impl Timer {
         Duration::from_secs(match self {
             Self::Greeting | Self::Opening => 240,
             Self::Cleartext | Self::Go => 120,
-            Self::Handshake | Self::Answer | Self::Record => 60,
-            Self::Command | Self::DataBlock | Self::Rest | Self::Reply => 300,
+            Self::Handshake | Self::Answer | Self::Record | Self::DataBlock => 60,
+            Self::Command | Self::Unread | Self::Rest | Self::Reply => 300,
             Self::FinalReply => 600,
             Self::Farewell => 30,
         })
     }
 
-    /// Whose whole lines or octets of content restart it; `None`: it runs from beginning to end.
+    /// Whose whole lines restart it; `None`: it runs from beginning to end.
     #[must_use]
     pub const fn restarted_by(self) -> Option<Side> {
         match self {
-            Self::Command | Self::DataBlock => Some(Side::Client),
+            Self::Command => Some(Side::Client),
             Self::Reply | Self::FinalReply => Some(Side::Server),
             _ => None,
         }

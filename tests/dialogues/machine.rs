@@ -3,6 +3,7 @@
 use super::script::Direction;
 use starttls_proxy::smtp::{
     Machine,
+    extensions::Keyword,
     inbound::{Inbound, InboundConfig},
     outbound::{Outbound, OutboundConfig},
 };
@@ -11,17 +12,24 @@ use starttls_proxy::smtp::{
 pub const HOSTNAME: &str = "proxy.example";
 
 /// `known`: the peer is known at connect time; `auth`: AUTH may pass; `plaintext-possible`: some entry could allow it;
-/// `implicit-tls`: TLS comes first; `no-tls`: no certificate is at hand; `exempt`: mail passes in the clear too.
+/// `implicit-tls`: TLS comes first; `hidden=DSN,SIZE`: found lacking in an earlier session; `no-tls`: no certificate is at hand;
+/// `exempt`: mail passes in the clear too.
 pub fn build(direction: Direction, options: &[String]) -> Result<Box<dyn Machine + Send>, String> {
     let known: &[&str] = match direction {
         Direction::Outbound => &["known", "auth", "plaintext-possible", "implicit-tls"],
         Direction::Inbound => &["no-tls", "exempt"],
     };
-    if let Some(other) = options
-        .iter()
-        .find(|option| !known.contains(&option.as_str()))
-    {
-        return Err(format!("no such option: {other}"));
+    let mut hidden = Vec::new();
+    for option in options {
+        match option.strip_prefix("hidden=") {
+            Some(names) if direction == Direction::Outbound => {
+                for name in names.split(',') {
+                    hidden.push(Keyword::of_name(name).ok_or(format!("no keyword: {name}"))?);
+                }
+            }
+            _ if known.contains(&option.as_str()) => {}
+            _ => return Err(format!("no such option: {option}")),
+        }
     }
     let has = |option: &str| options.iter().any(|o| o == option);
     Ok(match direction {
@@ -32,10 +40,10 @@ pub fn build(direction: Direction, options: &[String]) -> Result<Box<dyn Machine
             auth: has("auth"),
             plaintext_possible: has("plaintext-possible"),
             implicit_tls: has("implicit-tls"),
+            hidden,
         })),
         Direction::Inbound => Box::new(Inbound::new(InboundConfig {
             hostname: HOSTNAME.to_owned(),
-            server: "10.0.0.5:25".to_owned(),
             tls_available: !has("no-tls"),
             plaintext_allowed: has("exempt"),
         })),

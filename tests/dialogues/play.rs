@@ -71,7 +71,11 @@ struct Player {
 impl Player {
     fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
-            Step::Gets(..) | Step::Note(_) | Step::Trace(_) | Step::Tls { .. } => {}
+            Step::Gets(..)
+            | Step::Note(_)
+            | Step::NoNote(_)
+            | Step::Trace(_)
+            | Step::Conditions { .. } => {}
             Step::Connect
             | Step::Ask(_)
             | Step::Handshake(_)
@@ -84,6 +88,7 @@ impl Player {
         match step {
             Step::Gets(side, expected) => self.gets(*side, expected),
             Step::Note(note) => self.noted(note),
+            Step::NoNote(note) => self.not_noted(note),
             Step::Sends(side, bytes) => self.sends(*side, bytes),
             _ => self.stage.happen(step),
         }
@@ -161,6 +166,17 @@ impl Player {
             seen.push(note);
         }
         Err(format!("noted were: {seen:?}"))
+    }
+
+    fn not_noted(&self, unexpected: &str) -> Result<(), String> {
+        let notes = self.stage.notes.iter().map(show_note);
+        match notes
+            .into_iter()
+            .find(|note| like(unexpected.as_bytes(), note.as_bytes()))
+        {
+            Some(note) => Err(format!("noted was: {note}")),
+            None => Ok(()),
+        }
     }
 
     fn nothing_more(&mut self) -> Result<(), String> {

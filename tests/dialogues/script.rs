@@ -26,15 +26,20 @@
 //! connected                 it stands;                 or: unreachable 421 4.4.1 text
 //! ask recipient d.example   the proxy asks the policy; or: ask peer, ask postmaster, ask literal [192.0.2.1],
 //!                           ask sender d.example, ask sender none
-//! answer authorised         or: exempted, upgrade, upgrade or plaintext, refused 451 4.7.5 text
+//! answer authorised         or: unauthenticated (encrypted is enough), exempted, upgrade, upgrade or plaintext,
+//!                           refused 451 4.7.5 text
 //! handshake server          the proxy starts TLS on that side
 //! secured server            it is up;                  or: insecure server 421 4.7.5 text
 //! record from <a@b> to <c@d> <e@f> octets 12 reply 250 2.0.0 ok      (* as above; reply unknown: the server never said)
 //! recorded                  it is durable;             or: unrecorded 421 4.3.0 text
-//! note incident some-name   told to the administrator; or: note hello x, note message, note refused 451 4.7.5,
-//!                           note host-fault 421 4.7.4
+//! note incident some-name   told to the administrator; or: note hello x, note transaction, note message,
+//!                           note refused 451 4.7.5, note host-fault 421 4.7.4 (passing-fault: it may pass),
+//!                           note heard Greeting 554 no\r\n (Ehlo, StartTls), note lacking Dsn, note ends quit;
+//!                           `no note lacking*`: nothing like it has been told
 //! trace Received: ...       --add-received: the line that goes in front of messages from now on
-//! tls unavailable           inbound: no handshake may begin now; or: tls available
+//! conditions overloaded     inbound: no handshake may begin now; or: tried-lately (mail in the clear may be of a client whose
+//!                           handshake failed), normal
+//! s stalls                  the server does not read, so the client's bytes are held back; and then: s reads
 //! wait 300s                 time passes
 //! drain                     the process is asked to stop; or: cut, now at last
 //! repeat 100 .. end         plays the lines between as often
@@ -87,7 +92,10 @@ pub enum Step {
     Sends(Side, Vec<u8>),
     Gets(Side, Expected),
     Closes(Side),
-    Ends { side: Side, abort: bool },
+    Ends {
+        side: Side,
+        abort: bool,
+    },
     Connect,
     Connected(Result<(), Refusal>),
     Ask(Question),
@@ -98,7 +106,14 @@ pub enum Step {
     Recorded(Result<(), Refusal>),
     Note(String),
     Trace(Vec<u8>),
-    Tls { available: bool },
+    /// Nothing like this has been told since the last note that was looked for.
+    NoNote(String),
+    Conditions {
+        overloaded: bool,
+        tried_lately: bool,
+    },
+    /// The server does not read.
+    Stalls(bool),
     Wait(Duration),
     Drain,
     Cut,
@@ -117,6 +132,7 @@ pub enum Expected {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Authorised,
+    Unauthenticated,
     Exempted,
     Upgrade { or_plaintext: bool },
     Refused(Refusal),
@@ -344,8 +360,11 @@ fn parse(line: &str) -> Result<Step, String> {
         ("unrecorded", _) => Step::Recorded(Err(refusal(rest)?)),
         ("note", _) => Step::Note(rest.to_owned()),
         ("trace", _) => Step::Trace([&unescape(rest)?[..], b"\r\n"].concat()),
-        ("tls", "available") => Step::Tls { available: true },
-        ("tls", "unavailable") => Step::Tls { available: false },
+        ("no", _) => Step::NoNote(rest.strip_prefix("note ").ok_or("no note TEXT")?.to_owned()),
+        ("conditions", _) => Step::Conditions {
+            overloaded: rest == "overloaded",
+            tried_lately: rest == "tried-lately",
+        },
         ("wait", _) => Step::Wait(duration(rest)?),
         ("drain", "") => Step::Drain,
         ("cut", "") => Step::Cut,
@@ -363,6 +382,8 @@ fn parse_side(side: Side, rest: &str) -> Result<Step, String> {
         ("<=", _) => Step::Gets(side, Expected::Bytes(unescape(text)?)),
         ("<?", _) => Step::Gets(side, Expected::Beginning(unescape(text)?)),
         ("closes", "") => Step::Closes(side),
+        ("stalls", "") if side == Side::Server => Step::Stalls(true),
+        ("reads", "") if side == Side::Server => Step::Stalls(false),
         ("is", "closed") => Step::Ends { side, abort: false },
         ("is", "dropped") => Step::Ends { side, abort: true },
         _ => return Err("not understood".to_owned()),
@@ -409,6 +430,7 @@ fn question(text: &str) -> Result<Question, String> {
 fn answer(text: &str) -> Result<Answer, String> {
     Ok(match text.split_once(' ').unwrap_or((text, "")) {
         ("authorised", "") => Answer::Authorised,
+        ("unauthenticated", "") => Answer::Unauthenticated,
         ("exempted", "") => Answer::Exempted,
         ("upgrade", "") => Answer::Upgrade {
             or_plaintext: false,
@@ -548,6 +570,7 @@ impl fmt::Display for Step {
             Self::Connected(Err(why)) => writeln!(f, "unreachable {why}"),
             Self::Ask(question) => writeln!(f, "ask {}", show_question(question)),
             Self::Answer(Answer::Authorised) => writeln!(f, "answer authorised"),
+            Self::Answer(Answer::Unauthenticated) => writeln!(f, "answer unauthenticated"),
             Self::Answer(Answer::Exempted) => writeln!(f, "answer exempted"),
             Self::Answer(Answer::Upgrade { or_plaintext }) => {
                 let or = if *or_plaintext { " or plaintext" } else { "" };
@@ -562,8 +585,16 @@ impl fmt::Display for Step {
             Self::Recorded(Err(why)) => writeln!(f, "unrecorded {why}"),
             Self::Note(what) => writeln!(f, "note {what}"),
             Self::Trace(line) => writeln!(f, "trace {}", escape(line.trim_ascii_end())),
-            Self::Tls { available: true } => writeln!(f, "tls available"),
-            Self::Tls { available: false } => writeln!(f, "tls unavailable"),
+            Self::NoNote(what) => writeln!(f, "no note {what}"),
+            Self::Conditions {
+                overloaded: true, ..
+            } => writeln!(f, "conditions overloaded"),
+            Self::Conditions {
+                tried_lately: true, ..
+            } => writeln!(f, "conditions tried-lately"),
+            Self::Conditions { .. } => writeln!(f, "conditions normal"),
+            Self::Stalls(true) => writeln!(f, "s stalls"),
+            Self::Stalls(false) => writeln!(f, "s reads"),
             Self::Wait(time) => writeln!(f, "wait {}s", time.as_secs()),
             Self::Drain => writeln!(f, "drain"),
             Self::Cut => writeln!(f, "cut"),

@@ -83,6 +83,8 @@ pub struct Stage {
     asked: Option<Question>,
     /// Records asked for and not answered yet.
     recording: usize,
+    /// The server does not read.
+    stalled: bool,
 }
 
 type Outcome = Result<(), String>;
@@ -103,6 +105,7 @@ impl Stage {
             watch,
             asked: None,
             recording: 0,
+            stalled: false,
         };
         stage.settle()?;
         Ok(stage)
@@ -135,12 +138,21 @@ impl Stage {
                 self.machine.trace(line.clone());
                 Ok(())
             }
-            Step::Tls { available } => {
+            Step::Conditions {
+                overloaded,
+                tried_lately,
+            } => {
                 self.machine.conditions(Conditions {
-                    overloaded: !*available,
-                    tried_lately: false,
+                    overloaded: *overloaded,
+                    tried_lately: *tried_lately,
                 });
                 Ok(())
+            }
+            Step::Stalls(stalls) => {
+                self.stalled = *stalls;
+                self.machine.held_back(*stalls, self.now);
+                self.carry_out()?;
+                self.settle()
             }
             _ => Err("this is not for the machine to be told".to_owned()),
         }
@@ -205,6 +217,7 @@ impl Stage {
         self.watch.answered(&question, &answer);
         let answer = match answer {
             Answer::Authorised => smtp::Answer::Authorised(Authorised::assertion()),
+            Answer::Unauthenticated => smtp::Answer::Authorised(Authorised::unauthenticated()),
             Answer::Exempted => smtp::Answer::Exempted(Exempted::assertion()),
             Answer::Upgrade { or_plaintext } => smtp::Answer::Upgrade {
                 or_plaintext: or_plaintext.then(Exempted::assertion),
@@ -272,7 +285,7 @@ impl Stage {
                     Side::Client => &mut self.client,
                     Side::Server => &mut self.server,
                 };
-                if end.paused || !end.open {
+                if end.paused || !end.open || (side == Side::Client && self.stalled) {
                     continue;
                 }
                 let room = MAX_UNTAKEN
@@ -374,7 +387,10 @@ impl Stage {
                 self.watch.records(&completed)?;
                 self.deeds.push_back(Deed::Record(completed));
             }
-            Action::Note(note) => self.notes.push_back(note),
+            Action::Note(note) => {
+                self.watch.noted(&note)?;
+                self.notes.push_back(note);
+            }
             Action::Close { side, abort } => {
                 let end = self.end(side);
                 let was_open = std::mem::take(&mut end.open);

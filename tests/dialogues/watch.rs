@@ -7,14 +7,23 @@
 //! - A message is acknowledged only after the server did, and after its record is durable (RFC 5321 §6.1).
 //! - Nothing from before TLS is known after it: no byte is kept over a handshake, and the server is told only what the
 //!   client said in the protected part (RFC 3207 §4.2).
-//! - What a server says in the clear never reaches the client. Scripts mark such text with the word `evil`.
+//! - AUTH never crosses the outside link in the clear, whatever an entry allows (RFC 4954 §6).
+//! - What a server says in the clear never reaches the client but by the rule of `src/smtp/heard.rs`: keywords without numbers,
+//!   SMTPUTF8 always. Scripts mark other text with the word `evil`. Inside TLS the same holds for a server whose words are
+//!   not of a peer that is known at connect time and has proved who it is: other domains' recipients may follow.
+//! - What a server says of a recipient reaches the client only behind an answer for that recipient.
+//! - A message of which a chunk was refused is never accepted (RFC 3030 §2).
+//! - How a session ends is told once.
 //! - What an unauthenticated server says or does never becomes a 5yz (RFC 7672 §2.2, RFC 8461 §5).
 //! - A recipient is handed over only after an answer for its own domain; and byte for byte as it was judged.
 //! - No server is given the end of a message that its client did not end.
 //! - Every wait has an end.
 
-use super::script::{Answer, Direction, escape};
-use starttls_proxy::smtp::{Completed, Question, Recipient, Refusal, Side};
+use super::{
+    machine::HOSTNAME,
+    script::{Answer, Direction, escape},
+};
+use starttls_proxy::smtp::{Completed, Note, Question, Recipient, Refusal, Side};
 use std::{
     collections::{HashSet, VecDeque},
     time::Duration,
@@ -56,6 +65,16 @@ struct Conversation {
     ended: usize,
     /// The last octets of content, in which an end of data may have begun.
     tail: Vec<u8>,
+    /// Lines of a reply whose last is not here yet, without codes.
+    lines: Vec<Vec<u8>>,
+}
+
+/// A whole reply, and what it answers.
+struct Replied {
+    code: u16,
+    unit: Option<Unit>,
+    /// Without codes.
+    lines: Vec<Vec<u8>>,
 }
 
 impl Conversation {
@@ -111,20 +130,23 @@ impl Conversation {
     }
 
     /// Bytes of the side that gives replies; the replies that they complete, each with what it answers.
-    fn replied(&mut self, bytes: &[u8]) -> Result<Vec<(u16, Option<Unit>)>, String> {
+    fn replied(&mut self, bytes: &[u8]) -> Result<Vec<Replied>, String> {
         self.replies.extend_from_slice(bytes);
         let mut replies = Vec::new();
         while let Some(end) = find(&self.replies, b"\r\n") {
             let line: Vec<u8> = self.replies.drain(..end + 2).take(end).collect();
+            self.lines.push(line.get(4..).unwrap_or_default().to_vec());
             if line.get(3) == Some(&b'-') {
                 continue;
             }
+            let lines = std::mem::take(&mut self.lines);
             let code = line
                 .get(..3)
                 .and_then(|c| std::str::from_utf8(c).ok()?.parse().ok());
             let code: u16 = code.ok_or_else(|| format!("no reply: {}", escape(&line)))?;
             if !std::mem::replace(&mut self.greeted, true) {
-                replies.push((code, None));
+                let unit = None;
+                replies.push(Replied { code, unit, lines });
                 continue;
             }
             let mut unit = self.owed.pop_front();
@@ -144,7 +166,7 @@ impl Conversation {
                     _ => {}
                 }
             }
-            replies.push((code, unit));
+            replies.push(Replied { code, unit, lines });
         }
         Ok(replies)
     }
@@ -178,7 +200,11 @@ fn chunk_size(line: &[u8]) -> Option<(u64, bool)> {
 /// The domain of `RCPT TO:<local@domain>`, as the plainest reader sees it.
 fn domain_of(line: &[u8]) -> String {
     let line = String::from_utf8_lossy(line).to_ascii_lowercase();
-    let path = line.split_once('<').map_or("", |(_, rest)| rest);
+    let path = match (line.split_once('<'), line.split_once(':')) {
+        (Some((_, path)), _) => path,
+        (None, Some((_, path))) => path.trim(),
+        (None, None) => "",
+    };
     let path = path.rsplit_once('>').map_or(path, |(path, _)| path);
     path.rsplit_once('@')
         .map_or(path, |(_, domain)| domain)
@@ -213,6 +239,21 @@ pub struct Watch {
     /// The server refused a chunk: the client is not answered for its end.
     chunk_refused: bool,
     client_is_closed: bool,
+    /// The peer is known at connect time; AUTH may pass; what is hidden from this client.
+    known: bool,
+    auth: bool,
+    hidden: String,
+    /// The peer of a session that is known at connect time proved who it is.
+    proved: bool,
+    /// Texts of the server's replies.
+    said_by_server: HashSet<Vec<Vec<u8>>>,
+    /// Recipients' domains that were answered for, each good for one reply of the server.
+    judged: Vec<String>,
+    /// A chunk was refused; neither MAIL, RSET nor EHLO has come since.
+    dead: bool,
+    ends: usize,
+    /// Encryption is all that was demanded for some recipient: whoever is there is its server.
+    undemanding: bool,
     /// Refusals of messages by us are not the server's replies, so they need no record.
     evil: Vec<u8>,
 }
@@ -239,6 +280,15 @@ impl Watch {
             records_due: 0,
             chunk_refused: false,
             client_is_closed: false,
+            known: has("known"),
+            auth: has("auth") && has("known"),
+            hidden: options.concat(),
+            proved: false,
+            said_by_server: HashSet::new(),
+            judged: Vec::new(),
+            dead: false,
+            ends: 0,
+            undemanding: false,
             evil: Vec::new(),
         }
     }
@@ -268,13 +318,17 @@ impl Watch {
             Question::Peer => "the peer".to_owned(),
         };
         match answer {
-            Answer::Authorised | Answer::Exempted => {
+            Answer::Authorised | Answer::Unauthenticated | Answer::Exempted => {
+                self.judged.push(whom.clone());
                 self.permits.push(whom);
                 self.authenticated |= *answer == Answer::Authorised && self.outside_is_secure;
+                self.proved |= *answer == Answer::Authorised && *question == Question::Peer;
+                self.undemanding |= *answer == Answer::Unauthenticated && self.outside_is_secure;
                 self.outside_may_be_clear |= *answer == Answer::Exempted;
             }
             Answer::Upgrade { or_plaintext } => {
                 self.outside_may_be_clear |= *or_plaintext;
+                self.judged.extend(or_plaintext.then(|| whom.clone()));
                 self.permits_in_the_clear
                     .extend(or_plaintext.then_some(whom));
             }
@@ -397,7 +451,9 @@ impl Watch {
                     return Ok(());
                 }
                 // A server that says nonsense is the rule of some script; the client must not hear of it.
-                for (code, unit) in self.server.replied(bytes).unwrap_or_default() {
+                for Replied { code, unit, lines } in self.server.replied(bytes).unwrap_or_default()
+                {
+                    self.said_by_server.insert(lines);
                     self.chunk_refused |=
                         matches!(unit, Some(Unit::Chunk { .. })) && code / 100 > 3;
                     if let Some(unit) = unit
@@ -444,6 +500,11 @@ impl Watch {
         if !self.may_relay() && (self.direction == Direction::Inbound || !clear) {
             return Err(format!("in the clear: {shown}"));
         }
+        let secret =
+            is("AUTH") || (is("MAIL") && find(&line.to_ascii_uppercase(), b" AUTH=").is_some());
+        if secret && !self.outside_is_secure {
+            return Err(format!("AUTH in the clear: {shown}"));
+        }
         if is("MAIL") || is("RCPT") || is("AUTH") || is("VRFY") {
             if !self.client_lines.contains(line) {
                 return Err(format!("the client did not say: {shown}"));
@@ -455,7 +516,14 @@ impl Watch {
                     .iter()
                     .any(|said| is_verb(said, verb) && said[4..].trim_ascii() == name.trim_ascii())
             };
-            if !said(b"EHLO") && !said(b"HELO") {
+            let unfit = |said: &Vec<u8>| {
+                let hello = is_verb(said, b"EHLO") || is_verb(said, b"HELO");
+                hello && !said[4..].trim_ascii().iter().all(u8::is_ascii_graphic)
+            };
+            let ours = self.direction == Direction::Outbound
+                && name.trim_ascii() == HOSTNAME.as_bytes()
+                && self.client_lines.iter().any(unfit);
+            if !said(b"EHLO") && !said(b"HELO") && !ours {
                 return Err(format!("the client did not say: {shown}"));
             }
         }
@@ -505,7 +573,7 @@ impl Watch {
             ));
         }
         let mut greeted = self.client.greeted;
-        for (code, unit) in self.client.replied(bytes)? {
+        for Replied { code, unit, lines } in self.client.replied(bytes)? {
             let asked = match (&unit, code) {
                 (Some(_), _) | (None, 421) => true,
                 // The greeting is the only reply to nothing that the conversation hands out.
@@ -519,11 +587,25 @@ impl Watch {
             }
             self.no_unauthenticated_verdict(code, unit.as_ref(), greeted)?;
             greeted = true;
+            if let Some(Unit::Command(line)) = &unit {
+                self.shows_nothing_unproved(code, line, &lines)?;
+                self.quotes_whom_it_may(code, line, &lines)?;
+                let renewed = ["MAIL", "RSET", "EHLO", "HELO"]
+                    .iter()
+                    .any(|verb| is_verb(line, verb.as_bytes()));
+                self.dead &= !(renewed && code / 100 == 2);
+            }
+            if let Some(Unit::Chunk { .. }) = &unit {
+                self.dead |= code >= 400;
+            }
             if let Some(unit) = unit
                 && unit.ends_message()
                 && code / 100 == 2
             {
                 self.acknowledged += 1;
+                if self.dead {
+                    return Err("a message is acknowledged of which a chunk was refused".to_owned());
+                }
                 if self.acknowledged > self.server_accepted {
                     return Err(
                         "a message is acknowledged that the server did not accept".to_owned()
@@ -537,10 +619,74 @@ impl Watch {
         Ok(())
     }
 
+    /// The reply to EHLO of a server whose words nobody can rely on.
+    fn shows_nothing_unproved(&self, code: u16, line: &[u8], lines: &[Vec<u8>]) -> Outcome {
+        let believed = self.known && self.proved && self.outside_is_secure;
+        if self.direction == Direction::Inbound
+            || !is_verb(line, b"EHLO")
+            || code != 250
+            || believed
+        {
+            return Ok(());
+        }
+        let shown: Vec<String> = lines.iter().map(|line| escape(line)).collect();
+        let bare = [
+            "PIPELINING",
+            "SIZE",
+            "8BITMIME",
+            "SMTPUTF8",
+            "DSN",
+            "CHUNKING",
+            "BINARYMIME",
+            "ENHANCEDSTATUSCODES",
+        ];
+        let allowed = |line: &String| {
+            bare.contains(&line.as_str()) || (self.auth && line.starts_with("AUTH "))
+        };
+        let has = |keyword: &str| shown[1..].iter().any(|line| line == keyword);
+        let eight_bit = has("8BITMIME") || self.known || self.hidden.contains("8BITMIME");
+        let auth =
+            !self.auth || self.outside_is_secure || shown.iter().any(|l| l.starts_with("AUTH "));
+        match shown[0] == HOSTNAME && shown[1..].iter().all(allowed) {
+            true if has("SMTPUTF8") && eight_bit && auth => Ok(()),
+            _ => Err(format!("unproved words are shown: {shown:?}")),
+        }
+    }
+
+    /// What the server says of a recipient is said to the client only after somebody answered for that recipient.
+    fn quotes_whom_it_may(&mut self, code: u16, line: &[u8], lines: &[Vec<u8>]) -> Outcome {
+        if self.direction == Direction::Inbound
+            || !is_verb(line, b"RCPT")
+            || code == 421
+            || !self.said_by_server.contains(lines)
+        {
+            return Ok(());
+        }
+        let domain = domain_of(line);
+        match self.judged.iter().position(|judged| *judged == domain) {
+            Some(at) => {
+                self.judged.remove(at);
+                Ok(())
+            }
+            None => Err(format!(
+                "{code} of a server that nobody judged for {domain}"
+            )),
+        }
+    }
+
+    pub fn noted(&mut self, note: &Note) -> Outcome {
+        self.ends += usize::from(matches!(note, Note::Ends(_)));
+        match self.ends {
+            ..=1 => Ok(()),
+            _ => Err("how it ends is told twice".to_owned()),
+        }
+    }
+
     /// RFC 7672 §2.2, RFC 8461 §5: whoever is on the path must not be able to bounce mail.
     fn no_unauthenticated_verdict(&self, code: u16, unit: Option<&Unit>, greeted: bool) -> Outcome {
         let unprotected = self.direction == Direction::Outbound
             && !self.authenticated
+            && !self.undemanding
             && !self.outside_may_be_clear;
         let caused = !matches!(self.cause, "client bytes" | "answer" | "record");
         if code / 100 == 5 && unprotected && caused && !self.may_refuse.contains(&code) {
@@ -602,6 +748,9 @@ impl Watch {
         }
         if finished && !(self.client_is_closed) {
             return Err("finished with the client's connection open".to_owned());
+        }
+        if finished && self.ends != 1 {
+            return Err("nobody is told how it ends".to_owned());
         }
         if finished && self.server_is_open {
             return Err("finished with the server's connection open".to_owned());

@@ -22,10 +22,7 @@ use starttls_proxy::{
 use std::{
     collections::VecDeque,
     io,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 use tokio::{
@@ -45,6 +42,7 @@ pub fn unplayable(script: &Script) -> Option<&'static str> {
     for Line { step, .. } in &script.lines {
         match step {
             Step::Wait(_) => return Some("time passes"),
+            Step::Stalls(_) => return Some("what the system buffers is not the script's to say"),
             Step::Trace(_) => return Some("the driver asks for the trace line itself"),
             Step::Handshake(side) => handshake = Some(*side),
             Step::Secured(..) => handshake = None,
@@ -76,7 +74,7 @@ enum Told {
 
 struct Played {
     tell: mpsc::UnboundedSender<Told>,
-    tls_available: Arc<AtomicBool>,
+    conditions: Arc<Mutex<Conditions>>,
 }
 
 impl Played {
@@ -124,10 +122,7 @@ impl Hands for Played {
         let _ = self.tell.send(Told::Note(note));
     }
     fn conditions(&self) -> Conditions {
-        Conditions {
-            overloaded: !self.tls_available.load(Ordering::Relaxed),
-            tried_lately: false,
-        }
+        *self.conditions.lock().expect("nobody panics with it")
     }
     fn content(&mut self, _octets: &[u8]) {}
     fn broken(&mut self, _side: Side, _error: &io::Error) {}
@@ -227,6 +222,9 @@ impl Machine for Any {
     fn conditions(&mut self, now: Conditions) {
         self.0.conditions(now);
     }
+    fn held_back(&mut self, held: bool, now: Duration) {
+        self.0.held_back(held, now);
+    }
     fn trace(&mut self, line: Vec<u8>) {
         self.0.trace(line);
     }
@@ -244,12 +242,13 @@ pub fn play(script: &Script, machine: Box<dyn Machine + Send>) -> Result<(), Str
     let played = async {
         let (proxy_end, client) = pair().await?;
         let (tell, told) = mpsc::unbounded_channel();
-        let tls_available = Arc::new(AtomicBool::new(
-            !script.options.iter().any(|o| o == "no-tls"),
-        ));
+        let conditions = Arc::new(Mutex::new(Conditions {
+            overloaded: false,
+            tried_lately: false,
+        }));
         let hands = Played {
             tell,
-            tls_available: Arc::clone(&tls_available),
+            conditions: Arc::clone(&conditions),
         };
         let (stop, stopped) = watch::channel(Stop::Not);
         let leg = Leg::new(Stream::Plain(proxy_end), Vec::new());
@@ -261,7 +260,7 @@ pub fn play(script: &Script, machine: Box<dyn Machine + Send>) -> Result<(), Str
             jobs: VecDeque::new(),
             current: VecDeque::new(),
             notes: VecDeque::new(),
-            tls_available,
+            conditions,
             stop,
         };
         for line in &script.lines {
@@ -293,7 +292,7 @@ struct Wire {
     /// Expected, and not answered yet.
     current: VecDeque<Wanted>,
     notes: VecDeque<Note>,
-    tls_available: Arc<AtomicBool>,
+    conditions: Arc<Mutex<Conditions>>,
     stop: watch::Sender<Stop>,
 }
 
@@ -313,6 +312,8 @@ impl Wire {
                 self.wants(step).await
             }
             Step::Note(expected) => self.noted(expected).await,
+            // Who waits for what does not come waits long.
+            Step::NoNote(_) => Ok(()),
             _ => {
                 self.happen(step).await?;
                 self.let_it_happen().await;
@@ -474,8 +475,14 @@ impl Wire {
                     _ => false,
                 })
             }
-            Step::Tls { available } => {
-                self.tls_available.store(*available, Ordering::Relaxed);
+            Step::Conditions {
+                overloaded,
+                tried_lately,
+            } => {
+                *self.conditions.lock().expect("nobody panics with it") = Conditions {
+                    overloaded: *overloaded,
+                    tried_lately: *tried_lately,
+                };
                 Ok(())
             }
             Step::Drain => self.stop.send(Stop::Drain).map_err(|e| e.to_string()),
@@ -554,6 +561,7 @@ impl Wire {
 fn proven(answer: &script::Answer) -> smtp::Answer {
     match answer {
         script::Answer::Authorised => smtp::Answer::Authorised(Authorised::assertion()),
+        script::Answer::Unauthenticated => smtp::Answer::Authorised(Authorised::unauthenticated()),
         script::Answer::Exempted => smtp::Answer::Exempted(Exempted::assertion()),
         script::Answer::Upgrade { or_plaintext } => smtp::Answer::Upgrade {
             or_plaintext: or_plaintext.then(Exempted::assertion),

@@ -7,7 +7,6 @@ use crate::smtp::{
 fn config() -> InboundConfig {
     InboundConfig {
         hostname: "proxy.example".to_owned(),
-        server: "10.0.0.5:25".to_owned(),
         tls_available: true,
         plaintext_allowed: false,
     }

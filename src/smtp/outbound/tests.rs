@@ -15,6 +15,7 @@ fn config() -> OutboundConfig {
         auth: false,
         plaintext_possible: false,
         implicit_tls: false,
+        hidden: Vec::new(),
     }
 }
 

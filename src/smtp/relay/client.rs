@@ -6,11 +6,11 @@ use super::{
     transaction::{Allowance, Message, Transaction},
 };
 use crate::smtp::{
-    Action, Refusal, Side,
+    Action, Cause, End, Refusal, Side,
     command::{self, Command, Fault, refusal},
-    extensions::Extensions,
+    extensions::{Extensions, Keyword},
     framing::{self, Line},
-    path::Target,
+    path::{Sender, Target},
     reply::Reply,
 };
 
@@ -41,7 +41,14 @@ impl Relay {
     }
 
     fn command_line(&mut self, bytes: &[u8]) -> Step {
-        let length = match framing::line(bytes, framing::MAX_COMMAND) {
+        let limit = match bytes.get(..5) {
+            // It may carry an initial response (RFC 4954 §4).
+            Some(verb) if self.auth && verb.eq_ignore_ascii_case(b"AUTH ") => {
+                framing::MAX_AUTH_LINE
+            }
+            _ => framing::MAX_COMMAND,
+        };
+        let length = match framing::line(bytes, limit) {
             Line::Whole(length) => length,
             Line::Partial => return Step::Starved,
             Line::TooLong => {
@@ -56,7 +63,17 @@ impl Relay {
         let (line, behind) = (&bytes[..length], &bytes[length..]);
         let nothing = Extensions::default();
         let offered = self.told.as_ref().unwrap_or(&nothing);
-        let command = command::parse(&line[..length - 2], offered, self.smtputf8());
+        let command = match command::parse(&line[..length - 2], offered, self.smtputf8()) {
+            // In the clear no AUTH passes, whatever is wrong with it.
+            Err(Fault::Syntax(_))
+                if offered.has(Keyword::Auth)
+                    && self.is_clear()
+                    && command::verb(&line[..length - 2]) == "AUTH" =>
+            {
+                Ok(Command::Auth)
+            }
+            command => command,
+        };
         if let Some(refusal) = self.unmannerly(line, &command) {
             self.drop(Side::Client, length);
             self.fault(refusal);
@@ -87,9 +104,23 @@ impl Relay {
                     || verb.starts_with('X')
                     || line.starts_with(b" ")
                     || matches!(command, Err(Fault::Http));
-                (!answered).then(|| refusal(530, (7, 0), "must issue a STARTTLS command first"))
+                (!answered).then(|| self.starttls_first())
             }
         }
+    }
+
+    /// What a client is answered that has not started TLS: 530 ends the matter for a real MTA, so whoever may have tried gets 4yz.
+    pub(in crate::smtp) fn starttls_first(&self) -> Refusal {
+        let refusal = if self.conditions.tried_lately {
+            refusal(
+                451,
+                (7, 0),
+                "mail is taken over TLS only, try again with STARTTLS",
+            )
+        } else {
+            refusal(530, (7, 0), "must issue a STARTTLS command first")
+        };
+        refusal.because(Cause::StarttlsRequired)
     }
 
     /// Takes one command. Those that change what later ones mean wait until all earlier replies are out.
@@ -108,7 +139,7 @@ impl Relay {
             }
             Command::Data => return self.data(length, behind),
             Command::Bdat { octets, last } => return self.bdat(length, octets, last),
-            Command::Rcpt(target) => return self.rcpt(line, target),
+            Command::Rcpt { target, dsn } => return self.rcpt(line, target, dsn),
             Command::Noop { argued: false } | Command::Quit
                 if self.is_permitted() && !self.may_send() =>
             {
@@ -125,7 +156,9 @@ impl Relay {
                 self.phase = Phase::Leaving;
                 return self.forward(length, Awaited::Quit);
             }
-            Command::Auth if self.transaction.is_none() && self.is_permitted() => {
+            Command::Auth
+                if self.transaction.is_none() && self.is_permitted() && !self.is_clear() =>
+            {
                 self.phase = Phase::AwaitAuthReply;
                 return self.forward(length, Awaited::Auth);
             }
@@ -158,23 +191,18 @@ impl Relay {
             Command::Mail(_) if self.told.is_none() => {
                 self.fault(refusal(503, (5, 1), "say EHLO first"));
             }
-            Command::Mail(_) if self.transaction.is_some() => {
+            Command::Mail(_) if self.transaction.as_ref().is_some_and(|t| !t.is_dead()) => {
                 self.fault(refusal(
                     503,
                     (5, 1),
                     "a transaction is open, say RSET first",
                 ));
             }
-            Command::Mail(sender) => match self.role {
-                Role::Outbound => {
-                    self.transaction = Some(Transaction::new(sender, Some(line.to_vec())));
-                    self.say(250, "2.1.0 sender noted");
-                }
-                Role::Inbound => {
-                    let line = line.to_vec();
-                    self.phase = Phase::Pending(Pending::Mail { line, sender });
-                }
-            },
+            Command::Mail(sender) if self.lacks_auth(&sender) => {
+                let text = self.says("AUTH needs TLS, and this session has begun without");
+                self.decline(&refusal(451, (7, 0), &text).because(Cause::StarttlsRequired));
+            }
+            Command::Mail(sender) => self.mail(line.to_vec(), sender),
             Command::Noop { .. } => self.say(250, "2.0.0 ok"),
             Command::Rset => {
                 self.end_transaction(None);
@@ -184,55 +212,82 @@ impl Relay {
             // Names are for nobody who has not been judged (RFC 5321 §7.3).
             Command::Vrfy => self.say(252, "2.5.2 send some mail, it will be tried"),
             Command::Expn => self.fault(refusal(502, (5, 1), "EXPN is not implemented")),
-            Command::Quit => self.leave(goodbye()),
+            Command::Quit => {
+                self.ends(End::Quit);
+                self.leave(goodbye());
+            }
             Command::StartTls => match self.starttls {
+                StartTls::Offered if self.conditions.overloaded => {
+                    let text = "too many TLS handshakes are under way, try again later";
+                    self.part(refusal(421, (3, 2), text).because(Cause::Overload));
+                }
                 StartTls::Offered => self.phase = Phase::Pending(Pending::StartTls),
                 StartTls::Unknown => self.fault(refusal(502, (5, 1), "STARTTLS is not offered")),
                 StartTls::Up => self.fault(refusal(503, (5, 1), "TLS is up already")),
                 StartTls::Unavailable => {
-                    self.fault(refusal(454, (7, 0), "TLS is not available at the moment"));
+                    let refusal = refusal(454, (7, 0), "TLS is not available at the moment");
+                    self.fault(refusal.because(Cause::LocalFault));
                 }
             },
+            Command::Auth if self.transaction.is_none() && self.is_clear() => {
+                self.auth_denied = true;
+                let text = self.says("AUTH needs TLS, and this session has begun without");
+                self.decline(&refusal(454, (7, 0), &text).because(Cause::StarttlsRequired));
+            }
             Command::Auth => self.fault(refusal(503, (5, 1), "AUTH is not possible now")),
-            Command::Rcpt(_) | Command::Data | Command::Bdat { .. } => {}
+            Command::Rcpt { .. } | Command::Data | Command::Bdat { .. } => {}
         }
     }
 
-    fn rcpt(&mut self, line: &[u8], target: Target) -> Step {
+    /// MAIL is taken: outbound it waits for the first recipient that may be handed over, inbound it is judged.
+    fn mail(&mut self, line: Vec<u8>, sender: Sender) {
+        if self.transaction.is_some() {
+            self.reset_server();
+        }
+        self.begin_transaction();
+        match self.role {
+            Role::Outbound => {
+                self.transaction = Some(Transaction::new(sender, Some(line)));
+                self.say(250, "2.1.0 sender noted");
+            }
+            Role::Inbound => self.phase = Phase::Pending(Pending::Mail { line, sender }),
+        }
+    }
+
+    fn rcpt(&mut self, line: &[u8], target: Target, dsn: bool) -> Step {
         let length = line.len();
         let problem = match &self.transaction {
             None => Some("need MAIL before RCPT"),
             Some(t) if t.message != Message::Ahead => Some("the message has begun"),
             Some(_) => None,
         };
-        if let Some(problem) = problem {
-            let step = self.drop(Side::Client, length);
-            self.fault(refusal(503, (5, 1), problem));
-            return step;
-        }
-        if matches!(self.role, Role::Inbound) && !self.may_send() {
+        let inbound = matches!(self.role, Role::Inbound);
+        if inbound && problem.is_none() && !self.may_send() {
             return Step::Blocked;
         }
-        let refused = self.transaction.as_ref().and_then(|t| t.refused.clone());
         let allowance = self.budget.recipient();
-        if allowance == Allowance::Granted && matches!(self.role, Role::Inbound) {
+        if let (Allowance::Granted, None, true) = (&allowance, problem, inbound) {
             return self.forward(length, Awaited::Rcpt(target));
         }
         let step = self.drop(Side::Client, length);
-        match (allowance, refused) {
-            (Allowance::Granted, None) => {
+        match problem {
+            Some(problem) => self.recipient_fault(&refusal(503, (5, 1), problem), allowance),
+            None if allowance == Allowance::Granted => {
                 let line = line.to_vec();
-                self.phase = Phase::Pending(Pending::Rcpt { line, target });
+                self.phase = Phase::Pending(Pending::Rcpt { line, target, dsn });
             }
-            (Allowance::Granted, Some(reply)) => {
-                self.slots.ours(reply, false);
-                self.pump();
-            }
-            // RFC 5321 §4.5.3.1.10.
-            (Allowance::Denied, _) => self.decline(&refusal(452, (5, 3), "too many recipients")),
-            (Allowance::Exhausted, _) => self.exhausted("far too many recipients"),
+            None => self.recipient_fault(&refusal(452, (5, 3), "too many recipients"), allowance),
         }
         step
+    }
+
+    /// A recipient that is not taken is refused in its own slot: a list with many of them is no command without sense, but
+    /// it has an end, too (RFC 5321 §4.5.3.1.10).
+    fn recipient_fault(&mut self, refusal: &Refusal, allowance: Allowance) {
+        match allowance {
+            Allowance::Granted | Allowance::Denied => self.decline(refusal),
+            Allowance::Exhausted => self.exhausted("far too many recipients"),
+        }
     }
 
     /// The command at the start of what was offered goes to the server as it is.
@@ -283,12 +338,16 @@ impl Relay {
     }
 
     pub(super) fn exhausted(&mut self, why: &str) {
-        self.part(refusal(421, (7, 0), why));
+        self.part(refusal(421, (7, 0), why).because(Cause::Limit));
     }
 
     fn wrong(&mut self, fault: Fault) {
         match fault {
             Fault::Syntax(refusal) => self.fault(refusal),
+            Fault::Recipient(refusal) => {
+                let allowance = self.budget.recipient();
+                self.recipient_fault(&refusal, allowance);
+            }
             Fault::Forbidden => {
                 self.fault(refusal(502, (5, 1), "this command is not offered here"))
             }

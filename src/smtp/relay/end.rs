@@ -2,7 +2,8 @@
 
 use super::{Pending, Phase, Relay, Skipped, Step, goodbye, slots::Awaited, transaction::Message};
 use crate::smtp::{
-    Action, Input, Recorded, Refusal, Side, command::refusal, reply::Reply, timer::Timer,
+    Action, Cause, End, Input, Note, Recorded, Refusal, Side, command::refusal, reply::Reply,
+    timer::Timer,
 };
 use std::time::Duration;
 
@@ -47,6 +48,11 @@ impl Relay {
         self.over();
     }
 
+    /// Ends the session at once, because the server's connection is of no more use.
+    pub(in crate::smtp) fn lost(&mut self, detail: (u16, u16), what: &str) {
+        self.dead(refusal(421, detail, &self.says(what)).because(Cause::ServerGone));
+    }
+
     /// The client sent what it must not send here: one 554, the server's connection is dropped.
     pub(super) fn out_of_step(&mut self, what: &'static str, why: &str) -> Step {
         self.incident(what);
@@ -78,6 +84,7 @@ impl Relay {
         });
         self.slots.clear();
         self.phase = Phase::Over;
+        self.note(Note::Ends(self.end.unwrap_or(End::Refused)));
     }
 
     /// The transaction is no more; what is known of a message that had begun is recorded. True if one had.
@@ -100,7 +107,10 @@ impl Relay {
             Input::Drain => self.draining = true,
             // The server has its final reply out; it is passed on as soon as it is recorded.
             Input::Cut if matches!(self.phase, Phase::AwaitRecord(_)) => self.draining = true,
-            Input::Cut => self.dead(stopped()),
+            Input::Cut => {
+                self.ends(End::Stopped);
+                self.dead(stopped());
+            }
             Input::Closed(Side::Client) => {
                 self.gone[Side::Client as usize] = true;
                 self.starved |= self.left[Side::Client as usize] == 0;
@@ -136,6 +146,7 @@ impl Relay {
                 self.transaction = None;
                 self.budget.message_done();
                 if reply.code == 421 {
+                    self.ends(End::ServerClosed);
                     self.courteous = false;
                     self.over();
                 } else if let Some(reply) = self.last_words.take() {
@@ -165,12 +176,16 @@ impl Relay {
                 _,
             ) => {}
             (_, Some(Awaited::Quit)) => self.farewell(),
-            _ => self.dead(refusal(421, (4, 2), &self.says("connection closed"))),
+            _ => {
+                self.ends(End::ServerClosed);
+                self.lost((4, 2), "connection closed");
+            }
         }
     }
 
     /// 221 in place of a server that owes it.
     pub(super) fn farewell(&mut self) {
+        self.ends(End::Quit);
         self.deliver(&goodbye());
         self.over();
     }
@@ -194,6 +209,7 @@ impl Relay {
                 .as_ref()
                 .is_some_and(|t| t.message != Message::Ahead);
             if !amid {
+                self.ends(End::Stopped);
                 self.part(stopped());
             }
         }
@@ -202,13 +218,17 @@ impl Relay {
         }
         if self.gone[Side::Client as usize] && self.starved {
             match self.phase {
-                Phase::Commands | Phase::Overlong(_) if self.slots.is_empty() => self.over(),
+                Phase::Commands | Phase::Overlong(_) if self.slots.is_empty() => {
+                    self.ends(End::ClientClosed);
+                    self.over();
+                }
                 Phase::AuthResponse
                 | Phase::Pending(Pending::StartTls)
                 | Phase::Message(_)
                 | Phase::Chunk { .. }
                 | Phase::SkipChunk { .. }
                 | Phase::SkipMessage { .. } => {
+                    self.ends(End::ClientClosed);
                     self.abrupt = true;
                     self.over();
                 }
@@ -224,6 +244,7 @@ impl Relay {
         Some(match (&self.phase, self.slots.awaited()) {
             (Phase::Over, _) => return None,
             (Phase::SkipMessage { .. }, _) => Timer::Rest,
+            (Phase::Message(_) | Phase::Chunk { .. }, _) if self.held_back => Timer::Unread,
             (Phase::Message(_) | Phase::Chunk { .. } | Phase::SkipChunk { .. }, _) => {
                 Timer::DataBlock
             }
@@ -233,14 +254,34 @@ impl Relay {
             (_, Some(Awaited::Quit)) => Timer::Farewell,
             (_, Some(_)) => Timer::Reply,
             (Phase::Pending(_), None) => Timer::Answer,
+            // The rest of the message is awaited, if not its octets yet.
+            (Phase::Commands | Phase::Overlong(_), None) if self.is_between_chunks() => {
+                Timer::DataBlock
+            }
             (_, None) => Timer::Command,
         })
+    }
+
+    fn is_between_chunks(&self) -> bool {
+        self.transaction
+            .as_ref()
+            .is_some_and(|t| matches!(t.message, Message::Traced | Message::Chunks))
+    }
+
+    /// See [`crate::smtp::Machine::held_back`].
+    pub(in crate::smtp) fn hold_back(&mut self, held: bool) {
+        self.held_back = held;
     }
 
     /// Starts, restarts or stops the timer; `awaits` is what the whole machine waits for.
     pub(in crate::smtp) fn wind(&mut self, awaits: Option<Timer>, now: Duration) {
         let moved = std::mem::take(&mut self.moved);
+        self.pace.runs(awaits == Some(Timer::DataBlock), now);
         self.timer = awaits.map(|timer| match self.timer {
+            // Its minute goes on where it was left.
+            _ if timer == Timer::DataBlock => {
+                (timer, self.pace.due().unwrap_or(now + timer.length()))
+            }
             Some((running, due))
                 if running == timer
                     && !timer
@@ -257,31 +298,41 @@ impl Relay {
         self.timer.map(|(_, due)| due)
     }
 
-    /// The timer that is due at `now`.
-    pub(in crate::smtp) fn due(&self, now: Duration) -> Option<Timer> {
-        self.timer
-            .filter(|(_, due)| *due <= now)
-            .map(|(timer, _)| timer)
+    /// If the timer is due at `now`, it has run out.
+    pub(in crate::smtp) fn late(&mut self, now: Duration) {
+        let Some((timer, _)) = self.timer.filter(|(_, due)| *due <= now) else {
+            return;
+        };
+        if timer == Timer::DataBlock && !self.pace.minute_is_over(now) {
+            return;
+        }
+        self.ends(match timer {
+            Timer::Farewell => End::Quit,
+            _ => End::Timeout,
+        });
+        match timer {
+            Timer::Command | Timer::Cleartext => {
+                let refusal = refusal(421, (4, 2), "no command in time");
+                self.part(refusal.because(Cause::Limit));
+            }
+            Timer::DataBlock => {
+                let refusal = refusal(421, (4, 2), "the message comes too slowly");
+                self.dead(refusal.because(Cause::Limit));
+            }
+            Timer::Farewell => self.farewell(),
+            Timer::Record => self.fails((3, 0), "the audit record was not written in time"),
+            Timer::Answer => self.fails((4, 3), "no answer about the policy in time"),
+            _ => self.lost((4, 2), "no reply in time"),
+        }
     }
 
-    /// A timer ran out.
-    pub(in crate::smtp) fn late(&mut self, timer: Timer) {
-        let (detail, what) = match timer {
-            Timer::Command | Timer::Cleartext => {
-                return self.part(refusal(421, (4, 2), "no command in time"));
-            }
-            Timer::Farewell => return self.farewell(),
-            Timer::Record => (
-                (3, 0),
-                "the audit record was not written in time".to_owned(),
-            ),
-            Timer::Answer => ((4, 3), "no answer about the policy in time".to_owned()),
-            _ => ((4, 2), self.says("no reply in time")),
-        };
-        self.dead(refusal(421, detail, &what));
+    /// Ends the session at once, because this proxy cannot go on.
+    pub(in crate::smtp) fn fails(&mut self, detail: (u16, u16), what: &str) {
+        self.dead(refusal(421, detail, what).because(Cause::LocalFault));
     }
 }
 
 fn stopped() -> Refusal {
-    refusal(421, (3, 2), "the proxy is being stopped, try again later")
+    let text = "the proxy is being stopped, try again later";
+    refusal(421, (3, 2), text).because(Cause::Stopped)
 }

@@ -5,20 +5,23 @@
 
 mod client;
 mod end;
+mod pace;
 mod server;
 mod slots;
 mod transaction;
 mod transfer;
+mod used;
 
 use super::{
-    Action, Authorised, Conditions, Exempted, Note, Question, Refusal, Side,
-    command::refusal,
-    extensions::{Extensions, Offer},
+    Action, Authorised, Conditions, End, Exempted, Note, Question, Refusal, Side, Stage, command,
+    extensions::{Extensions, Keyword, Offer},
     framing::{DataScanner, Rest},
+    heard::{HeardOffer, Rule},
     path::{Sender, Target},
     reply::{Reply, ReplyReader},
     timer::Timer,
 };
+use pace::Pace;
 use slots::{Awaited, Slots};
 use std::{collections::VecDeque, time::Duration};
 use transaction::{Budget, Transaction};
@@ -37,9 +40,19 @@ pub(super) enum Step {
 /// A command that the machine has to do something about before the next is taken.
 #[derive(Debug)]
 pub(super) enum Pending {
-    Hello { esmtp: bool },
-    Mail { line: Vec<u8>, sender: Sender },
-    Rcpt { line: Vec<u8>, target: Target },
+    Hello {
+        esmtp: bool,
+    },
+    Mail {
+        line: Vec<u8>,
+        sender: Sender,
+    },
+    Rcpt {
+        line: Vec<u8>,
+        target: Target,
+        /// DSN is used.
+        dsn: bool,
+    },
     StartTls,
 }
 
@@ -48,6 +61,13 @@ pub(super) enum Pending {
 pub(super) enum Permit {
     Authorised(Authorised),
     Exempted(Exempted),
+}
+
+impl Permit {
+    /// Whether it is for a peer that proved who it is, so that its words may decide.
+    pub(super) fn is_authenticated(&self) -> bool {
+        matches!(self, Self::Authorised(authorised) if authorised.is_authenticated())
+    }
 }
 
 /// Which commands are taken at all.
@@ -67,7 +87,7 @@ pub(super) enum StartTls {
     /// The client is inside: there is none.
     Unknown,
     Offered,
-    /// It should be there, and cannot be had (RFC 3207 §4: 454).
+    /// There is no certificate (RFC 3207 §4: 454).
     Unavailable,
     /// It is up already (RFC 3207 §4.2).
     Up,
@@ -89,6 +109,8 @@ enum Link {
     Shut,
     Open {
         pipelining: bool,
+        /// Outbound, what the server offers inside TLS. `None`: commands pass as they are.
+        judged: Option<Extensions>,
         /// Something was permitted here: the peer's replies count.
         permitted: bool,
     },
@@ -131,7 +153,7 @@ enum Phase {
 /// What is said when a refused chunk's octets are through.
 #[derive(Debug)]
 enum Skipped {
-    Fault(Refusal),
+    Refusal(Refusal),
     Reply(Reply),
     /// The session ends with it.
     Farewell(Reply),
@@ -142,7 +164,11 @@ enum Skipped {
 pub(super) struct Relay {
     /// The server, in words.
     pub(super) peer: String,
+    /// Our own name, which goes out in place of an EHLO name that is none.
+    hostname: String,
     role: Role,
+    /// How the client is shown what the server offers; `None`: as it is.
+    pub(super) rule: Option<Rule>,
     pub(super) manner: Manner,
     pub(super) starttls: StartTls,
     pub(super) conditions: Conditions,
@@ -153,6 +179,10 @@ pub(super) struct Relay {
     link: Link,
     /// AUTH may pass.
     auth: bool,
+    /// AUTH was refused because it would have passed in the clear.
+    auth_denied: bool,
+    /// What the server was found to lack has been told.
+    taught: Vec<Keyword>,
     /// The server waits for a command and can be told QUIT.
     pub(super) courteous: bool,
     /// The server's connection is to be dropped, not closed.
@@ -177,13 +207,20 @@ pub(super) struct Relay {
     last_words: Option<Reply>,
     timer: Option<(Timer, Duration)>,
     moved: [bool; 2],
+    pace: Pace,
+    /// The server does not read what it was sent.
+    held_back: bool,
+    /// How the session ends, once that is known.
+    end: Option<End>,
 }
 
 impl Relay {
-    pub(super) fn new(role: Role, peer: String, auth: bool) -> Self {
+    pub(super) fn new(role: Role, peer: String, hostname: String, auth: bool) -> Self {
         Self {
             peer,
+            hostname,
             role,
+            rule: None,
             manner: Manner::Mail,
             starttls: StartTls::Unknown,
             conditions: Conditions {
@@ -194,6 +231,8 @@ impl Relay {
             told: None,
             link: Link::Shut,
             auth,
+            auth_denied: false,
+            taught: Vec::new(),
             courteous: false,
             abrupt: false,
             slots: Slots::default(),
@@ -212,6 +251,9 @@ impl Relay {
             last_words: None,
             timer: None,
             moved: [false; 2],
+            pace: Pace::default(),
+            held_back: false,
+            end: None,
         }
     }
 
@@ -227,8 +269,17 @@ impl Relay {
         self.act(Action::Send(side, bytes));
     }
 
+    pub(super) fn note(&mut self, note: Note) {
+        self.act(Action::Note(note));
+    }
+
     pub(super) fn incident(&mut self, what: &'static str) {
-        self.act(Action::Note(Note::Incident(what)));
+        self.note(Note::Incident(what));
+    }
+
+    /// The session is about to end in this way; the first that is said holds.
+    pub(super) fn ends(&mut self, end: End) {
+        self.end.get_or_insert(end);
     }
 
     pub(super) fn set_trace(&mut self, line: Vec<u8>) {
@@ -280,10 +331,11 @@ impl Relay {
         std::mem::take(&mut self.asked) && self.pending().is_some()
     }
 
-    /// The link is up; nothing of a transaction has been on it.
-    pub(super) fn open(&mut self, pipelining: bool) {
+    /// The link is up; nothing of a transaction has been on it. `judged`: what the server offers inside TLS.
+    pub(super) fn open(&mut self, pipelining: bool, judged: Option<Extensions>) {
         self.link = Link::Open {
             pipelining,
+            judged,
             // Inbound the server is ours, and need not prove anything.
             permitted: matches!(self.role, Role::Inbound),
         };
@@ -319,17 +371,26 @@ impl Relay {
 
     /// The pending MAIL or RCPT goes to the server, RCPT behind its MAIL if that was held.
     pub(super) fn admit(&mut self, permit: Permit) {
+        let authenticated = permit.is_authenticated();
         self.permit(permit);
         match std::mem::replace(&mut self.phase, Phase::Commands) {
             Phase::Pending(Pending::Mail { line, sender }) => {
                 self.transaction = Some(Transaction::new(sender, None));
                 self.slots.waiting(Awaited::Mail, line);
             }
-            Phase::Pending(Pending::Rcpt { line, target }) => {
-                if let Some(mail) = self.transaction.as_mut().and_then(|t| t.held.take()) {
-                    self.slots.waiting(Awaited::HeldMail, mail);
+            Phase::Pending(Pending::Rcpt { line, target, dsn }) => {
+                let refused = self.transaction.as_ref().and_then(|t| t.refused.clone());
+                if let Some(reply) = refused {
+                    self.slots.ours(reply, false);
+                } else if let Some(refusal) = self.lacking(dsn, authenticated) {
+                    return self.decline(&refusal);
+                } else if let Some(transaction) = &mut self.transaction {
+                    transaction.authenticated |= authenticated;
+                    if let Some(mail) = transaction.held.take() {
+                        self.slots.waiting(Awaited::HeldMail, mail);
+                    }
+                    self.slots.waiting(Awaited::Rcpt(target), line);
                 }
-                self.slots.waiting(Awaited::Rcpt(target), line);
             }
             other => self.phase = other,
         }
@@ -371,15 +432,40 @@ impl Relay {
         self.pump();
     }
 
+    /// The same with our own name in the first line.
+    pub(super) fn welcome_as_ourselves(&mut self, extensions: &Extensions) {
+        let greeting = self.hostname.clone().into_bytes();
+        self.welcome(&greeting, extensions);
+    }
+
+    /// The same by the rule for what nobody has proved.
+    pub(super) fn welcome_by(&mut self, offer: &HeardOffer) {
+        let shown = self.shown(offer);
+        self.welcome_as_ourselves(&shown);
+    }
+
+    /// What the client is shown of what was heard in the clear.
+    pub(super) fn shown(&self, offer: &HeardOffer) -> Extensions {
+        self.rule
+            .as_ref()
+            .map_or_else(Extensions::default, |rule| offer.shown(rule))
+    }
+
     /// The pending EHLO goes to the server, which has had one before; its reply is passed on.
     pub(super) fn forward_hello(&mut self) {
         self.send_hello();
         self.slots.sent(Awaited::Hello);
     }
 
-    /// EHLO with the client's name, as it wrote it.
+    /// EHLO with the client's name as it wrote it. To the outside only a name without blank, control and 8-bit octets goes.
     pub(super) fn send_hello(&mut self) {
-        let line = [b"EHLO ", self.hello_name.as_slice(), b"\r\n"].concat();
+        let name = self.hello_name.clone();
+        let shown = match self.role {
+            Role::Outbound if !command::may_cross(&name) => self.hostname.as_bytes(),
+            _ => name.as_slice(),
+        };
+        let line = [b"EHLO ", shown, b"\r\n"].concat();
+        self.note(Note::Hello(name));
         self.send(Side::Server, line);
     }
 
@@ -390,11 +476,6 @@ impl Relay {
         self.hello_name = Vec::new();
         self.phase = Phase::Commands;
         self.starttls = StartTls::Up;
-    }
-
-    /// What the client was told in reply to its EHLO.
-    pub(super) fn told(&self) -> Option<&Extensions> {
-        self.told.as_ref()
     }
 
     /// Reads a line of the server while the machine waits for a reply of its own; `None`: it is not whole yet.
@@ -409,10 +490,15 @@ impl Relay {
             }
             Read::Malformed => {
                 self.incident("malformed-reply");
-                self.dead(refusal(421, (4, 2), &self.says("malformed reply")));
+                self.lost((4, 2), "malformed reply");
                 (Step::Took(0), None)
             }
         }
+    }
+
+    /// So much is here of that side and was not taken.
+    pub(super) fn left_untaken(&mut self, side: Side, octets: usize) {
+        self.left[side as usize] = octets;
     }
 
     /// Whether bytes of the server are here that no command of ours has asked for.
@@ -425,9 +511,15 @@ impl Relay {
         format!("{}: {what}", self.peer)
     }
 
-    /// Reads an EHLO reply.
-    pub(super) fn offer(&self, reply: &Reply) -> Offer {
-        Offer::read(reply, self.auth)
+    /// Reads an EHLO reply of a server that may be believed, or whose words are shown by the rule.
+    pub(super) fn offer(&self, reply: &Reply) -> Extensions {
+        Offer::read(reply, self.auth).extensions
+    }
+
+    /// The server refused EHLO or the connection: that is told to the administrator, and decides nothing.
+    pub(super) fn heard(&mut self, stage: Stage, reply: &Reply) {
+        let reply = reply.verbatim.clone();
+        self.note(Note::Heard { stage, reply });
     }
 
     // ----- replies -----
@@ -457,7 +549,7 @@ impl Relay {
     }
 
     fn refused(&mut self, refusal: &Refusal) {
-        self.act(Action::Note(Note::Refused(refusal.clone())));
+        self.note(Note::Refused(refusal.clone()));
     }
 }
 

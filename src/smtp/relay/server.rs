@@ -1,8 +1,13 @@
 //! The server's replies: each belongs to the first command that waits for one.
 
-use super::{Link, Phase, Relay, Skipped, Step, slots::Awaited, transaction::Message};
+use super::{Link, Pace, Phase, Relay, Skipped, Step, slots::Awaited, transaction::Message};
 use crate::smtp::{
-    Action, Note, Side, command::refusal, extensions::Keyword, framing::DataScanner, path::Target,
+    Action, Cause, End, Note, Side, Stage,
+    command::refusal,
+    extensions::Keyword,
+    framing::DataScanner,
+    heard::{self, HeardOffer},
+    path::Target,
     reply::Reply,
 };
 
@@ -75,6 +80,7 @@ impl Relay {
             Awaited::SilentRset => {}
             Awaited::Rset | Awaited::Noop => self.deliver(&reply),
             Awaited::Quit => {
+                self.ends(End::Quit);
                 self.courteous = false;
                 self.deliver(&reply);
                 return self.over();
@@ -133,6 +139,12 @@ impl Relay {
         }
     }
 
+    /// A MAIL is taken.
+    pub(super) fn begin_transaction(&mut self) {
+        self.pace = Pace::default();
+        self.note(Note::TransactionBegins);
+    }
+
     /// Ends the transaction on both sides; the client is answered otherwise.
     pub(super) fn reset_server(&mut self) {
         let held = self.transaction.as_ref().is_none_or(|t| t.held.is_some());
@@ -177,19 +189,35 @@ impl Relay {
 
     fn hello_again(&mut self, reply: &Reply) {
         if reply.code != 250 {
-            return self.dead(refusal(421, (4, 0), &self.says("EHLO was refused")));
+            self.heard(Stage::Ehlo, reply);
+            let what = format!("EHLO was refused with {}", heard::told(reply));
+            let refusal = refusal(421, (4, 0), &self.says(&what)).because(Cause::EhloRefused);
+            return self.dead(refusal);
         }
-        let offer = self.offer(reply);
-        if let Link::Open { pipelining, .. } = &mut self.link {
-            *pipelining = offer.extensions.has(Keyword::Pipelining);
+        let offered = self.offer(reply);
+        let shown = match &self.rule {
+            None => offered.clone(),
+            Some(_) if self.is_clear() => self.shown(&HeardOffer::read(reply)),
+            Some(rule) => rule.shown(&offered),
+        };
+        if let Link::Open {
+            pipelining, judged, ..
+        } = &mut self.link
+        {
+            *pipelining = offered.has(Keyword::Pipelining);
+            *judged = judged.take().map(|_| offered);
         }
-        self.welcome(&reply.lines[0], &offer.extensions);
+        match self.rule {
+            None => self.welcome(&reply.lines[0], &shown),
+            Some(_) => self.welcome_as_ourselves(&shown),
+        }
     }
 
     /// The server's 421, in place of what the client waits for (RFC 5321 §3.8).
     fn closes(&mut self, reply: Reply) {
+        self.ends(End::ServerClosed);
         if !self.is_permitted() {
-            return self.dead(refusal(421, (4, 2), &self.says("closes the connection")));
+            return self.lost((4, 2), "closes the connection");
         }
         match std::mem::replace(&mut self.phase, Phase::Leaving) {
             Phase::AwaitRecord(last) => {
@@ -234,6 +262,6 @@ impl Relay {
 
     fn desynchronised(&mut self, what: &'static str, why: &str) {
         self.incident(what);
-        self.dead(refusal(421, (5, 0), &self.says(why)));
+        self.lost((5, 0), why);
     }
 }

@@ -14,7 +14,6 @@ use std::time::Duration;
 fn open(keywords: &str) -> Script<Inbound> {
     let mut script = Script::new(Inbound::new(InboundConfig {
         hostname: "proxy".to_owned(),
-        server: "mta".to_owned(),
         tls_available: true,
         plaintext_allowed: false,
     }));
@@ -287,7 +286,6 @@ fn rset_and_ehlo_end_the_transaction_on_both_sides() {
 fn every_refusal_of_ours_is_noted() {
     let mut machine = Inbound::new(InboundConfig {
         hostname: "proxy".to_owned(),
-        server: "mta".to_owned(),
         tls_available: true,
         plaintext_allowed: false,
     });

@@ -16,6 +16,8 @@ pub(super) struct Transaction {
     pub(super) refused: Option<Reply>,
     /// Those that the server accepted.
     pub(super) recipients: Vec<Target>,
+    /// One of its recipients was handed over to a server that had proved who it is.
+    pub(super) authenticated: bool,
     /// How far the message is.
     pub(super) message: Message,
     /// Something of a message may have passed that no record tells of yet.
@@ -46,10 +48,16 @@ impl Transaction {
             held,
             refused: None,
             recipients: Vec::new(),
+            authenticated: false,
             message: Message::Ahead,
             unrecorded: false,
             octets: 0,
         }
+    }
+
+    /// A chunk was refused: nothing revives the message, only another MAIL or RSET goes on (RFC 3030 §2).
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.message, Message::Broken(_))
     }
 
     /// What is known of its message, if that has begun and was not told yet. `reply` is the server's final one.

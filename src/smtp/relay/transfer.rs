@@ -2,7 +2,7 @@
 
 use super::{Phase, Relay, Skipped, Step, slots::Awaited, transaction::Message};
 use crate::smtp::{
-    Action, Side,
+    Action, End, Side,
     command::refusal,
     framing::{self, END_OF_DATA, Line, Scan},
     reply::Reply,
@@ -29,8 +29,11 @@ impl Relay {
             }
         };
         self.drop(Side::Client, length);
-        self.fault(refusal(code, (5, 1), why));
-        if code == 554 {
+        if code != 554 {
+            self.fault(refusal(code, (5, 1), why));
+        } else if self.idled() {
+            // Behind a group whose recipients were all refused this is no fault (RFC 2920 §3.1).
+            self.decline(&refusal(code, (5, 1), why));
             self.reset_server();
         }
         Step::Took(length)
@@ -38,7 +41,7 @@ impl Relay {
 
     /// BDAT: the first waits until all earlier replies are in, as DATA does.
     pub(super) fn bdat(&mut self, length: usize, octets: u64, last: bool) -> Step {
-        let no = |why| Skipped::Fault(refusal(503, (5, 1), why));
+        let no = |why| Skipped::Refusal(refusal(503, (5, 1), why));
         let first = match self.transaction.as_ref().map(|t| &t.message) {
             None => {
                 let then = no("need MAIL and RCPT before BDAT");
@@ -61,8 +64,11 @@ impl Relay {
             .as_ref()
             .is_none_or(|t| t.recipients.is_empty())
         {
-            let then = Skipped::Fault(refusal(554, (5, 1), "no valid recipients"));
+            let then = Skipped::Refusal(refusal(554, (5, 1), "no valid recipients"));
             return self.refuse_chunk(length, octets, last, then);
+        }
+        if let Some(refusal) = self.lacks_chunking() {
+            return self.refuse_chunk(length, octets, last, Skipped::Refusal(refusal));
         }
         if octets == 0 && !last {
             if let Some(transaction) = &mut self.transaction {
@@ -106,9 +112,14 @@ impl Relay {
         self.may_send() || !self.is_permitted()
     }
 
-    /// A chunk is refused only when its octets are through (RFC 3030 §2).
+    /// A chunk is refused only when its octets are through, and the message with it (RFC 3030 §2).
     fn refuse_chunk(&mut self, length: usize, octets: u64, last: bool, then: Skipped) -> Step {
         self.drop(Side::Client, length);
+        if let Some(transaction) = &mut self.transaction
+            && !transaction.is_dead()
+        {
+            transaction.message = Message::Broken(None);
+        }
         if self.idled() {
             self.phase = Phase::SkipChunk {
                 left: octets,
@@ -136,6 +147,7 @@ impl Relay {
             return;
         }
         self.moved[Side::Client as usize] = true;
+        self.pace.moved(len);
         if let Some(transaction) = &mut self.transaction {
             transaction.octets += len as u64;
         }
@@ -165,6 +177,7 @@ impl Relay {
             }
             Scan::Violation(_) => {
                 self.incident("broken-line-in-message");
+                self.ends(End::Refused);
                 let refusal = refusal(
                     550,
                     (5, 2),
@@ -229,6 +242,7 @@ impl Relay {
         *left -= len as u64;
         let through = *left == 0;
         self.drop(Side::Client, len);
+        self.pace.moved(len);
         if through {
             self.skipped();
         } else if len == 0 {
@@ -244,7 +258,7 @@ impl Relay {
             return;
         };
         match then {
-            Skipped::Fault(refusal) => self.fault(refusal),
+            Skipped::Refusal(refusal) => self.decline(&refusal),
             Skipped::Reply(reply) => {
                 self.slots.ours(reply, false);
                 self.pump();
@@ -254,8 +268,17 @@ impl Relay {
                 return self.over();
             }
         }
-        if last && matches!(self.phase, Phase::Commands) && self.transaction.is_some() {
+        let Some(transaction) = &mut self.transaction else {
+            return;
+        };
+        if last {
             self.reset_server();
+        } else if !transaction.unrecorded && transaction.held.is_none() {
+            // Nothing of the message was sent. The server forgets the envelope; here it stays, refusing what comes behind.
+            transaction.held = Some(Vec::new());
+            self.slots
+                .waiting(Awaited::SilentRset, b"RSET\r\n".to_vec());
+            self.pump();
         }
     }
 

@@ -1,0 +1,191 @@
+//! What a server says before anybody has proved who it is: heard, and never believed.
+//!
+//! A client gives up for good where an offer has too small a SIZE or lacks SMTPUTF8, so somebody on the path could make it
+//! bounce mail with either. What was heard therefore leaves this module in two ways only: whether STARTTLS is offered, and by
+//! [`Rule`], which shows the client nothing that makes it give up.
+
+use super::{
+    extensions::{Extensions, Keyword, Offer},
+    reply::Reply,
+};
+
+/// How an unproved offer is shown.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    /// Not shown, because an authenticated server was found to lack it inside TLS. SMTPUTF8 is shown all the same.
+    pub(super) hidden: Vec<Keyword>,
+    /// 8BITMIME is shown only where it was heard. Else it is shown always; who may receive is not known then.
+    pub(super) eight_bit_as_heard: bool,
+    /// AUTH may pass in this session.
+    pub(super) auth: bool,
+}
+
+/// In the order in which they are shown.
+const SHOWN: &[Keyword] = &[
+    Keyword::Pipelining,
+    Keyword::Size,
+    Keyword::EightBitMime,
+    Keyword::SmtpUtf8,
+    Keyword::Dsn,
+    Keyword::Chunking,
+    Keyword::BinaryMime,
+    Keyword::EnhancedStatusCodes,
+];
+
+impl Rule {
+    /// What the client is shown of `heard`: never a number, never LIMITS or DELIVERBY.
+    pub(super) fn shown(&self, heard: &Extensions) -> Extensions {
+        let mut shown = Extensions::default();
+        for &keyword in SHOWN {
+            let offered = match keyword {
+                Keyword::SmtpUtf8 => true,
+                _ if self.hidden.contains(&keyword) => false,
+                Keyword::EightBitMime => !self.eight_bit_as_heard || heard.has(keyword),
+                // RFC 3030 §3: never without CHUNKING.
+                Keyword::BinaryMime => shown.has(Keyword::Chunking) && heard.has(keyword),
+                _ => heard.has(keyword),
+            };
+            if offered {
+                shown.add(keyword, String::new());
+            }
+        }
+        if let Some(mechanisms) = heard.mechanisms().filter(|_| self.auth) {
+            shown.add(Keyword::Auth, mechanisms.to_owned());
+        }
+        shown
+    }
+}
+
+/// An EHLO reply in the clear.
+#[derive(Debug, Default)]
+pub(super) struct HeardOffer(Offer);
+
+impl HeardOffer {
+    pub(super) fn read(reply: &Reply) -> Self {
+        Self(Offer::read(reply, true))
+    }
+
+    /// STARTTLS is offered.
+    pub(super) fn starttls(&self) -> bool {
+        self.0.starttls
+    }
+
+    /// Why there is no STARTTLS, in words.
+    pub(super) fn without_starttls(&self) -> &'static str {
+        if self.0.masked {
+            "STARTTLS is not offered; a device in between masks it (it shows XXXXXXXA)"
+        } else {
+            "STARTTLS is not offered"
+        }
+    }
+
+    /// What the client is shown. Where AUTH may pass it is offered in any case, though it will not pass in the clear: a client
+    /// that is not offered it sends mail without, and the server's 530 to that would make it give up (RFC 4954 §6).
+    pub(super) fn shown(&self, rule: &Rule) -> Extensions {
+        let mut shown = rule.shown(&self.0.extensions);
+        if rule.auth && !shown.has(Keyword::Auth) {
+            shown.add(Keyword::Auth, "PLAIN LOGIN".to_owned());
+        }
+        shown
+    }
+}
+
+/// `550 5.7.1; its words are in the log`: all of a refusal in the clear that may be told to the client, digits only.
+pub(super) fn told(reply: &Reply) -> String {
+    let enhanced = reply.enhanced().map_or(String::new(), |e| format!(" {e}"));
+    format!("{}{enhanced}; its words are in the log", reply.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(lines: &[&str]) -> HeardOffer {
+        let lines = lines.iter().map(|line| line.as_bytes().to_vec()).collect();
+        HeardOffer::read(&Reply::of_lines(250, lines))
+    }
+
+    fn rule() -> Rule {
+        Rule {
+            hidden: Vec::new(),
+            eight_bit_as_heard: false,
+            auth: false,
+        }
+    }
+
+    fn shown(lines: &[&str], rule: &Rule) -> String {
+        let reply = heard(lines).shown(rule).reply(b"us", &[]).to_bytes(false);
+        String::from_utf8(reply)
+            .expect("ASCII")
+            .replace("\r\n", "⏎")
+    }
+
+    #[test]
+    fn nothing_heard_makes_a_client_give_up() {
+        assert_eq!(shown(&["mx"], &rule()), "250-us⏎250-8BITMIME⏎250 SMTPUTF8⏎");
+        let lies = [
+            "mx",
+            "LIMITS RCPTMAX=1",
+            "DELIVERBY 5",
+            "AUTH PLAIN",
+            "BINARYMIME",
+            "SIZE 1",
+            "DSN",
+        ];
+        assert_eq!(
+            shown(&lies, &rule()),
+            "250-us⏎250-SIZE⏎250-8BITMIME⏎250-SMTPUTF8⏎250 DSN⏎"
+        );
+    }
+
+    #[test]
+    fn what_was_found_lacking_is_hidden_but_never_smtputf8() {
+        let hidden = vec![
+            Keyword::EightBitMime,
+            Keyword::SmtpUtf8,
+            Keyword::Chunking,
+            Keyword::Size,
+        ];
+        let rule = Rule { hidden, ..rule() };
+        let all = ["mx", "SIZE", "CHUNKING", "BINARYMIME", "DSN"];
+        assert_eq!(shown(&all, &rule), "250-us⏎250-SMTPUTF8⏎250 DSN⏎");
+    }
+
+    #[test]
+    fn auth_is_offered_where_it_may_pass_whatever_was_heard() {
+        let rule = Rule {
+            auth: true,
+            eight_bit_as_heard: true,
+            ..rule()
+        };
+        for (line, auth) in [
+            ("AUTH XOAUTH2 GSSAPI", "XOAUTH2"),
+            ("AUTH NTLM", "PLAIN LOGIN"),
+            ("DSN2", "PLAIN LOGIN"),
+        ] {
+            assert_eq!(
+                shown(&["mx", line], &rule),
+                format!("250-us⏎250-SMTPUTF8⏎250 AUTH {auth}⏎")
+            );
+        }
+    }
+
+    #[test]
+    fn digits_alone_are_told() {
+        let told = |code, text: &str| told(&Reply::new(code, text));
+        assert_eq!(
+            told(554, "5.7.1 evil"),
+            "554 5.7.1; its words are in the log"
+        );
+        for text in [
+            "evil",
+            "4.7.1 class",
+            "5.7 short",
+            "5.7.1evil",
+            "5.7.1234",
+            "",
+        ] {
+            assert_eq!(told(554, text), "554; its words are in the log", "{text}");
+        }
+    }
+}
