@@ -60,6 +60,12 @@ pub const OCTETS: Family = (
     "Octets of messages relayed.",
     "direction",
 );
+/// MTA-STS policies that could not be had when mail wanted them, by reason.
+pub const STS_FAULTS: Family = (
+    "starttls_proxy_mta_sts_faults_total",
+    "Decisions for which an announced MTA-STS policy could not be fetched, by reason.",
+    "reason",
+);
 /// Records that could not be written.
 pub const RECORD_FAULTS: Family = (
     "starttls_proxy_audit_faults_total",

@@ -25,6 +25,8 @@ pub enum Failure {
     Usage(String),
     /// Exit 78: a flag's value, a file, an address.
     Configuration(String),
+    /// Exit 75: what is needed cannot be had now; the unit tries again.
+    Temporary(String),
     /// Exit 1: it was done, and the answer is no.
     No,
 }
@@ -34,6 +36,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 64,
             Self::Configuration(_) => 78,
+            Self::Temporary(_) => 75,
             Self::No => 1,
         }
     }
@@ -46,7 +49,8 @@ pub fn main() -> ExitCode {
     match std::panic::catch_unwind(|| run(&arguments)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            if let Failure::Usage(words) | Failure::Configuration(words) = &failure
+            if let Failure::Usage(words) | Failure::Configuration(words) | Failure::Temporary(words) =
+                &failure
                 && !words.is_empty()
             {
                 eprintln!("starttls-proxy: {}", words.trim_end());
@@ -90,6 +94,7 @@ fn served(prepared: configure::Prepared, dry_run: bool) -> Result<(), Failure> {
         return Ok(());
     }
     runtime()?.block_on(async {
+        prepared.reach_out().await?;
         let plan = prepared.bind().await.map_err(Failure::Configuration)?;
         serve::run(plan).await.map_err(Failure::Configuration)
     })

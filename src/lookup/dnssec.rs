@@ -11,7 +11,7 @@ use domain::{
     rdata::A,
 };
 use hyper::body::Bytes;
-use std::{fs, path::Path};
+use std::{fs, net::SocketAddr, path::Path};
 
 /// The root's key signing keys as IANA publishes them, KSK-2017 and KSK-2024, as DS records.
 const ROOT_KEYS: &str = "\
@@ -58,19 +58,6 @@ pub(super) fn trust_anchors(file: Option<&Path>) -> Result<TrustAnchors, String>
     TrustAnchors::from_u8(text.as_bytes()).map_err(|error| format!("{name}: {error}, {form}"))
 }
 
-/// Whether signatures come with the root's keys.
-pub(super) async fn sends_signatures(wire: Wire) -> Result<bool, String> {
-    match query(&wire, ".", Rtype::DNSKEY, Style::Signatures).await {
-        Ok(message) => Ok(message
-            .iter()
-            .any(|record| record.is_ok_and(|(record, _)| record.rtype() == Rtype::RRSIG))),
-        Err(reply) => match reply.answer {
-            Dns::Failed(words) | Dns::Bogus(words) => Err(words),
-            _ => Err("no answer".to_owned()),
-        },
-    }
-}
-
 /// Asks for signatures and believes nothing without them.
 pub(super) struct Validator {
     wire: Wire,
@@ -95,15 +82,25 @@ impl Validator {
             .await
             .map_err(|error| Reply::failed(format!("the answer cannot be validated: {error}")))?;
         let words = error.map_or_else(|| "no reason given".to_owned(), |e| extended_words(&e));
+        let signed = has_signatures(message);
         match state {
             ValidationState::Secure => Ok(Security::Secure),
             ValidationState::Insecure => Ok(Security::Insecure),
             // The validator says bogus for keys that it could not get, too.
-            ValidationState::Bogus if words.contains("request for DS or DNSKEY failed") => Err(
-                Reply::failed("the keys of a zone on the way could not be had"),
-            ),
-            ValidationState::Bogus => Err(Reply::bogus(words)),
-            ValidationState::Indeterminate => Err(Reply::failed(format!("indeterminate: {words}"))),
+            ValidationState::Bogus if words.contains("request for DS or DNSKEY failed") => {
+                Err(Reply::failed(
+                    "the resolver does not give the DNSSEC keys of a zone on the way (--resolver names another)",
+                ))
+            }
+            ValidationState::Bogus if !signed => Err(Reply::bogus(
+                "the answer comes without the DNSSEC signatures that its zone must have, so the resolver or somebody on the way removes them (--resolver names another)",
+            )),
+            ValidationState::Bogus => Err(Reply::bogus(format!(
+                "the DNSSEC signatures do not hold: {words}"
+            ))),
+            ValidationState::Indeterminate => Err(Reply::failed(format!(
+                "whether the zone is signed cannot be told: {words}"
+            ))),
         }
     }
 
@@ -151,6 +148,60 @@ impl Validator {
 }
 
 impl Resolve for Validator {
+    fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
+        Box::pin(self.answer(name, kind))
+    }
+}
+
+/// Whether any signature comes with the message.
+pub(super) fn has_signatures(message: &Message<Bytes>) -> bool {
+    message
+        .iter()
+        .any(|record| record.is_ok_and(|(record, _)| record.rtype() == Rtype::RRSIG))
+}
+
+/// Several resolvers: what is bogus by the one that answers first may be whole by another, which removes no signatures.
+pub(super) struct Validators {
+    /// Over all of them.
+    first: Validator,
+    /// Over each alone, with the keys that it gave.
+    each: Vec<Validator>,
+}
+
+impl Validators {
+    /// # Errors
+    /// As [`trust_anchors`].
+    pub(super) fn new(resolvers: Vec<SocketAddr>, anchor: Option<&Path>) -> Result<Self, String> {
+        let over = |resolvers| Ok(Validator::new(Wire::new(resolvers), trust_anchors(anchor)?));
+        let each = match resolvers.as_slice() {
+            [_] => Vec::new(),
+            several => several
+                .iter()
+                .map(|resolver| over(vec![*resolver]))
+                .collect::<Result<_, String>>()?,
+        };
+        Ok(Self {
+            first: over(resolvers)?,
+            each,
+        })
+    }
+
+    async fn answer(&self, name: &str, kind: Kind) -> Reply {
+        let reply = self.first.answer(name, kind).await;
+        if !matches!(reply.answer, Dns::Bogus(_)) {
+            return reply;
+        }
+        for alone in &self.each {
+            let other = alone.answer(name, kind).await;
+            if matches!(other.answer, Dns::Found(..) | Dns::Absent(_)) {
+                return other;
+            }
+        }
+        reply
+    }
+}
+
+impl Resolve for Validators {
     fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
         Box::pin(self.answer(name, kind))
     }

@@ -251,6 +251,7 @@ mod tests {
             name: "mx1.clinic.example".into(),
             preference: 10,
             addresses: Dns::Found(vec![ask().server], Security::Insecure),
+            missing: None,
             tlsa_base: "mx1.clinic.example".into(),
             tlsa: Dns::NotAsked,
         };

@@ -16,7 +16,7 @@ use crate::{
     audit::{Protection, printable},
     cli::{Failure, configure, flags::Check, runtime},
     clock,
-    lookup::{StsEntry, hosts},
+    lookup::{Signatures, StsEntry, hosts},
     net::Dial,
     policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, needs},
     smtp::{Domain, Recipient},
@@ -167,6 +167,7 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let lookup = configure::lookup_of(
             &flags.resolver,
+            settings.dane,
             flags.dnssec_anchor.as_ref(),
             flags.state_dir.as_ref(),
             flags.mta_sts_private,
@@ -182,6 +183,13 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
             port: 25,
             patience: PATIENCE,
         };
+        if let Signatures::CannotBeHad(words) = asker.lookup.signatures().await {
+            let words = clean(&words);
+            match flags.json {
+                true => eprintln!("starttls-proxy: {words}"),
+                false => println!("{words}"),
+            }
+        }
         // The page says what the log of a session would say.
         log::set_max_level(log::LevelFilter::Error);
         run(domains, Arc::new(asker), flags.json).await
@@ -289,6 +297,9 @@ impl Checked {
             page.line(4, 9, "tlsa", &tlsa_words(&host.tlsa));
             if let Some(words) = address_fault(&host.addresses) {
                 page.line(4, 9, "address", &words);
+            }
+            if let Some(missing) = &host.missing {
+                page.line(4, 9, "address", &missing.why);
             }
             for one in probed {
                 page.put(&format!("    {}", one.address));

@@ -118,6 +118,7 @@ fn cache(state_dir: &Path) -> Result<Lookup, Failure> {
     }
     configure::lookup_of(
         &[],
+        false,
         None,
         Some(&state_dir.to_path_buf()),
         false,

@@ -203,6 +203,7 @@ impl World {
         };
         let lookup = Lookup::new(Options {
             resolvers: vec![self.names.at],
+            dnssec: self.settings.dane,
             anchor: None,
             state_dir: None,
             https_port: 443,

@@ -72,7 +72,14 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
     warnings.extend(descriptors(flags.max_sessions));
     warnings.extend(tls.expires_within(serve::EXPIRY_WARNING, clock::wall()));
     // Only the inside server's name is looked up: nobody is trusted for anything.
-    let lookup = Arc::new(lookup_of(&[], None, None, false, &Trust::in_nobody())?);
+    let lookup = Arc::new(lookup_of(
+        &[],
+        false,
+        None,
+        None,
+        false,
+        &Trust::in_nobody(),
+    )?);
     let mut summary = vec![String::from(
         "inbound: the world -> legacy mail server; STARTTLS is demanded (unlike RFC 3207 §4 asks of a public MX)",
     )];

@@ -21,7 +21,7 @@ use super::{Failure, flags};
 use crate::{
     audit::{self, AuditLog},
     clock,
-    lookup::{self, Lookup},
+    lookup::{self, Lookup, Signatures},
     policy::{Level, RefuseWith, Settings, table::Table},
     serve::{self, Direction, Plan, limits::Limits, metrics_page},
     session::{
@@ -59,6 +59,17 @@ impl Prepared {
             let _ = write!(text, "\nwarning: {warning}");
         }
         text + "\n"
+    }
+
+    /// Says how DNSSEC is validated; needs the runtime.
+    ///
+    /// # Errors
+    /// DANE is on, and the resolvers' answers show that signatures cannot be had.
+    pub async fn reach_out(&self) -> Result<(), Failure> {
+        match &self.direction {
+            Direction::Outbound(site) => say_how_dnssec_goes(site).await,
+            Direction::Inbound(_) => Ok(()),
+        }
     }
 
     /// Opens the audit log and binds the sockets; needs the runtime.
@@ -103,10 +114,7 @@ impl Prepared {
             log::warn!("{warning}");
         }
         let which = match &direction {
-            Direction::Outbound(site) => {
-                say_how_dnssec_goes(site).await;
-                audit::Direction::Outbound
-            }
+            Direction::Outbound(_) => audit::Direction::Outbound,
             Direction::Inbound(_) => audit::Direction::Inbound,
         };
         records::started(common(&direction), which);
@@ -124,14 +132,23 @@ impl Prepared {
     }
 }
 
-async fn say_how_dnssec_goes(site: &Outbound) {
-    if site.upstream.is_some() && !site.settings.dane {
-        return;
+/// Where DANE counts on signatures that no resolver gives, nothing is started: the unit tries again, since one forged answer at a
+/// start must not stop mail for good.
+async fn say_how_dnssec_goes(site: &Outbound) -> Result<(), Failure> {
+    let by_address = site.upstream.as_ref().is_some_and(|to| to.ip().is_some());
+    if by_address {
+        return Ok(());
     }
-    match site.lookup.self_test().await {
-        Ok(words) => log::info!("{words}"),
-        Err(words) => log::error!("{words}"),
+    match site.lookup.signatures().await {
+        Signatures::NotUsed => {}
+        Signatures::Come { words, faults } => {
+            log::info!("{words}");
+            faults.iter().for_each(|fault| log::warn!("{fault}"));
+        }
+        Signatures::Silence(words) => log::error!("{words}"),
+        Signatures::CannotBeHad(words) => return Err(Failure::Temporary(words)),
     }
+    Ok(())
 }
 
 fn common(direction: &Direction) -> &Common {
@@ -176,7 +193,7 @@ fn parsed<T: std::str::FromStr<Err = String>>(
 
 fn words_of(failure: Failure) -> String {
     match failure {
-        Failure::Usage(words) | Failure::Configuration(words) => words,
+        Failure::Usage(words) | Failure::Configuration(words) | Failure::Temporary(words) => words,
         Failure::No => String::from("no"),
     }
 }
@@ -246,6 +263,7 @@ pub fn settings(
 /// A file that cannot be read.
 pub fn lookup_of(
     resolvers: &[SocketAddr],
+    dnssec: bool,
     anchor: Option<&PathBuf>,
     state_dir: Option<&PathBuf>,
     allow_private: bool,
@@ -253,6 +271,7 @@ pub fn lookup_of(
 ) -> Result<Lookup, Failure> {
     Lookup::new(lookup::Options {
         resolvers: resolvers.to_vec(),
+        dnssec,
         anchor: anchor.cloned(),
         state_dir: state_dir.cloned(),
         https_port: 443,
@@ -291,6 +310,21 @@ pub fn table_of(
     })?;
     let policy = records::policy_file(&name, text.as_bytes(), &table, exempt);
     Ok((table, Some(policy)))
+}
+
+/// DANE is what `--no-dane` switches off, for every line of the table.
+fn no_dane_lines(table: &Table, path: Option<&Path>, settings: &Settings) -> Result<(), Failure> {
+    let mut lines = table.entries().iter();
+    let line = lines.find(|entry| matches!(entry.level, Level::Dane | Level::DaneOnly));
+    match (line, path) {
+        (Some(entry), Some(path)) if !settings.dane => Err(wrong(format!(
+            "{}:{}: level {} cannot be had with --no-dane; leave that away, or change the line",
+            path.display(),
+            entry.line,
+            entry.level
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn table_warnings(table: &Table, path: Option<&Path>) -> Vec<String> {

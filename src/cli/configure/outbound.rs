@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     CONNECT, Failure, Prepared, audit_of, client_options, configuration, descriptors,
-    evidence_line, flags, hostname, listens, lookup_of, names, on, policy_line, settings, table_of,
-    table_warnings, where_to, words_of, wrong,
+    evidence_line, flags, hostname, listens, lookup_of, names, no_dane_lines, on, policy_line,
+    settings, table_of, table_warnings, where_to, words_of, wrong,
 };
 use crate::{
     metrics::Metrics,
@@ -50,6 +50,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
     ];
     let files: Vec<PathBuf> = files.into_iter().flatten().cloned().collect();
     let (table, policy) = table_of(flags.policy.as_deref(), &[])?;
+    no_dane_lines(&table, flags.policy.as_deref(), &settings)?;
     let common = Common {
         hostname: hostname(flags.hostname.as_deref())?,
         configuration: configuration(&files)?,
@@ -66,6 +67,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
     let client_tls = ClientTls::new(&tls).map_err(wrong)?;
     let lookup = Arc::new(lookup_of(
         &flags.resolver,
+        settings.dane,
         flags.dnssec_anchor.as_ref(),
         flags.state_dir.as_ref(),
         flags.mta_sts_private,
@@ -120,6 +122,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
             return Err(String::from("the direction cannot change"));
         };
         let (table, policy) = table_of(policy_path.as_deref(), &[]).map_err(words_of)?;
+        no_dane_lines(&table, policy_path.as_deref(), &old.settings).map_err(words_of)?;
         let mut common = old.common.clone();
         common.policy = policy.map(Arc::new);
         common.configuration = configuration(&reload_files).map_err(words_of)?;

@@ -11,9 +11,9 @@ use super::super::{
 };
 use crate::{
     audit::Connection,
-    clock,
+    clock, metrics,
     net::{ClientAddr, Dialled, ServerAddr, canonical},
-    policy::{self, Ask, Demand, Dns, Findings, NextHop, Reason},
+    policy::{self, Ask, Demand, Dns, Findings, NextHop, Reason, Sts},
     smtp::{Answer, Cause, Question, Recipient, Refusal, Side},
     tls::{Hello, Kind, Peer},
 };
@@ -193,8 +193,24 @@ impl Errand {
             NextHop::Upstream(host) => {
                 Findings::of_upstream(lookup.host(host, needs.tlsa.then_some(ask.port)).await)
             }
-            NextHop::Recipient(Recipient::Domain(domain)) => lookup.gather(domain, needs).await,
+            NextHop::Recipient(Recipient::Domain(domain)) => {
+                let findings = lookup.gather(domain, needs).await;
+                self.count_sts_fault(&findings.sts);
+                findings
+            }
             NextHop::Recipient(_) | NextHop::Address => Findings::none(),
+        }
+    }
+
+    fn count_sts_fault(&self, sts: &Sts) {
+        let fault = match sts {
+            Sts::Unavailable(reason, _) => Some(reason),
+            Sts::Policy { refresh_failed, .. } => refresh_failed.as_ref().map(|(reason, _)| reason),
+            Sts::Absent | Sts::NotAsked => None,
+        };
+        if let Some(reason) = fault {
+            let metrics = &self.site.common.metrics;
+            metrics.count(metrics::STS_FAULTS, reason.word());
         }
     }
 

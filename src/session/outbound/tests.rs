@@ -25,6 +25,7 @@ fn site(kept: &Kept, observe: bool, table: &str) -> Site {
     .expect("TLS");
     let lookup = Lookup::new(lookup::Options {
         resolvers: vec![([127, 0, 0, 1], 9).into()],
+        dnssec: false,
         anchor: None,
         state_dir: None,
         https_port: 443,
