@@ -96,13 +96,13 @@ impl Checked {
     /// Mail is refused where no address takes it; an MTA tries them all.
     #[must_use]
     pub fn refused(&self) -> bool {
-        self.all().all(|probed| probed.reply.is_some())
+        !self.all().any(|probed| probed.passes)
     }
 
     /// Some address does not take it.
     #[must_use]
     pub fn any_refused(&self) -> bool {
-        self.all().any(|probed| probed.reply.is_some())
+        self.all().any(|probed| !probed.passes)
     }
 
     /// For programs.
@@ -385,7 +385,7 @@ impl Page {
             self.line(6, 11, "heard", &words);
         }
         if one.cut_short {
-            let words = "the server was silent; mail would wait some minutes for it";
+            let words = "not long enough for its answer; mail waits some minutes for one";
             self.line(6, 11, "waited", words);
         }
     }

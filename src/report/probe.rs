@@ -9,10 +9,10 @@ use std::{
 use crate::{
     audit::{self, Protection, WireText},
     clock,
-    lookup::Lookup,
+    lookup::{Lookup, hosts},
     metrics::Metrics,
     net::Dial,
-    policy::{self, Ask, Decision, Findings, Moment, NextHop, Reason, Settings, Verdict},
+    policy::{self, Ask, Decision, Dns, Findings, Moment, NextHop, Reason, Settings, Verdict},
     session::{
         facts,
         memory::HostMemory,
@@ -52,7 +52,9 @@ pub struct Probed {
     pub peer: Option<Arc<Peer>>,
     /// What log and record would say.
     pub said: audit::Decision,
-    /// What mail would get, word for word; `None`: it passes.
+    /// Mail passes.
+    pub passes: bool,
+    /// What mail would get, word for word; `None`: it passes, or comes to no server.
     pub reply: Option<String>,
     /// What kept the policy from being asked, if anything: connection refused, no greeting, ...
     pub unreachable: Option<String>,
@@ -94,6 +96,7 @@ impl Asker {
         let decided = decision.is_some();
         let decision = decision.unwrap_or_else(|| self.demanded(domain, address, findings));
         let mut said = entry(&decision);
+        let passes = outcome == Outcome::Passes;
         let (mut reply, mut unreachable) = (None, None);
         if let Outcome::Refused {
             reply: words,
@@ -117,6 +120,7 @@ impl Asker {
             address,
             peer,
             said,
+            passes,
             reply,
             unreachable,
             heard: heard
@@ -157,15 +161,26 @@ impl Asker {
         }
     }
 
-    /// What mail would get if nobody has to be asked for it: the domain has no host that can be.
+    /// What becomes of mail for a domain that has no host that can be asked.
     pub fn decide_unasked(&self, domain: &Domain, findings: &Arc<Findings>) -> Probed {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], self.port));
         let decision = self.demanded(domain, nowhere, findings);
+        let mut said = entry(&decision);
+        let mut reply = decision.refusal.as_ref().map(ToString::to_string);
+        if decision.demand.is_some() && !address_unknown(findings) {
+            // No resolver is to blame, and no mail server comes to us with such mail.
+            said.reason = Some(String::from("no-address"));
+            said.detail = String::from(
+                "no mail exchanger of the domain has an address, so that a mail server has nowhere to go",
+            );
+            reply = None;
+        }
         Probed {
             address: nowhere,
             peer: None,
-            reply: decision.refusal.as_ref().map(ToString::to_string),
-            said: entry(&decision),
+            said,
+            passes: false,
+            reply,
             unreachable: None,
             heard: Vec::new(),
             cut_short: false,
@@ -197,6 +212,17 @@ impl Asker {
             &self.settings,
             now,
         )
+    }
+}
+
+/// Whether it is not known, for some host at least, if it has an address.
+fn address_unknown(findings: &Findings) -> bool {
+    match &findings.mx {
+        Dns::Found(mx, _) => hosts(mx)
+            .iter()
+            .any(|host| !matches!(host.addresses, Dns::Found(..) | Dns::Absent(_))),
+        Dns::Absent(_) => false,
+        Dns::Bogus(_) | Dns::Failed(_) | Dns::NotAsked => true,
     }
 }
 

@@ -5,8 +5,9 @@
 mod pki;
 mod world;
 
+use pki::Scratch;
 use starttls_proxy::{policy::Level, report::Checked};
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{process::Command, sync::atomic::Ordering, time::Duration};
 use world::{Mx, OFFER, Tls, World};
 
 /// The value of a key on the page; the last one where there are several.
@@ -244,6 +245,46 @@ async fn ehlo_that_is_refused_over_tls_is_no_passing() {
 }
 
 #[tokio::test]
+async fn whatever_a_server_says_in_the_clear_blames_no_resolver_and_draws_no_mail() {
+    let greeting = |greeting| Mx {
+        greeting,
+        ..Mx::default()
+    };
+    let ehlo = |ehlo| Mx {
+        ehlo: [ehlo, ""],
+        ..Mx::default()
+    };
+    let starttls = |starttls| Mx {
+        starttls,
+        ..Mx::default()
+    };
+    let servers = [
+        ("greeting-refused", greeting("250 what\r\n")),
+        ("greeting-refused", greeting("550-no\r\n550 never\r\n")),
+        ("server-gone", greeting("hello\r\n")),
+        (
+            "server-gone",
+            greeting("220 mx\r\n421 4.3.2 shutting down\r\n"),
+        ),
+        ("ehlo-refused", ehlo("421 4.7.0 slow down\r\n")),
+        ("ehlo-refused", ehlo("502 5.5.1 say HELO\r\n")),
+        ("ehlo-refused", ehlo("354 go\r\n")),
+        ("starttls-refused", starttls("421 4.3.2 shutting down\r\n")),
+        ("starttls-refused", starttls("554 5.7.1 not for you\r\n")),
+        ("starttls-refused", starttls("250 ok\r\n")),
+    ];
+    for (reason, mx) in servers {
+        let words = format!("{:?} {:?} {:?}", mx.greeting, mx.ehlo[0], mx.starttls);
+        let mut world = World::new();
+        world.serve(mx);
+        let checked = world.check().await;
+        assert_refused(&checked, reason, "421 4.");
+        assert!(!checked.page(false).contains("look-up"), "{words}");
+        assert_nothing_of_mail_was_sent(world);
+    }
+}
+
+#[tokio::test]
 async fn a_silent_server_is_told_as_one_without_the_minutes_that_mail_would_wait() {
     let mut world = World::new();
     world.serve(Mx {
@@ -253,7 +294,7 @@ async fn a_silent_server_is_told_as_one_without_the_minutes_that_mail_would_wait
     world.patience = Duration::from_millis(300);
     let page = assert_refused(&world.check().await, "server-gone", "421 4.4.2 127.0.0.1: ");
     assert!(
-        said(&page, "waited").is_some_and(|words| words.contains("silent")),
+        said(&page, "waited").is_some_and(|words| words.contains("mail waits some minutes")),
         "{page}"
     );
     assert_nothing_of_mail_was_sent(world);
@@ -349,11 +390,130 @@ async fn what_a_resolver_fails_at_is_the_look_ups_fault() {
 }
 
 #[tokio::test]
-async fn level_none_for_all_is_asked_for_without_tls() {
+async fn a_name_that_does_not_exist_is_no_host_and_no_resolvers_fault() {
+    let world = World::new();
+    world.names.rcode.store(3, Ordering::SeqCst);
+    let page = assert_refused(&world.check().await, "no-such-domain", "451 4.1.2 ");
+    assert_eq!(
+        said(&page, "mx"),
+        Some("the domain does not exist (unsigned)"),
+        "{page}"
+    );
+    assert!(!page.contains("the domain itself is the host"), "{page}");
+}
+
+#[tokio::test]
+async fn a_null_mx_is_told_as_one() {
+    let world = World::new();
+    *world.names.exchanger.lock().expect("no panic") = b"\x00\x00\x00";
+    let page = assert_refused(&world.check().await, "null-mx", "451 4.1.10 ");
+    assert!(
+        said(&page, "mx").is_some_and(|words| words.starts_with("null MX")),
+        "{page}"
+    );
+}
+
+#[tokio::test]
+async fn a_host_without_an_address_is_no_resolvers_fault() {
+    let world = World::new();
+    let checked = world.check().await;
+    let page = checked.page(false);
+    assert!(checked.refused(), "{page}");
+    assert!(
+        said(&page, "verdict").is_some_and(|words| words.starts_with("refused: no-address: ")),
+        "{page}"
+    );
+    assert_eq!(said(&page, "address"), Some("none"), "{page}");
+    assert_eq!(said(&page, "mail gets"), None, "{page}");
+    assert!(!page.contains("look-up"), "{page}");
+}
+
+#[tokio::test]
+async fn level_encrypt_takes_any_certificate() {
     let mut world = World::new();
     world.settings.level = Level::Encrypt;
     world.serve(world.named("anybody.example"));
     let checked = world.check().await;
     assert!(!checked.any_refused(), "{}", checked.page(false));
+    assert_nothing_of_mail_was_sent(world);
+}
+
+/// The program itself asks port 25, which a test may have in a network of its own only.
+#[test]
+fn the_program_asks_port_25_and_its_exit_code_says_what_it_found() {
+    const INSIDE: &str = "CHECK_IN_A_NETWORK_OF_ITS_OWN";
+    let name = "the_program_asks_port_25_and_its_exit_code_says_what_it_found";
+    if std::env::var_os(INSIDE).is_some() {
+        return the_program();
+    }
+    let own = std::env::current_exe().expect("this test");
+    let output = Command::new("unshare")
+        .args([
+            "-n",
+            "sh",
+            "-c",
+            "ip link set lo up && exec \"$0\" --exact --nocapture \"$1\"",
+        ])
+        .arg(own)
+        .arg(name)
+        .env(INSIDE, "1")
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => return println!("SKIPPED: no unshare: {error}"),
+    };
+    let words = String::from_utf8_lossy(&output.stderr);
+    if words.contains("unshare failed") {
+        return println!("SKIPPED: needs root: {words}");
+    }
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{words}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+fn the_program() {
+    let mut world = World::on("127.0.0.1:25");
+    let scratch = Scratch::new();
+    let ca = world.authority.write(&scratch.0, "ca");
+    let resolver = world.names.at.to_string();
+    let check = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
+            .args([
+                "check",
+                "--no-dane",
+                "--no-mta-sts",
+                "--resolver",
+                &resolver,
+            ])
+            .args(["--hostname", "proxy.hospital.example", "--ca-file"])
+            .arg(&ca)
+            .args(more)
+            .output()
+            .expect("it runs");
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    world.serve(world.honest());
+    let (code, page, errors) = check(&["clinic.example"]);
+    assert_eq!(code, Some(0), "{page}{errors}");
+    assert!(page.ends_with("\n  mail passes\n\n"), "{page}");
+    assert_eq!(errors, "", "the page says what there is to say");
+
+    let greeting = "554 5.7.1 go away\r\n";
+    world.serve(Mx {
+        greeting,
+        ..Mx::default()
+    });
+    let (code, lines, errors) = check(&["--json", "clinic.example", "clinic.example"]);
+    assert_eq!(code, Some(1), "{lines}{errors}");
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert!(
+        lines.contains("greeting-refused") && errors.is_empty(),
+        "{lines}{errors}"
+    );
     assert_nothing_of_mail_was_sent(world);
 }

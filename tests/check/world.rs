@@ -64,6 +64,8 @@ impl Default for Mx {
 pub struct Names {
     pub at: SocketAddr,
     pub addresses: Arc<Mutex<Vec<Ipv4Addr>>>,
+    /// What the domain's MX record holds.
+    pub exchanger: Arc<Mutex<&'static [u8]>>,
     /// 0: answers; otherwise the response code that it gives to everything.
     pub rcode: Arc<AtomicU8>,
 }
@@ -74,16 +76,18 @@ impl Names {
         let names = Self {
             at: socket.local_addr().expect("an address"),
             addresses: Arc::default(),
+            exchanger: Arc::new(Mutex::new(b"\x00\x0a\x02mx\xc0\x0c")),
             rcode: Arc::default(),
         };
         let (addresses, rcode) = (Arc::clone(&names.addresses), Arc::clone(&names.rcode));
+        let exchanger = Arc::clone(&names.exchanger);
         thread::spawn(move || {
             let mut query = [0; 1500];
             while let Ok((len, client)) = socket.recv_from(&mut query) {
                 let addresses = addresses.lock().expect("no panic").clone();
-                if let Some(answer) =
-                    answer(&query[..len], &addresses, rcode.load(Ordering::SeqCst))
-                {
+                let exchanger = *exchanger.lock().expect("no panic");
+                let rcode = rcode.load(Ordering::SeqCst);
+                if let Some(answer) = answer(&query[..len], &addresses, exchanger, rcode) {
                     let _ = socket.send_to(&answer, client);
                 }
             }
@@ -93,7 +97,7 @@ impl Names {
 }
 
 /// RFC 1035 §4.1: the question comes back, with records whose name is a pointer to it.
-fn answer(query: &[u8], addresses: &[Ipv4Addr], rcode: u8) -> Option<Vec<u8>> {
+fn answer(query: &[u8], addresses: &[Ipv4Addr], exchanger: &[u8], rcode: u8) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     let name = query.get(HEADER..)?.iter().position(|octet| *octet == 0)?;
     let mut answer = query.get(..HEADER + name + 5)?.to_vec();
@@ -112,7 +116,7 @@ fn answer(query: &[u8], addresses: &[Ipv4Addr], rcode: u8) -> Option<Vec<u8>> {
     };
     match kind {
         1 if rcode == 0 && is_host => addresses.iter().for_each(|ip| record(1, &ip.octets())),
-        15 if rcode == 0 && !is_host => record(15, b"\x00\x0a\x02mx\xc0\x0c"),
+        15 if rcode == 0 && !is_host => record(15, exchanger),
         _ => {}
     }
     answer[2..4].copy_from_slice(&[0x81, 0x80 | rcode]);
@@ -124,7 +128,7 @@ fn answer(query: &[u8], addresses: &[Ipv4Addr], rcode: u8) -> Option<Vec<u8>> {
 /// A name server, an authority, and mail exchangers on the same port of several loopback addresses.
 pub struct World {
     pub names: Names,
-    authority: Authority,
+    pub authority: Authority,
     pub port: u16,
     /// Held until a server takes it.
     first: Option<TcpListener>,
@@ -137,7 +141,12 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        let first = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::on("127.0.0.1:0")
+    }
+
+    /// With its mail exchangers on this port.
+    pub fn on(first: &str) -> Self {
+        let first = TcpListener::bind(first).expect("a port");
         let (tell, heard) = mpsc::channel();
         Self {
             names: Names::serve(),
