@@ -154,21 +154,28 @@ mod real_servers {
             record,
             &[sts(Some(Reason::CertificateExpired))],
         );
+        tlsrpt.report(
+            "clinic.example",
+            record,
+            &[sts(Some(Reason::StarttlsRefused))],
+        );
         let counts = "SELECT domain, tlsrptrecord, json_extract(policy, '$.policy-type'), cntrtotal, cntrfailure FROM finalresults ORDER BY 3";
         collector.wait_until("all is committed", || {
-            collector.query("SELECT sum(cntrtotal) FROM finalresults") == ["5"]
+            collector.query("SELECT sum(cntrtotal) FROM finalresults") == ["6"]
         });
         assert_eq!(
             collector.query(counts),
             [
                 format!("clinic.example|{record}|1|1|0"),
-                format!("clinic.example|{record}|2|4|3"),
+                format!("clinic.example|{record}|2|5|4"),
             ]
         );
         assert_eq!(
-            collector.query("SELECT reason, cntr FROM failures ORDER BY 2 DESC"),
+            collector.query("SELECT reason, cntr FROM failures ORDER BY 2 DESC, 1"),
             [
                 r#"{"c": 202, "s": "192.0.2.10", "n": "mx.clinic.example", "h": "mx", "r": "2001:db8::1", "a": "names *.hoster.example"}|2"#,
+                // RFC 8460 has one word for a STARTTLS that is refused and one that is not offered.
+                r#"{"c": 201, "s": "192.0.2.10", "n": "mx.clinic.example", "h": "mx", "r": "2001:db8::1", "a": "names *.hoster.example"}|1"#,
                 r#"{"c": 204, "s": "192.0.2.10", "n": "mx.clinic.example", "h": "mx", "r": "2001:db8::1", "a": "names *.hoster.example"}|1"#,
             ]
         );

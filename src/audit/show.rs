@@ -265,7 +265,7 @@ impl std::fmt::Display for Sentence<'_> {
                 f,
                 " {} {}, unproved: \"{}\"",
                 text(&record["stage"]),
-                record["code"],
+                number(&record["code"]),
                 text(&record["text"])
             ),
             "session-opened" => Ok(()),

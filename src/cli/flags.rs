@@ -402,7 +402,7 @@ pub struct AuditShow {
     /// before
     #[argh(option)]
     pub until: Option<String>,
-    /// authorised, unprotected or refused
+    /// authorised, unprotected, refused or observed
     #[argh(option)]
     pub verdict: Option<String>,
     /// one session's id

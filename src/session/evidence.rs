@@ -17,7 +17,7 @@ use super::{
     site::Common,
 };
 use crate::{
-    audit::{self, Connection, Direction, Outcome, Protection, Record, WireText},
+    audit::{self, AuditLog, Connection, Direction, Outcome, Protection, Record, WireText},
     clock,
     net::ClientAddr,
     policy::Decision,
@@ -136,12 +136,25 @@ impl Evidence {
         {
             return false;
         }
-        self.log(fact);
-        if let Some(record) = self.record(fact)
-            && let Some(audit) = &self.common.audit
-        {
-            audit.append(&record);
+        let record = self.record_of(fact);
+        if fact.keep() == Keep::Always || self.affords(fact, record.as_ref()) {
+            self.log(fact);
+            if let Some(record) = record
+                && let Some(audit) = self.begun()
+            {
+                audit.append(&record);
+            }
         }
+        true
+    }
+
+    fn record_of(&self, fact: &impl Fact) -> Option<Record> {
+        let audit = self.common.audit.as_ref()?;
+        fact.record(audit, self.session())
+    }
+
+    /// Whether this line and record may be written, which anybody who can connect causes as often as he likes.
+    fn affords(&self, _fact: &impl Fact, _record: Option<&Record>) -> bool {
         true
     }
 
@@ -158,24 +171,15 @@ impl Evidence {
         }
     }
 
-    /// The record of a fact, where one is kept and made; the session's first one goes ahead of it.
-    fn record(&mut self, fact: &impl Fact) -> Option<Record> {
+    /// The log, for a record of this session; its first one goes ahead of all others.
+    fn begun(&mut self) -> Option<Arc<AuditLog>> {
         let audit = self.common.audit.clone()?;
-        let record = fact.record(&audit, self.session())?;
-        if fact.keep() == Keep::WithinBudget && !self.has_budget() {
-            return None;
-        }
         if !std::mem::replace(&mut self.recorded, true)
-            && let Some(opened) = Opened.record(&audit, self.session())
+            && let Some(opened) = self.record_of(&Opened)
         {
             audit.append(&opened);
         }
-        Some(record)
-    }
-
-    /// Whether one more record may be written that anybody who can connect causes as often as he likes.
-    fn has_budget(&self) -> bool {
-        true
+        Some(audit)
     }
 
     // ----- connections -----
@@ -395,8 +399,8 @@ impl Evidence {
         };
         fact.count(&self.common.metrics);
         self.log(&fact);
-        let record = self.record(&fact);
-        let durable = match (&self.common.audit, record) {
+        let record = self.record_of(&fact);
+        let durable = match (self.begun(), record) {
             (Some(audit), Some(record)) => Some(audit.append_durable(&record)),
             _ => None,
         };

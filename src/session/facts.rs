@@ -14,7 +14,7 @@ use crate::{
     metrics::{self, Metrics},
     policy::{Decision, NextHop},
     smtp::{Completed, Recipient, Refusal, Side, extensions::Keyword},
-    tls::{HandshakeFault, Peer},
+    tls::{HandshakeFault, Peer, sha256},
 };
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     records::{peer_record, tls_record, word},
 };
 
-/// What may be said of a session's record when there is no room for it singly.
+/// Whether a fact's line and record must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// A message, or what one rests on: written whatever it costs.
@@ -62,7 +62,7 @@ pub trait Fact {
     fn record(&self, _audit: &AuditLog, _session: audit::Session) -> Option<Record> {
         None
     }
-    /// Whether its record must be written.
+    /// Whether its line and record must be written.
     fn keep(&self) -> Keep {
         Keep::Always
     }
@@ -95,6 +95,10 @@ impl Fact for Secured<'_> {
             facts.version, facts.suite, facts.group
         );
         Some((log::Level::Info, line))
+    }
+    // A message's own record says it again.
+    fn keep(&self) -> Keep {
+        Keep::WithinBudget
     }
 }
 
@@ -169,13 +173,17 @@ impl Fact for Judged<'_> {
             verdict: Some(entry.verdict),
             reason: entry.reason.clone(),
             observed: entry.observed,
-            more: format!(
-                "{:?} {:?} {:?} {} {}",
-                entry.level,
-                entry.basis,
-                entry.rule,
-                entry.detail,
-                self.peer.is_some()
+            // The words of a certificate can be long.
+            more: sha256(
+                format!(
+                    "{:?} {:?} {:?} {} {}",
+                    entry.level,
+                    entry.basis,
+                    entry.rule,
+                    entry.detail,
+                    self.peer.is_some()
+                )
+                .as_bytes(),
             ),
         })
     }
@@ -349,6 +357,9 @@ impl Fact for Incident {
     fn line(&self) -> Option<(log::Level, String)> {
         Some((log::Level::Warn, format!("incident={}", self.0)))
     }
+    fn keep(&self) -> Keep {
+        Keep::WithinBudget
+    }
 }
 
 /// The server lacks inside TLS what it offered before, and the client used it.
@@ -475,6 +486,9 @@ impl Fact for Broken<'_> {
         };
         let words = HandshakeFault::of(self.error).to_string();
         Some((log::Level::Info, format!("broken={side} detail={words:?}")))
+    }
+    fn keep(&self) -> Keep {
+        Keep::WithinBudget
     }
 }
 

@@ -287,10 +287,14 @@ impl OutboundHands {
             findings,
             required,
         } = gathered;
-        let or_plaintext = self.site().common.observe;
+        // With implicit TLS there is no way back into the clear.
+        let upstream = self.site().upstream.as_ref();
+        let implicit_tls = upstream.is_some_and(|upstream| upstream.implicit_tls);
+        let or_plaintext = self.site().common.observe && !implicit_tls;
         let (reason, words) = match required {
             Ok(demand) => {
-                let or_plaintext = or_plaintext || demand.level == Level::May;
+                let may = demand.level == Level::May && !implicit_tls;
+                let or_plaintext = or_plaintext || may;
                 return self.hold_against(Pending {
                     question,
                     ask,
@@ -448,8 +452,9 @@ impl OutboundHands {
             self.authorised |= passes;
             return None;
         }
-        let question = pending.question.clone();
-        let (decision, testing) = self.decide(pending, lost);
+        let (question, goes_on) = (pending.question.clone(), pending.or_plaintext);
+        let (mut decision, testing) = self.decide(pending, lost);
+        decision.observed &= goes_on;
         self.authorised |= passes;
         // The answer is given already; a record that cannot be written cannot make it another one, and a message's own record, which
         // its acceptance waits for, says the same.

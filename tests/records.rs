@@ -1,0 +1,236 @@
+//! What the running program leaves in its audit log: each record says what happened to its own message, and no more. Each test
+//! starts the binary.
+
+#[path = "support/running.rs"]
+mod running;
+
+use running::{Client, Pair, Proxy, Scratch, free, inside_server, pair};
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
+};
+
+/// An outside server in the clear with this reply to EHLO; it takes all mail.
+fn clear_server(hello: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let serve = move |stream: TcpStream| {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        let mut said = stream.get_mut().write_all(b"220 outside\r\n");
+        while said.is_ok() && !line.starts_with("QUIT") && {
+            line.clear();
+            stream.read_line(&mut line).is_ok_and(|got| got > 0)
+        } {
+            let answer = match line.get(..4) {
+                Some("EHLO") => hello,
+                Some("DATA") => "354 go\r\n",
+                Some("STAR") => "454 4.7.0 certificate being renewed\r\n",
+                Some("QUIT") => "221 bye\r\n",
+                _ => "250 2.1.0 ok\r\n",
+            };
+            said = stream.get_mut().write_all(answer.as_bytes());
+        }
+    };
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+struct Session {
+    proxy: Proxy,
+    client: Client,
+    scratch: Scratch,
+}
+
+impl Session {
+    /// An outbound session with this smart host.
+    fn outbound(name: &str, upstream: SocketAddr, more: &[&str]) -> Self {
+        let (listen, upstream) = (free(), upstream.to_string());
+        let scratch = Scratch::new(name);
+        let log = scratch.0.join("audit.jsonl").display().to_string();
+        let address = listen.to_string();
+        let arguments = ["outbound", "--listen", &address, "--upstream", &upstream];
+        let kept = [
+            "--resolver",
+            "127.0.0.1:9",
+            "--no-dane",
+            "--audit-log",
+            &log,
+        ];
+        let mut proxy = Proxy::start(&[&arguments[..], &kept, more].concat());
+        proxy.says("ready");
+        let mut client = Client::connect(listen);
+        client.hears("220");
+        Self {
+            proxy,
+            client,
+            scratch,
+        }
+    }
+
+    fn mail(&mut self, sender: &str, recipients: &[&str]) {
+        let client = &mut self.client;
+        client.says(&format!("MAIL FROM:<{sender}>")).hears("250");
+        for recipient in recipients {
+            client.says(&format!("RCPT TO:<{recipient}>")).hears("250");
+        }
+        client.says("DATA").hears("354");
+        client.says(".").hears("250");
+    }
+
+    /// Ends session and program; gives the log.
+    fn end(mut self) -> Vec<Value> {
+        self.client.says("QUIT").hears("221");
+        self.client.hears_the_end();
+        self.proxy.signal("-TERM");
+        self.proxy.says("every session has ended");
+        assert!(self.proxy.child.wait().expect("ended").success());
+        let text = fs::read_to_string(self.scratch.0.join("audit.jsonl")).expect("a log");
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
+    }
+}
+
+fn of<'a>(records: &'a [Value], event: &str) -> Vec<&'a Value> {
+    records.iter().filter(|one| one["event"] == event).collect()
+}
+
+#[test]
+fn observing_says_of_each_message_what_enforcing_would_have_refused_it_for() {
+    let masked = "STARTTLS is not offered; a device in between masks it (it shows XXXXXXXA)";
+    let cases = [
+        (
+            "250-outside\r\n250 XXXXXXXA\r\n",
+            "starttls-not-supported",
+            masked,
+        ),
+        (
+            "250 outside\r\n",
+            "starttls-not-supported",
+            "STARTTLS is not offered",
+        ),
+        (
+            "250-outside\r\n250 STARTTLS\r\n",
+            "starttls-refused",
+            "STARTTLS was refused with 454",
+        ),
+    ];
+    for (hello, reason, words) in cases {
+        let mut session = Session::outbound("observes", clear_server(hello), &["--observe"]);
+        session.client.says("EHLO inside.example").hears("250");
+        session.mail("a@inside.example", &["b@one.test", "c@two.test"]);
+        let records = session.end();
+        let messages = of(&records, "message");
+        assert_eq!(messages.len(), 1);
+        let decisions = messages[0]["decisions"].as_array().expect("a list");
+        assert_eq!(decisions.len(), 1, "{decisions:?}");
+        let decision = &decisions[0];
+        assert_eq!(decision["observed"], true);
+        assert_eq!(decision["verdict"], "refused");
+        assert_eq!(decision["reason"], reason);
+        assert!(
+            decision["detail"]
+                .as_str()
+                .is_some_and(|detail| detail.starts_with(words)),
+            "{decision}"
+        );
+        assert!(of(&records, "refusal").is_empty());
+    }
+}
+
+#[test]
+fn three_hundred_recipients_of_one_domain_are_one_verdict() {
+    let scratch = Scratch::new("table");
+    let upstream = clear_server("250-outside\r\n250 SIZE\r\n");
+    let table = scratch.file(
+        "policy",
+        &format!("[{}] none reason=\"test\"\n", upstream.ip()),
+    );
+    let mut session = Session::outbound("repeats", upstream, &["--policy", &table]);
+    session.client.says("EHLO inside.example").hears("250");
+    let recipients: Vec<String> = (0..300).map(|n| format!("u{n}@clinic.test")).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    session.mail("a@inside.example", &recipients);
+    let records = session.end();
+    assert_eq!(of(&records, "unprotected").len(), 1);
+    let message = of(&records, "message")[0];
+    assert_eq!(message["recipients"].as_array().map(Vec::len), Some(300));
+    assert_eq!(message["decisions"].as_array().map(Vec::len), Some(1));
+    let octets: usize = records.iter().map(|one| one.to_string().len()).sum();
+    assert!(octets < 20_000, "{octets} octets");
+}
+
+#[test]
+fn each_message_of_a_session_has_what_allowed_its_own_sender() {
+    let Pair {
+        cert, key, scratch, ..
+    } = pair("senders");
+    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (listen, upstream) = (free(), inside.local_addr().expect("an address").to_string());
+    let _told = inside_server(inside);
+    let log = scratch.0.join("audit.jsonl").display().to_string();
+    let table = scratch.file(
+        "policy",
+        "@scanner.test none until=2999-12-31 reason=\"ticket 7\"\n",
+    );
+    let address = listen.to_string();
+    let arguments = [
+        "inbound",
+        "--listen",
+        &address,
+        "--upstream",
+        &upstream,
+        "--hide-client-address",
+        "--relay-probe",
+        "off",
+        "--cert",
+        &cert,
+        "--key",
+        &key,
+        "--policy",
+        &table,
+        "--exempt",
+        "127.0.0.1/32",
+        "--audit-log",
+        &log,
+    ];
+    let mut proxy = Proxy::start(&arguments);
+    proxy.says("ready");
+    let mut client = Client::connect(listen);
+    client.hears("220");
+    client.says("EHLO client.example").hears("250");
+    let mut session = Session {
+        proxy,
+        client,
+        scratch,
+    };
+    for sender in ["a@scanner.test", "b@other.test", "", "c@scanner.test"] {
+        session.mail(sender, &["user@clinic.test"]);
+    }
+    let records = session.end();
+    let bases: Vec<Vec<&str>> = of(&records, "message")
+        .iter()
+        .map(|message| {
+            let decisions = message["decisions"].as_array().expect("a list");
+            decisions
+                .iter()
+                .filter_map(|one| one["basis"].as_str())
+                .collect()
+        })
+        .collect();
+    assert_eq!(bases, [["table"], ["exempt"], ["exempt"], ["table"]]);
+    let first = &of(&records, "message")[0]["decisions"][0];
+    assert_eq!(
+        [&first["level"], &first["until"], &first["why"]],
+        ["none", "2999-12-31", "ticket 7"]
+    );
+    assert_eq!(of(&records, "stop")[0]["reason"], "SIGTERM");
+}
