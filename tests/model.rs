@@ -103,6 +103,13 @@ fn disturbed(direction: Direction) {
             "NOOP\n",
             "\0",
             "HELO b.example\r\n",
+            "EHLO my scanner\r\n",
+            "MAIL FROM:<a@d0.example> SMTPUTF8\r\n",
+            "MAIL FROM:<a@d0.example> BODY=8BITMIME SIZE=9\r\n",
+            "MAIL FROM:<a@d0.example> AUTH=<>\r\n",
+            "RCPT TO:<c@d0.example> NOTIFY=NEVER\r\n",
+            "RCPT TO: d@d2.example\r\n",
+            "AUTH PLAIN AA==\r\n",
         ][..],
     );
     let start = "EHLO a.example\r\nMAIL FROM:<a@d0.example>\r\nRCPT TO:<a@d0.example>\r\n";
@@ -110,9 +117,21 @@ fn disturbed(direction: Direction) {
         (proptest::collection::vec(line, 0..20), any::<bool>()).prop_map(move |(lines, likely)| {
             [if likely { start } else { "" }, &lines.concat()].concat()
         });
+    let options: &[&[&str]] = match direction {
+        Direction::Outbound => &[
+            &[],
+            &["plaintext-possible"],
+            &["known"],
+            &["known", "auth", "plaintext-possible"],
+            &["known", "auth", "implicit-tls"],
+            &["hidden=DSN,CHUNKING"],
+        ],
+        Direction::Inbound => &[&[], &["exempt"], &["no-tls"]],
+    };
+    let options = proptest::sample::select(options);
     holds(
-        (worlds(direction), client, any::<u64>()),
-        |(world, client, seed)| sim::chaos(world, client.as_bytes(), *seed),
+        (worlds(direction), client, any::<u64>(), options),
+        |(world, client, seed, options)| sim::chaos(world, client.as_bytes(), *seed, options),
     );
 }
 

@@ -249,6 +249,7 @@ impl Outbound {
                     State::AwaitHello
                 };
             }
+            Aim::Plaintext(_) if self.relay.server_spoke() => self.early(),
             Aim::Plaintext(_) => {
                 self.relay.send_hello();
                 self.state = State::AwaitHelloReply(aim);

@@ -5,7 +5,7 @@
 
 use crate::{
     script::Direction,
-    world::{EXTENSIONS, Op, To, Verdict, World},
+    world::{BINARYMIME, CHUNKING, DSN, EXTENSIONS, Op, PARAMETERS, SMTPUTF8, To, Verdict, World},
 };
 use starttls_proxy::smtp::{Domain, Question, Recipient};
 use std::collections::HashMap;
@@ -31,8 +31,8 @@ pub struct Said {
 enum Message {
     Ahead,
     Chunks,
-    /// With the server's refusal, if it was the server's.
-    Broken(Option<String>),
+    /// With the refusal, if it is repeated.
+    Broken(Option<Expected>),
 }
 
 #[derive(Debug)]
@@ -43,6 +43,10 @@ struct Transaction {
     refused: Option<String>,
     recipients: Vec<String>,
     message: Message,
+    /// What MAIL used.
+    uses: Option<usize>,
+    /// Some recipient was handed to a peer that had proved who it is.
+    authenticated: bool,
     begun: bool,
     octets: usize,
 }
@@ -50,8 +54,8 @@ struct Transaction {
 /// See the module.
 pub struct Reference<'w> {
     world: &'w World,
-    /// EHLO was answered; whether with extensions.
-    told: Option<bool>,
+    /// EHLO was answered; with what of [`EXTENSIONS`].
+    told: Option<u8>,
     secure: bool,
     /// The protected EHLO was exchanged.
     introduced: bool,
@@ -65,6 +69,10 @@ pub struct Reference<'w> {
     /// What the server gets: lines, and messages behind `DATA:` and `CHUNK:`.
     pub server: Vec<String>,
     pub records: Vec<String>,
+    /// MAILs that were taken.
+    pub transactions: usize,
+    /// What this server was found to lack, as it is told.
+    pub taught: Vec<&'static str>,
     replies: Vec<Expected>,
 }
 
@@ -85,6 +93,8 @@ impl<'w> Reference<'w> {
             over: false,
             server: Vec::new(),
             records: Vec::new(),
+            transactions: 0,
+            taught: Vec::new(),
             replies: Vec::new(),
         };
         if reference.outbound() && !world.connects {
@@ -116,12 +126,17 @@ impl<'w> Reference<'w> {
         } else {
             match op {
                 Op::Hello { esmtp } => self.hello(*esmtp),
-                Op::Mail { id, domain, wrong } => self.mail(&line, *id, *domain, *wrong),
-                Op::Rcpt { to, .. } => self.rcpt(&line, *to),
+                Op::Mail {
+                    id,
+                    domain,
+                    wrong,
+                    uses,
+                } => self.mail(&line, *id, *domain, *wrong, *uses),
+                Op::Rcpt { to, dsn, .. } => self.rcpt(&line, *to, *dsn),
                 Op::Data { lines } => said.message = self.data(*lines),
                 Op::Chunk { octets, last } => {
                     let content = "z".repeat(usize::from(*octets));
-                    if self.told == Some(true) {
+                    if self.shown(CHUNKING) {
                         said.bytes.extend_from_slice(content.as_bytes());
                     }
                     self.chunk(&line, &content, *last);
@@ -174,25 +189,50 @@ impl<'w> Reference<'w> {
             // The server inside need not prove anything.
             self.permitted = true;
         }
-        self.told = Some(esmtp);
+        // What is shown is what was heard in the clear, and later what was heard inside TLS; but nobody gives up for want of
+        // what is always shown.
+        let lacking = if self.introduced { world.lacks } else { 0 };
+        let mut shown = !lacking | 0b110;
+        if shown & (1 << CHUNKING) == 0 {
+            shown &= !(1 << BINARYMIME);
+        }
+        self.told = Some(if esmtp { shown } else { 0 });
         self.ours(250);
     }
 
-    fn mail(&mut self, line: &str, id: u8, domain: u8, wrong: Option<&str>) {
-        match (wrong, self.told) {
-            (Some(_), None | Some(false)) | (Some(" FOO=bar"), _) => return self.fault(555),
-            (Some(_), _) => return self.fault(501),
-            (None, None) => return self.fault(503),
-            (None, _) if self.transaction.is_some() => return self.fault(503),
-            _ => {}
+    fn shown(&self, extension: usize) -> bool {
+        self.told.is_some_and(|told| told & (1 << extension) != 0)
+    }
+
+    fn lacks(&self, extension: usize) -> bool {
+        self.world.lacks & (1 << extension) != 0
+    }
+
+    fn mail(&mut self, line: &str, id: u8, domain: u8, wrong: Option<&str>, uses: Option<usize>) {
+        let uses = uses.filter(|uses| !PARAMETERS[*uses].0.is_empty());
+        let is_dead = |t: &Transaction| matches!(t.message, Message::Broken(_));
+        match wrong {
+            Some(" SIZE=x") if uses == Some(0) => return self.fault(501),
+            _ if uses.is_some_and(|uses| !self.shown(uses)) => return self.fault(555),
+            Some(" SIZE=x") if self.shown(0) => return self.fault(501),
+            Some(_) => return self.fault(555),
+            None if self.told.is_none() => return self.fault(503),
+            None if self.transaction.as_ref().is_some_and(|t| !is_dead(t)) => {
+                return self.fault(503);
+            }
+            None => {}
         }
+        if self.transaction.is_some() {
+            self.reset();
+        }
+        self.transactions += 1;
         let held = self.outbound().then(|| line.to_owned());
         if held.is_none() {
             let question = Question::Sender(Domain::parse(&format!("d{domain}.example")));
             match self.world.verdict(&question) {
                 Verdict::Refused(421) | Verdict::FoundWanting(421) => return self.ends(421),
                 Verdict::Refused(code) | Verdict::FoundWanting(code) => return self.ours(code),
-                Verdict::Authorised => {}
+                Verdict::Authorised | Verdict::Encrypted => {}
             }
             let reply = self.forward(line);
             self.theirs(&reply);
@@ -208,25 +248,23 @@ impl<'w> Reference<'w> {
             refused: None,
             recipients: Vec::new(),
             message: Message::Ahead,
+            uses,
+            authenticated: false,
             begun: false,
             octets: 0,
         });
     }
 
-    fn rcpt(&mut self, line: &str, to: To) {
+    fn rcpt(&mut self, line: &str, to: To, dsn: bool) {
         if matches!(to, To::Broken) {
-            return self.fault(501);
+            return self.ours(501);
+        }
+        if dsn && !self.shown(DSN) {
+            return self.ours(555);
         }
         match &self.transaction {
-            None => return self.fault(503),
-            Some(t) if !matches!(t.message, Message::Ahead) => return self.fault(503),
-            Some(Transaction {
-                refused: Some(reply),
-                ..
-            }) => {
-                let reply = reply.clone();
-                return self.theirs(&reply);
-            }
+            None => return self.ours(503),
+            Some(t) if !matches!(t.message, Message::Ahead) => return self.ours(503),
             Some(_) => {}
         }
         if self.outbound() {
@@ -241,8 +279,13 @@ impl<'w> Reference<'w> {
                 _ if !self.secure && !self.upgrade() => return,
                 Verdict::FoundWanting(421) => return self.ends(421),
                 Verdict::FoundWanting(code) => return self.ours(code),
-                Verdict::Authorised if !self.introduced && !self.introduce() => return,
-                Verdict::Authorised => self.permitted = true,
+                _ if !self.introduced && !self.introduce() => return,
+                verdict => {
+                    self.permitted = true;
+                    if self.answered_already(dsn, verdict == Verdict::Authorised) {
+                        return;
+                    }
+                }
             }
         }
         if let Some(mail) = self.transaction.as_mut().and_then(|t| t.held.take()) {
@@ -268,6 +311,37 @@ impl<'w> Reference<'w> {
         self.theirs(&reply);
     }
 
+    /// A recipient that may be handed over is not, for what is known of its transaction.
+    fn answered_already(&mut self, dsn: bool, authenticated: bool) -> bool {
+        let Some(t) = &self.transaction else {
+            return false;
+        };
+        let used = t.uses.into_iter().chain(dsn.then_some(DSN));
+        let lacking: Vec<usize> = used.filter(|used| self.lacks(*used)).collect();
+        match (t.refused.clone(), lacking.first()) {
+            (Some(reply), _) => self.theirs(&reply),
+            (None, Some(&SMTPUTF8)) if authenticated => self.ours(553),
+            (None, Some(&lacking)) => {
+                self.taught(lacking, authenticated);
+                self.ours(451);
+            }
+            (None, None) => {
+                if let Some(t) = &mut self.transaction {
+                    t.authenticated |= authenticated;
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    fn taught(&mut self, extension: usize, authenticated: bool) {
+        let name = PARAMETERS[extension].1;
+        if authenticated && !self.taught.contains(&name) {
+            self.taught.push(name);
+        }
+    }
+
     /// TLS comes up for the first recipient; false: it does not, and the session is over.
     fn upgrade(&mut self) -> bool {
         self.server.push("STARTTLS".to_owned());
@@ -281,9 +355,7 @@ impl<'w> Reference<'w> {
     /// The peer is who it must be, and hears EHLO; false: what it says to that ends the session.
     fn introduce(&mut self) -> bool {
         self.server.push(HELLO.to_owned());
-        // A client that said HELO was promised nothing.
-        let takes_back = self.world.takes_back && self.told == Some(true);
-        self.introduced = self.world.secure_ehlo == 250 && !takes_back;
+        self.introduced = self.world.secure_ehlo == 250;
         if !self.introduced {
             self.ends(421);
         }
@@ -300,8 +372,12 @@ impl<'w> Reference<'w> {
                 self.fault(503);
                 return None;
             }
+            Some(t) if t.uses == Some(BINARYMIME) => {
+                self.fault(503);
+                return None;
+            }
             Some(t) if t.recipients.is_empty() => {
-                self.fault(554);
+                self.ours(554);
                 self.reset();
                 return None;
             }
@@ -321,31 +397,25 @@ impl<'w> Reference<'w> {
     }
 
     fn chunk(&mut self, line: &str, content: &str, last: bool) {
-        if self.told != Some(true) {
+        if !self.shown(CHUNKING) {
             return self.ends(521);
         }
-        let broken = match &self.transaction {
-            None => return self.fault(503),
+        match &self.transaction {
+            None => return self.ours(503),
             Some(Transaction {
                 message: Message::Broken(reply),
                 ..
-            }) => Some(reply.clone()),
-            Some(t) if t.recipients.is_empty() => {
-                self.fault(554);
-                return if last {
-                    self.reset()
-                };
+            }) => {
+                let reply = reply.clone().unwrap_or(Expected::Ours(503));
+                return self.dead(reply, last);
             }
-            Some(_) => None,
-        };
-        if let Some(reply) = broken {
-            match reply {
-                Some(reply) => self.theirs(&reply),
-                None => self.fault(503),
+            Some(t) if t.recipients.is_empty() => return self.dead(Expected::Ours(554), last),
+            Some(t) if self.lacks(CHUNKING) && self.outbound() => {
+                let authenticated = t.authenticated;
+                self.taught(CHUNKING, authenticated);
+                return self.dead(Expected::Ours(451), last);
             }
-            return if last {
-                self.reset()
-            };
+            Some(_) => {}
         }
         let Some(t) = &mut self.transaction else {
             return;
@@ -373,7 +443,25 @@ impl<'w> Reference<'w> {
         if !reply.starts_with('2')
             && let Some(t) = &mut self.transaction
         {
+            t.message = Message::Broken(Some(Expected::Theirs(reply)));
+        }
+    }
+
+    /// A chunk is refused, and its message is dead.
+    fn dead(&mut self, reply: Expected, last: bool) {
+        self.replies.push(reply.clone());
+        if last {
+            return self.reset();
+        }
+        let Some(t) = &mut self.transaction else {
+            return;
+        };
+        if !matches!(t.message, Message::Broken(_)) {
             t.message = Message::Broken(Some(reply));
+        }
+        if !t.begun && t.held.is_none() {
+            t.held = Some(String::new());
+            self.forward("RSET");
         }
     }
 
@@ -412,7 +500,7 @@ impl<'w> Reference<'w> {
             && t.begun
         {
             let refusal = match &t.message {
-                Message::Broken(reply) => reply.clone(),
+                Message::Broken(Some(Expected::Theirs(reply))) => Some(reply.clone()),
                 _ => None,
             };
             self.record(&t, refusal.as_deref());
@@ -504,24 +592,27 @@ fn line(op: &Op) -> String {
     match op {
         Op::Hello { esmtp: true } => HELLO.to_owned(),
         Op::Hello { esmtp: false } => "HELO host.example".to_owned(),
-        Op::Mail { id, domain, wrong } => {
+        Op::Mail {
+            id,
+            domain,
+            wrong,
+            uses,
+        } => {
             format!(
-                "MAIL FROM:<m{id}@d{domain}.example>{}",
+                "MAIL FROM:<m{id}@d{domain}.example>{}{}",
+                uses.map_or("", |uses| PARAMETERS[uses].0),
                 wrong.unwrap_or_default()
             )
         }
-        Op::Rcpt {
-            id,
-            to: To::Domain(n),
-        } => format!("RCPT TO:<r{id}@d{n}.example>"),
-        Op::Rcpt {
-            id,
-            to: To::Literal,
-        } => format!("RCPT TO:<r{id}@[192.0.2.1]>"),
-        Op::Rcpt {
-            to: To::Postmaster, ..
-        } => "RCPT TO:<postmaster>".to_owned(),
-        Op::Rcpt { id, to: To::Broken } => format!("RCPT TO:<r{id}@a.example>,<b@d0.example>"),
+        Op::Rcpt { id, to, dsn } => {
+            let path = match to {
+                To::Domain(n) => format!("<r{id}@d{n}.example>"),
+                To::Literal => format!("<r{id}@[192.0.2.1]>"),
+                To::Postmaster => "<postmaster>".to_owned(),
+                To::Broken => format!("<r{id}@a.example>,<b@d0.example>"),
+            };
+            format!("RCPT TO:{path}{}", if *dsn { " NOTIFY=NEVER" } else { "" })
+        }
         Op::Data { .. } => "DATA".to_owned(),
         Op::Chunk { octets, last } => format!("BDAT {octets}{}", if *last { " LAST" } else { "" }),
         Op::Quit => "QUIT".to_owned(),
@@ -539,8 +630,13 @@ pub fn offer(world: &World, starttls: bool, secure: bool) -> String {
     if world.pipelining {
         lines.push("PIPELINING");
     }
-    let less = if secure && world.takes_back { 1 } else { 0 };
-    lines.extend(&EXTENSIONS[less..]);
+    let lacks = if secure { world.lacks } else { 0 };
+    let offered = EXTENSIONS.iter().enumerate();
+    lines.extend(
+        offered
+            .filter(|(n, _)| lacks & (1 << n) == 0)
+            .map(|(_, e)| *e),
+    );
     if starttls {
         lines.push("STARTTLS");
     }

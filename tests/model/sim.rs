@@ -4,12 +4,12 @@
 use crate::{
     machine,
     reference::{Expected, Reference, Said, offer},
-    script::{Direction, Expected as Gets, Step},
+    script::{Answer, Direction, Expected as Gets, Step},
     stage::{Deed, Stage, show_record},
     watch::Watch,
     world::{Verdict, World, refusal},
 };
-use starttls_proxy::smtp::{Completed, Side};
+use starttls_proxy::smtp::{Completed, Note, Side};
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,
@@ -64,6 +64,7 @@ enum Mode {
 pub struct Sim<'w> {
     world: &'w World,
     pub stage: Stage,
+    options: Vec<String>,
     pub steps: Vec<Step>,
     server: Server,
     /// What the client has to say.
@@ -75,16 +76,20 @@ pub struct Sim<'w> {
     secure: bool,
     messages: usize,
     records: Vec<String>,
+    transactions: usize,
+    taught: Vec<String>,
 }
 
 type Outcome = Result<(), String>;
 
 impl<'w> Sim<'w> {
-    pub fn new(world: &'w World) -> Result<Self, String> {
-        let machine = machine::build(world.direction, &[])?;
+    pub fn new(world: &'w World, options: &[&str]) -> Result<Self, String> {
+        let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+        let machine = machine::build(world.direction, &options)?;
         let mut sim = Self {
             world,
-            stage: Stage::new(machine, Watch::new(world.direction, &[]))?,
+            stage: Stage::new(machine, Watch::new(world.direction, &options))?,
+            options,
             steps: Vec::new(),
             server: Server::default(),
             client: VecDeque::new(),
@@ -93,6 +98,8 @@ impl<'w> Sim<'w> {
             secure: false,
             messages: 0,
             records: Vec::new(),
+            transactions: 0,
+            taught: Vec::new(),
         };
         sim.harvest();
         Ok(sim)
@@ -105,7 +112,10 @@ impl<'w> Sim<'w> {
             Direction::Inbound => "inbound",
         };
         let steps: String = self.steps.iter().map(Step::to_string).collect();
-        format!("# What was found at random (RFC 5321 §0).\n{direction}\nwhole\n{steps}")
+        format!(
+            "# What was found at random (RFC 5321 §0).\n{direction} {}\nwhole\n{steps}",
+            self.options.join(" ")
+        )
     }
 
     /// Something happens, unless the session is over: its driver has left.
@@ -129,6 +139,13 @@ impl<'w> Sim<'w> {
             match side {
                 Side::Client => self.replies.extend_from_slice(&out),
                 Side::Server => self.server.reads(self.world, &out),
+            }
+        }
+        for note in self.stage.notes.drain(..) {
+            match note {
+                Note::TransactionBegins => self.transactions += 1,
+                Note::Lacking(keyword) => self.taught.push(format!("{keyword:?}")),
+                _ => {}
             }
         }
         while let Some(deed) = self.stage.deeds.pop_front() {
@@ -324,7 +341,7 @@ impl Server {
 pub fn compare(world: &World, ops: &[crate::world::Op], schedule: &Schedule) -> Result<(), String> {
     let mut reference = Reference::new(world);
     let mut expected = reference.greeting();
-    let mut sim = Sim::new(world)?;
+    let mut sim = Sim::new(world, &[])?;
     let (size, mut dice) = match schedule {
         Schedule::Serial => (1, None),
         Schedule::Mixed { group, seed } => (*group, Some(Dice(seed | 1))),
@@ -403,6 +420,12 @@ impl Sim<'_> {
                 reference.server
             ));
         }
+        if self.transactions != reference.transactions || self.taught != reference.taught {
+            return Err(format!(
+                "transactions: {}, expected: {}, taught: {:?}, expected: {:?}",
+                self.transactions, reference.transactions, self.taught, reference.taught
+            ));
+        }
         if self.records != reference.records {
             return Err(format!(
                 "records: {:#?}\nexpected: {:#?}",
@@ -415,7 +438,7 @@ impl Sim<'_> {
 
 /// Plays with no regard for manners: bytes that do not belong, closes, failures and time, whenever chance wants. Only
 /// what must hold in every session is looked at, and that each ends when it is left alone.
-pub fn chaos(world: &World, client: &[u8], seed: u64) -> Result<(), String> {
+pub fn chaos(world: &World, client: &[u8], seed: u64, options: &[&str]) -> Result<(), String> {
     const SERVER: &[&str] = &[
         "250 evil\r\n",
         "550 evil\r\n",
@@ -429,7 +452,7 @@ pub fn chaos(world: &World, client: &[u8], seed: u64) -> Result<(), String> {
         "250 a\0b\r\n",
         "999 evil\r\n",
     ];
-    let mut sim = Sim::new(world)?;
+    let mut sim = Sim::new(world, options)?;
     sim.client.extend(client);
     let mut dice = Some(Dice(seed | 1));
     let outcome = sim.disturbed(&mut dice, SERVER);
@@ -437,6 +460,10 @@ pub fn chaos(world: &World, client: &[u8], seed: u64) -> Result<(), String> {
 }
 
 impl Sim<'_> {
+    fn may_be_clear(&self) -> bool {
+        self.options.iter().any(|o| o == "plaintext-possible")
+    }
+
     fn disturbed(&mut self, dice: &mut Option<Dice>, server: &[&str]) -> Outcome {
         let mut more = true;
         while more {
@@ -468,9 +495,10 @@ impl Sim<'_> {
                     self.jobs.pop_front();
                     let verdict = [
                         Verdict::Authorised,
+                        Verdict::Encrypted,
                         Verdict::Refused(550),
                         Verdict::Refused(421),
-                    ][throw(3)];
+                    ][throw(4)];
                     let early = throw(2) == 0;
                     self.happen(Step::Answer(verdict.answer(early)))?;
                 }
@@ -482,6 +510,22 @@ impl Sim<'_> {
                     self.jobs.pop_front();
                     self.happen(Step::Recorded(Err(refusal(421))))?;
                 }
+                7..12
+                    if self.may_be_clear()
+                        && self
+                            .jobs
+                            .front()
+                            .is_some_and(|job| matches!(job, Deed::Ask(_))) =>
+                {
+                    self.jobs.pop_front();
+                    let or_plaintext = Answer::Upgrade { or_plaintext: true };
+                    let answer = [Answer::Exempted, or_plaintext][throw(2)].clone();
+                    self.happen(Step::Answer(answer))?;
+                }
+                12 if throw(2) == 0 => self.happen(Step::Conditions {
+                    overloaded: throw(2) == 0,
+                    tried_lately: throw(2) == 0,
+                })?,
                 _ => more = self.next(dice)?,
             }
         }

@@ -17,10 +17,14 @@ pub enum Op {
         id: u8,
         domain: u8,
         wrong: Option<&'static str>,
+        /// A parameter of [`EXTENSIONS`], by its index there.
+        uses: Option<usize>,
     },
     Rcpt {
         id: u8,
         to: To,
+        /// With a parameter of DSN.
+        dsn: bool,
     },
     /// With the lines of the message, should it come to that.
     Data {
@@ -48,6 +52,8 @@ pub enum To {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Authorised,
+    /// By encryption alone.
+    Encrypted,
     Refused(u16),
     /// By what the peer shows inside TLS.
     FoundWanting(u16),
@@ -64,8 +70,8 @@ pub struct World {
     pub handshake: bool,
     pub secure_ehlo: u16,
     pub pipelining: bool,
-    /// The protected offer lacks something.
-    pub takes_back: bool,
+    /// What the protected offer lacks: bits of [`EXTENSIONS`].
+    pub lacks: u8,
     pub verdicts: [Verdict; 4],
     /// The server may refuse MAIL. Whether the recipients behind it in a group have been asked about by then depends on
     /// time, so only sessions without groups have that.
@@ -84,6 +90,20 @@ pub const EXTENSIONS: &[&str] = &[
     "BINARYMIME",
     "ENHANCEDSTATUSCODES",
 ];
+
+/// The parameter of MAIL that each takes, and how the machine calls it.
+pub const PARAMETERS: &[(&str, &str)] = &[
+    (" SIZE=5", "Size"),
+    (" BODY=8BITMIME", "EightBitMime"),
+    (" SMTPUTF8", "SmtpUtf8"),
+    (" RET=HDRS", "Dsn"),
+    ("", "Chunking"),
+    (" BODY=BINARYMIME", "BinaryMime"),
+];
+pub const SMTPUTF8: usize = 2;
+pub const DSN: usize = 3;
+pub const CHUNKING: usize = 4;
+pub const BINARYMIME: usize = 5;
 
 impl World {
     /// One of `from`, by what it is about.
@@ -105,6 +125,7 @@ impl World {
             "DATA" => &[354, 354, 354, 354, 451, 554],
             "NOOP" => &[250, 250, 502, 450],
             "QUIT" => &[221],
+            "AUTH" => &[235, 334, 535],
             "BDAT" => &[250, 250, 250, 250, 552],
             "LAST" | "DOT." => &[250, 250, 250, 450, 554, 421],
             _ => &[500],
@@ -140,10 +161,13 @@ pub fn refusal(code: u16) -> Refusal {
 impl Verdict {
     pub fn answer(self, secure: bool) -> Answer {
         match self {
-            Self::Authorised | Self::FoundWanting(_) if !secure => Answer::Upgrade {
-                or_plaintext: false,
-            },
+            Self::Authorised | Self::Encrypted | Self::FoundWanting(_) if !secure => {
+                Answer::Upgrade {
+                    or_plaintext: false,
+                }
+            }
             Self::Authorised => Answer::Authorised,
+            Self::Encrypted => Answer::Unauthenticated,
             Self::FoundWanting(code) | Self::Refused(code) => Answer::Refused(refusal(code)),
         }
     }
@@ -180,10 +204,16 @@ pub fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(To::Postmaster),
         1 => Just(To::Broken),
     ];
+    let uses = prop_oneof![3 => Just(None), 2 => (0..6usize).prop_map(Some)];
     let op = prop_oneof![
         2 => any::<bool>().prop_map(|esmtp| Op::Hello { esmtp }),
-        6 => (0..9u8, 0..4u8, wrong).prop_map(|(id, domain, wrong)| Op::Mail { id, domain, wrong }),
-        9 => (0..9u8, to).prop_map(|(id, to)| Op::Rcpt { id, to }),
+        6 => (0..9u8, 0..4u8, wrong, uses.clone()).prop_map(|(id, domain, wrong, uses)| Op::Mail {
+            id,
+            domain,
+            wrong,
+            uses
+        }),
+        9 => (0..9u8, to, proptest::bool::weighted(0.1)).prop_map(|(id, to, dsn)| Op::Rcpt { id, to, dsn }),
         5 => (0..4u8).prop_map(|lines| Op::Data { lines }),
         4 => (0..6u8, any::<bool>()).prop_map(|(octets, last)| Op::Chunk { octets, last }),
         1 => Just(Op::Quit),
@@ -191,16 +221,18 @@ pub fn ops() -> impl Strategy<Value = Vec<Op>> {
         5 => proptest::sample::select(OTHERS).prop_map(Op::Other),
     ];
     // Most sessions begin as sessions do.
-    (proptest::collection::vec(op, 1..30), 0..4u8).prop_map(|(mut ops, likely)| {
+    (proptest::collection::vec(op, 1..30), 0..4u8, uses).prop_map(|(mut ops, likely, uses)| {
         if likely > 0 {
             let mail = Op::Mail {
                 id: 0,
                 domain: 0,
                 wrong: None,
+                uses,
             };
             let rcpt = Op::Rcpt {
                 id: 0,
                 to: To::Domain(0),
+                dsn: false,
             };
             let hello = || Op::Hello { esmtp: true };
             ops.splice(0..0, [hello(), Op::StartTls, hello(), mail, rcpt]);
@@ -211,10 +243,12 @@ pub fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 pub fn worlds(direction: Direction) -> impl Strategy<Value = World> {
     let likely = |p: f64| proptest::bool::weighted(p);
+    let lacks = prop_oneof![2 => Just(0), 1 => any::<u8>()];
     let code = |good: u16| prop_oneof![20 => Just(good), 1 => Just(550), 1 => Just(454)];
     let verdict = || {
         prop_oneof![
             4 => Just(Verdict::Authorised),
+            1 => Just(Verdict::Encrypted),
             1 => Just(Verdict::Refused(451)),
             1 => Just(Verdict::Refused(550)),
             1 => Just(Verdict::FoundWanting(451)),
@@ -231,7 +265,7 @@ pub fn worlds(direction: Direction) -> impl Strategy<Value = World> {
             likely(0.95),
             code(250),
         ),
-        (any::<bool>(), likely(0.03), any::<bool>(), any::<u64>()),
+        (any::<bool>(), lacks, any::<bool>(), any::<u64>()),
         [
             verdict().boxed(),
             verdict().boxed(),
@@ -249,7 +283,11 @@ pub fn worlds(direction: Direction) -> impl Strategy<Value = World> {
             handshake: before.4,
             secure_ehlo: before.5,
             pipelining: during.0,
-            takes_back: during.1 && direction == Direction::Outbound,
+            lacks: if direction == Direction::Outbound {
+                during.1
+            } else {
+                0
+            },
             refuses_mail: during.2,
             salt: during.3,
             verdicts,

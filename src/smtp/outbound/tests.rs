@@ -28,7 +28,7 @@ fn plaintext_possible() -> OutboundConfig {
 
 const EHLO: &str = "250-mx⏎250-PIPELINING⏎250-SIZE 9⏎250-DSN⏎250 STARTTLS⏎";
 const SECURE_EHLO: &str = "250-mx⏎250-PIPELINING⏎250-SIZE 9⏎250-AUTH PLAIN NTLM⏎250 DSN⏎";
-const SHOWN: &str = "250-proxy.example⏎250-PIPELINING⏎250-SIZE 9⏎250 DSN⏎";
+const SHOWN: &str = "250-proxy.example⏎250-PIPELINING⏎250-SIZE⏎250-8BITMIME⏎250-SMTPUTF8⏎250 DSN⏎";
 const NO_TLS_EHLO: &str = "250-mx⏎250-PIPELINING⏎250-SIZE 9⏎250 DSN⏎";
 
 /// A session that was greeted.
@@ -195,19 +195,23 @@ fn a_refused_ehlo_is_a_421_without_helo() {
     for code in [220, 221, 354, 500, 501, 502, 504, 530, 550] {
         let mut script = introduced(config(), &format!("{code} evil⏎"));
         script
-            .client_got("421 4.7.4 mx[192.0.2.1]: no TLS: starttls-not-supported: EHLO was refused, so STARTTLS is not possible⏎")
+            .client_got(&format!(
+                "421 4.4.0 mx[192.0.2.1]: EHLO was refused with {code}; its words are in the log⏎"
+            ))
+            .events(&[])
             .server_got("QUIT⏎");
     }
     let mut script = introduced(config(), "421 evil⏎");
     script
-        .client_got("421 4.4.2 mx[192.0.2.1]: closes the connection⏎")
+        .client_got("421 4.4.0 mx[192.0.2.1]: EHLO was refused with 421; its words are in the log⏎")
         .events(&[])
         .over(true);
 }
 
 #[test]
 fn lower_case_starttls_counts() {
-    introduced(config(), "250-mx⏎250 starttls⏎").client_got("250 proxy.example⏎");
+    introduced(config(), "250-mx⏎250 starttls⏎")
+        .client_got("250-proxy.example⏎250-8BITMIME⏎250 SMTPUTF8⏎");
 }
 
 #[test]
@@ -218,7 +222,7 @@ fn a_refused_starttls_is_a_421() {
         script.server(&format!("{code} no⏎"));
         script
             .client_got(&format!(
-                "421 4.7.4 mx[192.0.2.1]: no TLS: starttls-not-supported: STARTTLS was refused with {code}⏎"
+                "421 4.7.4 mx[192.0.2.1]: no TLS: starttls-refused: STARTTLS was refused with {code}; its words are in the log⏎"
             ))
             .server_got("QUIT⏎")
             .events(&["host fault"])
@@ -274,18 +278,15 @@ fn a_failed_handshake_is_a_421_and_nothing_follows_it() {
 }
 
 #[test]
-fn ehlo_over_tls_must_be_answered_and_offer_what_was_promised() {
-    for ehlo in [
-        "500 no⏎",
-        "450 no⏎",
-        "421 no⏎",
-        "250 mx⏎",
-        "250-mx⏎250 SIZE⏎",
-    ] {
+fn ehlo_over_tls_must_be_answered_and_what_is_lacking_defers_who_uses_it() {
+    for ehlo in ["500 no⏎", "450 no⏎", "421 no⏎"] {
         let mut script = authorised(ehlo);
         assert_eq!(script.codes(), [421], "{ehlo}");
         script.server_got("").over(true);
     }
+    let mut script = authorised("250 mx⏎");
+    assert_eq!(script.codes(), [451]);
+    script.server_got("");
     let mut script = authorised("250-mx⏎250-SIZE 9⏎250 DSN⏎");
     script
         .server_got("MAIL FROM:<a@b> SIZE=5⏎")
@@ -370,6 +371,8 @@ fn the_refusal_of_a_held_mail_answers_its_recipients() {
         .client_got("552 5.3.4 too big⏎552 5.3.4 too big⏎");
     script
         .client("RCPT TO:<w@d.example>⏎")
+        .client_got("")
+        .authorised()
         .client_got("552 5.3.4 too big⏎")
         .server_got("");
     script
@@ -472,7 +475,7 @@ fn ehlo_again_over_tls_goes_to_the_server_and_ends_the_transaction() {
         .client("EHLO other⏎DATA⏎")
         .server_got("EHLO other⏎")
         .server("250-mx⏎250-FOO⏎250 DSN⏎")
-        .client_got("250-mx⏎250 DSN⏎503 5.5.1 need MAIL and RCPT before DATA⏎");
+        .client_got("250-proxy.example⏎250-8BITMIME⏎250-SMTPUTF8⏎250 DSN⏎503 5.5.1 need MAIL and RCPT before DATA⏎");
 }
 
 #[test]

@@ -153,6 +153,7 @@ impl Relay {
                 return self.forward(length, Awaited::Rset);
             }
             Command::Quit if self.is_permitted() => {
+                self.ends(End::Quit);
                 self.phase = Phase::Leaving;
                 return self.forward(length, Awaited::Quit);
             }

@@ -185,7 +185,6 @@ impl Relay {
 
     /// 221 in place of a server that owes it.
     pub(super) fn farewell(&mut self) {
-        self.ends(End::Quit);
         self.deliver(&goodbye());
         self.over();
     }
@@ -306,10 +305,7 @@ impl Relay {
         if timer == Timer::DataBlock && !self.pace.minute_is_over(now) {
             return;
         }
-        self.ends(match timer {
-            Timer::Farewell => End::Quit,
-            _ => End::Timeout,
-        });
+        self.ends(End::Timeout);
         match timer {
             Timer::Command | Timer::Cleartext => {
                 let refusal = refusal(421, (4, 2), "no command in time");

@@ -80,7 +80,6 @@ impl Relay {
             Awaited::SilentRset => {}
             Awaited::Rset | Awaited::Noop => self.deliver(&reply),
             Awaited::Quit => {
-                self.ends(End::Quit);
                 self.courteous = false;
                 self.deliver(&reply);
                 return self.over();

@@ -56,7 +56,7 @@ fn message() -> Script<Inbound> {
     script
 }
 
-const LOST: &str = "421 4.4.2 mta: connection closed⏎";
+const LOST: &str = "421 4.4.2 the mail server behind this proxy: connection closed⏎";
 
 // ----- replies -----
 
@@ -127,7 +127,7 @@ fn a_dripping_reply_has_one_deadline_as_a_whole() {
     }
     script
         .late()
-        .client_got("421 4.4.2 mta: no reply in time⏎")
+        .client_got("421 4.4.2 the mail server behind this proxy: no reply in time⏎")
         .over(true);
 }
 

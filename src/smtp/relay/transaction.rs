@@ -37,7 +37,7 @@ pub(super) enum Message {
     Data,
     /// A BDAT was forwarded.
     Chunks,
-    /// A chunk was refused, by the server (with its reply) or by us: what follows it is refused too (RFC 3030 §2).
+    /// A chunk was refused: what follows it is refused too, with the same words if there are any (RFC 3030 §2).
     Broken(Option<Reply>),
 }
 
@@ -70,7 +70,11 @@ impl Transaction {
             _ => None,
         };
         Some(Completed {
-            reply: reply.or(refusal).map(|reply| reply.verbatim.clone()),
+            reply: reply
+                .or(refusal)
+                .map(|reply| reply.verbatim.clone())
+                // Words of ours are no reply of the server's.
+                .filter(|reply| !reply.is_empty()),
             sender: std::mem::take(&mut self.sender.path),
             sender_domain: self.sender.domain.take(),
             recipients: std::mem::take(&mut self.recipients),

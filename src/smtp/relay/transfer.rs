@@ -118,7 +118,11 @@ impl Relay {
         if let Some(transaction) = &mut self.transaction
             && !transaction.is_dead()
         {
-            transaction.message = Message::Broken(None);
+            let reply = match &then {
+                Skipped::Refusal(refusal) => Some(Reply::from(refusal)),
+                Skipped::Reply(reply) | Skipped::Farewell(reply) => Some(reply.clone()),
+            };
+            transaction.message = Message::Broken(reply);
         }
         if self.idled() {
             self.phase = Phase::SkipChunk {
