@@ -3,6 +3,8 @@
 //! `DIALOGUE=part-of-a-name cargo test --test dialogues` plays only those files, and prints nothing else. What a file may
 //! say is told in `dialogues/script.rs`, what must hold in every session in `dialogues/watch.rs`.
 
+#[path = "dialogues/backpressure.rs"]
+mod backpressure;
 #[path = "dialogues/machine.rs"]
 mod machine;
 #[path = "dialogues/play.rs"]

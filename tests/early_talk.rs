@@ -62,11 +62,7 @@ fn converse(stream: TcpStream, config: Arc<ServerConfig>, early: &str) -> std::i
     connection.writer().write_all(early.as_bytes())?;
     flush(&mut connection, &mut stream)?;
     let mut heard = Vec::new();
-    loop {
-        match connection.read_tls(&mut stream) {
-            Ok(1..) => {}
-            _ => break,
-        }
+    while let Ok(1..) = connection.read_tls(&mut stream) {
         if connection.process_new_packets().is_err() {
             break;
         }

@@ -5,7 +5,7 @@ use crate::{clock, policy::Dns};
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -92,7 +92,7 @@ type Slot = Arc<AsyncMutex<Option<Held>>>;
 
 /// A resolver with a memory.
 pub(super) struct Cache {
-    resolver: Arc<dyn Resolve>,
+    resolver: RwLock<Arc<dyn Resolve>>,
     slots: Mutex<HashMap<(String, Kind), Slot>>,
     capacity: usize,
     /// Octets of all answers.
@@ -102,11 +102,23 @@ pub(super) struct Cache {
 impl Cache {
     pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
         Self {
-            resolver,
+            resolver: RwLock::new(resolver),
             slots: Mutex::default(),
             capacity: MAX_ANSWERS,
             sum: Arc::default(),
         }
+    }
+
+    /// Asks somebody else from now on, and forgets what was answered before.
+    pub(super) fn ask_instead(&self, resolver: Arc<dyn Resolve>) {
+        *self
+            .resolver
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = resolver;
+        self.slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// The remembered answer, or a fresh one. Once begun, asking goes on when the caller has gone, and is remembered.
@@ -115,7 +127,7 @@ impl Cache {
         if let Some(held) = slot.as_ref().filter(|held| held.known.holds()) {
             return held.known.clone();
         }
-        let resolver = Arc::clone(&self.resolver);
+        let resolver = Arc::clone(&self.resolver.read().unwrap_or_else(PoisonError::into_inner));
         let (name, sum) = (name.to_owned(), Arc::clone(&self.sum));
         let asking = tokio::spawn(async move {
             let reply = resolver.resolve(&name, kind).await;

@@ -167,6 +167,14 @@ impl Wire {
         }
     }
 
+    /// One of its resolvers alone. Both together have no more exchanges at once than one.
+    pub(super) fn only(&self, resolver: SocketAddr) -> Self {
+        Self {
+            exchanges: Arc::clone(&self.exchanges),
+            ..Self::new(vec![resolver])
+        }
+    }
+
     /// The first answer that is one, else the last error reply, else why there is none.
     async fn exchange(
         &self,

@@ -15,7 +15,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -50,12 +50,17 @@ fn fetch_error(words: impl Into<String>) -> Failure {
 /// Where policy hosts are, and how they are trusted.
 pub(super) struct Client {
     pub(super) port: u16,
-    pub(super) tls: Arc<rustls::ClientConfig>,
+    /// A reload brings another.
+    pub(super) tls: RwLock<Arc<rustls::ClientConfig>>,
     /// For a whole exchange (RFC 8461 §3.3 suggests a minute).
     pub(super) patience: Duration,
 }
 
 impl Client {
+    fn tls(&self) -> Arc<rustls::ClientConfig> {
+        Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// GETs `https://<host><path>` from the first of the addresses that takes the connection.
     pub(super) async fn get(
         &self,
@@ -145,7 +150,7 @@ async fn connect(
         let patience = match addresses.next() {
             Some(&address) => {
                 let to = SocketAddr::new(address, client.port);
-                attempts.spawn(attempt(Arc::clone(&client.tls), name.clone(), to));
+                attempts.spawn(attempt(client.tls(), name.clone(), to));
                 HEAD_START
             }
             None if attempts.is_empty() => return Err(failure),

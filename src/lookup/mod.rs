@@ -7,7 +7,7 @@ mod cache;
 pub mod dns;
 mod dnssec;
 mod hosts;
-mod hosts_file;
+pub mod hosts_file;
 mod https;
 mod places;
 mod signatures;
@@ -15,7 +15,7 @@ mod store;
 mod sts;
 
 use crate::{
-    clock,
+    clock, files,
     policy::{Dns, Findings, Mx, MxHost, Needs, Security, Sts},
     smtp::Domain,
 };
@@ -25,7 +25,6 @@ use dnssec::Validators;
 use hosts::Asking;
 pub use signatures::Signatures;
 use std::{
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -72,6 +71,12 @@ struct Ways {
     dnssec: bool,
 }
 
+/// Whom the DNS and policy hosts are believed by after a reload.
+pub struct Renewal {
+    resolver: Arc<dyn Resolve>,
+    tls: Arc<rustls::ClientConfig>,
+}
+
 /// A cached MTA-STS policy, for `policy show`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct StsEntry {
@@ -95,7 +100,7 @@ impl Lookup {
     /// In words, with the file's name, where the anchor, `/etc/resolv.conf` or the state directory cannot be used.
     pub fn new(mut options: Options) -> Result<Self, String> {
         if options.resolvers.is_empty() {
-            let text = fs::read_to_string(RESOLV_CONF).map_err(|error| {
+            let text = files::text(Path::new(RESOLV_CONF)).map_err(|error| {
                 format!("{RESOLV_CONF}: {error}, name a resolver with --resolver")
             })?;
             options.resolvers = dns::name_servers(RESOLV_CONF, &text)?;
@@ -131,12 +136,30 @@ impl Lookup {
             .transpose()?;
         let client = https::Client {
             port: options.https_port,
-            tls: Arc::new(https_config(options.roots)?),
+            tls: Arc::new(https_config(options.roots)?).into(),
             patience: FETCH_PATIENCE,
         };
         let sts = StsCache::new(Arc::clone(&dns), client, options.allow_private, store)?;
         let sts = Arc::new(sts);
         Ok(Self { dns, sts, ways })
+    }
+
+    /// Reads `--dnssec-anchor` again and takes these trust anchors for policy hosts; nothing changes before [`adopt`](Self::adopt).
+    ///
+    /// # Errors
+    /// As [`Lookup::new`].
+    pub fn renewal(&self, roots: Arc<rustls::RootCertStore>) -> Result<Renewal, String> {
+        Ok(Renewal {
+            resolver: self.ways.resolver(self.ways.resolvers.clone())?,
+            tls: Arc::new(https_config(roots)?),
+        })
+    }
+
+    /// Trusts what a reload read. Answers that were validated before, and failures to fetch a policy, are forgotten;
+    /// policies that were fetched hold.
+    pub fn adopt(&self, renewal: Renewal) {
+        self.dns.ask_instead(renewal.resolver);
+        self.sts.trust_instead(renewal.tls);
     }
 
     /// All that `needs` names about `domain`, within 30 s. What was not there by then is `Failed`.

@@ -172,6 +172,18 @@ impl StsCache {
         })
     }
 
+    /// Trusts other authorities from now on, so that fetches which failed may be tried again.
+    pub(super) fn trust_instead(&self, tls: Arc<rustls::ClientConfig>) {
+        *self
+            .client
+            .tls
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = tls;
+        for slot in self.domains().values_mut() {
+            slot.failed = None;
+        }
+    }
+
     /// The policy that applies to a domain. What is not there at `deadline` goes on being fetched, for the next who asks.
     pub(super) async fn policy(self: &Arc<Self>, domain: &Domain, deadline: Instant) -> Sts {
         self.heed_purge(domain).await;

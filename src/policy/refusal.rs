@@ -390,6 +390,7 @@ mod tests {
                 "no-policy",
                 "lookup-failed",
                 "null-mx",
+                "no-such-domain",
                 "not-an-mx",
                 "local-fault",
             ];

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     io::{IsTerminal as _, Write as _},
     sync::Arc,
     time::Duration,
@@ -15,10 +14,10 @@ use super::probe::{Asker, Probed};
 use crate::{
     audit::{Protection, printable},
     cli::{Failure, configure, flags::Check, runtime},
-    clock,
+    clock, files,
     lookup::{Signatures, StsEntry, hosts},
     net::Dial,
-    policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, needs},
+    policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, needs, table::Way},
     smtp::{Domain, Recipient},
     tls::ClientTls,
 };
@@ -161,7 +160,7 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
         options.min_tls,
     )?;
     settings.check(false).map_err(Failure::Usage)?;
-    let (table, _) = configure::table_of(flags.policy.as_deref(), &[])?;
+    let table = configure::table_of(flags.policy.as_deref(), Some(&Way::Outbound), &settings)?;
     let tls = ClientTls::new(&options).map_err(Failure::Configuration)?;
     let hostname = configure::hostname(flags.hostname.as_deref())?;
     runtime()?.block_on(async {
@@ -199,7 +198,7 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
 fn domains(flags: &Check) -> Result<Vec<Domain>, Failure> {
     let mut names = flags.domains.clone();
     if let Some(path) = &flags.file {
-        let text = fs::read_to_string(path)
+        let text = files::text(path)
             .map_err(|error| Failure::Configuration(format!("{}: {error}", path.display())))?;
         let lines = text
             .lines()

@@ -15,6 +15,7 @@ use crate::{
     policy::{self, Ask, Decision, Dns, Findings, Moment, NextHop, Reason, Settings, Verdict},
     session::{
         facts,
+        ledger::Ledger,
         memory::HostMemory,
         records::entry,
         rehearsal::{Outcome, Rehearsed, rehearse},
@@ -150,6 +151,7 @@ impl Asker {
                 policy: None,
                 audit: None,
                 metrics: Arc::new(Metrics::default()),
+                ledger: Arc::new(Ledger::of_our_own()),
             },
             upstream: None,
             settings: self.settings,

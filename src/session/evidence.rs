@@ -6,6 +6,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
 use aws_lc_rs::digest;
 
 use super::{
+    budget::Kind,
     drive::Done,
     facts::{
         Broken, Closed, Fact, Handed, HandshakeFailed, Heard, Incident, Judged, Keep, Lacking,
@@ -27,6 +28,11 @@ use crate::{
 
 /// Longest name in EHLO that a trace line repeats, in octets (RFC 5321 §4.5.3.1.2).
 const LONGEST_NAME: usize = 255;
+
+/// What the end of a session takes, line and record, in octets.
+const CLOSING: usize = 1024;
+/// What each line begins with, in octets: time, level and whose session it is.
+const PREFIX: usize = 120;
 
 /// See the module.
 pub struct Evidence {
@@ -50,6 +56,8 @@ pub struct Evidence {
     told: Option<Refusal>,
     /// Something of this session is recorded.
     recorded: bool,
+    /// Whether its beginning and end are paid for, once that was asked.
+    afforded: Option<bool>,
     messages: u64,
     accepted: u64,
     end: Option<End>,
@@ -97,6 +105,7 @@ impl Evidence {
             answered: None,
             told: None,
             recorded: false,
+            afforded: None,
             messages: 0,
             accepted: 0,
             end: None,
@@ -153,9 +162,29 @@ impl Evidence {
         fact.record(audit, self.session())
     }
 
-    /// Whether this line and record may be written, which anybody who can connect causes as often as he likes.
-    fn affords(&self, _fact: &impl Fact, _record: Option<&Record>) -> bool {
-        true
+    /// Whether this line and record may be written, which anybody who can connect causes as often as he likes. The session's
+    /// own beginning and end are paid for once; what is not written is counted by the ledger.
+    fn affords(&mut self, fact: &impl Fact, record: Option<&Record>) -> bool {
+        if self.messages > 0 {
+            return true;
+        }
+        let (client, ledger) = (self.client.0.ip(), Arc::clone(&self.common.ledger));
+        let session = match self.afforded {
+            Some(afforded) => afforded,
+            None => {
+                let octets = octets(self.record_of(&Opened).as_ref()) + CLOSING;
+                let afforded = ledger.may_write(client, Kind::SessionOpened, octets);
+                *self.afforded.insert(afforded)
+            }
+        };
+        match record {
+            None | Some(Record::SessionClosed(_)) => session,
+            Some(record) => {
+                let line = fact.line().map_or(0, |(_, line)| PREFIX + line.len());
+                let octets = line + octets(Some(record));
+                ledger.may_write(client, Kind::Refusal, octets) && session
+            }
+        }
     }
 
     fn log(&self, fact: &impl Fact) {
@@ -381,6 +410,9 @@ impl Evidence {
         self.messages += 1;
         let accepted = Outcome::of(message.reply.as_deref()) == Outcome::Accepted;
         self.accepted += u64::from(accepted);
+        if accepted {
+            self.common.ledger.delivered(self.client.0.ip());
+        }
         let (decisions, digest) = transaction.hand_over(self.direction, message);
         let peer = self.peer.clone();
         let (host, configuration) = (
@@ -526,6 +558,12 @@ fn undecided(recipient: &Recipient) -> audit::Decision {
         detail: String::from("no decision is known"),
         findings: None,
     }
+}
+
+/// What a record takes in the log, in octets, without what the chain adds.
+fn octets(record: Option<&Record>) -> usize {
+    let text = record.and_then(|record| serde_json::to_vec(record).ok());
+    text.map_or(0, |text| text.len())
 }
 
 /// A name in EHLO that can stand in a trace line: a domain or an address literal by its characters.

@@ -28,8 +28,8 @@ const PASSING_TIMES: usize = 3;
 const PASSING: Duration = Duration::from_secs(600);
 /// How long a host is spared the post-quantum key share, and how long a handshake that died calls for one try without it.
 const CLASSICAL: Duration = Duration::from_secs(600);
-/// How long a keyword that a server lacks is kept for the client's next session there.
-const LACKING: Duration = Duration::from_secs(900);
+/// How long a keyword that a server lacks is kept for the client's next sessions there: longer than MTAs wait for their second retry.
+const LACKING: Duration = Duration::from_secs(2 * 3600);
 
 /// What a session was refused for, so that the next one can be told and its record can say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,11 +115,13 @@ impl HostMemory {
         inner.lacking.put((client, server), keywords, now, LACKING);
     }
 
-    /// What a new session of this client to this server is not shown. Holds for that one session.
+    /// What a new session of this client to this server is not shown. Not only the first such session: other mail may come before
+    /// the retry of the message that met the server's lack.
     #[must_use]
     pub fn hidden(&self, client: IpAddr, server: IpAddr, now: Instant) -> Vec<Keyword> {
-        let taken = self.inner().lacking.take(&(client, server), now);
-        taken.unwrap_or_default()
+        let inner = self.inner();
+        let known = inner.lacking.get(&(client, server), now);
+        known.cloned().unwrap_or_default()
     }
 
     /// The host did not satisfy the policy for a domain of this client's mail; what that says about other domains is not known.
@@ -278,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lacking_keyword_is_hidden_from_one_session_of_the_client_that_met_it() {
+    fn a_lacking_keyword_is_hidden_from_the_next_sessions_of_the_client_that_met_it() {
         let (memory, now) = (HostMemory::default(), clock::instant());
         memory.lacking(CLIENT, SERVER, Keyword::Dsn, now);
         memory.lacking(CLIENT, SERVER, Keyword::Chunking, now);
@@ -286,8 +288,11 @@ mod tests {
         assert!(memory.hidden(OTHER, SERVER, now).is_empty());
         let both = vec![Keyword::Dsn, Keyword::Chunking];
         assert_eq!(memory.hidden(CLIENT, SERVER, now), both);
-        assert!(memory.hidden(CLIENT, SERVER, now).is_empty());
-        memory.lacking(CLIENT, SERVER, Keyword::Dsn, now);
+        assert_eq!(
+            memory.hidden(CLIENT, SERVER, now + LACKING / 2),
+            both,
+            "the retry may not be the next one"
+        );
         assert!(memory.hidden(CLIENT, SERVER, now + LACKING).is_empty());
     }
 

@@ -77,7 +77,7 @@ pub(super) fn begin(
         auth: site.upstream.is_some(),
         plaintext_possible: site.common.observe
             || site.settings.level.allows_plaintext()
-            || site.table.has_plaintext_entries(),
+            || site.table.has_plaintext_entries(clock::wall()),
         implicit_tls: site
             .upstream
             .as_ref()
@@ -247,12 +247,10 @@ impl OutboundHands {
 
     fn upgraded(&mut self, handshake: Handshake) -> Upgraded {
         let server = handshake.pending.ask.server;
-        let memory = Arc::clone(&self.site().memory);
-        let classical = handshake.classical_only;
+        let (memory, now) = (Arc::clone(&self.site().memory), clock::instant());
         let (died, words) = match handshake.outcome {
             Ok((stream, peer)) => {
-                let now = clock::instant();
-                memory.handshake(server, classical, memory::Handshake::Done, now);
+                memory.handshake(server, handshake.classical, memory::Handshake::Done, now);
                 let peer = Arc::new(peer);
                 self.evidence.secured(Arc::clone(&peer));
                 self.peer = Some(peer);
@@ -264,7 +262,7 @@ impl OutboundHands {
             true => memory::Handshake::Died,
             false => memory::Handshake::Failed,
         };
-        if memory.handshake(server, classical, outcome, clock::instant()) {
+        if memory.handshake(server, handshake.classical, outcome, now) {
             // The large ClientHello may be why; the host gets another chance before it is remembered as broken.
             log::info!(
                 "{server}: the handshake died without an alert; the next goes without X25519MLKEM768"
@@ -532,7 +530,7 @@ impl OutboundHands {
         if site.upstream.is_some() {
             return;
         }
-        if site.table.has_plaintext_entries() {
+        if site.table.has_plaintext_entries(clock::wall()) {
             let client = self.errand.client.0.ip();
             site.memory.fault_of_one_session(client, server, fault, now);
         } else {

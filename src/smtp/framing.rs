@@ -6,7 +6,7 @@
 use memchr::{memchr, memchr3};
 
 /// Longest command line that is taken, CRLF included. RFC 5321 §4.5.3.1.4 wants 512 octets, the extensions that are let
-/// through add less than 1,200 (RFC 1870, RFC 3461, RFC 4954).
+/// through add less than 1,200 (RFC 1870, RFC 3461, RFC 4954). It is the only limit of a local part.
 pub const MAX_COMMAND: usize = 2048;
 /// Longest line of an AUTH exchange, CRLF included (RFC 4954 §4).
 pub const MAX_AUTH_LINE: usize = 12_288;

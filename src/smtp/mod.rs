@@ -327,7 +327,8 @@ pub struct Completed {
 /// Things worth telling that change no reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The name in EHLO/HELO that counts (after TLS inbound), as sent.
+    /// The server is told this name of the client's EHLO or HELO; the last one counts. As the client wrote it: towards the outside
+    /// our own may stand in its place, and not every name fits a trace line ([`command::fits_a_trace`]).
     Hello(Vec<u8>),
     /// A transaction begins: what was decided for an earlier one does not concern it.
     TransactionBegins,
@@ -344,7 +345,7 @@ pub enum Note {
         /// The host said so for good (5yz). A 4yz, or one missing offer, is a fault only after several times.
         lasting: bool,
     },
-    /// The server said this in the clear, and so it decides nothing: it is told, marked as unproved.
+    /// The server refused at this stage, mostly in the clear. So it decides nothing: it is told, marked as unproved.
     Heard {
         /// What it answers.
         stage: Stage,

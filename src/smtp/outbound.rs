@@ -184,8 +184,7 @@ impl Outbound {
             }
             State::AwaitStartTlsReply(offer, Some(exempted)) if reply.code != 421 => {
                 self.relay.heard(Stage::StartTls, reply);
-                let what = starttls_refused(reply);
-                self.tell_no_tls(Cause::StarttlsRefused, &what);
+                self.lost_tls(Cause::StarttlsRefused, &starttls_refused(reply));
                 self.go_on_in_the_clear(offer, exempted);
             }
             State::AwaitStartTlsReply(..) => self.refused(Stage::StartTls, reply),
@@ -363,7 +362,7 @@ impl Outbound {
             }
             State::Gate(offer) => match or_plaintext {
                 Some(exempted) => {
-                    self.tell_no_tls(Cause::StarttlsNotSupported, offer.without_starttls());
+                    self.lost_tls(Cause::StarttlsNotSupported, offer.without_starttls());
                     self.go_on_in_the_clear(offer, exempted);
                 }
                 None => self.not_offered(&offer),
@@ -500,7 +499,7 @@ impl Outbound {
 
     /// TLS cannot be had: a fault of the host.
     fn no_tls(&mut self, cause: Cause, what: &str, lasting: bool) {
-        self.tell_no_tls(cause, what);
+        self.lost_tls(cause, what);
         let what = format!("no TLS: {}: {what}", cause.word());
         let refusal = refusal(421, (7, 4), &self.relay.says(&what)).because(cause);
         self.relay.courteous = true;
@@ -511,7 +510,7 @@ impl Outbound {
         self.relay.part(refusal);
     }
 
-    fn tell_no_tls(&mut self, cause: Cause, what: &str) {
+    fn lost_tls(&mut self, cause: Cause, what: &str) {
         let words = what.to_owned();
         self.relay.note(Note::NoTls { cause, words });
     }

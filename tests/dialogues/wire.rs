@@ -34,7 +34,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// Nothing on loopback takes that long unless it hangs.
-const HANG: Duration = Duration::from_secs(20);
+pub const HANG: Duration = Duration::from_secs(20);
 
 /// Why a script is not played over sockets; `None`: it is.
 pub fn unplayable(script: &Script) -> Option<&'static str> {
@@ -204,7 +204,7 @@ fn tls() -> &'static Tls {
 }
 
 /// Either machine.
-struct Any(Box<dyn Machine + Send>);
+pub struct Any(pub Box<dyn Machine + Send>);
 
 impl Machine for Any {
     fn receive(&mut self, side: Side, bytes: &[u8], now: Duration) {
@@ -272,7 +272,7 @@ pub fn play(script: &Script, machine: Box<dyn Machine + Send>) -> Result<(), Str
 }
 
 /// Two ends of a connection.
-async fn pair() -> Result<(TcpStream, TcpStream), String> {
+pub async fn pair() -> Result<(TcpStream, TcpStream), String> {
     let connect = async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let ours = TcpStream::connect(listener.local_addr()?).await?;

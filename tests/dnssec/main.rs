@@ -215,6 +215,10 @@ const TRUTH: &[(&str, &str)] = &[
         "wildmx.good.test",
         "secure b.wildhost.good.test secure 1, tlsa at b.wildhost.good.test secure none",
     ),
+    (
+        "wildaliasmx.good.test",
+        "secure a.wildalias.good.test insecure 1, tlsa at a.wildalias.good.test insecure none",
+    ),
     ("nullmx.good.test", "secure null"),
     (
         "implicit.good.test",
@@ -532,6 +536,24 @@ mod real_servers {
         }
     }
 
+    /// As systemd-resolved 252 does, which answers another question in its place.
+    #[tokio::test]
+    async fn a_resolver_that_leaves_questions_for_aliases_unanswered_does() {
+        let tree = Tree::start("aliases").await;
+        let (resolver, _) = forger(tree.plain(), |message| {
+            match message.sole_question().unwrap().qtype() {
+                Rtype::CNAME => Vec::new(),
+                _ => message.as_slice().to_vec(),
+            }
+        });
+        let lookup = tree.lookup(vec![resolver]);
+        for (domain, truth) in TRUTH {
+            if ["good.test", "wildaliasmx.good.test"].contains(domain) {
+                assert_eq!(&told(&lookup, domain).await, truth);
+            }
+        }
+    }
+
     /// A zone that is provably unsigned may answer badly without harm to its mail.
     #[tokio::test]
     async fn an_empty_answer_of_an_unsigned_zone_is_an_absence() {
@@ -565,4 +587,35 @@ async fn assert_cannot(lookup: &Lookup, words: &str) {
         }
         other => panic!("{words}: {other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_reload_validates_from_the_anchor_as_it_is_now() {
+    let tree = Tree::start("reload").await;
+    let anchor = tree.folder.join("given");
+    let other =
+        ". IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D\n";
+    fs::write(&anchor, other).unwrap();
+    let lookup = lookup(vec![tree.plain()], Some(anchor.clone()), true);
+    let nobody = || Arc::new(rustls::RootCertStore::empty());
+    assert_eq!(told(&lookup, "good.test").await, "bogus");
+
+    fs::write(&anchor, "nonsense\n").unwrap();
+    let words = lookup.renewal(nobody()).err().unwrap();
+    assert!(words.contains("given:1: not a key of the root"), "{words}");
+
+    fs::copy(tree.folder.join("anchor"), &anchor).unwrap();
+    let renewal = lookup.renewal(nobody()).unwrap();
+    assert_eq!(
+        told(&lookup, "good.test").await,
+        "bogus",
+        "not before it is adopted"
+    );
+    lookup.adopt(renewal);
+    let (domain, truth) = TRUTH[0];
+    assert_eq!(
+        (domain, told(&lookup, domain).await.as_str()),
+        TRUTH[0],
+        "{truth}"
+    );
 }

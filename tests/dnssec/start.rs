@@ -126,7 +126,8 @@ fn a_line_that_demands_dane_and_the_flag_that_switches_it_off_contradict_each_ot
             .read_to_string(&mut said)
             .unwrap();
         assert_eq!(ended.wait().unwrap().code(), Some(78), "{said}");
-        let begin = format!("starttls-proxy: {name}:2: level {level} cannot be had with --no-dane");
+        let begin =
+            format!("starttls-proxy: {name}:2:1: level {level} needs DANE; leave --no-dane away");
         assert!(said.starts_with(&begin), "{said}");
     }
     fs::remove_dir_all(folder).unwrap();

@@ -63,6 +63,8 @@ other            MX 10 mx
 renamed          CNAME other
 *.wild           MX 10 mx
 *.wildhost       A 192.0.2.3
+*.wildalias      CNAME mx.plain.test.
+wildaliasmx      MX 10 a.wildalias
 _25._tcp.a.wildhost TLSA 3 1 1 $spki
 nullmx           MX 0 .
 implicit         A 192.0.2.4

@@ -44,6 +44,20 @@ async fn a_policy_is_discovered_fetched_once_and_remembered() {
 }
 
 #[tokio::test]
+async fn a_reload_trusts_other_authorities_and_tries_again_at_once() {
+    let world = World::new().await;
+    let options = Options {
+        roots: Arc::new(rustls::RootCertStore::empty()),
+        ..world.options()
+    };
+    let lookup = Lookup::with_resolver(options, Arc::clone(&world.fake) as _).unwrap();
+    assert_unavailable(&now(&lookup).await, Reason::StsWebpkiInvalid, "certificate");
+    let renewal = lookup.renewal(world.options().roots).unwrap();
+    lookup.sts.trust_instead(renewal.tls);
+    assert_eq!(applies(&lookup).await, ("1".into(), false));
+}
+
+#[tokio::test]
 async fn many_who_ask_are_one_fetch() {
     let world = World::new().await;
     let lookup = Arc::new(world.lookup());
@@ -240,7 +254,7 @@ async fn a_host_that_never_finishes_is_given_up() {
     world.gate.forget_permits(1000);
     let client = https::Client {
         port: world.port,
-        tls: Arc::new(https_config(world.options().roots).unwrap()),
+        tls: Arc::new(https_config(world.options().roots).unwrap()).into(),
         patience: Duration::from_millis(200),
     };
     let addresses = ["127.0.0.1".parse().unwrap()];

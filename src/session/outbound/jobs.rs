@@ -12,8 +12,8 @@ use super::super::{
 use crate::{
     audit::Connection,
     clock, metrics,
-    net::{ClientAddr, Dialled, ServerAddr, canonical},
-    policy::{self, Ask, Demand, Dns, Findings, NextHop, Reason, Sts},
+    net::{ClientAddr, Dialled, NotTried, ServerAddr, canonical},
+    policy::{self, Ask, Demand, Dns, Findings, NextHop, Reason},
     smtp::{Answer, Cause, Question, Recipient, Refusal, Side},
     tls::{Hello, Kind, Peer},
 };
@@ -94,7 +94,7 @@ pub struct Handshake {
     /// What it was for.
     pub pending: Pending,
     /// It went without the post-quantum key share.
-    pub classical_only: bool,
+    pub classical: bool,
     /// TLS and who answered; or whether it died without a word, and what went wrong.
     pub outcome: Result<(Stream, Peer), (bool, String)>,
 }
@@ -125,7 +125,13 @@ impl Errand {
                 gathered: None,
             })
         });
-        reached.map_err(|error| unreachable_server(&format!("{}: {}", server.0, plain(&error))))
+        reached.map_err(|error| match NotTried::of(&error) {
+            Some(NotTried::Ourselves) => Refusal {
+                enhanced: (4, 6),
+                ..unreachable_server(&format!("{}: {error}", server.0))
+            },
+            _ => unreachable_server(&format!("{}: {}", server.0, plain(&error))),
+        })
     }
 
     async fn connect_upstream(&self, upstream: &Upstream) -> Result<Reached, Refusal> {
@@ -195,33 +201,24 @@ impl Errand {
             }
             NextHop::Recipient(Recipient::Domain(domain)) => {
                 let findings = lookup.gather(domain, needs).await;
-                self.count_sts_fault(&findings.sts);
+                if let Some(reason) = findings.sts.fault() {
+                    let metrics = &self.site.common.metrics;
+                    metrics.count(metrics::STS_FAULTS, reason.word());
+                }
                 findings
             }
             NextHop::Recipient(_) | NextHop::Address => Findings::none(),
         }
     }
 
-    fn count_sts_fault(&self, sts: &Sts) {
-        let fault = match sts {
-            Sts::Unavailable(reason, _) => Some(reason),
-            Sts::Policy { refresh_failed, .. } => refresh_failed.as_ref().map(|(reason, _)| reason),
-            Sts::Absent | Sts::NotAsked => None,
-        };
-        if let Some(reason) = fault {
-            let metrics = &self.site.common.metrics;
-            metrics.count(metrics::STS_FAULTS, reason.word());
-        }
-    }
-
     /// The handshake for what is pending.
     pub async fn upgrade(self, side: Side, stream: Stream, pending: Pending) -> Outcome {
         let memory = &self.site.memory;
-        let classical_only = memory.begins_classical(pending.ask.server, clock::instant());
+        let classical = memory.begins_classical(pending.ask.server, clock::instant());
         let hello = Hello {
             sni: pending.demand.sni.as_deref(),
             tls13_only: pending.demand.tls13_only,
-            classical_only,
+            classical_only: classical,
         };
         let outcome = match stream {
             Stream::Plain(tcp) => {
@@ -240,7 +237,7 @@ impl Errand {
         };
         let handshake = Handshake {
             pending,
-            classical_only,
+            classical,
             outcome,
         };
         Outcome::Upgraded(side, Box::new(handshake))

@@ -173,6 +173,11 @@ impl Relay {
         if !matches!(self.phase, Phase::AwaitFinalReply) {
             return self.desynchronised("early-reply", "a reply to a message that is not through");
         }
+        // The record tells what the server said. To the client a message of which a part was refused is refused (RFC 3030 §2).
+        let refused = match self.transaction.as_ref().map(|t| &t.message) {
+            Some(Message::Broken(Some(refusal))) if reply.is_positive() => Some(refusal.clone()),
+            _ => None,
+        };
         let completed = self
             .transaction
             .as_mut()
@@ -180,7 +185,7 @@ impl Relay {
         match completed {
             Some(completed) => {
                 self.act(Action::Record(completed));
-                self.phase = Phase::AwaitRecord(reply);
+                self.phase = Phase::AwaitRecord(refused.unwrap_or(reply));
             }
             None => self.desynchronised("unsolicited-reply", "a reply to no message"),
         }
