@@ -49,6 +49,24 @@ impl From<&str> for WireText {
     }
 }
 
+/// Text as a terminal may be shown it, whoever wrote it: printable ASCII, all else escaped (`\n`, `\u{1b}`), and three dots in
+/// place of what stands behind about `longest` octets. What [`WireText`] has escaped stays as it is.
+#[must_use]
+pub fn printable(text: &str, longest: usize) -> String {
+    let mut shown = String::new();
+    for c in text.chars() {
+        if shown.len() >= longest {
+            shown.push_str("...");
+            break;
+        }
+        match c {
+            ' '..='~' => shown.push(c),
+            _ => shown.extend(c.escape_default()),
+        }
+    }
+    shown
+}
+
 /// How much of an address a record keeps (`--audit-addresses`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -192,6 +210,15 @@ mod tests {
             .address(path)
             .0
             .0
+    }
+
+    #[test]
+    fn nothing_that_is_shown_acts_on_a_terminal_or_has_no_end() {
+        let hostile = "a\u{1b}[2J\r\n\u{9b}1m \\x1b \u{202e}\u{7f}";
+        let shown = printable(hostile, 1000);
+        assert_eq!(shown, "a\\u{1b}[2J\\r\\n\\u{9b}1m \\x1b \\u{202e}\\u{7f}");
+        assert_eq!(printable(&shown, 1000), shown);
+        assert_eq!(printable(&"x".repeat(9), 4), "xxxx...");
     }
 
     #[test]

@@ -16,6 +16,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Longest value that is printed, in octets.
+const LONGEST_VALUE: usize = 4096;
+
 /// Done; for `verify`: intact.
 pub const DONE: u8 = 0;
 /// The log is not what was written.
@@ -152,9 +155,14 @@ pub fn verify(arguments: &Verify, out: &mut dyn Write, errors: &mut dyn Write) -
 fn print(examined: &Examined, own_key: bool, out: &mut dyn Write) -> io::Result<()> {
     match &examined.finding {
         None => writeln!(out, "intact")?,
-        Some(finding) => writeln!(out, "NOT INTACT: {finding}\ngood, as far as this can tell:")?,
+        Some(finding) => {
+            let finding = super::printable(&finding.to_string(), LONGEST_VALUE);
+            writeln!(out, "NOT INTACT: {finding}\ngood, as far as this can tell:")?;
+        }
     }
     for (name, value) in facts(examined, own_key) {
+        // Names and heads come from the log.
+        let value = super::printable(&value, LONGEST_VALUE);
         writeln!(out, "  {name:<12} {value}")?;
     }
     Ok(())

@@ -14,7 +14,7 @@ mod report;
 mod show;
 mod verify;
 
-pub use address::{Address, AddressForm, WireText};
+pub use address::{Address, AddressForm, WireText, printable};
 pub use chain::{Hash, Head, hex, timestamp};
 pub use checkpoint::{Checkpoint, PublicKey};
 pub use disk::{Disk, FileDisk, Place, rotated};

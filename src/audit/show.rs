@@ -11,6 +11,9 @@ use std::{
     path::PathBuf,
 };
 
+/// Longest line for people, in octets.
+const LONGEST: usize = 64 * 1024;
+
 /// Arguments of `audit show`. A filter that is `None` lets all pass.
 #[derive(Clone, Debug, Default)]
 pub struct Show {
@@ -103,7 +106,9 @@ impl<'a> Filter<'a> {
                             out.write_all(line.bytes)?;
                             out.write_all(b"\n")?;
                         } else {
-                            writeln!(out, "{}", Sentence(&record))?;
+                            // A log that somebody else wrote into can hold anything.
+                            let sentence = Sentence(&record).to_string();
+                            writeln!(out, "{}", super::printable(&sentence, LONGEST))?;
                         }
                     }
                     Ok(_) => {}
@@ -416,4 +421,32 @@ fn text(value: &Value) -> &str {
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_somebody_wrote_cannot_act_on_the_terminal() {
+        let path = std::env::temp_dir().join(format!("shown-{}.jsonl", std::process::id()));
+        let record = r#"{"v":1,"seq":1,"at":"2026-11-24T06:05:00.123456Z","event":"refusal","reason":"\u001b]0;x\u0007\u009b2J\u007f"}"#;
+        std::fs::write(&path, record).expect("a file");
+        let arguments = Show {
+            files: vec![path.clone()],
+            ..Show::default()
+        };
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        let code = show(&arguments, &mut out, &mut errors);
+        std::fs::remove_file(path).expect("it is there");
+        let told = String::from_utf8(out).expect("text");
+        assert_eq!(code, DONE, "{told}");
+        assert!(told.contains(r"\u{1b}]0;x\u{7}\u{9b}2J\u{7f}"), "{told}");
+        assert!(
+            told.trim_end()
+                .chars()
+                .all(|c| c.is_ascii_graphic() || c == ' '),
+            "{told}"
+        );
+    }
 }

@@ -128,8 +128,9 @@ Example, in front of a server at 192.168.7.10:
 pub const CHECK: &str = "\
 starttls-proxy check DOMAIN...: what mail for DOMAIN would get, and why
 
-Connects to each mail exchanger, does STARTTLS, sends no mail, and prints what
-was found, what is demanded and the verdict. Exit code 1 if any mail would be
+Holds with each mail exchanger the session that mail would have, up to its MAIL,
+which is not sent, and prints what was found and heard, what is demanded, the
+verdict, and what mail gets, word for word. Exit code 1 if any mail would be
 refused.
 
   --file FILE                domains, one a line (with or besides DOMAIN...)

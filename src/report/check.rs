@@ -3,7 +3,6 @@
 use std::{
     fmt::Write as _,
     io::{IsTerminal as _, Write as _},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -13,14 +12,12 @@ use tokio::task::JoinSet;
 
 use super::probe::{Asker, Probed};
 use crate::{
+    audit::{Protection, printable},
     cli::{Failure, configure, flags::Check, runtime},
     clock, files,
-    lookup::{Lookup, Signatures, StsEntry, hosts},
+    lookup::{Signatures, StsEntry, hosts},
     net::Dial,
-    policy::{
-        Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, Verdict, needs, table::Way,
-    },
-    session::records::entry,
+    policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, needs, table::Way},
     smtp::{Domain, Recipient},
     tls::ClientTls,
 };
@@ -32,8 +29,13 @@ const AT_ONCE: usize = 8;
 /// Addresses of one domain that are asked; a domain with more has made its point.
 const ADDRESSES: usize = 20;
 
+/// Everything with one address takes at most about this long.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// Longest value on the page, in octets.
+const LONGEST_VALUE: usize = 2000;
+
 /// What came of one domain.
-struct Checked {
+pub struct Checked {
     domain: Domain,
     findings: Arc<Findings>,
     probed: Vec<(MxHost, Vec<Probed>)>,
@@ -42,6 +44,47 @@ struct Checked {
 }
 
 impl Checked {
+    /// Asks all of `domain`'s mail exchangers, mail for whom is never sent.
+    pub async fn new(domain: Domain, asker: &Asker) -> Self {
+        // The hosts to ask are the MX hosts, whatever decides; what decides asks for more.
+        let nowhere = Ask {
+            next_hop: NextHop::Recipient(Recipient::Domain(domain.clone())),
+            server: [0, 0, 0, 0].into(),
+            port: asker.port,
+        };
+        let more = needs(
+            &nowhere,
+            asker.table.find(&nowhere, clock::wall()),
+            &asker.settings,
+        );
+        let needs = Needs { mx: true, ..more };
+        let findings = Arc::new(asker.lookup.gather(&domain, needs).await);
+        let mut probed = Vec::new();
+        let mut left = ADDRESSES;
+        if let Dns::Found(mx, _) = &findings.mx {
+            for host in hosts(mx) {
+                let mut of_host = Vec::new();
+                if let Dns::Found(addresses, _) = &host.addresses {
+                    for address in addresses.iter().take(left) {
+                        of_host.push(asker.ask(&domain, *address, &findings).await);
+                    }
+                    left = left.saturating_sub(addresses.len());
+                }
+                probed.push((host.clone(), of_host));
+            }
+        }
+        let decided = match probed.iter().any(|(_, of_host)| !of_host.is_empty()) {
+            true => None,
+            false => Some(asker.decide_unasked(&domain, &findings)),
+        };
+        Self {
+            domain,
+            findings,
+            probed,
+            decided,
+        }
+    }
+
     fn all(&self) -> impl Iterator<Item = &Probed> {
         self.probed
             .iter()
@@ -50,15 +93,49 @@ impl Checked {
     }
 
     /// Mail is refused where no address takes it; an MTA tries them all.
-    fn refused(&self) -> bool {
-        !self
-            .all()
-            .any(|probed| !matches!(probed.decision.verdict, Verdict::Refused(..)))
+    #[must_use]
+    pub fn refused(&self) -> bool {
+        !self.all().any(|probed| probed.passes)
     }
 
-    fn any_refused(&self) -> bool {
-        self.all()
-            .any(|probed| matches!(probed.decision.verdict, Verdict::Refused(..)))
+    /// Some address does not take it.
+    #[must_use]
+    pub fn any_refused(&self) -> bool {
+        self.all().any(|probed| !probed.passes)
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let probed = |one: &Probed, host: Option<&str>| {
+            let said = &one.said;
+            json!({
+                "host": host,
+                "address": one.address,
+                "unreachable": one.unreachable,
+                "peer": one.peer.as_deref(),
+                "heard": one.heard,
+                "verdict": said.verdict,
+                "level": said.level,
+                "basis": said.basis,
+                "rule": said.rule,
+                "reason": said.reason,
+                "detail": said.detail,
+                "reply": one.reply,
+            })
+        };
+        let hosts = self
+            .probed
+            .iter()
+            .flat_map(|(host, of_host)| of_host.iter().map(|one| (one, Some(host.name.as_str()))));
+        let decided = self.decided.iter().map(|one| (one, None));
+        json!({
+            "domain": self.domain.as_str(),
+            "refused": self.refused(),
+            "any_refused": self.any_refused(),
+            "findings": *self.findings,
+            "addresses": hosts.chain(decided).map(|(one, host)| probed(one, host)).collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -98,17 +175,23 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
         let asker = Asker {
             hostname,
             dial: Dial::new(None, CONNECT),
-            tls,
+            tls: Arc::new(tls),
             settings,
             table,
+            lookup: Arc::new(lookup),
+            port: 25,
+            patience: PATIENCE,
         };
-        if let Signatures::CannotBeHad(words) = lookup.signatures().await {
+        if let Signatures::CannotBeHad(words) = asker.lookup.signatures().await {
+            let words = clean(&words);
             match flags.json {
                 true => eprintln!("starttls-proxy: {words}"),
                 false => println!("{words}"),
             }
         }
-        run(domains, Arc::new(lookup), Arc::new(asker), flags.json).await
+        // The page says what the log of a session would say.
+        log::set_max_level(log::LevelFilter::Error);
+        run(domains, Arc::new(asker), flags.json).await
     })
 }
 
@@ -140,12 +223,7 @@ fn domains(flags: &Check) -> Result<Vec<Domain>, Failure> {
     names.iter().map(parse).collect()
 }
 
-async fn run(
-    domains: Vec<Domain>,
-    lookup: Arc<Lookup>,
-    asker: Arc<Asker>,
-    as_json: bool,
-) -> Result<(), Failure> {
+async fn run(domains: Vec<Domain>, asker: Arc<Asker>, as_json: bool) -> Result<(), Failure> {
     let total = domains.len();
     let progress = total > 1 && std::io::stderr().is_terminal();
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -157,8 +235,8 @@ async fn run(
         while running.len() < AT_ONCE
             && let Some((index, domain)) = waiting.next()
         {
-            let (lookup, asker) = (Arc::clone(&lookup), Arc::clone(&asker));
-            running.spawn(async move { (index, one(domain, &lookup, &asker).await) });
+            let asker = Arc::clone(&asker);
+            running.spawn(async move { (index, Checked::new(domain, &asker).await) });
         }
         let Some(joined) = running.join_next().await else {
             break;
@@ -177,9 +255,9 @@ async fn run(
                 eprint!("\r\x1b[K");
             }
             let text = if as_json {
-                format!("{}\n", as_value(checked))
+                format!("{}\n", checked.json())
             } else {
-                page(checked, colour)
+                checked.page(colour)
             };
             if std::io::stdout().write_all(text.as_bytes()).is_err() {
                 return Ok(());
@@ -200,148 +278,140 @@ async fn run(
     }
 }
 
-async fn one(domain: Domain, lookup: &Lookup, asker: &Asker) -> Checked {
-    // The hosts to ask are the MX hosts, whatever decides; what decides asks for more.
-    let ask = |server| Ask {
-        next_hop: NextHop::Recipient(Recipient::Domain(domain.clone())),
-        server,
-        port: 25,
-    };
-    let nowhere = ask([0, 0, 0, 0].into());
-    let more = needs(
-        &nowhere,
-        asker.table.find(&nowhere, clock::wall()),
-        &asker.settings,
-    );
-    let findings = Arc::new(lookup.gather(&domain, Needs { mx: true, ..more }).await);
-    let mut probed = Vec::new();
-    let mut left = ADDRESSES;
-    if let Dns::Found(mx, _) = &findings.mx {
-        for host in hosts(mx) {
-            let mut of_host = Vec::new();
-            if let Dns::Found(addresses, _) = &host.addresses {
-                for address in addresses.iter().take(left) {
-                    of_host.push(
-                        asker
-                            .ask(&domain, SocketAddr::new(*address, 25), &findings)
-                            .await,
-                    );
-                }
-                left = left.saturating_sub(addresses.len());
+impl Checked {
+    /// For people, in colours where they are wanted.
+    #[must_use]
+    pub fn page(&self, colour: bool) -> String {
+        let mut page = Page {
+            text: String::new(),
+            colour,
+        };
+        let name = page.paint(BOLD, self.domain.as_str());
+        page.put(&name);
+        page.line(2, 9, "mx", &mx_words(&self.findings.mx));
+        page.line(2, 9, "mta-sts", &sts_state(&self.findings.sts));
+        for (host, probed) in &self.probed {
+            let name = page.paint(BOLD, &clean(&host.name));
+            page.put(&format!("\n  {} {name}", host.preference));
+            page.line(4, 9, "tlsa", &tlsa_words(&host.tlsa));
+            if let Some(words) = address_fault(&host.addresses) {
+                page.line(4, 9, "address", &words);
             }
-            probed.push((host.clone(), of_host));
+            if let Some(missing) = &host.missing {
+                page.line(4, 9, "address", &missing.why);
+            }
+            for one in probed {
+                page.put(&format!("    {}", one.address));
+                page.shown(one);
+                page.verdict(one);
+            }
         }
+        if let Some(decided) = &self.decided {
+            page.put("");
+            page.verdict(decided);
+        }
+        let outcome = match (self.refused(), self.any_refused()) {
+            (false, false) => page.paint(GREEN, "mail passes"),
+            (false, true) => page.paint(YELLOW, "mail passes by some of the addresses only"),
+            (true, _) => page.paint(RED, "mail is refused"),
+        };
+        page.put(&format!("\n  {outcome}\n"));
+        page.text
     }
-    let decided = match probed.iter().any(|(_, of_host)| !of_host.is_empty()) {
-        true => None,
-        false => Some(asker.decide_unasked(&domain, &findings)),
-    };
-    Checked {
-        domain,
-        findings,
-        probed,
-        decided,
-    }
+}
+
+const BOLD: &str = "1";
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+
+/// What a terminal may be shown of a text, whoever wrote it.
+fn clean(text: &str) -> String {
+    printable(text, LONGEST_VALUE)
 }
 
 /// The page for one domain.
-fn page(checked: &Checked, colour: bool) -> String {
-    let paint = |code: &str, text: &str| {
-        if colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    };
-    let mut out = format!("{}\n", paint("1", checked.domain.as_str()));
-    let mut line = |key: &str, value: &str| {
-        let _ = writeln!(out, "  {key:<9} {value}");
-    };
-    line("mx", &mx_words(&checked.findings.mx));
-    line("mta-sts", &sts_state(&checked.findings.sts));
-    for (host, probed) in &checked.probed {
-        let _ = writeln!(out, "\n  {} {}", host.preference, paint("1", &host.name));
-        let _ = writeln!(out, "    {:<9} {}", "tlsa", tlsa_words(&host.tlsa));
-        if let Some(words) = address_fault(&host.addresses) {
-            let _ = writeln!(out, "    {:<9} {words}", "address");
-        }
-        if let Some(missing) = &host.missing {
-            let _ = writeln!(out, "    {:<9} {}", "address", missing.why);
-        }
-        for one in probed {
-            out.push_str(&probed_words(one, &paint));
-        }
-    }
-    if let Some(decided) = &checked.decided {
-        out.push('\n');
-        out.push_str(&verdict_words(decided, &paint));
-    }
-    let outcome = match (checked.refused(), checked.any_refused()) {
-        (false, false) => paint("32", "mail passes"),
-        (false, true) => paint("33", "mail passes by some of the addresses only"),
-        (true, _) => paint("31", "mail is refused"),
-    };
-    let _ = writeln!(out, "\n  {outcome}\n");
-    out
+struct Page {
+    text: String,
+    colour: bool,
 }
 
-type Paint<'a> = dyn Fn(&str, &str) -> String + 'a;
+impl Page {
+    fn paint(&self, code: &str, text: &str) -> String {
+        match self.colour {
+            true => format!("\x1b[{code}m{text}\x1b[0m"),
+            false => text.to_owned(),
+        }
+    }
 
-fn probed_words(one: &Probed, paint: &Paint<'_>) -> String {
-    let mut out = format!("    {}\n", one.address);
-    let mut line = |key: &str, value: &str| {
-        let _ = writeln!(out, "      {key:<11} {value}");
-    };
-    if let Some(peer) = &one.peer {
-        let facts = &peer.facts;
-        line(
-            "tls",
-            &format!(
-                "{} {} {} sni={}",
-                facts.version,
-                facts.suite,
-                facts.group,
-                facts.sni.as_deref().unwrap_or("-")
-            ),
-        );
-        if let Some(leaf) = peer.leaf() {
-            line("certificate", &leaf.names_in_words());
-            line(
-                "",
-                &format!(
-                    "{} to {}, issued by {}",
-                    leaf.not_before.day(),
-                    leaf.not_after.day(),
-                    leaf.issuer
-                ),
+    /// One line as it is.
+    fn put(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    /// A key and what stands for it, which may come from anybody.
+    fn line(&mut self, indent: usize, width: usize, key: &str, value: &str) {
+        let value = clean(value);
+        self.put(&format!("{:indent$}{key:<width$} {value}", ""));
+    }
+
+    /// What the address showed.
+    fn shown(&mut self, one: &Probed) {
+        if let Some(peer) = &one.peer {
+            let facts = &peer.facts;
+            let sni = facts.sni.as_deref().unwrap_or("-");
+            let (version, suite, group) = (&facts.version, &facts.suite, &facts.group);
+            self.line(
+                6,
+                11,
+                "tls",
+                &format!("{version} {suite} {group} sni={sni}"),
             );
+            if let Some(leaf) = peer.leaf() {
+                self.line(6, 11, "certificate", &leaf.names_in_words());
+                let (from, to) = (leaf.not_before.day(), leaf.not_after.day());
+                let words = format!("{from} to {to}, issued by {}", leaf.issuer);
+                self.line(6, 11, "", &words);
+            }
+        }
+        for heard in &one.heard {
+            let words = format!(
+                "{}, in the clear, unproved: \"{}\"",
+                heard.stage,
+                heard.text.as_str()
+            );
+            self.line(6, 11, "heard", &words);
+        }
+        if one.cut_short {
+            let words = "not long enough for its answer; mail waits some minutes for one";
+            self.line(6, 11, "waited", words);
         }
     }
-    out.push_str(&verdict_words(one, paint));
-    out
-}
 
-fn verdict_words(one: &Probed, paint: &Paint<'_>) -> String {
-    let entry = entry(&one.decision);
-    let level = entry.level.as_deref().unwrap_or("-");
-    let basis = entry
-        .rule
-        .as_deref()
-        .or(entry.basis.as_deref())
-        .unwrap_or("-");
-    let mut out = format!("      {:<11} {level}, from {basis}\n", "level");
-    let (word, words) = match &one.decision.verdict {
-        Verdict::Authorised(matched) => (paint("32", "authorised"), matched),
-        Verdict::Unprotected(why) => (paint("33", "unprotected"), why),
-        Verdict::Refused(reason, words) => {
-            (paint("31", &format!("refused: {}", reason.word())), words)
+    fn verdict(&mut self, one: &Probed) {
+        let said = &one.said;
+        let level = said.level.as_deref().unwrap_or("-");
+        let basis = said
+            .rule
+            .as_deref()
+            .or(said.basis.as_deref())
+            .unwrap_or("-");
+        self.line(6, 11, "level", &format!("{level}, from {basis}"));
+        let word = match said.verdict {
+            Protection::Authorised => self.paint(GREEN, "authorised"),
+            Protection::Unprotected => self.paint(YELLOW, "unprotected"),
+            Protection::Refused => {
+                let reason = said.reason.as_deref().unwrap_or("-");
+                self.paint(RED, &format!("refused: {reason}"))
+            }
+        };
+        let words = clean(&said.detail);
+        self.put(&format!("      {:<11} {word}: {words}", "verdict"));
+        if let Some(reply) = &one.reply {
+            self.line(6, 11, "mail gets", reply);
         }
-    };
-    let _ = writeln!(out, "      {:<11} {word}: {words}", "verdict");
-    if let Some(refusal) = &one.decision.refusal {
-        let _ = writeln!(out, "      {:<11} {refusal}", "mail gets");
     }
-    out
 }
 
 fn state(security: Security) -> &'static str {
@@ -438,41 +508,9 @@ fn sts_state(sts: &Sts) -> String {
 
 /// One cached policy, for `policy show`.
 pub(super) fn sts_words(entry: &StsEntry) -> String {
-    format!(
-        "{}: {}, expires in {} s",
-        entry.domain,
-        sts_state(&entry.sts),
-        entry.expires_in
-    )
-}
-
-fn as_value(checked: &Checked) -> Value {
-    let probed = |one: &Probed, host: Option<&str>| {
-        let entry = entry(&one.decision);
-        json!({
-            "host": host,
-            "address": one.address,
-            "unreachable": one.unreachable,
-            "peer": one.peer,
-            "verdict": entry.verdict,
-            "level": entry.level,
-            "basis": entry.basis,
-            "rule": entry.rule,
-            "reason": entry.reason,
-            "detail": entry.detail,
-            "reply": one.decision.refusal.as_ref().map(ToString::to_string),
-        })
-    };
-    let hosts = checked
-        .probed
-        .iter()
-        .flat_map(|(host, of_host)| of_host.iter().map(|one| (one, Some(host.name.as_str()))));
-    let decided = checked.decided.iter().map(|one| (one, None));
-    json!({
-        "domain": checked.domain.as_str(),
-        "refused": checked.refused(),
-        "any_refused": checked.any_refused(),
-        "findings": *checked.findings,
-        "addresses": hosts.chain(decided).map(|(one, host)| probed(one, host)).collect::<Vec<_>>(),
-    })
+    let state = sts_state(&entry.sts);
+    clean(&format!(
+        "{}: {state}, expires in {} s",
+        entry.domain, entry.expires_in
+    ))
 }

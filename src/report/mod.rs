@@ -5,7 +5,8 @@ mod check;
 mod deciding;
 mod probe;
 
-pub use check::check;
+pub use check::{Checked, check};
+pub use probe::{Asker, Heard, Probed};
 
 use std::path::Path;
 

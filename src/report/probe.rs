@@ -1,27 +1,29 @@
-//! Asks one address of a mail exchanger what a session would ask it, and sends no mail: greeting, EHLO, STARTTLS, TLS, QUIT.
+//! Asks one address of a mail exchanger what mail would get there: rehearses the session that the mail would have.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
 
 use crate::{
+    audit::{self, Protection, WireText},
     clock,
-    net::{Dial, ServerAddr},
-    policy::{
-        self, Ask, Decision, Demand, Findings, Level, Moment, NextHop, Settings, Shown, Verdict,
+    lookup::{Lookup, hosts},
+    metrics::Metrics,
+    net::Dial,
+    policy::{self, Ask, Decision, Dns, Findings, Moment, NextHop, Reason, Settings, Verdict},
+    session::{
+        facts,
+        ledger::Ledger,
+        memory::HostMemory,
+        records::entry,
+        rehearsal::{Outcome, Rehearsed, rehearse},
+        site::{Common, Outbound},
     },
-    smtp::{Domain, Recipient},
-    tls::{ClientTls, Hello, Peer},
+    smtp::{Cause, Domain, Recipient, Refusal},
+    tls::{ClientTls, Peer},
 };
-
-/// Everything with one address takes at most this long.
-const LIMIT: Duration = Duration::from_secs(40);
-/// Longest reply that is read, in octets.
-const LONGEST_REPLY: usize = 64 * 1024;
 
 /// What is needed to ask.
 pub struct Asker {
@@ -30,11 +32,17 @@ pub struct Asker {
     /// How connections are made.
     pub dial: Dial,
     /// Trust.
-    pub tls: ClientTls,
+    pub tls: Arc<ClientTls>,
     /// Levels.
     pub settings: Settings,
     /// `--policy`.
     pub table: policy::table::Table,
+    /// The DNS and MTA-STS.
+    pub lookup: Arc<Lookup>,
+    /// 25, but for tests.
+    pub port: u16,
+    /// Everything with one address takes at most about this long.
+    pub patience: Duration,
 }
 
 /// What one address showed.
@@ -42,21 +50,147 @@ pub struct Probed {
     /// Where.
     pub address: SocketAddr,
     /// Who answered the handshake.
-    pub peer: Option<Peer>,
-    /// What mail would get.
-    pub decision: Decision,
-    /// What kept it from being asked at all, if anything: connection refused, no greeting, ...
+    pub peer: Option<Arc<Peer>>,
+    /// What log and record would say.
+    pub said: audit::Decision,
+    /// Mail passes.
+    pub passes: bool,
+    /// What mail would get, word for word; `None`: it passes, or comes to no server.
+    pub reply: Option<String>,
+    /// What kept the policy from being asked, if anything: connection refused, no greeting, ...
     pub unreachable: Option<String>,
+    /// What the server said in the clear against going on.
+    pub heard: Vec<Heard>,
+    /// The server was not waited for as long as mail would wait.
+    pub cut_short: bool,
+}
+
+/// A reply in the clear: nobody has proved that it is the server's. As the record of a session has it.
+#[derive(Debug, serde::Serialize)]
+pub struct Heard {
+    /// What it answers: `greeting`, `ehlo` or `starttls`.
+    pub stage: &'static str,
+    /// Its code; `None` where it has none.
+    pub code: Option<u16>,
+    /// Its enhanced code, where it has one.
+    pub enhanced: Option<String>,
+    /// The whole reply, escaped, and cut where it is long.
+    pub text: WireText,
+    /// Always true; said where people copy it.
+    pub unproved: bool,
 }
 
 impl Asker {
-    /// Asks `address` what mail for `domain` would get there.
-    pub async fn ask(
-        &self,
-        domain: &Domain,
-        address: SocketAddr,
-        findings: &Arc<Findings>,
-    ) -> Probed {
+    /// Asks `address` what mail for `domain` would get there. `findings` are what the page shows of the domain.
+    pub async fn ask(&self, domain: &Domain, address: IpAddr, findings: &Arc<Findings>) -> Probed {
+        let address = SocketAddr::new(address, self.port);
+        // Each has a memory of its own: what one domain's session met is not told to another's.
+        let site = Arc::new(self.site());
+        let rehearsed = rehearse(&site, domain, address, self.patience).await;
+        let Rehearsed {
+            outcome,
+            decision,
+            peer,
+            heard,
+            cut_short,
+        } = rehearsed;
+        let decided = decision.is_some();
+        let decision = decision.unwrap_or_else(|| self.demanded(domain, address, findings));
+        let mut said = entry(&decision);
+        let passes = outcome == Outcome::Passes;
+        let (mut reply, mut unreachable) = (None, None);
+        if let Outcome::Refused {
+            reply: words,
+            refusal,
+        } = outcome
+        {
+            // The policy's own refusal is told with the policy's reason, all else with the machine's.
+            let is_policys = |refusal: &Refusal| {
+                refusal.cause == Cause::Verdict || decision.refused() == Some(refusal)
+            };
+            if !decided || !refusal.as_ref().is_some_and(is_policys) {
+                let cause = refusal.as_ref().map(|refusal| refusal.cause);
+                said.verdict = Protection::Refused;
+                said.reason = Some(cause.unwrap_or(Cause::LocalFault).word().to_owned());
+                said.detail = refusal.map_or_else(|| words.clone(), |refusal| refusal.text);
+            }
+            unreachable = (!decided).then(|| said.detail.clone());
+            reply = Some(words);
+        }
+        Probed {
+            address,
+            peer,
+            said,
+            passes,
+            reply,
+            unreachable,
+            heard: heard
+                .iter()
+                .map(|(stage, reply)| {
+                    Heard::new(&facts::Heard {
+                        stage: *stage,
+                        reply,
+                    })
+                })
+                .collect(),
+            cut_short,
+        }
+    }
+
+    fn site(&self) -> Outbound {
+        Outbound {
+            common: Common {
+                hostname: self.hostname.clone(),
+                configuration: Arc::from(""),
+                dial: self.dial.clone(),
+                intercept: None,
+                keep_client_address: false,
+                observe: false,
+                add_received: false,
+                listening: Arc::from([]),
+                policy: None,
+                audit: None,
+                metrics: Arc::new(Metrics::default()),
+                ledger: Arc::new(Ledger::of_our_own()),
+            },
+            upstream: None,
+            settings: self.settings,
+            table: self.table.clone(),
+            tls: Arc::clone(&self.tls),
+            lookup: Arc::clone(&self.lookup),
+            memory: Arc::new(HostMemory::default()),
+            tlsrpt: None,
+        }
+    }
+
+    /// What becomes of mail for a domain that has no host that can be asked.
+    pub fn decide_unasked(&self, domain: &Domain, findings: &Arc<Findings>) -> Probed {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], self.port));
+        let decision = self.demanded(domain, nowhere, findings);
+        let mut said = entry(&decision);
+        let mut reply = decision.refusal.as_ref().map(ToString::to_string);
+        if decision.demand.is_some() && !address_unknown(findings) {
+            // No resolver is to blame, and no mail server comes to us with such mail.
+            said.reason = Some(String::from("no-address"));
+            said.detail = String::from(
+                "no mail exchanger of the domain has an address, so that a mail server has nowhere to go",
+            );
+            reply = None;
+        }
+        Probed {
+            address: nowhere,
+            peer: None,
+            said,
+            passes: false,
+            reply,
+            unreachable: None,
+            heard: Vec::new(),
+            cut_short: false,
+        }
+    }
+
+    /// What is demanded of the server at `address`, with the refusal of one that cannot be asked.
+    fn demanded(&self, domain: &Domain, address: SocketAddr, findings: &Arc<Findings>) -> Decision {
         let ask = Ask {
             next_hop: NextHop::Recipient(Recipient::Domain(domain.clone())),
             server: address.ip(),
@@ -64,186 +198,44 @@ impl Asker {
         };
         let now = clock::wall();
         let entry = self.table.find(&ask, now);
-        let conclude = |demand: Option<Demand>, verdict, peer, unreachable| Probed {
-            address,
-            peer,
-            decision: Decision::new(
-                ask.clone(),
-                Some(Arc::clone(findings)),
-                demand,
-                verdict,
-                Moment::FirstRecipient,
-                &self.settings,
-                now,
-            ),
-            unreachable,
-        };
-        let demand = match policy::require(&ask, entry, findings, &self.settings) {
-            Ok(demand) => demand,
-            Err((reason, words)) => {
-                return conclude(None, Verdict::Refused(reason, words), None, None);
-            }
-        };
-        match timeout(LIMIT, self.shown(address, &demand)).await {
-            Ok(Ok((shown, peer))) => {
-                let verdict = policy::judge(&demand, &shown);
-                conclude(Some(demand), verdict, peer, None)
-            }
-            Ok(Err(words)) => self.not_asked(conclude, demand, words),
-            Err(_) => self.not_asked(
-                conclude,
-                demand,
-                format!("no answer within {} s", LIMIT.as_secs()),
-            ),
-        }
-    }
-
-    fn not_asked(
-        &self,
-        conclude: impl FnOnce(Option<Demand>, Verdict, Option<Peer>, Option<String>) -> Probed,
-        demand: Demand,
-        words: String,
-    ) -> Probed {
-        let verdict = Verdict::Refused(policy::Reason::LookupFailed, words.clone());
-        conclude(Some(demand), verdict, None, Some(words))
-    }
-
-    /// What mail for a domain would get of whose hosts none can be asked.
-    pub fn decide_unasked(&self, domain: &Domain, findings: &Arc<Findings>) -> Probed {
-        let ask = Ask {
-            next_hop: NextHop::Recipient(Recipient::Domain(domain.clone())),
-            server: [0, 0, 0, 0].into(),
-            port: 25,
-        };
-        let now = clock::wall();
-        let entry = self.table.find(&ask, now);
         let (demand, verdict) = match policy::require(&ask, entry, findings, &self.settings) {
             Ok(demand) => {
                 let words = String::from("no address of a mail exchanger is known");
-                (
-                    Some(demand),
-                    Verdict::Refused(policy::Reason::LookupFailed, words),
-                )
+                (Some(demand), Verdict::Refused(Reason::LookupFailed, words))
             }
             Err((reason, words)) => (None, Verdict::Refused(reason, words)),
         };
-        let findings = Some(Arc::clone(findings));
-        let decision = Decision::new(
+        Decision::new(
             ask,
-            findings,
+            Some(Arc::clone(findings)),
             demand,
             verdict,
             Moment::FirstRecipient,
             &self.settings,
             now,
-        );
-        Probed {
-            address: ([0, 0, 0, 0], 25).into(),
-            peer: None,
-            decision,
-            unreachable: None,
-        }
-    }
-
-    async fn shown(
-        &self,
-        address: SocketAddr,
-        demand: &Demand,
-    ) -> Result<(Shown, Option<Peer>), String> {
-        let dialled = self.dial.connect(ServerAddr(address), None).await;
-        let (mut stream, _listed) = dialled.map_err(|error| error.to_string().to_lowercase())?;
-        let greeting = reply(&mut stream).await?;
-        if !greeting.starts_with("220") {
-            return Err(format!("it greets with {}", first_line(&greeting)));
-        }
-        let hello = say(&mut stream, &format!("EHLO {}", self.hostname)).await?;
-        if !hello.starts_with("250") {
-            return Err(format!("it answers EHLO with {}", first_line(&hello)));
-        }
-        let offered = hello.lines().skip(1).any(|line| {
-            line.get(4..)
-                .is_some_and(|k| k.eq_ignore_ascii_case("STARTTLS"))
-        });
-        if demand.level == Level::None || !offered {
-            quit(&mut stream).await;
-            return Ok((Shown::NoStartTls, None));
-        }
-        if !say(&mut stream, "STARTTLS").await?.starts_with("220") {
-            return Ok((Shown::NoStartTls, None));
-        }
-        self.secured(stream, demand).await
-    }
-
-    async fn secured(
-        &self,
-        stream: TcpStream,
-        demand: &Demand,
-    ) -> Result<(Shown, Option<Peer>), String> {
-        let hello = Hello {
-            sni: demand.sni.as_deref(),
-            tls13_only: demand.tls13_only,
-            classical_only: false,
-        };
-        match self.tls.connect(stream, hello).await {
-            Ok((mut stream, peer)) => {
-                let now = clock::wall();
-                let shown = demand.shown(&peer.facts.version, |one| {
-                    self.tls.trust.check(&peer, one, now)
-                });
-                quit(&mut stream).await;
-                Ok((shown, Some(peer)))
-            }
-            Err(fault) => Ok((Shown::HandshakeFailed(fault.to_string()), None)),
-        }
+        )
     }
 }
 
-async fn say<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    command: &str,
-) -> Result<String, String> {
-    let line = format!("{command}\r\n");
-    stream
-        .write_all(line.as_bytes())
-        .await
-        .map_err(|error| error.to_string().to_lowercase())?;
-    reply(stream).await
-}
-
-/// Politeness; what it says to that changes nothing.
-async fn quit<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
-    let _ = timeout(Duration::from_secs(2), say(stream, "QUIT")).await;
-}
-
-/// One whole reply, escaped, its lines apart by LF; nothing may stand behind it.
-async fn reply<S: AsyncRead + Unpin>(stream: &mut S) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    loop {
-        let got = stream
-            .read_buf(&mut bytes)
-            .await
-            .map_err(|error| error.to_string().to_lowercase())?;
-        if got == 0 {
-            return Err(String::from("it closed the connection"));
-        }
-        if bytes.len() > LONGEST_REPLY {
-            return Err(String::from("its reply has no end"));
-        }
-        let mut lines = bytes.split_inclusive(|b| *b == b'\n');
-        let last = lines.position(|line| line.ends_with(b"\n") && line.get(3) != Some(&b'-'));
-        if let Some(last) = last {
-            if lines.next().is_some() {
-                return Err(String::from("it sends more than one reply to one command"));
-            }
-            let lines = bytes.split(|b| *b == b'\n').take(last + 1);
-            let text: Vec<String> = lines
-                .map(|line| line.trim_ascii_end().escape_ascii().to_string())
-                .collect();
-            return Ok(text.join("\n"));
-        }
+/// Whether it is not known, for some host at least, if it has an address.
+fn address_unknown(findings: &Findings) -> bool {
+    match &findings.mx {
+        Dns::Found(mx, _) => hosts(mx)
+            .iter()
+            .any(|host| !matches!(host.addresses, Dns::Found(..) | Dns::Absent(_))),
+        Dns::Absent(_) => false,
+        Dns::Bogus(_) | Dns::Failed(_) | Dns::NotAsked => true,
     }
 }
 
-fn first_line(reply: &str) -> &str {
-    reply.lines().next().unwrap_or_default()
+impl Heard {
+    fn new(fact: &facts::Heard<'_>) -> Self {
+        Self {
+            stage: fact.stage(),
+            code: fact.code(),
+            enhanced: fact.enhanced(),
+            text: fact.text(),
+            unproved: true,
+        }
+    }
 }

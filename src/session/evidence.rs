@@ -46,6 +46,8 @@ pub struct Evidence {
     hello: Option<Vec<u8>>,
     peer: Option<Arc<Peer>>,
     transaction: Transaction,
+    /// The last decision.
+    decided: Option<Decision>,
     repeats: Repeats,
     /// Why the machine was answered with no, and the domain that this is about.
     answered: Option<(Cause, String)>,
@@ -97,6 +99,7 @@ impl Evidence {
             hello: None,
             peer: None,
             transaction: Transaction::default(),
+            decided: None,
             repeats: Repeats::default(),
             answered: None,
             told: None,
@@ -251,6 +254,7 @@ impl Evidence {
     /// # Errors
     /// The audit log cannot be written, so nothing may be answered but this.
     pub fn verdict(&mut self, decision: &Decision, about: &Question) -> Result<bool, Refusal> {
+        self.decided = Some(decision.clone());
         let address = Judged::address(decision);
         let refused = decision.refused().is_some();
         self.judged(
@@ -260,6 +264,12 @@ impl Evidence {
             refused,
             about,
         )
+    }
+
+    /// What the policy decided last.
+    #[must_use]
+    pub fn decided(self) -> Option<Decision> {
+        self.decided
     }
 
     /// Inbound: the session goes on in the clear, because `entry` or observe mode says so.

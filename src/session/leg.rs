@@ -11,7 +11,7 @@ use std::{
 
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
@@ -36,14 +36,17 @@ pub enum Stream {
     ToServer(Box<client::TlsStream<TcpStream>>),
     /// TLS, we are the server.
     ToClient(Box<server::TlsStream<TcpStream>>),
+    /// In the clear and within this process: a client that we play ourselves.
+    Memory(DuplexStream),
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::ToServer(tls) => tls.get_ref().0,
-            Self::ToClient(tls) => tls.get_ref().0,
+            Self::Plain(tcp) => Some(tcp),
+            Self::ToServer(tls) => Some(tls.get_ref().0),
+            Self::ToClient(tls) => Some(tls.get_ref().0),
+            Self::Memory(_) => None,
         }
     }
 
@@ -56,6 +59,7 @@ impl Stream {
             Self::Plain(s) => Pin::new(s).poll_read(cx, buffer),
             Self::ToServer(s) => Pin::new(s).poll_read(cx, buffer),
             Self::ToClient(s) => Pin::new(s).poll_read(cx, buffer),
+            Self::Memory(s) => Pin::new(s).poll_read(cx, buffer),
         }
     }
 
@@ -64,6 +68,7 @@ impl Stream {
             Self::Plain(s) => Pin::new(s).poll_write(cx, bytes),
             Self::ToServer(s) => Pin::new(s).poll_write(cx, bytes),
             Self::ToClient(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Memory(s) => Pin::new(s).poll_write(cx, bytes),
         }
     }
 
@@ -72,6 +77,7 @@ impl Stream {
             Self::Plain(s) => Pin::new(s).poll_flush(cx),
             Self::ToServer(s) => Pin::new(s).poll_flush(cx),
             Self::ToClient(s) => Pin::new(s).poll_flush(cx),
+            Self::Memory(s) => Pin::new(s).poll_flush(cx),
         }
     }
 
@@ -80,6 +86,7 @@ impl Stream {
             Self::Plain(s) => Pin::new(s).poll_shutdown(cx),
             Self::ToServer(s) => Pin::new(s).poll_shutdown(cx),
             Self::ToClient(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Memory(s) => Pin::new(s).poll_shutdown(cx),
         }
     }
 }
@@ -280,9 +287,11 @@ impl Leg {
 
     /// Drops the connection with a reset, so that the other end cannot take what it has for the whole.
     pub fn abort(&mut self) {
-        if let Some(stream) = self.stream.take() {
+        if let Some(stream) = self.stream.take()
+            && let Some(tcp) = stream.tcp()
+        {
             // A failure here leaves an ordinary close, in the middle of a message, which no server takes for its end.
-            let _ = SockRef::from(stream.tcp()).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
         self.output.clear();
         self.sent = 0;

@@ -29,6 +29,7 @@ pub mod memory;
 pub mod networks;
 pub mod outbound;
 pub mod records;
+pub mod rehearsal;
 mod repeats;
 pub mod site;
 pub mod tlsrpt;

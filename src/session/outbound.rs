@@ -2,7 +2,7 @@
 
 mod jobs;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpStream, sync::watch};
 
@@ -42,13 +42,26 @@ pub async fn run(
     stop: watch::Receiver<Stop>,
 ) {
     let own = client.local_addr().map(canonical).unwrap_or(address.0);
+    let (machine, hands) = begin(&site, address, own, server);
+    let leg = Leg::new(Stream::Plain(client), Vec::new());
+    let hands = drive(machine, hands, leg, stop).await;
+    hands.evidence.closed();
+}
+
+/// The machine of a session and its hands; `own` is the address that the client came to.
+pub(super) fn begin(
+    site: &Arc<Site>,
+    client: ClientAddr,
+    own: SocketAddr,
+    server: Option<ServerAddr>,
+) -> (Machine, OutboundHands) {
     let to = server.map_or(own, |ServerAddr(to)| to);
     let hands = OutboundHands {
-        known_at_connect: known_at_connect(&site, server),
-        evidence: Evidence::open(&site.common, Direction::Outbound, address, to),
+        known_at_connect: known_at_connect(site, server),
+        evidence: Evidence::open(&site.common, Direction::Outbound, client, to),
         errand: Errand {
-            site: Arc::clone(&site),
-            client: address,
+            site: Arc::clone(site),
+            client,
         },
         server,
         dialled: None,
@@ -71,9 +84,7 @@ pub async fn run(
             .is_some_and(|upstream| upstream.implicit_tls),
         hidden: hands.hidden(),
     });
-    let leg = Leg::new(Stream::Plain(client), Vec::new());
-    let hands = drive(machine, hands, leg, stop).await;
-    hands.evidence.closed();
+    (machine, hands)
 }
 
 /// With `--upstream`, or where an entry for the destination address proves the peer by itself.
@@ -94,7 +105,7 @@ fn known_at_connect(site: &Site, server: Option<ServerAddr>) -> bool {
 }
 
 /// What one session knows, and does.
-struct OutboundHands {
+pub(super) struct OutboundHands {
     errand: Errand,
     known_at_connect: bool,
     evidence: Evidence,
@@ -191,6 +202,11 @@ fn at_once(outcome: Outcome) -> Job<Outcome> {
 }
 
 impl OutboundHands {
+    /// What the policy decided last, and who answered the last handshake.
+    pub(super) fn learned(self) -> (Option<Decision>, Option<Arc<Peer>>) {
+        (self.evidence.decided(), self.peer)
+    }
+
     fn site(&self) -> &Site {
         &self.errand.site
     }

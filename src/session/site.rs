@@ -133,7 +133,7 @@ pub struct Outbound {
     /// `--policy`.
     pub table: Table,
     /// Trust and client certificate.
-    pub tls: ClientTls,
+    pub tls: Arc<ClientTls>,
     /// The DNS and MTA-STS.
     pub lookup: Arc<Lookup>,
     /// Hosts that failed.

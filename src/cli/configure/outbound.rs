@@ -140,7 +140,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         upstream,
         settings,
         table,
-        tls: client_tls,
+        tls: Arc::new(client_tls),
         lookup,
         memory: Arc::default(),
         tlsrpt,
@@ -173,7 +173,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
                 upstream: old.upstream.clone(),
                 settings: old.settings,
                 table: read.table,
-                tls: read.tls,
+                tls: Arc::new(read.tls),
                 lookup: Arc::clone(&old.lookup),
                 // What failed under the old configuration may do under the new one.
                 memory: Arc::default(),

@@ -19,7 +19,9 @@ pub struct Heard<'a> {
 }
 
 impl Heard<'_> {
-    pub(super) fn stage(&self) -> &'static str {
+    /// What it answers, in one word.
+    #[must_use]
+    pub fn stage(&self) -> &'static str {
         match self.stage {
             Stage::Greeting => "greeting",
             Stage::Ehlo => "ehlo",
@@ -27,7 +29,9 @@ impl Heard<'_> {
         }
     }
 
-    pub(super) fn code(&self) -> Option<u16> {
+    /// The reply's code.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
         let digits = self.reply.get(..3)?;
         std::str::from_utf8(digits)
             .ok()?
@@ -36,8 +40,9 @@ impl Heard<'_> {
             .filter(|code| (200..600).contains(code))
     }
 
-    /// RFC 3463 §2: class, subject and detail, right behind the code.
-    pub(super) fn enhanced(&self) -> Option<String> {
+    /// Its enhanced code (RFC 3463 §2): class, subject and detail, right behind the code.
+    #[must_use]
+    pub fn enhanced(&self) -> Option<String> {
         let text = self.reply.get(4..)?;
         let end = text
             .iter()
@@ -50,7 +55,9 @@ impl Heard<'_> {
             .then(|| enhanced.to_owned())
     }
 
-    pub(super) fn text(&self) -> WireText {
+    /// The reply, escaped, and cut where it is long.
+    #[must_use]
+    pub fn text(&self) -> WireText {
         let reply = without_crlf(self.reply);
         let whole = WireText::escape(reply);
         if whole.as_str().len() <= HEARD {

@@ -231,7 +231,7 @@ impl Errand {
                     }
                 }
             }
-            Stream::ToServer(_) | Stream::ToClient(_) => {
+            Stream::ToServer(_) | Stream::ToClient(_) | Stream::Memory(_) => {
                 Err((false, String::from("TLS within TLS")))
             }
         };

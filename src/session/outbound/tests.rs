@@ -43,7 +43,7 @@ fn site(kept: &Kept, observe: bool, table: &str) -> Site {
             ..Settings::default()
         },
         table: Table::parse("policy", table, &mut |_| Err("no file".into())).expect("a table"),
-        tls,
+        tls: Arc::new(tls),
         lookup: Arc::new(lookup),
         memory: Arc::new(HostMemory::default()),
         tlsrpt: None,
