@@ -1,0 +1,581 @@
+//! The records of a run beside the account of it. Each comparison has a name; `ACCOUNT_SKIP=end,hello` leaves some out.
+
+use crate::{
+    certs::sha256,
+    client::Session,
+    model::{Account, Fact, Rules, WantedDecision, WantedMessage},
+    server::Connection,
+};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt::Write as _,
+};
+
+/// Something that the records say otherwise than the account.
+pub struct Difference {
+    pub comparison: &'static str,
+    pub words: String,
+}
+
+/// All that a run left behind.
+pub struct Run {
+    pub rules: Rules,
+    pub sessions: Vec<Session>,
+    pub connections: Vec<Connection>,
+    pub records: Vec<Value>,
+}
+
+type Records<'r> = [&'r Value];
+
+fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
+    value.pointer(pointer).and_then(Value::as_str)
+}
+
+fn event(record: &Value) -> &str {
+    text(record, "/event").unwrap_or_default()
+}
+
+fn of_event<'r>(records: &Records<'r>, word: &str) -> Vec<&'r Value> {
+    records
+        .iter()
+        .copied()
+        .filter(|record| event(record) == word)
+        .collect()
+}
+
+/// Collects what differs in one session.
+struct Found<'a> {
+    skip: &'a HashSet<String>,
+    differences: Vec<Difference>,
+}
+
+impl Found<'_> {
+    fn say(&mut self, comparison: &'static str, words: String) {
+        if !self.skip.contains(comparison) {
+            self.differences.push(Difference { comparison, words });
+        }
+    }
+
+    fn equal<T: PartialEq + std::fmt::Debug>(
+        &mut self,
+        comparison: &'static str,
+        of: &str,
+        recorded: T,
+        wanted: T,
+    ) {
+        if recorded != wanted {
+            self.say(
+                comparison,
+                format!("{of} is {recorded:?}, and was {wanted:?}"),
+            );
+        }
+    }
+}
+
+impl Run {
+    /// Everything that differs, each with what is needed to understand it.
+    pub fn differences(&self, skip: &HashSet<String>) -> Vec<Difference> {
+        let mut all = Vec::new();
+        let mut by_session: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+        for record in &self.records {
+            if let Some(id) = text(record, "/session/id") {
+                by_session.entry(id).or_default().push(record);
+            }
+        }
+        let mut by_ends: HashMap<(String, String), Vec<&str>> = HashMap::new();
+        for (id, records) in &by_session {
+            let end = |pointer| text(records[0], pointer).unwrap_or_default().to_owned();
+            let ends = (end("/session/client/from"), end("/session/client/to"));
+            by_ends.entry(ends).or_default().push(id);
+        }
+        let mut claimed = HashSet::new();
+        for session in &self.sessions {
+            let ends = (session.from.to_string(), session.to.to_string());
+            let ids = by_ends.remove(&ends).unwrap_or_default();
+            let records: Vec<&Value> = ids
+                .iter()
+                .flat_map(|id| by_session[id].iter().copied())
+                .collect();
+            let connections = self.connections_of(session, &records);
+            claimed.extend(connections.iter().map(|one| one.from));
+            let account = self.rules.account(session, &connections);
+            let mut found = Found {
+                skip,
+                differences: Vec::new(),
+            };
+            if ids.len() != 1 {
+                found.say(
+                    "sessions",
+                    format!("{} sessions are recorded for this one", ids.len()),
+                );
+            }
+            compare(&account, &records, &mut found);
+            if !found.differences.is_empty() {
+                let story = story(session, &connections, &records);
+                for mut difference in found.differences {
+                    difference.words += &story;
+                    all.push(difference);
+                }
+            }
+        }
+        let mut found = Found {
+            skip,
+            differences: all,
+        };
+        for (ends, ids) in by_ends {
+            found.say(
+                "sessions",
+                format!("nobody had the session {ids:?} with {ends:?}"),
+            );
+        }
+        for connection in self
+            .connections
+            .iter()
+            .filter(|one| !claimed.contains(&one.from))
+        {
+            // Only the wake-up call of the test itself is nobody's.
+            let said = connection
+                .transcript
+                .iter()
+                .any(|line| line.starts_with("P: ") && line != "P: [closed]");
+            if said {
+                found.say(
+                    "sessions",
+                    format!("no record tells of {:#?}", connection.transcript),
+                );
+            }
+        }
+        self.process(&mut found);
+        found.differences
+    }
+
+    /// Those that the session's EHLO name was heard on, and those that its records name.
+    fn connections_of(&self, session: &Session, records: &Records<'_>) -> Vec<&Connection> {
+        let named: HashSet<&str> = records
+            .iter()
+            .filter_map(|record| text(record, "/session/server/from"))
+            .collect();
+        let own = |one: &&Connection| match one.session() {
+            Some(number) => number == session.number,
+            None => named.contains(one.from.to_string().as_str()),
+        };
+        self.connections.iter().filter(own).collect()
+    }
+
+    /// What the records of the process say in sum.
+    fn process(&self, found: &mut Found<'_>) {
+        let records: Vec<&Value> = self.records.iter().collect();
+        let (starts, stops) = (of_event(&records, "start"), of_event(&records, "stop"));
+        found.equal(
+            "process",
+            "the number of start and stop records",
+            (starts.len(), stops.len()),
+            (1, 1),
+        );
+        let Some(stop) = stops.first() else { return };
+        let accepted = self
+            .connections
+            .iter()
+            .flat_map(|one| &one.transactions)
+            .filter(|one| {
+                one.verdict
+                    .as_ref()
+                    .is_some_and(|verdict| verdict.starts_with('2'))
+            });
+        let accepted = accepted.count() as u64;
+        found.equal(
+            "process",
+            "stop.messages",
+            stop["messages"].as_u64(),
+            Some(accepted),
+        );
+        found.equal(
+            "process",
+            "stop.sessions",
+            stop["sessions"].as_u64(),
+            Some(self.sessions.len() as u64),
+        );
+        let reason = text(stop, "/reason").unwrap_or_default();
+        if !reason.contains("SIGTERM") {
+            found.say(
+                "stop-reason",
+                format!("stop.reason is {reason:?}, and the signal was SIGTERM"),
+            );
+        }
+    }
+}
+
+fn compare(account: &Account<'_>, records: &Records<'_>, found: &mut Found<'_>) {
+    let messages = of_event(records, "message");
+    for (at, record) in messages.iter().enumerate() {
+        found.equal(
+            "number",
+            "message.number",
+            record["number"].as_u64(),
+            Some(at as u64 + 1),
+        );
+    }
+    for (wanted, record) in pair(account, &messages, found) {
+        compare_message(wanted, record, found);
+    }
+    compare_closed(account, records, &messages, found);
+    compare_facts(account, records, found);
+}
+
+/// Each message with its record: both stand in the order in which they were sent.
+fn pair<'m, 'r>(
+    account: &'m Account<'m>,
+    records: &Records<'r>,
+    found: &mut Found<'_>,
+) -> Vec<(&'m WantedMessage<'m>, &'r Value)> {
+    let mut pairs = Vec::new();
+    let mut records = records.iter().copied().peekable();
+    for wanted in &account.messages {
+        let accepted = wanted.transaction.accepted();
+        let recorded = |record: &&Value| {
+            let recipients = record["recipients"].as_array().into_iter().flatten();
+            recipients
+                .filter_map(Value::as_str)
+                .eq(accepted.iter().copied())
+        };
+        match records.next_if(recorded) {
+            Some(record) => pairs.push((wanted, record)),
+            None if wanted.certain => found.say(
+                "messages",
+                format!("no record of the message to {accepted:?}"),
+            ),
+            None => {}
+        }
+    }
+    for record in records {
+        found.say("messages", format!("nobody sent the message of {record}"));
+    }
+    pairs
+}
+
+fn compare_message(wanted: &WantedMessage<'_>, record: &Value, found: &mut Found<'_>) {
+    let transaction = wanted.transaction;
+    found.equal(
+        "sender",
+        "message.sender",
+        text(record, "/sender"),
+        Some(&transaction.sender),
+    );
+    let outcome = match transaction.verdict.as_deref() {
+        Some(reply) if reply.starts_with('2') => "accepted",
+        Some(_) => "rejected",
+        None => "unknown",
+    };
+    found.equal(
+        "outcome",
+        "message.outcome",
+        text(record, "/outcome"),
+        Some(outcome),
+    );
+    let reply = transaction
+        .verdict
+        .as_ref()
+        .map(|reply| reply.replace("\r\n", "\\r\\n"));
+    found.equal(
+        "outcome",
+        "message.reply",
+        text(record, "/reply"),
+        reply.as_deref(),
+    );
+    compare_content(wanted, record, found);
+    found.equal(
+        "tls",
+        "whether message.tls is there",
+        record["tls"].is_object(),
+        wanted.secure,
+    );
+    found.equal(
+        "certificate",
+        "message.peer.certificate.sha256",
+        text(record, "/peer/certificate/sha256"),
+        wanted.certificate,
+    );
+    found.equal(
+        "hello",
+        "message.session.hello",
+        text(record, "/session/hello"),
+        Some(&transaction.hello),
+    );
+    let ends = (
+        wanted.connection.from.to_string(),
+        wanted.connection.to.to_string(),
+    );
+    let recorded = (
+        text(record, "/session/server/from"),
+        text(record, "/session/server/to"),
+    );
+    found.equal(
+        "server",
+        "message.session.server",
+        recorded,
+        (Some(&ends.0), Some(&ends.1)),
+    );
+    compare_decisions(wanted, record, found);
+}
+
+fn compare_content(wanted: &WantedMessage<'_>, record: &Value, found: &mut Found<'_>) {
+    let transaction = wanted.transaction;
+    let came = &transaction.content;
+    let octets =
+        usize::try_from(record["octets"].as_u64().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let relayed = match wanted.meant {
+        _ if transaction.whole => (octets == came.len()).then_some(&came[..]),
+        // Some of what was on its way when a connection ended did not come.
+        Some(meant) => (octets >= came.len())
+            .then(|| meant.get(..octets))
+            .flatten(),
+        None => (octets == 0).then_some(&[][..]),
+    };
+    match relayed {
+        None => found.say(
+            "octets",
+            format!("message.octets is {octets}, and {} came", came.len()),
+        ),
+        Some(relayed) => found.equal(
+            "sha256",
+            "message.sha256",
+            text(record, "/sha256"),
+            Some(&sha256(relayed)),
+        ),
+    }
+}
+
+fn compare_decisions(wanted: &WantedMessage<'_>, record: &Value, found: &mut Found<'_>) {
+    let mut recorded: Vec<&Value> = record["decisions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .collect();
+    let mut weakest = None;
+    for wanted in &wanted.decisions {
+        let own = recorded.iter().position(|one| {
+            let domain = text(one, "/domain")
+                .unwrap_or_default()
+                .to_ascii_lowercase();
+            wanted.domains.contains(&domain)
+        });
+        let Some(own) = own else {
+            if !wanted.optional {
+                found.say(
+                    "decisions",
+                    format!("there is no decision about {:?}", wanted.domains),
+                );
+            }
+            continue;
+        };
+        compare_decision(wanted, recorded.remove(own), found);
+        weakest = weakest.max(Some(rank(wanted.verdict)));
+    }
+    for other in recorded {
+        found.say(
+            "decisions",
+            format!("a decision of somebody else's mail: {}", brief(other)),
+        );
+    }
+    if let Some(weakest) = weakest {
+        let verdict = text(record, "/verdict").unwrap_or_default();
+        found.equal(
+            "verdict",
+            "the weakness of message.verdict",
+            rank(verdict),
+            weakest,
+        );
+    }
+}
+
+fn rank(verdict: &str) -> u8 {
+    match verdict {
+        "authorised" => 0,
+        "unprotected" => 1,
+        _ => 2,
+    }
+}
+
+fn compare_decision(wanted: &WantedDecision, recorded: &Value, found: &mut Found<'_>) {
+    let of = |field: &str| format!("decision.{field} of {}", wanted.domains[0]);
+    found.equal(
+        "decision",
+        &of("verdict"),
+        text(recorded, "/verdict"),
+        Some(wanted.verdict),
+    );
+    let reason = text(recorded, "/reason");
+    let reasons = &wanted.reasons;
+    if !reasons.contains(&"*")
+        && reason.map_or(!reasons.is_empty(), |reason| !reasons.contains(&reason))
+    {
+        found.say(
+            "decision",
+            format!("{} is {reason:?}, and was one of {reasons:?}", of("reason")),
+        );
+    }
+    if wanted.level.is_some() {
+        found.equal(
+            "decision",
+            &of("level"),
+            text(recorded, "/level"),
+            wanted.level,
+        );
+    }
+    found.equal(
+        "decision",
+        &of("basis"),
+        text(recorded, "/basis"),
+        wanted.basis,
+    );
+    found.equal(
+        "decision",
+        &of("rule"),
+        text(recorded, "/rule"),
+        wanted.rule.as_deref(),
+    );
+}
+
+fn compare_closed(
+    account: &Account<'_>,
+    records: &Records<'_>,
+    messages: &Records<'_>,
+    found: &mut Found<'_>,
+) {
+    let closed = of_event(records, "session-closed");
+    found.equal(
+        "closed",
+        "the number of session-closed records",
+        closed.len(),
+        1,
+    );
+    let Some(closed) = closed.first() else { return };
+    let accepted = messages
+        .iter()
+        .filter(|record| text(record, "/outcome") == Some("accepted"));
+    found.equal(
+        "closed",
+        "session-closed.messages",
+        closed["messages"].as_u64(),
+        Some(accepted.count() as u64),
+    );
+    let end = text(closed, "/end").unwrap_or_default();
+    if !account.ends.contains(end) {
+        found.say(
+            "end",
+            format!(
+                "session-closed.end is {end:?}, and was one of {:?}",
+                account.ends
+            ),
+        );
+    }
+    let last = records.last().map_or("", |last| event(last));
+    found.equal(
+        "closed",
+        "the last record of the session",
+        last,
+        "session-closed",
+    );
+}
+
+fn compare_facts(account: &Account<'_>, records: &Records<'_>, found: &mut Found<'_>) {
+    let recorded: Vec<Fact> = records
+        .iter()
+        .filter_map(|record| recorded_fact(record))
+        .collect();
+    for want in account.facts.iter().filter(|want| want.must) {
+        if !recorded.iter().any(|fact| want.is(fact)) {
+            found.say("facts-missing", format!("no record says {:?}", want.any_of));
+        }
+    }
+    let mut said = HashSet::new();
+    for fact in recorded {
+        if !account.facts.iter().any(|want| want.is(&fact)) && said.insert(fact.clone()) {
+            found.say(
+                "facts-extra",
+                format!("nothing happened of which a record says {fact:?}"),
+            );
+        }
+    }
+    for record in of_event(records, "verdict") {
+        let domain = text(record, "/decision/domain").unwrap_or_default();
+        let own = domain.parse::<std::net::IpAddr>().is_ok();
+        // With the peer as such, and with --upstream, nobody's address was judged.
+        let wanted = (!own).then(|| format!("@{domain}"));
+        found.equal(
+            "address",
+            "verdict.address",
+            text(record, "/address").map(str::to_lowercase),
+            wanted.map(|wanted| wanted.to_lowercase()),
+        );
+    }
+}
+
+fn recorded_fact(record: &Value) -> Option<Fact> {
+    let owned = |pointer| text(record, pointer).map(str::to_owned);
+    let lower = |pointer| owned(pointer).map(|domain| domain.to_ascii_lowercase());
+    match event(record) {
+        "verdict" | "unprotected" => Some((
+            lower("/decision/domain"),
+            owned("/decision/verdict")?,
+            owned("/decision/reason"),
+        )),
+        "refusal" => Some((lower("/domain"), String::from("refused"), owned("/reason"))),
+        _ => None,
+    }
+}
+
+fn brief(value: &Value) -> String {
+    let fields = ["domain", "verdict", "level", "basis", "rule", "reason"];
+    let pairs: Vec<String> = fields
+        .iter()
+        .map(|field| format!("{field}={}", value[field]))
+        .collect();
+    pairs.join(" ")
+}
+
+/// What happened, by all who were there, and what the records say.
+fn story(session: &Session, connections: &[&Connection], records: &Records<'_>) -> String {
+    let mut story = String::new();
+    let _ = write!(story, "\n    the client:");
+    for line in &session.transcript {
+        let _ = write!(story, "\n      {line}");
+    }
+    for connection in connections {
+        let _ = write!(story, "\n    the server:");
+        for line in &connection.transcript {
+            let _ = write!(story, "\n      {line}");
+        }
+    }
+    let _ = write!(story, "\n    the records:");
+    for record in records {
+        let mut record = (*record).clone();
+        prune(&mut record);
+        let _ = write!(story, "\n      {record}");
+    }
+    story + "\n"
+}
+
+/// Without what is long and compared nowhere.
+fn prune(record: &mut Value) {
+    match record {
+        Value::Object(fields) => {
+            for long in [
+                "findings",
+                "chain",
+                "prev",
+                "configuration",
+                "host",
+                "issuer",
+                "subject",
+                "spki_sha256",
+            ] {
+                fields.remove(long);
+            }
+            fields.values_mut().for_each(prune);
+        }
+        Value::Array(values) => values.iter_mut().for_each(prune),
+        _ => {}
+    }
+}
