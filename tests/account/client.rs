@@ -114,6 +114,8 @@ pub struct Session {
     pub broke_handshake: Option<bool>,
     /// What it showed.
     pub certificate: Option<Shown>,
+    /// Something was waited for in vain.
+    pub hung: bool,
     pub transcript: Vec<String>,
 }
 
@@ -182,6 +184,7 @@ impl<'a> Client<'a> {
                 secure: false,
                 broke_handshake: None,
                 certificate: None,
+                hung: false,
                 transcript: vec![format!("session {number}, from {from} to {to}, {fuse:?}")],
             },
         }
@@ -229,7 +232,9 @@ impl<'a> Client<'a> {
                 }),
             }
         }
-        self.note(String::from("P: [closed]"));
+        let how = if self.wire.hung { "hangs" } else { "closed" };
+        self.note(format!("P: [{how}]"));
+        self.heard.hung = self.wire.hung;
     }
 
     fn leave(&mut self, reset: bool) {

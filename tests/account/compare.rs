@@ -110,6 +110,9 @@ impl Run {
                     format!("{} sessions are recorded for this one", ids.len()),
                 );
             }
+            if session.hung {
+                found.say("hang", String::from("the client waited in vain"));
+            }
             compare(&account, &records, &mut found);
             if !found.differences.is_empty() {
                 let story = story(session, &connections, &records);

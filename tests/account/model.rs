@@ -515,9 +515,13 @@ impl<'a> Case<'_, 'a> {
         };
         let mut ends: BTreeSet<String> = certainly.iter().map(ToString::to_string).collect();
         let heard_all = session.exchanges.iter().all(|one| one.reply.is_some());
-        let troubled = self
-            .last()
-            .is_none_or(|last| last.fatal.is_some() || last.shown.is_none());
+        let troubled = match self.last() {
+            None => self.rules.way != Way::Inbound,
+            Some(last) => {
+                let in_the_clear = self.rules.way != Way::Inbound && last.shown.is_none();
+                last.fatal.is_some() || in_the_clear
+            }
+        };
         if matches!(session.ended, Ended::Client | Ended::Quit)
             && (!heard_all || troubled)
             && closing.is_none()

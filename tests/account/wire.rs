@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Nothing here takes that long unless it hangs.
-const HANG: Duration = Duration::from_secs(60);
+const HANG: Duration = Duration::from_secs(20);
 
 enum Stream {
     Plain(TcpStream),
@@ -20,6 +20,8 @@ enum Stream {
 pub struct Wire {
     stream: Stream,
     buffer: Vec<u8>,
+    /// Nothing came for that long.
+    pub hung: bool,
 }
 
 impl Wire {
@@ -30,6 +32,7 @@ impl Wire {
         Self {
             stream: Stream::Plain(tcp),
             buffer: Vec::new(),
+            hung: false,
         }
     }
 
@@ -62,7 +65,8 @@ impl Wire {
                     error.kind(),
                     std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
                 );
-                assert!(!hangs, "nothing was said for {} s", HANG.as_secs());
+                // A program that hangs shall not hang the test; what was said until then tells where.
+                self.hung |= hangs;
                 false
             }
         }
