@@ -9,7 +9,11 @@ use rustls::{ClientConnection, pki_types::ServerName};
 use std::{
     net::{SocketAddr, TcpStream},
     sync::Arc,
+    time::Duration,
 };
+
+/// Nothing takes that long unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a client mixes its mail from.
 pub struct Habits {
@@ -164,7 +168,7 @@ impl<'a> Client<'a> {
         let stays = fuse.is_none() && dice.chance(5);
         let from = tcp.local_addr().expect("an address");
         Self {
-            wire: Wire::new(tcp),
+            wire: Wire::new(tcp, PATIENCE),
             dice,
             habits,
             certs,

@@ -256,6 +256,11 @@ impl<'a> Case<'_, 'a> {
         let mut want = |any_of: Vec<Fact>, must| wants.push(Want { any_of, must });
         let exchanges = &self.session.exchanges;
         for (at, one) in exchanges.iter().enumerate() {
+            if let (What::Hello, Some((domain, line))) = (&one.what, self.asked_at_connect()) {
+                let (verdict, reason) = self.judged(Some(line));
+                let told = self.shown().is_some() && one.code() == Some(250);
+                want(vec![fact(Some(&domain), verdict, reason)], told);
+            }
             match (&one.what, &one.reply) {
                 (What::Rcpt(path), Some(reply))
                     if reply.code == 250 || (reply.is_servers() && reply.code != 421) =>
@@ -270,13 +275,17 @@ impl<'a> Case<'_, 'a> {
                 (What::Rcpt(path), Some(reply)) if reply.code == 451 => {
                     let (domain, line) = self.asked(path);
                     let (verdict, reason) = self.judged(line);
-                    let begun_in_the_clear = self.shown().is_none() && line.is_some();
-                    let reason = if begun_in_the_clear {
-                        Some("*")
-                    } else {
-                        reason
-                    };
-                    want(vec![fact(Some(&domain), verdict, reason)], true);
+                    let mut any_of = vec![fact(Some(&domain), verdict, reason)];
+                    if self.shown().is_none() && line.is_some() {
+                        // It needs TLS, and the session had begun without.
+                        any_of = ["starttls-not-supported", "starttls-required", "policy"]
+                            .iter()
+                            .flat_map(|reason| {
+                                [refused(Some(&domain), reason), refused(None, reason)]
+                            })
+                            .collect();
+                    }
+                    want(any_of, true);
                 }
                 (What::Rcpt(path), None) => {
                     let (domain, _) = self.asked(path);
@@ -287,19 +296,14 @@ impl<'a> Case<'_, 'a> {
                         );
                     }
                 }
-                (What::Hello, Some(reply)) if reply.code == 250 => {
-                    if let Some((domain, line)) = self.asked_at_connect() {
-                        let (verdict, reason) = self.judged(Some(line));
-                        want(
-                            vec![fact(Some(&domain), verdict, reason)],
-                            self.shown().is_some(),
-                        );
-                    }
-                }
                 (_, Some(reply)) if reply.text.starts_with("421 4.3.2") => {
                     want(vec![refused(None, "stopped")], true);
                 }
                 (_, Some(reply)) if reply.code == 421 && !reply.is_servers() => {
+                    for (domain, line) in self.candidates(at) {
+                        let (verdict, reason) = self.judged(line);
+                        want(vec![fact(Some(&domain), verdict, reason)], false);
+                    }
                     want(self.why_over(at).0, true);
                 }
                 (_, Some(reply)) if reply.code >= 400 && !reply.is_servers() => {

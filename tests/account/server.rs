@@ -13,7 +13,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
+
+/// Longer than clients wait, so that whoever hangs is found by them.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a server does that ends a session, or keeps it from beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,7 +221,7 @@ impl Talk {
             tcp.local_addr().expect("an address"),
         );
         Self {
-            wire: Wire::new(tcp),
+            wire: Wire::new(tcp, PATIENCE),
             number,
             replies: 0,
             flaw,

@@ -7,9 +7,6 @@ use std::{
     time::Duration,
 };
 
-/// Nothing here takes that long unless it hangs.
-const HANG: Duration = Duration::from_secs(20);
-
 enum Stream {
     Plain(TcpStream),
     Client(Box<StreamOwned<ClientConnection, TcpStream>>),
@@ -25,9 +22,9 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn new(tcp: TcpStream) -> Self {
-        tcp.set_read_timeout(Some(HANG)).expect("a timeout");
-        tcp.set_write_timeout(Some(HANG)).expect("a timeout");
+    pub fn new(tcp: TcpStream, patience: Duration) -> Self {
+        tcp.set_read_timeout(Some(patience)).expect("a timeout");
+        tcp.set_write_timeout(Some(patience)).expect("a timeout");
         tcp.set_nodelay(true).expect("no delay");
         Self {
             stream: Stream::Plain(tcp),
