@@ -42,7 +42,7 @@ use world::Kind;
 /// Seeds that are always tried.
 const SEEDS: std::ops::Range<u64> = 1..4;
 /// Differences that are shown in full.
-const SHOWN: usize = 40;
+const SHOWN: usize = 2;
 
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     let value = std::env::var(name).ok()?;

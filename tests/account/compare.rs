@@ -3,13 +3,14 @@
 use crate::{
     certs::sha256,
     client::Session,
-    model::{Account, Fact, Rules, WantedDecision, WantedMessage},
+    model::{Account, Fact, Played, Rules, WantedDecision, WantedMessage, Way},
     server::Connection,
 };
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fmt::Write as _,
+    net::SocketAddr,
 };
 
 /// Something that the records say otherwise than the account.
@@ -83,32 +84,36 @@ impl Run {
                 by_session.entry(id).or_default().push(record);
             }
         }
-        let mut by_ends: HashMap<(String, String), Vec<&str>> = HashMap::new();
-        for (id, records) in &by_session {
-            let end = |pointer| text(records[0], pointer).unwrap_or_default().to_owned();
-            let ends = (end("/session/client/from"), end("/session/client/to"));
-            by_ends.entry(ends).or_default().push(id);
+        let mut by_ends: HashMap<String, VecDeque<&str>> = HashMap::new();
+        for record in &self.records {
+            if let Some(id) = text(record, "/session/id") {
+                let ids = by_ends.entry(self.end_of(record)).or_default();
+                if !ids.contains(&id) {
+                    ids.push_back(id);
+                }
+            }
         }
         let mut claimed = HashSet::new();
+        let mut before: HashMap<SocketAddr, Played<'_>> = HashMap::new();
         for session in &self.sessions {
-            let ends = (session.from.to_string(), session.to.to_string());
-            let ids = by_ends.remove(&ends).unwrap_or_default();
-            let records: Vec<&Value> = ids
-                .iter()
-                .flat_map(|id| by_session[id].iter().copied())
-                .collect();
+            let end = match self.rules.way {
+                Way::Gate => session.to,
+                Way::Upstream | Way::Inbound => session.from,
+            };
+            let ids = by_ends.get_mut(&end.to_string());
+            let id = ids.and_then(VecDeque::pop_front);
+            let records = id.map_or_else(Vec::new, |id| by_session[id].clone());
             let connections = self.connections_of(session, &records);
             claimed.extend(connections.iter().map(|one| one.from));
-            let account = self.rules.account(session, &connections);
+            let played = (session, connections.clone());
+            let account = self.rules.account(&played, before.get(&end));
+            before.insert(end, played);
             let mut found = Found {
                 skip,
                 differences: Vec::new(),
             };
-            if ids.len() != 1 {
-                found.say(
-                    "sessions",
-                    format!("{} sessions are recorded for this one", ids.len()),
-                );
+            if id.is_none() {
+                found.say("sessions", String::from("no record tells of it"));
             }
             if session.hung {
                 found.say("hang", String::from("the client waited in vain"));
@@ -126,11 +131,9 @@ impl Run {
             skip,
             differences: all,
         };
-        for (ends, ids) in by_ends {
-            found.say(
-                "sessions",
-                format!("nobody had the session {ids:?} with {ends:?}"),
-            );
+        for (end, ids) in by_ends.iter().filter(|(_, ids)| !ids.is_empty()) {
+            let words = format!("nobody had the sessions {ids:?} of {end}");
+            found.say("sessions", words);
         }
         for connection in self
             .connections
@@ -151,6 +154,16 @@ impl Run {
         }
         self.process(&mut found);
         found.differences
+    }
+
+    /// The end of the client's connection that is its session's own. A redirected connection may come from another port than the
+    /// client knows.
+    fn end_of(&self, record: &Value) -> String {
+        let pointer = match self.rules.way {
+            Way::Gate => "/session/client/to",
+            Way::Upstream | Way::Inbound => "/session/client/from",
+        };
+        text(record, pointer).unwrap_or_default().to_owned()
     }
 
     /// Those that the session's EHLO name was heard on, and those that its records name.

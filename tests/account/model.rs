@@ -109,6 +109,9 @@ pub struct WantedMessage<'a> {
     pub decisions: Vec<WantedDecision>,
 }
 
+/// A session and its connections to the server, in their order.
+pub type Played<'a> = (&'a Session, Vec<&'a Connection>);
+
 /// The account of one session.
 pub struct Account<'a> {
     pub messages: Vec<WantedMessage<'a>>,
@@ -135,11 +138,18 @@ pub fn domain_of(path: &str) -> String {
 }
 
 impl Rules {
-    pub fn account<'a>(&self, session: &'a Session, connections: &[&'a Connection]) -> Account<'a> {
-        let case = Case {
+    /// `before`: the session before at the same server.
+    pub fn account<'a>(&self, session: &Played<'a>, before: Option<&Played<'a>>) -> Account<'a> {
+        let case = |played: &Played<'a>| Case {
             rules: self,
-            session,
-            connections: connections.to_vec(),
+            session: played.0,
+            connections: played.1.clone(),
+            before: None,
+        };
+        let before = before.map(case);
+        let case = Case {
+            before: before.as_ref(),
+            ..case(session)
         };
         let messages = case.messages();
         let (mut facts, ends) = match self.way {
@@ -173,6 +183,13 @@ impl Rules {
             .find(|line| line.key.strip_prefix('@') == Some(&domain))
     }
 
+    fn client(&self, client: &str) -> Option<&Line> {
+        let by_address = |line: &&Line| {
+            line.basis == "table" && line.key.ends_with('.') && client.starts_with(line.key)
+        };
+        self.lines.iter().find(by_address)
+    }
+
     fn exempt(&self, client: &str) -> Option<&Line> {
         let exempts = |line: &&Line| line.basis == "exempt" && client.starts_with(line.key);
         self.lines.iter().find(exempts)
@@ -184,6 +201,8 @@ struct Case<'r, 'a> {
     rules: &'r Rules,
     session: &'a Session,
     connections: Vec<&'a Connection>,
+    /// The session before at the same server.
+    before: Option<&'r Case<'r, 'a>>,
 }
 
 /// Why a session could not go on: the refusals that tell of it, and how it ended.
@@ -340,7 +359,18 @@ impl<'a> Case<'_, 'a> {
         const EITHER: &[&str] = &["refused", "server-closed"];
         let gone = refused(None, "server-gone");
         let Some(last) = self.last() else {
-            return (vec![refused(None, "server-unreachable")], REFUSED);
+            let Some(before) = self.before else {
+                return (vec![refused(None, "server-unreachable")], REFUSED);
+            };
+            // Remembered from the session before at this server, with its domain.
+            let (mut facts, _) = before.why_over(0);
+            facts.extend(
+                facts
+                    .clone()
+                    .into_iter()
+                    .map(|(_, verdict, reason)| (None, verdict, reason)),
+            );
+            return (facts, REFUSED);
         };
         match last.fatal {
             Some(Fatal::Greeting(421)) => (vec![refused(None, "greeting-refused"), gone], EITHER),
@@ -405,6 +435,12 @@ impl<'a> Case<'_, 'a> {
                     want(self.of_sender(sender, one).0, true);
                 }
                 (What::Mail(sender), None) => want(self.of_sender(sender, one).0, false),
+                (What::Mail(sender), Some(reply)) if reply.code == 421 => {
+                    want(self.of_sender(sender, one).0, false);
+                    if !reply.is_servers() {
+                        want(self.why_inbound_over().0, true);
+                    }
+                }
                 (_, Some(reply)) if reply.text.starts_with("421 4.3.2") => {
                     want(vec![refused(None, "stopped")], true);
                 }
@@ -420,8 +456,19 @@ impl<'a> Case<'_, 'a> {
                 _ => {}
             }
         }
-        if let Some(seen) = self.session.broke_handshake {
+        if let Some(seen) = self.broke_handshake() {
             want(vec![refused(None, "validation-failure")], seen);
+        }
+        if self.session.secure
+            && let Some(line) = self.rules.client(&self.client())
+        {
+            // This client is judged before it says another word, and whatever it says then is answered with that.
+            let client = self.client();
+            let (verdict, reason) = self.judged_client(line);
+            want(vec![fact(Some(&client), verdict, reason)], true);
+            if verdict == "refused" {
+                want(vec![refused(None, "*"), refused(Some(&client), "*")], false);
+            }
         }
         if self.session.ended != Ended::Stopped {
             want(self.why_inbound_over().0, false);
@@ -429,34 +476,63 @@ impl<'a> Case<'_, 'a> {
         wants
     }
 
+    fn client(&self) -> String {
+        self.session.from.ip().to_string()
+    }
+
+    /// The client went away before TLS was up: whether by something that the proxy must have seen.
+    fn broke_handshake(&self) -> Option<bool> {
+        let go =
+            |one: &&Exchange| one.what == What::StartTls && matches!(one.code(), None | Some(220));
+        let begun = !self.session.secure && self.session.exchanges.iter().any(|one| go(&one));
+        self.session.broke_handshake.or(begun.then_some(false))
+    }
+
+    /// What the line says of the client and its certificate.
+    fn judged_client(&self, line: &Line) -> (&'static str, Option<&'static str>) {
+        let nobody = Shown {
+            sha256: String::new(),
+            names: &[],
+            trusted: false,
+            expired: false,
+        };
+        let shown = self.session.certificate.as_ref();
+        match line.verdict(Some(shown.unwrap_or(&nobody))) {
+            Ok(verdict) => (verdict, None),
+            Err(_) if shown.is_none() => ("refused", Some("*")),
+            Err(reason) => ("refused", Some(reason)),
+        }
+    }
+
+    /// As whom a sender is judged: by its domain, else by the client's address.
+    fn whose(&self, sender: &str) -> String {
+        match sender.rsplit_once('@') {
+            Some((_, literal)) if literal.starts_with('[') => self.client(),
+            Some((_, domain)) => domain.to_ascii_lowercase(),
+            None => self.client(),
+        }
+    }
+
+    /// The line for a sender; its own, or its client's.
+    fn line_of(&self, sender: &str) -> Option<&Line> {
+        let own = self.rules.sender(sender);
+        own.or_else(|| self.rules.client(&self.client()))
+    }
+
     /// What is written down about a sender, and whether anything must be.
     fn of_sender(&self, sender: &str, said: &Exchange) -> (Vec<Fact>, bool) {
-        let client = self.session.from.ip().to_string();
-        let domain = sender.contains('@').then(|| domain_of(sender));
-        let domain = domain.as_deref();
-        let line = self.rules.sender(sender);
+        let (client, whose) = (self.client(), self.whose(sender));
         let unprotected = || {
-            vec![
-                fact(Some(&client), "unprotected", None),
-                fact(domain, "unprotected", None),
-            ]
+            let domains = [&client, &whose];
+            domains
+                .map(|domain| fact(Some(domain), "unprotected", None))
+                .into()
         };
-        match (line, said.secure) {
+        match (self.line_of(sender), said.secure) {
             (Some(line), true) if line.level == "none" => (unprotected(), false),
             (Some(line), true) => {
-                let nobody = Shown {
-                    sha256: String::new(),
-                    names: &[],
-                    trusted: false,
-                    expired: false,
-                };
-                let shown = self.session.certificate.as_ref().unwrap_or(&nobody);
-                let fact = match line.verdict(Some(shown)) {
-                    Ok(verdict) => fact(domain, verdict, None),
-                    Err(_) if self.session.certificate.is_none() => refused(domain, "*"),
-                    Err(reason) => refused(domain, reason),
-                };
-                (vec![fact], true)
+                let (verdict, reason) = self.judged_client(line);
+                (vec![fact(Some(&whose), verdict, reason)], true)
             }
             (None, true) => (Vec::new(), false),
             (Some(line), false) if line.level == "none" => (unprotected(), true),
@@ -464,8 +540,8 @@ impl<'a> Case<'_, 'a> {
             (_, false) => {
                 let facts = [
                     refused(None, "starttls-required"),
-                    refused(domain, "starttls-required"),
-                    refused(domain, "starttls-not-supported"),
+                    refused(Some(&whose), "starttls-required"),
+                    refused(Some(&whose), "starttls-not-supported"),
                 ];
                 (facts.into(), true)
             }
@@ -511,7 +587,7 @@ impl<'a> Case<'_, 'a> {
             (_, Some(reply)) if reply.is_servers() => &["server-closed"],
             (_, Some(_)) => why(),
             (Ended::Quit, None) => &["quit"],
-            (Ended::Client, None) if session.broke_handshake.is_some() => {
+            (Ended::Client, None) if self.broke_handshake().is_some() => {
                 &["client-closed", "handshake-failed", "refused"]
             }
             (Ended::Client, None) => &["client-closed"],
@@ -620,21 +696,21 @@ impl<'a> Case<'_, 'a> {
     }
 
     fn sender_decision(&self, sender: &str, said: &Exchange) -> Vec<WantedDecision> {
-        let client = self.session.from.ip().to_string();
-        let own = self.rules.sender(sender);
-        let line = match (own, said.secure) {
+        let (client, whose) = (self.client(), self.whose(sender));
+        let line = match (self.line_of(sender), said.secure) {
             (None, true) => return Vec::new(),
             (None, false) => self.rules.exempt(&client),
             (own, _) => own,
         };
-        let verdict = if said.secure && line.is_some_and(|line| line.level != "none") {
+        let authenticated = said.secure && line.is_some_and(|line| line.level != "none");
+        let verdict = if authenticated {
             "authorised"
         } else {
             "unprotected"
         };
         let domains = match verdict {
-            "authorised" => vec![domain_of(sender)],
-            _ => vec![client, domain_of(sender)],
+            "authorised" => vec![whose],
+            _ => vec![client, whose],
         };
         vec![WantedDecision {
             domains,

@@ -318,6 +318,12 @@ impl Talk {
             self.commands += 1;
             match self.flaw {
                 Some(Flaw::CloseAt(at)) if at + 1 == self.commands => {
+                    if verb == "BDAT" {
+                        self.begin();
+                        if let Some(transaction) = self.transaction() {
+                            transaction.whole = false;
+                        }
+                    }
                     return self.end(Fatal::Closed);
                 }
                 Some(Flaw::ClosesWith421At(at)) if at + 1 == self.commands => {
@@ -330,7 +336,13 @@ impl Talk {
                     if let (Some(true), Some(transaction)) = (last, self.transaction()) {
                         transaction.verdict = Some(reply);
                     }
-                    return self.end(Fatal::Said421);
+                    let hello = matches!(verb, "EHLO" | "HELO");
+                    let fatal = if hello {
+                        Fatal::Hello(421)
+                    } else {
+                        Fatal::Said421
+                    };
+                    return self.end(fatal);
                 }
                 _ => {}
             }

@@ -149,12 +149,20 @@ fn sessions(setting: &Setting, seed: u64, certs: &Certs, stop: impl FnOnce()) ->
             if number >= SESSIONS {
                 return;
             }
-            let mut client = connect(setting, number, seed, certs);
-            client.run();
-            if client.stays {
-                staying.lock().expect("nobody panics").push(client);
-            } else {
-                done.lock().expect("nobody panics").push(client.heard);
+            // Now and then one comes again at once, to where it was.
+            let again = setting.listen.is_none() && seed % 5 == 0;
+            for number in [number, number + SESSIONS]
+                .into_iter()
+                .take(1 + usize::from(again))
+            {
+                let mut client = connect(setting, number, seed, certs);
+                client.stays &= !again;
+                client.run();
+                if client.stays {
+                    staying.lock().expect("nobody panics").push(client);
+                } else {
+                    done.lock().expect("nobody panics").push(client.heard);
+                }
             }
         }
     };
@@ -175,8 +183,11 @@ fn sessions(setting: &Setting, seed: u64, certs: &Certs, stop: impl FnOnce()) ->
 
 /// Each session has ends of its own: intercepted, where it goes, else where it comes from.
 fn connect<'a>(setting: &'a Setting, number: usize, seed: u64, certs: &'a Certs) -> Client<'a> {
+    // Who comes again comes to the same place, with other mail.
     let mut dice = Dice::new(!seed);
-    let (third, fourth) = (number / 250, number % 250 + 1);
+    let seed = seed.wrapping_add(number as u64);
+    let place = number % SESSIONS;
+    let (third, fourth) = (place / 250, place % 250 + 1);
     let octet = |value: usize| u8::try_from(value).expect("there are few sessions");
     let ip = |first, second| Ipv4Addr::new(first, second, octet(third), octet(fourth));
     let Some(listen) = setting.listen else {
@@ -195,7 +206,7 @@ fn connect<'a>(setting: &'a Setting, number: usize, seed: u64, certs: &'a Certs)
         };
         return Client::new(tcp, to, number, seed, habits, certs);
     };
-    let network = if dice.chance(20) { 66 } else { 70 };
+    let network = dice.pick(&[66, 70, 70, 70, 70, 77]);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let from = SocketAddr::from((ip(127, network), 0));
     socket
@@ -504,6 +515,13 @@ fn inbound(seed: u64, scratch: &Path, certs: &Arc<Certs>) -> Setting {
         "fingerprint",
         Proof::Certificate(pin),
         &attributes,
+    );
+    table.line(
+        "127.77.",
+        "127.77.0.0/16",
+        "verify",
+        Proof::Name("partner.test"),
+        "match=partner.test",
     );
     if seed % 2 == 1 {
         table.line(
