@@ -8,6 +8,7 @@
 //! ACCOUNT_SEED=17 cargo test --test account                       the sessions of that seed
 //! ACCOUNT_SECONDS=3600 cargo test --release --test account        an hour of ever new ones, each test in its turn
 //! ACCOUNT_SKIP=end,hello cargo test --test account                without these comparisons
+//! ACCOUNT_SHOWN=40 cargo test --test account                      up to 40 differences of each comparison in full, instead of 2
 //! ```
 //!
 //! Interception needs a network namespace (`unshare`, `ip`, `nft`), which those tests make for themselves, as root or not. Where it
@@ -41,9 +42,6 @@ use world::Kind;
 
 /// Seeds that are always tried.
 const SEEDS: std::ops::Range<u64> = 1..4;
-/// Differences that are shown in full.
-const SHOWN: usize = 2;
-
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     let value = std::env::var(name).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{name}={value}")))
@@ -55,6 +53,7 @@ fn records_equal_the_account(kind: Kind) {
     let skip: HashSet<String> = skip.split(',').map(str::to_owned).collect();
     let time = variable("ACCOUNT_SECONDS").map(Duration::from_secs);
     let own: Option<u64> = variable("ACCOUNT_SEED");
+    let most_shown = variable("ACCOUNT_SHOWN").unwrap_or(2);
     let first = own.unwrap_or(SEEDS.start);
     let began = Instant::now();
     let (mut sessions, mut messages, mut counts) = (0, 0, BTreeMap::<&str, usize>::new());
@@ -77,9 +76,9 @@ fn records_equal_the_account(kind: Kind) {
         for difference in run.differences(&skip) {
             let shown = counts.entry(difference.comparison).or_default();
             *shown += 1;
-            if *shown <= SHOWN {
+            if *shown <= most_shown {
                 eprintln!(
-                    "ACCOUNT_SEED={seed} {kind:?}, {}: {}",
+                    "\nACCOUNT_SEED={seed} {kind:?}, {}: {}",
                     difference.comparison, difference.words
                 );
             }

@@ -410,6 +410,8 @@ impl<'a> Client<'a> {
         }
         self.note(format!("[TLS, shows {shown:?}]"));
         self.heard.secure = true;
+        // What was offered before counts no more (RFC 3207 §4.2).
+        (self.pipelining, self.chunking) = (false, false);
         self.heard.certificate = shown;
         let letter = self.dice.pick(&['a', 'c']);
         self.hello(letter);

@@ -2,7 +2,7 @@
 
 use crate::{
     certs::Shown,
-    client::{Ended, Exchange, Session, What},
+    client::{Ended, Exchange, Reply, Session, What},
     server::{Connection, Fatal, Transaction},
 };
 use std::collections::BTreeSet;
@@ -56,7 +56,7 @@ pub struct Rules {
     pub lines: Vec<Line>,
 }
 
-/// What a verdict, unprotected or refusal record says: domain, verdict, reason. `*` is any.
+/// What a verdict, unprotected or refusal record says: domain, verdict, reason. `*` is any, `a|b` either.
 pub type Fact = (Option<String>, String, Option<String>);
 
 /// One record of that kind, or several that say the same.
@@ -67,14 +67,25 @@ pub struct Want {
     pub must: bool,
 }
 
+/// `wanted` as in a [`Fact`].
+fn is(wanted: Option<&str>, found: Option<&str>) -> bool {
+    let mut any = wanted.into_iter().flat_map(|wanted| wanted.split('|'));
+    wanted == found || any.any(|one| one == "*" || Some(one) == found)
+}
+
 impl Want {
     pub fn is(&self, found: &Fact) -> bool {
-        let same = |wanted: &Option<String>, found: &Option<String>| {
-            wanted.as_deref() == Some("*") || wanted == found
-        };
         self.any_of.iter().any(|(domain, verdict, reason)| {
-            same(domain, &found.0) && *verdict == found.1 && same(reason, &found.2)
+            is(domain.as_deref(), found.0.as_deref())
+                && *verdict == found.1
+                && is(reason.as_deref(), found.2.as_deref())
         })
+    }
+}
+
+impl WantedDecision {
+    pub fn has_reason(&self, found: Option<&str>) -> bool {
+        is(self.reason, found)
     }
 }
 
@@ -88,8 +99,8 @@ pub struct WantedDecision {
     pub level: Option<&'static str>,
     pub basis: Option<&'static str>,
     pub rule: Option<String>,
-    /// Any of these; none: `null`.
-    pub reasons: Vec<&'static str>,
+    /// As in a [`Fact`].
+    pub reason: Option<&'static str>,
     /// It need not be there.
     pub optional: bool,
 }
@@ -221,14 +232,12 @@ impl<'a> Case<'_, 'a> {
         self.last().and_then(|last| last.shown.as_ref())
     }
 
-    /// Why there is no TLS.
+    /// Why there is no TLS. Who comes later finds a session that goes on in the clear.
     fn no_tls(&self) -> &'static str {
         match self.connections.first().and_then(|first| first.fatal) {
-            Some(Fatal::StartTls(_)) => "starttls-refused",
-            Some(Fatal::Handshake) => "validation-failure",
-            // An entry `none` let the session begin without.
-            _ if self.connections.first().is_some_and(|first| first.offered) => "*",
-            _ => "starttls-not-supported",
+            Some(Fatal::StartTls(_)) => "starttls-refused|session-in-the-clear",
+            Some(Fatal::Handshake) => "validation-failure|session-in-the-clear",
+            _ => "starttls-not-supported|session-in-the-clear",
         }
     }
 
@@ -297,16 +306,12 @@ impl<'a> Case<'_, 'a> {
                     let mut any_of = vec![fact(Some(&domain), verdict, reason)];
                     if self.shown().is_none() && line.is_some() {
                         // It needs TLS, and the session had begun without.
-                        any_of = ["starttls-not-supported", "starttls-required", "policy"]
-                            .iter()
-                            .flat_map(|reason| {
-                                [refused(Some(&domain), reason), refused(None, reason)]
-                            })
-                            .collect();
+                        let reason = format!("{}|starttls-required", self.no_tls());
+                        any_of = vec![refused(Some(&domain), &reason), refused(None, &reason)];
                     }
                     want(any_of, true);
                 }
-                (What::Rcpt(path), None) => {
+                (What::Rcpt(path), reply) if reply.as_ref().is_none_or(Reply::is_servers) => {
                     let (domain, _) = self.asked(path);
                     for verdict in ["authorised", "unprotected", "refused"] {
                         want(
@@ -319,7 +324,8 @@ impl<'a> Case<'_, 'a> {
                     want(vec![refused(None, "stopped")], true);
                 }
                 (_, Some(reply)) if reply.code == 421 && !reply.is_servers() => {
-                    for (domain, line) in self.candidates(at) {
+                    let later = self.recipients_from(at);
+                    for (domain, line) in self.candidates(at).into_iter().chain(later) {
                         let (verdict, reason) = self.judged(line);
                         want(vec![fact(Some(&domain), verdict, reason)], false);
                     }
@@ -341,6 +347,7 @@ impl<'a> Case<'_, 'a> {
                 .filter(|(_, one)| one.reply.is_none())
             {
                 want(self.why_over(at).0, false);
+                want(vec![refused(None, "protocol")], false);
             }
             if let (Ended::Client, Some((domain, line))) =
                 (self.session.ended, self.asked_at_connect())
@@ -380,8 +387,12 @@ impl<'a> Case<'_, 'a> {
             ),
             Some(Fatal::Hello(421)) => (vec![refused(None, "ehlo-refused"), gone], EITHER),
             Some(Fatal::Hello(_)) => (vec![refused(None, "ehlo-refused")], REFUSED),
-            Some(Fatal::StartTls(421)) => (vec![refused(None, "starttls-refused"), gone], EITHER),
-            Some(Fatal::StartTls(_)) => (vec![refused(None, "starttls-refused")], REFUSED),
+            Some(Fatal::StartTls(421)) => {
+                let mut facts = self.refused_for(at, "starttls-refused");
+                facts.push(gone);
+                (facts, EITHER)
+            }
+            Some(Fatal::StartTls(_)) => (self.refused_for(at, "starttls-refused"), REFUSED),
             Some(Fatal::Closed | Fatal::Said421) => (vec![gone], &["server-closed"]),
             Some(Fatal::Handshake) => {
                 let domains = self.candidates(at);
@@ -400,8 +411,15 @@ impl<'a> Case<'_, 'a> {
                     });
                 (refusals.collect(), REFUSED)
             }
-            None => (vec![refused(None, "starttls-not-supported")], REFUSED),
+            None => (self.refused_for(at, "starttls-not-supported"), REFUSED),
         }
+    }
+
+    /// A refusal for this reason in place of the exchange `at`: of the server as such, or of whoever's mail asked for TLS.
+    fn refused_for(&self, at: usize, reason: &str) -> Vec<Fact> {
+        let domains = self.candidates(at).into_iter();
+        let facts = domains.map(|(domain, _)| refused(Some(&domain), reason));
+        facts.chain([refused(None, reason)]).collect()
     }
 
     /// Whom the refusal in place of the exchange `at` can be about.
@@ -409,6 +427,11 @@ impl<'a> Case<'_, 'a> {
         if let Some((domain, line)) = self.asked_at_connect() {
             return vec![(domain, Some(line))];
         }
+        self.recipients_from(at)
+    }
+
+    /// Whom was asked about from the exchange `at` on.
+    fn recipients_from(&self, at: usize) -> Vec<(String, Option<&Line>)> {
         let later = self.session.exchanges.iter().skip(at);
         let paths = later.filter_map(|one| match &one.what {
             What::Rcpt(path) => Some(self.asked(path)),
@@ -447,6 +470,8 @@ impl<'a> Case<'_, 'a> {
                 (_, Some(reply)) if reply.code == 421 && !reply.is_servers() => {
                     want(self.why_inbound_over().0, true);
                 }
+                // Whom the entry for its address refuses hears that and nothing else.
+                (_, Some(reply)) if one.secure && reply.code == 554 && self.is_refused() => {}
                 (_, Some(reply)) if reply.code == 530 => {
                     want(vec![refused(None, "starttls-required")], true);
                 }
@@ -466,12 +491,15 @@ impl<'a> Case<'_, 'a> {
             let client = self.client();
             let (verdict, reason) = self.judged_client(line);
             want(vec![fact(Some(&client), verdict, reason)], true);
-            if verdict == "refused" {
+            if self.is_refused() {
                 want(vec![refused(None, "*"), refused(Some(&client), "*")], false);
             }
         }
         if self.session.ended != Ended::Stopped {
             want(self.why_inbound_over().0, false);
+        }
+        if exchanges.iter().any(|one| one.reply.is_none()) {
+            want(vec![refused(None, "protocol")], false);
         }
         wants
     }
@@ -502,6 +530,12 @@ impl<'a> Case<'_, 'a> {
             Err(_) if shown.is_none() => ("refused", Some("*")),
             Err(reason) => ("refused", Some(reason)),
         }
+    }
+
+    /// An entry for the client's address refuses it.
+    fn is_refused(&self) -> bool {
+        let line = self.rules.client(&self.client());
+        line.is_some_and(|line| self.judged_client(line).0 == "refused")
     }
 
     /// As whom a sender is judged: by its domain, else by the client's address.
@@ -565,7 +599,7 @@ impl<'a> Case<'_, 'a> {
             ),
             Some(Fatal::Hello(_)) => (vec![refused(None, "ehlo-refused")], &["refused"]),
             Some(_) => (vec![gone], &["server-closed"]),
-            None => (Vec::new(), &["refused"]),
+            None => (vec![refused(None, "limit")], &["refused"]),
         }
     }
 
@@ -589,6 +623,10 @@ impl<'a> Case<'_, 'a> {
             (Ended::Quit, None) => &["quit"],
             (Ended::Client, None) if self.broke_handshake().is_some() => {
                 &["client-closed", "handshake-failed", "refused"]
+            }
+            // It said QUIT, and did not wait for the reply.
+            (Ended::Client, None) if session.exchanges.iter().any(|one| one.what == What::Quit) => {
+                &["quit", "client-closed"]
             }
             (Ended::Client, None) => &["client-closed"],
             _ => why(),
@@ -688,7 +726,7 @@ impl<'a> Case<'_, 'a> {
                 level: line.map(|line| line.level),
                 basis: line.map(|line| line.basis),
                 rule: line.map(|line| line.rule.clone()),
-                reasons: reason.into_iter().collect(),
+                reason,
                 optional: false,
             }
         });
@@ -720,7 +758,7 @@ impl<'a> Case<'_, 'a> {
                 .filter(|level| *level != "exempt"),
             basis: line.map(|line| line.basis),
             rule: line.map(|line| line.rule.clone()),
-            reasons: Vec::new(),
+            reason: None,
             optional: said.secure && verdict == "unprotected",
         }]
     }
@@ -733,10 +771,7 @@ impl<'a> Case<'_, 'a> {
             any_of: decision
                 .domains
                 .iter()
-                .map(|domain| {
-                    let reason = decision.reasons.first().copied();
-                    fact(Some(domain), decision.verdict, reason)
-                })
+                .map(|domain| fact(Some(domain), decision.verdict, decision.reason))
                 .collect(),
             must: !decision.optional,
         });

@@ -103,12 +103,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The first EHLO says whose session it is: `s17a.client.test` is session 17.
+    /// Whose session it is.
     pub fn session(&self) -> Option<usize> {
-        let name = self.hellos.first()?;
-        let digits = name.strip_prefix('s')?.split(|c: char| !c.is_ascii_digit());
-        digits.into_iter().next()?.parse().ok()
+        said_by(self.hellos.first()?)
     }
+}
+
+/// The session that an EHLO name tells: `s17a.client.test` is session 17.
+pub fn said_by(name: &str) -> Option<usize> {
+    let digits = name.strip_prefix('s')?.split(|c: char| !c.is_ascii_digit());
+    digits.into_iter().next()?.parse().ok()
 }
 
 /// The listening server; [`Server::finish`] gives what all its connections heard.
