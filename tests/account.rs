@@ -22,10 +22,16 @@ mod client;
 mod compare;
 #[path = "account/dice.rs"]
 mod dice;
+#[path = "account/facts_inbound.rs"]
+mod facts_inbound;
+#[path = "account/facts_outbound.rs"]
+mod facts_outbound;
 #[path = "account/model.rs"]
 mod model;
 #[path = "support/pki.rs"]
 mod pki;
+#[path = "account/rules.rs"]
+mod rules;
 #[path = "account/server.rs"]
 mod server;
 #[path = "account/wire.rs"]
@@ -33,10 +39,11 @@ mod wire;
 #[path = "account/world.rs"]
 mod world;
 
+use starttls_proxy::clock;
 use std::{
     collections::{BTreeMap, HashSet},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use world::Kind;
 
@@ -55,7 +62,7 @@ fn records_equal_the_account(kind: Kind) {
     let own: Option<u64> = variable("ACCOUNT_SEED");
     let most_shown = variable("ACCOUNT_SHOWN").unwrap_or(2);
     let first = own.unwrap_or(SEEDS.start);
-    let began = Instant::now();
+    let began = clock::instant();
     let (mut sessions, mut messages, mut counts) = (0, 0, BTreeMap::<&str, usize>::new());
     for seed in first.. {
         let done = match (time, own) {

@@ -118,6 +118,8 @@ pub struct Session {
     pub broke_handshake: Option<bool>,
     /// What it showed.
     pub certificate: Option<Shown>,
+    /// The program is told to stop as soon as this is over, and perhaps before it knows.
+    pub last: bool,
     /// Something was waited for in vain.
     pub hung: bool,
     pub transcript: Vec<String>,
@@ -188,6 +190,7 @@ impl<'a> Client<'a> {
                 secure: false,
                 broke_handshake: None,
                 certificate: None,
+                last: false,
                 hung: false,
                 transcript: vec![format!("session {number}, from {from} to {to}, {fuse:?}")],
             },

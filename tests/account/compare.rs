@@ -2,8 +2,9 @@
 
 use crate::{
     certs::sha256,
-    client::Session,
-    model::{Account, Fact, Played, Rules, WantedDecision, WantedMessage, Way},
+    client::{Ended, Session},
+    model::{Account, Played, WantedDecision, WantedMessage},
+    rules::{Fact, Rules, Way},
     server::{Connection, said_by},
 };
 use serde_json::Value;
@@ -148,6 +149,8 @@ impl Run {
                 found.say("hang", String::from("the client waited in vain"));
             }
             compare(&account, &records, &mut found);
+            compare_heard(session, &connections, &records, self.rules.way, &mut found);
+            compare_observed(&records, self.rules.observe, &mut found);
             if !found.differences.is_empty() {
                 let story = story(session, &connections, &records);
                 for mut difference in found.differences {
@@ -556,6 +559,60 @@ fn compare_facts(account: &Account<'_>, records: &Records<'_>, found: &mut Found
             text(record, "/address").map(str::to_lowercase),
             wanted.map(|wanted| wanted.to_lowercase()),
         );
+    }
+}
+
+/// What the server refused in the clear is told with its code, and nothing else is.
+fn compare_heard(
+    session: &Session,
+    connections: &[&Connection],
+    records: &Records<'_>,
+    way: Way,
+    found: &mut Found<'_>,
+) {
+    let heard = |record: &Value| {
+        let code = record["code"]
+            .as_u64()
+            .and_then(|code| u16::try_from(code).ok());
+        Some((text(record, "/stage")?.to_owned(), code?))
+    };
+    let recorded: Vec<(String, u16)> = of_event(records, "heard")
+        .into_iter()
+        .filter_map(heard)
+        .collect();
+    let said = connections.iter().flat_map(|one| &one.refused);
+    let said: Vec<(String, u16)> = said
+        .map(|(stage, code)| ((*stage).to_owned(), *code))
+        .collect();
+    // Who left may have left before it was said. Inbound the server is our own.
+    let missing = session.ended != Ended::Client && way != Way::Inbound;
+    for one in said.iter().filter(|one| missing && !recorded.contains(one)) {
+        found.say(
+            "heard",
+            format!("no record tells that the server said {one:?}"),
+        );
+    }
+    for one in recorded.iter().filter(|one| !said.contains(one)) {
+        found.say("heard", format!("the server did not say {one:?}"));
+    }
+}
+
+/// Where a decision says whether it was enforced, it says so truly.
+fn compare_observed(records: &Records<'_>, observe: bool, found: &mut Found<'_>) {
+    for record in records {
+        let own = record.pointer("/decision/observed");
+        let of_message = record["decisions"].as_array().into_iter().flatten();
+        let all = own
+            .into_iter()
+            .chain(of_message.filter_map(|one| one.get("observed")));
+        for observed in all {
+            found.equal(
+                "observed",
+                "decision.observed",
+                observed.as_bool(),
+                Some(observe),
+            );
+        }
     }
 }
 

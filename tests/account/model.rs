@@ -2,92 +2,11 @@
 
 use crate::{
     certs::Shown,
-    client::{Ended, Exchange, Reply, Session, What},
+    client::{Ended, Exchange, Session, What},
+    rules::{Fact, Line, Rules, Want, Way, domain_of, fact, is, refused},
     server::{Connection, Fatal, Transaction},
 };
 use std::collections::BTreeSet;
-
-/// One line of the table, as the test wrote it; or what stands for it where there is no table.
-#[derive(Clone, Debug)]
-pub struct Line {
-    /// A domain, `@domain`, the beginning of server addresses (`10.192.`) or of client addresses.
-    pub key: &'static str,
-    pub level: &'static str,
-    pub proof: Proof,
-    pub basis: &'static str,
-    pub rule: String,
-}
-
-#[derive(Clone, Debug)]
-pub enum Proof {
-    Nothing,
-    Certificate(String),
-    Name(&'static str),
-}
-
-impl Line {
-    /// The whole rule of the test: what this line says of a peer that showed this, in the clear or inside TLS.
-    pub fn verdict(&self, shown: Option<&Shown>) -> Result<&'static str, &'static str> {
-        match (self.level, &self.proof, shown) {
-            ("none" | "may", ..) => Ok("unprotected"),
-            (_, _, None) => Err("starttls-not-supported"),
-            (_, Proof::Nothing, Some(_)) => Ok("authorised"),
-            (_, Proof::Certificate(pin), Some(shown)) if *pin == shown.sha256 => Ok("authorised"),
-            (_, Proof::Certificate(_), Some(_)) => Err("certificate-not-trusted"),
-            (_, Proof::Name(name), Some(shown)) => {
-                shown.wrong_for(name).map_or(Ok("authorised"), Err)
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Outbound, recipients' domains decide.
-    Gate,
-    /// Outbound, `--upstream`.
-    Upstream,
-    Inbound,
-}
-
-/// How the program was started.
-pub struct Rules {
-    pub way: Way,
-    pub lines: Vec<Line>,
-}
-
-/// What a verdict, unprotected or refusal record says: domain, verdict, reason. `*` is any, `a|b` either.
-pub type Fact = (Option<String>, String, Option<String>);
-
-/// One record of that kind, or several that say the same.
-#[derive(Clone, Debug)]
-pub struct Want {
-    pub any_of: Vec<Fact>,
-    /// It is missing if it is not there.
-    pub must: bool,
-}
-
-/// `wanted` as in a [`Fact`].
-fn is(wanted: Option<&str>, found: Option<&str>) -> bool {
-    let mut any = wanted.into_iter().flat_map(|wanted| wanted.split('|'));
-    wanted == found || any.any(|one| one == "*" || Some(one) == found)
-}
-
-impl Want {
-    pub fn is(&self, found: &Fact) -> bool {
-        self.any_of.iter().any(|(domain, verdict, reason)| {
-            is(domain.as_deref(), found.0.as_deref())
-                && *verdict == found.1
-                && is(reason.as_deref(), found.2.as_deref())
-        })
-    }
-}
-
-impl WantedDecision {
-    pub fn has_reason(&self, found: Option<&str>) -> bool {
-        is(self.reason, found)
-    }
-}
 
 /// A decision in a message record.
 #[derive(Clone, Debug)]
@@ -103,6 +22,12 @@ pub struct WantedDecision {
     pub reason: Option<&'static str>,
     /// It need not be there.
     pub optional: bool,
+}
+
+impl WantedDecision {
+    pub fn has_reason(&self, found: Option<&str>) -> bool {
+        is(self.reason, found)
+    }
 }
 
 /// A message record.
@@ -130,24 +55,6 @@ pub struct Account<'a> {
     pub ends: BTreeSet<String>,
 }
 
-fn fact(domain: Option<&str>, verdict: &str, reason: Option<&str>) -> Fact {
-    (
-        domain.map(Into::into),
-        verdict.into(),
-        reason.map(Into::into),
-    )
-}
-
-fn refused(domain: Option<&str>, reason: &str) -> Fact {
-    fact(domain, "refused", Some(reason))
-}
-
-/// Behind the last `@`, in lower case.
-pub fn domain_of(path: &str) -> String {
-    let domain = path.rsplit_once('@').map_or(path, |(_, domain)| domain);
-    domain.to_ascii_lowercase()
-}
-
 impl Rules {
     /// `before`: the session before at the same server.
     pub fn account<'a>(&self, session: &Played<'a>, before: Option<&Played<'a>>) -> Account<'a> {
@@ -168,72 +75,48 @@ impl Rules {
             Way::Gate | Way::Upstream => (case.outbound_facts(), case.ends()),
         };
         facts.extend(case.facts_of(&messages));
+        if case.session.last {
+            facts.push(Want {
+                any_of: vec![refused(None, "stopped")],
+                must: false,
+            });
+        }
         Account {
             messages,
             facts,
             ends,
         }
     }
-
-    /// The line for a recipient's domain or literal at that server, or for the server as such.
-    fn recipient(&self, domain: &str, server: &str) -> Option<&Line> {
-        let is = |line: &&Line| line.key == domain;
-        self.lines.iter().find(is).or_else(|| self.server(server))
-    }
-
-    fn server(&self, server: &str) -> Option<&Line> {
-        let by_address = |line: &&Line| line.key.ends_with('.') && server.starts_with(line.key);
-        self.lines.iter().find(by_address)
-    }
-
-    fn sender(&self, sender: &str) -> Option<&Line> {
-        let (_, domain) = sender.rsplit_once('@')?;
-        let domain = domain.to_ascii_lowercase();
-        self.lines
-            .iter()
-            .find(|line| line.key.strip_prefix('@') == Some(&domain))
-    }
-
-    fn client(&self, client: &str) -> Option<&Line> {
-        let by_address = |line: &&Line| {
-            line.basis == "table" && line.key.ends_with('.') && client.starts_with(line.key)
-        };
-        self.lines.iter().find(by_address)
-    }
-
-    fn exempt(&self, client: &str) -> Option<&Line> {
-        let exempts = |line: &&Line| line.basis == "exempt" && client.starts_with(line.key);
-        self.lines.iter().find(exempts)
-    }
 }
 
 /// One session with its connections to the server, in their order.
-struct Case<'r, 'a> {
-    rules: &'r Rules,
-    session: &'a Session,
-    connections: Vec<&'a Connection>,
+#[derive(Clone)]
+pub struct Case<'r, 'a> {
+    pub rules: &'r Rules,
+    pub session: &'a Session,
+    pub connections: Vec<&'a Connection>,
     /// The session before at the same server.
-    before: Option<&'r Case<'r, 'a>>,
+    pub before: Option<&'r Case<'r, 'a>>,
 }
 
 /// Why a session could not go on: the refusals that tell of it, and how it ended.
-type Why = (Vec<Fact>, &'static [&'static str]);
+pub type Why = (Vec<Fact>, &'static [&'static str]);
 
 impl<'a> Case<'_, 'a> {
-    fn server(&self) -> String {
+    pub fn server(&self) -> String {
         self.session.to.ip().to_string()
     }
 
-    fn last(&self) -> Option<&'a Connection> {
+    pub fn last(&self) -> Option<&'a Connection> {
         self.connections.last().copied()
     }
 
-    fn shown(&self) -> Option<&'a Shown> {
+    pub fn shown(&self) -> Option<&'a Shown> {
         self.last().and_then(|last| last.shown.as_ref())
     }
 
     /// Why there is no TLS. Who comes later finds a session that goes on in the clear.
-    fn no_tls(&self) -> &'static str {
+    pub fn no_tls(&self) -> &'static str {
         match self.connections.first().and_then(|first| first.fatal) {
             Some(Fatal::StartTls(_)) => "starttls-refused|session-in-the-clear",
             Some(Fatal::Handshake) => "validation-failure|session-in-the-clear",
@@ -242,7 +125,7 @@ impl<'a> Case<'_, 'a> {
     }
 
     /// Outbound: what is asked about for this recipient, and the line that answers.
-    fn asked(&self, path: &str) -> (String, Option<&Line>) {
+    pub fn asked(&self, path: &str) -> (String, Option<&Line>) {
         match self.rules.way {
             Way::Gate => {
                 let domain = domain_of(path);
@@ -254,7 +137,7 @@ impl<'a> Case<'_, 'a> {
     }
 
     /// Outbound, the peer is judged at EHLO: as whom, and by which line.
-    fn asked_at_connect(&self) -> Option<(String, &Line)> {
+    pub fn asked_at_connect(&self) -> Option<(String, &Line)> {
         let server = self.server();
         match self.rules.way {
             Way::Gate => {
@@ -266,7 +149,7 @@ impl<'a> Case<'_, 'a> {
     }
 
     /// What the line says of the peer: verdict and reason.
-    fn judged(&self, line: Option<&Line>) -> (&'static str, Option<&'static str>) {
+    pub fn judged(&self, line: Option<&Line>) -> (&'static str, Option<&'static str>) {
         let Some(line) = line else {
             return ("refused", Some("no-policy"));
         };
@@ -274,332 +157,6 @@ impl<'a> Case<'_, 'a> {
             Ok(verdict) => (verdict, None),
             Err(_) if self.shown().is_none() => ("refused", Some(self.no_tls())),
             Err(reason) => ("refused", Some(reason)),
-        }
-    }
-
-    // ----- facts, outbound -----
-
-    fn outbound_facts(&self) -> Vec<Want> {
-        let mut wants = Vec::new();
-        let mut want = |any_of: Vec<Fact>, must| wants.push(Want { any_of, must });
-        let exchanges = &self.session.exchanges;
-        for (at, one) in exchanges.iter().enumerate() {
-            if let (What::Hello, Some((domain, line))) = (&one.what, self.asked_at_connect()) {
-                let (verdict, reason) = self.judged(Some(line));
-                let told = self.shown().is_some() && one.code() == Some(250);
-                want(vec![fact(Some(&domain), verdict, reason)], told);
-            }
-            match (&one.what, &one.reply) {
-                (What::Rcpt(path), Some(reply))
-                    if reply.code == 250 || (reply.is_servers() && reply.code != 421) =>
-                {
-                    let (domain, line) = self.asked(path);
-                    let (verdict, reason) = self.judged(line);
-                    // In the clear, for a level that wanted TLS, it may be written down with the message only.
-                    let early =
-                        self.shown().is_some() || line.is_none_or(|line| line.level == "none");
-                    want(vec![fact(Some(&domain), verdict, reason)], early);
-                }
-                (What::Rcpt(path), Some(reply)) if reply.code == 451 => {
-                    let (domain, line) = self.asked(path);
-                    let (verdict, reason) = self.judged(line);
-                    let mut any_of = vec![fact(Some(&domain), verdict, reason)];
-                    if self.shown().is_none() && line.is_some() {
-                        // It needs TLS, and the session had begun without.
-                        let reason = format!("{}|starttls-required", self.no_tls());
-                        any_of = vec![refused(Some(&domain), &reason), refused(None, &reason)];
-                    }
-                    want(any_of, true);
-                }
-                (What::Rcpt(path), reply) if reply.as_ref().is_none_or(Reply::is_servers) => {
-                    let (domain, _) = self.asked(path);
-                    for verdict in ["authorised", "unprotected", "refused"] {
-                        want(
-                            vec![(Some(domain.clone()), verdict.into(), Some("*".into()))],
-                            false,
-                        );
-                    }
-                }
-                (_, Some(reply)) if reply.text.starts_with("421 4.3.2") => {
-                    want(vec![refused(None, "stopped")], true);
-                }
-                (_, Some(reply)) if reply.code == 421 && !reply.is_servers() => {
-                    let later = self.recipients_from(at);
-                    for (domain, line) in self.candidates(at).into_iter().chain(later) {
-                        let (verdict, reason) = self.judged(line);
-                        want(vec![fact(Some(&domain), verdict, reason)], false);
-                    }
-                    want(self.why_over(at).0, true);
-                }
-                (_, Some(reply)) if reply.code >= 400 && !reply.is_servers() => {
-                    want(vec![refused(None, "protocol")], true);
-                }
-                _ => {}
-            }
-        }
-        if matches!(
-            self.session.ended,
-            Ended::Client | Ended::Other | Ended::Quit
-        ) {
-            for (at, _) in exchanges
-                .iter()
-                .enumerate()
-                .filter(|(_, one)| one.reply.is_none())
-            {
-                want(self.why_over(at).0, false);
-                want(vec![refused(None, "protocol")], false);
-            }
-            if let (Ended::Client, Some((domain, line))) =
-                (self.session.ended, self.asked_at_connect())
-            {
-                let (verdict, reason) = self.judged(Some(line));
-                want(vec![fact(Some(&domain), verdict, reason)], false);
-            }
-            want(self.why_over(exchanges.len()).0, false);
-        }
-        wants
-    }
-
-    /// Why the session ended with a 421 of the proxy's own that stands for the exchange `at`.
-    fn why_over(&self, at: usize) -> Why {
-        const REFUSED: &[&str] = &["refused"];
-        const EITHER: &[&str] = &["refused", "server-closed"];
-        let gone = refused(None, "server-gone");
-        let Some(last) = self.last() else {
-            let Some(before) = self.before else {
-                return (vec![refused(None, "server-unreachable")], REFUSED);
-            };
-            // Remembered from the session before at this server, with its domain.
-            let (mut facts, _) = before.why_over(0);
-            facts.extend(
-                facts
-                    .clone()
-                    .into_iter()
-                    .map(|(_, verdict, reason)| (None, verdict, reason)),
-            );
-            return (facts, REFUSED);
-        };
-        match last.fatal {
-            Some(Fatal::Greeting(421)) => (vec![refused(None, "greeting-refused"), gone], EITHER),
-            Some(Fatal::Greeting(_)) => (
-                vec![refused(None, "greeting-refused")],
-                &["refused", "greeting-refused"],
-            ),
-            Some(Fatal::Hello(421)) => (vec![refused(None, "ehlo-refused"), gone], EITHER),
-            Some(Fatal::Hello(_)) => (vec![refused(None, "ehlo-refused")], REFUSED),
-            Some(Fatal::StartTls(421)) => {
-                let mut facts = self.refused_for(at, "starttls-refused");
-                facts.push(gone);
-                (facts, EITHER)
-            }
-            Some(Fatal::StartTls(_)) => (self.refused_for(at, "starttls-refused"), REFUSED),
-            Some(Fatal::Closed | Fatal::Said421) => (vec![gone], &["server-closed"]),
-            Some(Fatal::Handshake) => {
-                let domains = self.candidates(at);
-                let failed = domains
-                    .iter()
-                    .map(|(domain, _)| refused(Some(domain), "validation-failure"));
-                (failed.collect(), EITHER)
-            }
-            None if last.shown.is_some() => {
-                let refusals = self
-                    .candidates(at)
-                    .into_iter()
-                    .filter_map(|(domain, line)| {
-                        let (_, reason) = self.judged(line);
-                        Some(refused(Some(&domain), reason?))
-                    });
-                (refusals.collect(), REFUSED)
-            }
-            None => (self.refused_for(at, "starttls-not-supported"), REFUSED),
-        }
-    }
-
-    /// A refusal for this reason in place of the exchange `at`: of the server as such, or of whoever's mail asked for TLS.
-    fn refused_for(&self, at: usize, reason: &str) -> Vec<Fact> {
-        let domains = self.candidates(at).into_iter();
-        let facts = domains.map(|(domain, _)| refused(Some(&domain), reason));
-        facts.chain([refused(None, reason)]).collect()
-    }
-
-    /// Whom the refusal in place of the exchange `at` can be about.
-    fn candidates(&self, at: usize) -> Vec<(String, Option<&Line>)> {
-        if let Some((domain, line)) = self.asked_at_connect() {
-            return vec![(domain, Some(line))];
-        }
-        self.recipients_from(at)
-    }
-
-    /// Whom was asked about from the exchange `at` on.
-    fn recipients_from(&self, at: usize) -> Vec<(String, Option<&Line>)> {
-        let later = self.session.exchanges.iter().skip(at);
-        let paths = later.filter_map(|one| match &one.what {
-            What::Rcpt(path) => Some(self.asked(path)),
-            _ => None,
-        });
-        paths.collect()
-    }
-
-    // ----- facts, inbound -----
-
-    fn inbound_facts(&self) -> Vec<Want> {
-        let mut wants = Vec::new();
-        let mut want = |any_of: Vec<Fact>, must| wants.push(Want { any_of, must });
-        let exchanges = &self.session.exchanges;
-        for one in exchanges {
-            match (&one.what, &one.reply) {
-                (What::Mail(sender), Some(reply)) if reply.is_servers() && reply.code != 421 => {
-                    let (facts, must) = self.of_sender(sender, one);
-                    want(facts, must);
-                }
-                (What::Mail(sender), Some(reply))
-                    if matches!(reply.code, 530 | 550 | 450 | 451) =>
-                {
-                    want(self.of_sender(sender, one).0, true);
-                }
-                (What::Mail(sender), None) => want(self.of_sender(sender, one).0, false),
-                (What::Mail(sender), Some(reply)) if reply.code == 421 => {
-                    want(self.of_sender(sender, one).0, false);
-                    if !reply.is_servers() {
-                        want(self.why_inbound_over().0, true);
-                    }
-                }
-                (_, Some(reply)) if reply.text.starts_with("421 4.3.2") => {
-                    want(vec![refused(None, "stopped")], true);
-                }
-                (_, Some(reply)) if reply.code == 421 && !reply.is_servers() => {
-                    want(self.why_inbound_over().0, true);
-                }
-                // Whom the entry for its address refuses hears that and nothing else.
-                (_, Some(reply)) if one.secure && reply.code == 554 && self.is_refused() => {}
-                (_, Some(reply)) if reply.code == 530 => {
-                    want(vec![refused(None, "starttls-required")], true);
-                }
-                (_, Some(reply)) if reply.code >= 400 && !reply.is_servers() => {
-                    want(vec![refused(None, "protocol")], true);
-                }
-                _ => {}
-            }
-        }
-        if let Some(seen) = self.broke_handshake() {
-            want(vec![refused(None, "validation-failure")], seen);
-        }
-        if self.session.secure
-            && let Some(line) = self.rules.client(&self.client())
-        {
-            // This client is judged before it says another word, and whatever it says then is answered with that.
-            let client = self.client();
-            let (verdict, reason) = self.judged_client(line);
-            want(vec![fact(Some(&client), verdict, reason)], true);
-            if self.is_refused() {
-                want(vec![refused(None, "*"), refused(Some(&client), "*")], false);
-            }
-        }
-        if self.session.ended != Ended::Stopped {
-            want(self.why_inbound_over().0, false);
-        }
-        if exchanges.iter().any(|one| one.reply.is_none()) {
-            want(vec![refused(None, "protocol")], false);
-        }
-        wants
-    }
-
-    fn client(&self) -> String {
-        self.session.from.ip().to_string()
-    }
-
-    /// The client went away before TLS was up: whether by something that the proxy must have seen.
-    fn broke_handshake(&self) -> Option<bool> {
-        let go =
-            |one: &&Exchange| one.what == What::StartTls && matches!(one.code(), None | Some(220));
-        let begun = !self.session.secure && self.session.exchanges.iter().any(|one| go(&one));
-        self.session.broke_handshake.or(begun.then_some(false))
-    }
-
-    /// What the line says of the client and its certificate.
-    fn judged_client(&self, line: &Line) -> (&'static str, Option<&'static str>) {
-        let nobody = Shown {
-            sha256: String::new(),
-            names: &[],
-            trusted: false,
-            expired: false,
-        };
-        let shown = self.session.certificate.as_ref();
-        match line.verdict(Some(shown.unwrap_or(&nobody))) {
-            Ok(verdict) => (verdict, None),
-            Err(_) if shown.is_none() => ("refused", Some("*")),
-            Err(reason) => ("refused", Some(reason)),
-        }
-    }
-
-    /// An entry for the client's address refuses it.
-    fn is_refused(&self) -> bool {
-        let line = self.rules.client(&self.client());
-        line.is_some_and(|line| self.judged_client(line).0 == "refused")
-    }
-
-    /// As whom a sender is judged: by its domain, else by the client's address.
-    fn whose(&self, sender: &str) -> String {
-        match sender.rsplit_once('@') {
-            Some((_, literal)) if literal.starts_with('[') => self.client(),
-            Some((_, domain)) => domain.to_ascii_lowercase(),
-            None => self.client(),
-        }
-    }
-
-    /// The line for a sender; its own, or its client's.
-    fn line_of(&self, sender: &str) -> Option<&Line> {
-        let own = self.rules.sender(sender);
-        own.or_else(|| self.rules.client(&self.client()))
-    }
-
-    /// What is written down about a sender, and whether anything must be.
-    fn of_sender(&self, sender: &str, said: &Exchange) -> (Vec<Fact>, bool) {
-        let (client, whose) = (self.client(), self.whose(sender));
-        let unprotected = || {
-            let domains = [&client, &whose];
-            domains
-                .map(|domain| fact(Some(domain), "unprotected", None))
-                .into()
-        };
-        match (self.line_of(sender), said.secure) {
-            (Some(line), true) if line.level == "none" => (unprotected(), false),
-            (Some(line), true) => {
-                let (verdict, reason) = self.judged_client(line);
-                (vec![fact(Some(&whose), verdict, reason)], true)
-            }
-            (None, true) => (Vec::new(), false),
-            (Some(line), false) if line.level == "none" => (unprotected(), true),
-            (None, false) if self.rules.exempt(&client).is_some() => (unprotected(), true),
-            (_, false) => {
-                let facts = [
-                    refused(None, "starttls-required"),
-                    refused(Some(&whose), "starttls-required"),
-                    refused(Some(&whose), "starttls-not-supported"),
-                ];
-                (facts.into(), true)
-            }
-        }
-    }
-
-    fn why_inbound_over(&self) -> Why {
-        let gone = refused(None, "server-gone");
-        match self.last().and_then(|last| last.fatal) {
-            Some(Fatal::Greeting(421)) => (
-                vec![refused(None, "greeting-refused"), gone],
-                &["refused", "server-closed"],
-            ),
-            Some(Fatal::Greeting(_)) => (
-                vec![refused(None, "greeting-refused")],
-                &["refused", "greeting-refused"],
-            ),
-            Some(Fatal::Hello(421)) => (
-                vec![refused(None, "ehlo-refused"), gone],
-                &["refused", "server-closed"],
-            ),
-            Some(Fatal::Hello(_)) => (vec![refused(None, "ehlo-refused")], &["refused"]),
-            Some(_) => (vec![gone], &["server-closed"]),
-            None => (vec![refused(None, "limit")], &["refused"]),
         }
     }
 
@@ -632,6 +189,9 @@ impl<'a> Case<'_, 'a> {
             _ => why(),
         };
         let mut ends: BTreeSet<String> = certainly.iter().map(ToString::to_string).collect();
+        if session.last && session.ended == Ended::Client {
+            ends.insert(String::from("stopped"));
+        }
         let heard_all = session.exchanges.iter().all(|one| one.reply.is_some());
         let troubled = match self.last() {
             None => self.rules.way != Way::Inbound,

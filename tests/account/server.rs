@@ -99,6 +99,8 @@ pub struct Connection {
     pub shown: Option<Shown>,
     pub transactions: Vec<Transaction>,
     pub fatal: Option<Fatal>,
+    /// What it refused in the clear: the stage and the code.
+    pub refused: Vec<(&'static str, u16)>,
     pub transcript: Vec<String>,
 }
 
@@ -246,6 +248,7 @@ impl Talk {
                 shown: None,
                 transactions: Vec::new(),
                 fatal: None,
+                refused: Vec::new(),
                 transcript: vec![format!("connection of {from}, flaw {flaw:?}")],
             },
         }
@@ -299,6 +302,7 @@ impl Talk {
             Some(Flaw::Greeting(code)) => {
                 self.reply(code, "no service for you");
                 self.heard.fatal = Some(Fatal::Greeting(code));
+                self.heard.refused.push(("greeting", code));
             }
             _ => {
                 self.reply(220, "ready");
@@ -341,6 +345,9 @@ impl Talk {
                         transaction.verdict = Some(reply);
                     }
                     let hello = matches!(verb, "EHLO" | "HELO");
+                    if hello && !self.secure {
+                        self.heard.refused.push(("ehlo", 421));
+                    }
                     let fatal = if hello {
                         Fatal::Hello(421)
                     } else {
@@ -417,6 +424,9 @@ impl Talk {
 
     fn no_hello(&mut self, code: u16) -> Next {
         self.heard.fatal.get_or_insert(Fatal::Hello(code));
+        if !self.secure {
+            self.heard.refused.push(("ehlo", code));
+        }
         self.reply(code, "I do not know you");
         Next::Go
     }
@@ -425,6 +435,7 @@ impl Talk {
         match self.flaw {
             Some(Flaw::StartTls(code)) => {
                 self.heard.fatal.get_or_insert(Fatal::StartTls(code));
+                self.heard.refused.push(("starttls", code));
                 self.reply(code, "not now");
                 return Next::Go;
             }
@@ -585,7 +596,7 @@ impl Talk {
         };
         let mut left: usize = octets.parse().expect("the proxy lets only numbers pass");
         let mut content = Vec::new();
-        while left > 0 && !(self.flaw == Some(Flaw::CloseAmidContent) && !content.is_empty()) {
+        while left > 0 && (content.is_empty() || self.flaw != Some(Flaw::CloseAmidContent)) {
             let piece = self.wire.piece(left);
             if piece.is_empty() {
                 break;

@@ -5,8 +5,8 @@ use crate::{
     client::{Client, Habits, Session},
     compare::Run,
     dice::Dice,
-    model::{Line, Proof, Rules, Way},
     pki::Scratch,
+    rules::{Line, Proof, Rules, Way},
     server::{Connection, Server},
 };
 use serde_json::Value;
@@ -158,6 +158,7 @@ fn sessions(setting: &Setting, seed: u64, certs: &Certs, stop: impl FnOnce()) ->
                 let mut client = connect(setting, number, seed, certs);
                 client.stays &= !again;
                 client.run();
+                client.heard.last = next.lock().expect("nobody panics").0 >= SESSIONS;
                 if client.stays {
                     staying.lock().expect("nobody panics").push(client);
                 } else {
@@ -416,6 +417,7 @@ fn gate(seed: u64, scratch: &Path, certs: &Arc<Certs>, observe: bool) -> Setting
     Setting {
         rules: Rules {
             way: Way::Gate,
+            observe,
             lines: table.lines,
         },
         arguments,
@@ -477,6 +479,7 @@ fn upstream(seed: u64, scratch: &Path, certs: &Arc<Certs>, observe: bool) -> Set
     Setting {
         rules: Rules {
             way: Way::Upstream,
+            observe,
             lines,
         },
         arguments,
@@ -585,6 +588,7 @@ fn inbound(seed: u64, scratch: &Path, certs: &Arc<Certs>) -> Setting {
     Setting {
         rules: Rules {
             way: Way::Inbound,
+            observe: false,
             lines,
         },
         arguments,
