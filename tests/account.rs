@@ -34,6 +34,8 @@ mod pki;
 mod rules;
 #[path = "account/server.rs"]
 mod server;
+#[path = "account/story.rs"]
+mod story;
 #[path = "account/wire.rs"]
 mod wire;
 #[path = "account/world.rs"]
