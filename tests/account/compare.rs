@@ -562,7 +562,8 @@ fn compare_facts(account: &Account<'_>, records: &Records<'_>, found: &mut Found
     }
 }
 
-/// What the server refused in the clear is told with its code, and nothing else is.
+/// What the server refused in the clear is told with its code, as unproved, and nothing else is. What it refused inside TLS may be
+/// told, and is not unproved where the peer was authenticated.
 fn compare_heard(
     session: &Session,
     connections: &[&Connection],
@@ -570,30 +571,37 @@ fn compare_heard(
     way: Way,
     found: &mut Found<'_>,
 ) {
-    let heard = |record: &Value| {
-        let code = record["code"]
-            .as_u64()
-            .and_then(|code| u16::try_from(code).ok());
-        Some((text(record, "/stage")?.to_owned(), code?))
+    let said: Vec<_> = connections.iter().flat_map(|one| &one.refused).collect();
+    let is = |record: &Value, (stage, code, _): &(&str, u16, bool)| {
+        text(record, "/stage") == Some(stage) && record["code"] == *code
     };
-    let recorded: Vec<(String, u16)> = of_event(records, "heard")
-        .into_iter()
-        .filter_map(heard)
-        .collect();
-    let said = connections.iter().flat_map(|one| &one.refused);
-    let said: Vec<(String, u16)> = said
-        .map(|(stage, code)| ((*stage).to_owned(), *code))
-        .collect();
+    let recorded = of_event(records, "heard");
     // Who left may have left before it was said. Inbound the server is our own.
-    let missing = session.ended != Ended::Client && way != Way::Inbound;
-    for one in said.iter().filter(|one| missing && !recorded.contains(one)) {
-        found.say(
-            "heard",
-            format!("no record tells that the server said {one:?}"),
-        );
+    let demanded = session.ended != Ended::Client && way != Way::Inbound;
+    for one in said.iter().filter(|one| demanded && !one.2) {
+        if !recorded.iter().any(|record| is(record, one)) {
+            found.say(
+                "heard",
+                format!("no record tells that the server said {one:?}"),
+            );
+        }
     }
-    for one in recorded.iter().filter(|one| !said.contains(one)) {
-        found.say("heard", format!("the server did not say {one:?}"));
+    let authenticated = of_event(records, "verdict").iter().any(|record| {
+        text(record, "/decision/verdict") == Some("authorised")
+            && text(record, "/decision/level") != Some("encrypt")
+    });
+    for record in recorded {
+        match said.iter().find(|one| is(record, one)) {
+            None => found.say(
+                "heard",
+                format!("the server did not say {}", record["text"]),
+            ),
+            Some((.., true)) if authenticated && record["unproved"] == true => {
+                let words = "inside TLS, by an authenticated peer, and is told as unproved";
+                found.say("heard", format!("{} was said {words}", record["text"]));
+            }
+            Some(_) => {}
+        }
     }
 }
 

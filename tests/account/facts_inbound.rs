@@ -41,7 +41,9 @@ impl Case<'_, '_> {
                 (_, Some(reply)) if one.secure && reply.code == 554 && self.is_refused() => {}
                 // 4yz for who may have tried: nobody is told at once that TLS is a must.
                 (_, Some(reply))
-                    if reply.code == 530 || (!one.secure && matches!(reply.code, 450 | 451)) =>
+                    if !one.secure
+                        && !reply.is_servers()
+                        && matches!(reply.code, 450 | 451 | 530) =>
                 {
                     want(vec![refused(None, "starttls-required")], true);
                 }

@@ -99,8 +99,8 @@ pub struct Connection {
     pub shown: Option<Shown>,
     pub transactions: Vec<Transaction>,
     pub fatal: Option<Fatal>,
-    /// What it refused in the clear: the stage and the code.
-    pub refused: Vec<(&'static str, u16)>,
+    /// What it refused before commands could pass: the stage, the code, and whether inside TLS.
+    pub refused: Vec<(&'static str, u16, bool)>,
     pub transcript: Vec<String>,
 }
 
@@ -302,7 +302,7 @@ impl Talk {
             Some(Flaw::Greeting(code)) => {
                 self.reply(code, "no service for you");
                 self.heard.fatal = Some(Fatal::Greeting(code));
-                self.heard.refused.push(("greeting", code));
+                self.heard.refused.push(("greeting", code, false));
             }
             _ => {
                 self.reply(220, "ready");
@@ -345,8 +345,8 @@ impl Talk {
                         transaction.verdict = Some(reply);
                     }
                     let hello = matches!(verb, "EHLO" | "HELO");
-                    if hello && !self.secure {
-                        self.heard.refused.push(("ehlo", 421));
+                    if hello {
+                        self.heard.refused.push(("ehlo", 421, self.secure));
                     }
                     let fatal = if hello {
                         Fatal::Hello(421)
@@ -424,9 +424,7 @@ impl Talk {
 
     fn no_hello(&mut self, code: u16) -> Next {
         self.heard.fatal.get_or_insert(Fatal::Hello(code));
-        if !self.secure {
-            self.heard.refused.push(("ehlo", code));
-        }
+        self.heard.refused.push(("ehlo", code, self.secure));
         self.reply(code, "I do not know you");
         Next::Go
     }
@@ -435,7 +433,7 @@ impl Talk {
         match self.flaw {
             Some(Flaw::StartTls(code)) => {
                 self.heard.fatal.get_or_insert(Fatal::StartTls(code));
-                self.heard.refused.push(("starttls", code));
+                self.heard.refused.push(("starttls", code, false));
                 self.reply(code, "not now");
                 return Next::Go;
             }
