@@ -4,11 +4,12 @@
 //! what they say and hear. From that, and from the table, `account/model.rs` works out what the records must say.
 //!
 //! ```text
-//! cargo test --test account                                       a few seconds, always the same sessions
-//! ACCOUNT_SEED=17 cargo test --test account                       the sessions of that seed
-//! ACCOUNT_SECONDS=3600 cargo test --release --test account        an hour of ever new ones, each test in its turn
-//! ACCOUNT_SKIP=end,hello cargo test --test account                without these comparisons
-//! ACCOUNT_SHOWN=40 cargo test --test account                      up to 40 differences of each comparison in full, instead of 2
+//! cargo test --test account                             a few seconds, always with the same seeds
+//! ACCOUNT_SEED=17 cargo test --test account             the clients of that seed; a server's habits go by the order of its connections
+//! ACCOUNT_SEED=17 ACCOUNT_CLIENTS=1 cargo test ...      and the server's, too, since one client comes after the other
+//! ACCOUNT_SECONDS=3600 cargo test --test account        an hour of ever new ones, for each test, all at once
+//! ACCOUNT_SKIP=end,hello cargo test --test account      without these comparisons
+//! ACCOUNT_SHOWN=40 cargo test --test account            up to 40 differences of each comparison in full, instead of 2
 //! ```
 //!
 //! Interception needs a network namespace (`unshare`, `ip`, `nft`), which those tests make for themselves, as root or not. Where it
@@ -139,6 +140,8 @@ fn observed_intercepted_records_equal_a_simple_models_account() {
 const NAMESPACE: &str = r#"
 set -e
 ip link set lo up
+# Connections that are over are forgotten soon, so that their table does not fill up in an hour.
+echo 1 > /proc/sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait || true
 ip address add 10.9.0.1/32 dev lo
 ip route add local 10.128.0.0/9 dev lo src 10.9.0.1 table local
 nft -f - <<'RULES'

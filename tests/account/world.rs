@@ -23,8 +23,10 @@ use std::{
 
 /// Sessions of one run.
 const SESSIONS: usize = 100;
-/// Clients at a time.
+/// Clients at a time, unless `ACCOUNT_CLIENTS` says how many.
 const CLIENTS: usize = 4;
+/// A port that was free may be somebody else's when the program asks for it.
+const STARTS: usize = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -47,8 +49,8 @@ struct Program {
 }
 
 impl Program {
-    /// Returns when it is ready.
-    fn start(arguments: &[String]) -> Self {
+    /// Returns when it is ready, or what it said instead.
+    fn start(arguments: &[String]) -> Result<Self, String> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
             .args(arguments)
             .stderr(Stdio::piped())
@@ -70,10 +72,10 @@ impl Program {
             log
         });
         let program = Self { child, log };
-        if told.recv().is_err() {
-            panic!("{arguments:?}: {}", program.log.join().expect("a log"));
+        match told.recv() {
+            Ok(()) => Ok(program),
+            Err(_) => Err(program.log.join().expect("a log")),
         }
-        program
     }
 
     fn signal(&self) {
@@ -104,6 +106,18 @@ struct Setting {
 
 /// Plays the sessions of this seed and stops the program; what everybody wrote down.
 pub fn run(kind: Kind, seed: u64) -> Run {
+    let mut why = String::new();
+    for _ in 0..STARTS {
+        match try_run(kind, seed) {
+            Ok(run) => return run,
+            Err(words) if words.contains("in use") => why = words,
+            Err(words) => panic!("ACCOUNT_SEED={seed} {kind:?}: {words}"),
+        }
+    }
+    panic!("no port was to be had {STARTS} times: {why}");
+}
+
+fn try_run(kind: Kind, seed: u64) -> Result<Run, String> {
     let scratch = Scratch::new();
     let certs = certs();
     let mut setting = setting(kind, seed, &scratch.0, &certs);
@@ -111,7 +125,13 @@ pub fn run(kind: Kind, seed: u64) -> Run {
     setting
         .arguments
         .extend(["--audit-log".into(), log.clone()]);
-    let program = Program::start(&setting.arguments);
+    let program = match Program::start(&setting.arguments) {
+        Ok(program) => program,
+        Err(words) => {
+            setting.server.finish();
+            return Err(words);
+        }
+    };
     let sessions = sessions(&setting, seed, &certs, || program.signal());
     program.wait();
     let connections: Vec<Connection> = setting.server.finish();
@@ -127,12 +147,12 @@ pub fn run(kind: Kind, seed: u64) -> Run {
     let records = text
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    Run {
+    Ok(Run {
         rules: setting.rules,
         sessions,
         connections,
         records: records.collect(),
-    }
+    })
 }
 
 /// Plays all sessions; `stop` is called when only those are left that stay.
@@ -168,7 +188,7 @@ fn sessions(setting: &Setting, seed: u64, certs: &Certs, stop: impl FnOnce()) ->
         }
     };
     thread::scope(|scope| {
-        for _ in 0..CLIENTS {
+        for _ in 0..crate::variable("ACCOUNT_CLIENTS").unwrap_or(CLIENTS) {
             scope.spawn(client);
         }
     });
