@@ -28,8 +28,10 @@ use crate::{
     tls::Peer,
 };
 
-/// What the end of a session takes, line and record, in octets.
-const CLOSING: usize = 1024;
+/// What the record of a session's end takes, in octets.
+const LAST_RECORD: usize = 800;
+/// What the line of its end takes.
+const LAST_LINE: usize = 240;
 /// What each line begins with, in octets: time, level and whose session it is.
 const PREFIX: usize = 120;
 
@@ -171,7 +173,9 @@ impl Evidence {
         let session = match self.afforded {
             Some(afforded) => afforded,
             None => {
-                let octets = octets(self.record_of(&Opened).as_ref()) + CLOSING;
+                let opened = self.record_of(&Opened);
+                let records = opened.map_or(0, |record| octets(&record) + LAST_RECORD);
+                let octets = records + LAST_LINE;
                 let afforded = ledger.may_write(client, Kind::SessionOpened, octets);
                 *self.afforded.insert(afforded)
             }
@@ -180,7 +184,7 @@ impl Evidence {
             None | Some(Record::SessionClosed(_)) => session,
             Some(record) => {
                 let line = fact.line().map_or(0, |(_, line)| PREFIX + line.len());
-                let octets = line + octets(Some(record));
+                let octets = line + octets(record);
                 ledger.may_write(client, Kind::Refusal, octets) && session
             }
         }
@@ -560,9 +564,8 @@ fn undecided(recipient: &Recipient) -> audit::Decision {
 }
 
 /// What a record takes in the log, in octets, without what the chain adds.
-fn octets(record: Option<&Record>) -> usize {
-    let text = record.and_then(|record| serde_json::to_vec(record).ok());
-    text.map_or(0, |text| text.len())
+fn octets(record: &Record) -> usize {
+    serde_json::to_vec(record).map_or(0, |text| text.len())
 }
 
 /// A name in EHLO that can stand in a trace line.
