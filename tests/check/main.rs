@@ -15,7 +15,7 @@ fn said<'a>(page: &'a str, key: &str) -> Option<&'a str> {
     let lines = page
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix(' '));
-    lines.map(str::trim).last()
+    lines.map(str::trim).next_back()
 }
 
 #[track_caller]
