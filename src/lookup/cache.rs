@@ -34,7 +34,7 @@ pub(super) struct Known {
 
 impl Known {
     fn holds(&self) -> bool {
-        self.got.elapsed() < lifetime(&self.reply)
+        clock::instant().duration_since(self.got) < lifetime(&self.reply)
     }
 }
 

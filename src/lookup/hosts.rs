@@ -56,7 +56,7 @@ impl Asking {
     async fn reply(&self, name: &str, kind: Kind) -> Reply {
         match timeout_at(self.deadline.into(), self.dns.get(name, kind)).await {
             Ok(known) => {
-                let age = known.got.elapsed().as_secs();
+                let age = crate::clock::instant().duration_since(known.got).as_secs();
                 self.age.fetch_max(age, Ordering::Relaxed);
                 (*known.reply).clone()
             }

@@ -101,7 +101,10 @@ impl Cached {
     }
 
     fn age(&self) -> u64 {
-        self.fetched.elapsed().unwrap_or_default().as_secs()
+        clock::wall()
+            .duration_since(self.fetched)
+            .unwrap_or_default()
+            .as_secs()
     }
 
     fn sts(&self, refresh_failed: Option<Failure>) -> Sts {
@@ -129,7 +132,7 @@ impl Slot {
     fn idle(&self) -> bool {
         let failed = self.failed.as_ref();
         self.live().is_none()
-            && failed.is_none_or(|failed| failed.at.elapsed() >= BACK_OFF)
+            && failed.is_none_or(|failed| clock::instant().duration_since(failed.at) >= BACK_OFF)
             && !self.is_being_fetched()
     }
 }
@@ -227,7 +230,7 @@ impl StsCache {
             return Some(cached.sts(None));
         }
         let failed = slot.failed.as_ref()?;
-        if failed.id != id || failed.at.elapsed() >= BACK_OFF {
+        if failed.id != id || clock::instant().duration_since(failed.at) >= BACK_OFF {
             return None;
         }
         let (reason, words) = failed.failure.clone();

@@ -185,7 +185,7 @@ pub async fn drive<M: Machine, H: Hands>(
 
 impl<M: Machine, H: Hands> Drive<M, H> {
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        clock::instant().duration_since(self.began)
     }
 
     fn leg(&mut self, side: Side) -> &mut Leg {

@@ -22,12 +22,11 @@ use crate::{
     clock,
     net::ClientAddr,
     policy::Decision,
-    smtp::{Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side},
+    smtp::{
+        Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side, command,
+    },
     tls::Peer,
 };
-
-/// Longest name in EHLO that a trace line repeats, in octets (RFC 5321 §4.5.3.1.2).
-const LONGEST_NAME: usize = 255;
 
 /// What the end of a session takes, line and record, in octets.
 const CLOSING: usize = 1024;
@@ -50,8 +49,8 @@ pub struct Evidence {
     /// The last decision.
     decided: Option<Decision>,
     repeats: Repeats,
-    /// The refusal that the machine was answered with, and the domain that it is about.
-    answered: Option<(Refusal, String)>,
+    /// Why the machine was answered with no, and the domain that this is about.
+    answered: Option<(Cause, String)>,
     /// A refusal that is written down already, though the machine will tell of it when it is given.
     told: Option<Refusal>,
     /// Something of this session is recorded.
@@ -324,9 +323,9 @@ impl Evidence {
         Ok(first)
     }
 
-    /// What the machine is answered with is no verdict, but about this domain's mail.
-    pub fn answers(&mut self, refusal: &Refusal, domain: Option<&Domain>) {
-        self.answered = domain.map(|domain| (refusal.clone(), domain.to_string()));
+    /// What the machine is answered with is no verdict, but about this domain's mail. The words may become the machine's own.
+    pub fn answers(&mut self, cause: Cause, domain: Option<&Domain>) {
+        self.answered = domain.map(|domain| (cause, domain.to_string()));
     }
 
     /// This refusal of the machine's own is written down with a verdict.
@@ -382,7 +381,7 @@ impl Evidence {
             return;
         }
         let about = self.answered.take();
-        let domain = about.filter(|(answered, _)| answered == refusal);
+        let domain = about.filter(|(cause, _)| *cause == refusal.cause);
         self.tell(&Refused {
             refusal,
             domain: domain.as_ref().map(|(_, domain)| domain.as_str()),
@@ -566,11 +565,11 @@ fn octets(record: Option<&Record>) -> usize {
     text.map_or(0, |text| text.len())
 }
 
-/// A name in EHLO that can stand in a trace line: a domain or an address literal by its characters.
+/// A name in EHLO that can stand in a trace line.
 fn plain_name(name: &[u8]) -> Option<&str> {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(b);
-    let fits = (1..=LONGEST_NAME).contains(&name.len()) && name.iter().all(plain);
-    std::str::from_utf8(name).ok().filter(|_| fits)
+    std::str::from_utf8(name)
+        .ok()
+        .filter(|_| command::fits_a_trace(name))
 }
 
 /// Twelve hexadecimal digits that no other session of late has.

@@ -373,7 +373,7 @@ impl InboundHands {
             cause: Cause::StarttlsRequired,
         };
         let Some(exempt) = entry.or_else(|| self.exempt.clone()) else {
-            self.evidence.answers(&refusal, sender);
+            self.evidence.answers(refusal.cause, sender);
             return Answer::Refused(refusal);
         };
         let observed = (exempt.basis == Basis::Observe).then_some(&refusal);

@@ -349,7 +349,7 @@ fn a_refusal_has_the_word_of_its_cause_and_the_domain_of_its_sender() {
     let first = refusal(Cause::StarttlsRequired);
     session
         .evidence
-        .answers(&first, Some(&domain("sender.example")));
+        .answers(first.cause, Some(&domain("sender.example")));
     session.evidence.note(Note::Refused(first));
     let refusals = session.end().records("refusal");
     let reasons: Vec<&str> = refusals
