@@ -234,6 +234,28 @@ async fn handshakes_that_break_are_told_as_such() {
 }
 
 #[tokio::test]
+async fn a_server_that_breaks_on_the_large_hello_takes_mail_at_its_next_try() {
+    let mut world = World::new();
+    let tls = Tls::Small(Box::new(world.authority.leaf(&["mx.clinic.example"])));
+    world.serve(Mx {
+        tls,
+        ..Mx::default()
+    });
+    let checked = world.check().await;
+    let page = checked.page(false);
+    assert!(!checked.any_refused(), "{page}");
+    assert!(
+        said(&page, "at first").is_some_and(|reply| reply.starts_with("421 4.7.5 ")),
+        "{page}"
+    );
+    assert!(
+        said(&page, "tls").is_some_and(|tls| tls.contains(" X25519 ")),
+        "{page}"
+    );
+    assert_nothing_of_mail_was_sent(world);
+}
+
+#[tokio::test]
 async fn ehlo_that_is_refused_over_tls_is_no_passing() {
     let mut world = World::new();
     let mut mx = world.honest();
