@@ -222,7 +222,7 @@ pub fn flush() {
 /// One line an event: with the journal's priority where it reads along, else with the time.
 fn formatted(level: Level, text: &str) -> Vec<u8> {
     static JOURNAL: OnceLock<bool> = OnceLock::new();
-    let text = text.replace('\n', "; ");
+    let text = one_line(text);
     if *JOURNAL.get_or_init(|| std::env::var_os("JOURNAL_STREAM").is_some()) {
         let priority = match level {
             Level::Error => 3,
@@ -235,6 +235,23 @@ fn formatted(level: Level, text: &str) -> Vec<u8> {
         let at = humantime::format_rfc3339_millis(clock::wall());
         format!("{at} {level:5} {text}\n").into_bytes()
     }
+}
+
+/// Words of a policy host or a resolver come this far, and none of them may act on the terminal of who reads the log.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => line.push_str("; "),
+            // What turns the writing direction makes a line read as another (Unicode TR 36 §3.1).
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                line.extend(c.escape_default());
+            }
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
 }
 
 /// What `log` calls. env_logger reads RUST_LOG and says which lines are wanted.
@@ -302,6 +319,14 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn nothing_in_a_line_acts_on_the_terminal_of_who_reads_it() {
+        assert_eq!(
+            one_line("a\nb\r\u{1b}[2J\u{9b}1m\u{202e}\u{7f} (§4)"),
+            "a; b\\r\\u{1b}[2J\\u{9b}1m\\u{202e}\\u{7f} (§4)"
+        );
     }
 
     fn behind_a_pipe() -> (Arc<Queue>, Sender<()>, Receiver<String>) {

@@ -122,6 +122,8 @@ impl Checked {
                 "reason": said.reason,
                 "detail": said.detail,
                 "reply": one.reply,
+                "first_reply": one.first,
+                "cut_short": one.cut_short,
             })
         };
         let hosts = self
@@ -408,6 +410,9 @@ impl Page {
         };
         let words = clean(&said.detail);
         self.put(&format!("      {:<11} {word}: {words}", "verdict"));
+        if let Some(first) = &one.first {
+            self.line(6, 11, "at first", first);
+        }
         if let Some(reply) = &one.reply {
             self.line(6, 11, "mail gets", reply);
         }

@@ -55,6 +55,9 @@ pub struct Probed {
     pub said: audit::Decision,
     /// Mail passes.
     pub passes: bool,
+    /// What mail gets at its first try, where it passes at the next: a handshake died that does well without the post-quantum
+    /// key share.
+    pub first: Option<String>,
     /// What mail would get, word for word; `None`: it passes, or comes to no server.
     pub reply: Option<String>,
     /// What kept the policy from being asked, if anything: connection refused, no greeting, ...
@@ -86,7 +89,18 @@ impl Asker {
         let address = SocketAddr::new(address, self.port);
         // Each has a memory of its own: what one domain's session met is not told to another's.
         let site = Arc::new(self.site());
-        let rehearsed = rehearse(&site, domain, address, self.patience).await;
+        let mut rehearsed = rehearse(&site, domain, address, self.patience).await;
+        let mut first = None;
+        if let Outcome::Refused { reply, .. } = &rehearsed.outcome
+            && site.memory.owes_classical(address.ip(), clock::instant())
+        {
+            // The handshake died, perhaps of the large ClientHello: what becomes of mail shows at its next try.
+            let again = rehearse(&site, domain, address, self.patience).await;
+            if again.outcome == Outcome::Passes {
+                first = Some(reply.clone());
+                rehearsed = again;
+            }
+        }
         let Rehearsed {
             outcome,
             decision,
@@ -122,6 +136,7 @@ impl Asker {
             peer,
             said,
             passes,
+            first,
             reply,
             unreachable,
             heard: heard
@@ -182,6 +197,7 @@ impl Asker {
             peer: None,
             said,
             passes: false,
+            first: None,
             reply,
             unreachable: None,
             heard: Vec::new(),

@@ -201,6 +201,12 @@ impl HostMemory {
         }
     }
 
+    /// Will the next handshake go without the post-quantum share, because the last one died with it?
+    #[must_use]
+    pub fn owes_classical(&self, server: IpAddr, now: Instant) -> bool {
+        self.inner().classical.get(&server, now) == Some(&Classical::Due)
+    }
+
     /// Shall the handshake that begins now go without the post-quantum share?
     #[must_use]
     pub fn begins_classical(&self, server: IpAddr, now: Instant) -> bool {
@@ -349,7 +355,9 @@ mod tests {
         let (memory, now) = (HostMemory::default(), clock::instant());
         assert!(!memory.begins_classical(SERVER, now));
         assert!(memory.handshake(SERVER, false, Handshake::Died, now));
+        assert!(memory.owes_classical(SERVER, now));
         assert!(memory.begins_classical(SERVER, now));
+        assert!(!memory.owes_classical(SERVER, now));
         assert!(!memory.begins_classical(SERVER, now), "one try");
         assert!(
             !memory.handshake(SERVER, true, Handshake::Died, now),

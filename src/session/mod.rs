@@ -7,6 +7,8 @@
 //! What a session knows stands in one place: what all share in its [`site`], which hosts have failed of late in [`memory`],
 //! what it leaves behind in its [`evidence`], which tells [`facts`]: each makes log line, counter and record of one thing that happened.
 //!
+//! What `check` shows is a session, too: a [`rehearsal`] that is stopped where its mail would go out.
+//!
 //! A session is one task. Its hands own all that it knows; what takes time is a job that owns what it needs, and what a job learned
 //! is written down when it comes back ([`drive::Hands::done`]).
 //!

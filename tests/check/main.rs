@@ -15,7 +15,7 @@ fn said<'a>(page: &'a str, key: &str) -> Option<&'a str> {
     let lines = page
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix(' '));
-    lines.map(str::trim).last()
+    lines.map(str::trim).next_back()
 }
 
 #[track_caller]
@@ -231,6 +231,28 @@ async fn handshakes_that_break_are_told_as_such() {
         assert_eq!(said(&page, "tls"), None, "{page}");
         assert_nothing_of_mail_was_sent(world);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_breaks_on_the_large_hello_takes_mail_at_its_next_try() {
+    let mut world = World::new();
+    let tls = Tls::Small(Box::new(world.authority.leaf(&["mx.clinic.example"])));
+    world.serve(Mx {
+        tls,
+        ..Mx::default()
+    });
+    let checked = world.check().await;
+    let page = checked.page(false);
+    assert!(!checked.any_refused(), "{page}");
+    assert!(
+        said(&page, "at first").is_some_and(|reply| reply.starts_with("421 4.7.5 ")),
+        "{page}"
+    );
+    assert!(
+        said(&page, "tls").is_some_and(|tls| tls.contains(" X25519 ")),
+        "{page}"
+    );
+    assert_nothing_of_mail_was_sent(world);
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ pub enum Tls {
     Never,
     /// A handshake with this certificate, then what it answers inside TLS.
     With(Box<Leaf>),
+    /// The same, but whoever sends a ClientHello of more than 1,000 octets finds the connection ended.
+    Small(Box<Leaf>),
     /// Bytes that are no TLS.
     Garbage,
     /// The connection ends.
@@ -254,7 +256,8 @@ impl Mx {
                 let _ = stream.write_all(&[0x55; 600]);
                 let _ = stream.read(&mut [0; 4096]);
             }
-            Tls::With(leaf) => {
+            Tls::Small(_) if hello_length(&stream) > 1000 => {}
+            Tls::With(leaf) | Tls::Small(leaf) => {
                 let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
                 let config = ServerConfig::builder_with_provider(provider)
                     .with_safe_default_protocol_versions()
@@ -309,4 +312,14 @@ impl Served for BufReader<StreamOwned<ServerConnection, TcpStream>> {
         self.get_mut().write_all(words.as_bytes())?;
         self.get_mut().flush()
     }
+}
+
+/// What the first TLS record says of its length (RFC 8446 §5.1).
+fn hello_length(stream: &TcpStream) -> u16 {
+    let mut header = [0; 5];
+    while stream
+        .peek(&mut header)
+        .is_ok_and(|got| (1..5).contains(&got))
+    {}
+    u16::from_be_bytes([header[3], header[4]])
 }
