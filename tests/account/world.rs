@@ -122,9 +122,9 @@ fn try_run(kind: Kind, seed: u64) -> Result<Run, String> {
     let certs = certs();
     let mut setting = setting(kind, seed, &scratch.0, &certs);
     let log = scratch.0.join("audit.jsonl").display().to_string();
-    setting
-        .arguments
-        .extend(["--audit-log".into(), log.clone()]);
+    // Nobody is amid a message when it is stopped; who hangs is cut off.
+    let always = words(&["--audit-log", &log, "--drain-timeout", "5"]);
+    setting.arguments.extend(always);
     let program = match Program::start(&setting.arguments) {
         Ok(program) => program,
         Err(words) => {
