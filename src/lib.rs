@@ -58,6 +58,8 @@ pub mod smtp;
 pub mod policy;
 
 pub mod clock;
+pub mod files;
+pub mod logging;
 pub mod metrics;
 
 pub mod audit;

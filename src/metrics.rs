@@ -60,6 +60,12 @@ pub const OCTETS: Family = (
     "Octets of messages relayed.",
     "direction",
 );
+/// MTA-STS policies that could not be had when mail wanted them, by reason.
+pub const STS_FAULTS: Family = (
+    "starttls_proxy_mta_sts_faults_total",
+    "Decisions for which an announced MTA-STS policy could not be fetched, by reason.",
+    "reason",
+);
 /// Records that could not be written.
 pub const RECORD_FAULTS: Family = (
     "starttls_proxy_audit_faults_total",
@@ -127,6 +133,13 @@ impl Metrics {
             "# HELP starttls_proxy_sessions_open Sessions open now.\n# TYPE starttls_proxy_sessions_open gauge\n",
         );
         let _ = writeln!(out, "starttls_proxy_sessions_open {}", self.open_sessions());
+        let _ = writeln!(
+            out,
+            "# HELP starttls_proxy_log_lines_dropped_total Log lines that nobody read in time.\n\
+             # TYPE starttls_proxy_log_lines_dropped_total counter\n\
+             starttls_proxy_log_lines_dropped_total {}",
+            crate::logging::dropped()
+        );
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = "";
         for (((name, help, label), value), count) in counters.iter() {

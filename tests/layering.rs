@@ -14,7 +14,9 @@ const MAX_LINES: usize = 650;
 struct Source {
     /// From the root of the crate, e.g. `src/smtp/mod.rs`.
     path: String,
+    /// Where a string literal stood, its number in `literals` stands, in quotes.
     code: String,
+    literals: Vec<String>,
 }
 
 fn root() -> &'static Path {
@@ -58,9 +60,11 @@ fn sources() -> Vec<Source> {
 fn read(file: &Path) -> Source {
     let text = fs::read_to_string(file).expect("a source file");
     let path = file.strip_prefix(root()).expect("inside the crate");
+    let (code, literals) = code(&text);
     Source {
         path: path.display().to_string(),
-        code: code(&text),
+        code,
+        literals,
     }
 }
 
@@ -113,9 +117,10 @@ fn without_tests(code: &str) -> String {
     kept
 }
 
-/// Without comments and without what stands between quotes, so that braces and names mean what they say.
-fn code(text: &str) -> String {
+/// Without comments and without what stands between quotes, so that braces and names mean what they say; and that.
+fn code(text: &str) -> (String, Vec<String>) {
     let mut code = String::with_capacity(text.len());
+    let mut literals = Vec::new();
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         let raw = ["r#\"", "br#\"", "r\"", "br\""]
@@ -136,11 +141,12 @@ fn code(text: &str) -> String {
             c.len_utf8()
         };
         if c == '"' {
-            code.push_str("\"\"");
+            code.push_str(&format!("\"{}\"", literals.len()));
+            literals.push(rest[1..skipped].trim_end_matches('"').to_owned());
         }
         rest = &rest[skipped..];
     }
-    code
+    (code, literals)
 }
 
 /// Length of the literal that `text` begins with.
@@ -290,26 +296,27 @@ fn tls_is_the_business_of_few() {
     }
 }
 
+/// Where code says what is known: a proof of the machines, and who may make it.
+const PROOFS: [(&str, &[&str]); 3] = [
+    // The policy's verdict is in.
+    (
+        "Authorised",
+        &["src/session/inbound.rs", "src/session/outbound.rs"],
+    ),
+    (
+        "Exempted",
+        &["src/session/inbound.rs", "src/session/outbound.rs"],
+    ),
+    // The disk has answered.
+    ("Recorded", &["src/session/evidence.rs"]),
+];
+
 #[test]
 fn each_proof_is_made_where_the_fact_is_known() {
-    let makers = [
-        // The policy's verdict is in.
-        (
-            "Authorised",
-            &["src/session/inbound.rs", "src/session/outbound.rs"][..],
-        ),
-        (
-            "Exempted",
-            &["src/session/inbound.rs", "src/session/outbound.rs"],
-        ),
-        // The disk has answered.
-        ("Recorded", &["src/session/evidence.rs"]),
-    ];
-    for (token, expected) in makers {
-        let constructor = format!("{token}::assertion");
+    for (token, expected) in PROOFS {
         let made: Vec<String> = sources()
             .into_iter()
-            .filter(|source| names(&source.code, &constructor))
+            .filter(|source| makes(&source.code, token))
             .map(|source| source.path)
             .collect();
         assert_eq!(made, expected, "{token}");
@@ -317,10 +324,78 @@ fn each_proof_is_made_where_the_fact_is_known() {
 }
 
 #[test]
+fn a_proof_cannot_be_copied_or_made_from_nothing() {
+    let sources = sources();
+    for (token, _) in PROOFS {
+        let definition = format!("pub struct {token}");
+        let defined: Vec<&str> = sources
+            .iter()
+            .filter(|source| names(&source.code, &definition))
+            .map(|source| source.code.as_str())
+            .collect();
+        let [code] = defined[..] else {
+            panic!("{token} is defined in {} files", defined.len());
+        };
+        let (before, behind) = code.split_once(&definition).expect("it is there");
+        let derived = &before[before.rfind("#[derive(").expect("it derives something")..];
+        let fields = behind.split([';', '}']).next().unwrap_or_default();
+        assert!(!names(fields, "pub"), "a field of {token} can be named");
+        for way in ["Clone", "Copy", "Default"] {
+            assert!(!names(derived, way), "{token} is {way}");
+            for source in &sources {
+                let written = format!("{way} for {token}");
+                assert!(!names(&source.code, &written), "{token} is {way}");
+            }
+        }
+    }
+}
+
+/// Whether code makes this proof: by a function of its own, under another name, or, among the machines, where its field can
+/// be named, without the functions that are there for it.
+fn makes(code: &str, token: &str) -> bool {
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(token).any(|(at, _)| {
+        let (before, behind) = (&code[..at], &code[at + token.len()..]);
+        if before.ends_with(word) {
+            return false;
+        }
+        let called = behind
+            .strip_prefix("::")
+            .is_some_and(|name| name.starts_with(|c: char| c.is_lowercase()));
+        called || behind.starts_with(" as ") || is_literal(before, behind)
+    })
+}
+
+/// Whether a name between these is a struct's literal: neither a definition nor a pattern nor a variant of an enum.
+fn is_literal(before: &str, behind: &str) -> bool {
+    let is_path =
+        before.ends_with("::") && !before.ends_with("smtp::") && !before.ends_with("super::");
+    let is_item = ["struct ", "impl ", "for "]
+        .iter()
+        .any(|item| before.ends_with(item));
+    let end = match behind.trim_start() {
+        fields if fields.starts_with("(())") => behind.find("(())").map(|at| at + "(())".len()),
+        fields if fields.starts_with('{') => behind.find('}').map(|at| at + 1),
+        _ => None,
+    };
+    let Some(end) = end.filter(|_| !is_path && !is_item) else {
+        return false;
+    };
+    let then = behind[end..].trim_start_matches(|c: char| c == ')' || c.is_whitespace());
+    !["=>", "= ", "|", "if ", ": "]
+        .iter()
+        .any(|sign| then.starts_with(sign))
+}
+
+#[test]
 fn time_is_read_in_one_place() {
     for source in sources() {
-        let reads = ["Instant::now", "SystemTime::now", "UNIX_EPOCH.elapsed"];
-        let reads = reads.iter().any(|reading| names(&source.code, reading));
+        let by_name = ["Instant::now", "SystemTime::now", "Utc::now", "Local::now"];
+        // A time that is asked how long ago it was reads the clock, too.
+        let reads = by_name.iter().any(|reading| names(&source.code, reading))
+            || names(&source.code, "elapsed")
+            || names(&source.code, "Instant as")
+            || names(&source.code, "SystemTime as");
         assert!(
             !reads || source.path == "src/clock.rs",
             "{} reads the clock",
@@ -333,14 +408,90 @@ fn time_is_read_in_one_place() {
     );
 }
 
+/// Why what is expected is always so. Who expects something else says here why, or returns an error.
+const INVARIANTS: [&str; 9] = [
+    "32 octets are within what HKDF can give",
+    "a machine takes no more than it was offered",
+    "answered above",
+    "clamped",
+    "it begins with one part",
+    "it was put there",
+    "made with a key for this form",
+    "records have string keys only",
+    "the provider has suites and groups for both versions",
+];
+
+#[test]
+fn what_ends_the_program_is_said_to_be_impossible_and_why() {
+    let mut said = BTreeSet::new();
+    for source in sources() {
+        for end in [
+            ".expect(",
+            ".expect_err(",
+            "panic!(",
+            "unreachable!(",
+            "assert!(",
+            "assert_eq!(",
+            "assert_ne!(",
+        ] {
+            for (at, _) in source.code.match_indices(end) {
+                if source.code[..at].ends_with("debug_") {
+                    continue; // not in what ships
+                }
+                let argument = source.code[at + end.len()..].split(';').next();
+                let why = argument
+                    .and_then(|argument| argument.split('"').nth(1))
+                    .and_then(|number| source.literals.get(number.parse::<usize>().ok()?));
+                let why = why.map_or("nothing", String::as_str);
+                assert!(
+                    INVARIANTS.contains(&why),
+                    "{}: {end}) says {why:?}, which is not among INVARIANTS",
+                    source.path
+                );
+                said.insert(why.to_owned());
+            }
+        }
+    }
+    let said: Vec<&str> = said.iter().map(String::as_str).collect();
+    assert_eq!(said, INVARIANTS, "and no reason is kept that is not needed");
+}
+
 #[test]
 fn nothing_is_unsafe_and_nothing_is_unwrapped() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
     assert!(manifest.contains("unsafe_code = \"forbid\""));
     for source in sources() {
         assert!(!names(&source.code, "unsafe"), "{} has unsafe", source.path);
-        for shrug in [".unwrap()", "todo!", "unimplemented!", "dbg!"] {
-            assert!(!source.code.contains(shrug), "{} has {shrug}", source.path);
+        for shrug in [
+            "unwrap",
+            "unwrap_err",
+            "unwrap_unchecked",
+            "todo",
+            "unimplemented",
+            "dbg",
+        ] {
+            let called = format!("{shrug}(");
+            let passed = format!("::{shrug}");
+            let is_there = names(&source.code, &called)
+                || names(&source.code, &passed)
+                || names(&source.code, &format!("{shrug}!"));
+            assert!(!is_there, "{} has {shrug}", source.path);
+        }
+    }
+}
+
+#[test]
+fn a_warning_is_silenced_only_with_its_reason() {
+    for source in sources() {
+        for attribute in ["[allow(", "[expect("] {
+            for (at, _) in source.code.match_indices(attribute) {
+                let inside = source.code[at..].split(']').next().unwrap_or_default();
+                assert!(
+                    names(inside, "reason"),
+                    "{}: {inside}] without a reason",
+                    source.path
+                );
+            }
         }
     }
 }
@@ -367,9 +518,34 @@ mod the_reader {
     #[test]
     fn sees_code_and_not_comments_or_strings() {
         let text = "use a; // tokio\nlet s = \"tokio { \\\" }\"; let c = '\"'; let r = r#\"tokio \"\"#; b<'a>(tokio)";
-        let read = code(text);
+        let (read, literals) = code(text);
         assert_eq!(read.matches("tokio").count(), 1, "{read}");
         assert!(!read.contains('{'));
+        assert_eq!(literals, ["tokio { \\\" }"]);
+    }
+
+    #[test]
+    fn sees_how_a_proof_is_made_however_it_is_spelled() {
+        for made in [
+            "let a = Authorised::assertion();",
+            "option.map(Authorised::unauthenticated)",
+            "return Some(Authorised(()));",
+            "f(smtp::Authorised(()), 1)",
+            "Answer::Authorised(Authorised { authenticated: true })",
+            "use crate::smtp::Authorised as Yes;",
+        ] {
+            assert!(makes(made, "Authorised"), "{made}");
+        }
+        for not_made in [
+            "Ok(Authorised(())) => {",
+            "let (A(Authorised { .. }) | B(Exempted(()))) = permit;",
+            "pub struct Authorised {\n    authenticated: bool,\n}",
+            "impl Authorised {\n    fn x(&self) {}\n}",
+            "Answer::Authorised(answer)",
+            "NotAuthorised::assertion()",
+        ] {
+            assert!(!makes(not_made, "Authorised"), "{not_made}");
+        }
     }
 
     #[test]

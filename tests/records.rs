@@ -15,12 +15,16 @@ use std::{
 
 /// An outside server in the clear with this reply to EHLO; it takes all mail.
 fn clear_server(hello: &'static str) -> SocketAddr {
+    server("220 outside\r\n", hello)
+}
+
+fn server(greeting: &'static str, hello: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let serve = move |stream: TcpStream| {
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
-        let mut said = stream.get_mut().write_all(b"220 outside\r\n");
+        let mut said = stream.get_mut().write_all(greeting.as_bytes());
         while said.is_ok() && !line.starts_with("QUIT") && {
             line.clear();
             stream.read_line(&mut line).is_ok_and(|got| got > 0)
@@ -66,13 +70,16 @@ impl Session {
         ];
         let mut proxy = Proxy::start(&[&arguments[..], &kept, more].concat());
         proxy.says("ready");
-        let mut client = Client::connect(listen);
-        client.hears("220");
         Self {
             proxy,
-            client,
+            client: Client::connect(listen),
             scratch,
         }
+    }
+
+    fn begin(&mut self) {
+        self.client.hears("220");
+        self.client.says("EHLO inside.example").hears("250");
     }
 
     fn mail(&mut self, sender: &str, recipients: &[&str]) {
@@ -85,10 +92,15 @@ impl Session {
         client.says(".").hears("250");
     }
 
-    /// Ends session and program; gives the log.
-    fn end(mut self) -> Vec<Value> {
+    fn quit(mut self) -> Vec<Value> {
         self.client.says("QUIT").hears("221");
+        self.end()
+    }
+
+    /// The session has ended: ends the program; gives the log.
+    fn end(mut self) -> Vec<Value> {
         self.client.hears_the_end();
+        drop(self.client);
         self.proxy.signal("-TERM");
         self.proxy.says("every session has ended");
         assert!(self.proxy.child.wait().expect("ended").success());
@@ -125,9 +137,9 @@ fn observing_says_of_each_message_what_enforcing_would_have_refused_it_for() {
     ];
     for (hello, reason, words) in cases {
         let mut session = Session::outbound("observes", clear_server(hello), &["--observe"]);
-        session.client.says("EHLO inside.example").hears("250");
+        session.begin();
         session.mail("a@inside.example", &["b@one.test", "c@two.test"]);
-        let records = session.end();
+        let records = session.quit();
         let messages = of(&records, "message");
         assert_eq!(messages.len(), 1);
         let decisions = messages[0]["decisions"].as_array().expect("a list");
@@ -147,6 +159,60 @@ fn observing_says_of_each_message_what_enforcing_would_have_refused_it_for() {
 }
 
 #[test]
+fn why_a_server_refused_is_in_the_record_and_its_code_in_our_reply() {
+    let cases = [
+        (
+            "554 5.7.1 Blocked by RBL, see http://rbl.test\r\n",
+            "250 outside\r\n",
+            ("greeting", "greeting-refused", 554, "5.7.1"),
+        ),
+        (
+            "220 outside\r\n",
+            "550 5.5.2 Helo name rejected\r\n",
+            ("ehlo", "ehlo-refused", 550, "5.5.2"),
+        ),
+        (
+            "220 outside\r\n",
+            "250-outside\r\n250 STARTTLS\r\n",
+            ("starttls", "starttls-refused", 454, "4.7.0"),
+        ),
+    ];
+    for (greeting, hello, (stage, reason, code, enhanced)) in cases {
+        let mut session = Session::outbound(stage, server(greeting, hello), &[]);
+        let reply = if stage == "greeting" {
+            session.client.hears("421")
+        } else {
+            session.client.hears("220");
+            session.client.says("EHLO inside.example").hears("421")
+        };
+        assert!(reply.contains(&format!("{code} {enhanced}")), "{reply}");
+        let records = session.end();
+        let heard = of(&records, "heard");
+        assert_eq!(heard.len(), 1);
+        let facts = ["stage", "code", "enhanced", "unproved"].map(|fact| heard[0][fact].clone());
+        assert_eq!(
+            facts,
+            [
+                stage.into(),
+                code.into(),
+                enhanced.into(),
+                Value::Bool(true)
+            ]
+        );
+        let refusal = of(&records, "refusal");
+        let verdict = of(&records, "verdict");
+        let told: Vec<&Value> = refusal
+            .iter()
+            .map(|one| &one["reason"])
+            .chain(verdict.iter().map(|one| &one["decision"]["reason"]))
+            .collect();
+        assert_eq!(told, [reason], "{records:?}");
+        let end = &of(&records, "session-closed")[0]["end"];
+        assert_eq!(end, "refused");
+    }
+}
+
+#[test]
 fn three_hundred_recipients_of_one_domain_are_one_verdict() {
     let scratch = Scratch::new("table");
     let upstream = clear_server("250-outside\r\n250 SIZE\r\n");
@@ -155,11 +221,11 @@ fn three_hundred_recipients_of_one_domain_are_one_verdict() {
         &format!("[{}] none reason=\"test\"\n", upstream.ip()),
     );
     let mut session = Session::outbound("repeats", upstream, &["--policy", &table]);
-    session.client.says("EHLO inside.example").hears("250");
+    session.begin();
     let recipients: Vec<String> = (0..300).map(|n| format!("u{n}@clinic.test")).collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
     session.mail("a@inside.example", &recipients);
-    let records = session.end();
+    let records = session.quit();
     assert_eq!(of(&records, "unprotected").len(), 1);
     let message = of(&records, "message")[0];
     assert_eq!(message["recipients"].as_array().map(Vec::len), Some(300));
@@ -215,7 +281,7 @@ fn each_message_of_a_session_has_what_allowed_its_own_sender() {
     for sender in ["a@scanner.test", "b@other.test", "", "c@scanner.test"] {
         session.mail(sender, &["user@clinic.test"]);
     }
-    let records = session.end();
+    let records = session.quit();
     let bases: Vec<Vec<&str>> = of(&records, "message")
         .iter()
         .map(|message| {
@@ -232,5 +298,6 @@ fn each_message_of_a_session_has_what_allowed_its_own_sender() {
         [&first["level"], &first["until"], &first["why"]],
         ["none", "2999-12-31", "ticket 7"]
     );
+    assert_eq!(of(&records, "session-closed")[0]["end"], "quit");
     assert_eq!(of(&records, "stop")[0]["reason"], "SIGTERM");
 }

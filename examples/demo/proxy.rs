@@ -124,6 +124,7 @@ async fn serve(
 fn words(failure: Failure) -> String {
     match failure {
         Failure::Usage(words) | Failure::Configuration(words) => words,
+        Failure::Serving(failed) => failed.words,
         Failure::No => "no".into(),
     }
 }

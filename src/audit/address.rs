@@ -167,7 +167,8 @@ impl Addresses {
 pub(super) fn hashed(key: &Path, path: &[u8]) -> Result<String, OpenError> {
     let secret = SigningKey::read(key)?.secret();
     let addresses = Addresses::new(AddressForm::Hashed, secret.as_deref());
-    let addresses = addresses.ok_or_else(|| OpenError(format!("{}: no key", key.display())))?;
+    let addresses =
+        addresses.ok_or_else(|| OpenError::Wrong(format!("{}: no key", key.display())))?;
     Ok(addresses.address(path).0.0)
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use aws_lc_rs::signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
-use std::{fmt, fs, path::Path};
+use std::{fmt, path::Path};
 
 /// The type octet of Ed25519 in signed notes.
 const ED25519: u8 = 1;
@@ -60,15 +60,18 @@ impl SigningKey {
     /// Reads a PKCS#8 PEM file.
     pub(super) fn read(file: &Path) -> Result<Self, OpenError> {
         let name = file.display();
-        let der = PrivatePkcs8KeyDer::from_pem_file(file).map_err(|error| {
-            OpenError(format!(
-                "{name}: no PKCS#8 private key in PEM: {error}; make one with `audit keygen`"
-            ))
-        })?;
+        let der = crate::files::octets(file)
+            .map_err(rustls_pki_types::pem::Error::Io)
+            .and_then(|pem| PrivatePkcs8KeyDer::from_pem_slice(&pem))
+            .map_err(|error| {
+                OpenError::Wrong(format!(
+                    "{name}: no PKCS#8 private key in PEM: {error}; make one with `audit keygen`"
+                ))
+            })?;
         Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der())
             .map(Self)
             .map_err(|_| {
-                OpenError(format!(
+                OpenError::Wrong(format!(
                     "{name}: not an Ed25519 key; make one with `audit keygen`"
                 ))
             })
@@ -116,10 +119,11 @@ impl PublicKey {
     /// The file cannot be read, or holds no Ed25519 key.
     pub fn read(file: &Path) -> Result<Self, OpenError> {
         let name = file.display();
-        let pem = fs::read(file).map_err(|error| OpenError(format!("{name}: {error}")))?;
+        let pem = crate::files::octets(file)
+            .map_err(|error| OpenError::Wrong(format!("{name}: {error}")))?;
         if let Ok(spki) = SubjectPublicKeyInfoDer::from_pem_slice(&pem) {
             return Self::from_spki(&spki)
-                .ok_or_else(|| OpenError(format!("{name}: not an Ed25519 key")));
+                .ok_or_else(|| OpenError::Wrong(format!("{name}: not an Ed25519 key")));
         }
         SigningKey::read(file).map(|key| key.public())
     }

@@ -116,7 +116,7 @@ impl Verify {
     /// Verifies, with a progress bar where one is wanted.
     pub(super) fn examine(&self, errors: &mut dyn Write) -> Result<Examined, OpenError> {
         if self.files.is_empty() {
-            return Err(OpenError("name at least one file".into()));
+            return Err(OpenError::Wrong("name at least one file".into()));
         }
         let expected = self.expected()?;
         let mut shown = u64::MAX;
@@ -132,7 +132,7 @@ impl Verify {
         if self.progress {
             let _ = write!(errors, "\r{:60}\r", ""); // a terminal that is gone is no reason to stop
         }
-        result.map_err(|error| OpenError(error.to_string()))
+        result.map_err(|error| OpenError::Wrong(error.to_string()))
     }
 }
 
@@ -165,6 +165,10 @@ pub(super) fn facts(examined: &Examined, own_key: bool) -> Vec<(&'static str, St
     let mut facts = Vec::new();
     if let Some(origin) = &examined.origin {
         facts.push(("log", origin.clone()));
+    }
+    for (record, name) in &examined.renamed {
+        let text = format!("{name} until record {record}, where the host got another name");
+        facts.push(("once", text));
     }
     if let Some((first, last)) = &examined.span
         && examined.records() > 0

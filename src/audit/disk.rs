@@ -18,19 +18,36 @@ const WINDOW: u64 = 1 << 20;
 /// How much of a torn line a record keeps, in octets.
 const TORN_TEXT: usize = 4096;
 
+/// Whether the file that is being written still stands under the log's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It does, and what was asked for is done.
+    Kept,
+    /// Someone moved it away, so nothing was done. What it has stays in it; [`Disk::begin`] is next.
+    Moved,
+}
+
 /// What the log needs of the file it is writing. There is one real one, [`FileDisk`]; tests put faults in front of it.
 pub trait Disk: Send {
-    /// Opens the file again, creates it where it is gone, and cuts off what stands behind the first `durable` octets. Gives the
-    /// number of octets that are kept: `durable`, or 0 for a new file.
+    /// After a failure: opens the file again, creates it where it is gone, and cuts off what stands behind the first `durable`
+    /// octets, in the file that was moved away too: all of that is written anew. Gives the number of octets that are kept in the
+    /// file under the log's name: `durable`, or 0 for a new file.
     ///
     /// # Errors
     /// The system's, or the file is not the one that was left.
     fn reopen(&mut self, durable: u64) -> io::Result<u64>;
+    /// Goes on in a new file under the log's name, from which the old one was moved away with `durable` octets in it. Gives
+    /// the number of octets that the new one begins with: 0, or `durable` where the old one was deleted (which is what `mv` to
+    /// another file system does at its end), so that nothing is lost with it.
+    ///
+    /// # Errors
+    /// The system's, or another file stands there that is not empty. The old one stays open then.
+    fn begin(&mut self, durable: u64) -> io::Result<u64>;
     /// Writes whole lines behind the first `length` octets, which are all there is.
     ///
     /// # Errors
-    /// The system's, or the file was moved, cut or written to by someone else. Any part of `lines` may be in the file.
-    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<()>;
+    /// The system's, or the file was cut or written to by someone else. Any part of `lines` may be in the file.
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place>;
     /// Returns when everything written is on stable storage.
     ///
     /// # Errors
@@ -40,7 +57,7 @@ pub trait Disk: Send {
     ///
     /// # Errors
     /// The system's.
-    fn rotate(&mut self, suffix: &str) -> io::Result<()>;
+    fn rotate(&mut self, suffix: &str) -> io::Result<Place>;
 }
 
 /// A file on a file system.
@@ -68,12 +85,12 @@ pub(super) struct Found {
 impl FileDisk {
     /// Locks the log at `path`, finds its end in it or in the newest rotated file, and cuts off a torn last line.
     pub(super) fn open(path: &Path) -> Result<(Self, Found), OpenError> {
-        let problem = |error: io::Error| OpenError(format!("{}: {error}", path.display()));
+        let problem = |error: io::Error| OpenError::of(&path.display(), &error);
         let lock = private(&with_suffix(path, "lock")).map_err(problem)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(OpenError(format!(
+                return Err(OpenError::Temporary(format!(
                     "{}: another process writes this log; give each its own file",
                     path.display()
                 )));
@@ -91,22 +108,43 @@ impl FileDisk {
         Ok((disk, found))
     }
 
-    /// The file under the log's name is the one that is open, and `length` octets long.
-    fn is_in_place(&self, length: u64) -> io::Result<()> {
-        let (there, here) = (fs::metadata(&self.path)?, self.file.metadata()?);
-        if (there.dev(), there.ino()) != (here.dev(), here.ino()) {
-            return Err(io::Error::other(
-                "the file was moved or replaced by someone else",
-            ));
+    /// Whether the file under the log's name is the one that is open.
+    fn place(&self) -> io::Result<Place> {
+        let here = self.file.metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == (here.dev(), here.ino()) => Ok(Place::Kept),
+            Ok(_) => Ok(Place::Moved),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Place::Moved),
+            Err(error) => Err(error),
         }
-        if there.len() != length {
-            return Err(io::Error::other(format!(
-                "the file has {} octets where {length} were written: someone else cut it or wrote to it",
-                there.len()
-            )));
-        }
-        Ok(())
     }
+}
+
+impl FileDisk {
+    /// What was durable in a file that has no name any more, under the log's name again.
+    fn saved(&self, durable: u64) -> io::Result<File> {
+        let beside = with_suffix(&self.path, "saved");
+        let copied = (|| {
+            let mut file = private(&beside)?;
+            file.set_len(0)?;
+            let mut deleted = &self.file;
+            deleted.seek(SeekFrom::Start(0))?;
+            io::copy(&mut deleted.take(durable), &mut file)?;
+            file.sync_all()?;
+            fs::rename(&beside, &self.path)?;
+            Ok(file)
+        })();
+        if copied.is_err() {
+            let _ = fs::remove_file(&beside); // it may not be there
+        }
+        copied
+    }
+}
+
+fn not_what_was_left() -> io::Error {
+    io::Error::other(
+        "this is not the file that was left here: look at it with audit verify, then move it away",
+    )
 }
 
 impl Drop for FileDisk {
@@ -124,28 +162,63 @@ impl Disk for FileDisk {
         let kept = match there.len() {
             0 => 0,
             length if same && length >= durable => durable,
-            _ => {
-                return Err(io::Error::other(
-                    "this is not the file that was left here: look at it with audit verify, then move it away",
-                ));
-            }
+            _ => return Err(not_what_was_left()),
         };
+        if !same && here.len() > durable {
+            // What may or may not have reached the file that was moved away is written anew, so it must not stand there too.
+            self.file.set_len(durable)?;
+            self.file.sync_all()?;
+        }
+        if !same {
+            drop(file);
+            return self.begin(durable);
+        }
         file.set_len(kept)?;
         sync_directory(&self.path)?;
         self.file = file;
         Ok(kept)
     }
 
-    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<()> {
-        self.is_in_place(length)?;
-        self.file.write_all(lines)
+    fn begin(&mut self, durable: u64) -> io::Result<u64> {
+        let file = private(&self.path)?;
+        if file.metadata()?.len() > 0 {
+            return Err(not_what_was_left());
+        }
+        let is_deleted = self.file.metadata()?.nlink() == 0;
+        let (file, kept) = match is_deleted.then(|| self.saved(durable)).transpose() {
+            Ok(Some(saved)) => (saved, durable),
+            Ok(None) => (file, 0),
+            // Whoever deletes a log on a full disk wants the room. `audit verify` shows what is missing.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => (file, 0),
+            Err(error) => return Err(error),
+        };
+        sync_directory(&self.path)?;
+        self.file = file;
+        Ok(kept)
+    }
+
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place> {
+        let there = self.file.metadata()?.len();
+        if there != length {
+            return Err(io::Error::other(format!(
+                "the file has {there} octets where {length} were written: someone else cut it or wrote to it",
+            )));
+        }
+        if self.place()? == Place::Moved {
+            return Ok(Place::Moved);
+        }
+        self.file.write_all(lines)?;
+        Ok(Place::Kept)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    fn rotate(&mut self, suffix: &str) -> io::Result<()> {
+    fn rotate(&mut self, suffix: &str) -> io::Result<Place> {
+        if self.place()? == Place::Moved {
+            return Ok(Place::Moved);
+        }
         let aside = with_suffix(&self.path, suffix);
         if aside.try_exists()? {
             return Err(io::Error::other(format!(
@@ -155,7 +228,8 @@ impl Disk for FileDisk {
         }
         fs::rename(&self.path, &aside)?;
         self.file = private(&self.path)?;
-        sync_directory(&self.path)
+        sync_directory(&self.path)?;
+        Ok(Place::Kept)
     }
 }
 
@@ -223,14 +297,14 @@ fn first_record(mut log: OsString, file: &OsString) -> Option<u64> {
 }
 
 fn find_end(path: &Path, file: &mut File) -> Result<Found, OpenError> {
-    let problem = |path: &Path, error: io::Error| OpenError(format!("{}: {error}", path.display()));
+    let problem = |path: &Path, error: io::Error| OpenError::of(&path.display(), &error);
     let end = last_record(file).map_err(|error| problem(path, error))?;
     let modified = file
         .metadata()
         .and_then(|metadata| metadata.modified())
         .ok();
     if end.head.is_none() && !end.behind.is_empty() && !may_be_torn(&end.behind) {
-        return Err(OpenError(format!(
+        return Err(OpenError::Wrong(format!(
             "{}: not an audit log; name another file",
             path.display()
         )));
@@ -242,7 +316,7 @@ fn find_end(path: &Path, file: &mut File) -> Result<Found, OpenError> {
                 let mut file = File::open(&newest).map_err(|error| problem(&newest, error))?;
                 let end = last_record(&mut file).map_err(|error| problem(&newest, error))?;
                 end.head.filter(|_| end.behind.is_empty()).ok_or_else(|| {
-                    OpenError(format!(
+                    OpenError::Wrong(format!(
                         "{}: does not end in a record: look at it with audit verify; a new chain begins once the old one is moved away",
                         newest.display()
                     ))

@@ -6,6 +6,10 @@
 //! When the disk fails, those who wait are told at once and the log is not [`healthy`](AuditLog::healthy); the lines
 //! that are not known to be durable stay in memory. Writing is tried again every second: the file is cut to what is
 //! durable (a failed `fdatasync` may have lost pages, whatever a second one says) and all else is written anew.
+//!
+//! A file that is moved away (`mv`, as logrotate does) keeps what was handed over to it, and the chain goes on in a new
+//! one: both together are the log. A disk that neither works nor fails holds up nobody for ever: see
+//! [`AuditLog::give_up`] and [`AuditLog::close`].
 
 mod writer;
 
@@ -22,7 +26,7 @@ use std::{
     path::PathBuf,
     pin::Pin,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -32,6 +36,8 @@ use std::{
 
 /// Records between two checkpoints, at most. Fixed in the format, so that a longer stretch without a signature is a finding.
 pub const CHECKPOINT_RECORDS: u64 = 1000;
+/// Octets of a line before its event, at most.
+const LINE_HEAD: usize = 160;
 /// Memory for records that are not durable yet, in octets. Beyond it, nothing is taken.
 const MAX_PENDING: usize = 32 << 20;
 
@@ -59,6 +65,8 @@ pub struct Options {
     pub sync_after: Duration,
     /// How long after a failure it is tried again.
     pub retry_after: Duration,
+    /// How long the end of the log waits for a disk that does not answer.
+    pub close_within: Duration,
     /// Time of day.
     pub clock: fn() -> SystemTime,
     /// Gets what the program's log should say; called by the writing thread.
@@ -81,6 +89,7 @@ impl Options {
             stall_after: Duration::from_secs(5),
             sync_after: Duration::from_secs(1),
             retry_after: Duration::from_secs(1),
+            close_within: Duration::from_secs(5),
             clock: clock::wall,
             notice: Box::new(|_| ()),
         }
@@ -104,6 +113,8 @@ pub enum Notice {
     Checkpoint(Checkpoint),
     /// A crash had left a torn last line; it was cut off, and a record says so.
     Torn(Torn),
+    /// Someone moved the file away; the chain goes on in a new one.
+    Moved,
     /// The log cannot be written: no new sessions, and nothing is acknowledged.
     Failing(String),
     /// It can be written again.
@@ -122,6 +133,7 @@ impl fmt::Display for Notice {
                 "audit log had a torn last line of {} octets, cut off",
                 torn.octets
             ),
+            Self::Moved => f.write_str("audit log was moved away, it goes on in a new file"),
             Self::Failing(error) => {
                 write!(f, "audit log cannot be written, mail is deferred: {error}")
             }
@@ -184,14 +196,19 @@ struct Ticket(Arc<Mutex<Slot>>);
 
 impl Ticket {
     fn answer(&self, outcome: Result<Receipt, AuditError>) {
-        let waker = {
-            let mut slot = locked(&self.0);
-            slot.outcome.get_or_insert(outcome);
-            slot.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        answer(&self.0, outcome);
+    }
+}
+
+/// The first answer counts.
+fn answer(slot: &Mutex<Slot>, outcome: Result<Receipt, AuditError>) {
+    let waker = {
+        let mut slot = locked(slot);
+        slot.outcome.get_or_insert(outcome);
+        slot.waker.take()
+    };
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
@@ -216,17 +233,24 @@ struct Queue {
     closing: bool,
     /// The writer has ended; nothing will be taken out any more.
     gone: bool,
+    /// All that was queued was durable when it ended.
+    complete: bool,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// The writer has ended.
+    ended: Condvar,
+    /// Who may still wait for a record.
+    waiting: Mutex<Vec<Weak<Mutex<Slot>>>>,
     failing: AtomicBool,
     /// Octets that the writer has taken and that are not durable yet.
     unwritten: AtomicUsize,
     /// Since when the writer has been busy with what someone waits for.
     busy_since: Mutex<Option<Instant>>,
     stall_after: Duration,
+    close_within: Duration,
     clock: fn() -> SystemTime,
     addresses: Addresses,
 }
@@ -268,20 +292,20 @@ impl AuditLog {
     ) -> Result<Self, OpenError> {
         let file = options.file.display().to_string();
         if !is_origin(&options.origin) {
-            return Err(OpenError(format!(
+            return Err(OpenError::Wrong(format!(
                 "{:?} cannot name an audit log: printable ASCII without blanks and + \" \\",
                 options.origin
             )));
         }
         if !(1..=CHECKPOINT_RECORDS).contains(&options.checkpoint_records) {
-            return Err(OpenError(format!(
+            return Err(OpenError::Wrong(format!(
                 "checkpoints come every 1 to {CHECKPOINT_RECORDS} records"
             )));
         }
         let key = options.key.as_deref().map(SigningKey::read).transpose()?;
         let secret = key.as_ref().and_then(SigningKey::secret);
         let addresses = Addresses::new(options.addresses, secret.as_deref()).ok_or_else(|| {
-            OpenError(
+            OpenError::Wrong(
                 "hashed addresses need --audit-key, from which the hashing key is derived".into(),
             )
         })?;
@@ -289,21 +313,26 @@ impl AuditLog {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Condvar::new(),
+            ended: Condvar::new(),
+            waiting: Mutex::default(),
             failing: AtomicBool::new(false),
             unwritten: AtomicUsize::new(0),
             busy_since: Mutex::new(None),
             stall_after: options.stall_after,
+            close_within: options.close_within,
             clock: options.clock,
             addresses,
         });
         let mut writing = writer::Writing::new(shared.clone(), options, key, wrap(disk), &found);
         writing
             .begin(found.torn)
-            .map_err(|error| OpenError(format!("{file}: {error}")))?;
+            .map_err(|error| OpenError::of(&file, &error))?;
         let thread = thread::Builder::new()
             .name("audit".into())
             .spawn(move || writing.run())
-            .map_err(|error| OpenError(format!("{file}: no thread to write it: {error}")))?;
+            .map_err(|error| {
+                OpenError::Temporary(format!("{file}: no thread to write it: {error}"))
+            })?;
         Ok(Self {
             shared: shared.clone(),
             writer: Arc::new(Writer {
@@ -319,6 +348,12 @@ impl AuditLog {
         self.shared.addresses.address(path)
     }
 
+    /// Octets of the line that this record becomes, nearly: for budgets.
+    #[must_use]
+    pub fn octets(&self, record: &Record) -> usize {
+        self.body(record).len() + LINE_HEAD
+    }
+
     /// Queues a record: it is written in order, within a second, and nothing waits for it.
     pub fn append(&self, record: &Record) {
         self.queue(record, None);
@@ -327,8 +362,27 @@ impl AuditLog {
     /// Queues a record that the caller waits for: `log.append_durable(&record).await`. It is queued by the call.
     pub fn append_durable(&self, record: &Record) -> Durable {
         let slot = Arc::<Mutex<Slot>>::default();
+        {
+            let mut waiting = locked(&self.shared.waiting);
+            if waiting.len() == waiting.capacity() {
+                waiting.retain(|one| one.strong_count() > 0);
+            }
+            waiting.push(Arc::downgrade(&slot));
+        }
         self.queue(record, Some(Ticket(slot.clone())));
         Durable(slot)
+    }
+
+    /// Tells everyone who waits for a record that it is not known to be durable: for a disk that does not answer. The
+    /// records stay queued, so they may still turn up in the log.
+    pub fn give_up(&self) {
+        let waiting = std::mem::take(&mut *locked(&self.shared.waiting));
+        for slot in waiting.iter().filter_map(Weak::upgrade) {
+            answer(
+                &slot,
+                Err(AuditError("the audit log's disk does not answer".into())),
+            );
+        }
     }
 
     /// Whether what is appended now can be expected to become durable soon. New sessions are refused while not.
@@ -340,9 +394,9 @@ impl AuditLog {
     }
 
     /// Writes all that was queued and a last checkpoint, and ends the log; later records are refused. Blocks until that is
-    /// durable or has failed.
-    pub fn close(&self) {
-        self.writer.end();
+    /// durable or has failed, and no longer than [`Options::close_within`]. Whether all is durable.
+    pub fn close(&self) -> bool {
+        self.writer.end()
     }
 
     /// Replies may name addresses, which then get the log's form too.
@@ -385,17 +439,30 @@ impl fmt::Debug for AuditLog {
 }
 
 impl Writer {
-    fn end(&self) {
-        locked(&self.shared.queue).closing = true;
-        self.shared.wake.notify_one();
-        if let Some(thread) = locked(&self.thread).take() {
+    fn end(&self) -> bool {
+        let shared = &self.shared;
+        let mut queue = locked(&shared.queue);
+        queue.closing = true;
+        shared.wake.notify_one();
+        let (queue, _) = shared
+            .ended
+            .wait_timeout_while(queue, shared.close_within, |queue| !queue.gone)
+            .unwrap_or_else(PoisonError::into_inner);
+        let (gone, complete) = (queue.gone, queue.complete);
+        drop(queue);
+        // A thread that waits for its disk is left to the end of the process.
+        if gone && let Some(thread) = locked(&self.thread).take() {
             let _ = thread.join(); // a writer that panicked has answered everyone who waits
         }
+        gone && complete
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.end();
+        // Whoever closed it has waited already, and was told.
+        if !locked(&self.shared.queue).closing {
+            self.end();
+        }
     }
 }

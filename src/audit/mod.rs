@@ -17,26 +17,49 @@ mod verify;
 pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head, hex, timestamp};
 pub use checkpoint::{Checkpoint, PublicKey};
-pub use disk::{Disk, FileDisk, rotated};
+pub use disk::{Disk, FileDisk, Place, rotated};
 pub use log::{AuditError, AuditLog, Durable, Notice, Options, Receipt};
 pub use record::{
-    Certificate, CheckpointRecord, Connection, Decision, Direction, Exemption, Heard, LogOpened,
-    LogRecovered, Message, Outcome, Peer, PolicyChange, PolicyFile, Protection, Record, Refusal,
-    Reload, ReloadedFile, Repeated, Session, SessionClosed, SessionOpened, Start, Stop, Tls, Torn,
-    Unprotected, VERSION, Verdict,
+    Certificate, CheckpointRecord, Connection, Counted, Decision, Direction, Exemption, Heard,
+    LogOpened, LogRecovered, Message, NotRecorded, Outcome, Peer, PolicyChange, PolicyFile,
+    Protection, Record, Refusal, Reload, ReloadedFile, Repeated, Session, SessionClosed,
+    SessionOpened, Start, Stop, Tls, Torn, TrustFile, Unprotected, VERSION, Verdict,
 };
 
 pub use verify::{Anchor, Damage, Examined, Expected, Finding, verify};
 
-use std::fmt;
+use std::{fmt, io};
 
 /// Why a log cannot be opened, or a key cannot be read: names the file and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenError(String);
+pub enum OpenError {
+    /// An argument or a file is wrong: somebody must mend it.
+    Wrong(String),
+    /// It may come right by itself: the disk is full, or the process before this one has not ended yet.
+    Temporary(String),
+}
+
+impl OpenError {
+    /// The system's error, with what it is about.
+    fn of(what: &dyn fmt::Display, error: &io::Error) -> Self {
+        use io::ErrorKind::{
+            InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+            ReadOnlyFilesystem,
+        };
+        let words = format!("{what}: {error}");
+        match error.kind() {
+            InvalidFilename | InvalidInput | IsADirectory | NotADirectory | NotFound
+            | PermissionDenied | ReadOnlyFilesystem => Self::Wrong(words),
+            _ => Self::Temporary(words),
+        }
+    }
+}
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::Wrong(words) | Self::Temporary(words) => f.write_str(words),
+        }
     }
 }
 

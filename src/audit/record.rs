@@ -83,6 +83,8 @@ pub enum Record {
     Unprotected(Box<Unprotected>),
     /// A message was handed over, or may have been.
     Message(Box<Message>),
+    /// Refusals and sessions without a message that were too many to be recorded singly.
+    NotRecorded(NotRecorded),
     /// The log was opened by a process. Written by the log itself, before the process can write anything.
     LogOpened(LogOpened),
     /// Writing works again after it had failed. Written by the log itself.
@@ -112,7 +114,8 @@ pub struct Start {
     pub host: String,
     /// Process id.
     pub pid: u32,
-    /// SHA-256 of everything that configures it (flags and the files they name, without keys), 64 hexadecimal digits. Message records repeat it.
+    /// SHA-256 of everything that configures it, 64 hexadecimal digits: flags, the files they name, the files that the table
+    /// names, and the system's trust store where it is used; without private keys. Message records repeat it.
     pub configuration: String,
     /// The command line.
     pub arguments: Vec<WireText>,
@@ -143,7 +146,7 @@ pub struct Reload {
 /// One file of a [`Reload`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReloadedFile {
-    /// As given on the command line.
+    /// As given on the command line, or in the table.
     pub file: String,
     /// Why the old content stays in force; `null` where the new one is.
     pub error: Option<String>,
@@ -165,10 +168,22 @@ pub struct PolicyFile {
     pub file: String,
     /// SHA-256 of its bytes, 64 hexadecimal digits.
     pub sha256: String,
+    /// The files of trust anchors that its entries name.
+    pub tafiles: Vec<TrustFile>,
     /// Number of its entries.
     pub entries: u64,
-    /// Its ways out: every entry of a level that can leave mail without an authenticated peer, and every `--exempt`.
+    /// Its ways out: every entry of a level that can leave mail without an authenticated peer and is not past its date, and
+    /// every `--exempt`.
     pub exemptions: Vec<Exemption>,
+}
+
+/// A file of trust anchors that a table names (`tafile=`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TrustFile {
+    /// As the table names it.
+    pub file: String,
+    /// SHA-256 of its bytes, 64 hexadecimal digits.
+    pub sha256: String,
 }
 
 /// One way out that the administrator made.
@@ -321,6 +336,30 @@ pub struct Unprotected {
     pub decision: Decision,
     /// TLS of the outside connection; `null`: in the clear.
     pub tls: Option<Tls>,
+}
+
+/// `not-recorded`: what strangers did so often that it was counted instead (see README.md). At most one a minute. Messages,
+/// the verdicts they rest on and sessions with a message are never among it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotRecorded {
+    /// What was counted, the most frequent first.
+    pub counts: Vec<Counted>,
+}
+
+/// One count of a [`NotRecorded`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    /// Whose: an IPv4 address with `/32` or an IPv6 network with `/64`; `null` for all that are not told apart.
+    pub prefix: Option<String>,
+    /// What: `turned-away` (a connection that was answered 421 before a session), `session-opened`, `session-closed`, `refusal`
+    /// (with it, verdicts that refuse).
+    pub kind: String,
+    /// How often.
+    pub count: u64,
+    /// The first time, RFC 3339.
+    pub first: String,
+    /// The last time, RFC 3339.
+    pub last: String,
 }
 
 /// `message`: the evidence. On disk before the client is told that the message was accepted.

@@ -264,6 +264,7 @@ impl std::fmt::Display for Sentence<'_> {
                 text(&record["text"])
             ),
             "session-opened" => Ok(()),
+            "not-recorded" => counts(&record["counts"], f),
             "session-closed" => {
                 let messages = number(&record["messages"]);
                 write!(f, " {}, {messages} message(s)", text(&record["end"]))?;
@@ -310,6 +311,22 @@ fn repeated(repeated: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Resu
                 write!(f, " {value}")?;
             }
         }
+    }
+    Ok(())
+}
+
+/// What was counted instead of being recorded singly.
+fn counts(counts: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    for count in counts.as_array().into_iter().flatten() {
+        let prefix = count["prefix"].as_str().unwrap_or("others");
+        write!(
+            f,
+            " {} {} of {prefix} ({} to {});",
+            grouped(count["count"].as_u64().unwrap_or_default()),
+            text(&count["kind"]),
+            text(&count["first"]),
+            text(&count["last"])
+        )?;
     }
     Ok(())
 }

@@ -54,6 +54,8 @@ pub struct Examined {
     pub span: Option<(String, String)>,
     /// The log's name.
     pub origin: Option<String>,
+    /// Its names before, each with the number of the record that changed it: `log-opened` of a host with another name.
+    pub renamed: Vec<(u64, String)>,
     /// Checkpoints, and how many of them have a good signature.
     pub checkpoints: u64,
     /// See `checkpoints`.
@@ -305,11 +307,35 @@ impl Walk<'_> {
         }
         self.outcome.stopped = false;
         self.outcome.crashes += u64::from(own.torn.is_some());
-        self.named_key = own.key.as_deref().and_then(PublicKey::from_verifier);
+        let key = own.key.as_deref().and_then(PublicKey::from_verifier);
+        let before = std::mem::replace(&mut self.named_key, key);
         match own.origin {
-            Some(origin) => self.has_origin(&origin),
+            Some(origin) => self.opened_as(origin, before),
             None => Ok(()),
         }
+    }
+
+    /// A host may have got another name (`--hostname`, a container that was made anew). That it is the same log, its chain
+    /// and its key say.
+    fn opened_as(&mut self, origin: String, key_before: Option<PublicKey>) -> Result<(), Bad> {
+        let known = match &self.outcome.origin {
+            Some(known) if *known != origin => known,
+            _ => return self.has_origin(&origin),
+        };
+        let direction = |name: &str| name.rsplit('/').next().map(str::to_owned);
+        if direction(known) != direction(&origin) {
+            return self.has_origin(&origin);
+        }
+        if self.expected.keys.is_empty() && key_before != self.named_key {
+            let text = format!(
+                "the log {known} goes on as {origin}, and with another key: name the keys that it may have with --key"
+            );
+            return Err((Damage::Rewritten, text));
+        }
+        let number = self.outcome.head.size;
+        self.outcome.renamed.push((number, known.clone()));
+        self.outcome.origin = Some(origin);
+        Ok(())
     }
 
     fn has_origin(&mut self, origin: &str) -> Result<(), Bad> {
@@ -415,8 +441,13 @@ impl Walk<'_> {
             return Some(bad);
         }
         let origin = self.outcome.origin.as_deref();
-        let ours =
-            |anchor: &&Anchor| anchor.is_of(origin) && anchor.head.size >= self.expected.from;
+        let former = self.outcome.renamed.iter();
+        let names: Vec<_> = former
+            .map(|(_, name)| Some(&**name))
+            .chain([origin])
+            .collect();
+        let is_of = |anchor: &Anchor| names.iter().any(|name| anchor.is_of(*name));
+        let ours = |anchor: &&Anchor| is_of(anchor) && anchor.head.size >= self.expected.from;
         self.outcome.anchors = self.expected.anchors.iter().filter(ours).count();
         if self.outcome.anchors == 0 && !self.expected.anchors.is_empty() {
             let text = format!(
@@ -425,11 +456,7 @@ impl Walk<'_> {
             );
             return Some((Damage::Rewritten, text));
         }
-        let most = self
-            .anchors
-            .iter()
-            .rev()
-            .find(|anchor| anchor.is_of(origin))?;
+        let most = self.anchors.iter().rev().find(|anchor| is_of(anchor))?;
         let text = format!(
             "an anchor knows {} records, here are {}: the end was cut off, or an older copy was put in place",
             most.head.size, self.outcome.head.size

@@ -297,7 +297,7 @@ pub struct Policy {
 pub enum PolicyVerb {
     /// which line decides
     Test(PolicyTest),
-    /// the MTA-STS cache
+    /// the table and the MTA-STS cache
     Show(PolicyShow),
     /// forget cached policies
     Purge(PolicyPurge),
@@ -313,18 +313,21 @@ pub struct PolicyTest {
     /// level where nothing else speaks
     #[argh(option)]
     pub level: Option<String>,
-    /// domains or addresses
+    /// domains, @senders, addresses or prefixes
     #[argh(positional)]
     pub names: Vec<String>,
 }
 
-/// MTA-STS policies in the cache
+/// the table, and MTA-STS policies in the cache
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "show")]
 pub struct PolicyShow {
+    /// policy table
+    #[argh(option)]
+    pub policy: Option<PathBuf>,
     /// the cache
     #[argh(option)]
-    pub state_dir: PathBuf,
+    pub state_dir: Option<PathBuf>,
     /// all where none is named
     #[argh(positional)]
     pub domains: Vec<String>,

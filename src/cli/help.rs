@@ -8,7 +8,7 @@ starttls-proxy: SMTP leaves over STARTTLS with a verified peer, or not at all
   starttls-proxy outbound [flags]     legacy mail server -> the world
   starttls-proxy inbound  [flags]     the world -> legacy mail server
   starttls-proxy check DOMAIN...      what mail for DOMAIN would get, and why
-  starttls-proxy policy test|show|purge DOMAIN
+  starttls-proxy policy test|show|purge
                                       which table line decides; cached MTA-STS
   starttls-proxy audit verify|show|report|keygen
                                       the evidence
@@ -19,7 +19,7 @@ the network, that says what would happen to mail for a domain:
   starttls-proxy check example.com
 
 Exit codes: 0 done, 1 the answer is no (check, audit verify), 64 wrong usage,
-78 wrong configuration, 70 a bug in this program.
+78 wrong configuration, 75 not now (try again), 70 a bug in this program.
 ";
 
 /// `starttls-proxy outbound --help`
@@ -149,10 +149,13 @@ Example:
 pub const POLICY: &str = "\
 starttls-proxy policy: look into the policy
 
-  policy test [--policy FILE] [--level LEVEL] DOMAIN|ADDRESS...
-                             which line decides for it, and why
-  policy show --state-dir DIR [DOMAIN...]
-                             MTA-STS policies in the cache
+  policy test [--policy FILE] [--level LEVEL] NAME...
+                             which line decides for it, and why; a NAME is
+                             recipient.domain, @sender.domain, [relay]:PORT,
+                             an address (server or client) or a prefix
+  policy show [--policy FILE] [--state-dir DIR] [DOMAIN...]
+                             the table's lines, with a warning for each that
+                             nothing reaches; MTA-STS policies in the cache
   policy purge --state-dir DIR DOMAIN...
                              forget them
 ";

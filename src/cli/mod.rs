@@ -6,17 +6,21 @@
 pub mod configure;
 pub mod flags;
 pub mod help;
+mod usage;
 
 use std::{
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use argh::FromArgs as _;
-use log::Level;
 
 use self::flags::{AuditVerb, Command, PolicyVerb, Top};
-use crate::{audit::command, clock, report, serve};
+use crate::{audit::command, logging, report, serve};
+
+/// How long the end of the program waits for tasks that were not asked to end.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// Why the program ends without having done what was asked.
 #[derive(Debug)]
@@ -25,15 +29,24 @@ pub enum Failure {
     Usage(String),
     /// Exit 78: a flag's value, a file, an address.
     Configuration(String),
+    /// Exit 75 and 74: what [`serve::Failed`] says.
+    Serving(serve::Failed),
     /// Exit 1: it was done, and the answer is no.
     No,
+}
+
+impl From<serve::Failed> for Failure {
+    fn from(failed: serve::Failed) -> Self {
+        Self::Serving(failed)
+    }
 }
 
 impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 64,
-            Self::Configuration(_) => 78,
+            Self::Configuration(_) => serve::EX_CONFIG,
+            Self::Serving(failed) => failed.code,
             Self::No => 1,
         }
     }
@@ -43,23 +56,27 @@ impl Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match std::panic::catch_unwind(|| run(&arguments)) {
+    let code = match std::panic::catch_unwind(|| run(&arguments)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            if let Failure::Usage(words) | Failure::Configuration(words) = &failure
+            if let Failure::Usage(words)
+            | Failure::Configuration(words)
+            | Failure::Serving(serve::Failed { words, .. }) = &failure
                 && !words.is_empty()
             {
-                eprintln!("starttls-proxy: {}", words.trim_end());
+                logging::say(&format!("starttls-proxy: {}\n", words.trim_end()));
             }
             ExitCode::from(failure.code())
         }
         Err(_) => ExitCode::from(70),
-    }
+    };
+    logging::flush();
+    code
 }
 
 fn run(arguments: &[String]) -> Result<(), Failure> {
     let arguments = apart(arguments);
-    if let Some(text) = help_asked_for(&arguments) {
+    if let Some(text) = usage::help_asked_for(&arguments) {
         print(text);
         return Ok(());
     }
@@ -69,8 +86,8 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
         return Ok(());
     }
     let top = Top::from_args(&["starttls-proxy"], &words)
-        .map_err(|early| usage(&early.output, &arguments))?;
-    begin_logging();
+        .map_err(|early| usage::failure(&early.output, &arguments))?;
+    logging::begin();
     match top.command {
         Command::Outbound(flags) => served(configure::outbound(&flags)?, flags.dry_run),
         Command::Inbound(flags) => served(configure::inbound(&flags)?, flags.dry_run),
@@ -89,10 +106,15 @@ fn served(prepared: configure::Prepared, dry_run: bool) -> Result<(), Failure> {
         print(&prepared.summary());
         return Ok(());
     }
-    runtime()?.block_on(async {
-        let plan = prepared.bind().await.map_err(Failure::Configuration)?;
-        serve::run(plan).await.map_err(Failure::Configuration)
-    })
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        prepared.reach_out().await?;
+        let plan = prepared.bind().await?;
+        serve::run(plan).await.map_err(Failure::from)
+    });
+    // What still hangs (a look-up, a disk) is left behind.
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    outcome
 }
 
 /// The multi-thread runtime that every command uses.
@@ -188,81 +210,9 @@ fn apart(arguments: &[String]) -> Vec<String> {
         .collect()
 }
 
-fn help_asked_for(arguments: &[String]) -> Option<&'static str> {
-    let asked = arguments.is_empty()
-        || arguments
-            .iter()
-            .any(|argument| argument == "--help" || argument == "-h" || argument == "help");
-    asked.then(|| help_of(arguments))
-}
-
-fn help_of(arguments: &[String]) -> &'static str {
-    match arguments
-        .iter()
-        .map(String::as_str)
-        .find(|argument| !argument.starts_with('-') && *argument != "help")
-    {
-        Some("outbound") => help::OUTBOUND,
-        Some("inbound") => help::INBOUND,
-        Some("check") => help::CHECK,
-        Some("policy") => help::POLICY,
-        Some("audit") => help::AUDIT,
-        _ => help::TOP,
-    }
-}
-
-/// The parser's complaint in our form, with where to read on.
-fn usage(complaint: &str, arguments: &[String]) -> Failure {
-    let complaint = complaint
-        .lines()
-        .next()
-        .unwrap_or("wrong usage")
-        .trim_end_matches('.');
-    let mut words = complaint.chars();
-    let lower: String = words
-        .next()
-        .map(char::to_lowercase)
-        .into_iter()
-        .flatten()
-        .chain(words)
-        .collect();
-    let command = arguments
-        .first()
-        .filter(|first| !first.starts_with('-'))
-        .map_or(String::new(), |c| format!(" {c}"));
-    Failure::Usage(format!("{lower}\nhint: starttls-proxy{command} --help"))
-}
-
 /// To stdout; who closed it does not want to know.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-/// One line an event on stderr: with the journal's priority where it reads along, else with the time.
-fn begin_logging() {
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let mut builder = env_logger::Builder::new();
-    builder
-        .filter_level(log::LevelFilter::Info)
-        .parse_default_env();
-    builder.format(move |out, record| {
-        let text = record.args().to_string();
-        let text = text.replace('\n', "; ");
-        if journal {
-            let priority = match record.level() {
-                Level::Error => 3,
-                Level::Warn => 4,
-                Level::Info => 6,
-                Level::Debug | Level::Trace => 7,
-            };
-            writeln!(out, "<{priority}>{text}")
-        } else {
-            let at = humantime::format_rfc3339_millis(clock::wall());
-            writeln!(out, "{at} {:5} {text}", record.level())
-        }
-    });
-    // A second logger in one process (tests) is none of a user's business.
-    let _ = builder.try_init();
 }
 
 #[cfg(test)]
@@ -344,6 +294,131 @@ mod tests {
             for line in text.lines() {
                 assert!(line.chars().count() <= 80, "{line}");
             }
+        }
+    }
+
+    fn said(arguments: &[&str]) -> String {
+        let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
+        match run(&arguments) {
+            Err(Failure::Usage(words)) => words,
+            other => panic!("{arguments:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        for (arguments, words) in [
+            (
+                &["audit", "report", "log"][..],
+                "required options not provided: --html",
+            ),
+            (&["audit", "keygen"], "required options not provided: --out"),
+            (
+                &["policy", "purge", "a.example"],
+                "required options not provided: --state-dir",
+            ),
+            (
+                &["outbound", "--listen"],
+                "no value provided for option '--listen'",
+            ),
+            (&["audit"], "verify, show, report, keygen"),
+            (&["policy"], "test, show, purge"),
+        ] {
+            let said = said(arguments);
+            assert!(said.starts_with(words) || said.contains(words), "{said}");
+            assert!(said.contains("\nhint: starttls-proxy"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_word_is_answered_with_the_one_that_was_meant() {
+        for (arguments, hint) in [
+            (&["outbond", "--listen", "x"][..], "did you mean outbound?"),
+            (&["inbund"], "did you mean inbound?"),
+            (&["chek", "a.example"], "did you mean check?"),
+            (&["outbuond"], "did you mean outbound?"),
+            (&["Outbound"], "did you mean outbound?"),
+            (&["policy", "tset"], "did you mean test?"),
+            (&["audit", "verfy"], "did you mean verify?"),
+            (&["outbound", "--polcy", "x"], "did you mean --policy?"),
+            (&["outbound", "--listn", "x"], "did you mean --listen?"),
+            (
+                &["outbound", "--keep-client-adress"],
+                "did you mean --keep-client-address?",
+            ),
+            (&["outbound", "--no_dane"], "did you mean --no-dane?"),
+            (&["outbound", "-listen", "x"], "did you mean --listen?"),
+            (
+                &["policy", "test", "--polcy", "x"],
+                "did you mean --policy?",
+            ),
+            (
+                &["outbound", "--exempt", "x"],
+                "--exempt is a flag of inbound",
+            ),
+            (
+                &["inbound", "--level", "x"],
+                "--level is a flag of outbound",
+            ),
+            (
+                &["inbound", "--levle", "x"],
+                "did you mean --level? it is a flag of outbound",
+            ),
+        ] {
+            let said = said(arguments);
+            assert!(said.contains(hint), "{arguments:?}: {said}");
+        }
+        for arguments in [&["frobnicate"][..], &["outbound", "--frobnicate"]] {
+            assert!(
+                !said(arguments).contains("did you mean"),
+                "{}",
+                said(arguments)
+            );
+        }
+    }
+
+    #[test]
+    fn a_flags_value_is_never_taken_for_help() {
+        for value in ["help", "--help", "-h"] {
+            for arguments in [
+                &["outbound", "--listen", "nonsense", "--hostname", value][..],
+                &["check", "--hostname", value, "a b"],
+                &[
+                    "inbound",
+                    "--cert",
+                    value,
+                    "--key",
+                    value,
+                    "--relay-probe",
+                    value,
+                ],
+                &["--policy", value],
+            ] {
+                said(arguments);
+            }
+            let one = format!("--hostname={value}");
+            said(&["outbound", &one]);
+        }
+        for (arguments, text) in [
+            (&["help"][..], help::TOP),
+            (&["-h"], help::TOP),
+            (&[], help::TOP),
+            (&["help", "outbound"], help::OUTBOUND),
+            (&["outbound", "--help"], help::OUTBOUND),
+            (
+                &["outbound", "--hostname", "mx", "--observe", "help"],
+                help::OUTBOUND,
+            ),
+            (&["outbound", "--nonsense", "--help"], help::OUTBOUND),
+            (&["policy", "test", "-h"], help::POLICY),
+            (&["audit", "help"], help::AUDIT),
+        ] {
+            let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
+            assert_eq!(
+                usage::help_asked_for(&arguments),
+                Some(text),
+                "{arguments:?}"
+            );
         }
     }
 

@@ -1,16 +1,21 @@
 //! Answers of the DNS, remembered for as long as they hold; one question at a time for each name and kind.
 
-use super::dns::{Kind, Reply, Resolve};
+use super::dns::{Kind, Record, Reply, Resolve, Rrset};
 use crate::{clock, policy::Dns};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::Mutex as AsyncMutex;
 
 /// Names and kinds remembered at once.
 const MAX_ANSWERS: usize = 20_000;
+/// Octets of all answers that are remembered; beyond that some are forgotten.
+const MAX_OCTETS: usize = 32 * 1024 * 1024;
 /// An answer is kept at least this long, so that one session asks the same thing once.
 const FLOOR: Duration = Duration::from_secs(5);
 /// And at most this long, whatever its TTL.
@@ -29,7 +34,7 @@ pub(super) struct Known {
 
 impl Known {
     fn holds(&self) -> bool {
-        self.got.elapsed() < lifetime(&self.reply)
+        clock::instant().duration_since(self.got) < lifetime(&self.reply)
     }
 }
 
@@ -41,33 +46,89 @@ fn lifetime(reply: &Reply) -> Duration {
     }
 }
 
+/// An answer in memory, and its part of the sum.
+struct Held {
+    known: Known,
+    octets: usize,
+    sum: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn new(known: Known, sum: &Arc<AtomicUsize>) -> Self {
+        let octets = octets(&known.reply.answer);
+        sum.fetch_add(octets, Ordering::Relaxed);
+        Self {
+            known,
+            octets,
+            sum: Arc::clone(sum),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.sum.fetch_sub(self.octets, Ordering::Relaxed);
+    }
+}
+
+/// About what an answer takes.
+fn octets(answer: &Dns<Rrset>) -> usize {
+    let record = |record: &Record| match record {
+        Record::Address(_) => 0,
+        Record::Cname(name) | Record::Mx(_, name) => name.len(),
+        Record::Tlsa(tlsa) => tlsa.data.len(),
+        Record::Txt(text) => text.len(),
+    };
+    let records = match answer {
+        Dns::Found(rrset, _) => rrset.records.as_slice(),
+        _ => &[],
+    };
+    let whole = records.iter().map(|one| size_of::<Record>() + record(one));
+    size_of::<Reply>() + whole.sum::<usize>()
+}
+
 /// Who asks holds the lock; who wants to know the same waits for it.
-type Slot = Arc<AsyncMutex<Option<Known>>>;
+type Slot = Arc<AsyncMutex<Option<Held>>>;
 
 /// A resolver with a memory.
 pub(super) struct Cache {
-    resolver: Arc<dyn Resolve>,
+    resolver: RwLock<Arc<dyn Resolve>>,
     slots: Mutex<HashMap<(String, Kind), Slot>>,
     capacity: usize,
+    /// Octets of all answers.
+    sum: Arc<AtomicUsize>,
 }
 
 impl Cache {
     pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
         Self {
-            resolver,
+            resolver: RwLock::new(resolver),
             slots: Mutex::default(),
             capacity: MAX_ANSWERS,
+            sum: Arc::default(),
         }
+    }
+
+    /// Asks somebody else from now on, and forgets what was answered before.
+    pub(super) fn ask_instead(&self, resolver: Arc<dyn Resolve>) {
+        *self
+            .resolver
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = resolver;
+        self.slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// The remembered answer, or a fresh one. Once begun, asking goes on when the caller has gone, and is remembered.
     pub(super) async fn get(&self, name: &str, kind: Kind) -> Known {
         let mut slot = self.slot(name, kind).lock_owned().await;
-        if let Some(known) = slot.as_ref().filter(|known| known.holds()) {
-            return known.clone();
+        if let Some(held) = slot.as_ref().filter(|held| held.known.holds()) {
+            return held.known.clone();
         }
-        let resolver = Arc::clone(&self.resolver);
-        let name = name.to_owned();
+        let resolver = Arc::clone(&self.resolver.read().unwrap_or_else(PoisonError::into_inner));
+        let (name, sum) = (name.to_owned(), Arc::clone(&self.sum));
         let asking = tokio::spawn(async move {
             let reply = resolver.resolve(&name, kind).await;
             log::debug!("dns: {name} {kind:?}: {:?}", reply.answer);
@@ -75,7 +136,7 @@ impl Cache {
                 reply: Arc::new(reply),
                 got: clock::instant(),
             };
-            *slot = Some(known.clone());
+            *slot = Some(Held::new(known.clone(), &sum));
             known
         });
         asking.await.unwrap_or_else(|error| Known {
@@ -93,8 +154,14 @@ impl Cache {
     fn slot(&self, name: &str, kind: Kind) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (name.to_ascii_lowercase(), kind);
-        if !slots.contains_key(&key) && slots.len() >= self.capacity {
-            make_room(&mut slots, self.capacity);
+        if !slots.contains_key(&key) {
+            if slots.len() >= self.capacity {
+                make_room(&mut slots, self.capacity);
+            }
+            if self.sum.load(Ordering::Relaxed) > MAX_OCTETS {
+                let half = slots.len() / 2;
+                make_room(&mut slots, half);
+            }
         }
         Arc::clone(slots.entry(key).or_default())
     }
@@ -103,7 +170,7 @@ impl Cache {
 /// Forgets what no longer holds; where that is not an eighth, some of the rest too.
 fn make_room(slots: &mut HashMap<(String, Kind), Slot>, capacity: usize) {
     let holds = |slot: &Slot| match slot.try_lock() {
-        Ok(known) => known.as_ref().is_some_and(Known::holds),
+        Ok(held) => held.as_ref().is_some_and(|held| held.known.holds()),
         Err(_) => true,
     };
     slots.retain(|_, slot| holds(slot));
@@ -118,11 +185,7 @@ fn make_room(slots: &mut HashMap<(String, Kind), Slot>, capacity: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        lookup::dns::{Pending, Record, Rrset},
-        policy::Security,
-    };
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use crate::{lookup::dns::Pending, policy::Security};
     use tokio::sync::Semaphore;
 
     /// Answers when it is let, and counts.
@@ -157,6 +220,7 @@ mod tests {
                 Reply {
                     answer: self.answer.clone(),
                     ttl: self.ttl,
+                    no_such_name: false,
                 }
             })
         }
@@ -214,7 +278,13 @@ mod tests {
     fn lifetimes_have_a_floor_and_a_ceiling_and_errors_a_short_one() {
         let seconds = |answer: Dns<Rrset>, ttl| {
             let ttl = Duration::from_secs(ttl);
-            lifetime(&Reply { answer, ttl }).as_secs()
+            let no_such_name = false;
+            let reply = Reply {
+                answer,
+                ttl,
+                no_such_name,
+            };
+            lifetime(&reply).as_secs()
         };
         assert_eq!(seconds(address(), 0), 5);
         assert_eq!(seconds(address(), 60), 60);
@@ -245,5 +315,21 @@ mod tests {
             cache.get(&format!("{number}.example"), Kind::A).await;
             assert!(cache.slots.lock().unwrap().len() <= 64);
         }
+    }
+
+    #[tokio::test]
+    async fn long_answers_are_remembered_within_bounds_too() {
+        let rrset = Rrset {
+            owner: "a.example".into(),
+            records: vec![Record::Txt(vec![b'x'; 1024 * 1024])],
+        };
+        let resolver = Counting::new(Dns::Found(rrset, Security::Insecure), 300);
+        let cache = Cache::new(resolver);
+        for number in 0..100 {
+            cache.get(&format!("{number}.example"), Kind::Txt).await;
+            assert!(cache.sum.load(Ordering::Relaxed) <= MAX_OCTETS + 2 * 1024 * 1024);
+        }
+        cache.forget();
+        assert_eq!(cache.sum.load(Ordering::Relaxed), 0);
     }
 }

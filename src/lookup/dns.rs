@@ -30,6 +30,8 @@ use tokio::{
     time::timeout,
 };
 
+/// Records of one RRset, but for text, of which nothing is kept on. An answer with more fails: nobody honest has as many, and each record of the audit log repeats them.
+const MAX_RECORDS: usize = 100;
 /// The longest chain of CNAME records that is followed.
 const MAX_ALIASES: usize = 11;
 /// How long one resolver is waited for, first and second round.
@@ -87,22 +89,26 @@ pub struct Reply {
     pub answer: Dns<Rrset>,
     /// How long it holds by what the DNS said; for errors zero.
     pub ttl: Duration,
+    /// The absence is that of the whole name (NXDOMAIN), not of one kind of record.
+    pub no_such_name: bool,
 }
 
 impl Reply {
     /// No answer.
     pub fn failed(why: impl Into<String>) -> Self {
         Self {
-            answer: Dns::Failed(why.into()),
+            answer: Dns::Failed(super::bounded(why.into())),
             ttl: Duration::ZERO,
+            no_such_name: false,
         }
     }
 
     /// An answer that validation proved false.
     pub fn bogus(why: impl Into<String>) -> Self {
         Self {
-            answer: Dns::Bogus(why.into()),
+            answer: Dns::Bogus(super::bounded(why.into())),
             ttl: Duration::ZERO,
+            no_such_name: false,
         }
     }
 }
@@ -161,13 +167,23 @@ impl Wire {
         }
     }
 
+    /// One of its resolvers alone. Both together have no more exchanges at once than one.
+    pub(super) fn only(&self, resolver: SocketAddr) -> Self {
+        Self {
+            exchanges: Arc::clone(&self.exchanges),
+            ..Self::new(vec![resolver])
+        }
+    }
+
     /// The first answer that is one, else the last error reply, else why there is none.
     async fn exchange(
         &self,
         mut request: RequestMessage<Vec<u8>>,
     ) -> Result<Message<Bytes>, String> {
         let _permit = self.exchanges.acquire().await.map_err(|e| e.to_string())?;
-        request.set_udp_payload_size(UDP_PAYLOAD);
+        if request.dnssec_ok() {
+            request.set_udp_payload_size(UDP_PAYLOAD);
+        }
         let first = self.good.load(Ordering::Relaxed);
         let mut silent: Vec<usize> = (0..self.resolvers.len())
             .map(|step| (first + step) % self.resolvers.len())
@@ -201,7 +217,7 @@ impl Wire {
 }
 
 /// NOERROR and NXDOMAIN say something about the name, all else only about the resolver.
-fn is_answer(reply: &Message<Bytes>) -> bool {
+pub(super) fn is_answer(reply: &Message<Bytes>) -> bool {
     matches!(reply.opt_rcode(), OptRcode::NOERROR | OptRcode::NXDOMAIN)
 }
 
@@ -292,10 +308,35 @@ impl GetResponse for Exchange {
 /// How a question is to be answered by the resolver.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Style {
-    /// It validates and says so by the AD bit (RFC 6840 §5.7).
-    TrustedResolver,
-    /// It sends signatures, and what it finds bogus too (RFC 4035 §3.2.1, §3.2.2).
+    /// As it likes; without EDNS, which some resolvers do not know.
+    Plain,
+    /// With signatures, and what it finds bogus too (RFC 4035 §3.2.1, §3.2.2).
     Signatures,
+}
+
+/// Asks, and returns whatever comes, an error code too; else why nothing came.
+pub(super) async fn any_reply(
+    wire: &Wire,
+    name: &str,
+    rtype: Rtype,
+    style: Style,
+) -> Result<Message<Bytes>, String> {
+    let name =
+        Name::<Vec<u8>>::from_str(name).map_err(|error| format!("not a domain name: {error}"))?;
+    let signatures = matches!(style, Style::Signatures);
+    let mut question = MessageBuilder::new_vec();
+    question.header_mut().set_rd(true);
+    question.header_mut().set_cd(signatures);
+    let mut question = question.question();
+    let complete = question.push((&name, rtype)).is_ok();
+    let request = RequestMessage::new(question.into_message());
+    let (true, Ok(mut request)) = (complete, request) else {
+        return Err("the question could not be written".to_owned());
+    };
+    if signatures {
+        request.set_dnssec_ok(true);
+    }
+    wire.exchange(request).await
 }
 
 /// Asks, and returns the answer (NOERROR or NXDOMAIN) as it came; else what to reply instead.
@@ -305,22 +346,9 @@ pub(super) async fn query(
     rtype: Rtype,
     style: Style,
 ) -> Result<Message<Bytes>, Reply> {
-    let name = Name::<Vec<u8>>::from_str(name)
-        .map_err(|error| Reply::failed(format!("not a domain name: {error}")))?;
-    let mut question = MessageBuilder::new_vec();
-    question.header_mut().set_rd(true);
-    match style {
-        Style::TrustedResolver => question.header_mut().set_ad(true),
-        Style::Signatures => question.header_mut().set_cd(true),
-    }
-    let mut question = question.question();
-    let complete = question.push((&name, rtype)).is_ok();
-    let request = RequestMessage::new(question.into_message());
-    let (true, Ok(mut request)) = (complete, request) else {
-        return Err(Reply::failed("the question could not be written"));
-    };
-    request.set_dnssec_ok(matches!(style, Style::Signatures));
-    let reply = wire.exchange(request).await.map_err(Reply::failed)?;
+    let reply = any_reply(wire, name, rtype, style)
+        .await
+        .map_err(Reply::failed)?;
     if is_answer(&reply) {
         Ok(reply)
     } else {
@@ -346,15 +374,17 @@ fn error_reply(reply: &Message<Bytes>) -> Reply {
     }
 }
 
-/// An extended error in words, for a log line.
+/// An extended error in words, for a log line. "Bogus" alone says no more than who tells it does, so its own text stands for it.
 pub(super) fn extended_words<Octs: AsRef<[u8]>>(error: &ExtendedError<Octs>) -> String {
-    let code = match error.code() {
-        ExtendedErrorCode::DNSSEC_BOGUS => "bogus".to_owned(),
-        code => code.to_string(),
+    let text = match error.text() {
+        Some(Ok(text)) => Some(text.escape_default().to_string()),
+        _ => None,
     };
-    match error.text() {
-        Some(Ok(text)) => format!("{code}: {}", text.escape_default()),
-        _ => code,
+    match (error.code(), text) {
+        (ExtendedErrorCode::DNSSEC_BOGUS, Some(text)) => text,
+        (ExtendedErrorCode::DNSSEC_BOGUS, None) => "no reason given".to_owned(),
+        (code, Some(text)) => format!("{code}: {text}"),
+        (code, None) => code.to_string(),
     }
 }
 
@@ -415,6 +445,11 @@ fn read_records(
     if records.is_empty() {
         return absence(message, security, ttl);
     }
+    if kind != Kind::Txt && records.len() > MAX_RECORDS {
+        return Ok(Reply::failed(format!(
+            "more than {MAX_RECORDS} records in one answer"
+        )));
+    }
     Ok(Reply {
         answer: Dns::Found(
             Rrset {
@@ -424,6 +459,7 @@ fn read_records(
             security,
         ),
         ttl: Duration::from_secs(ttl.into()),
+        no_such_name: false,
     })
 }
 
@@ -453,6 +489,7 @@ fn absence(
     Ok(Reply {
         answer: Dns::Absent(security),
         ttl: Duration::from_secs(soa.unwrap_or(0).min(ttl).into()),
+        no_such_name: message.opt_rcode() == OptRcode::NXDOMAIN,
     })
 }
 
@@ -482,14 +519,13 @@ fn lower(name: &impl ToName) -> String {
     text.trim_end_matches('.').to_owned()
 }
 
-/// Trusts the AD bit of resolvers on loopback, as Postfix does: nobody can forge it on the way (RFC 7672 §2.1.3).
-pub(super) struct TrustedResolver(pub(super) Wire);
+/// Asks for no signatures and validates nothing, so that every answer is insecure, whatever its AD bit says.
+pub(super) struct Plain(pub(super) Wire);
 
-impl Resolve for TrustedResolver {
+impl Resolve for Plain {
     fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
         Box::pin(async move {
-            match query(&self.0, name, rtype(kind), Style::TrustedResolver).await {
-                Ok(message) if message.header().ad() => read(&message, kind, Security::Secure),
+            match query(&self.0, name, rtype(kind), Style::Plain).await {
                 Ok(message) => read(&message, kind, Security::Insecure),
                 Err(reply) => reply,
             }

@@ -1,17 +1,20 @@
 //! DNSSEC validated in this process, from a trust anchor down (RFC 4035 §5).
 
 use super::dns::{Kind, Pending, Reply, Resolve, Style, Wire, extended_words, query, read, rtype};
-use crate::policy::{Dns, Security};
+use crate::{
+    files,
+    policy::{Dns, Security},
+};
 use domain::{
-    base::{Message, MessageBuilder, Name, Rtype, Ttl, iana::Rcode},
+    base::{Message, MessageBuilder, Name, ParsedName, Rtype, ToName, Ttl, iana::Rcode},
     dnssec::validator::{
         anchor::TrustAnchors,
         context::{Config, ValidationContext, ValidationState},
     },
-    rdata::A,
+    rdata::{A, AllRecordData},
 };
 use hyper::body::Bytes;
-use std::{fs, path::Path};
+use std::{net::SocketAddr, path::Path};
 
 /// The root's key signing keys as IANA publishes them, KSK-2017 and KSK-2024, as DS records.
 const ROOT_KEYS: &str = "\
@@ -31,7 +34,7 @@ pub(super) fn trust_anchors(file: Option<&Path>) -> Result<TrustAnchors, String>
         return TrustAnchors::from_u8(ROOT_KEYS.as_bytes()).map_err(|error| error.to_string());
     };
     let name = file.display();
-    let text = fs::read_to_string(file)
+    let text = files::text(file)
         .map_err(|error| format!("{name}: {error}, --dnssec-anchor needs a file to read"))?;
     let form = "--dnssec-anchor takes DS or DNSKEY records of the root zone, one a line: \". IN DS 20326 8 2 E06D...\"";
     let mut any = false;
@@ -58,19 +61,6 @@ pub(super) fn trust_anchors(file: Option<&Path>) -> Result<TrustAnchors, String>
     TrustAnchors::from_u8(text.as_bytes()).map_err(|error| format!("{name}: {error}, {form}"))
 }
 
-/// Whether signatures come with the root's keys.
-pub(super) async fn sends_signatures(wire: Wire) -> Result<bool, String> {
-    match query(&wire, ".", Rtype::DNSKEY, Style::Signatures).await {
-        Ok(message) => Ok(message
-            .iter()
-            .any(|record| record.is_ok_and(|(record, _)| record.rtype() == Rtype::RRSIG))),
-        Err(reply) => match reply.answer {
-            Dns::Failed(words) | Dns::Bogus(words) => Err(words),
-            _ => Err("no answer".to_owned()),
-        },
-    }
-}
-
 /// Asks for signatures and believes nothing without them.
 pub(super) struct Validator {
     wire: Wire,
@@ -95,15 +85,25 @@ impl Validator {
             .await
             .map_err(|error| Reply::failed(format!("the answer cannot be validated: {error}")))?;
         let words = error.map_or_else(|| "no reason given".to_owned(), |e| extended_words(&e));
+        let signed = has_signatures(message);
         match state {
             ValidationState::Secure => Ok(Security::Secure),
             ValidationState::Insecure => Ok(Security::Insecure),
             // The validator says bogus for keys that it could not get, too.
-            ValidationState::Bogus if words.contains("request for DS or DNSKEY failed") => Err(
-                Reply::failed("the keys of a zone on the way could not be had"),
-            ),
-            ValidationState::Bogus => Err(Reply::bogus(words)),
-            ValidationState::Indeterminate => Err(Reply::failed(format!("indeterminate: {words}"))),
+            ValidationState::Bogus if words.contains("request for DS or DNSKEY failed") => {
+                Err(Reply::failed(
+                    "the resolver does not give the DNSSEC keys of a zone on the way (--resolver names another)",
+                ))
+            }
+            ValidationState::Bogus if !signed => Err(Reply::bogus(
+                "the answer comes without the DNSSEC signatures that its zone must have, so the resolver or somebody on the way removes them (--resolver names another)",
+            )),
+            ValidationState::Bogus => Err(Reply::bogus(format!(
+                "the DNSSEC signatures do not hold: {words}"
+            ))),
+            ValidationState::Indeterminate => Err(Reply::failed(format!(
+                "whether the zone is signed cannot be told: {words}"
+            ))),
         }
     }
 
@@ -117,7 +117,7 @@ impl Validator {
         let Ok(question) = message.sole_question() else {
             return false;
         };
-        let name: Name<Bytes> = domain::base::ToName::to_name(question.qname());
+        let name: Name<Bytes> = question.qname().to_name();
         let mut stand_in = MessageBuilder::new_vec();
         stand_in.header_mut().set_qr(true);
         stand_in.header_mut().set_rcode(Rcode::NOERROR);
@@ -138,7 +138,11 @@ impl Validator {
     }
 
     async fn answer(&self, name: &str, kind: Kind) -> Reply {
-        let mut message = match query(&self.wire, name, rtype(kind), Style::Signatures).await {
+        let asked = match kind {
+            Kind::Cname => self.alias(name).await,
+            _ => query(&self.wire, name, rtype(kind), Style::Signatures).await,
+        };
+        let mut message = match asked {
             Ok(message) => message,
             Err(reply) => return reply,
         };
@@ -148,9 +152,106 @@ impl Validator {
             Err(reply) => reply,
         }
     }
+
+    /// The answer about an alias. It is taken out of that about an address, which every resolver gives: systemd-resolved 252 answers
+    /// a question for the alias itself with what it remembers of another question.
+    async fn alias(&self, name: &str) -> Result<Message<Bytes>, Reply> {
+        let whole = query(&self.wire, name, Rtype::A, Style::Signatures).await?;
+        match only_alias(&whole) {
+            Some(alias) => Ok(alias),
+            None => query(&self.wire, name, Rtype::CNAME, Style::Signatures).await,
+        }
+    }
 }
 
 impl Resolve for Validator {
+    fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
+        Box::pin(self.answer(name, kind))
+    }
+}
+
+/// As if the alias at the name in question had been asked for: with its signatures, and what proves that a wildcard stands for it.
+/// `None`: there is no alias.
+fn only_alias(whole: &Message<Bytes>) -> Option<Message<Bytes>> {
+    type Any = AllRecordData<Bytes, ParsedName<Bytes>>;
+    let name: Name<Bytes> = whole.sole_question().ok()?.qname().to_name();
+    let mut alias = MessageBuilder::new_vec();
+    *alias.header_mut() = whole.header();
+    alias.header_mut().set_rcode(Rcode::NOERROR);
+    let mut alias = alias.question();
+    alias.push((&name, Rtype::CNAME)).ok()?;
+    let (mut alias, mut found) = (alias.answer(), false);
+    for record in whole.answer().ok()?.limit_to_in::<Any>() {
+        let record = record.ok()?;
+        let here = record.owner().name_eq(&name);
+        let alias_here = here && record.rtype() == Rtype::CNAME;
+        let keep = match record.data() {
+            AllRecordData::Rrsig(signature) => here && signature.type_covered() == Rtype::CNAME,
+            _ => alias_here,
+        };
+        found |= alias_here;
+        if keep {
+            alias.push(record).ok()?;
+        }
+    }
+    let mut alias = alias.authority();
+    for record in whole.authority().ok()?.limit_to_in::<Any>() {
+        alias.push(record.ok()?).ok()?;
+    }
+    let alias = Message::from_octets(Bytes::from(alias.finish())).ok()?;
+    found.then_some(alias)
+}
+
+/// Whether any signature comes with the message.
+pub(super) fn has_signatures(message: &Message<Bytes>) -> bool {
+    message
+        .iter()
+        .any(|record| record.is_ok_and(|(record, _)| record.rtype() == Rtype::RRSIG))
+}
+
+/// Several resolvers: what is bogus by the one that answers first may be whole by another, which removes no signatures.
+pub(super) struct Validators {
+    /// Over all of them.
+    first: Validator,
+    /// Over each alone, with the keys that it gave.
+    each: Vec<Validator>,
+}
+
+impl Validators {
+    /// # Errors
+    /// As [`trust_anchors`].
+    pub(super) fn new(resolvers: Vec<SocketAddr>, anchor: Option<&Path>) -> Result<Self, String> {
+        let alone = match resolvers.as_slice() {
+            [_] => Vec::new(),
+            several => several.to_vec(),
+        };
+        let all = Wire::new(resolvers);
+        let each = alone
+            .into_iter()
+            .map(|resolver| Ok(Validator::new(all.only(resolver), trust_anchors(anchor)?)))
+            .collect::<Result<_, String>>()?;
+        Ok(Self {
+            first: Validator::new(all, trust_anchors(anchor)?),
+            each,
+        })
+    }
+
+    async fn answer(&self, name: &str, kind: Kind) -> Reply {
+        let reply = self.first.answer(name, kind).await;
+        if !matches!(reply.answer, Dns::Bogus(_)) {
+            return reply;
+        }
+        for alone in &self.each {
+            let other = alone.answer(name, kind).await;
+            if matches!(other.answer, Dns::Found(..) | Dns::Absent(_)) {
+                return other;
+            }
+        }
+        reply
+    }
+}
+
+impl Resolve for Validators {
     fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
         Box::pin(self.answer(name, kind))
     }

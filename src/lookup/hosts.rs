@@ -2,24 +2,31 @@
 
 use super::{
     cache::Cache,
-    dns::{Kind, Record, Rrset},
+    dns::{Kind, Record, Reply, Rrset},
 };
 use crate::{
-    policy::{Dns, Mx, MxHost, Security, Tlsa},
+    policy::{Dns, Missing, Mx, MxHost, Reason, Security, Tlsa},
     smtp::Domain,
 };
 use std::{
     net::IpAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
-use tokio::{task::JoinSet, time::timeout_at};
+use tokio::{
+    task::JoinSet,
+    time::{timeout, timeout_at},
+};
 
 /// MX hosts whose addresses and TLSA records are looked up; a domain with more has failed for those beyond.
 const MAX_HOSTS: usize = 20;
+
+/// How long addresses of the other family are waited for where those of one are there.
+const OTHER_FAMILY: Duration = Duration::from_secs(5);
 
 /// One decision's questions.
 pub(super) struct Asking {
@@ -43,13 +50,17 @@ impl Asking {
     }
 
     pub(super) async fn ask(&self, name: &str, kind: Kind) -> Dns<Rrset> {
+        self.reply(name, kind).await.answer
+    }
+
+    async fn reply(&self, name: &str, kind: Kind) -> Reply {
         match timeout_at(self.deadline.into(), self.dns.get(name, kind)).await {
             Ok(known) => {
-                let age = known.got.elapsed().as_secs();
+                let age = crate::clock::instant().duration_since(known.got).as_secs();
                 self.age.fetch_max(age, Ordering::Relaxed);
-                known.reply.answer.clone()
+                (*known.reply).clone()
             }
-            Err(_) => Dns::Failed(format!("no answer about {name} in time")),
+            Err(_) => Reply::failed(format!("no answer about {name} in time")),
         }
     }
 
@@ -59,11 +70,15 @@ impl Asking {
         domain: &Domain,
         tlsa_port: Option<u16>,
     ) -> (Dns<Mx>, Option<String>) {
-        let (rrset, security) = match self.ask(domain.as_str(), Kind::Mx).await {
+        let reply = self.reply(domain.as_str(), Kind::Mx).await;
+        let (rrset, security) = match reply.answer {
             Dns::Found(rrset, security) => (rrset, security),
             Dns::Absent(security) => {
-                // RFC 5321 §5.1: the domain itself.
+                // RFC 5321 §5.1: the domain itself, unless it does not exist. Some servers say so of a name that has addresses.
                 let host = self.host(domain.as_str(), 0, tlsa_port).await;
+                if reply.no_such_name && matches!(host.addresses, Dns::Absent(_)) {
+                    return (Dns::Absent(security), None);
+                }
                 return (Dns::Found(Mx::Implicit(host), security), None);
             }
             Dns::Bogus(words) => return (Dns::Bogus(words), None),
@@ -119,6 +134,33 @@ impl Asking {
         hosts
     }
 
+    /// A and AAAA. Where one has come, the other is waited for a little longer only, so that there is time left for TLSA.
+    async fn both_families(&self, name: &str) -> (Dns<Rrset>, Dns<Rrset>) {
+        let (v4, v6) = (self.ask(name, Kind::A), self.ask(name, Kind::Aaaa));
+        let (mut v4, mut v6) = (pin!(v4), pin!(v6));
+        tokio::select! {
+            first = &mut v4 => {
+                let other = self.or_soon(&first, v6).await;
+                (first, other)
+            }
+            first = &mut v6 => (self.or_soon(&first, v4).await, first),
+        }
+    }
+
+    async fn or_soon(
+        &self,
+        first: &Dns<Rrset>,
+        other: impl Future<Output = Dns<Rrset>>,
+    ) -> Dns<Rrset> {
+        if !matches!(first, Dns::Found(..)) {
+            return other.await;
+        }
+        let late = || Dns::Failed("no answer in time".to_owned());
+        timeout(OTHER_FAMILY, other)
+            .await
+            .unwrap_or_else(|_| late())
+    }
+
     /// Addresses and TLSA records of one host.
     pub(super) async fn host(&self, name: &str, preference: u16, tlsa_port: Option<u16>) -> MxHost {
         let name = name.to_ascii_lowercase();
@@ -126,8 +168,8 @@ impl Asking {
             // No host has such a name (RFC 5321 §2.3.5), so there is nothing to ask for.
             return unknown(name, preference, Dns::Absent(Security::Insecure));
         }
-        let (v4, v6) = tokio::join!(self.ask(&name, Kind::A), self.ask(&name, Kind::Aaaa));
-        let found = together(v4, v6);
+        let (v4, v6) = self.both_families(&name).await;
+        let (found, missing) = together(&name, v4, v6);
         let (tlsa_base, tlsa) = match tlsa_port {
             Some(port) => self.tlsa(&name, port, &found).await,
             None => (name.clone(), Dns::NotAsked),
@@ -142,6 +184,7 @@ impl Asking {
                 };
                 rrset.records.into_iter().filter_map(address).collect()
             }),
+            missing,
             tlsa_base,
             tlsa,
         }
@@ -197,6 +240,7 @@ fn unknown(name: String, preference: u16, addresses: Dns<Vec<IpAddr>>) -> MxHost
         name,
         preference,
         addresses,
+        missing: None,
         tlsa,
     }
 }
@@ -211,28 +255,63 @@ fn map<T, U>(answer: Dns<T>, f: impl FnOnce(T) -> U) -> Dns<U> {
     }
 }
 
-/// A and AAAA as one answer, as weak as the weaker (RFC 7672 §2.2.2).
-fn together(v4: Dns<Rrset>, v6: Dns<Rrset>) -> Dns<Rrset> {
+/// A and AAAA of `name` as one answer, as weak as the weaker (RFC 7672 §2.2.2); and the family that is not in it although the
+/// other is.
+///
+/// One family does where it is secure: the TLSA records are then sought at a name that is proved. Where it is insecure, it does
+/// if the other has merely failed: nothing that DANE rests on can hide there. Bogus beside insecure stays bogus.
+fn together(name: &str, v4: Dns<Rrset>, v6: Dns<Rrset>) -> (Dns<Rrset>, Option<Missing>) {
     use Dns::{Absent, Bogus, Failed, Found, NotAsked};
-    let weaker = |a: Security, b: Security| if a == b { a } else { Security::Insecure };
-    match (v4, v6) {
-        (Bogus(words), _) | (_, Bogus(words)) => Bogus(words),
-        // Provably unsigned: nothing that DANE rests on can hide behind the answer that is missing.
-        (Found(rrset, Security::Insecure), Failed(_) | NotAsked)
-        | (Failed(_) | NotAsked, Found(rrset, Security::Insecure)) => {
-            Found(rrset, Security::Insecure)
-        }
-        (Failed(words), _) | (_, Failed(words)) => Failed(words),
-        (NotAsked, _) | (_, NotAsked) => Failed("not asked".to_owned()),
+    use Security::{Insecure, Secure};
+    let weaker = |a: Security, b: Security| if a == b { a } else { Insecure };
+    let missing = |ipv6, reason, why| {
+        let why = format!("{} of {name}: {why}", if ipv6 { "AAAA" } else { "A" });
+        Some(Missing { ipv6, reason, why })
+    };
+    let apart = |a: &Rrset, b: &Rrset| {
+        format!(
+            "addresses of both families at different names, {} and {}",
+            a.owner, b.owner
+        )
+    };
+    let both = match (v4, v6) {
         (Found(mut a, x), Found(b, y)) if a.owner == b.owner => {
             a.records.extend(b.records);
             Found(a, weaker(x, y))
         }
-        (Found(a, _), Found(b, _)) => Failed(format!(
-            "addresses of both families at different names, {} and {}",
-            a.owner, b.owner
-        )),
+        // An alias that changes between two questions. Without signatures either answer is as good as the other.
+        (Found(mut a, Insecure), Found(b, Insecure)) => {
+            a.records.extend(b.records);
+            if a.owner == name {
+                a.owner = b.owner;
+            }
+            Found(a, Insecure)
+        }
+        (Found(a, Secure), Found(b, _)) => {
+            let why = apart(&a, &b);
+            return (Found(a, Secure), missing(true, Reason::LookupFailed, why));
+        }
+        (Found(a, Insecure), Found(b, Secure)) => {
+            let why = apart(&a, &b);
+            return (Found(b, Secure), missing(false, Reason::LookupFailed, why));
+        }
+        (Found(a, Secure), Bogus(why)) => {
+            return (Found(a, Secure), missing(true, Reason::DnssecInvalid, why));
+        }
+        (Bogus(why), Found(b, Secure)) => {
+            return (Found(b, Secure), missing(false, Reason::DnssecInvalid, why));
+        }
+        (Found(a, x), Failed(why)) => {
+            return (Found(a, x), missing(true, Reason::LookupFailed, why));
+        }
+        (Failed(why), Found(b, y)) => {
+            return (Found(b, y), missing(false, Reason::LookupFailed, why));
+        }
+        (Bogus(words), _) | (_, Bogus(words)) => Bogus(words),
+        (Failed(words), _) | (_, Failed(words)) => Failed(words),
+        (NotAsked, _) | (_, NotAsked) => Failed("not asked".to_owned()),
         (Found(rrset, x), Absent(y)) | (Absent(y), Found(rrset, x)) => Found(rrset, weaker(x, y)),
         (Absent(x), Absent(y)) => Absent(weaker(x, y)),
-    }
+    };
+    (both, None)
 }

@@ -1,15 +1,16 @@
 //! `/etc/hosts` and `localhost`, for the names that the administrator gives (`--upstream`). Recipients' domains never come here.
 
+use crate::files;
 use std::{
-    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
 
 /// The addresses of `name` in the hosts file at `path`, in its order; none where it is not in it. `localhost` is always
 /// this host (RFC 6761 §6.3).
-pub(super) fn addresses(path: &Path, name: &str) -> Vec<IpAddr> {
-    let text = fs::read_to_string(path).unwrap_or_default();
+#[must_use]
+pub fn addresses(path: &Path, name: &str) -> Vec<IpAddr> {
+    let text = files::text(path).unwrap_or_default();
     let found = named(&text, name);
     if found.is_empty() && name.eq_ignore_ascii_case("localhost") {
         return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];

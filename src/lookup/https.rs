@@ -15,17 +15,20 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    task::JoinSet,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+/// The next address is tried when the one before has not answered by then (RFC 8305 §5).
+const HEAD_START: Duration = Duration::from_millis(500);
 /// One attempt at one address.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// Octets of a policy (RFC 8461 §3.3 suggests 64 KiB).
@@ -47,12 +50,17 @@ fn fetch_error(words: impl Into<String>) -> Failure {
 /// Where policy hosts are, and how they are trusted.
 pub(super) struct Client {
     pub(super) port: u16,
-    pub(super) tls: Arc<rustls::ClientConfig>,
+    /// A reload brings another.
+    pub(super) tls: RwLock<Arc<rustls::ClientConfig>>,
     /// For a whole exchange (RFC 8461 §3.3 suggests a minute).
     pub(super) patience: Duration,
 }
 
 impl Client {
+    fn tls(&self) -> Arc<rustls::ClientConfig> {
+        Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// GETs `https://<host><path>` from the first of the addresses that takes the connection.
     pub(super) async fn get(
         &self,
@@ -136,24 +144,48 @@ async fn connect(
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| fetch_error(format!("{host}: {error}")))?;
     let mut failure = fetch_error(format!("{host}: no address"));
-    for &address in addresses.iter().take(MAX_ADDRESSES) {
-        let attempt = async {
-            let stream = TcpStream::connect(SocketAddr::new(address, client.port)).await?;
-            TlsConnector::from(Arc::clone(&client.tls))
-                .connect(name.clone(), stream)
-                .await
+    let mut attempts = JoinSet::new();
+    let mut addresses = addresses.iter().take(MAX_ADDRESSES);
+    loop {
+        let patience = match addresses.next() {
+            Some(&address) => {
+                let to = SocketAddr::new(address, client.port);
+                attempts.spawn(attempt(client.tls(), name.clone(), to));
+                HEAD_START
+            }
+            None if attempts.is_empty() => return Err(failure),
+            None => CONNECT_PATIENCE,
         };
-        failure = match timeout(CONNECT_PATIENCE, attempt).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) if is_certificate_error(&error) => (
-                Reason::StsWebpkiInvalid,
-                format!("{host}[{address}]: {error}"),
-            ),
-            Ok(Err(error)) => fetch_error(format!("{host}[{address}]: {error}")),
-            Err(_) => fetch_error(format!("{host}[{address}]: does not answer")),
-        };
+        match timeout(patience, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            // A wrong certificate says more than an address that is down.
+            Ok(Some(Ok(Err((reason, words))))) if failure.0 != Reason::StsWebpkiInvalid => {
+                failure = (reason, format!("{host}{words}"));
+            }
+            Ok(Some(_) | None) | Err(_) => {}
+        }
     }
-    Err(failure)
+}
+
+/// One address. Words of a failure go behind the host's name.
+async fn attempt(
+    tls: Arc<rustls::ClientConfig>,
+    name: ServerName<'static>,
+    to: SocketAddr,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let connect = async {
+        let stream = TcpStream::connect(to).await?;
+        TlsConnector::from(tls).connect(name, stream).await
+    };
+    let address = to.ip();
+    match timeout(CONNECT_PATIENCE, connect).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if is_certificate_error(&error) => {
+            Err((Reason::StsWebpkiInvalid, format!("[{address}]: {error}")))
+        }
+        Ok(Err(error)) => Err(fetch_error(format!("[{address}]: {error}"))),
+        Err(_) => Err(fetch_error(format!("[{address}]: does not answer"))),
+    }
 }
 
 fn is_certificate_error(error: &io::Error) -> bool {

@@ -7,22 +7,24 @@ mod cache;
 pub mod dns;
 mod dnssec;
 mod hosts;
-mod hosts_file;
+pub mod hosts_file;
 mod https;
+mod places;
+mod signatures;
 mod store;
 mod sts;
 
 use crate::{
-    clock,
+    clock, files,
     policy::{Dns, Findings, Mx, MxHost, Needs, Security, Sts},
     smtp::Domain,
 };
 use cache::Cache;
-use dns::{Kind, Record, Resolve, TrustedResolver, Wire};
-use dnssec::Validator;
+use dns::{Kind, Plain, Record, Resolve, Wire};
+use dnssec::Validators;
 use hosts::Asking;
+pub use signatures::Signatures;
 use std::{
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -41,6 +43,8 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub struct Options {
     /// `--resolver`; empty: the `nameserver` lines of `/etc/resolv.conf`.
     pub resolvers: Vec<SocketAddr>,
+    /// DNSSEC is validated; without it (`--no-dane`) every answer counts as unsigned, and no resolver is asked for signatures.
+    pub dnssec: bool,
     /// `--dnssec-anchor`: a file of DS or DNSKEY records in zone file format; `None`: the root keys of IANA.
     pub anchor: Option<PathBuf>,
     /// `--state-dir`: where MTA-STS policies outlive a restart.
@@ -60,11 +64,17 @@ pub struct Lookup {
     ways: Ways,
 }
 
-/// Who validates DNSSEC, for the self-test.
+/// Who is asked, and what DNSSEC is validated from.
 struct Ways {
     resolvers: Vec<SocketAddr>,
     anchor: Option<PathBuf>,
-    trusted: bool,
+    dnssec: bool,
+}
+
+/// Whom the DNS and policy hosts are believed by after a reload.
+pub struct Renewal {
+    resolver: Arc<dyn Resolve>,
+    tls: Arc<rustls::ClientConfig>,
 }
 
 /// A cached MTA-STS policy, for `policy show`.
@@ -83,14 +93,14 @@ pub struct StsEntry {
 impl Lookup {
     /// Reads the configuration; asks nothing yet.
     ///
-    /// The AD bit of a resolver is believed where all of them are on loopback and no `--dnssec-anchor` is given (as Postfix does);
-    /// else DNSSEC is validated here.
+    /// DNSSEC is validated here. An AD bit is never believed, wherever the resolver is: it says that somebody claims to have
+    /// validated, and no resolver tells whether it does.
     ///
     /// # Errors
     /// In words, with the file's name, where the anchor, `/etc/resolv.conf` or the state directory cannot be used.
     pub fn new(mut options: Options) -> Result<Self, String> {
         if options.resolvers.is_empty() {
-            let text = fs::read_to_string(RESOLV_CONF).map_err(|error| {
+            let text = files::text(Path::new(RESOLV_CONF)).map_err(|error| {
                 format!("{RESOLV_CONF}: {error}, name a resolver with --resolver")
             })?;
             options.resolvers = dns::name_servers(RESOLV_CONF, &text)?;
@@ -98,8 +108,7 @@ impl Lookup {
         let ways = Ways {
             resolvers: options.resolvers.clone(),
             anchor: options.anchor.clone(),
-            trusted: options.anchor.is_none()
-                && options.resolvers.iter().all(|r| r.ip().is_loopback()),
+            dnssec: options.dnssec,
         };
         let resolver = ways.resolver(options.resolvers.clone())?;
         Self::build(options, ways, resolver)
@@ -113,7 +122,7 @@ impl Lookup {
         let ways = Ways {
             resolvers: options.resolvers.clone(),
             anchor: options.anchor.clone(),
-            trusted: false,
+            dnssec: options.dnssec,
         };
         Self::build(options, ways, resolver)
     }
@@ -127,12 +136,30 @@ impl Lookup {
             .transpose()?;
         let client = https::Client {
             port: options.https_port,
-            tls: Arc::new(https_config(options.roots)?),
+            tls: Arc::new(https_config(options.roots)?).into(),
             patience: FETCH_PATIENCE,
         };
         let sts = StsCache::new(Arc::clone(&dns), client, options.allow_private, store)?;
         let sts = Arc::new(sts);
         Ok(Self { dns, sts, ways })
+    }
+
+    /// Reads `--dnssec-anchor` again and takes these trust anchors for policy hosts; nothing changes before [`adopt`](Self::adopt).
+    ///
+    /// # Errors
+    /// As [`Lookup::new`].
+    pub fn renewal(&self, roots: Arc<rustls::RootCertStore>) -> Result<Renewal, String> {
+        Ok(Renewal {
+            resolver: self.ways.resolver(self.ways.resolvers.clone())?,
+            tls: Arc::new(https_config(roots)?),
+        })
+    }
+
+    /// Trusts what a reload read. Answers that were validated before, and failures to fetch a policy, are forgotten;
+    /// policies that were fetched hold.
+    pub fn adopt(&self, renewal: Renewal) {
+        self.dns.ask_instead(renewal.resolver);
+        self.sts.trust_instead(renewal.tls);
     }
 
     /// All that `needs` names about `domain`, within 30 s. What was not there by then is `Failed`.
@@ -173,6 +200,7 @@ impl Lookup {
                 name: name.to_ascii_lowercase(),
                 preference: 0,
                 addresses: Dns::Found(given, Security::Insecure),
+                missing: None,
                 tlsa_base: name.to_ascii_lowercase(),
                 tlsa: Dns::NotAsked,
             };
@@ -197,39 +225,10 @@ impl Lookup {
         }
     }
 
-    /// Asks each resolver about the root and says in one line how DNSSEC is validated.
-    ///
-    /// # Errors
-    /// What is wrong with which resolver (no answer, strips signatures, does not validate, anchor does not match) and what to do.
-    /// Then DANE cannot work: mail is deferred, or domains count as unsigned.
-    pub async fn self_test(&self) -> Result<String, String> {
-        for &resolver in &self.ways.resolvers {
-            let answer = self
-                .ways
-                .resolver(vec![resolver])?
-                .resolve(".", Kind::Mx)
-                .await;
-            self.ways.diagnose(resolver, answer.answer).await?;
-        }
-        let list: Vec<_> = self
-            .ways
-            .resolvers
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let list = list.join(", ");
-        Ok(match (self.ways.trusted, &self.ways.anchor) {
-            (true, _) => format!("DNSSEC is validated by the resolver on this host, {list}"),
-            (false, None) => {
-                format!("DNSSEC is validated here, from the root keys of IANA; resolvers: {list}")
-            }
-            (false, Some(anchor)) => {
-                format!(
-                    "DNSSEC is validated here, from {}; resolvers: {list}",
-                    anchor.display()
-                )
-            }
-        })
+    /// Asks each resolver for signatures of the root and of a delegation below it, within 6 s, and says what the answers show. For a
+    /// start and for `check`.
+    pub async fn signatures(&self) -> Signatures {
+        self.ways.signatures().await
     }
 
     /// Refreshes cached MTA-STS policies once a day (RFC 8461 §5.1); for a task of its own, never returns.
@@ -270,41 +269,25 @@ impl Lookup {
 
 impl Ways {
     fn resolver(&self, resolvers: Vec<SocketAddr>) -> Result<Arc<dyn Resolve>, String> {
-        let wire = Wire::new(resolvers);
-        if self.trusted {
-            return Ok(Arc::new(TrustedResolver(wire)));
-        }
-        let anchors = dnssec::trust_anchors(self.anchor.as_deref())?;
-        Ok(Arc::new(Validator::new(wire, anchors)))
+        let anchor = self.anchor.as_deref();
+        let validators = Validators::new(resolvers.clone(), anchor)?;
+        Ok(match self.dnssec {
+            true => Arc::new(validators),
+            false => Arc::new(Plain(Wire::new(resolvers))),
+        })
     }
+}
 
-    async fn diagnose(&self, resolver: SocketAddr, answer: Dns<dns::Rrset>) -> Result<(), String> {
-        use Security::{Insecure, Secure};
-        let words = match answer {
-            Dns::Found(_, Secure) | Dns::Absent(Secure) => return Ok(()),
-            Dns::Found(_, Insecure) | Dns::Absent(Insecure) if self.trusted => {
-                return Err(format!(
-                    "resolver {resolver} does not validate DNSSEC (no AD bit for the root): turn validation on there, or give \
-                     --dnssec-anchor with the root's keys to validate here"
-                ));
-            }
-            Dns::Found(..) | Dns::Absent(_) | Dns::NotAsked => "the root is not signed".to_owned(),
-            Dns::Bogus(words) | Dns::Failed(words) => words,
-        };
-        if self.trusted {
-            return Err(format!("resolver {resolver} does not work: {words}"));
-        }
-        match dnssec::sends_signatures(Wire::new(vec![resolver])).await {
-            Ok(true) => Err(format!(
-                "resolver {resolver} sends signatures of the root that do not follow from the trust anchor ({words}): look at the clock, \
-                 and at --dnssec-anchor"
-            )),
-            Ok(false) => Err(format!(
-                "resolver {resolver} strips DNSSEC signatures: name another with --resolver"
-            )),
-            Err(words) => Err(format!("resolver {resolver} does not work: {words}")),
-        }
+/// Octets of words that repeat what others sent: enough to tell what it is.
+const WORDS: usize = 300;
+
+/// Words of a failure, which go into log and record each time: not longer than is good for them, whatever was sent.
+fn bounded(mut words: String) -> String {
+    if words.len() > WORDS {
+        words.truncate(words.floor_char_boundary(WORDS - 3));
+        words += "...";
     }
+    words
 }
 
 /// TLS towards policy hosts: WebPKI, TLS 1.2 or 1.3 (RFC 8461 §3.3).

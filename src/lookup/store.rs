@@ -129,7 +129,7 @@ impl Store {
             loaded.unreadable.extend(Domain::parse(&name));
         }
         for (_, path) in entries(&self.purged)? {
-            let age = modified(&path).and_then(|at| at.elapsed().ok());
+            let age = modified(&path).and_then(|at| clock::wall().duration_since(at).ok());
             if age.is_some_and(|age| age > MARK_LIFETIME) {
                 let _ = fs::remove_file(path);
             }

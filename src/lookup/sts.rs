@@ -4,13 +4,14 @@ use super::{
     cache::Cache,
     dns::{Kind, Record},
     https::{self, Failure},
+    places::Places,
     store::{Kept, Store},
 };
 use crate::{
     clock,
     policy::{
         Dns, Reason, Sts,
-        mta_sts::{Policy, announced_id},
+        mta_sts::{MIN_LIFETIME, Policy, announced_id},
     },
     smtp::Domain,
 };
@@ -20,22 +21,25 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::{
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit},
+    task::JoinSet,
+};
 
 /// A failed fetch is not tried again before this (RFC 8461 §3.3).
 const BACK_OFF: Duration = Duration::from_secs(5 * 60);
+/// How long mail waits for a policy that is being fetched, counted from when the fetch began. The fetch goes on behind it.
+const FETCH_WAIT: Duration = Duration::from_secs(5);
+/// Policies that are refreshed at once.
+const REFRESHES: usize = 16;
 /// How long a refresh waits for the DNS.
 const DISCOVERY: Duration = Duration::from_secs(30);
 /// How often it is seen to which policies are due.
 const ROUND: Duration = Duration::from_secs(3600);
-/// A policy is kept at least this many seconds, so that `max_age: 0` serves the mail it was fetched for.
-const MIN_LIFETIME: u64 = 60;
 /// Domains with a policy, a failed fetch, or a fetch under way.
 const MAX_DOMAINS: usize = 10_000;
 /// Octets of all their policies.
 const MAX_OCTETS: usize = 32 * 1024 * 1024;
-/// Fetches at once.
-const MAX_FETCHES: usize = 16;
 
 /// All that is known of MTA-STS.
 pub(super) struct StsCache {
@@ -47,7 +51,7 @@ pub(super) struct StsCache {
     domains: Mutex<HashMap<Domain, Slot>>,
     /// Had a policy that cannot be read any more, as was seen then.
     unreadable: Mutex<HashMap<Domain, SystemTime>>,
-    fetches: Semaphore,
+    places: Places,
 }
 
 /// One domain.
@@ -55,6 +59,8 @@ pub(super) struct StsCache {
 pub(super) struct Slot {
     pub(super) policy: Option<Cached>,
     failed: Option<Failed>,
+    /// When the fetch began that is under way.
+    began: Option<Instant>,
     /// Held while a fetch is under way.
     turn: Arc<AsyncMutex<()>>,
 }
@@ -95,7 +101,10 @@ impl Cached {
     }
 
     fn age(&self) -> u64 {
-        self.fetched.elapsed().unwrap_or_default().as_secs()
+        clock::wall()
+            .duration_since(self.fetched)
+            .unwrap_or_default()
+            .as_secs()
     }
 
     fn sts(&self, refresh_failed: Option<Failure>) -> Sts {
@@ -115,11 +124,16 @@ impl Slot {
             .filter(|cached| cached.expires_in().is_some())
     }
 
+    fn is_being_fetched(&self) -> bool {
+        self.turn.try_lock().is_err()
+    }
+
+    /// Nothing is known that is worth keeping.
     fn idle(&self) -> bool {
         let failed = self.failed.as_ref();
         self.live().is_none()
-            && failed.is_none_or(|failed| failed.at.elapsed() >= BACK_OFF)
-            && self.turn.try_lock().is_ok()
+            && failed.is_none_or(|failed| clock::instant().duration_since(failed.at) >= BACK_OFF)
+            && !self.is_being_fetched()
     }
 }
 
@@ -157,8 +171,20 @@ impl StsCache {
             store: store.map(Arc::new),
             domains: Mutex::new(domains),
             unreadable: Mutex::new(unreadable),
-            fetches: Semaphore::new(MAX_FETCHES),
+            places: Places::new(),
         })
+    }
+
+    /// Trusts other authorities from now on, so that fetches which failed may be tried again.
+    pub(super) fn trust_instead(&self, tls: Arc<rustls::ClientConfig>) {
+        *self
+            .client
+            .tls
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = tls;
+        for slot in self.domains().values_mut() {
+            slot.failed = None;
+        }
     }
 
     /// The policy that applies to a domain. What is not there at `deadline` goes on being fetched, for the next who asks.
@@ -176,15 +202,15 @@ impl StsCache {
         if let Some(sts) = self.settled(domain, &id) {
             return sts;
         }
-        let fetch = {
-            let (cache, domain, id) = (Arc::clone(self), domain.clone(), id.clone());
-            tokio::spawn(async move { cache.fetch_once(&domain, &id).await })
-        };
-        let _ = tokio::time::timeout_at(deadline.into(), fetch).await;
+        let began = self.domains().get(domain).and_then(|slot| slot.began);
+        let until = began.unwrap_or_else(clock::instant) + FETCH_WAIT;
+        let fetched = self.fetched(domain, &id);
+        let _ = tokio::time::timeout_at(deadline.min(until).into(), fetched).await;
         self.settled(domain, &id).unwrap_or_else(|| {
-            let words = format!("the policy of {domain} is still being fetched");
-            let failure = (Reason::LookupFailed, words.clone());
-            let otherwise = Sts::Unavailable(Reason::LookupFailed, words);
+            // Not cached, and not to be had now: no policy (RFC 8461 §3.3).
+            let words = format!("the policy of {domain} could not be fetched so far");
+            let failure = (Reason::StsPolicyFetchError, words);
+            let otherwise = Sts::Unavailable(failure.0, failure.1.clone());
             self.cached_or(domain, Some(failure), otherwise)
         })
     }
@@ -204,7 +230,7 @@ impl StsCache {
             return Some(cached.sts(None));
         }
         let failed = slot.failed.as_ref()?;
-        if failed.id != id || failed.at.elapsed() >= BACK_OFF {
+        if failed.id != id || clock::instant().duration_since(failed.at) >= BACK_OFF {
             return None;
         }
         let (reason, words) = failed.failure.clone();
@@ -226,23 +252,43 @@ impl StsCache {
         otherwise
     }
 
-    /// Fetches, unless somebody else just did.
-    async fn fetch_once(&self, domain: &Domain, id: &str) {
-        let turn = {
-            let mut domains = self.domains();
-            if !domains.contains_key(domain) {
-                let gone = make_room(&mut domains, MAX_DOMAINS, MAX_OCTETS);
-                self.remove_files(gone);
-            }
-            Arc::clone(&domains.entry(domain.clone()).or_default().turn)
+    /// Waits for a fetch: somebody else's that is under way, else one of its own, which goes on when nobody waits any more.
+    async fn fetched(self: &Arc<Self>, domain: &Domain, id: &str) {
+        let turn = self.turn(domain).lock_owned().await;
+        if self.settled(domain, id).is_some() {
+            return;
+        }
+        let Some(entered) = self.places.enter() else {
+            log::warn!("mta-sts: {domain}: not fetched now, too many others are");
+            return;
         };
-        let _turn = turn.lock().await;
-        if self.settled(domain, id).is_none() {
-            self.fetch(domain, id).await;
+        self.begin(domain);
+        let (cache, domain, id) = (Arc::clone(self), domain.clone(), id.to_owned());
+        let task = tokio::spawn(async move { cache.fetch(&domain, &id, (turn, entered)).await });
+        if let Err(error) = task.await {
+            log::error!("mta-sts: a fetch broke off: {error}");
         }
     }
 
-    async fn fetch(&self, domain: &Domain, id: &str) {
+    fn turn(&self, domain: &Domain) -> Arc<AsyncMutex<()>> {
+        let mut domains = self.domains();
+        if !domains.contains_key(domain) {
+            let gone = make_room(&mut domains, MAX_DOMAINS, MAX_OCTETS);
+            self.remove_files(gone);
+        }
+        Arc::clone(&domains.entry(domain.clone()).or_default().turn)
+    }
+
+    fn begin(&self, domain: &Domain) {
+        self.domains().entry(domain.clone()).or_default().began = Some(clock::instant());
+    }
+
+    async fn fetch(
+        &self,
+        domain: &Domain,
+        id: &str,
+        _held: (OwnedMutexGuard<()>, OwnedSemaphorePermit),
+    ) {
         let fetched = clock::wall();
         match self.download(domain).await.and_then(|octets| {
             let text = String::from_utf8(octets).map_err(|_| "not UTF-8".to_owned());
@@ -270,6 +316,7 @@ impl StsCache {
             let slot = domains.entry(domain.clone()).or_default();
             slot.policy = Some(cached);
             slot.failed = None;
+            slot.began = None;
         }
         self.unreadable().remove(domain);
         if let Some(store) = self.store.clone() {
@@ -280,7 +327,8 @@ impl StsCache {
         }
     }
 
-    fn remember_failure(&self, domain: &Domain, id: &str, failure: Failure) {
+    fn remember_failure(&self, domain: &Domain, id: &str, (reason, words): Failure) {
+        let failure = (reason, super::bounded(words));
         let mut domains = self.domains();
         let slot = domains.entry(domain.clone()).or_default();
         match slot.live().and_then(Cached::expires_in) {
@@ -293,6 +341,7 @@ impl StsCache {
         if let Some(cached) = &mut slot.policy {
             cached.refresh_failed = Some(failure.clone());
         }
+        slot.began = None;
         slot.failed = Some(Failed {
             id: id.to_owned(),
             failure,
@@ -301,27 +350,28 @@ impl StsCache {
     }
 
     async fn download(&self, domain: &Domain) -> Result<Vec<u8>, Failure> {
-        let _permit = self.fetches.acquire().await;
         let host = format!("mta-sts.{domain}");
         let addresses = self.policy_host(&host).await?;
-        self.client
-            .get(&host, "/.well-known/mta-sts.txt", &addresses)
-            .await
+        let get = self
+            .client
+            .get(&host, "/.well-known/mta-sts.txt", &addresses);
+        self.places.fetch(&addresses, get).await
     }
 
     /// Addresses of a policy host that may be asked: a domain must not make us talk to what only we can reach.
     async fn policy_host(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
         let fault = |words: String| (Reason::StsPolicyFetchError, format!("{host}: {words}"));
         let (v6, v4) = tokio::join!(self.dns.get(host, Kind::Aaaa), self.dns.get(host, Kind::A));
-        let mut addresses = Vec::new();
+        let mut addresses: Vec<(usize, IpAddr)> = Vec::new();
         let mut why = "has no address".to_owned();
         for known in [v4, v6] {
             match &known.reply.answer {
                 Dns::Found(rrset, _) => {
-                    addresses.extend(rrset.records.iter().filter_map(|record| match record {
+                    let of_family = rrset.records.iter().filter_map(|record| match record {
                         Record::Address(address) => Some(*address),
                         _ => None,
-                    }))
+                    });
+                    addresses.extend(of_family.enumerate());
                 }
                 Dns::Bogus(words) | Dns::Failed(words) => why = words.clone(),
                 Dns::Absent(_) | Dns::NotAsked => {}
@@ -330,6 +380,9 @@ impl StsCache {
         if addresses.is_empty() {
             return Err(fault(why));
         }
+        // In turns, since a family as a whole may be out of reach.
+        addresses.sort_by_key(|(position, _)| *position);
+        let mut addresses: Vec<IpAddr> = addresses.into_iter().map(|(_, one)| one).collect();
         if !self.allow_private {
             addresses.retain(|&address| https::is_public(address) && !https::is_own(address));
         }
@@ -348,7 +401,7 @@ impl StsCache {
     }
 
     /// Fetches every policy again that is due, whether its id changed or not, so that it does not expire unnoticed (RFC 8461 §3.3).
-    pub(super) async fn refresh(&self) {
+    pub(super) async fn refresh(self: &Arc<Self>) {
         let due: Vec<(Domain, String)> = self
             .domains()
             .iter()
@@ -356,25 +409,35 @@ impl StsCache {
             .filter(|(_, cached)| cached.policy.wants_refresh(cached.age()))
             .map(|(domain, cached)| (domain, cached.kept.id.clone()))
             .collect();
+        let mut refreshing = JoinSet::new();
         for (domain, id) in due {
-            self.heed_purge(&domain).await;
-            let Some(turn) = self
-                .domains()
-                .get(&domain)
-                .map(|slot| Arc::clone(&slot.turn))
-            else {
-                continue;
-            };
-            let _turn = turn.lock().await;
-            match self.discover(&domain, clock::instant() + DISCOVERY).await {
-                Discovery::Id(id) => self.fetch(&domain, &id).await,
-                // Its time runs out; until then it holds.
-                Discovery::Absent => {
-                    let words = format!("_mta-sts.{domain} has no policy record any more");
-                    self.remember_failure(&domain, &id, (Reason::StsPolicyFetchError, words));
-                }
-                Discovery::Failed(failure) => self.remember_failure(&domain, &id, failure),
+            // Hosts that do not answer must not keep the others from being refreshed before they expire.
+            while refreshing.len() >= REFRESHES {
+                let _ = refreshing.join_next().await;
             }
+            let cache = Arc::clone(self);
+            refreshing.spawn(async move { cache.refresh_one(&domain, &id).await });
+        }
+        while refreshing.join_next().await.is_some() {}
+    }
+
+    async fn refresh_one(&self, domain: &Domain, id: &str) {
+        self.heed_purge(domain).await;
+        let slot = self.domains().get(domain).cloned();
+        let Some(slot) = slot else { return };
+        let turn = slot.turn.lock_owned().await;
+        match self.discover(domain, clock::instant() + DISCOVERY).await {
+            Discovery::Id(id) => {
+                if let Some(entered) = self.places.enter() {
+                    self.fetch(domain, &id, (turn, entered)).await;
+                }
+            }
+            // Its time runs out; until then it holds.
+            Discovery::Absent => {
+                let words = format!("_mta-sts.{domain} has no policy record any more");
+                self.remember_failure(domain, id, (Reason::StsPolicyFetchError, words));
+            }
+            Discovery::Failed(failure) => self.remember_failure(domain, id, failure),
         }
     }
 
@@ -453,6 +516,11 @@ impl StsCache {
         Ok(self.unreadable().remove(domain).is_some() || in_memory || on_disk)
     }
 
+    #[cfg(test)]
+    pub(super) fn slot(&self, domain: &Domain) -> Option<Slot> {
+        self.domains().get(domain).cloned()
+    }
+
     fn domains(&self) -> MutexGuard<'_, HashMap<Domain, Slot>> {
         self.domains.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -464,7 +532,8 @@ impl StsCache {
     }
 }
 
-/// Forgets domains of which nothing is known, and where that is not enough, the policies that expire first. Says whose went.
+/// Forgets domains of which nothing is known; where that is not enough, the fetches that failed, the oldest first, since those cost
+/// a new try only; then the policies that expire first. Says whose went.
 pub(super) fn make_room(
     domains: &mut HashMap<Domain, Slot>,
     most: usize,
@@ -482,14 +551,18 @@ pub(super) fn make_room(
     }
     let mut order: Vec<_> = domains
         .iter()
-        .map(|(domain, slot)| (slot.live().and_then(Cached::expires_in), domain.clone()))
+        .map(|(domain, slot)| {
+            let expires_in = slot.live().and_then(Cached::expires_in);
+            let failed = slot.failed.as_ref().map(|failed| failed.at);
+            (expires_in, failed, domain.clone())
+        })
         .collect();
     order.sort();
-    for (expires_in, domain) in order {
-        if expires_in.is_some() && domains.len() < most && sum < octets {
+    for (_, _, domain) in order {
+        if !domains[&domain].idle() && domains.len() < most && sum < octets {
             break;
         }
-        if expires_in.is_none() && !domains[&domain].idle() {
+        if domains[&domain].is_being_fetched() {
             continue;
         }
         if let Some(slot) = domains.remove(&domain) {
@@ -524,7 +597,7 @@ fn discovery(answer: &Dns<super::dns::Rrset>) -> Discovery {
             match announced_id(&texts) {
                 Ok(Some(id)) => Discovery::Id(id),
                 Ok(None) => Discovery::Absent,
-                Err(words) => Discovery::Failed((Reason::StsPolicyInvalid, words)),
+                Err(words) => Discovery::Failed((Reason::StsPolicyInvalid, super::bounded(words))),
             }
         }
         Dns::Absent(_) | Dns::NotAsked => Discovery::Absent,

@@ -25,6 +25,7 @@ use std::{
 struct Fake {
     answers: Mutex<HashMap<(String, Kind), Dns<Rrset>>>,
     asked: Mutex<Vec<(String, Kind)>>,
+    no_such_name: Mutex<Vec<String>>,
 }
 
 impl Fake {
@@ -35,6 +36,12 @@ impl Fake {
     fn say(&self, name: &str, kind: Kind, answer: Dns<Rrset>) -> &Self {
         let key = (name.to_owned(), kind);
         self.answers.lock().unwrap().insert(key, answer);
+        self
+    }
+
+    /// What is absent at this name is absent as a whole.
+    fn no_such_name(&self, name: &str) -> &Self {
+        self.no_such_name.lock().unwrap().push(name.to_owned());
         self
     }
 
@@ -55,6 +62,7 @@ impl Resolve for Fake {
             Reply {
                 answer: answer.unwrap_or(Dns::Absent(Security::Insecure)),
                 ttl: Duration::from_secs(300),
+                no_such_name: self.no_such_name.lock().unwrap().contains(&key.0),
             }
         })
     }
@@ -76,6 +84,7 @@ fn domain(name: &str) -> Domain {
 fn options() -> Options {
     Options {
         resolvers: Vec::new(),
+        dnssec: true,
         anchor: None,
         state_dir: None,
         https_port: 443,
@@ -146,4 +155,32 @@ fn an_answer_is_read_along_its_aliases() {
         found("a.example", vec![cname], Security::Secure)
     );
     assert_eq!(read(Kind::Aaaa), Dns::Absent(Security::Secure));
+}
+
+/// What strangers publish is repeated in log and record each time, so that there is an end to it.
+#[test]
+fn answers_of_many_records_fail_and_words_are_cut() {
+    use domain::{
+        base::{MessageBuilder, Name, Rtype, Ttl},
+        rdata::Mx,
+    };
+    let name: Name<Vec<u8>> = "a.example".parse().unwrap();
+    for (count, taken) in [(100, true), (101, false)] {
+        let mut message = MessageBuilder::new_vec().question();
+        message.push((&name, Rtype::MX)).unwrap();
+        let mut message = message.answer();
+        for preference in 0..count {
+            let data = Mx::new(preference, &name);
+            message.push((&name, Ttl::from_secs(60), data)).unwrap();
+        }
+        let octets = hyper::body::Bytes::from(message.finish());
+        let message = domain::base::Message::from_octets(octets).unwrap();
+        let answer = super::dns::read(&message, Kind::Mx, Security::Secure).answer;
+        assert_eq!(matches!(answer, Dns::Found(..)), taken, "{count}");
+        assert_eq!(matches!(answer, Dns::Failed(_)), !taken, "{count}");
+    }
+    match Reply::bogus("\u{e4}".repeat(1000)).answer {
+        Dns::Bogus(words) => assert!(words.len() <= 300 && words.ends_with("..."), "{words}"),
+        other => panic!("{other:?}"),
+    }
 }

@@ -214,12 +214,75 @@ fn is_this_host(ip: IpAddr) -> bool {
     } else {
         (Ipv6Addr::UNSPECIFIED, 0).into()
     };
+    if ip.is_loopback() {
+        return true;
+    }
     UdpSocket::bind(any)
         .and_then(|socket| {
             socket.connect((ip, 9))?;
             socket.local_addr()
         })
         .is_ok_and(|own| own.ip() == ip)
+}
+
+/// Why a connection is not even tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTried {
+    /// The address is one that this process listens on.
+    Ourselves,
+    /// The client's address is to be kept, and is of another family than the server's.
+    OtherFamily,
+}
+
+impl fmt::Display for NotTried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ourselves => "this is the proxy itself: loop",
+            Self::OtherFamily => {
+                "--keep-client-address cannot keep an IPv4 client's address towards an IPv6 server, nor the reverse"
+            }
+        })
+    }
+}
+
+impl std::error::Error for NotTried {}
+
+impl NotTried {
+    /// Whether that is why [`Dial::connect`] failed.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+impl From<NotTried> for io::Error {
+    fn from(why: NotTried) -> Self {
+        Self::other(why)
+    }
+}
+
+/// An address that this process listens on.
+#[derive(Clone, Copy, Debug)]
+struct Listening {
+    address: SocketAddr,
+    v6_only: bool,
+}
+
+impl Listening {
+    /// Would a connection to that address come here?
+    fn takes(&self, to: SocketAddr) -> bool {
+        let own = self.address.ip();
+        if to.port() != self.address.port() {
+            return false;
+        }
+        // Who connects to the unspecified address gets loopback.
+        let loopback = to.ip().is_unspecified() && (own.is_loopback() || own.is_unspecified());
+        let to = to.ip();
+        let family = own.is_ipv4() == to.is_ipv4() || (own.is_ipv6() && !self.v6_only);
+        own.to_canonical() == to
+            || (family && loopback)
+            || (family && own.is_unspecified() && is_this_host(to))
+    }
 }
 
 /// How connections to servers are made.
@@ -231,6 +294,8 @@ pub struct Dial {
     pub timeout: Option<Duration>,
     /// Connections that are open, so that one of them coming back to our listener is known.
     open: Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>,
+    /// Where this process listens: never connected to.
+    own: Arc<Mutex<Vec<Listening>>>,
 }
 
 /// A connection of ours, listed as open while this lives.
@@ -256,20 +321,44 @@ impl Dial {
         Self {
             fwmark,
             timeout: Some(timeout),
-            open: Arc::default(),
+            ..Self::default()
         }
+    }
+
+    /// From here on, no connection is made to where these listen.
+    pub fn never_to(&self, listeners: &[StdListener]) {
+        let listening = listeners.iter().filter_map(|listener| {
+            let address = listener.local_addr().ok()?;
+            let v6_only = address.is_ipv6() && SockRef::from(listener).only_v6().unwrap_or(false);
+            Some(Listening { address, v6_only })
+        });
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.extend(listening);
+    }
+
+    /// Would a connection to that address come back to this process? Told by the addresses that it listens on.
+    #[must_use]
+    pub fn is_ourselves(&self, to: SocketAddr) -> bool {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.iter().any(|own| own.takes(canonical(to)))
     }
 
     /// Connects to `server`, from `source` where it is given (`--keep-client-address`; needs CAP_NET_RAW and the divert rule).
     ///
     /// # Errors
-    /// As the system says; `TimedOut` after the timeout.
+    /// As the system says; `TimedOut` after the timeout; [`NotTried`] where a connection would be wrong.
     pub async fn connect(
         &self,
         server: ServerAddr,
         source: Option<IpAddr>,
     ) -> io::Result<(TcpStream, Dialled)> {
-        let ServerAddr(address) = server;
+        let address = canonical(server.0);
+        if self.is_ourselves(address) {
+            return Err(NotTried::Ourselves.into());
+        }
+        if source.is_some_and(|source| source.to_canonical().is_ipv4() != address.is_ipv4()) {
+            return Err(NotTried::OtherFamily.into());
+        }
         let socket = if address.is_ipv4() {
             TcpSocket::new_v4()?
         } else {
@@ -279,7 +368,7 @@ impl Dial {
         if let Some(mark) = self.fwmark {
             SockRef::from(&socket).set_mark(mark)?;
         }
-        if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        if let Some(source) = source.map(|source| source.to_canonical()) {
             set_transparent(&SockRef::from(&socket), source)?;
             socket.bind(SocketAddr::new(source, 0))?;
         }
@@ -295,7 +384,7 @@ impl Dial {
             canonical(stream.peer_addr()?),
         );
         if ends.0 == ends.1 {
-            return Err(io::Error::other("the connection met itself"));
+            return Err(NotTried::Ourselves.into());
         }
         self.open
             .lock()
@@ -324,10 +413,12 @@ impl Dial {
         }) {
             return true;
         }
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&(client.0, intended.0))
+        let intended = intended.0;
+        // A rule of this host's may have redirected it here, from where it was dialled to.
+        let redirected = self::intended(accepted, Intercept::Redirect).map(|to| to.0);
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.contains(&(client.0, intended))
+            || redirected.is_ok_and(|to| open.contains(&(client.0, to)))
     }
 }
 
@@ -381,6 +472,57 @@ mod tests {
             may_connect(to("127.0.0.1:25"), &[2526], false).is_ok(),
             "inbound, the server may be this host"
         );
+    }
+
+    fn bound(address: &str) -> StdListener {
+        listen(address.parse().expect("address"), None).expect("bind")
+    }
+
+    #[tokio::test]
+    async fn nothing_is_connected_to_where_this_process_listens() {
+        let one = bound("127.0.0.1:0");
+        let any = bound("0.0.0.0:0");
+        let both = bound("[::]:0");
+        let port = |listener: &StdListener| listener.local_addr().expect("address").port();
+        let ports = [port(&one), port(&any), port(&both)];
+        let dial = Dial::new(None, Duration::from_secs(5));
+        dial.never_to(&[one, any, both]);
+        let ourselves = [
+            (0, "127.0.0.1"),
+            (0, "::ffff:127.0.0.1"),
+            (0, "0.0.0.0"),
+            (1, "127.0.0.1"),
+            (1, "127.8.8.8"),
+            (1, "0.0.0.0"),
+            (2, "127.0.0.1"),
+            (2, "::1"),
+            (2, "::"),
+        ];
+        for (which, ip) in ourselves {
+            let to = SocketAddr::new(ip.parse().expect("address"), ports[which]);
+            let error = dial.connect(ServerAddr(to), None).await.expect_err(ip);
+            assert_eq!(NotTried::of(&error), Some(NotTried::Ourselves), "{to}");
+        }
+        for (which, ip) in [(0, "127.0.0.2"), (0, "::1"), (1, "::1"), (1, "192.0.2.1")] {
+            let to = SocketAddr::new(ip.parse().expect("address"), ports[which]);
+            assert!(!dial.is_ourselves(to), "{to}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_kept_is_refused_and_never_replaced_by_our_own() {
+        let (v4, v6) = (bound("127.0.0.1:0"), bound("[::1]:0"));
+        let dial = Dial::new(None, Duration::from_secs(5));
+        for (server, client) in [
+            (&v4, "2001:db8::1"),
+            (&v6, "192.0.2.1"),
+            (&v6, "::ffff:192.0.2.1"),
+        ] {
+            let to = ServerAddr(server.local_addr().expect("address"));
+            let client = client.parse().expect("address");
+            let error = dial.connect(to, Some(client)).await.expect_err("refused");
+            assert_eq!(NotTried::of(&error), Some(NotTried::OtherFamily));
+        }
     }
 
     #[tokio::test]

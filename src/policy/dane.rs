@@ -113,8 +113,9 @@ fn is_der_sequence(data: &[u8]) -> bool {
     length > 0 && data.len() == header + length
 }
 
-/// The names of which a chain to a DANE-TA(2) anchor must show one (RFC 7672 §3.2.2): the TLSA base domain, the next-hop
-/// domain, and what that is a secure alias of. DANE-EE(3) asks for no name (RFC 7672 §3.1.1).
+/// The names of which a chain to a DANE-TA(2) anchor must show one (RFC 7672 §3.2.2): the TLSA base domain; the next-hop
+/// domain, and what that is a secure alias of, unless an insecure MX RRset leads from there to the host, since then whoever forges
+/// that RRset chooses the host. DANE-EE(3) asks for no name (RFC 7672 §3.1.1).
 #[must_use]
 pub fn reference_names(
     base: &str,
@@ -154,6 +155,7 @@ mod tests {
             name: "mx.clinic.example".into(),
             preference: 10,
             addresses,
+            missing: None,
             tlsa_base: "mx.clinic.example".into(),
             tlsa,
         }

@@ -1,8 +1,8 @@
 //! One decision as one object: for the log, `check`, and the record.
 
 use super::{
-    Ask, Basis, Decision, Demand, Findings, Level, Moment, NextHop, ReferenceIdentity, Settings,
-    Verdict, refusal, require,
+    Ask, Basis, Decision, Demand, Findings, Level, Moment, NextHop, Reason, ReferenceIdentity,
+    Settings, Sts, Verdict, refusal, require,
 };
 use crate::smtp::{Recipient, Refusal};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
@@ -65,6 +65,20 @@ impl Demand {
             enforced: false,
             testing: None,
             not_an_mx: false,
+        }
+    }
+}
+
+impl Sts {
+    /// Why an announced policy could not be had, or not anew; one that is cached may hold all the same.
+    #[must_use]
+    pub fn fault(&self) -> Option<Reason> {
+        match self {
+            Self::Unavailable(reason, _) => Some(*reason),
+            Self::Policy { refresh_failed, .. } => {
+                refresh_failed.as_ref().map(|(reason, _)| *reason)
+            }
+            Self::Absent | Self::NotAsked => None,
         }
     }
 }
@@ -251,6 +265,7 @@ mod tests {
             name: "mx1.clinic.example".into(),
             preference: 10,
             addresses: Dns::Found(vec![ask().server], Security::Insecure),
+            missing: None,
             tlsa_base: "mx1.clinic.example".into(),
             tlsa: Dns::NotAsked,
         };

@@ -117,13 +117,27 @@ pub struct MxHost {
     pub name: String,
     /// Its preference; 0 for an implicit MX.
     pub preference: u16,
-    /// A and AAAA together; Secure only if both are.
+    /// A and AAAA together; Secure only if both are, or if the one that could be had is.
     pub addresses: Dns<Vec<IpAddr>>,
+    /// Which of the two could not be had, where the other could.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Missing>,
     /// The TLSA base domain that was used (RFC 7672 §2.2.3): the expanded name if that is secure, else `name`.
     pub tlsa_base: String,
     /// `_25._tcp.<tlsa_base>`; asked only if the addresses are secure (RFC 7672 §2.2.2), or `name` is a secure alias of an insecure
     /// name (RFC 7672 §2.2.3).
     pub tlsa: Dns<Vec<Tlsa>>,
+}
+
+/// The addresses of one family, which could not be had.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Missing {
+    /// Those of IPv6 (AAAA); else those of IPv4 (A).
+    pub ipv6: bool,
+    /// [`Reason::LookupFailed`] or [`Reason::DnssecInvalid`].
+    pub reason: Reason,
+    /// In words.
+    pub why: String,
 }
 
 /// What a domain says about where its mail goes.
@@ -186,7 +200,7 @@ impl Findings {
 /// Everything that was found about a domain, with its state and age.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Findings {
-    /// MX RRset with hosts. For `--upstream`: `Mx::Implicit` with that host, TLSA at its own port, and no MX asked for.
+    /// MX RRset with hosts; absent: there is no such name (RFC 2308 §2.1). For `--upstream`: `Mx::Implicit` with that host, TLSA at its own port, and no MX asked for.
     pub mx: Dns<Mx>,
     /// What the domain is an alias of, where it is one and every step is secure (RFC 7672 §3.2.2).
     pub expanded: Option<String>,
@@ -241,7 +255,7 @@ pub enum ReferenceIdentity {
     Dane {
         /// Usable records, after digest agility (RFC 7671 §9).
         records: Vec<Tlsa>,
-        /// TLSA base domain, next-hop domain and its expansion (RFC 7672 §3.2.2).
+        /// TLSA base domain; next-hop domain and its expansion unless an insecure MX RRset stands between (RFC 7672 §3.2.2).
         names: Vec<NamePattern>,
     },
 }
@@ -341,6 +355,8 @@ pub enum Reason {
     LookupFailed,
     /// RFC 7505.
     NullMx,
+    /// The DNS has no such name (NXDOMAIN), so that no host can be the domain's.
+    NoSuchDomain,
     /// The destination is no MX of the domain and proved nothing.
     NotAnMx,
     /// The proxy itself cannot go on: record, memory, limits.

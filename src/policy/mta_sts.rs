@@ -9,8 +9,11 @@ pub const MAX_AGE_LIMIT: u64 = 31_557_600;
 /// A policy is refreshed at least this often, in seconds (RFC 8461 §3.3, §5.1: daily).
 pub const REFRESH_AFTER: u64 = 86_400;
 
-/// Most `mx` patterns that are kept; a policy with more is no policy. In 64 KiB of text nobody honest needs as many.
-const MAX_PATTERNS: usize = 1000;
+/// A policy holds at least this many seconds, so that one with `max_age: 0` serves the mail it was fetched for.
+pub const MIN_LIFETIME: u64 = 60;
+
+/// Most `mx` patterns; a policy with more is no policy. Nobody honest needs as many, and each record of the audit log repeats them.
+const MAX_PATTERNS: usize = 100;
 
 /// A policy as published.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -184,7 +187,7 @@ impl Policy {
     /// Whether a policy that was fetched `age` seconds ago still holds (RFC 8461 §3.2).
     #[must_use]
     pub fn holds(&self, age: u64) -> bool {
-        age < self.max_age
+        age < self.max_age.max(MIN_LIFETIME)
     }
 
     /// Whether a policy that was fetched `age` seconds ago should be fetched again although its `id` is the same: daily, and
@@ -345,6 +348,13 @@ mod tests {
             ..policy
         };
         assert!(!short.wants_refresh(299) && short.wants_refresh(300));
+        for max_age in [0, 1, 59] {
+            let fleeting = Policy {
+                max_age,
+                ..short.clone()
+            };
+            assert!(fleeting.holds(0) && fleeting.holds(59) && !fleeting.holds(60));
+        }
     }
 
     proptest! {

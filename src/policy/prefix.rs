@@ -18,6 +18,34 @@ impl Prefix {
         address.is_ipv4() == self.network.is_ipv4() && network(address, self.length) == self.network
     }
 
+    /// Are all addresses of the other in it?
+    #[must_use]
+    pub fn covers(&self, other: Self) -> bool {
+        self.length <= other.length && self.contains(other.network)
+    }
+
+    /// The two prefixes that it consists of; `None` where it is one address.
+    #[must_use]
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let length = (self.length < bits(self.network)).then(|| self.length + 1)?;
+        let upper = match self.network {
+            IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) | 1 << (32 - length)).into()),
+            IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) | 1 << (128 - length)).into()),
+        };
+        let half = |network| Self { network, length };
+        Some([half(self.network), half(upper)])
+    }
+
+    /// All addresses: `0.0.0.0/0` and `::/0`.
+    #[must_use]
+    pub fn everything() -> [Self; 2] {
+        [
+            IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+        ]
+        .map(|network| Self { network, length: 0 })
+    }
+
     /// Its length in bits: the longer, the more specific.
     #[must_use]
     pub fn length(&self) -> u8 {
@@ -28,6 +56,14 @@ impl Prefix {
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         (self.length == bits(self.network)).then_some(self.network)
+    }
+}
+
+impl From<IpAddr> for Prefix {
+    fn from(address: IpAddr) -> Self {
+        let network = address.to_canonical();
+        let length = bits(network);
+        Self { network, length }
     }
 }
 
@@ -108,6 +144,24 @@ mod tests {
         assert!(contains("::/0", "2001:db8::1") && !contains("::/0", "192.0.2.1"));
         assert!(contains("0.0.0.0/0", "192.0.2.1") && !contains("0.0.0.0/0", "::1"));
         assert!(contains("2001:db8::1", "2001:db8::1") && !contains("2001:db8::1", "2001:db8::2"));
+    }
+
+    #[test]
+    fn a_prefix_consists_of_its_halves() {
+        let halves = |prefix: &str| prefix.parse::<Prefix>().expect("prefix").halves();
+        let shown = |halves: [Prefix; 2]| halves.map(|half| half.to_string());
+        assert_eq!(
+            halves("0.0.0.0/0").map(shown),
+            Some(["0.0.0.0/1".into(), "128.0.0.0/1".into()])
+        );
+        assert_eq!(
+            halves("2001:db8::/127").map(shown),
+            Some(["2001:db8::/128".into(), "2001:db8::1/128".into()])
+        );
+        assert_eq!(halves("192.0.2.1"), None);
+        let [v4, v6] = Prefix::everything();
+        assert!(v4.covers("192.0.2.0/24".parse().expect("prefix")));
+        assert!(!v4.covers(v6) && v6.covers("::1".parse().expect("prefix")));
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl Reason {
             Self::NoPolicy => unreported("no-policy", Recipient, (7, 5), "no host may receive"),
             Self::LookupFailed => unreported("lookup-failed", Recipient, (4, 3), "look-up failed"),
             Self::NullMx => unreported("null-mx", Recipient, (1, 10), "accepts no mail"),
+            Self::NoSuchDomain => unreported("no-such-domain", Recipient, (1, 2), "does not exist"),
             Self::NotAnMx => unreported("not-an-mx", Host, (7, 5), "not authenticated"),
             Self::LocalFault => unreported("local-fault", Host, (3, 0), "not possible here now"),
         }
@@ -158,6 +159,10 @@ fn is_authenticated(ask: &Ask, findings: Option<&Findings>, reason: Reason) -> b
         Reason::NullMx => matches!(
             findings.map(|findings| &findings.mx),
             Some(Dns::Found(Mx::Null, Security::Secure))
+        ),
+        Reason::NoSuchDomain => matches!(
+            findings.map(|findings| &findings.mx),
+            Some(Dns::Absent(Security::Secure))
         ),
         // Our own table says it; for a domain it is what the domain did not publish, over HTTPS or unsigned DNS.
         Reason::NoPolicy => matches!(
@@ -254,7 +259,7 @@ mod tests {
     use crate::policy::{Basis, Level, Sts};
     use proptest::prelude::*;
 
-    const ALL: [Reason; 18] = [
+    const ALL: [Reason; 19] = [
         Reason::StarttlsNotSupported,
         Reason::StarttlsRefused,
         Reason::SessionInTheClear,
@@ -271,6 +276,7 @@ mod tests {
         Reason::NoPolicy,
         Reason::LookupFailed,
         Reason::NullMx,
+        Reason::NoSuchDomain,
         Reason::NotAnMx,
         Reason::LocalFault,
     ];
@@ -384,6 +390,7 @@ mod tests {
                 "no-policy",
                 "lookup-failed",
                 "null-mx",
+                "no-such-domain",
                 "not-an-mx",
                 "local-fault",
             ];

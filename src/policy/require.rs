@@ -83,6 +83,20 @@ fn rule<'a>(entry: Option<&'a Entry>, settings: &Settings) -> Rule<'a> {
     }
 }
 
+/// DNSSEC is not validated with `--no-dane`, so an entry that demands DANE can be met by nobody; what comes next below it would not
+/// be what it says.
+fn switched_off(entry: Option<&Entry>, settings: &Settings) -> Option<Denial> {
+    let entry = entry.filter(|entry| matches!(entry.level, Level::Dane | Level::DaneOnly))?;
+    (!settings.dane).then(|| {
+        let why = format!(
+            "level {} of {} cannot be had with --no-dane; leave that away, or change the entry",
+            entry.level,
+            entry.basis()
+        );
+        (Reason::NoPolicy, why)
+    })
+}
+
 /// What `lookup` shall gather before [`require`] can answer. For [`NextHop::Upstream`], `mx` means the addresses of its
 /// host.
 #[must_use]
@@ -127,6 +141,9 @@ pub fn require(
     findings: &Findings,
     settings: &Settings,
 ) -> Result<Demand, Denial> {
+    if let Some(denial) = switched_off(entry, settings) {
+        return Err(denial);
+    }
     let mut demand = match rule(entry, settings) {
         Rule::Entry(entry) => by_entry(ask, entry, findings)?,
         Rule::Published {

@@ -12,17 +12,19 @@
 //! ```
 //!
 //! A line that begins with white space continues the one before; a line whose first character that is not white space is
-//! `#` is a comment, also between the two. Keys without `@` are about peers that mail goes to, and their addresses also
+//! `#` is a comment, also between the two. A byte order mark, as editors of Windows write it, is passed over. Keys without `@` are about peers that mail goes to, and their addresses also
 //! about clients that it comes from; keys with `@` are about sender domains, inbound.
 
 mod attributes;
 mod key;
 mod parse;
+mod reach;
 #[cfg(test)]
 mod tests;
 
 pub use attributes::{Match, Servername, Until};
 pub use key::Key;
+pub use reach::Way;
 
 use super::{Ask, Basis, Level, NextHop};
 use crate::smtp::{Domain, Recipient};
@@ -205,28 +207,25 @@ impl Table {
         &self.entries
     }
 
-    /// Those past their date, for warnings.
-    pub fn expired(&self, now: SystemTime) -> impl Iterator<Item = &Entry> {
-        self.entries
-            .iter()
-            .filter(move |entry| entry.is_expired(now))
+    /// Inbound: whether any sender domain's entry allows mail in the clear at this time.
+    #[must_use]
+    pub fn has_plaintext_senders(&self, now: SystemTime) -> bool {
+        self.applying(now)
+            .any(|entry| entry.level.allows_plaintext() && entry.key.is_sender())
     }
 
-    /// Inbound: whether any sender domain's entry allows mail in the clear, be it past its date or not.
+    /// Whether any entry allows mail in the clear at this time.
     #[must_use]
-    pub fn has_plaintext_senders(&self) -> bool {
-        self.entries.iter().any(|entry| {
-            entry.level.allows_plaintext()
-                && matches!(entry.key, Key::Sender(_) | Key::SenderBelow(_))
-        })
-    }
-
-    /// Whether any entry allows mail in the clear, be it past its date or not.
-    #[must_use]
-    pub fn has_plaintext_entries(&self) -> bool {
-        self.entries
-            .iter()
+    pub fn has_plaintext_entries(&self, now: SystemTime) -> bool {
+        self.applying(now)
             .any(|entry| entry.level.allows_plaintext())
+    }
+
+    /// The entries that are not past their date: those past it do nothing.
+    pub fn applying(&self, now: SystemTime) -> impl Iterator<Item = &Entry> {
+        self.entries
+            .iter()
+            .filter(move |entry| !entry.is_expired(now))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     io::{IsTerminal as _, Write as _},
     net::SocketAddr,
     sync::Arc,
@@ -15,10 +14,12 @@ use tokio::task::JoinSet;
 use super::probe::{Asker, Probed};
 use crate::{
     cli::{Failure, configure, flags::Check, runtime},
-    clock,
-    lookup::{Lookup, StsEntry, hosts},
+    clock, files,
+    lookup::{Lookup, Signatures, StsEntry, hosts},
     net::Dial,
-    policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, Verdict, needs},
+    policy::{
+        Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, Verdict, needs, table::Way,
+    },
     session::records::entry,
     smtp::{Domain, Recipient},
     tls::ClientTls,
@@ -82,12 +83,13 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
         options.min_tls,
     )?;
     settings.check(false).map_err(Failure::Usage)?;
-    let (table, _) = configure::table_of(flags.policy.as_deref(), &[])?;
+    let table = configure::table_of(flags.policy.as_deref(), Some(&Way::Outbound), &settings)?;
     let tls = ClientTls::new(&options).map_err(Failure::Configuration)?;
     let hostname = configure::hostname(flags.hostname.as_deref())?;
     runtime()?.block_on(async {
         let lookup = configure::lookup_of(
             &flags.resolver,
+            settings.dane,
             flags.dnssec_anchor.as_ref(),
             flags.state_dir.as_ref(),
             flags.mta_sts_private,
@@ -100,6 +102,12 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
             settings,
             table,
         };
+        if let Signatures::CannotBeHad(words) = lookup.signatures().await {
+            match flags.json {
+                true => eprintln!("starttls-proxy: {words}"),
+                false => println!("{words}"),
+            }
+        }
         run(domains, Arc::new(lookup), Arc::new(asker), flags.json).await
     })
 }
@@ -107,7 +115,7 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
 fn domains(flags: &Check) -> Result<Vec<Domain>, Failure> {
     let mut names = flags.domains.clone();
     if let Some(path) = &flags.file {
-        let text = fs::read_to_string(path)
+        let text = files::text(path)
             .map_err(|error| Failure::Configuration(format!("{}: {error}", path.display())))?;
         let lines = text
             .lines()
@@ -256,6 +264,9 @@ fn page(checked: &Checked, colour: bool) -> String {
         let _ = writeln!(out, "    {:<9} {}", "tlsa", tlsa_words(&host.tlsa));
         if let Some(words) = address_fault(&host.addresses) {
             let _ = writeln!(out, "    {:<9} {words}", "address");
+        }
+        if let Some(missing) = &host.missing {
+            let _ = writeln!(out, "    {:<9} {}", "address", missing.why);
         }
         for one in probed {
             out.push_str(&probed_words(one, &paint));

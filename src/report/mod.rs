@@ -2,11 +2,12 @@
 //! table decides, what is cached.
 
 mod check;
+mod deciding;
 mod probe;
 
 pub use check::check;
 
-use std::{net::IpAddr, path::Path};
+use std::path::Path;
 
 use crate::{
     cli::{
@@ -16,22 +17,26 @@ use crate::{
     },
     clock,
     lookup::Lookup,
-    policy::{Ask, Level, NextHop, Settings, table::Table},
-    smtp::{Domain, Recipient},
+    policy::{
+        Settings,
+        table::{Table, Way},
+    },
+    smtp::Domain,
     tls::Trust,
 };
 
-/// `policy test DOMAIN|ADDRESS...`: which line decides, and why. Asks no network.
+/// `policy test NAME...`: which line decides, and why. Asks no network.
 ///
 /// # Errors
-/// The table is wrong, or a name is neither domain nor address.
+/// The table is wrong, or a name is none that a table speaks about.
 pub fn policy_test(flags: &PolicyTest) -> Result<(), Failure> {
     if flags.names.is_empty() {
         return Err(Failure::Usage(
-            "policy test: name a domain or an address\nhint: starttls-proxy policy --help".into(),
+            "policy test: name a domain, @sender.domain, an address or a prefix\n\
+             hint: starttls-proxy policy --help"
+                .into(),
         ));
     }
-    let (table, _) = configure::table_of(flags.policy.as_deref(), &[])?;
     let settings = configure::settings(
         flags.level.as_deref(),
         None,
@@ -40,72 +45,31 @@ pub fn policy_test(flags: &PolicyTest) -> Result<(), Failure> {
         false,
         Default::default(),
     )?;
-    let file = flags
-        .policy
-        .as_deref()
-        .map(Path::display)
-        .map(|path| path.to_string())
-        .unwrap_or_default();
-    for name in &flags.names {
-        println!("{}", deciding_line(&table, &file, &settings, name)?);
-    }
+    let (table, way) = table_and_way(flags.policy.as_deref(), &settings)?;
+    let lines = flags
+        .names
+        .iter()
+        .map(|name| deciding::line(&table, way.as_ref(), &settings, name))
+        .collect::<Result<Vec<_>, _>>()?;
+    println!("{}", lines.join("\n"));
+    print_remarks(&table, way.as_ref());
     Ok(())
 }
 
-/// What [`policy_test`] prints for one name.
-fn deciding_line(
-    table: &Table,
-    file: &str,
+/// The table, held against the direction that its own keys tell; `None` where it speaks of addresses only.
+fn table_and_way(
+    path: Option<&Path>,
     settings: &Settings,
-    name: &str,
-) -> Result<String, Failure> {
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    let (next_hop, server) = match (
-        bare.parse::<IpAddr>(),
-        Domain::parse(name.trim_start_matches('@')),
-    ) {
-        (Ok(ip), _) => (NextHop::Address, ip),
-        // No entry for an address can hold 0.0.0.0, so only the name decides.
-        (Err(_), Some(domain)) => (
-            NextHop::Recipient(Recipient::Domain(domain)),
-            IpAddr::from([0, 0, 0, 0]),
-        ),
-        (Err(_), None) => {
-            return Err(Failure::Usage(format!(
-                "policy test: '{name}' is neither a domain nor an address"
-            )));
-        }
-    };
-    let now = clock::wall();
-    let ask = Ask {
-        next_hop,
-        server,
-        port: 25,
-    };
-    Ok(match table.find(&ask, now) {
-        Some(entry) => format!("{name}: {entry} ({file}:{})", entry.line),
-        None => {
-            let mut layers = Vec::new();
-            if settings.dane {
-                layers.push("DANE, where TLSA records are published");
-            }
-            if settings.mta_sts {
-                layers.push("MTA-STS, where a policy is published");
-            }
-            let level = settings.level;
-            let names = if level == Level::Verify {
-                " (names of the domain's MX hosts)"
-            } else {
-                ""
-            };
-            let first = if layers.is_empty() {
-                String::new()
-            } else {
-                format!("{}, else ", layers.join(", else "))
-            };
-            format!("{name}: no line of the table; {first}--level {level}{names}")
-        }
-    })
+) -> Result<(Table, Option<Way>), Failure> {
+    let way = Way::of(&configure::table_of(path, None, settings)?);
+    let table = configure::table_of(path, way.as_ref(), settings)?;
+    Ok((table, way))
+}
+
+fn print_remarks(table: &Table, way: Option<&Way>) {
+    for remark in table.remarks(way.unwrap_or(&Way::Outbound), clock::wall()) {
+        println!("warning: {remark}");
+    }
 }
 
 fn cache(state_dir: &Path) -> Result<Lookup, Failure> {
@@ -117,6 +81,7 @@ fn cache(state_dir: &Path) -> Result<Lookup, Failure> {
     }
     configure::lookup_of(
         &[],
+        false,
         None,
         Some(&state_dir.to_path_buf()),
         false,
@@ -131,14 +96,31 @@ fn domains(names: &[String]) -> Result<Vec<Domain>, Failure> {
     names.iter().map(parse).collect()
 }
 
-/// `policy show [DOMAIN...]`: the MTA-STS policies in the cache.
+/// `policy show [DOMAIN...]`: the lines of the table, and the MTA-STS policies in the cache.
 ///
 /// # Errors
-/// The cache cannot be read; exit 1 if a named domain is not in it.
+/// The table or the cache cannot be read; exit 1 if a named domain is not in the cache.
 pub fn policy_show(flags: &PolicyShow) -> Result<(), Failure> {
     let wanted = domains(&flags.domains)?;
+    if flags.policy.is_none() && flags.state_dir.is_none() {
+        return Err(Failure::Usage(
+            "policy show: nothing says what to show\n\
+             hint: --policy FILE for the table, --state-dir DIR for cached MTA-STS policies"
+                .into(),
+        ));
+    }
+    if flags.policy.is_some() {
+        let (table, way) = table_and_way(flags.policy.as_deref(), &Settings::default())?;
+        for entry in table.entries() {
+            println!("{}:{}: {entry}", entry.file, entry.line);
+        }
+        print_remarks(&table, way.as_ref());
+    }
+    let Some(state_dir) = &flags.state_dir else {
+        return Ok(());
+    };
     runtime()?.block_on(async {
-        let cache = cache(&flags.state_dir)?;
+        let cache = cache(state_dir)?;
         let entries = cache.sts_list();
         let shown: Vec<_> = entries
             .iter()

@@ -2,8 +2,10 @@
 
 use std::{
     collections::HashMap,
+    fmt, fs,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -133,6 +135,78 @@ impl Limits {
     }
 }
 
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            total, per_client, ..
+        } = self;
+        write!(
+            f,
+            "at most {total} sessions at once, {per_client} of one client"
+        )?;
+        match open_files() {
+            Some(limit) => write!(f, "; {limit} open files"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Descriptors that one session needs: its client's connection and its server's.
+const OF_A_SESSION: usize = 2;
+
+/// How many files this process may have open: its soft RLIMIT_NOFILE.
+#[must_use]
+pub fn open_files() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
+}
+
+/// How many of the `wanted` sessions (`--max-sessions`) so many open files are enough for, with some left for files and
+/// look-ups; and what to say if that is fewer.
+#[must_use]
+pub fn fitting(wanted: usize, open_files: Option<usize>) -> (usize, Option<String>) {
+    let Some(limit) = open_files else {
+        return (wanted, None);
+    };
+    let others = (limit / 8).clamp(32, 256);
+    let most = (limit.saturating_sub(others) / OF_A_SESSION).max(1);
+    if wanted <= most {
+        return (wanted, None);
+    }
+    let enough = OF_A_SESSION * wanted + 256;
+    let words = format!(
+        "--max-sessions {wanted} is more than {limit} open files are enough for: at most {most} sessions are let in; raise \
+         LimitNOFILE= (ulimit -n) to {enough}, or lower --max-sessions"
+    );
+    (most, Some(words))
+}
+
+/// Says the same thing at most once a minute.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seldom {
+    said: Option<Instant>,
+    kept_back: u64,
+}
+
+impl Seldom {
+    /// Whether it is to be said now: how often it was not since the last time.
+    pub fn due(&mut self, now: Instant) -> Option<u64> {
+        let minute = Duration::from_secs(60);
+        if self
+            .said
+            .is_some_and(|said| now.saturating_duration_since(said) < minute)
+        {
+            self.kept_back += 1;
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.kept_back))
+    }
+}
+
 fn site_of(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
@@ -165,6 +239,39 @@ mod tests {
         assert_eq!(limits.enter(ip("192.0.2.3")).err(), Some(Full::Sessions));
         drop(held);
         assert!(limits.enter(ip("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn so_many_sessions_are_let_in_as_there_are_descriptors_for() {
+        assert_eq!(fitting(1000, Some(65_536)), (1000, None));
+        assert_eq!(fitting(1000, None), (1000, None));
+        let (most, words) = fitting(1000, Some(1024));
+        assert_eq!(most, 448);
+        let words = words.expect("said");
+        assert!(
+            words.contains("--max-sessions 1000") && words.contains("1024"),
+            "{words}"
+        );
+        for limit in 0..2000 {
+            let (most, _) = fitting(100_000, Some(limit));
+            assert!(
+                most >= 1 && (most == 1 || most * OF_A_SESSION < limit),
+                "{limit}"
+            );
+        }
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a virtual clock begins somewhere"
+    )]
+    fn the_same_thing_is_said_once_a_minute_with_how_often_it_was_not() {
+        let (mut seldom, begin) = (Seldom::default(), Instant::now());
+        let said: Vec<_> = (0..180)
+            .filter_map(|second| seldom.due(begin + Duration::from_secs(second)))
+            .collect();
+        assert_eq!(said, [0, 59, 59]);
     }
 
     #[test]

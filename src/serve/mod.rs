@@ -1,12 +1,15 @@
 //! Listens, lets sessions in, reloads on SIGHUP, drains on SIGTERM.
 
+mod arrivals;
+mod ending;
 pub mod limits;
 pub mod metrics_page;
 pub mod relay_probe;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener as StdListener},
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
+    path::Path,
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -14,34 +17,82 @@ use std::{
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::{
-    io::AsyncReadExt,
-    net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{sleep, timeout},
+    time::sleep,
 };
 
-use self::limits::{Limits, Place};
+use self::limits::Limits;
 use crate::{
+    audit::{self, Record, ReloadedFile},
     clock,
-    metrics::{self, Metrics},
-    net::{self, ClientAddr, Forbidden, IntendedAddr, Intercept, ServerAddr, proxy_header},
+    lookup::hosts_file,
+    metrics,
+    net::{self, Intercept},
     session::{
         drive::Stop,
-        inbound::{self, Ends},
-        outbound, records,
-        site::{Common, Inbound, Outbound},
+        records,
+        site::{Common, Inbound, Outbound, Upstream},
     },
 };
 
-/// A load balancer must have sent its PROXY header by then.
-const PROXY_HEADER: Duration = Duration::from_secs(5);
+/// Exit code: the configuration is wrong, and starting again does not help.
+pub const EX_CONFIG: u8 = 78;
+/// Exit code: something that may come right by itself, so that whoever started the process starts it again.
+pub const EX_TEMPFAIL: u8 = 75;
+/// Exit code: the process ended and its last records are not on disk.
+pub const EX_IOERR: u8 = 74;
+
+/// How often what was not written singly is told.
+const REPORT: Duration = Duration::from_secs(60);
 /// Certificates of ours that end sooner are warned about, in days.
 pub const EXPIRY_WARNING: u32 = 14;
-/// Sessions that are cut off have so long to write down what they know.
-const LAST_RECORDS: Duration = Duration::from_secs(3);
-/// After an accept that failed for want of descriptors or memory, wait so long.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Why the process does not serve, or did not end well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// The exit code: one of [`EX_CONFIG`], [`EX_TEMPFAIL`] and [`EX_IOERR`].
+    pub code: u8,
+    /// In words, for the administrator.
+    pub words: String,
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+impl Failed {
+    /// The configuration is wrong.
+    #[must_use]
+    pub fn configuration(words: impl Into<String>) -> Self {
+        Self {
+            code: EX_CONFIG,
+            words: words.into(),
+        }
+    }
+
+    /// It may come right by itself.
+    #[must_use]
+    pub fn temporary(words: impl Into<String>) -> Self {
+        Self {
+            code: EX_TEMPFAIL,
+            words: words.into(),
+        }
+    }
+
+    /// No listening at this address: it may be free, or there, a moment later.
+    #[must_use]
+    pub fn no_listener(address: SocketAddr, error: &io::Error) -> Self {
+        let words = format!("cannot listen on {address}: {error}");
+        match error.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => Self::temporary(words),
+            _ => Self::configuration(words),
+        }
+    }
+}
 
 /// What a process serves. Cloned for each session; the sites are shared.
 #[derive(Clone)]
@@ -60,6 +111,13 @@ impl Direction {
         }
     }
 
+    fn upstream(&self) -> Option<&Upstream> {
+        match self {
+            Self::Outbound(site) => site.upstream.as_ref(),
+            Self::Inbound(site) => site.upstream.as_ref(),
+        }
+    }
+
     fn word(&self) -> &'static str {
         match self {
             Self::Outbound(_) => "outbound",
@@ -69,7 +127,15 @@ impl Direction {
 }
 
 /// Reads the files again and makes a new site of them and the old one.
-pub type Reload = Box<dyn Fn(&Direction) -> Result<Direction, String> + Send>;
+pub type Reload = Box<dyn Fn(&Direction) -> Reloaded + Send>;
+
+/// What came of a reload.
+pub struct Reloaded {
+    /// The new site, or why the old one stays; all or nothing.
+    pub outcome: Result<Direction, String>,
+    /// What came of each file.
+    pub files: Vec<ReloadedFile>,
+}
 
 /// All that running takes; making it has read and checked every flag and file.
 pub struct Plan {
@@ -81,8 +147,6 @@ pub struct Plan {
     pub direction: Direction,
     /// Reads the configuration again, for SIGHUP. An error keeps what is there.
     pub reload: Reload,
-    /// The files that a reload reads, as given.
-    pub files: Vec<String>,
     /// Places for sessions.
     pub limits: Limits,
     /// `--drain-timeout`.
@@ -98,7 +162,7 @@ pub struct Plan {
 pub fn listeners(
     addresses: &[SocketAddr],
     intercept: Option<Intercept>,
-) -> Result<Vec<StdListener>, String> {
+) -> Result<Vec<StdListener>, Failed> {
     let mut inherited = ListenFd::from_env();
     let mut found = Vec::new();
     for index in 0..inherited.len() {
@@ -106,20 +170,21 @@ pub fn listeners(
             Ok(Some(listener)) => found.push(listener),
             Ok(None) => {}
             Err(error) => {
-                return Err(format!(
+                return Err(Failed::configuration(format!(
                     "socket {index} of systemd is no TCP listener: {error}"
-                ));
+                )));
             }
         }
     }
     for address in addresses {
         found.push(
             net::listen(*address, intercept)
-                .map_err(|error| format!("cannot listen on {address}: {error}"))?,
+                .map_err(|error| Failed::no_listener(*address, &error))?,
         );
     }
     if found.is_empty() {
-        return Err("nothing to listen on\nhint: give --listen ADDR:PORT, or start it from a systemd socket unit".into());
+        let words = "nothing to listen on\nhint: give --listen ADDR:PORT, or start it from a systemd socket unit";
+        return Err(Failed::configuration(words));
     }
     Ok(found)
 }
@@ -127,21 +192,23 @@ pub fn listeners(
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
 /// # Errors
-/// What kept it from starting.
-pub async fn run(plan: Plan) -> Result<(), String> {
+/// What kept it from starting, or that the last records are not on disk.
+pub async fn run(plan: Plan) -> Result<(), Failed> {
     let Plan {
         listeners,
         metrics_listener,
         direction,
         reload,
-        files,
         limits,
         drain_timeout,
         relay_probe,
     } = plan;
+    direction.common().dial.never_to(&listeners);
+    not_itself(&direction)?;
+    let audit = direction.common().audit.clone();
     let current = Arc::new(RwLock::new(direction));
     let (stopping, stop) = watch::channel(Stop::Not);
-    let words = |error: io::Error| format!("cannot start: {error}");
+    let words = |error: io::Error| Failed::temporary(format!("cannot start: {error}"));
 
     if let Some(listener) = metrics_listener {
         let metrics = Arc::clone(&now(&current).common().metrics);
@@ -149,7 +216,7 @@ pub async fn run(plan: Plan) -> Result<(), String> {
     }
     for listener in listeners {
         let listener = net::into_tokio(listener).map_err(words)?;
-        tokio::spawn(accept(
+        tokio::spawn(arrivals::accept(
             listener,
             Arc::clone(&current),
             limits.clone(),
@@ -157,51 +224,98 @@ pub async fn run(plan: Plan) -> Result<(), String> {
         ));
     }
     background(&current, relay_probe);
+    if let Some(audit) = audit.clone() {
+        tokio::spawn(ending::give_up_on_a_stuck_disk(audit));
+    }
 
     let mut hangup = signal(SignalKind::hangup()).map_err(words)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
     tell_systemd(&[NotifyState::Ready]);
+    log::info!("{limits}");
     log::info!("{}: ready", now(&current).word());
     let reason = loop {
         tokio::select! {
-            _ = hangup.recv() => take_new(&current, &reload, &files),
+            _ = hangup.recv() => take_new(&current, &reload),
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
         }
     };
     tell_systemd(&[NotifyState::Stopping]);
-    log::info!(
-        "stopping: sessions may finish their message within {} s",
-        drain_timeout.as_secs()
-    );
-    stopping.send_replace(Stop::Drain);
-    let cut_off = tokio::select! {
-        () = limits.empty() => None,
-        () = sleep(drain_timeout) => Some("sessions were cut off; their messages stay with the senders"),
-        _ = terminate.recv() => Some("at once, asked a second time"),
-        _ = interrupt.recv() => Some("at once, asked a second time"),
-    };
-    match cut_off {
-        None => log::info!("stopped: every session has ended"),
-        Some(how) => {
-            stopping.send_replace(Stop::Cut);
-            if timeout(LAST_RECORDS, limits.empty()).await.is_err() {
-                log::error!("some sessions did not end; what they know is not recorded");
-            }
-            log::warn!("stopped: {how}");
+    let signals = (&mut terminate, &mut interrupt);
+    ending::drain(&limits, drain_timeout, &audit, &stopping, signals).await;
+    let direction = now(&current);
+    let common = direction.common();
+    tell_what_was_not_written(common);
+    if let Some(audit) = audit {
+        let (sessions, messages) = (
+            common.metrics.total(metrics::SESSIONS),
+            common.metrics.get(metrics::MESSAGES, "accepted"),
+        );
+        if !records::stopped(audit, reason, sessions, messages).await {
+            return Err(Failed {
+                code: EX_IOERR,
+                words: "the last records are not in the audit log: its disk does not take them"
+                    .into(),
+            });
         }
     }
-    let direction = now(&current);
-    if let Some(audit) = &direction.common().audit {
-        let metrics = &direction.common().metrics;
-        let (sessions, messages) = (
-            metrics.total(metrics::SESSIONS),
-            metrics.get(metrics::MESSAGES, "accepted"),
-        );
-        records::stopped(Arc::clone(audit), reason, sessions, messages).await;
+    Ok(())
+}
+
+/// `--upstream` must lead somewhere else. What a name's DNS says is looked at when it is connected to: an answer from the
+/// network must not keep the process from starting.
+fn not_itself(direction: &Direction) -> Result<(), Failed> {
+    let Some(upstream) = direction.upstream() else {
+        return Ok(());
+    };
+    let addresses: Vec<IpAddr> = match upstream.ip() {
+        Some(ip) => vec![ip],
+        None => hosts_file::addresses(Path::new("/etc/hosts"), &upstream.host),
+    };
+    let dial = &direction.common().dial;
+    for ip in addresses {
+        let address = SocketAddr::new(ip, upstream.port);
+        if dial.is_ourselves(address) {
+            return Err(Failed::configuration(format!(
+                "--upstream {}:{} is this proxy itself ({address}, --listen): mail would go in circles\n\
+                 hint: name the mail server that is to get it",
+                upstream.host, upstream.port
+            )));
+        }
     }
     Ok(())
+}
+
+/// One line and one record for all that strangers did too often to be written singly.
+fn tell_what_was_not_written(common: &Common) {
+    let counts = common.ledger.report();
+    if counts.is_empty() {
+        return;
+    }
+    let total: u64 = counts.iter().map(|count| count.count).sum();
+    let most = counts.iter().take(3).map(|count| {
+        let prefix = count
+            .prefix
+            .map_or_else(|| String::from("others"), |prefix| prefix.to_string());
+        format!("{} {} of {prefix}", count.count, count.kind.word())
+    });
+    log::warn!(
+        "not logged and not recorded singly: {total}, most of them {}",
+        most.collect::<Vec<_>>().join(", ")
+    );
+    if let Some(audit) = &common.audit {
+        let counts = counts.iter().map(|count| audit::Counted {
+            prefix: count.prefix.map(|prefix| prefix.to_string()),
+            kind: count.kind.word().to_owned(),
+            count: count.count,
+            first: audit::timestamp(count.first),
+            last: audit::timestamp(count.last),
+        });
+        audit.append(&Record::NotRecorded(audit::NotRecorded {
+            counts: counts.collect(),
+        }));
+    }
 }
 
 /// The site that new sessions get. The lock is held for a clone only and never across a panic.
@@ -218,15 +332,16 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
     }
 }
 
-fn take_new(current: &RwLock<Direction>, reload: &Reload, files: &[String]) {
+fn take_new(current: &RwLock<Direction>, reload: &Reload) {
     match NotifyState::monotonic_usec_now() {
         Ok(moment) => tell_systemd(&[NotifyState::Reloading, moment]),
         Err(error) => log::warn!("no monotonic time for systemd: {error}"),
     }
     let old = now(current);
-    match reload(&old) {
+    let Reloaded { outcome, files } = reload(&old);
+    match outcome {
         Ok(new) => {
-            records::reloaded(new.common(), files, None);
+            records::reloaded(new.common(), files);
             records::policy_changed(old.common(), new.common());
             *current
                 .write()
@@ -235,7 +350,7 @@ fn take_new(current: &RwLock<Direction>, reload: &Reload, files: &[String]) {
         }
         Err(words) => {
             log::error!("not reloaded, the old configuration stays: {words}");
-            records::reloaded(old.common(), files, Some(&words));
+            records::reloaded(old.common(), files);
         }
     }
     tell_systemd(&[NotifyState::Ready]);
@@ -250,6 +365,13 @@ fn background(current: &Arc<RwLock<Direction>>, relay_probe: Option<String>) {
             }
         });
     }
+    let common = now(current).common().clone();
+    tokio::spawn(async move {
+        loop {
+            sleep(REPORT).await;
+            tell_what_was_not_written(&common);
+        }
+    });
     match now(current) {
         Direction::Outbound(site) => {
             let lookup = Arc::clone(&site.lookup);
@@ -274,262 +396,6 @@ async fn warn_of_expiry(current: Arc<RwLock<Direction>>) {
             for warning in tls.expires_within(EXPIRY_WARNING, clock::wall()) {
                 log::warn!("{warning}");
             }
-        }
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    current: Arc<RwLock<Direction>>,
-    limits: Limits,
-    mut stop: watch::Receiver<Stop>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop > Stop::Not) => return,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                let client = ClientAddr(net::canonical(address));
-                let direction = now(&current);
-                // A load balancer's own address would count all the world as one client.
-                let counted = !listed(&direction, client);
-                match admit(&direction, &limits, client, counted) {
-                    Ok(place) => {
-                        tokio::spawn(session(
-                            direction,
-                            stream,
-                            client,
-                            limits.clone(),
-                            place,
-                            stop.clone(),
-                        ));
-                    }
-                    Err((why, refusal)) => {
-                        turn_away(direction.common(), &stream, client, why, &refusal)
-                    }
-                }
-            }
-            Err(error) => {
-                log::error!("cannot accept: {error}; trying again");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-fn listed(direction: &Direction, client: ClientAddr) -> bool {
-    match direction {
-        Direction::Outbound(_) => false,
-        Direction::Inbound(site) => site
-            .accept_proxy
-            .iter()
-            .any(|prefix| prefix.contains(client.0.ip())),
-    }
-}
-
-fn admit(
-    direction: &Direction,
-    limits: &Limits,
-    client: ClientAddr,
-    counted: bool,
-) -> Result<Place, (&'static str, String)> {
-    let place = if counted {
-        limits.enter(client.0.ip())
-    } else {
-        limits.enter_uncounted()
-    };
-    let place = place.map_err(|full| {
-        (
-            full.word(),
-            String::from("421 4.3.2 too many sessions, try again later\r\n"),
-        )
-    })?;
-    if direction
-        .common()
-        .audit
-        .as_ref()
-        .is_some_and(|audit| !audit.healthy())
-    {
-        return Err((
-            "audit-log",
-            "421 4.3.0 the audit log cannot be written, no mail can pass\r\n".into(),
-        ));
-    }
-    Ok(place)
-}
-
-/// One reply, if it fits into the socket right now, and no session.
-fn turn_away(
-    common: &Common,
-    stream: &TcpStream,
-    client: ClientAddr,
-    why: &'static str,
-    refusal: &str,
-) {
-    common.metrics.count(metrics::TURNED_AWAY, why);
-    log::warn!("turned away client={client} why={why}");
-    // Best effort: who does not get the reply sees the close.
-    let _ = stream.try_write(refusal.as_bytes());
-}
-
-async fn session(
-    direction: Direction,
-    mut stream: TcpStream,
-    client: ClientAddr,
-    limits: Limits,
-    place: Place,
-    stop: watch::Receiver<Stop>,
-) {
-    let common = direction.common().clone();
-    if let Err(error) = stream.set_nodelay(true) {
-        log::debug!("client={client} went before it was served: {error}");
-        return;
-    }
-    let metrics = Arc::clone(&common.metrics);
-    match direction {
-        Direction::Outbound(site) => {
-            let server = match target(&common, &stream, client, true) {
-                Ok(server) => server,
-                Err((why, refusal)) => return turn_away(&common, &stream, client, why, &refusal),
-            };
-            let _open = begin(&metrics, "outbound");
-            outbound::run(site, stream, client, server, stop).await;
-        }
-        Direction::Inbound(site) => {
-            let mut ends = match inbound_ends(&common, &mut stream, client) {
-                Ok(ends) => ends,
-                Err((why, refusal)) => return turn_away(&common, &stream, client, why, &refusal),
-            };
-            let mut places = vec![place];
-            if site
-                .accept_proxy
-                .iter()
-                .any(|prefix| prefix.contains(client.0.ip()))
-            {
-                match timeout(PROXY_HEADER, read_header(&mut stream)).await {
-                    Ok(Ok((origin, first))) => {
-                        if let proxy_header::Origin::Addresses(source, destination) = origin {
-                            ends.client = ClientAddr(net::canonical(source));
-                            ends.intended = IntendedAddr(net::canonical(destination));
-                            match limits.enter_client(ends.client.0.ip()) {
-                                Ok(place) => places.push(place),
-                                Err(full) => {
-                                    let refusal =
-                                        "421 4.3.2 too many sessions, try again later\r\n";
-                                    return turn_away(
-                                        &common,
-                                        &stream,
-                                        ends.client,
-                                        full.word(),
-                                        refusal,
-                                    );
-                                }
-                            }
-                        }
-                        ends.first = first;
-                    }
-                    Ok(Err(error)) => {
-                        // Not a word of SMTP to who does not speak the agreed protocol.
-                        log::warn!("turned away client={client} why=proxy-header: {error}");
-                        return metrics.count(metrics::TURNED_AWAY, "proxy-header");
-                    }
-                    Err(_) => {
-                        log::warn!(
-                            "turned away client={client} why=proxy-header: none came within 5 s"
-                        );
-                        return metrics.count(metrics::TURNED_AWAY, "proxy-header");
-                    }
-                }
-            }
-            let _open = begin(&metrics, "inbound");
-            inbound::run(site, stream, ends, stop).await;
-        }
-    }
-}
-
-fn begin<'a>(metrics: &'a Metrics, direction: &str) -> metrics::OpenSession<'a> {
-    metrics.count(metrics::SESSIONS, direction);
-    metrics.session()
-}
-
-fn inbound_ends(
-    common: &Common,
-    stream: &mut TcpStream,
-    client: ClientAddr,
-) -> Result<Ends, (&'static str, String)> {
-    let server = target(common, stream, client, false)?;
-    let own = stream.local_addr().map_err(|_| ("gone", String::new()))?;
-    let intended = server.map_or(IntendedAddr(net::canonical(own)), |ServerAddr(to)| {
-        IntendedAddr(to)
-    });
-    Ok(Ends {
-        client,
-        intended,
-        server,
-        first: Vec::new(),
-    })
-}
-
-/// Where an intercepted connection is to go on to; `None` with `--upstream`.
-fn target(
-    common: &Common,
-    stream: &TcpStream,
-    client: ClientAddr,
-    outbound: bool,
-) -> Result<Option<ServerAddr>, (&'static str, String)> {
-    let refuse = |why, code: &str, words: String| Err((why, format!("{code} {words}\r\n")));
-    let Some(intercept) = common.intercept else {
-        return Ok(None);
-    };
-    let Ok(intended) = net::intended(stream, intercept) else {
-        return refuse(
-            "not-intercepted",
-            "421 4.4.6",
-            "this connection was not redirected here".into(),
-        );
-    };
-    if common.dial.is_ours(client, intended, stream) {
-        return refuse(
-            "loop",
-            "421 4.4.6",
-            "this connection is the proxy's own: loop".into(),
-        );
-    }
-    match net::may_connect(intended, &common.listening, outbound) {
-        Ok(server) => Ok(Some(server)),
-        Err(Forbidden::Port) => refuse(
-            "port",
-            "421 4.7.0",
-            format!("{intended}: only port 25 is carried on"),
-        ),
-        Err(Forbidden::Ourselves) => refuse(
-            "loop",
-            "421 4.4.6",
-            format!("{intended} is this proxy itself: loop"),
-        ),
-        Err(Forbidden::Unroutable) => refuse(
-            "address",
-            "421 4.7.0",
-            format!("{intended} is no mail host's address"),
-        ),
-    }
-}
-
-/// Reads a PROXY header, and what came behind it.
-async fn read_header(stream: &mut TcpStream) -> io::Result<(proxy_header::Origin, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    loop {
-        match proxy_header::parse(&bytes) {
-            proxy_header::Parsed::Whole(origin, length) => {
-                return Ok((origin, bytes.split_off(length)));
-            }
-            proxy_header::Parsed::Malformed => return Err(io::Error::other("no PROXY header")),
-            proxy_header::Parsed::Partial => {}
-        }
-        if stream.read_buf(&mut bytes).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
 }

@@ -185,7 +185,7 @@ pub async fn drive<M: Machine, H: Hands>(
 
 impl<M: Machine, H: Hands> Drive<M, H> {
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        clock::instant().duration_since(self.began)
     }
 
     fn leg(&mut self, side: Side) -> &mut Leg {
@@ -390,6 +390,15 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    fn poll_side(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Event<H::Outcome>> {
+        if !self.leg(side).wants_input() || self.blocked(side) {
+            return Poll::Pending;
+        }
+        self.leg(side)
+            .poll_read(cx)
+            .map(|outcome| Event::Read(side, outcome))
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event<H::Outcome>> {
         for side in BOTH {
             let waited_for = self.upgrading == Some(side) || self.leg(side).backed_up();
@@ -408,19 +417,19 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 Poll::Pending => {}
             }
         }
+        // The server is read before a job's outcome is handed over: an answer of the policy makes the machine send the next
+        // command, and what the server said before it must not pass for the reply to it.
+        if let Poll::Ready(read) = self.poll_side(Side::Server, cx) {
+            return Poll::Ready(read);
+        }
         for index in 0..self.jobs.len() {
             if let Poll::Ready(outcome) = self.jobs[index].as_mut().poll(cx) {
                 drop(self.jobs.swap_remove(index));
                 return Poll::Ready(Event::Done(outcome));
             }
         }
-        for side in BOTH {
-            if self.leg(side).wants_input()
-                && !self.blocked(side)
-                && let Poll::Ready(outcome) = self.leg(side).poll_read(cx)
-            {
-                return Poll::Ready(Event::Read(side, outcome));
-            }
+        if let Poll::Ready(read) = self.poll_side(Side::Client, cx) {
+            return Poll::Ready(read);
         }
         if let Some(stopping) = self.stopping.as_mut()
             && let Poll::Ready(reached) = stopping.as_mut().poll(cx)

@@ -6,6 +6,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
 use aws_lc_rs::digest;
 
 use super::{
+    budget::Kind,
     drive::Done,
     facts::{
         Broken, Closed, Fact, Handed, HandshakeFailed, Heard, Incident, Judged, Keep, Lacking,
@@ -27,6 +28,13 @@ use crate::{
     tls::Peer,
 };
 
+/// What the record of a session's end takes, in octets.
+const LAST_RECORD: usize = 800;
+/// What the line of its end takes.
+const LAST_LINE: usize = 240;
+/// What each line begins with, in octets: time, level and whose session it is.
+const PREFIX: usize = 120;
+
 /// See the module.
 pub struct Evidence {
     common: Common,
@@ -41,12 +49,14 @@ pub struct Evidence {
     peer: Option<Arc<Peer>>,
     transaction: Transaction,
     repeats: Repeats,
-    /// The refusal that the machine was answered with, and the domain that it is about.
-    answered: Option<(Refusal, String)>,
+    /// Why the machine was answered with no, and the domain that this is about.
+    answered: Option<(Cause, String)>,
     /// A refusal that is written down already, though the machine will tell of it when it is given.
     told: Option<Refusal>,
     /// Something of this session is recorded.
     recorded: bool,
+    /// Whether its beginning and end are paid for, once that was asked.
+    afforded: Option<bool>,
     messages: u64,
     accepted: u64,
     end: Option<End>,
@@ -93,6 +103,7 @@ impl Evidence {
             answered: None,
             told: None,
             recorded: false,
+            afforded: None,
             messages: 0,
             accepted: 0,
             end: None,
@@ -149,9 +160,31 @@ impl Evidence {
         fact.record(audit, self.session())
     }
 
-    /// Whether this line and record may be written, which anybody who can connect causes as often as he likes.
-    fn affords(&self, _fact: &impl Fact, _record: Option<&Record>) -> bool {
-        true
+    /// Whether this line and record may be written, which anybody who can connect causes as often as he likes. The session's
+    /// own beginning and end are paid for once; what is not written is counted by the ledger.
+    fn affords(&mut self, fact: &impl Fact, record: Option<&Record>) -> bool {
+        if self.messages > 0 {
+            return true;
+        }
+        let (client, ledger) = (self.client.0.ip(), Arc::clone(&self.common.ledger));
+        let session = match self.afforded {
+            Some(afforded) => afforded,
+            None => {
+                let opened = self.record_of(&Opened);
+                let records = opened.map_or(0, |record| octets(&record) + LAST_RECORD);
+                let octets = records + LAST_LINE;
+                let afforded = ledger.may_write(client, Kind::SessionOpened, octets);
+                *self.afforded.insert(afforded)
+            }
+        };
+        match record {
+            None | Some(Record::SessionClosed(_)) => session,
+            Some(record) => {
+                let line = fact.line().map_or(0, |(_, line)| PREFIX + line.len());
+                let octets = line + octets(record);
+                ledger.may_write(client, Kind::Refusal, octets) && session
+            }
+        }
     }
 
     fn log(&self, fact: &impl Fact) {
@@ -284,9 +317,9 @@ impl Evidence {
         Ok(first)
     }
 
-    /// What the machine is answered with is no verdict, but about this domain's mail.
-    pub fn answers(&mut self, refusal: &Refusal, domain: Option<&Domain>) {
-        self.answered = domain.map(|domain| (refusal.clone(), domain.to_string()));
+    /// What the machine is answered with is no verdict, but about this domain's mail. The words may become the machine's own.
+    pub fn answers(&mut self, cause: Cause, domain: Option<&Domain>) {
+        self.answered = domain.map(|domain| (cause, domain.to_string()));
     }
 
     /// This refusal of the machine's own is written down with a verdict.
@@ -342,7 +375,7 @@ impl Evidence {
             return;
         }
         let about = self.answered.take();
-        let domain = about.filter(|(answered, _)| answered == refusal);
+        let domain = about.filter(|(cause, _)| *cause == refusal.cause);
         self.tell(&Refused {
             refusal,
             domain: domain.as_ref().map(|(_, domain)| domain.as_str()),
@@ -370,6 +403,9 @@ impl Evidence {
         self.messages += 1;
         let accepted = Outcome::of(message.reply.as_deref()) == Outcome::Accepted;
         self.accepted += u64::from(accepted);
+        if accepted {
+            self.common.ledger.delivered(self.client.0.ip());
+        }
         let (decisions, digest) = transaction.hand_over(self.direction, message);
         let peer = self.peer.clone();
         let (host, configuration) = (
@@ -515,6 +551,11 @@ fn undecided(recipient: &Recipient) -> audit::Decision {
         detail: String::from("no decision is known"),
         findings: None,
     }
+}
+
+/// What a record takes in the log, in octets, without what the chain adds.
+fn octets(record: &Record) -> usize {
+    serde_json::to_vec(record).map_or(0, |text| text.len())
 }
 
 /// A name in EHLO that can stand in a trace line.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     audit::{Connection, Direction},
     clock,
-    net::{ClientAddr, Dialled, IntendedAddr, ServerAddr, canonical, proxy_header},
+    net::{ClientAddr, Dialled, IntendedAddr, NotTried, ServerAddr, canonical, proxy_header},
     policy::{self, Ask, Basis, Decision, Demand, Dns, Findings, Moment, NextHop, Shown, Verdict},
     smtp::{
         Answer, Authorised, Cause, Completed, Conditions, Domain, Exempted, Note, Question,
@@ -59,7 +59,7 @@ pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Re
         .or(by_table)
         .or_else(|| common.observe.then(|| says(Basis::Observe)));
     // A sender's own entry may allow it, too; which sender it is, only MAIL tells.
-    let plaintext_allowed = exempt.is_some() || site.table.has_plaintext_senders();
+    let plaintext_allowed = exempt.is_some() || site.table.has_plaintext_senders(clock::wall());
     let machine = Machine::new(InboundConfig {
         hostname: common.hostname.clone(),
         tls_available: site.tls.is_some(),
@@ -139,8 +139,11 @@ impl Hands for InboundHands {
 
     fn conditions(&self) -> Conditions {
         Conditions {
-            overloaded: self.errand.site.handshakes.available_permits() == 0,
-            tried_lately: false,
+            overloaded: self.site().handshakes.full(self.errand.client.0.ip()),
+            tried_lately: self
+                .site()
+                .tried
+                .tried_lately(self.errand.client.0.ip(), clock::instant()),
         }
     }
 
@@ -163,6 +166,9 @@ impl Hands for InboundHands {
     }
 
     fn note(&mut self, note: Note) {
+        if matches!(&note, Note::Refused(refusal) if refusal.cause == Cause::Overload) {
+            self.tried();
+        }
         self.evidence.note(note);
     }
 
@@ -244,7 +250,16 @@ impl Errand {
                 self.client,
                 server
             );
-            no_server("it does not answer")
+            match NotTried::of(&error) {
+                Some(NotTried::Ourselves) => Refusal {
+                    enhanced: (4, 6),
+                    ..no_server("it is this proxy itself: loop")
+                },
+                Some(NotTried::OtherFamily) => {
+                    no_server("it takes no mail from addresses of your family")
+                }
+                None => no_server("it does not answer"),
+            }
         })
     }
 
@@ -252,12 +267,11 @@ impl Errand {
         let (Stream::Plain(tcp), Some(tls)) = (stream, &self.site.tls) else {
             return Err(String::from("TLS is not available"));
         };
-        let Ok(_place) = self.site.handshakes.try_acquire() else {
-            return Err(String::from(
-                "too many handshakes under way (--max-handshakes)",
-            ));
+        let place = async {
+            let place = self.site.handshakes.place(self.client.0.ip()).await;
+            place.map_err(|_| String::from("no place for a handshake (--max-handshakes)"))
         };
-        match timeout(HANDSHAKE, tls.accept(tcp)).await {
+        match timeout(HANDSHAKE, tls.accept_in_turn(tcp, place)).await {
             Ok(Ok((stream, peer))) => Ok((Stream::ToClient(Box::new(stream)), Box::new(peer))),
             Ok(Err(fault)) => Err(fault.to_string()),
             Err(_) => Err(String::from("it took longer than 30 s")),
@@ -270,11 +284,18 @@ impl InboundHands {
         &self.errand.site
     }
 
+    /// The client tried STARTTLS in vain, and may come back in the clear.
+    fn tried(&self) {
+        let client = self.errand.client.0.ip();
+        self.site().tried.failed(client, clock::instant());
+    }
+
     fn upgraded(&mut self, outcome: Result<(Stream, Box<Peer>), String>) -> Upgraded {
         let (stream, peer) = match outcome {
             Ok((stream, peer)) => (stream, Arc::from(peer)),
             Err(words) => {
                 self.evidence.handshake_failed(&words);
+                self.tried();
                 return Upgraded::Failed(Refusal {
                     code: 421,
                     enhanced: (7, 0),
@@ -352,7 +373,7 @@ impl InboundHands {
             cause: Cause::StarttlsRequired,
         };
         let Some(exempt) = entry.or_else(|| self.exempt.clone()) else {
-            self.evidence.answers(&refusal, sender);
+            self.evidence.answers(refusal.cause, sender);
             return Answer::Refused(refusal);
         };
         let observed = (exempt.basis == Basis::Observe).then_some(&refusal);

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::site::Common;
+use super::{ledger::Ledger, site::Common};
 use crate::{
     audit::{AuditLog, Options},
     metrics::Metrics,
@@ -53,6 +53,7 @@ impl Kept {
             policy: None,
             audit: None,
             metrics: Arc::new(Metrics::default()),
+            ledger: Arc::new(Ledger::of_our_own()),
         }
     }
 

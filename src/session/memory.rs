@@ -7,13 +7,12 @@
 //! could make us refuse somebody else's host.
 
 use std::{
-    collections::HashMap,
-    hash::Hash,
     net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use super::fading::Fading;
 use crate::{
     policy::{LONGEST_TEXT, one_line},
     smtp::{Cause, Refusal, extensions::Keyword},
@@ -23,16 +22,14 @@ use crate::{
 const HOST_FAULT: Duration = Duration::from_secs(300);
 /// How long what one session met is remembered: a little over Postfix's first retry.
 const SESSION_FAULT: Duration = Duration::from_secs(900);
-/// A passing fault is one of the host after so many within [`PASSING`].
-const PASSING_FAULTS: usize = 3;
-/// How long a passing fault counts.
+/// How often within [`PASSING`] a host must have had a fault that may pass before it is one for everybody.
+const PASSING_TIMES: usize = 3;
+/// See [`PASSING_TIMES`].
 const PASSING: Duration = Duration::from_secs(600);
-/// How long a keyword that a server lacks is kept for the client's next session there.
-const LACKING: Duration = Duration::from_secs(900);
-/// How long a host is spared the post-quantum key share.
-const CLASSICAL: Duration = Duration::from_secs(24 * 3600);
-/// Entries of each kind at most; beyond that the ones that expire first go.
-const CAPACITY: usize = 4096;
+/// How long a host is spared the post-quantum key share, and how long a handshake that died calls for one try without it.
+const CLASSICAL: Duration = Duration::from_secs(600);
+/// How long a keyword that a server lacks is kept for the client's next sessions there: longer than MTAs wait for their second retry.
+const LACKING: Duration = Duration::from_secs(2 * 3600);
 
 /// What a session was refused for, so that the next one can be told and its record can say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,9 +75,21 @@ pub struct HostMemory(Mutex<Inner>);
 struct Inner {
     host: Fading<IpAddr, Remembered>,
     session: Fading<(IpAddr, IpAddr), Remembered>,
+    /// When each of the last faults that may pass was met.
     passing: Fading<IpAddr, Vec<Instant>>,
     lacking: Fading<(IpAddr, IpAddr), Vec<Keyword>>,
-    classical: Fading<IpAddr, ()>,
+    classical: Fading<IpAddr, Classical>,
+}
+
+/// What is known about a host whose handshake died without an alert: the large ClientHello of the post-quantum share may be why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Classical {
+    /// One handshake shall be tried without the share.
+    Due,
+    /// That handshake is under way.
+    Trying,
+    /// It succeeded where the large one had died.
+    Works,
 }
 
 impl HostMemory {
@@ -91,19 +100,6 @@ impl HostMemory {
     /// The host at this address cannot do TLS with us.
     pub fn host_fault(&self, server: IpAddr, fault: Remembered, now: Instant) {
         self.inner().host.put(server, fault, now, HOST_FAULT);
-    }
-
-    /// The host at this address had a fault that may pass, such as a 4yz. True: it was not the first, and counts as a fault of the
-    /// host from now on.
-    #[must_use]
-    pub fn passing_fault(&self, server: IpAddr, now: Instant) -> bool {
-        let mut inner = self.inner();
-        let mut seen = inner.passing.take(&server, now).unwrap_or_default();
-        seen.retain(|at| now.duration_since(*at) < PASSING);
-        seen.push(now);
-        let enough = seen.len() >= PASSING_FAULTS;
-        inner.passing.put(server, seen, now, PASSING);
-        enough
     }
 
     /// The server, which proved who it is, lacks an extension inside TLS that this client used.
@@ -119,11 +115,13 @@ impl HostMemory {
         inner.lacking.put((client, server), keywords, now, LACKING);
     }
 
-    /// What a new session of this client to this server is not shown. Holds for that one session.
+    /// What a new session of this client to this server is not shown. Not only the first such session: other mail may come before
+    /// the retry of the message that met the server's lack.
     #[must_use]
     pub fn hidden(&self, client: IpAddr, server: IpAddr, now: Instant) -> Vec<Keyword> {
-        let taken = self.inner().lacking.take(&(client, server), now);
-        taken.unwrap_or_default()
+        let inner = self.inner();
+        let known = inner.lacking.get(&(client, server), now);
+        known.cloned().unwrap_or_default()
     }
 
     /// The host did not satisfy the policy for a domain of this client's mail; what that says about other domains is not known.
@@ -150,69 +148,85 @@ impl HostMemory {
             .or_else(|| inner.session.take(&(client, server), now))
     }
 
-    /// A handshake at this address succeeded.
-    pub fn recovered(&self, server: IpAddr) {
-        let mut inner = self.inner();
-        inner.host.forget(&server);
-        inner.passing.forget(&server);
-    }
-
-    /// A handshake died there without an alert: the large ClientHello of the post-quantum share may be why.
-    pub fn died_without_alert(&self, server: IpAddr, now: Instant) {
-        self.inner().classical.put(server, (), now, CLASSICAL);
-    }
-
-    /// Go without the post-quantum share there?
+    /// The host had a fault that may pass: one missing offer of STARTTLS, or a 4yz. True if that was once too often within ten
+    /// minutes, so that it is a fault of the host now.
     #[must_use]
-    pub fn classical_only(&self, server: IpAddr, now: Instant) -> bool {
-        self.inner().classical.get(&server, now).is_some()
+    pub fn passing_fault(&self, server: IpAddr, now: Instant) -> bool {
+        let mut inner = self.inner();
+        let mut met = inner.passing.take(&server, now).unwrap_or_default();
+        met.retain(|at| now.saturating_duration_since(*at) < PASSING);
+        met.push(now);
+        if met.len() >= PASSING_TIMES {
+            return true;
+        }
+        inner.passing.put(server, met, now, PASSING);
+        false
     }
-}
 
-/// A bounded map whose entries expire.
-#[derive(Debug)]
-struct Fading<K, V>(HashMap<K, (V, Instant)>);
-
-impl<K, V> Default for Fading<K, V> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: Eq + Hash + Copy, V> Fading<K, V> {
-    fn put(&mut self, key: K, value: V, now: Instant, lifetime: Duration) {
-        if self.0.len() >= CAPACITY && !self.0.contains_key(&key) {
-            self.0.retain(|_, (_, until)| *until > now);
-            if self.0.len() >= CAPACITY
-                && let Some(soonest) = self
-                    .0
-                    .iter()
-                    .min_by_key(|(_, (_, until))| *until)
-                    .map(|(key, _)| *key)
-            {
-                self.0.remove(&soonest);
+    /// A handshake at this address ended; `classical` is what [`HostMemory::begins_classical`] said of it. True if the failure is
+    /// no fault of the host yet, because a try without the post-quantum share comes first.
+    pub fn handshake(
+        &self,
+        server: IpAddr,
+        classical: bool,
+        outcome: Handshake,
+        now: Instant,
+    ) -> bool {
+        let mut inner = self.inner();
+        if outcome == Handshake::Done {
+            inner.host.forget(&server);
+            inner.passing.forget(&server);
+        }
+        let known = inner.classical.get(&server, now).copied();
+        match (classical, outcome, known) {
+            (false, Handshake::Died, None) => {
+                inner.classical.put(server, Classical::Due, now, CLASSICAL);
+                true
+            }
+            (false, Handshake::Died, Some(_)) => true,
+            (false, Handshake::Failed, _) => false,
+            (true, Handshake::Done, Some(Classical::Trying)) => {
+                inner
+                    .classical
+                    .put(server, Classical::Works, now, CLASSICAL);
+                false
+            }
+            // Nothing renews it, so that the share comes back within minutes.
+            (true, Handshake::Done, _) => false,
+            // The share was not why, or is not any more.
+            (false, Handshake::Done, _) | (true, Handshake::Died | Handshake::Failed, _) => {
+                inner.classical.forget(&server);
+                false
             }
         }
-        self.0.insert(key, (value, now + lifetime));
     }
 
-    fn get(&self, key: &K, now: Instant) -> Option<&V> {
-        self.0
-            .get(key)
-            .filter(|(_, until)| *until > now)
-            .map(|(value, _)| value)
+    /// Shall the handshake that begins now go without the post-quantum share?
+    #[must_use]
+    pub fn begins_classical(&self, server: IpAddr, now: Instant) -> bool {
+        let mut inner = self.inner();
+        match inner.classical.get(&server, now) {
+            Some(Classical::Due) => {
+                inner
+                    .classical
+                    .put(server, Classical::Trying, now, CLASSICAL);
+                true
+            }
+            Some(Classical::Works) => true,
+            Some(Classical::Trying) | None => false,
+        }
     }
+}
 
-    fn take(&mut self, key: &K, now: Instant) -> Option<V> {
-        self.0
-            .remove(key)
-            .filter(|(_, until)| *until > now)
-            .map(|(value, _)| value)
-    }
-
-    fn forget(&mut self, key: &K) {
-        self.0.remove(key);
-    }
+/// How a handshake with a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// TLS is up.
+    Done,
+    /// The connection ended without an alert.
+    Died,
+    /// It failed otherwise.
+    Failed,
 }
 
 #[cfg(test)]
@@ -266,19 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_passing_fault_is_one_of_the_host_the_third_time_within_ten_minutes() {
-        let (memory, now) = (HostMemory::default(), clock::instant());
-        let minute = Duration::from_secs(60);
-        assert!(!memory.passing_fault(SERVER, now));
-        assert!(!memory.passing_fault(SERVER, now + minute));
-        assert!(!memory.passing_fault(SERVER, now + 10 * minute));
-        assert!(memory.passing_fault(SERVER, now + 10 * minute + minute / 2));
-        memory.recovered(SERVER);
-        assert!(!memory.passing_fault(SERVER, now + 11 * minute));
-    }
-
-    #[test]
-    fn a_lacking_keyword_is_hidden_from_one_session_of_the_client_that_met_it() {
+    fn a_lacking_keyword_is_hidden_from_the_next_sessions_of_the_client_that_met_it() {
         let (memory, now) = (HostMemory::default(), clock::instant());
         memory.lacking(CLIENT, SERVER, Keyword::Dsn, now);
         memory.lacking(CLIENT, SERVER, Keyword::Chunking, now);
@@ -286,8 +288,11 @@ mod tests {
         assert!(memory.hidden(OTHER, SERVER, now).is_empty());
         let both = vec![Keyword::Dsn, Keyword::Chunking];
         assert_eq!(memory.hidden(CLIENT, SERVER, now), both);
-        assert!(memory.hidden(CLIENT, SERVER, now).is_empty());
-        memory.lacking(CLIENT, SERVER, Keyword::Dsn, now);
+        assert_eq!(
+            memory.hidden(CLIENT, SERVER, now + LACKING / 2),
+            both,
+            "the retry may not be the next one"
+        );
         assert!(memory.hidden(CLIENT, SERVER, now + LACKING).is_empty());
     }
 
@@ -314,15 +319,66 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_faults_keeps_the_memory_bounded() {
+    fn a_fault_that_may_pass_is_one_for_everybody_the_third_time_within_ten_minutes() {
         let (memory, now) = (HostMemory::default(), clock::instant());
-        for n in 0..2 * u32::try_from(CAPACITY).expect("small") {
-            memory.host_fault(
-                std::net::Ipv4Addr::from(n).into(),
-                refusal(),
-                now + Duration::from_millis(n.into()),
-            );
-        }
-        assert_eq!(memory.inner().host.0.len(), CAPACITY);
+        assert!(!memory.passing_fault(SERVER, now));
+        assert!(!memory.passing_fault(SERVER, now + PASSING / 3));
+        assert!(memory.passing_fault(SERVER, now + PASSING / 2));
+
+        let (memory, now) = (HostMemory::default(), clock::instant());
+        assert!(!memory.passing_fault(SERVER, now));
+        assert!(!memory.passing_fault(SERVER, now + PASSING / 2));
+        assert!(
+            !memory.passing_fault(SERVER, now + PASSING),
+            "the first is forgotten"
+        );
+        assert!(memory.passing_fault(SERVER, now + PASSING + PASSING / 4));
+    }
+
+    #[test]
+    fn a_handshake_that_worked_makes_passing_faults_forgotten() {
+        let (memory, now) = (HostMemory::default(), clock::instant());
+        assert!(!memory.passing_fault(SERVER, now));
+        assert!(!memory.passing_fault(SERVER, now));
+        memory.handshake(SERVER, false, Handshake::Done, now);
+        assert!(!memory.passing_fault(SERVER, now));
+    }
+
+    #[test]
+    fn a_handshake_that_died_takes_the_post_quantum_share_from_one_try_only() {
+        let (memory, now) = (HostMemory::default(), clock::instant());
+        assert!(!memory.begins_classical(SERVER, now));
+        assert!(memory.handshake(SERVER, false, Handshake::Died, now));
+        assert!(memory.begins_classical(SERVER, now));
+        assert!(!memory.begins_classical(SERVER, now), "one try");
+        assert!(
+            !memory.handshake(SERVER, true, Handshake::Died, now),
+            "the share was not why"
+        );
+        assert!(!memory.begins_classical(SERVER, now));
+    }
+
+    #[test]
+    fn a_host_that_only_works_without_the_share_is_spared_it_for_minutes() {
+        let (memory, now) = (HostMemory::default(), clock::instant());
+        memory.handshake(SERVER, false, Handshake::Died, now);
+        assert!(memory.begins_classical(SERVER, now));
+        memory.handshake(SERVER, true, Handshake::Done, now);
+        let later = now + CLASSICAL / 2;
+        assert!(memory.begins_classical(SERVER, later));
+        memory.handshake(SERVER, true, Handshake::Done, later);
+        assert!(
+            !memory.begins_classical(SERVER, now + CLASSICAL),
+            "not renewed"
+        );
+    }
+
+    #[test]
+    fn one_cut_handshake_costs_a_healthy_host_the_share_for_one_try() {
+        let (memory, now) = (HostMemory::default(), clock::instant());
+        memory.handshake(SERVER, false, Handshake::Died, now);
+        // Another session's handshake, begun before that, succeeds with the share.
+        memory.handshake(SERVER, false, Handshake::Done, now);
+        assert!(!memory.begins_classical(SERVER, now));
     }
 }

@@ -14,14 +14,19 @@
 //! [`Authorised`](crate::smtp::Authorised) and [`Exempted`](crate::smtp::Exempted) behind a verdict that was written down,
 //! [`Recorded`](crate::smtp::Recorded) behind the disk.
 
+pub mod budget;
 pub mod drive;
 pub mod evidence;
 pub mod facts;
+mod fading;
+pub mod handshakes;
 pub mod inbound;
 #[cfg(test)]
 mod kept;
+pub mod ledger;
 pub mod leg;
 pub mod memory;
+pub mod networks;
 pub mod outbound;
 pub mod records;
 mod repeats;

@@ -11,7 +11,7 @@ use super::{
     drive::{Done, Hands, Job, Stop, Upgraded, drive},
     evidence::Evidence,
     leg::{Leg, Stream},
-    memory::Remembered,
+    memory::{self, Remembered},
     site::Outbound as Site,
 };
 use crate::{
@@ -64,7 +64,7 @@ pub async fn run(
         auth: site.upstream.is_some(),
         plaintext_possible: site.common.observe
             || site.settings.level.allows_plaintext()
-            || site.table.has_plaintext_entries(),
+            || site.table.has_plaintext_entries(clock::wall()),
         implicit_tls: site
             .upstream
             .as_ref()
@@ -231,10 +231,10 @@ impl OutboundHands {
 
     fn upgraded(&mut self, handshake: Handshake) -> Upgraded {
         let server = handshake.pending.ask.server;
-        let memory = Arc::clone(&self.site().memory);
+        let (memory, now) = (Arc::clone(&self.site().memory), clock::instant());
         let (died, words) = match handshake.outcome {
             Ok((stream, peer)) => {
-                memory.recovered(server);
+                memory.handshake(server, handshake.classical, memory::Handshake::Done, now);
                 let peer = Arc::new(peer);
                 self.evidence.secured(Arc::clone(&peer));
                 self.peer = Some(peer);
@@ -242,12 +242,15 @@ impl OutboundHands {
             }
             Err(failure) => failure,
         };
-        if died && !handshake.classical_only {
+        let outcome = match died {
+            true => memory::Handshake::Died,
+            false => memory::Handshake::Failed,
+        };
+        if memory.handshake(server, handshake.classical, outcome, now) {
             // The large ClientHello may be why; the host gets another chance before it is remembered as broken.
             log::info!(
                 "{server}: the handshake died without an alert; the next goes without X25519MLKEM768"
             );
-            memory.died_without_alert(server, clock::instant());
             let words = format!("{words}; the next try goes without the post-quantum key share");
             return Upgraded::Failed(self.handshake_failed(handshake.pending, words, false));
         }
@@ -511,7 +514,7 @@ impl OutboundHands {
         if site.upstream.is_some() {
             return;
         }
-        if site.table.has_plaintext_entries() {
+        if site.table.has_plaintext_entries(clock::wall()) {
             let client = self.errand.client.0.ip();
             site.memory.fault_of_one_session(client, server, fault, now);
         } else {

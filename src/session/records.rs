@@ -1,6 +1,6 @@
 //! The product's own types as the evidence writes them, and the records of a process rather than of a session.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, time::SystemTime};
 
 use super::site::Common;
 use crate::{
@@ -12,9 +12,6 @@ use crate::{
     smtp::{Cause, Recipient, Refusal},
     tls::Peer,
 };
-
-/// How long the last records may take when the process ends.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A decision as records, log and counters say it.
 #[must_use]
@@ -189,12 +186,18 @@ pub fn unwritable() -> Refusal {
     }
 }
 
-/// The table as `start` and `policy-change` show it, with every way to mail without an authenticated peer.
+/// The table as `start` and `policy-change` show it, with every way to mail without an authenticated peer that is open at
+/// this time: entries past their date open none.
 #[must_use]
-pub fn policy_file(name: &str, text: &[u8], table: &Table, exempt: &[String]) -> audit::PolicyFile {
+pub fn policy_file(
+    name: &str,
+    sha256: String,
+    table: &Table,
+    exempt: &[String],
+    now: SystemTime,
+) -> audit::PolicyFile {
     let ways_out = table
-        .entries()
-        .iter()
+        .applying(now)
         .filter(|entry| entry.level <= Level::Encrypt)
         .map(|entry| audit::Exemption {
             entry: entry.key.to_string(),
@@ -212,7 +215,8 @@ pub fn policy_file(name: &str, text: &[u8], table: &Table, exempt: &[String]) ->
     });
     audit::PolicyFile {
         file: name.to_owned(),
-        sha256: crate::tls::sha256(text),
+        sha256,
+        tafiles: Vec::new(),
         entries: table.entries().len() as u64,
         exemptions: ways_out.chain(prefixes).collect(),
     }
@@ -236,51 +240,43 @@ pub fn started(common: &Common, direction: audit::Direction) {
 }
 
 /// SIGHUP: what came of it.
-pub fn reloaded(common: &Common, files: &[String], error: Option<&str>) {
+pub fn reloaded(common: &Common, files: Vec<audit::ReloadedFile>) {
     if let Some(audit) = &common.audit {
-        let files = files.iter().map(|file| audit::ReloadedFile {
-            file: file.clone(),
-            error: error.map(str::to_owned),
-        });
         audit.append(&Record::Reload(audit::Reload {
-            files: files.collect(),
+            files,
             configuration: common.configuration.to_string(),
         }));
     }
 }
 
-/// SIGHUP brought another table.
+/// SIGHUP brought another table, or another file that it names.
 pub fn policy_changed(old: &Common, new: &Common) {
-    let sha256 = |common: &Common| common.policy.as_ref().map(|policy| policy.sha256.clone());
+    let content = |common: &Common| {
+        let policy = common.policy.as_ref();
+        policy.map(|policy| (policy.sha256.clone(), policy.tafiles.clone()))
+    };
     if let Some(audit) = &new.audit
-        && sha256(old) != sha256(new)
+        && content(old) != content(new)
     {
         audit.append(&Record::PolicyChange(audit::PolicyChange {
-            before: sha256(old),
+            before: content(old).map(|(sha256, _)| sha256),
             policy: new.policy.as_deref().cloned(),
         }));
     }
 }
 
-/// The process ends in good order: the last record and checkpoint. `reason`: the signal's name, or what went wrong.
-pub async fn stopped(audit: Arc<AuditLog>, reason: &str, sessions: u64, messages: u64) {
+/// The process ends in good order: the last record and checkpoint. `reason`: the signal's name, or what went wrong. Whether all is
+/// on disk.
+pub async fn stopped(audit: Arc<AuditLog>, reason: &str, sessions: u64, messages: u64) -> bool {
     let reason = reason.to_owned();
-    let last = audit.append_durable(&Record::Stop(audit::Stop {
+    // Written and waited for when the log is closed.
+    audit.append(&Record::Stop(audit::Stop {
         reason,
         sessions,
         messages,
     }));
-    let closing = async {
-        if let Err(error) = last.await {
-            log::error!("the last record is not on disk: {error}");
-        }
-        // Joins the writer's thread, so not on the runtime's own.
-        let _ = tokio::task::spawn_blocking(move || audit.close()).await;
-    };
-    if tokio::time::timeout(LAST_WORDS, closing).await.is_err() {
-        log::error!(
-            "the audit log was not closed within {} s",
-            LAST_WORDS.as_secs()
-        );
-    }
+    // Joins the writer's thread, so not on the runtime's own.
+    tokio::task::spawn_blocking(move || audit.close())
+        .await
+        .unwrap_or(false)
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::memory::HostMemory;
+use super::{handshakes::Handshakes, ledger::Ledger, memory::HostMemory, networks::TriedNetworks};
 use crate::{
     audit::{AuditLog, PolicyFile},
     lookup::Lookup,
@@ -41,6 +41,8 @@ pub struct Common {
     pub audit: Option<Arc<AuditLog>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What strangers may make us write.
+    pub ledger: Arc<Ledger>,
 }
 
 /// `--upstream`.
@@ -161,7 +163,9 @@ pub struct Inbound {
     /// `--exempt`.
     pub exempt: Vec<Prefix>,
     /// `--max-handshakes`.
-    pub handshakes: Arc<tokio::sync::Semaphore>,
+    pub handshakes: Handshakes,
+    /// Networks whose handshakes failed.
+    pub tried: Arc<TriedNetworks>,
 }
 
 #[cfg(test)]

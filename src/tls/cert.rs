@@ -234,7 +234,8 @@ fn text_of(value: der::Element<'_>) -> String {
     }
 }
 
-fn key_in_words(spki: &[u8]) -> String {
+/// The kind of a SubjectPublicKeyInfo's key, and its size where there are several.
+pub(super) fn key_in_words(spki: &[u8]) -> String {
     let Some((algorithm, parameters, key)) = der::public_key(spki) else {
         return "unreadable".into();
     };
@@ -258,12 +259,42 @@ fn key_in_words(spki: &[u8]) -> String {
     }
 }
 
+/// The contents of an AlgorithmIdentifier (RFC 5280 §4.1.1.2), of a key or of a signature.
+pub(super) fn algorithm_in_words(identifier: &[u8]) -> String {
+    let mut identifier = der::Reader::new(identifier);
+    let oid = identifier.take(der::tag::OID).map(|oid| oid.content);
+    let parameters = identifier.next();
+    match oid.unwrap_or_default() {
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1] => "RSA".into(),
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 4] => "RSA with MD5".into(),
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 5] => "RSA with SHA-1".into(),
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10] => "RSA-PSS".into(),
+        [0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1] => {
+            format!("EC {}", curve_in_words(parameters.map(|p| p.content)))
+        }
+        [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1] => "ECDSA with SHA-1".into(),
+        [0x2a, 0x86, 0x48, 0xce, 0x38, 4, ..] => "DSA".into(),
+        [0x2b, 0x65, 0x71] => "Ed448".into(),
+        other => format!("oid.{}", hex(other)),
+    }
+}
+
+/// Kinds of keys whose signatures can be checked here.
+pub(super) fn is_known_kind(key: &str) -> bool {
+    let known = ["RSA ", "EC P-", "Ed25519", "ML-DSA-"];
+    known.iter().any(|kind| key.starts_with(kind))
+}
+
 fn curve_in_words(curve: Option<&[u8]>) -> String {
     match curve.unwrap_or_default() {
         [0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7] => "P-256".into(),
         [0x2b, 0x81, 4, 0, 0x22] => "P-384".into(),
         [0x2b, 0x81, 4, 0, 0x23] => "P-521".into(),
         [0x2b, 0x81, 4, 0, 0x0a] => "secp256k1".into(),
+        // RFC 5639 §4.1.
+        [0x2b, 0x24, 3, 3, 2, 8, 1, 1, 7] => "brainpoolP256r1".into(),
+        [0x2b, 0x24, 3, 3, 2, 8, 1, 1, 0x0b] => "brainpoolP384r1".into(),
+        [0x2b, 0x24, 3, 3, 2, 8, 1, 1, 0x0d] => "brainpoolP512r1".into(),
         other => format!("oid.{}", hex(other)),
     }
 }

@@ -1,7 +1,7 @@
 //! Does a chain lead to a trust anchor (RFC 5280 §6)? And if not, why, in words.
 
 use super::{
-    cert::{CertFacts, Date},
+    cert::{CertFacts, Date, algorithm_in_words},
     der::Certificate,
     trust::{Wrong, short},
 };
@@ -80,6 +80,56 @@ fn verify_for(
     })
 }
 
+/// The very certificate that the administrator named as an anchor needs no issuer, and it may be an authority's: people name
+/// the one that their partner's host made for itself. Its dates and what it is meant for count as ever.
+pub fn verify_itself(
+    own: &CertificateDer<'_>,
+    purposes: Purposes,
+    now: SystemTime,
+) -> Result<Verified, Wrong> {
+    let chain = std::slice::from_ref(own);
+    let wrong = |error: &webpki::Error| in_words(error, chain);
+    let certificate = Certificate::read(own).ok_or_else(|| wrong(&webpki::Error::BadDer))?;
+    let (from, until) = (Date(certificate.not_before), Date(certificate.not_after));
+    let now = Date::of(now);
+    if now < from {
+        return Err((
+            Reason::CertificateExpired,
+            format!("not valid before {from}"),
+        ));
+    }
+    if now > until {
+        return Err((
+            Reason::CertificateExpired,
+            format!("expired {}", until.day()),
+        ));
+    }
+    let meant = purposes
+        .iter()
+        .any(|purpose| certificate.is_meant_for(&identifier(&purpose())));
+    if !meant {
+        let words = "not meant for this use (extended key usage)";
+        return Err((Reason::CertificateNotTrusted, words.into()));
+    }
+    Ok(Verified {
+        from,
+        until,
+        issuer_spki: certificate.spki.into(),
+    })
+}
+
+/// The content octets of a purpose's object identifier (X.690 §8.19), whose numbers are below 128 in all of RFC 5280 §4.2.1.12.
+fn identifier(purpose: &KeyUsage) -> Vec<u8> {
+    let numbers: Vec<usize> = purpose.oid_values().collect();
+    let [first, second, rest @ ..] = &numbers[..] else {
+        return Vec::new();
+    };
+    std::iter::once(first * 40 + second)
+        .chain(rest.iter().copied())
+        .map(|number| u8::try_from(number).unwrap_or(u8::MAX))
+        .collect()
+}
+
 /// webpki looks at basicConstraints, not at keyUsage (RFC 5280 §6.1.4 (n)).
 fn issuers_may_sign(path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
     let may = |issuer: &webpki::Cert<'_>| {
@@ -143,11 +193,14 @@ fn in_words(error: &webpki::Error, chain: &[CertificateDer<'_>]) -> Wrong {
             not_trusted("not meant for this use (extended key usage)".into())
         }
         E::InvalidSignatureForPublicKey => not_trusted("a signature in the chain is wrong".into()),
-        E::UnsupportedSignatureAlgorithmContext(_)
-        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => not_trusted(
-            "signed with an algorithm or key that is refused, such as SHA-1 or RSA below 2048 bits"
-                .into(),
-        ),
+        E::UnsupportedSignatureAlgorithmContext(context) => not_trusted(format!(
+            "signed with an algorithm that is refused here: {}",
+            algorithm_in_words(&context.signature_algorithm_id)
+        )),
+        E::UnsupportedSignatureAlgorithmForPublicKeyContext(context) => not_trusted(format!(
+            "signed by a key of a kind that is not known here: {}",
+            algorithm_in_words(&context.public_key_algorithm_id)
+        )),
         E::UnsupportedCertVersion => (
             Reason::ValidationFailure,
             "an X.509 certificate older than version 3".into(),

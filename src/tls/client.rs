@@ -66,13 +66,14 @@ impl ClientTls {
             .pair
             .as_ref()
             .map(|(cert, key)| pem::pair(cert, key, &provider(true)).map(Arc::new))
-            .transpose()?;
+            .transpose();
+        let (pair, trust) = pem::both(pair, Trust::in_servers(options.ca_file.as_deref()))?;
         let connectors = |min| Connectors {
             post_quantum: config(min, true, pair.as_ref()),
             classical: config(min, false, pair.as_ref()),
         };
         Ok(Self {
-            trust: Trust::in_servers(options.ca_file.as_deref())?,
+            trust,
             signatures: Arc::new(Signatures::new(provider(true))),
             any_version: connectors(options.min_tls),
             tls13_only: connectors(MinTls::Tls13),

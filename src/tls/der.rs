@@ -29,6 +29,8 @@ pub mod tag {
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 /// id-pe-tlsfeature, 1.3.6.1.5.5.7.1.24.
 const TLS_FEATURE: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 1, 0x18];
+/// id-ce-extKeyUsage, 2.5.29.37.
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 /// id-ce-keyUsage, 2.5.29.15.
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 
@@ -200,6 +202,21 @@ impl<'a> Certificate<'a> {
             Extension::Value(value) => {
                 let bits = Reader(value).take(tag::BIT_STRING).map(|bits| bits.content);
                 matches!(bits, Some([_unused, first, ..]) if first & KEY_CERT_SIGN != 0)
+            }
+        }
+    }
+
+    /// extendedKeyUsage, where it is there, names this purpose (RFC 5280 §4.2.1.12), given as the content octets of its
+    /// identifier.
+    #[must_use]
+    pub fn is_meant_for(&self, purpose: &[u8]) -> bool {
+        match self.extension(EXTENDED_KEY_USAGE) {
+            Extension::Missing => true,
+            Extension::Unclear => false,
+            Extension::Value(value) => {
+                let nothing = Reader(&[]);
+                let mut listed = Reader(value).enter(tag::SEQUENCE).unwrap_or(nothing);
+                std::iter::from_fn(|| listed.take(tag::OID)).any(|oid| oid.content == purpose)
             }
         }
     }

@@ -21,6 +21,8 @@ pub enum Kind {
     Certificate,
     /// The peer does not keep to the protocol, or speaks another one.
     Protocol,
+    /// This proxy could not go on.
+    Ours,
 }
 
 /// A handshake that failed. Its words are printable ASCII on one line.
@@ -43,6 +45,11 @@ impl HandshakeFault {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// This proxy could not go on with the handshake; `words` say why.
+    pub(super) fn ours(words: String) -> Self {
+        Self::new(Kind::Ours, words)
     }
 
     fn new(kind: Kind, words: impl Into<String>) -> Self {
@@ -83,14 +90,14 @@ impl HandshakeFault {
                 | PeerMisbehaved::SelectedUnusableCipherSuiteForVersion,
             ) => Self::new(
                 Kind::TooOld,
-                "the peer chose a cipher suite that is refused here (CBC, static RSA or older)",
+                "the peer chose a cipher suite that is refused here: one without forward secrecy or AEAD (static RSA, CBC or older)",
             ),
             Error::PeerMisbehaved(
                 PeerMisbehaved::SelectedUnofferedKxGroup
                 | PeerMisbehaved::IllegalHelloRetryRequestWithUnofferedNamedGroup,
             ) => Self::new(
                 Kind::TooOld,
-                "the peer chose a key exchange group that is not offered here",
+                "the peer chose a key exchange group that is not offered here: X25519, P-256 and P-384 are, not P-521, X448 or brainpool",
             ),
             Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion) => Self::new(
                 Kind::TooOld,
@@ -121,7 +128,8 @@ impl HandshakeFault {
             AlertDescription::ProtocolVersion => Self::new(
                 Kind::TooOld,
                 format!(
-                    "the peer offers neither TLS 1.2 nor TLS 1.3, and older versions are refused (alert {name})"
+                    "the peer takes no TLS version that is offered here, and older ones are refused; or its certificate's key serves none \
+                     of them (secp256k1, brainpool) (alert {name})"
                 ),
             ),
             AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
@@ -135,8 +143,13 @@ impl HandshakeFault {
     }
 }
 
-const NOTHING_IN_COMMON: &str = "the peer finds nothing in common; it may offer only what is refused, \
-    such as CBC, static RSA or finite-field DH";
+/// An alert does not say what the peer looked for in vain, so all that it can be is told, and nothing is claimed.
+const NOTHING_IN_COMMON: &str = "the peer finds nothing in common: perhaps its certificate's key (RSA-PSS, secp256k1, brainpool, Ed448; P-521 \
+    in TLS 1.2), its key exchange (not X25519, P-256 or P-384, but P-521, X448, brainpool or finite-field DH) or its suites \
+    (static RSA or CBC only) are of kinds that are not taken here";
+
+const UNKNOWN_GROUP: &str =
+    "other key exchange groups than X25519, P-256 and P-384, such as P-521, X448 or brainpool";
 
 fn incompatible(why: &PeerIncompatible) -> String {
     match why {
@@ -148,12 +161,12 @@ fn incompatible(why: &PeerIncompatible) -> String {
             "the peer offers no TLS version that is allowed here, and older ones are refused".into()
         }
         PeerIncompatible::NoCipherSuitesInCommon => {
-            "the peer offers only cipher suites that are refused (CBC, static RSA or older)".into()
+            "the peer offers only cipher suites that are refused (static RSA, CBC or older), or none for a certificate of our kind of key"
+                .into()
         }
         // Who offers only static RSA or finite-field DH sends no list of groups at all.
         PeerIncompatible::NoKxGroupsInCommon | PeerIncompatible::NamedGroupsExtensionRequired => {
-            "the peer offers no elliptic-curve key exchange that is known here; static RSA and finite-field DH are refused"
-                .into()
+            format!("the peer offers only {UNKNOWN_GROUP}, or none; static RSA and finite-field DH are refused")
         }
         // Clients of TLS 1.1 and older send no list of signatures, for they know only SHA-1 (RFC 5246 §7.4.1.4.1).
         PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
@@ -161,7 +174,8 @@ fn incompatible(why: &PeerIncompatible) -> String {
         }
         PeerIncompatible::NoSignatureSchemesInCommon
         | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => {
-            "the peer offers only signatures that are refused, such as SHA-1, or that our key cannot make"
+            "the peer offers only signatures that are refused, such as SHA-1, or that our key cannot make (it may know RSA-PSS, Ed448, \
+             secp256k1 or brainpool keys only)"
                 .into()
         }
         other => format!("the peer offers only what is refused: {}", ascii(&Error::from(other.clone()))),

@@ -162,10 +162,19 @@ fn provider(post_quantum: bool) -> Arc<CryptoProvider> {
 /// # Errors
 /// Names the file, what is wrong with it, and what to do.
 pub fn anchors_in(file: &Path) -> Result<Vec<Vec<u8>>, String> {
-    Ok(pem::certificates(file)?
-        .into_iter()
-        .map(|certificate| certificate.to_vec())
-        .collect())
+    let vouches = |(at, certificate): (usize, CertificateDer<'_>)| {
+        webpki::anchor_from_trusted_cert(&certificate)
+            .map(|_| certificate.to_vec())
+            .map_err(|error| {
+                format!(
+                    "{}: certificate {} in it cannot be a trust anchor: {error}; take it out or replace it",
+                    file.display(),
+                    at + 1
+                )
+            })
+    };
+    let certificates = pem::certificates(file)?;
+    certificates.into_iter().enumerate().map(vouches).collect()
 }
 
 #[cfg(test)]

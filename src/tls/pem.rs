@@ -1,5 +1,6 @@
 //! Certificates and keys from PEM files (RFC 7468). Errors name the file and what to do.
 
+use crate::files;
 use rustls::{
     Error, InconsistentKeys,
     crypto::CryptoProvider,
@@ -13,8 +14,9 @@ use std::path::Path;
 
 /// All certificates of a file, at least one.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
+    let octets = files::octets(file).map_err(|error| unreadable(file, &pem::Error::Io(error)))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&octets)
+        .collect::<Result<_, _>>()
         .map_err(|error| unreadable(file, &error))?;
     if certificates.is_empty() {
         return Err(format!(
@@ -27,14 +29,7 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String>
 
 /// A chain, end entity first, with the key of its first certificate.
 pub fn pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
-    let chain = certificates(cert)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
-        pem::Error::NoItemsFound => format!(
-            "{}: no private key in it; a PEM file with an unencrypted `BEGIN PRIVATE KEY` is wanted",
-            key.display()
-        ),
-        error => unreadable(key, &error),
-    })?;
+    let (chain, private) = both(certificates(cert), private_key(key))?;
     CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
             "{}: not the key of the first certificate in {}; give the pair that belongs together, the host's own certificate first",
@@ -49,6 +44,26 @@ pub fn pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Certif
             key.display()
         ),
     })
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let octets = files::octets(file).map_err(|error| unreadable(file, &pem::Error::Io(error)))?;
+    PrivateKeyDer::from_pem_slice(&octets).map_err(|error| match error {
+        pem::Error::NoItemsFound => format!(
+            "{}: no private key in it; a PEM file with an unencrypted `BEGIN PRIVATE KEY` is wanted",
+            file.display()
+        ),
+        error => unreadable(file, &error),
+    })
+}
+
+/// Both, or what is wrong with either, a line each: a reload tells each file's own fault.
+pub fn both<A, B>(one: Result<A, String>, other: Result<B, String>) -> Result<(A, B), String> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(one), Err(other)) => Err(format!("{one}\n{other}")),
+        (Err(wrong), _) | (_, Err(wrong)) => Err(wrong),
+    }
 }
 
 fn unreadable(file: &Path, error: &pem::Error) -> String {

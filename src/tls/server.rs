@@ -9,24 +9,27 @@ use super::{
 };
 use crate::policy::NamePattern;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, ServerConfig,
-    SignatureAlgorithm, SignatureScheme,
+    CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, Error, NamedGroup,
+    OtherError, ServerConfig, SignatureAlgorithm, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     pki_types::{CertificateDer, UnixTime},
     server::{
-        ClientHello, NoServerSessionStorage, ResolvesServerCert,
+        Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
 };
 use std::{
+    future::{Future, poll_fn},
     path::{Path, PathBuf},
+    pin::pin,
     str::FromStr,
     sync::Arc,
+    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 /// `--cert`, `--key` and perhaps `--ocsp` that belong together.
 #[derive(Clone, Debug)]
@@ -97,11 +100,12 @@ impl ServerTls {
     /// Names the file, what is wrong with it, and what to do.
     pub fn new(options: &ServerOptions) -> Result<Self, String> {
         let provider = provider(true);
-        let own = Arc::new(OwnCertificates::read(&options.pairs)?);
-        let trust = Arc::new(match options.client_auth {
-            ClientAuth::None => Trust::in_nobody(),
-            _ => Trust::in_clients(options.client_ca.as_deref(), options.accept_server_eku)?,
-        });
+        let trust = match options.client_auth {
+            ClientAuth::None => Ok(Trust::in_nobody()),
+            _ => Trust::in_clients(options.client_ca.as_deref(), options.accept_server_eku),
+        };
+        let (own, trust) = pem::both(OwnCertificates::read(&options.pairs), trust)?;
+        let (own, trust) = (Arc::new(own), Arc::new(trust));
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions(options.min_tls))
             .expect("the provider has suites and groups for both versions");
@@ -134,10 +138,38 @@ impl ServerTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = TlsAcceptor::from(Arc::clone(&self.config))
-            .accept(stream)
+        self.accept_in_turn(stream, std::future::ready(Ok(())))
             .await
-            .map_err(|error| HandshakeFault::of(&error))?;
+    }
+
+    /// The handshake in two halves. `place` is waited for when the whole ClientHello is here, so that a silent client holds no
+    /// place; what it gives is dropped once our flight is written, so that a slow client holds none either. The costly part, a
+    /// signature and a key exchange, lies between.
+    ///
+    /// # Errors
+    /// Says what happened; `place` may fail in words.
+    pub async fn accept_in_turn<S, P>(
+        &self,
+        stream: S,
+        place: impl Future<Output = Result<P, String>>,
+    ) -> Result<(TlsStream<S>, Peer), HandshakeFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let fault = |error: std::io::Error| HandshakeFault::of(&error);
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream)
+            .await
+            .map_err(fault)?;
+        let place = place.await.map_err(HandshakeFault::ours)?;
+        let mut answer = pin!(start.into_stream(Arc::clone(&self.config)));
+        // One poll computes our flight and writes it; it is far smaller than any socket's buffer.
+        let first = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await;
+        drop(place);
+        let stream = match first {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => answer.await,
+        }
+        .map_err(fault)?;
         let connection = stream.get_ref().1;
         let peer = Peer::of(
             connection,
@@ -179,8 +211,9 @@ struct Own {
 
 impl Own {
     fn read(pair: &Pair) -> Result<Self, String> {
-        let mut key = pem::pair(&pair.cert, &pair.key, &provider(true))?;
-        key.ocsp = pair.ocsp.as_deref().map(staple).transpose()?;
+        let key = pem::pair(&pair.cert, &pair.key, &provider(true));
+        let (mut key, ocsp) = pem::both(key, pair.ocsp.as_deref().map(staple).transpose())?;
+        key.ocsp = ocsp;
         Ok(Self {
             file: pair.cert.clone(),
             chain: key.cert.iter().map(CertFacts::read).collect(),
@@ -191,6 +224,37 @@ impl Own {
     fn serves(&self, name: &str) -> bool {
         let wanted = NamePattern::Host(name.to_ascii_lowercase());
         self.chain[0].names.iter().any(|own| wanted.matches(own))
+    }
+
+    /// Whether the client can verify a handshake signed with this key.
+    fn is_usable_by(&self, client: &Client<'_>) -> bool {
+        self.key.key.choose_scheme(client.schemes).is_some()
+            && match (client.curves, self.curve()) {
+                (Some(known), Some(own)) => known.contains(&own),
+                _ => true,
+            }
+    }
+
+    /// The curve of an ECDSA key.
+    fn curve(&self) -> Option<NamedGroup> {
+        let key = &self.key.key;
+        [
+            (
+                SignatureScheme::ECDSA_NISTP256_SHA256,
+                NamedGroup::secp256r1,
+            ),
+            (
+                SignatureScheme::ECDSA_NISTP384_SHA384,
+                NamedGroup::secp384r1,
+            ),
+            (
+                SignatureScheme::ECDSA_NISTP521_SHA512,
+                NamedGroup::secp521r1,
+            ),
+        ]
+        .into_iter()
+        .find(|(scheme, _)| key.choose_scheme(&[*scheme]).is_some())
+        .map(|(_, curve)| curve)
     }
 
     fn is_rsa(&self) -> bool {
@@ -239,24 +303,27 @@ impl OwnCertificates {
         if pairs.is_empty() {
             return Err("no certificate: STARTTLS needs --cert and --key".into());
         }
-        pairs
-            .iter()
-            .map(Own::read)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let mut all = Ok(Vec::new());
+        for pair in pairs {
+            all = pem::both(all, Own::read(pair)).map(|(mut all, own)| {
+                all.push(own);
+                all
+            });
+        }
+        all.map(Self)
     }
 
     /// The first that the client can verify, ECDSA before RSA, for it costs a fraction: among those that have the name; else among
     /// those for what the first one is for (an unknown or missing name is served, RFC 8461 §7.1); else any. Where there is none
     /// the first: rustls then finds nothing in common, and says so to the client.
-    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> &Own {
-        let usable = |own: &&Own| own.key.key.choose_scheme(schemes).is_some();
+    fn choose(&self, client: &Client<'_>) -> &Own {
+        let usable = |own: &&Own| own.is_usable_by(client);
         let best = |own: &&Own| own.is_rsa();
         let first = &self.0[0];
         let named = self
             .0
             .iter()
-            .filter(|own| name.is_some_and(|name| own.serves(name)));
+            .filter(|own| client.name.is_some_and(|name| own.serves(name)));
         let like_first = self
             .0
             .iter()
@@ -270,9 +337,36 @@ impl OwnCertificates {
     }
 }
 
+/// What a ClientHello says about the certificates that its client can verify.
+struct Client<'a> {
+    name: Option<&'a str>,
+    schemes: &'a [SignatureScheme],
+    /// For TLS 1.2, where the list of groups is about the curves of certificates, too (RFC 8422 §5.1.1) and a scheme names no
+    /// curve. In TLS 1.3 the scheme does (RFC 8446 §4.2.3).
+    curves: Option<&'a [NamedGroup]>,
+}
+
+impl<'a> Client<'a> {
+    fn of(hello: &'a ClientHello<'_>) -> Self {
+        let speaks_tls13 = hello.cipher_suites().iter().any(|suite| {
+            matches!(
+                suite,
+                CipherSuite::TLS13_AES_128_GCM_SHA256
+                    | CipherSuite::TLS13_AES_256_GCM_SHA384
+                    | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+            )
+        });
+        Self {
+            name: hello.server_name(),
+            schemes: hello.signature_schemes(),
+            curves: hello.named_groups().filter(|_| !speaks_tls13),
+        }
+    }
+}
+
 impl ResolvesServerCert for OwnCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let own = self.choose(hello.server_name(), hello.signature_schemes());
+        let own = self.choose(&Client::of(&hello));
         Some(Arc::clone(&own.key))
     }
 }

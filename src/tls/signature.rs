@@ -1,6 +1,9 @@
 //! The one thing about a certificate that the handshake itself checks: that the peer holds its key.
 
-use super::der::{self, Certificate};
+use super::{
+    cert,
+    der::{self, Certificate},
+};
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, PeerMisbehaved, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -40,7 +43,10 @@ impl Signatures {
             .iter()
             .find(|(scheme, _)| *scheme == signed.scheme)
             .map(|(_, algorithms)| *algorithms)
-            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+            .ok_or_else(|| {
+                let unknown = PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme;
+                refused(&spki, unknown.into())
+            })?;
         if algorithms.iter().any(|algorithm| {
             key.verify_signature(*algorithm, message, signed.signature())
                 .is_ok()
@@ -71,8 +77,12 @@ fn key_of<'a>(cert: &'a CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'a
         .ok_or_else(|| CertificateError::BadEncoding.into())
 }
 
-/// A short key's signature is not even looked at; that is worth saying.
+/// A short key's signature is not even looked at, and one of an unknown kind cannot be; that is worth saying.
 fn refused(spki: &SubjectPublicKeyInfoDer<'_>, error: Error) -> Error {
+    let kind = cert::key_in_words(spki);
+    if !cert::is_known_kind(&kind) {
+        return CertificateError::Other(OtherError(Arc::new(UnknownKind(kind)))).into();
+    }
     let bits = der::public_key(spki).and_then(|(_, _, key)| der::rsa_bits(key));
     match bits {
         Some(bits) if bits < 2048 => {
@@ -81,6 +91,22 @@ fn refused(spki: &SubjectPublicKeyInfoDer<'_>, error: Error) -> Error {
         _ => error,
     }
 }
+
+/// A key that nothing here can check a signature by.
+#[derive(Debug)]
+struct UnknownKind(String);
+
+impl fmt::Display for UnknownKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(kind) = self;
+        write!(
+            f,
+            "the peer's key is of a kind that is not known here: {kind}; RSA, P-256, P-384, P-521 and Ed25519 are"
+        )
+    }
+}
+
+impl std::error::Error for UnknownKind {}
 
 /// Bits of an RSA modulus.
 #[derive(Debug)]
@@ -97,3 +123,29 @@ impl fmt::Display for Weak {
 }
 
 impl std::error::Error for Weak {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_an_unknown_kind_is_named() {
+        // Ed448 (RFC 8410 §3), and EC over secp256k1.
+        let ed448 = [
+            &[0x30, 0x43, 0x30, 5, 6, 3, 0x2b, 0x65, 0x71, 3, 0x3a, 0][..],
+            &[1; 57],
+        ];
+        let k1 = [
+            &[
+                0x30, 0x18, 0x30, 0x10, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81,
+                4, 0, 0x0a,
+            ][..],
+            &[3, 4, 0, 4, 1, 1],
+        ];
+        for (spki, kind) in [(ed448.concat(), "Ed448"), (k1.concat(), "EC secp256k1")] {
+            let spki = SubjectPublicKeyInfoDer::from(spki);
+            let words = refused(&spki, CertificateError::BadSignature.into()).to_string();
+            assert!(words.contains(kind), "{words}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::{
     Peer,
-    cert::{CertFacts, Date, hex},
+    cert::{CertFacts, Date, hex, sha256},
     chain::{self, Purposes, Verified},
     dane,
     der::Certificate,
@@ -10,7 +10,10 @@ use super::{
 };
 use crate::policy::{NamePattern, Reason, ReferenceIdentity};
 use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
-use rustls::{RootCertStore, pki_types::CertificateDer};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, TrustAnchor},
+};
 use std::{
     borrow::Cow,
     collections::HashMap,
@@ -31,6 +34,9 @@ pub(super) const REMEMBERED: usize = 1024;
 /// what was verified.
 pub struct Trust {
     anchors: Arc<RootCertStore>,
+    /// The certificates of `--ca-file` or `--client-ca`, as they stand there: who shows one of these very certificates is
+    /// whom the administrator named. The system's authorities do not vouch for themselves as hosts.
+    named: Vec<CertificateDer<'static>>,
     pub(super) purposes: Purposes,
     verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
@@ -47,7 +53,8 @@ impl Trust {
     /// # Errors
     /// Names the file, what is wrong with it, and what to do.
     pub fn in_servers(ca_file: Option<&Path>) -> Result<Self, String> {
-        Ok(Self::new(anchors(ca_file)?, &[KeyUsage::server_auth]))
+        let (anchors, named) = anchors(ca_file)?;
+        Ok(Self::new(anchors, named, &[KeyUsage::server_auth]))
     }
 
     /// In clients. `server_eku`: a certificate that is meant for servers only will do, as public authorities issue no others.
@@ -60,18 +67,24 @@ impl Trust {
         } else {
             &[KeyUsage::client_auth]
         };
-        Ok(Self::new(anchors(ca_file)?, purposes))
+        let (anchors, named) = anchors(ca_file)?;
+        Ok(Self::new(anchors, named, purposes))
     }
 
     /// In nobody: fingerprints can match, chains cannot.
     #[must_use]
     pub fn in_nobody() -> Self {
-        Self::new(RootCertStore::empty(), &[])
+        Self::new(RootCertStore::empty(), Vec::new(), &[])
     }
 
-    fn new(anchors: RootCertStore, purposes: &'static [fn() -> KeyUsage]) -> Self {
+    fn new(
+        anchors: RootCertStore,
+        named: Vec<CertificateDer<'static>>,
+        purposes: &'static [fn() -> KeyUsage],
+    ) -> Self {
         Self {
             anchors: Arc::new(anchors),
+            named,
             purposes,
             verified: Mutex::default(),
         }
@@ -81,6 +94,14 @@ impl Trust {
     #[must_use]
     pub fn anchors(&self) -> Arc<RootCertStore> {
         Arc::clone(&self.anchors)
+    }
+
+    /// SHA-256 over all trust anchors in whatever order they were read, for the configuration's hash.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        let mut anchors: Vec<[u8; 32]> = self.anchors.roots.iter().map(digest_of).collect();
+        anchors.sort_unstable();
+        sha256(&anchors.concat())
     }
 
     /// Does what `peer` presented prove `identity` at the time `now`? Says what matched.
@@ -126,13 +147,18 @@ impl Trust {
         chain: &[CertificateDer<'_>],
         now: SystemTime,
     ) -> Result<Verified, Wrong> {
-        let key = fingerprint_of_chain(chain);
+        let key = fingerprint_of(chain.iter().map(|cert| &cert[..]));
         let at = Date::of(now);
         let known = self.verified().get(&key).cloned();
         if let Some(known) = known.filter(|known| known.from <= at && at <= known.until) {
             return Ok(known);
         }
-        let found = chain::verify(chain, &self.anchors.roots, self.purposes, now)?;
+        let named = self.named.iter().any(|own| chain.first() == Some(own));
+        let found = if named {
+            chain::verify_itself(&chain[0], self.purposes, now)?
+        } else {
+            chain::verify(chain, &self.anchors.roots, self.purposes, now)?
+        };
         let mut verified = self.verified();
         if verified.len() >= REMEMBERED {
             verified.clear();
@@ -152,6 +178,11 @@ impl Trust {
         anchors: &[Vec<u8>],
         now: SystemTime,
     ) -> Result<Verified, Wrong> {
+        if let Some(own) = chain.first()
+            && anchors.iter().any(|anchor| anchor[..] == own[..])
+        {
+            return chain::verify_itself(own, self.purposes, now);
+        }
         let certificates: Vec<_> = anchors
             .iter()
             .map(|der| CertificateDer::from(&der[..]))
@@ -165,11 +196,14 @@ impl Trust {
     }
 }
 
-fn anchors(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
+type Anchors = (RootCertStore, Vec<CertificateDer<'static>>);
+
+fn anchors(ca_file: Option<&Path>) -> Result<Anchors, String> {
     let mut store = RootCertStore::empty();
     if let Some(file) = ca_file {
-        for (index, cert) in pem::certificates(file)?.into_iter().enumerate() {
-            store.add(cert).map_err(|error| {
+        let named = pem::certificates(file)?;
+        for (index, cert) in named.iter().enumerate() {
+            store.add(cert.clone()).map_err(|error| {
                 format!(
                     "{}: certificate {} in it cannot be a trust anchor: {error}; take it out or replace it",
                     file.display(),
@@ -177,7 +211,7 @@ fn anchors(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
                 )
             })?;
         }
-        return Ok(store);
+        return Ok((store, named));
     }
     let found = rustls_native_certs::load_native_certs();
     store.add_parsable_certificates(found.certs);
@@ -190,15 +224,25 @@ fn anchors(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
             "the system has no trust store{why}; install ca-certificates, or name a file with --ca-file"
         ));
     }
-    Ok(store)
+    Ok((store, Vec::new()))
+}
+
+/// Lengths go in too, so that no two anchors run together.
+fn digest_of(anchor: &TrustAnchor<'_>) -> [u8; 32] {
+    let constraints = anchor.name_constraints.as_deref().unwrap_or_default();
+    fingerprint_of([
+        &anchor.subject[..],
+        &anchor.subject_public_key_info,
+        constraints,
+    ])
 }
 
 /// Lengths go in too, so that no two chains run together.
-fn fingerprint_of_chain(chain: &[CertificateDer<'_>]) -> [u8; 32] {
+fn fingerprint_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut context = digest::Context::new(&SHA256);
-    for cert in chain {
-        context.update(&(cert.len() as u64).to_be_bytes());
-        context.update(cert);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
     }
     let mut key = [0; 32];
     key.copy_from_slice(context.finish().as_ref());

@@ -1,7 +1,7 @@
 //! A disk that is full, broken, slow or read-only: nothing is acknowledged, everyone is told, and it recovers by itself.
 
 use crate::support::{Directory, options, stop, verify, wait};
-use starttls_proxy::audit::{AuditLog, Disk, FileDisk, Notice, Options, command};
+use starttls_proxy::audit::{AuditLog, Disk, FileDisk, Notice, Options, Place, command};
 use std::{
     fs, io,
     path::Path,
@@ -68,7 +68,14 @@ impl Disk for FaultyDisk {
         }
     }
 
-    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<()> {
+    fn begin(&mut self, durable: u64) -> io::Result<u64> {
+        match self.faults.0.0.lock().unwrap().reopen {
+            Some(kind) => Err(kind.into()),
+            None => self.disk.begin(durable),
+        }
+    }
+
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place> {
         let fault = self.faults.0.0.lock().unwrap().append;
         match fault {
             Some((through, kind)) => {
@@ -106,7 +113,7 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
-    fn rotate(&mut self, suffix: &str) -> io::Result<()> {
+    fn rotate(&mut self, suffix: &str) -> io::Result<Place> {
         self.disk.rotate(suffix)
     }
 }
@@ -282,22 +289,30 @@ fn memory_for_what_cannot_be_written_is_bounded_and_what_is_lost_is_counted() {
 }
 
 #[test]
-fn a_log_that_is_moved_goes_on_in_a_new_file() {
-    let directory = Directory::new("moved");
-    let (log, _faults, notices) = open(&directory.file(), |_| ());
-    wait(log.append_durable(&stop(1))).unwrap();
-    let aside = directory.0.join("aside");
-    fs::rename(directory.file(), &aside).unwrap();
-    let refused = wait(log.append_durable(&stop(2))).unwrap_err();
-    assert!(refused.to_string().contains("No such file"), "{refused}");
-    recovered(&notices);
-    wait(log.append_durable(&stop(3))).unwrap();
-    log.close();
-    let (code, said) = verify(&command::Verify {
-        files: vec![directory.file(), aside],
-        ..command::Verify::default()
+fn a_disk_that_does_not_answer_holds_up_neither_the_end_nor_who_waits() {
+    let directory = Directory::new("frozen");
+    let (log, faults, _notices) = open(&directory.file(), |options| {
+        options.close_within = Duration::from_millis(10);
     });
-    assert_eq!(code, command::DONE, "{said}");
+    let before = faults.syncs();
+    faults.set(|switches| switches.slow = true);
+    let under_way = log.append_durable(&stop(0));
+    faults.wait_for_sync(before + 1);
+    let queued = log.append_durable(&stop(1));
+    log.give_up();
+    wait(under_way).unwrap_err();
+    wait(queued).unwrap_err();
+    assert!(!log.close(), "it says that not all is durable");
+    drop(log);
+    faults.set(|switches| switches.slow = false);
+}
+
+#[test]
+fn a_log_that_is_closed_in_good_order_says_so() {
+    let directory = Directory::new("closed");
+    let (log, _faults, _notices) = open(&directory.file(), |_| ());
+    log.append(&stop(1));
+    assert!(log.close());
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod damage;
 mod faults;
 mod independent;
 mod measure;
+mod moved;
 mod page;
+mod renamed;
 mod support;
 mod write;

@@ -369,6 +369,7 @@ pub fn start() -> Record {
         policy: Some(PolicyFile {
             file: "/etc/starttls-proxy/policy".into(),
             sha256: "ab".repeat(32),
+            tafiles: Vec::new(),
             entries: 14,
             exemptions: vec![
                 exemption(

@@ -12,8 +12,11 @@ from world import world
 class Sent:
     """A mail and what became of it."""
 
-    def __init__(self, marker, sender, message, outcome):
+    tries = 1
+
+    def __init__(self, marker, sender, message, outcome, postfix, recipients):
         self.marker, self.sender, self.message, self.outcome = marker, sender, message, outcome
+        self.postfix, self.recipients = postfix, recipients
 
 
 class Case(unittest.TestCase):
@@ -29,35 +32,69 @@ class Case(unittest.TestCase):
 
     def inbound(self, *flags, **options):
         """Starts the proxy for this test: inbound, intercepting unless flags name an upstream."""
-        self.proxy = proxy.inbound(self.world, *flags, **options)
-        self.addCleanup(self._stop)
-        return self.proxy
+        return self.running(lambda: proxy.inbound(self.world, *flags, **options))
 
     def outbound(self, *flags, **options):
         """Starts the proxy for this test."""
-        self.proxy = proxy.outbound(self.world, *flags, **{"intercept": self.intercept} | options)
-        self.addCleanup(self._stop)
+        return self.running(lambda: proxy.outbound(self.world, *flags, **{"intercept": self.intercept} | options))
+
+    def smart_host(self, upstream, *flags):
+        """Starts the proxy for this test."""
+        return self.running(lambda: proxy.smart_host(self.world, upstream, *flags))
+
+    def running(self, start):
+        """Starts this proxy in place of one that the test had before; it ends with the test."""
+        if self.proxy:
+            self.proxy.stop()
+        self.proxy = start()
+        self.addCleanup(self._stop, self.proxy)
         return self.proxy
 
-    def _stop(self):
-        self.proxy.stop()
-        code = self.proxy.process.returncode
-        self.assertIn(code, (0, -9, -15), f"the proxy ended with exit code {code}:\n{self.proxy.log()}")
-        self.assertNotIn("panicked", self.proxy.log())
+    def _stop(self, running):
+        running.stop()
+        code = running.process.returncode
+        self.assertIn(code, (0, -9, -15), f"the proxy ended with exit code {code}:\n{running.log()}")
+        self.assertNotIn("panicked", running.log())
 
-    def send(self, *recipients, text="", postfix=None):
-        """Sends a mail from the legacy server and waits for what becomes of it."""
+    def send(self, *recipients, text="", header="", local="", subject="", flags=(), postfix=None):
+        """Sends a mail from the legacy server and waits for what becomes of it. `header` has further lines of the header,
+        `local` and `subject` are put behind the marker in the sender's local part and the subject, `flags` are sendmail's."""
         marker = "m" + secrets.token_hex(8)
-        sender = f"{marker}@inside.test"
-        message = f"From: <{sender}>\nTo: <{recipients[0]}>\nSubject: {marker}\n\nmarker {marker}\n{text}"
+        sender = f"{marker}{local}@inside.test"
+        message = f"From: <{sender}>\nTo: <{recipients[0]}>\nSubject: {marker}{subject}\n{header}\nmarker {marker}\n{text}"
         postfix = postfix or self.world.postfix
         self.addCleanup(lambda: [postfix.drop(queue_id) for queue_id in postfix.queued(sender)])
-        postfix.send(sender, recipients, message)
+        postfix.send(sender, recipients, message, *flags)
         try:
             outcome = postfix.outcome(sender, recipients)
         except TimeoutError as late:
             self.fail(f"{late}\n{self.explained()}")
-        return Sent(marker, sender, message, outcome)
+        return Sent(marker, sender, message, outcome, postfix, recipients)
+
+    def again(self, sent):
+        """Tries a deferred mail again, now, and waits for what becomes of it."""
+        sent.tries += 1
+        sent.postfix.retry(sent.outcome.queue_id)
+        try:
+            sent.outcome = sent.postfix.outcome(sent.sender, sent.recipients, tries=sent.tries)
+        except TimeoutError as late:
+            self.fail(f"{late}\n{self.explained()}")
+        return sent
+
+    def kept_or_delivered(self, sent):
+        """Nobody is told that the mail cannot be delivered."""
+        for recipient, (status, words) in sent.outcome.statuses.items():
+            self.assertIn(status, ("sent", "deferred"), f"{recipient}: {words}\n{self.explained()}")
+        self.assertNotIn("non-delivery notification", "\n".join(sent.outcome.lines))
+
+    def delivered(self, sent):
+        """It has arrived with its last try, and nobody is told otherwise."""
+        self.kept_or_delivered(sent)
+        self.assertEqual(sent.outcome.status, "sent", f"{sent.outcome.words}\n{self.explained()}")
+
+    def deferred(self, sent):
+        self.kept_or_delivered(sent)
+        self.assertEqual(sent.outcome.status, "deferred", f"{sent.outcome.words}\n{self.explained()}")
 
     def explained(self):
         """What the proxy said, for a failure."""
@@ -94,6 +131,7 @@ class Case(unittest.TestCase):
     def told_nothing(self, name):
         """A hostile server heard EHLO, STARTTLS, QUIT and no more, and in TLS nothing of the mail."""
         for server in self.world.hosts[name].serving:
+            self.assertTrue(server.clear, "nobody has talked to it")
             for line in server.clear:
                 self.assertIn(line.split()[0].upper(), (b"EHLO", b"STARTTLS", b"QUIT"), server.clear)
             self.assertEqual(server.messages, [])

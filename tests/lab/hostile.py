@@ -17,8 +17,8 @@ class Server:
         self.netns, self.address = netns, address
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(certificate.chain, certificate.key)
-        self.clear, self.secure, self.messages, self.clients = [], [], [], []
-        """Lines told in the clear; in TLS; the bytes of messages; who connected."""
+        self.clear, self.secure, self.messages, self.halves, self.clients = [], [], [], [], []
+        """Lines told in the clear; in TLS; the bytes of messages; of those that had no end; who connected."""
         self.listener = listen(netns, address)
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -61,7 +61,9 @@ class Server:
         elif verb == b"DATA":
             client.sendall(b"354 go on\r\n")
             message = b""
-            while (line := lines.readline()) not in (b".\r\n", b""):
+            while (line := lines.readline()) != b".\r\n":
+                if not line:
+                    return self.halves.append(message)
                 message += line
             self.messages.append(message)
             client.sendall(self.accepted(message))
@@ -71,6 +73,7 @@ class Server:
             client.sendall(self.accepted(message))
         else:
             client.sendall(b"250 2.0.0 ok\r\n")
+        return None
 
     def accepted(self, message):
         return b"250 2.0.0 taken\r\n"

@@ -8,6 +8,10 @@ from names import Zone
 from network import listen
 
 ADDRESS, NOBODY_THERE = "192.0.2.60", "192.0.2.61"
+# Each takes connections and says nothing.
+SILENT = [f"192.0.2.{number}" for number in range(62, 65)]
+# Domains stssilent0, stssilent1, ... whose policy hosts are there.
+SILENT_DOMAINS = 20
 
 # Domain under plain.test, mode, which MX host the policy lists.
 POLICIES = {
@@ -26,7 +30,11 @@ def records():
     return "".join(
         f'_mta-sts.{name} TXT "v=STSv1; id=1"\nmta-sts.{name} A {NOBODY_THERE if name == "stsdown" else ADDRESS}\n'
         for name in POLICIES if name != "stscached"
-    ) + f"mta-sts.stscached A {ADDRESS}\n"
+    ) + f"mta-sts.stscached A {ADDRESS}\n" + "".join(
+        f'stssilent{number} MX 10 mx.good\n_mta-sts.stssilent{number} TXT "v=STSv1; id=1"\n'
+        + "".join(f"mta-sts.stssilent{number} A {address}\n" for address in SILENT)
+        for number in range(SILENT_DOMAINS)
+    )
 
 
 def zones():
@@ -38,7 +46,8 @@ class PolicyHosts:
     """The HTTPS server. `asked` has the names of the hosts that were asked for their policy."""
 
     def __init__(self, network, authority):
-        network.outside_address(ADDRESS, NOBODY_THERE)
+        network.outside_address(ADDRESS, NOBODY_THERE, *SILENT)
+        self.silent = [listen(network.outside, address, 443) for address in SILENT]
         self.asked = []
         contexts = {}
         for name in POLICIES:

@@ -44,7 +44,7 @@ class Proxy:
 
     number = 0
 
-    def __init__(self, world, command, *flags, capability=CAPABILITY):
+    def __init__(self, world, command, *flags, capability=CAPABILITY, log="debug"):
         Proxy.number += 1
         self.network = world.network
         self.folder = self.network.folder / f"proxy-{Proxy.number}"
@@ -58,7 +58,7 @@ class Proxy:
              f"--inh-caps={capability}", f"--ambient-caps={capability}", f"--bounding-set={capability}",
              BINARY, command, "--listen", f"[::]:{self.port}", "--audit-log", self.audit_log, *flags],
             self.network.gw,
-            env={"RUST_LOG": "debug", "PATH": os.environ["PATH"]},
+            env={"RUST_LOG": log, "PATH": os.environ["PATH"]},
         )
         try:
             until(lambda: f"{command} is not listening:\n{self.log()}", self._listening)
@@ -104,11 +104,11 @@ def outbound(world, *flags, intercept="tproxy", resolver=f"{RESOLVER}:53", **opt
     )
 
 
-def smart_host(world, upstream):
+def smart_host(world, upstream, *flags):
     """Outbound to one fixed server; nothing is intercepted."""
     return Proxy(
         world, "outbound", "--upstream", upstream, "--resolver", f"{RESOLVER}:53", "--dnssec-anchor", world.names.anchor,
-        "--ca-file", world.authority.root, "--hostname", "gw.inside.test",
+        "--ca-file", world.authority.root, "--hostname", "gw.inside.test", *flags,
     )
 
 

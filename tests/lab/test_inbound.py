@@ -112,14 +112,14 @@ class Senders(Inbound):
 
 
 class Cleartext(Inbound):
-    """Without STARTTLS nothing gets in."""
+    """Without STARTTLS nothing gets in. Just after a start the refusal is 4yz, since what a restart cut is forgotten."""
 
     def test_mail_without_tls_is_refused_and_nothing_of_it_reaches_the_inside(self):
         self.inbound()
         marker = "m" + secrets.token_hex(8)
         command = ["swaks", "--server", INSIDE, "--from", f"{marker}@outside.test", "--to", "user@inside.test", "--body", marker]
         said = sh(["sh", "-c", '"$@" || echo "exit code $?"', "sh", *command], self.network.outside)
-        self.assertIn("530 5.7.0 ", said)
+        self.assertRegex(said, r"\n<\*\* 4\d\d ")
         self.assertIn("exit code", said)
         self.nothing_inside(marker)
 
@@ -130,8 +130,9 @@ class Cleartext(Inbound):
         self.assertRegex(client.say("EHLO client.outside.test"), "250[ -]STARTTLS")
         for line in ("NOOP", "RSET", "HELO client.outside.test", "HELP"):
             self.assertRegex(client.say(line), "^2", line)
-        for line in ("MAIL FROM:<a@outside.test>", "VRFY root", "AUTH PLAIN AGEAYg==", "XCLIENT ADDR=127.0.0.1"):
-            self.assertRegex(client.say(line), "^5", line)
+        self.assertRegex(client.say("MAIL FROM:<a@outside.test>"), "^4")
+        for line in ("VRFY root", "AUTH PLAIN AGEAYg==", "XCLIENT ADDR=127.0.0.1"):
+            self.assertRegex(client.say(line), "^[45]", line)
         self.assertRegex(client.say("QUIT"), "^221 ")
         self.assertTrue(client.closed())
         self.assertEqual(self.world.postfix.log.read_text().count(" connect from "), connected)
@@ -171,7 +172,7 @@ class Cleartext(Inbound):
         self.is_recorded_as_unprotected()
         other = self.connect()
         other.say("EHLO scanner.outside.test")
-        self.assertRegex(other.say("MAIL FROM:<scanner@outside.test>"), "^530 5.7.0 ")
+        self.assertRegex(other.say("MAIL FROM:<scanner@outside.test>"), "^4")
 
     def test_observe_lets_plaintext_pass_and_records_it(self):
         self.inbound("--observe")
@@ -278,7 +279,7 @@ class InFront(Inbound):
         )
         with Talk(self.network.outside, net.GW_OUTSIDE, 2526) as client:
             self.assertRegex(client.reply(), "^220 ", self.explained())
-            self.assertRegex(client.say("PROXY TCP4 203.0.113.1 192.0.2.1 25 25"), "^5")
+            self.assertRegex(client.say("PROXY TCP4 203.0.113.1 192.0.2.1 25 25"), "^[45]")
 
 
 class Behind(Inbound):

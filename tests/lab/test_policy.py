@@ -1,9 +1,11 @@
 """Whom may receive: DANE and MTA-STS as real domains publish them, and what real Postfix makes of the same."""
 
+import contextlib
 import os
 import socket
 import threading
 
+import mta_sts
 import proxy
 from case import Case, Talk
 from network import GW, within
@@ -87,6 +89,27 @@ class Dane(Policy):
         self.assertEqual(self.basis(), ("verify", "mx"))
 
 
+def end_of_question(query):
+    return query.index(b"\0", 12) + 5
+
+
+def whole(query, ask):
+    return ask(query)
+
+
+def stripped(query, ask):
+    """Asks without EDNS, so that no signatures come."""
+    return ask(query[:10] + b"\0\0" + query[12:end_of_question(query)])
+
+
+def no_ipv6(query, ask):
+    """SERVFAIL for AAAA."""
+    end = end_of_question(query)
+    if query[end - 4:end - 2] != b"\0\x1c":
+        return ask(query)
+    return query[:2] + b"\x81\x82" + query[4:6] + bytes(6) + query[12:end]
+
+
 class Resolvers(Policy):
     """Whatever the resolver does, it opens nothing."""
 
@@ -97,42 +120,67 @@ class Resolvers(Policy):
         self.stays("user@mismatch.signed.test", "tlsa-invalid")
         self.stays("user@bogustlsa.signed.test", "451 4.7.5 ", "dnssec-invalid")
 
-    def test_resolver_that_strips_signatures_defers_mail_to_signed_domains(self):
-        with self.stripping() as port:
-            self.outbound("--no-mta-sts", resolver=f"127.0.0.1:{port}")
-            self.stays("user@mismatch.signed.test", "451 4.7.5 ", "dnssec-invalid")
+    def test_resolver_that_strips_signatures_keeps_the_proxy_from_starting_and_the_unit_tries_again(self):
+        with self.resolver(stripped) as address:
+            with self.assertRaises(AssertionError) as ended:
+                self.outbound(resolver=address)
+        self.assertIn("exit code 75", str(ended.exception))
+        self.assertIn(f"DNSSEC signatures cannot be had: resolver {address} answers without them", str(ended.exception))
 
-    def stripping(self):
-        """A resolver in gw that asks the good one without EDNS, so that no signatures come."""
+    def test_resolver_that_begins_to_strip_signatures_defers_mail_to_signed_domains(self):
+        with self.resolver(whole) as address:
+            self.outbound("--no-mta-sts", resolver=address)
+            self.answer = stripped
+            self.stays("user@mismatch.signed.test", "451 4.7.5 ", "dnssec-invalid", "comes without the DNSSEC signatures")
+
+    def test_without_dane_a_resolver_that_strips_signatures_is_as_good_as_any(self):
+        with self.resolver(stripped) as address:
+            self.outbound("--no-dane", resolver=address)
+            self.arrives("user@good.plain.test")
+            self.arrives("user@nodane.signed.test")
+            self.assertEqual(self.basis(), ("verify", "mx"))
+            self.arrives("user@stsright.plain.test")
+            self.assertEqual(self.basis(), ("mta-sts", "mta-sts"))
+
+    def test_addresses_of_one_family_do_where_they_are_signed_and_the_others_cannot_be_had(self):
+        with self.resolver(no_ipv6) as address:
+            self.outbound("--no-mta-sts", resolver=address)
+            self.arrives("user@key.signed.test")
+            self.assertEqual(self.basis(), ("dane", "dane"))
+            self.stays("user@mismatch.signed.test", "tlsa-invalid")
+
+    @contextlib.contextmanager
+    def resolver(self, answer):
+        """A resolver in gw that asks the good one and answers as `answer` does; that may change. Its address."""
         with within(self.network.gw):
             server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        server.bind(("127.0.0.1", 5300))
+        server.bind(("127.0.0.1", 0))
         asking.settimeout(5)
+        self.answer = answer
+
+        def ask(query):
+            asking.sendto(query, (GW, 53))
+            while (answer := asking.recv(4096))[:2] != query[:2]:
+                pass
+            return answer
 
         def serve():
             while True:
                 try:
                     query, peer = server.recvfrom(4096)
-                    end = query.index(b"\0", 12) + 5
-                    asking.sendto(query[:10] + b"\0\0" + query[12:end], (GW, 53))
-                    server.sendto(asking.recv(4096), peer)
-                except ValueError:
+                    server.sendto(self.answer(query, ask), peer)
+                except TimeoutError:
                     continue
                 except OSError:
                     return
 
         threading.Thread(target=serve, daemon=True).start()
-
-        class Running:
-            def __enter__(self):
-                return 5300
-
-            def __exit__(self, *_):
-                server.close()
-                asking.close()
-
-        return Running()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.close()
+            asking.close()
 
     def test_no_resolver_at_all_defers(self):
         self.outbound(resolver="127.0.0.1:5399")
@@ -164,6 +212,27 @@ class MtaSts(Policy):
         self.outbound()
         self.arrives("user@stsdown.plain.test")
         self.assertEqual(self.basis(), ("verify", "mx"))
+
+    def test_policy_host_that_does_not_answer_leaves_the_domain_without_policy_and_that_is_recorded(self):
+        self.outbound()
+        self.arrives("user@stssilent0.plain.test")
+        self.assertEqual(self.basis(), ("verify", "mx"))
+        verdict = self.proxy.records("verdict")[-1]
+        self.assertIn("sts-policy-fetch-error", str(verdict["decision"]["findings"]["sts"]))
+
+    def test_policy_hosts_that_do_not_answer_do_not_keep_a_healthy_one_from_being_asked(self):
+        self.outbound()
+        talks = [Talk(self.network.inside, self.world.hosts["good"].v4) for _ in range(mta_sts.SILENT_DOMAINS)]
+        for number, client in enumerate(talks):
+            client.reply()
+            client.say("EHLO legacy.inside.test")
+            client.say("MAIL FROM:<a@inside.test>")
+            client.raw(f"RCPT TO:<user@stssilent{number}.plain.test>\r\n".encode())
+        self.arrives("user@stsright.plain.test")
+        self.assertEqual(self.basis(), ("mta-sts", "mta-sts"))
+        for client in talks:
+            self.assertRegex(client.reply(), "^250 ", self.explained())
+            client.socket.close()
 
     def test_policy_of_a_host_with_a_wrong_certificate_does_not_count(self):
         self.outbound()
@@ -199,6 +268,12 @@ class Mx(Policy):
     def test_domain_without_mx_is_its_own_host(self):
         self.outbound()
         self.arrives("user@implicit.plain.test")
+
+    def test_domain_that_does_not_exist_is_told_as_such_and_deferred(self):
+        self.outbound()
+        for domain, signed in (("nosuch.signed.test", "signed"), ("nosuch.plain.test", "not signed")):
+            words = f"^451 4.1.2 {domain}: does not exist: no-such-domain: .*NXDOMAIN, {signed}"
+            self.assertRegex(self.rcpt(domain), words, self.explained())
 
     def test_signed_null_mx_bounces(self):
         self.outbound()

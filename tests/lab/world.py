@@ -2,12 +2,14 @@
 
 import atexit
 import functools
+import itertools
 
 import certificates
 import exim
 import hostile
 import mta_sts
 import opensmtpd
+import path
 import postfix
 from capture import Capture
 from names import SERVER, Names, Zone
@@ -86,6 +88,20 @@ nullmx MX 0 .
 """
 
 
+# Places that a test fills by itself: pN.plain.test and pN.inside.test have one MX host, pN.path.plain.test.
+PLACES = range(1, 151)
+# The real Postfix behind somebody on the path: it has the certificate of all places.
+BEHIND = "192.0.2.240"
+
+
+class Place:
+    """One of these places."""
+
+    def __init__(self, number):
+        self.address, self.mx = f"203.0.113.{number}", f"p{number}.path.plain.test"
+        self.domain, self.inbound_domain = f"p{number}.plain.test", f"p{number}.inside.test"
+
+
 class Host:
     """One outside host."""
 
@@ -127,6 +143,8 @@ class World:
         for host in self.hosts.values():
             if not host.is_beyond:
                 self.network.outside_address(*host.addresses)
+        self.network.outside_address(BEHIND)
+        self._numbers = itertools.count(PLACES.start)
         self._certificates()
         self.names = Names(self.network, self._zones())
         self._servers()
@@ -144,6 +162,7 @@ class World:
         self.stranger = certificates.Authority(folder / "unknown", "Some other authority")
         self.own = self.authority.issue("legacy", ["legacy.inside.test", "legacy6.inside.test"])
         self.second = self.authority.issue("second-own", ["second.inside.test"])
+        self.of_places = self.authority.issue("places", ["*.path.plain.test"])
         for host in self.hosts.values():
             host.certificate = {
                 "good": lambda: self.authority.issue(host.name, [host.mx]),
@@ -166,7 +185,8 @@ class World:
         return [
             Zone(".", nameserver, signed=True),
             Zone("test.", nameserver, signed=True),
-            Zone("plain.test.", several + mta_sts.records() + "nullmx MX 0 .\n" + self._records("plain")),
+            Zone("plain.test.", several + mta_sts.records() + "nullmx MX 0 .\n" + self._places()
+                 + self._records("plain")),
             Zone("signed.test.", SIGNED + self._records("signed"), signed=True),
             # Signed by a key for which its parent does not vouch.
             Zone("_tcp.mx.bogustlsa.signed.test.", f"_25 TLSA 3 1 1 {'5e' * 32}\n", signed=True, fake_ds=True),
@@ -179,10 +199,40 @@ class World:
     def _records(self, zone):
         return "".join(host.records() for host in self.hosts.values() if host.zone == zone)
 
+    def _places(self):
+        return "".join(f"p{n} MX 10 p{n}.path\np{n}.path A {Place(n).address}\n" for n in PLACES)
+
+    def place(self):
+        """A place that no test has had yet, so that nobody remembers anything of it."""
+        place = Place(next(self._numbers))
+        self.network.outside_address(place.address)
+        return place
+
+    def on_path(self, edit, behind=(BEHIND, 25)):
+        """A place where somebody on the path to a real Postfix changes what is said in the clear."""
+        place = self.place()
+        place.serving = path.OnPath(self.network.outside, place.address, behind, edit)
+        return place
+
+    def path_to(self, inner, place, edit):
+        """Somebody on the path to a server at another place."""
+        return path.OnPath(self.network.outside, place.address, (inner.address, 25), edit)
+
+    def honest(self, address=None, **offers):
+        """A place with a server that keeps to its word; at another address, if one is given."""
+        place = self.place()
+        if address:
+            place.address = address
+            self.network.outside_address(address)
+        place.serving = path.Honest(self.network.outside, place.address, self.of_places, **offers)
+        return place
+
     def _inside_records(self):
         """What the world finds of us. The MX hosts have the legacy server's addresses; who connects meets the proxy."""
-        return (
+        return "".join(f"p{n} MX 10 {Place(n).mx}.\n" for n in PLACES) + (
             f"@ MX 10 legacy\ndane MX 10 legacy\nv6 MX 10 legacy6\nlegacy A {INSIDE}\nlegacy6 AAAA {INSIDE6}\n"
+            # Without TLSA records, for senders that do without TLS where it fails.
+            f"may MX 10 undane\nundane A {INSIDE}\n"
             f"_25._tcp.legacy TLSA 3 1 1 {self.own.digest()}\n"
         )
 
@@ -190,7 +240,7 @@ class World:
         self.outside = postfix.outside(self.network, {
             address: host.certificate
             for host in self.hosts.values() if host.server == "postfix" for address in host.addresses
-        })
+        } | {BEHIND: self.of_places})
         for host in self.hosts.values():
             if host.server == "exim":
                 host.serving = exim.Server(self.network, host)

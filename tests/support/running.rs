@@ -48,17 +48,32 @@ impl Drop for Scratch {
 /// The program, with its log lines; ended with the test.
 pub struct Proxy {
     pub child: Child,
-    log: BufReader<std::process::ChildStderr>,
+    log: Option<BufReader<std::process::ChildStderr>>,
 }
 
 impl Proxy {
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
-            .args(arguments)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"));
+        command.args(arguments);
+        Self::start_as(command)
+    }
+
+    /// With so many open files at most.
+    pub fn start_with_files(files: usize, arguments: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("ulimit -n {files}; exec \"$@\""), "sh"])
+            .arg(env!("CARGO_BIN_EXE_starttls-proxy"))
+            .args(arguments);
+        Self::start_as(command)
+    }
+
+    fn start_as(mut command: Command) -> Self {
+        let mut child = command
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let log = child.stderr.take().map(BufReader::new);
         Self { child, log }
     }
 
@@ -68,7 +83,12 @@ impl Proxy {
         loop {
             let mut line = String::new();
             assert!(
-                self.log.read_line(&mut line).expect("a line") > 0,
+                self.log
+                    .as_mut()
+                    .expect("piped")
+                    .read_line(&mut line)
+                    .expect("a line")
+                    > 0,
                 "it ended without saying {words:?}:\n{seen}"
             );
             if line.contains(words) {
@@ -76,6 +96,34 @@ impl Proxy {
             }
             seen += &line;
         }
+    }
+
+    /// Waits for its end; fails if that does not come.
+    pub fn ends(&mut self) -> std::process::ExitStatus {
+        // Nobody can wait for a process with a limit but by asking again.
+        for _ in 0..20 * HANG.as_secs() {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        panic!("it does not end");
+    }
+
+    /// Its log, for a thread that reads it.
+    pub fn take_log(&mut self) -> BufReader<std::process::ChildStderr> {
+        self.log.take().expect("not taken yet")
+    }
+
+    /// What it says until it ends.
+    pub fn last_words(&mut self) -> String {
+        let mut rest = Vec::new();
+        self.log
+            .as_mut()
+            .expect("piped")
+            .read_to_end(&mut rest)
+            .expect("the log");
+        String::from_utf8_lossy(&rest).into_owned()
     }
 
     pub fn signal(&self, name: &str) {
@@ -113,6 +161,19 @@ impl Client {
         stream.set_read_timeout(Some(HANG)).expect("a timeout");
         Self(BufReader::new(stream))
     }
+    /// Where nobody reads the log for `ready`: tries until it is greeted.
+    pub fn greeted(by: SocketAddr) -> Self {
+        for _ in 0..10 * HANG.as_secs() {
+            if let Ok(stream) = TcpStream::connect(by) {
+                stream.set_read_timeout(Some(HANG)).expect("a timeout");
+                let mut client = Self(BufReader::new(stream));
+                client.hears("220");
+                return client;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        panic!("nobody listens");
+    }
     pub fn says(&mut self, line: &str) -> &mut Self {
         self.0
             .get_mut()
@@ -147,15 +208,19 @@ pub fn inside_server(listener: TcpListener) -> std::sync::mpsc::Receiver<String>
             thread::spawn(move || {
                 let mut stream = BufReader::new(stream);
                 let mut line = String::new();
+                let mut message = false;
                 let greeting = stream.get_mut().write_all(b"220 inside\r\n");
                 while greeting.is_ok() && stream.read_line(&mut line).is_ok_and(|got| got > 0) {
+                    let ends = line == ".\r\n";
                     let answer = match line.get(..4) {
+                        _ if message && !ends => "",
                         Some("EHLO") => "250-inside\r\n250 SIZE 1000000\r\n",
                         Some("DATA") => "354 go\r\n",
                         Some("PROX") => "",
                         Some("QUIT") => "221 bye\r\n",
                         _ => "250 2.1.0 ok\r\n",
                     };
+                    message = answer.starts_with("354") || (message && !ends);
                     let _ = tell.send(std::mem::take(&mut line));
                     if stream.get_mut().write_all(answer.as_bytes()).is_err() {
                         return;
@@ -178,11 +243,35 @@ pub fn exit_code_and_words(arguments: &[&str]) -> (Option<i32>, String) {
     )
 }
 
+/// What `GET /metrics` answers.
+pub fn metrics_page(from: SocketAddr) -> String {
+    let mut scrape = TcpStream::connect(from).expect("connects");
+    scrape.set_read_timeout(Some(HANG)).expect("a timeout");
+    scrape
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("written");
+    let mut text = String::new();
+    scrape.read_to_string(&mut text).expect("a page");
+    text
+}
+
 pub struct Pair {
     pub authority: Authority,
     pub scratch: Scratch,
     pub cert: String,
     pub key: String,
+}
+
+impl Pair {
+    /// Arguments of an inbound proxy.
+    pub fn inbound(&self, listen: SocketAddr, upstream: SocketAddr, more: &[&str]) -> Vec<String> {
+        let (listen, upstream) = (listen.to_string(), upstream.to_string());
+        let first = ["inbound", "--listen", &listen, "--upstream", &upstream];
+        let own = ["--cert", &self.cert, "--key", &self.key];
+        let fixed = ["--hide-client-address", "--relay-probe", "off"];
+        let all = [&first[..], &own, &fixed, more].concat();
+        all.into_iter().map(str::to_owned).collect()
+    }
 }
 
 pub fn pair(name: &str) -> Pair {

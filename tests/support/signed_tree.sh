@@ -63,9 +63,12 @@ other            MX 10 mx
 renamed          CNAME other
 *.wild           MX 10 mx
 *.wildhost       A 192.0.2.3
+*.wildalias      CNAME mx.plain.test.
+wildaliasmx      MX 10 a.wildalias
 _25._tcp.a.wildhost TLSA 3 1 1 $spki
 nullmx           MX 0 .
 implicit         A 192.0.2.4
+justtext         TXT "neither mail nor addresses"
 wildmx           MX 10 b.wildhost
 _smtp._tls.big   TXT "v=TLSRPTv1; rua=mailto:$(printf 'x%.0s' {1..200})" "$(printf 'y%.0s' {1..250})" "$(printf 'z%.0s' {1..250})" "$(printf 'z%.0s' {1..250})" "$(printf 'z%.0s' {1..250})" "$(printf 'z%.0s' {1..200})@good.test"
 moved            DNAME good.test.
@@ -98,6 +101,12 @@ printf '%s\n' '@ MX 10 mx' 'mx A 192.0.2.9' "_25._tcp.mx TLSA 3 1 1 $spki" >>bog
 sign bogustlsa.test.
 sed -i "s/7f83b165/00000000/" bogustlsa.test.zone.signed
 
+# Signed, and then the IPv6 address changed: that of IPv4 and the TLSA record hold.
+begin halfbogus.test.
+printf '%s\n' '@ MX 10 mx' 'mx A 192.0.2.14' 'mx AAAA 2001:db8::14' "_25._tcp.mx TLSA 3 1 1 $spki" >>halfbogus.test.zone
+sign halfbogus.test.
+sed -i 's/2001:db8::14/2001:db8::15/' halfbogus.test.zone.signed
+
 # Signed until five days ago: unbound forgives one.
 begin expired.test.
 printf '%s\n' '@ MX 10 mx' 'mx A 192.0.2.10' >>expired.test.zone
@@ -119,7 +128,7 @@ printf '%s\n' '@ MX 10 mx' 'mx A 192.0.2.13' >>unproved.test.zone
 sign unproved.test.
 sed -i -E '/\s(NSEC|RRSIG\s+NSEC)\s/d' unproved.test.zone.signed
 
-zones=(good.test. nsec3.test. optout.test. plain.test. bogus.test. bogustlsa.test. expired.test. otherkey.test. stripped.test. unproved.test.)
+zones=(good.test. nsec3.test. optout.test. plain.test. bogus.test. bogustlsa.test. halfbogus.test. expired.test. otherkey.test. stripped.test. unproved.test.)
 begin test.
 echo 'ns A 127.0.0.1' >>test.zone
 children test. "${zones[@]}"

@@ -6,9 +6,9 @@ mod world;
 
 use starttls_proxy::{
     policy::{
-        Ask, Decision, Demand, Dns, Findings, Level, Moment, Mx, NamePattern, Needs, NextHop,
-        Reason, ReferenceIdentity, RefuseWith, Settings, Shown, Sts, Tlsa, Verdict, judge, needs,
-        require, table::Table,
+        Ask, Decision, Demand, Dns, Findings, Level, Missing, Moment, Mx, NamePattern, Needs,
+        NextHop, Reason, ReferenceIdentity, RefuseWith, Settings, Shown, Sts, Tlsa, Verdict, judge,
+        needs, require, table::Table,
     },
     smtp::Recipient,
 };
@@ -151,11 +151,28 @@ fn rules() -> Vec<(String, Settings, Option<String>)> {
         mta_sts: false,
         ..Settings::default()
     };
-    let switched_off = [(
-        "--level verify --no-dane --no-mta-sts".to_owned(),
-        off,
-        None,
-    )];
+    let switched_off = [
+        (
+            "--level verify --no-dane --no-mta-sts".to_owned(),
+            off,
+            None,
+        ),
+        (
+            "--no-dane, entry dane".to_owned(),
+            off,
+            Some("dane".to_owned()),
+        ),
+        (
+            "--no-dane, entry dane-only".to_owned(),
+            off,
+            Some("dane-only".to_owned()),
+        ),
+        (
+            "--no-mta-sts, entry mta-sts".to_owned(),
+            off,
+            Some("mta-sts".to_owned()),
+        ),
+    ];
     let pin = "01".repeat(32);
     let by_entry = [
         "none".to_owned(),
@@ -453,11 +470,18 @@ fn with_one_failed(findings: &Findings) -> Vec<(String, Findings)> {
         _ => 0,
     };
     for index in 0..count {
-        for what in ["addresses", "TLSA"] {
+        for what in ["addresses", "TLSA", "AAAA"] {
             let mut worse = findings.clone();
             if let Dns::Found(Mx::Hosts(hosts), _) = &mut worse.mx {
                 match what {
                     "TLSA" => hosts[index].tlsa = Dns::Failed("timeout".into()),
+                    "AAAA" => {
+                        hosts[index].missing = Some(Missing {
+                            ipv6: true,
+                            reason: Reason::LookupFailed,
+                            why: "timeout".into(),
+                        });
+                    }
                     _ => hosts[index].addresses = Dns::Failed("timeout".into()),
                 }
             }
@@ -465,4 +489,93 @@ fn with_one_failed(findings: &Findings) -> Vec<(String, Findings)> {
         }
     }
     all
+}
+
+/// Who is authorised in the scenario of that name, under one rule.
+fn authorised_in(name: &str, settings: &Settings, words: Option<&str>) -> Vec<&'static str> {
+    let scenarios = [without_dane(), with_dane(), with_sts(), not_by_domain()];
+    let scenario = scenarios.iter().flatten().find(|one| one.name == name);
+    let scenario = scenario.expect("a scenario of that name");
+    let table = table(&scenario.ask, words);
+    let entry = table.find(&scenario.ask, SystemTime::UNIX_EPOCH);
+    let findings = gathered(&scenario.findings, needs(&scenario.ask, entry, settings));
+    let Ok(demand) = require(&scenario.ask, entry, &findings, settings) else {
+        return Vec::new();
+    };
+    let authorised = |name, peer: Option<&Peer>| {
+        matches!(
+            judge(&demand, &shown(&demand, name, peer)),
+            Verdict::Authorised(_)
+        )
+    };
+    peers()
+        .into_iter()
+        .filter(|(name, peer)| authorised(name, peer.as_ref()))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// RFC 7672 §3.2.2: whoever forges an insecure MX RRset chooses the host, and a host may not choose to be the domain.
+#[test]
+fn below_an_insecure_mx_a_trust_anchors_certificate_must_name_the_mx_host() {
+    let settings = Settings::default();
+    for (scenario, may) in [
+        ("dane-ta", true),
+        ("dane-ta-alias", true),
+        ("dane-ta-implicit", true),
+        ("dane-ta-below-unsigned-mx", false),
+        ("dane-ta-alias-below-unsigned-mx", false),
+    ] {
+        let authorised = authorised_in(scenario, &settings, None);
+        assert_eq!(authorised.contains(&"domain"), may, "{scenario}");
+        assert!(!authorised.is_empty(), "{scenario}");
+    }
+    let alias = authorised_in("dane-ta-alias-below-unsigned-mx", &settings, None);
+    assert!(
+        !alias.contains(&"relay"),
+        "nor what the domain is an alias of"
+    );
+}
+
+/// Mail goes on by the family that is signed; by the other one only to who matches TLSA records.
+#[test]
+fn where_a_family_is_missing_its_addresses_are_authorised_by_tlsa_records_alone() {
+    let settings = Settings::default();
+    let authorised = |scenario| authorised_in(scenario, &settings, None);
+    for scenario in [
+        "dane-without-ipv6",
+        "dane-without-ipv6-to-ipv6",
+        "dane-without-ipv6-and-sts-to-ipv6",
+    ] {
+        assert!(
+            authorised(scenario).contains(&"mx1-self-signed"),
+            "{scenario}"
+        );
+        assert!(
+            !authorised(scenario).contains(&"mx1-other-key"),
+            "{scenario}"
+        );
+    }
+    assert!(authorised("dane-none-without-ipv6").contains(&"mx1"));
+    for scenario in [
+        "dane-none-without-ipv6-to-ipv6",
+        "tlsa-failed-without-ipv6-to-ipv6",
+    ] {
+        assert_eq!(authorised(scenario), [""; 0], "{scenario}");
+    }
+    assert!(authorised("unsigned-without-ipv6-to-ipv6").contains(&"mx1"));
+}
+
+#[test]
+fn a_line_that_demands_dane_authorises_nobody_where_dane_is_switched_off() {
+    let off = Settings {
+        dane: false,
+        ..Settings::default()
+    };
+    for words in ["dane", "dane-only"] {
+        for scenario in [without_dane(), with_dane(), with_sts()].iter().flatten() {
+            let authorised = authorised_in(scenario.name, &off, Some(words));
+            assert_eq!(authorised, [""; 0], "{words}: {}", scenario.name);
+        }
+    }
 }

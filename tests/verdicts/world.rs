@@ -2,7 +2,7 @@
 
 use starttls_proxy::{
     policy::{
-        Ask, Dns, Findings, Mx, MxHost, NextHop, Reason, Security, Sts, Tlsa,
+        Ask, Dns, Findings, Missing, Mx, MxHost, NextHop, Reason, Security, Sts, Tlsa,
         mta_sts::{Mode, Policy},
     },
     smtp::{Domain, Recipient},
@@ -10,6 +10,8 @@ use starttls_proxy::{
 
 const HERE: &str = "203.0.113.1";
 const MX2: &str = "203.0.113.2";
+/// IPv6 addresses of mx1, where the look-up for them fails.
+const HERE_V6: &str = "2001:db8::1";
 const STRANGER: &str = "198.51.100.9";
 /// The key that TLSA records and fingerprints name, and one that they do not.
 pub const KEY: u8 = 1;
@@ -30,6 +32,7 @@ fn host(name: &str, address: &str, security: Security, tlsa: Dns<Vec<Tlsa>>) -> 
         name: name.into(),
         preference: 10,
         addresses: Dns::Found(vec![address.parse().expect("address")], security),
+        missing: None,
         tlsa_base: name.into(),
         tlsa,
     }
@@ -108,6 +111,19 @@ fn signed_hosts(first: Dns<Vec<Tlsa>>, second: Dns<Vec<Tlsa>>) -> Dns<Mx> {
     )
 }
 
+/// The IPv6 addresses of the first host could not be had.
+fn without_ipv6(mx: Dns<Mx>, reason: Reason) -> Dns<Mx> {
+    let Dns::Found(Mx::Hosts(mut hosts), security) = mx else {
+        panic!("hosts")
+    };
+    hosts[0].missing = Some(Missing {
+        ipv6: true,
+        reason,
+        why: "AAAA of mx1.clinic.example: no".into(),
+    });
+    Dns::Found(Mx::Hosts(hosts), security)
+}
+
 fn published(usage: u8, data: u8) -> Dns<Vec<Tlsa>> {
     Dns::Found(vec![tlsa(usage, data)], Security::Secure)
 }
@@ -153,6 +169,24 @@ pub fn without_dane() -> Vec<Scenario> {
             "no-such-domain",
             HERE,
             Dns::Absent(Security::Secure),
+            Sts::Absent,
+        ),
+        to(
+            "no-such-domain-unsigned",
+            HERE,
+            Dns::Absent(Security::Insecure),
+            Sts::Absent,
+        ),
+        to(
+            "unsigned-without-ipv6",
+            HERE,
+            without_ipv6(unsigned(), Reason::LookupFailed),
+            Sts::Absent,
+        ),
+        to(
+            "unsigned-without-ipv6-to-ipv6",
+            HERE_V6,
+            without_ipv6(unsigned(), Reason::LookupFailed),
             Sts::Absent,
         ),
         to(
@@ -244,7 +278,82 @@ pub fn with_dane() -> Vec<Scenario> {
             signed_hosts(ee(), ee()),
             Sts::Absent,
         ),
+        to(
+            "dane-ta-below-unsigned-mx",
+            HERE,
+            signed_hosts(published(2, ANCHOR), NO_TLSA),
+            Sts::Absent,
+        ),
+        alias(to(
+            "dane-ta-alias",
+            HERE,
+            signed(published(2, ANCHOR), NO_TLSA),
+            Sts::Absent,
+        )),
+        alias(to(
+            "dane-ta-alias-below-unsigned-mx",
+            HERE,
+            signed_hosts(published(2, ANCHOR), NO_TLSA),
+            Sts::Absent,
+        )),
+        to(
+            "dane-ta-implicit",
+            HERE,
+            Dns::Found(
+                Mx::Implicit(MxHost {
+                    tlsa_base: "relay.example".into(),
+                    ..host(
+                        "clinic.example",
+                        HERE,
+                        Security::Secure,
+                        published(2, ANCHOR),
+                    )
+                }),
+                Security::Secure,
+            ),
+            Sts::Absent,
+        ),
+        to(
+            "dane-without-ipv6",
+            HERE,
+            without_ipv6(signed(ee(), NO_TLSA), Reason::DnssecInvalid),
+            Sts::Absent,
+        ),
+        to(
+            "dane-without-ipv6-to-ipv6",
+            HERE_V6,
+            without_ipv6(signed(ee(), NO_TLSA), Reason::DnssecInvalid),
+            Sts::Absent,
+        ),
+        to(
+            "dane-none-without-ipv6",
+            HERE,
+            without_ipv6(signed(NO_TLSA, ee()), Reason::LookupFailed),
+            Sts::Absent,
+        ),
+        to(
+            "dane-none-without-ipv6-to-ipv6",
+            HERE_V6,
+            without_ipv6(signed(NO_TLSA, ee()), Reason::LookupFailed),
+            Sts::Absent,
+        ),
+        to(
+            "tlsa-failed-without-ipv6-to-ipv6",
+            HERE_V6,
+            without_ipv6(signed(failed(), ee()), Reason::DnssecInvalid),
+            Sts::Absent,
+        ),
     ]
+}
+
+/// The domain is an alias, whose target's name a host may show where it may show the domain's.
+fn alias(scenario: Scenario) -> Scenario {
+    let mut findings = scenario.findings;
+    findings.expanded = Some("relay.example".into());
+    Scenario {
+        findings,
+        ..scenario
+    }
 }
 
 /// Domains with MTA-STS policies.
@@ -298,6 +407,27 @@ pub fn with_sts() -> Vec<Scenario> {
             unavailable(Reason::StsPolicyFetchError),
         ),
         to(
+            "sts-fleeting",
+            HERE,
+            unsigned(),
+            Sts::Policy {
+                policy: Policy {
+                    mode: Mode::Enforce,
+                    mx: vec!["*.clinic.example".into()],
+                    max_age: 0,
+                },
+                id: "1".into(),
+                age: 3,
+                refresh_failed: None,
+            },
+        ),
+        to(
+            "sts-cache-unreadable",
+            HERE,
+            unsigned(),
+            unavailable(Reason::LocalFault),
+        ),
+        to(
             "sts-txt-failed",
             HERE,
             unsigned(),
@@ -340,6 +470,12 @@ pub fn with_sts() -> Vec<Scenario> {
             signed_hosts(ee(), ee()),
             enforce(&OTHER),
         ),
+        to(
+            "dane-without-ipv6-and-sts-to-ipv6",
+            HERE_V6,
+            without_ipv6(signed(ee(), NO_TLSA), Reason::LookupFailed),
+            enforce(&CLINIC),
+        ),
     ]
 }
 
@@ -368,6 +504,12 @@ pub fn not_by_domain() -> Vec<Scenario> {
         scenario("before-recipient", NextHop::Address, HERE, Findings::none()),
         scenario("upstream", upstream(), HERE, relay(NO_TLSA)),
         scenario("upstream-dane", upstream(), HERE, relay(published(3, KEY))),
+        scenario(
+            "upstream-dane-ta",
+            upstream(),
+            HERE,
+            relay(published(2, ANCHOR)),
+        ),
         scenario(
             "upstream-tlsa-failed",
             upstream(),

@@ -5,7 +5,7 @@ use crate::audit::{
     CheckpointRecord, Disk, Head, LogOpened, LogRecovered, Record, Torn,
     chain::timestamp,
     checkpoint::{Note, SigningKey},
-    disk::{Found, suffix},
+    disk::{Found, Place, suffix},
 };
 use crate::clock;
 use std::{
@@ -26,8 +26,9 @@ pub(super) struct Writing {
     /// The lines behind them, and how many octets of these were handed to the system.
     lines: Vec<u8>,
     written: usize,
-    /// Who waits for which of those lines, and the checkpoints among them with the place where each begins.
-    waiting: Vec<(Ticket, Receipt)>,
+    /// Who waits for which of those lines, with the place where each ends.
+    waiting: Vec<(usize, Ticket, Receipt)>,
+    /// The checkpoints among those lines, with the place where each begins.
     checkpoints: Vec<(usize, Checkpoint)>,
     /// Number of the first record in the current file.
     first: u64,
@@ -116,6 +117,8 @@ impl Writing {
             }
             *locked(&self.shared.busy_since) = None;
             if closing && locked(&self.shared.queue).entries.is_empty() {
+                let complete = self.failure.is_none() && self.lines.is_empty();
+                locked(&self.shared.queue).complete = complete;
                 return;
             }
         }
@@ -169,7 +172,7 @@ impl Writing {
                     seq: self.head.size - 1,
                     hash: self.head.hash,
                 };
-                self.waiting.push((ticket, receipt));
+                self.waiting.push((self.lines.len(), ticket, receipt));
             }
             if self.unsigned + 1 >= self.options.checkpoint_records {
                 self.checkpoint();
@@ -224,12 +227,10 @@ impl Writing {
             || self.sync_due.is_some_and(|due| due <= now);
         if self.failure.is_some() {
             let kept = self.disk.reopen(self.durable)?;
+            self.written = 0;
             if kept != self.durable {
-                let pending = self.lines.iter().filter(|&&b| b == b'\n').count();
-                self.first = self.head.size - pending as u64;
-                self.day = day_of(&timestamp((self.options.clock)()));
+                self.is_in_a_new_file();
             }
-            (self.durable, self.written) = (kept, 0);
         }
         self.write(sync)?;
         if let Some(failure) = self.failure.take() {
@@ -248,39 +249,83 @@ impl Writing {
     }
 
     fn write(&mut self, sync: bool) -> io::Result<()> {
-        // A checkpoint is not written before all it vouches for is durable: so nothing before one can be missing after a crash.
-        for place in 0..self.checkpoints.len() {
-            if self.checkpoints[place].0 > self.written {
-                self.hand_over(self.checkpoints[place].0)?;
-                self.disk.sync()?;
+        loop {
+            // A checkpoint is not written before all it vouches for is durable: so nothing before one can be missing after a crash.
+            let places = self.checkpoints.iter().map(|(place, _)| *place);
+            let checkpoint = { places }.find(|place| *place > 0);
+            let end = checkpoint.unwrap_or(self.lines.len());
+            if self.hand_over(end)? == Place::Moved {
+                self.go_on_in_a_new_file()?;
+            } else if checkpoint.is_some() {
+                self.sync()?;
+            } else {
+                break;
             }
         }
-        self.hand_over(self.lines.len())?;
-        if !sync {
-            return Ok(());
+        if sync { self.sync() } else { Ok(()) }
+    }
+
+    /// Writes the lines up to `end`.
+    fn hand_over(&mut self, end: usize) -> io::Result<Place> {
+        if self.written >= end {
+            return Ok(Place::Kept);
         }
+        let length = self.durable + self.written as u64;
+        let place = self.disk.append(length, &self.lines[self.written..end])?;
+        if place == Place::Kept {
+            self.written = end;
+        }
+        Ok(place)
+    }
+
+    /// Makes durable what was handed over, and tells everyone who waits for it.
+    fn sync(&mut self) -> io::Result<()> {
         self.disk.sync()?;
-        self.durable += self.lines.len() as u64;
-        (self.written, self.sync_due) = (0, None);
-        self.lines.clear();
-        self.shared.unwritten.store(0, Ordering::Release);
-        for (ticket, receipt) in self.waiting.drain(..) {
+        let written = std::mem::take(&mut self.written);
+        self.durable += written as u64;
+        self.lines.drain(..written);
+        self.shared
+            .unwritten
+            .store(self.lines.len(), Ordering::Release);
+        if self.lines.is_empty() {
+            self.sync_due = None;
+        }
+        let later = self.waiting.partition_point(|(end, ..)| *end <= written);
+        for (_, ticket, receipt) in self.waiting.drain(..later) {
             ticket.answer(Ok(receipt));
         }
-        for (_, checkpoint) in self.checkpoints.drain(..) {
+        for (end, ..) in &mut self.waiting {
+            *end -= written;
+        }
+        let later = self
+            .checkpoints
+            .partition_point(|(begin, _)| *begin < written);
+        for (_, checkpoint) in self.checkpoints.drain(..later) {
             (self.options.notice)(Notice::Checkpoint(checkpoint));
+        }
+        for (begin, _) in &mut self.checkpoints {
+            *begin -= written;
         }
         Ok(())
     }
 
-    /// Writes the lines up to `end`.
-    fn hand_over(&mut self, end: usize) -> io::Result<()> {
-        if self.written < end {
-            let length = self.durable + self.written as u64;
-            self.disk.append(length, &self.lines[self.written..end])?;
-            self.written = end;
+    /// Someone moved the file away. What was handed over stands in it and stays there; the rest goes into a new one.
+    fn go_on_in_a_new_file(&mut self) -> io::Result<()> {
+        self.sync()?;
+        let kept = self.disk.begin(self.durable)?;
+        if kept != self.durable {
+            self.is_in_a_new_file();
         }
+        (self.options.notice)(Notice::Moved);
         Ok(())
+    }
+
+    /// The current file is empty: it begins with the first line that is not durable.
+    fn is_in_a_new_file(&mut self) {
+        let pending = self.lines.iter().filter(|&&b| b == b'\n').count();
+        (self.durable, self.written) = (0, 0);
+        self.first = self.head.size - pending as u64;
+        self.day = day_of(&timestamp((self.options.clock)()));
     }
 
     /// Tells everyone of a failure, and remembers when to try again.
@@ -288,7 +333,7 @@ impl Writing {
         let Err(error) = result else { return };
         let text = format!("{}: {error}", self.options.file.display());
         self.shared.failing.store(true, Ordering::Release);
-        for (ticket, _) in self.waiting.drain(..) {
+        for (_, ticket, _) in self.waiting.drain(..) {
             ticket.answer(Err(AuditError(text.clone())));
         }
         let retry = clock::instant() + self.options.retry_after;
@@ -322,10 +367,10 @@ impl Writing {
             self.checkpoint();
         }
         self.write(true)?;
-        self.disk.rotate(&suffix(&self.day, self.first))?;
-        self.durable = 0;
-        self.first = self.head.size;
-        self.day = day_of(&timestamp((self.options.clock)()));
+        match self.disk.rotate(&suffix(&self.day, self.first))? {
+            Place::Kept => self.is_in_a_new_file(),
+            Place::Moved => self.go_on_in_a_new_file()?,
+        }
         Ok(())
     }
 }
@@ -339,6 +384,7 @@ impl Drop for Writing {
         let left = std::mem::take(&mut queue.entries);
         drop(queue);
         drop(left);
+        self.shared.ended.notify_all();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Heads that were kept elsewhere.
 
 use crate::audit::{Hash, Head, OpenError, checkpoint::Note};
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// What another machine remembers of a log: it had so many records, and the last one this hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,14 +27,14 @@ impl Anchor {
                 head: Head { size, hash },
             }]);
         }
-        let bytes = fs::read(Path::new(argument)).map_err(|error| {
-            OpenError(format!(
+        let bytes = crate::files::octets(Path::new(argument)).map_err(|error| {
+            OpenError::Wrong(format!(
                 "{argument}: {error}; an anchor is SIZE:HASH or a file"
             ))
         })?;
         let anchors = Self::parse(&String::from_utf8_lossy(&bytes));
         if anchors.is_empty() {
-            return Err(OpenError(format!(
+            return Err(OpenError::Wrong(format!(
                 "{argument}: no line with \"audit checkpoint\" and no signed note is in it"
             )));
         }

@@ -119,7 +119,38 @@ pub(in crate::audit) fn in_order(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> 
         numbered.push((first.unwrap_or(u64::MAX), file));
     }
     numbered.sort_by_key(|(first, _)| *first);
-    Ok(numbered.into_iter().map(|(_, file)| file).collect())
+    let mut kept: Vec<(u64, PathBuf)> = Vec::new();
+    for (first, file) in numbered {
+        match kept.last_mut() {
+            Some((of, last)) if *of == first && begins_with(&file, last)? => *last = file,
+            Some((of, last)) if *of == first && begins_with(last, &file)? => {}
+            _ => kept.push((first, file)),
+        }
+    }
+    Ok(kept.into_iter().map(|(_, file)| file).collect())
+}
+
+/// Whether `file` is `beginning` and more: then that is a copy which says nothing of its own. `mv` to another file system makes
+/// one while the log is being written, and the log goes on with all of it.
+fn begins_with(file: &Path, beginning: &Path) -> io::Result<bool> {
+    let length = fs::metadata(beginning)?.len();
+    if length == 0 || length >= fs::metadata(file)?.len() {
+        return Ok(false);
+    }
+    let mut files = [File::open(file)?, File::open(beginning)?];
+    let mut blocks = [vec![0; READ], vec![0; READ]];
+    let mut left = length;
+    while left > 0 {
+        let size = usize::try_from(left).map_or(READ, |left| left.min(READ));
+        for (file, block) in files.iter_mut().zip(&mut blocks) {
+            file.read_exact(&mut block[..size])?;
+        }
+        if blocks[0][..size] != blocks[1][..size] {
+            return Ok(false);
+        }
+        left -= size as u64;
+    }
+    Ok(true)
 }
 
 /// The number at the end of a rotated file's name.

@@ -1,19 +1,31 @@
 //! `inbound`: its flags and files.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use super::{
-    CONNECT, Failure, Prepared, audit_of, configuration, descriptors, evidence_line, flags,
-    hostname, listens, lookup_of, names, parsed, policy_line, table_of, table_warnings, where_to,
-    words_of, wrong,
+    CONNECT, Failure, Prepared, Reading, audit_of, evidence_line, families, flags, hostname,
+    listens, lookup_of, parsed, policy_line, sessions, table_in, warn, where_to, wrong,
 };
 use crate::{
+    audit::PolicyFile,
     clock,
     metrics::Metrics,
     net::Dial,
-    policy::Settings,
-    serve::{self, Direction, limits::Limits},
-    session::site::{Common, Inbound},
+    policy::{
+        Level, Settings,
+        table::{Table, Way},
+    },
+    serve::{self, Direction, Reloaded, limits::Limits},
+    session::{
+        handshakes::Handshakes,
+        ledger::Ledger,
+        networks::TriedNetworks,
+        site::{Common, Inbound},
+    },
     tls::{ClientAuth, MinTls, Pair, ServerOptions, ServerTls, Trust},
 };
 
@@ -43,17 +55,18 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         return Err(Failure::Usage(words.into()));
     }
     let options = server_options(flags)?;
-    let files = [&flags.policy, &flags.client_ca]
-        .into_iter()
-        .flatten()
-        .chain(&flags.cert)
-        .chain(&flags.ocsp);
-    let files: Vec<PathBuf> = files.cloned().collect();
-    let exempt: Vec<String> = flags.exempt.iter().map(ToString::to_string).collect();
-    let (table, policy) = table_of(flags.policy.as_deref(), &exempt)?;
+    let sources = Sources {
+        options,
+        policy: flags.policy.clone(),
+        exempt: flags.exempt.iter().map(ToString::to_string).collect(),
+    };
+    let (reading, read) = Reading::steady(&sources.files(), |reading| sources.read(reading));
+    let Some((table, policy, tls)) = read else {
+        return Err(wrong(reading.words()));
+    };
     let common = Common {
         hostname: hostname(flags.hostname.as_deref())?,
-        configuration: configuration(&files)?,
+        configuration: sources.configuration(&reading, &tls),
         dial: Dial::new(flags.fwmark, CONNECT),
         intercept: flags.intercept,
         keep_client_address: flags.keep_client_address,
@@ -63,13 +76,25 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
+        ledger: Arc::new(Ledger::of_strangers()),
     };
-    let tls = ServerTls::new(&options).map_err(wrong)?;
-    let mut warnings = table_warnings(&table, flags.policy.as_deref());
-    warnings.extend(descriptors(flags.max_sessions));
+    let mut warnings = sources.remarks(&table);
+    let balanced = !flags.accept_proxy.is_empty();
+    warnings.extend(
+        families::check(&common, upstream.as_ref(), balanced, &flags.listen).map_err(wrong)?,
+    );
+    let (max_sessions, too_few) = sessions(flags.max_sessions);
+    warnings.extend(too_few);
     warnings.extend(tls.expires_within(serve::EXPIRY_WARNING, clock::wall()));
     // Only the inside server's name is looked up: nobody is trusted for anything.
-    let lookup = Arc::new(lookup_of(&[], None, None, false, &Trust::in_nobody())?);
+    let lookup = Arc::new(lookup_of(
+        &[],
+        false,
+        None,
+        None,
+        false,
+        &Trust::in_nobody(),
+    )?);
     let mut summary = vec![String::from(
         "inbound: the world -> legacy mail server; STARTTLS is demanded (unlike RFC 3207 §4 asks of a public MX)",
     )];
@@ -111,36 +136,43 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         send_proxy: flags.send_proxy,
         accept_proxy: flags.accept_proxy.clone(),
         exempt: flags.exempt.clone(),
-        handshakes: Arc::new(tokio::sync::Semaphore::new(
-            flags.max_handshakes.clamp(1, 100_000),
-        )),
+        handshakes: Handshakes::new(flags.max_handshakes),
+        tried: Arc::new(TriedNetworks::new(clock::instant())),
     };
-    let policy_path = flags.policy.clone();
-    let reload_files = files.clone();
+    let in_force = Mutex::new(reading.digests());
     let reload = move |old: &Direction| {
         let Direction::Inbound(old) = old else {
-            return Err(String::from("the direction cannot change"));
+            return Reloaded {
+                outcome: Err(String::from("the direction cannot change")),
+                files: Vec::new(),
+            };
         };
-        let (table, policy) = table_of(policy_path.as_deref(), &exempt).map_err(words_of)?;
-        let mut common = old.common.clone();
-        common.policy = policy.map(Arc::new);
-        common.configuration = configuration(&reload_files).map_err(words_of)?;
-        let tls = ServerTls::new(&options)?;
-        for warning in tls.expires_within(serve::EXPIRY_WARNING, clock::wall()) {
-            log::warn!("{warning}");
-        }
-        Ok(Direction::Inbound(Arc::new(Inbound {
-            common,
-            upstream: old.upstream.clone(),
-            settings: old.settings,
-            table,
-            tls: Some(tls),
-            lookup: Arc::clone(&old.lookup),
-            send_proxy: old.send_proxy,
-            accept_proxy: old.accept_proxy.clone(),
-            exempt: old.exempt.clone(),
-            handshakes: Arc::clone(&old.handshakes),
-        })))
+        let (reading, read) = Reading::steady(&sources.files(), |reading| sources.read(reading));
+        let mut in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = reading.outcomes(&in_force);
+        let outcome = read.ok_or_else(|| reading.words());
+        let outcome = outcome.map(|(table, policy, tls)| {
+            *in_force = reading.digests();
+            warn(&sources.remarks(&table));
+            warn(&tls.expires_within(serve::EXPIRY_WARNING, clock::wall()));
+            let mut common = old.common.clone();
+            common.policy = policy.map(Arc::new);
+            common.configuration = sources.configuration(&reading, &tls);
+            Direction::Inbound(Arc::new(Inbound {
+                common,
+                upstream: old.upstream.clone(),
+                settings: old.settings,
+                table,
+                tls: Some(tls),
+                lookup: Arc::clone(&old.lookup),
+                send_proxy: old.send_proxy,
+                accept_proxy: old.accept_proxy.clone(),
+                exempt: old.exempt.clone(),
+                handshakes: old.handshakes.clone(),
+                tried: Arc::clone(&old.tried),
+            }))
+        });
+        Reloaded { outcome, files }
     };
     Ok(Prepared {
         direction: Direction::Inbound(Arc::new(site)),
@@ -148,13 +180,65 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         metrics: flags.metrics,
         audit,
         reload: Box::new(reload),
-        files: names(&files),
-        limits: Limits::new(flags.max_sessions, flags.max_sessions_per_client),
+        limits: Limits::new(max_sessions, flags.max_sessions_per_client),
         drain_timeout: Duration::from_secs(flags.drain_timeout),
         relay_probe: (flags.relay_probe != "off").then(|| flags.relay_probe.clone()),
         warnings,
         summary,
     })
+}
+
+/// The files that say who may come in and who we are, and how they are read.
+struct Sources {
+    options: ServerOptions,
+    policy: Option<PathBuf>,
+    exempt: Vec<String>,
+}
+
+impl Sources {
+    /// All that are named on the command line.
+    fn files(&self) -> Vec<PathBuf> {
+        let one = [&self.policy, &self.options.client_ca];
+        let pairs = self.options.pairs.iter();
+        let pairs = pairs.flat_map(|pair| [Some(&pair.cert), Some(&pair.key), pair.ocsp.as_ref()]);
+        let one = one.into_iter().map(Option::as_ref);
+        one.chain(pairs).flatten().cloned().collect()
+    }
+
+    /// Each is read, whatever is wrong with the others.
+    fn read(&self, reading: &mut Reading) -> Option<(Table, Option<PolicyFile>, ServerTls)> {
+        let settings = Settings::default();
+        let policy = self.policy.as_deref();
+        let table = table_in(reading, policy, &Way::Inbound, &settings, &self.exempt);
+        let tls = reading.take(ServerTls::new(&self.options));
+        let (table, policy) = table?;
+        Some((table, policy, tls?))
+    }
+
+    /// What is allowed and yet worth a warning.
+    fn remarks(&self, table: &Table) -> Vec<String> {
+        let now = clock::wall();
+        let asks = self.options.client_auth != ClientAuth::None;
+        let unasked = table.applying(now).filter(|entry| {
+            let proves = [Level::Fingerprint, Level::Verify, Level::Secure];
+            !asks && proves.contains(&entry.level)
+        });
+        let unasked = unasked.map(|entry| {
+            format!(
+                "{}:{}: {}: level {} needs the client's certificate, and without --client-auth request none is asked for: its mail is \
+                 refused",
+                entry.file, entry.line, entry.key, entry.level
+            )
+        });
+        let remarks = table.remarks(&Way::Inbound, now);
+        remarks.into_iter().chain(unasked).collect()
+    }
+
+    fn configuration(&self, reading: &Reading, tls: &ServerTls) -> Arc<str> {
+        let pairs = self.options.pairs.iter();
+        let keys: Vec<PathBuf> = pairs.map(|pair| pair.key.clone()).collect();
+        reading.configuration(&keys, &[tls.trust.sha256()]).into()
+    }
 }
 
 fn server_options(flags: &flags::Inbound) -> Result<ServerOptions, Failure> {

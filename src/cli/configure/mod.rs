@@ -1,10 +1,14 @@
 //! From flags to what is served: every flag and file is read and checked here, before the first socket is bound.
 
+mod families;
 mod inbound;
 mod outbound;
+mod reading;
 
 pub use inbound::inbound;
 pub use outbound::outbound;
+
+use reading::Reading;
 
 use std::{
     fmt::Write as _,
@@ -15,15 +19,20 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::digest;
-
 use super::{Failure, flags};
 use crate::{
     audit::{self, AuditLog},
-    clock,
-    lookup::{self, Lookup},
-    policy::{Level, RefuseWith, Settings, table::Table},
-    serve::{self, Direction, Plan, limits::Limits, metrics_page},
+    clock, files, logging,
+    lookup::{self, Lookup, Signatures},
+    policy::{
+        Level, RefuseWith, Settings,
+        table::{Table, Way},
+    },
+    serve::{
+        self, Direction, Failed, Plan,
+        limits::{self, Limits},
+        metrics_page,
+    },
     session::{
         records,
         site::{Common, Outbound, Upstream},
@@ -34,6 +43,9 @@ use crate::{
 /// One attempt to connect to a server.
 const CONNECT: Duration = Duration::from_secs(30);
 
+/// Resolvers that were silent at the start are asked again after this long.
+const AGAIN: Duration = Duration::from_secs(60);
+
 /// A whole configuration, read and checked; nothing is bound yet.
 pub struct Prepared {
     direction: Direction,
@@ -41,7 +53,6 @@ pub struct Prepared {
     metrics: Option<SocketAddr>,
     audit: Option<audit::Options>,
     reload: serve::Reload,
-    files: Vec<String>,
     limits: Limits,
     drain_timeout: Duration,
     relay_probe: Option<String>,
@@ -61,52 +72,70 @@ impl Prepared {
         text + "\n"
     }
 
+    /// Says how DNSSEC is validated; needs the runtime.
+    ///
+    /// # Errors
+    /// DANE is on, and the resolvers' answers show that signatures cannot be had.
+    pub async fn reach_out(&self) -> Result<(), Failure> {
+        match &self.direction {
+            Direction::Outbound(site) => say_how_dnssec_goes(site).await,
+            Direction::Inbound(_) => Ok(()),
+        }
+    }
+
     /// Opens the audit log and binds the sockets; needs the runtime.
     ///
     /// # Errors
     /// In words.
-    pub async fn bind(self) -> Result<Plan, String> {
+    pub async fn bind(self) -> Result<Plan, Failed> {
         let Self {
             direction,
             listen,
             metrics,
             audit,
             reload,
-            files,
             limits,
             ..
         } = self;
         let intercept = common(&direction).intercept;
         let audit = match audit {
-            Some(options) => Some(Arc::new(
-                AuditLog::open(options).map_err(|error| error.to_string())?,
-            )),
+            Some(options) => Some(Arc::new(AuditLog::open(options).map_err(
+                |error| match error {
+                    audit::OpenError::Wrong(words) => Failed::configuration(words),
+                    audit::OpenError::Temporary(words) => Failed::temporary(words),
+                },
+            )?)),
             None => None,
         };
         let listeners = serve::listeners(&listen, intercept)?;
         let metrics_listener = metrics
             .map(|address| {
-                metrics_page::bind(address)
-                    .map_err(|error| format!("cannot listen on {address}: {error}"))
+                metrics_page::bind(address).map_err(|error| Failed::no_listener(address, &error))
             })
             .transpose()?;
-        let listening: Vec<u16> = listeners
+        let bound: Vec<SocketAddr> = listeners
             .iter()
             .filter_map(|listener| listener.local_addr().ok())
-            .map(|own| own.port())
             .collect();
+        // Only now is it known what systemd passed; what `--listen` says was looked at before.
+        let mismatch = families::check(
+            common(&direction),
+            upstream(&direction),
+            is_balanced(&direction),
+            &bound,
+        )
+        .map_err(Failed::configuration)?;
+        let unknown_before = mismatch.filter(|_| listen.is_empty());
+        let listening: Vec<u16> = bound.iter().map(SocketAddr::port).collect();
         let direction = with_common(direction, |common| {
             common.audit = audit.clone();
             common.listening = listening.clone().into();
         });
-        for warning in &self.warnings {
+        for warning in self.warnings.iter().chain(&unknown_before) {
             log::warn!("{warning}");
         }
         let which = match &direction {
-            Direction::Outbound(site) => {
-                say_how_dnssec_goes(site).await;
-                audit::Direction::Outbound
-            }
+            Direction::Outbound(_) => audit::Direction::Outbound,
             Direction::Inbound(_) => audit::Direction::Inbound,
         };
         records::started(common(&direction), which);
@@ -116,7 +145,6 @@ impl Prepared {
             metrics_listener,
             direction,
             reload,
-            files,
             limits,
             drain_timeout,
             relay_probe,
@@ -124,13 +152,38 @@ impl Prepared {
     }
 }
 
-async fn say_how_dnssec_goes(site: &Outbound) {
-    if site.upstream.is_some() && !site.settings.dane {
-        return;
+/// Where DANE counts on signatures that no resolver gives, nothing is started: the unit tries again, since one forged answer at a
+/// start must not stop mail for good.
+async fn say_how_dnssec_goes(site: &Outbound) -> Result<(), Failure> {
+    let by_address = site.upstream.as_ref().is_some_and(|to| to.ip().is_some());
+    if by_address {
+        return Ok(());
     }
-    match site.lookup.self_test().await {
-        Ok(words) => log::info!("{words}"),
-        Err(words) => log::error!("{words}"),
+    match site.lookup.signatures().await {
+        Signatures::NotUsed => {}
+        Signatures::Come { words, faults } => {
+            log::info!("{words}");
+            faults.iter().for_each(|fault| log::warn!("{fault}"));
+        }
+        Signatures::Silence(words) => {
+            log::error!("{words}");
+            tokio::spawn(say_later(Arc::clone(&site.lookup)));
+        }
+        Signatures::CannotBeHad(words) => return Err(Failed::temporary(words).into()),
+    }
+    Ok(())
+}
+
+/// Where no resolver answered at the start, what the first that answers shows.
+async fn say_later(lookup: Arc<Lookup>) {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        match lookup.signatures().await {
+            Signatures::Silence(_) => {}
+            Signatures::Come { words, .. } => return log::info!("{words}"),
+            Signatures::CannotBeHad(words) => return log::error!("{words}"),
+            Signatures::NotUsed => return,
+        }
     }
 }
 
@@ -138,6 +191,18 @@ fn common(direction: &Direction) -> &Common {
     match direction {
         Direction::Outbound(site) => &site.common,
         Direction::Inbound(site) => &site.common,
+    }
+}
+
+/// Load balancers tell whose connection it is.
+fn is_balanced(direction: &Direction) -> bool {
+    matches!(direction, Direction::Inbound(site) if !site.accept_proxy.is_empty())
+}
+
+fn upstream(direction: &Direction) -> Option<&Upstream> {
+    match direction {
+        Direction::Outbound(site) => site.upstream.as_ref(),
+        Direction::Inbound(site) => site.upstream.as_ref(),
     }
 }
 
@@ -174,10 +239,17 @@ fn parsed<T: std::str::FromStr<Err = String>>(
     .transpose()
 }
 
-fn words_of(failure: Failure) -> String {
-    match failure {
-        Failure::Usage(words) | Failure::Configuration(words) => words,
-        Failure::No => String::from("no"),
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+}
+
+/// `--resolver` stands on the command line; without it, the file that names them shapes decisions, too.
+fn resolvers_in_force(given: &[SocketAddr]) -> String {
+    match (given, fs::read("/etc/resolv.conf")) {
+        ([], Ok(octets)) => crate::tls::sha256(&octets),
+        _ => String::new(),
     }
 }
 
@@ -246,6 +318,7 @@ pub fn settings(
 /// A file that cannot be read.
 pub fn lookup_of(
     resolvers: &[SocketAddr],
+    dnssec: bool,
     anchor: Option<&PathBuf>,
     state_dir: Option<&PathBuf>,
     allow_private: bool,
@@ -253,6 +326,7 @@ pub fn lookup_of(
 ) -> Result<Lookup, Failure> {
     Lookup::new(lookup::Options {
         resolvers: resolvers.to_vec(),
+        dnssec,
         anchor: anchor.cloned(),
         state_dir: state_dir.cloned(),
         https_port: 443,
@@ -262,63 +336,88 @@ pub fn lookup_of(
     .map_err(wrong)
 }
 
-/// Reads the table, with the files it names.
+/// Reads the table, with the files it names; `None` without `--policy`.
 ///
 /// # Errors
-/// All that is wrong with it, with file, line and column.
+/// All that is wrong with it, with file, line and column. With a `way`, that includes keys that are about the other one, and
+/// levels that the `settings` rule out.
 pub fn table_of(
     path: Option<&Path>,
-    exempt: &[String],
-) -> Result<(Table, Option<audit::PolicyFile>), Failure> {
+    way: Option<&Way>,
+    settings: &Settings,
+) -> Result<Table, Failure> {
+    table_noting(path, way, settings, &mut |_| ()).map_err(wrong)
+}
+
+/// The same; `note` is told of each file that the table names, before it is read.
+fn table_noting(
+    path: Option<&Path>,
+    way: Option<&Way>,
+    settings: &Settings,
+    note: &mut dyn FnMut(&Path),
+) -> Result<Table, String> {
     let Some(path) = path else {
-        let policy =
-            (!exempt.is_empty()).then(|| records::policy_file("", b"", &Table::default(), exempt));
-        return Ok((Table::default(), policy));
+        return Ok(Table::default());
     };
     let name = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|error| wrong(format!("{name}: {error}")))?;
+    let text = files::text(path).map_err(|error| format!("{name}: {error}"))?;
     let table = Table::parse(&name, &text, &mut |file| {
+        note(Path::new(file));
         crate::tls::anchors_in(Path::new(file))
+    });
+    let table = table.and_then(|table| {
+        let unfit = way.map_or_else(Vec::new, |way| table.unfit(way, settings));
+        if unfit.is_empty() {
+            Ok(table)
+        } else {
+            Err(unfit)
+        }
+    });
+    table.map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        lines.join("\n")
     })
-    .map_err(|errors| {
-        wrong(
-            errors
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("\n"),
-        )
-    })?;
-    let policy = records::policy_file(&name, text.as_bytes(), &table, exempt);
-    Ok((table, Some(policy)))
 }
 
-fn table_warnings(table: &Table, path: Option<&Path>) -> Vec<String> {
-    let file = path
-        .map(|path| path.display().to_string())
-        .unwrap_or_default();
-    table
-        .expired(clock::wall())
-        .map(|entry| {
-            format!(
-                "{file}:{}: the entry is past its until= date and does not apply any more",
-                entry.line
-            )
-        })
-        .collect()
+/// The table as part of a whole configuration, with what records show of it.
+fn table_in(
+    reading: &mut Reading,
+    path: Option<&Path>,
+    way: &Way,
+    settings: &Settings,
+    exempt: &[String],
+) -> Option<(Table, Option<audit::PolicyFile>)> {
+    let read = table_noting(path, Some(way), settings, &mut |file| reading.note(file));
+    let table = reading.take(read)?;
+    let shown = (path.is_some() || !exempt.is_empty()).then(|| {
+        let name = path.map(|path| path.display().to_string());
+        let sha256 = |file: &Path| reading.sha256(file).unwrap_or_default();
+        let whole = path.map_or_else(|| crate::tls::sha256(b""), sha256);
+        let mut policy = records::policy_file(
+            &name.unwrap_or_default(),
+            whole,
+            &table,
+            exempt,
+            clock::wall(),
+        );
+        let mut named: Vec<&String> = table.entries().iter().flat_map(|e| &e.tafile).collect();
+        named.sort();
+        named.dedup();
+        policy.tafiles = named
+            .into_iter()
+            .map(|file| audit::TrustFile {
+                file: file.clone(),
+                sha256: sha256(Path::new(file)),
+            })
+            .collect();
+        policy
+    });
+    Some((table, shown))
 }
 
-/// Two descriptors a session, and some for files and look-ups. Running out refuses sessions and nothing worse.
-fn descriptors(sessions: usize) -> Option<String> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"))?;
-    let limit: usize = line.split_whitespace().nth(3)?.parse().ok()?;
-    let wanted = 2 * sessions + 64;
-    (limit < wanted).then(|| {
-        format!("{limit} open files are too few for --max-sessions {sessions}; raise LimitNOFILE= (ulimit -n) to {wanted}")
-    })
+/// `--max-sessions`, as far as there are descriptors for it, with a warning where there are not.
+fn sessions(wanted: usize) -> (usize, Option<String>) {
+    limits::fitting(wanted, limits::open_files())
 }
 
 /// `--hostname`, else this host's.
@@ -340,21 +439,6 @@ pub fn hostname(given: Option<&str>) -> Result<String, Failure> {
             "--hostname: '{name}' is no host name"
         ))),
     }
-}
-
-/// SHA-256 over the command line and the files it names, without keys.
-fn configuration(files: &[PathBuf]) -> Result<Arc<str>, Failure> {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for argument in std::env::args().skip(1) {
-        context.update(argument.as_bytes());
-        context.update(&[0]);
-    }
-    for file in files {
-        let bytes =
-            fs::read(file).map_err(|error| wrong(format!("{}: {error}", file.display())))?;
-        context.update(digest::digest(&digest::SHA256, &bytes).as_ref());
-    }
-    Ok(audit::hex(context.finish().as_ref()).into())
 }
 
 fn audit_of(
@@ -382,17 +466,12 @@ fn audit_of(
         .map_err(|error| wrong(error.to_string()))?;
     options.notice = Box::new(|notice| match notice {
         audit::Notice::Failing(_) => log::error!("{notice}"),
-        audit::Notice::Torn(_) | audit::Notice::Recovered { .. } => log::warn!("{notice}"),
-        audit::Notice::Checkpoint(_) => log::info!("{notice}"),
+        audit::Notice::Torn(_) | audit::Notice::Moved | audit::Notice::Recovered { .. } => {
+            log::warn!("{notice}")
+        }
+        audit::Notice::Checkpoint(_) => log::info!(target: logging::CHECKPOINT, "{notice}"),
     });
     Ok(Some(options))
-}
-
-fn names(files: &[PathBuf]) -> Vec<String> {
-    files
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect()
 }
 
 fn listens(
@@ -423,12 +502,21 @@ fn on(name: &str, is: bool) -> String {
     }
 }
 
+/// TLS to a peer that need not prove who it is is no way to plaintext, and no proof either.
 fn policy_line(policy: &audit::PolicyFile) -> String {
+    let unauthenticated = policy
+        .exemptions
+        .iter()
+        .filter(|exemption| exemption.level == Level::Encrypt.as_str())
+        .count();
+    let file = match policy.file.as_str() {
+        "" => String::new(),
+        file => format!("{file}: "),
+    };
     format!(
-        "policy: {}: {} entries, {} ways to plaintext",
-        policy.file,
+        "policy: {file}{} entries; ways to plaintext: {}, to TLS without authentication: {unauthenticated}",
         policy.entries,
-        policy.exemptions.len()
+        policy.exemptions.len() - unauthenticated
     )
 }
 

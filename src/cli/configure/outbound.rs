@@ -1,18 +1,32 @@
 //! `outbound`: its flags and files.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use super::{
-    CONNECT, Failure, Prepared, audit_of, client_options, configuration, descriptors,
-    evidence_line, flags, hostname, listens, lookup_of, names, on, policy_line, settings, table_of,
-    table_warnings, where_to, words_of, wrong,
+    CONNECT, Failure, Prepared, Reading, audit_of, client_options, evidence_line, families, flags,
+    hostname, listens, lookup_of, on, policy_line, resolvers_in_force, sessions, settings,
+    table_in, warn, where_to, wrong,
 };
 use crate::{
+    audit::PolicyFile,
+    clock,
+    lookup::{Lookup, Renewal},
     metrics::Metrics,
     net::Dial,
-    serve::{Direction, limits::Limits},
-    session::site::{Common, Outbound},
-    tls::ClientTls,
+    policy::{
+        Settings,
+        table::{Table, Way},
+    },
+    serve::{Direction, Reloaded, limits::Limits},
+    session::{
+        ledger::Ledger,
+        site::{Common, Outbound},
+    },
+    tls::{ClientOptions, ClientTls, Trust},
     tlsrpt::Tlsrpt,
 };
 
@@ -42,17 +56,31 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         tls.min_tls,
     )?;
     settings.check(upstream.is_some()).map_err(Failure::Usage)?;
-    let files = [
-        &flags.policy,
-        &flags.ca_file,
-        &flags.client_cert,
-        &flags.dnssec_anchor,
-    ];
-    let files: Vec<PathBuf> = files.into_iter().flatten().cloned().collect();
-    let (table, policy) = table_of(flags.policy.as_deref(), &[])?;
+    let way = upstream.as_ref().map_or(Way::Intercepted, |upstream| {
+        Way::Upstream(upstream.host.clone(), upstream.port)
+    });
+    let sources = Sources {
+        way,
+        settings,
+        tls,
+        policy: flags.policy.clone(),
+        anchor: flags.dnssec_anchor.clone(),
+        resolvers: resolvers_in_force(&flags.resolver),
+    };
+    let files = sources.files();
+    let (reading, read) = Reading::steady(&files, |reading| sources.read(reading, None));
+    let Some(Read {
+        table,
+        policy,
+        tls: client_tls,
+        ..
+    }) = read
+    else {
+        return Err(wrong(reading.words()));
+    };
     let common = Common {
         hostname: hostname(flags.hostname.as_deref())?,
-        configuration: configuration(&files)?,
+        configuration: sources.configuration(&reading, &client_tls),
         dial: Dial::new(flags.fwmark, CONNECT),
         intercept: flags.intercept,
         keep_client_address: flags.keep_client_address,
@@ -62,10 +90,11 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
+        ledger: Arc::new(Ledger::of_our_own()),
     };
-    let client_tls = ClientTls::new(&tls).map_err(wrong)?;
     let lookup = Arc::new(lookup_of(
         &flags.resolver,
+        settings.dane,
         flags.dnssec_anchor.as_ref(),
         flags.state_dir.as_ref(),
         flags.mta_sts_private,
@@ -77,8 +106,11 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         .map(|path| Tlsrpt::new(path).map(Arc::new))
         .transpose()
         .map_err(wrong)?;
-    let mut warnings = table_warnings(&table, flags.policy.as_deref());
-    warnings.extend(descriptors(flags.max_sessions));
+    let mut warnings = table.remarks(&sources.way, clock::wall());
+    warnings
+        .extend(families::check(&common, upstream.as_ref(), false, &flags.listen).map_err(wrong)?);
+    let (max_sessions, too_few) = sessions(flags.max_sessions);
+    warnings.extend(too_few);
     let mut summary = vec![String::from("outbound: legacy mail server -> the world")];
     summary.extend(listens(
         &flags.listen,
@@ -113,27 +145,45 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         memory: Arc::default(),
         tlsrpt,
     };
-    let policy_path = flags.policy.clone();
-    let reload_files = files.clone();
+    let in_force = Mutex::new(reading.digests());
     let reload = move |old: &Direction| {
         let Direction::Outbound(old) = old else {
-            return Err(String::from("the direction cannot change"));
+            return Reloaded {
+                outcome: Err(String::from("the direction cannot change")),
+                files: Vec::new(),
+            };
         };
-        let (table, policy) = table_of(policy_path.as_deref(), &[]).map_err(words_of)?;
-        let mut common = old.common.clone();
-        common.policy = policy.map(Arc::new);
-        common.configuration = configuration(&reload_files).map_err(words_of)?;
-        Ok(Direction::Outbound(Arc::new(Outbound {
-            common,
-            upstream: old.upstream.clone(),
-            settings: old.settings,
-            table,
-            tls: ClientTls::new(&tls)?,
-            lookup: Arc::clone(&old.lookup),
-            // Another table, other anchors: what was refused before may be right now.
-            memory: Arc::default(),
-            tlsrpt: old.tlsrpt.clone(),
-        })))
+        let files = sources.files();
+        let (reading, read) = Reading::steady(&files, |reading| {
+            sources.read(reading, Some(old.lookup.as_ref()))
+        });
+        let mut in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcomes = reading.outcomes(&in_force);
+        let outcome = read.ok_or_else(|| reading.words()).map(|read| {
+            *in_force = reading.digests();
+            warn(&read.table.remarks(&sources.way, clock::wall()));
+            if let Some(renewal) = read.renewal {
+                old.lookup.adopt(renewal);
+            }
+            let mut common = old.common.clone();
+            common.policy = read.policy.map(Arc::new);
+            common.configuration = sources.configuration(&reading, &read.tls);
+            Direction::Outbound(Arc::new(Outbound {
+                common,
+                upstream: old.upstream.clone(),
+                settings: old.settings,
+                table: read.table,
+                tls: read.tls,
+                lookup: Arc::clone(&old.lookup),
+                // What failed under the old configuration may do under the new one.
+                memory: Arc::default(),
+                tlsrpt: old.tlsrpt.clone(),
+            }))
+        });
+        Reloaded {
+            outcome,
+            files: outcomes,
+        }
     };
     Ok(Prepared {
         direction: Direction::Outbound(Arc::new(site)),
@@ -141,11 +191,70 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         metrics: flags.metrics,
         audit,
         reload: Box::new(reload),
-        files: names(&files),
-        limits: Limits::new(flags.max_sessions, flags.max_sessions_per_client),
+        limits: Limits::new(max_sessions, flags.max_sessions_per_client),
         drain_timeout: Duration::from_secs(flags.drain_timeout),
         relay_probe: None,
         warnings,
         summary,
     })
+}
+
+/// The files that say whom to trust, and how they are read.
+struct Sources {
+    way: Way,
+    settings: Settings,
+    tls: ClientOptions,
+    policy: Option<PathBuf>,
+    anchor: Option<PathBuf>,
+    /// `/etc/resolv.conf` as it was at the start, where no `--resolver` is given: it is not read again.
+    resolvers: String,
+}
+
+/// What they say.
+struct Read {
+    table: Table,
+    policy: Option<PolicyFile>,
+    tls: ClientTls,
+    /// At a reload.
+    renewal: Option<Renewal>,
+}
+
+impl Sources {
+    /// All that are named on the command line.
+    fn files(&self) -> Vec<PathBuf> {
+        let pair = self.tls.pair.iter().flat_map(|(cert, key)| [cert, key]);
+        let one = [&self.policy, &self.tls.ca_file, &self.anchor];
+        one.into_iter().flatten().chain(pair).cloned().collect()
+    }
+
+    /// Each is read, whatever is wrong with the others.
+    fn read(&self, reading: &mut Reading, old: Option<&Lookup>) -> Option<Read> {
+        let table = table_in(
+            reading,
+            self.policy.as_deref(),
+            &self.way,
+            &self.settings,
+            &[],
+        );
+        let tls = reading.take(ClientTls::new(&self.tls));
+        // The anchor is read whether or not the authorities can be.
+        let roots = tls
+            .as_ref()
+            .map_or_else(|| Trust::in_nobody().anchors(), |tls| tls.trust.anchors());
+        let renewal = old.map(|lookup| lookup.renewal(roots)).transpose();
+        let renewal = reading.take(renewal);
+        let (table, policy) = table?;
+        Some(Read {
+            table,
+            policy,
+            tls: tls?,
+            renewal: renewal?,
+        })
+    }
+
+    fn configuration(&self, reading: &Reading, tls: &ClientTls) -> Arc<str> {
+        let keys: Vec<PathBuf> = self.tls.pair.iter().map(|(_, key)| key.clone()).collect();
+        let also = [tls.trust.sha256(), self.resolvers.clone()];
+        reading.configuration(&keys, &also).into()
+    }
 }

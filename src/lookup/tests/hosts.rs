@@ -7,7 +7,7 @@ use crate::{
         dns::{Kind, Pending, Record, Reply, Resolve, Rrset, name_servers},
         hosts::Asking,
     },
-    policy::{Dns, Mx, MxHost, Needs, Security, Tlsa},
+    policy::{Dns, Mx, MxHost, Needs, Reason, Security, Tlsa},
 };
 use Security::{Insecure, Secure};
 use std::{sync::Arc, time::Duration};
@@ -58,25 +58,52 @@ async fn both_families_are_one_answer_as_weak_as_the_weaker_and_an_error_is_no_a
     let (secure, insecure) = (|| addresses(Secure), || addresses(Insecure));
     let failed = || Dns::Failed("SERVFAIL".into());
     let bogus = || Dns::Bogus("expired".into());
-    let elsewhere = found("other.example", vec![address("2001:db8::1")], Secure);
+    let elsewhere = |security| found("other.example", vec![address("2001:db8::1")], security);
+    // What is said of A and of AAAA; then the state of both together, and which one is missing.
     let cases = [
-        (secure(), Dns::Absent(Secure), "secure"),
-        (Dns::Absent(Secure), secure(), "secure"),
-        (secure(), secure(), "secure"),
-        (secure(), insecure(), "insecure"),
-        (secure(), Dns::Absent(Insecure), "insecure"),
-        (Dns::Absent(Secure), Dns::Absent(Secure), "none"),
-        (secure(), failed(), "failed"),
-        (failed(), secure(), "failed"),
-        (Dns::Absent(Secure), failed(), "failed"),
-        (failed(), Dns::Absent(Insecure), "failed"),
-        (secure(), bogus(), "bogus"),
-        (bogus(), insecure(), "bogus"),
-        (bogus(), failed(), "bogus"),
-        (insecure(), failed(), "insecure"),
-        (secure(), elsewhere, "failed"),
+        (secure(), Dns::Absent(Secure), "secure", None),
+        (secure(), secure(), "secure", None),
+        (secure(), insecure(), "insecure", None),
+        (secure(), Dns::Absent(Insecure), "insecure", None),
+        (Dns::Absent(Secure), Dns::Absent(Secure), "none", None),
+        (
+            secure(),
+            failed(),
+            "secure",
+            Some(("AAAA", Reason::LookupFailed)),
+        ),
+        (Dns::Absent(Secure), failed(), "failed", None),
+        (Dns::Absent(Secure), bogus(), "bogus", None),
+        (
+            secure(),
+            bogus(),
+            "secure",
+            Some(("AAAA", Reason::DnssecInvalid)),
+        ),
+        (insecure(), bogus(), "bogus", None),
+        (failed(), bogus(), "bogus", None),
+        (failed(), failed(), "failed", None),
+        (
+            insecure(),
+            failed(),
+            "insecure",
+            Some(("AAAA", Reason::LookupFailed)),
+        ),
+        (
+            secure(),
+            elsewhere(Secure),
+            "secure",
+            Some(("AAAA", Reason::LookupFailed)),
+        ),
+        (
+            secure(),
+            elsewhere(Insecure),
+            "secure",
+            Some(("AAAA", Reason::LookupFailed)),
+        ),
+        (insecure(), elsewhere(Insecure), "insecure", None),
     ];
-    for (v4, v6, expected) in cases {
+    let state_of = async |v4: &Dns<Rrset>, v6: &Dns<Rrset>| {
         let fake = Fake::new();
         fake.say("mx.example", Kind::A, v4.clone())
             .say("mx.example", Kind::Aaaa, v6.clone());
@@ -89,7 +116,115 @@ async fn both_families_are_one_answer_as_weak_as_the_weaker_and_an_error_is_no_a
             Dns::Failed(_) => "failed",
             Dns::NotAsked => "not asked",
         };
+        (state, host.missing)
+    };
+    for (v4, v6, expected, missing) in cases {
+        let (state, lacks) = state_of(&v4, &v6).await;
         assert_eq!(state, expected, "{v4:?} and {v6:?}");
+        let (turned, lacks_turned) = state_of(&v6, &v4).await;
+        assert_eq!(turned, expected, "{v6:?} and {v4:?}");
+        match (missing, lacks, lacks_turned) {
+            (None, None, None) => {}
+            (Some((kind, reason)), Some(one), Some(other)) => {
+                assert!(
+                    one.why.starts_with(&format!("{kind} of mx.example: ")),
+                    "{}",
+                    one.why
+                );
+                // Where both are signed, IPv4 is the one that is kept.
+                let both = matches!((&v4, &v6), (Dns::Found(_, Secure), Dns::Found(_, Secure)));
+                assert!(one.ipv6 && other.ipv6 == both);
+                assert_eq!((one.reason, other.reason), (reason, reason));
+            }
+            other => panic!("{v4:?} and {v6:?}: {other:?}"),
+        }
+    }
+}
+
+/// A load balancer of an unsigned zone that answers with another alias each time.
+#[tokio::test]
+async fn aliases_that_rotate_between_two_questions_are_one_host_with_all_addresses() {
+    let fake = Fake::new();
+    let end = |name, text| found(name, vec![address(text)], Insecure);
+    fake.say(
+        "mx.example",
+        Kind::A,
+        end("a.balancer.example", "192.0.2.1"),
+    )
+    .say(
+        "mx.example",
+        Kind::Aaaa,
+        end("b.balancer.example", "2001:db8::2"),
+    );
+    let host = lookup(&fake).host("mx.example", Some(25)).await;
+    let both = ["192.0.2.1", "2001:db8::2"].map(|text| text.parse().unwrap());
+    assert_eq!(host.addresses, Dns::Found(both.into(), Insecure));
+    assert_eq!((host.tlsa, host.missing), (Dns::NotAsked, None));
+}
+
+/// The alias itself is signed, so that its own TLSA records count wherever it leads.
+#[tokio::test]
+async fn a_signed_alias_that_rotates_is_still_asked_for_its_own_records() {
+    for (v4, v6) in [
+        ("mx.example", "b.balancer.example"),
+        ("b.balancer.example", "mx.example"),
+    ] {
+        let fake = Fake::new();
+        let end = |name, text| found(name, vec![address(text)], Insecure);
+        let alias = vec![Record::Cname("b.balancer.example".into())];
+        fake.say("mx.example", Kind::A, end(v4, "192.0.2.1"))
+            .say("mx.example", Kind::Aaaa, end(v6, "2001:db8::2"))
+            .say(
+                "mx.example",
+                Kind::Cname,
+                found("mx.example", alias, Secure),
+            )
+            .say(
+                "_25._tcp.mx.example",
+                Kind::Tlsa,
+                tlsa_at("_25._tcp.mx.example"),
+            );
+        let host = lookup(&fake).host("mx.example", Some(25)).await;
+        assert!(matches!(host.tlsa, Dns::Found(_, Secure)), "{host:?}");
+    }
+}
+
+#[tokio::test]
+async fn tlsa_is_asked_for_as_ever_where_one_family_is_signed_and_the_other_cannot_be_had() {
+    for error in [Dns::Failed("SERVFAIL".into()), Dns::Bogus("expired".into())] {
+        let fake = Fake::new();
+        fake.say("mx.example", Kind::A, addresses(Secure))
+            .say("mx.example", Kind::Aaaa, error)
+            .say(
+                "_25._tcp.mx.example",
+                Kind::Tlsa,
+                tlsa_at("_25._tcp.mx.example"),
+            );
+        let host = lookup(&fake).host("mx.example", Some(25)).await;
+        assert!(matches!(host.tlsa, Dns::Found(_, Secure)), "{host:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_exist_is_told_from_a_domain_that_is_its_own_host() {
+    for security in [Secure, Insecure] {
+        let fake = Fake::new();
+        fake.say("clinic.example", Kind::Mx, Dns::Absent(security))
+            .no_such_name("clinic.example");
+        let gathered = async |fake| lookup(fake).gather(&domain("clinic.example"), ALL).await.mx;
+        assert_eq!(gathered(&fake).await, Dns::Absent(security));
+        // Servers exist that say so of a name that has addresses.
+        fake.say("clinic.example", Kind::A, addresses(Insecure));
+        assert!(matches!(
+            gathered(&fake).await,
+            Dns::Found(Mx::Implicit(_), _)
+        ));
+        // What could not be asked is no absence.
+        fake.say("clinic.example", Kind::A, Dns::Failed("SERVFAIL".into()));
+        assert!(matches!(
+            gathered(&fake).await,
+            Dns::Found(Mx::Implicit(_), _)
+        ));
     }
 }
 
@@ -313,6 +448,31 @@ async fn what_is_not_needed_is_not_asked() {
     lookup(&fake).gather(&domain("clinic.example"), needs).await;
     assert!(fake.was_asked("clinic.example", Kind::Mx));
     assert!(!fake.was_asked("_mta-sts.clinic.example", Kind::Txt));
+}
+
+/// Says nothing about AAAA.
+struct SilentAboutIpv6(Arc<Fake>);
+impl Resolve for SilentAboutIpv6 {
+    fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
+        match kind {
+            Kind::Aaaa => Box::pin(std::future::pending()),
+            _ => self.0.resolve(name, kind),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_family_that_is_silent_leaves_time_to_ask_for_tlsa_records() {
+    let fake = Fake::new();
+    fake.say("mx.example", Kind::A, addresses(Secure)).say(
+        "_25._tcp.mx.example",
+        Kind::Tlsa,
+        tlsa_at("_25._tcp.mx.example"),
+    );
+    let lookup = Lookup::with_resolver(options(), Arc::new(SilentAboutIpv6(fake))).unwrap();
+    let host = lookup.host("mx.example", Some(25)).await;
+    assert!(matches!(host.tlsa, Dns::Found(_, Secure)), "{host:?}");
+    assert!(host.missing.is_some_and(|missing| missing.ipv6));
 }
 
 /// Never answers.

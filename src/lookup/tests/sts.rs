@@ -8,12 +8,12 @@ use crate::{
     clock,
     lookup::{Lookup, Options, dns::Kind, https, https_config},
     policy::{
-        Dns, Reason, Security, Sts,
+        Dns, Needs, Reason, Security, Sts,
         mta_sts::{Mode, Policy},
     },
     tls::tests::pki::{Authority, Leaf, expired},
 };
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 #[tokio::test]
 async fn a_policy_is_discovered_fetched_once_and_remembered() {
@@ -41,6 +41,20 @@ async fn a_policy_is_discovered_fetched_once_and_remembered() {
     world.announce("2");
     assert_eq!(applies(&lookup).await, ("2".into(), false));
     assert_eq!(world.requests(), 2, "a new id is a new policy");
+}
+
+#[tokio::test]
+async fn a_reload_trusts_other_authorities_and_tries_again_at_once() {
+    let world = World::new().await;
+    let options = Options {
+        roots: Arc::new(rustls::RootCertStore::empty()),
+        ..world.options()
+    };
+    let lookup = Lookup::with_resolver(options, Arc::clone(&world.fake) as _).unwrap();
+    assert_unavailable(&now(&lookup).await, Reason::StsWebpkiInvalid, "certificate");
+    let renewal = lookup.renewal(world.options().roots).unwrap();
+    lookup.sts.trust_instead(renewal.tls);
+    assert_eq!(applies(&lookup).await, ("1".into(), false));
 }
 
 #[tokio::test]
@@ -225,6 +239,7 @@ async fn a_host_that_only_we_can_reach_is_not_asked() {
 fn copy(options: &Options) -> Options {
     Options {
         resolvers: options.resolvers.clone(),
+        dnssec: true,
         anchor: None,
         state_dir: None,
         https_port: options.https_port,
@@ -239,7 +254,7 @@ async fn a_host_that_never_finishes_is_given_up() {
     world.gate.forget_permits(1000);
     let client = https::Client {
         port: world.port,
-        tls: Arc::new(https_config(world.options().roots).unwrap()),
+        tls: Arc::new(https_config(world.options().roots).unwrap()).into(),
         patience: Duration::from_millis(200),
     };
     let addresses = ["127.0.0.1".parse().unwrap()];
@@ -316,25 +331,102 @@ async fn a_failed_fetch_is_not_tried_again_soon_but_a_new_id_is() {
 }
 
 #[tokio::test]
-async fn at_the_deadline_a_fetch_goes_on_for_the_next_who_asks() {
+async fn a_policy_that_cannot_be_had_in_time_is_none_and_its_fetch_goes_on_for_the_next_who_asks() {
     let world = World::new().await;
     world.gate.forget_permits(1000);
     let lookup = world.lookup();
     let soon = clock::instant() + Duration::from_millis(50);
     let sts = lookup.sts.policy(&domain(CLINIC), soon).await;
-    assert_unavailable(&sts, Reason::LookupFailed, "still being fetched");
+    assert_unavailable(&sts, Reason::StsPolicyFetchError, "could not be fetched");
     world.gate.add_permits(1);
     assert_eq!(applies(&lookup).await, ("1".into(), false));
     assert_eq!(world.requests(), 1);
 }
 
+/// Mail waits for the policy host once, and not anew with each message while the same fetch is under way.
+#[tokio::test(start_paused = true)]
+async fn who_asks_while_a_fetch_has_been_silent_for_long_does_not_wait_at_all() {
+    let world = World::new().await;
+    world.gate.forget_permits(1000);
+    let lookup = world.lookup();
+    let needs = Needs {
+        sts: true,
+        ..Needs::default()
+    };
+    // The clock jumps over every wait; 30 s are those of a whole decision.
+    let begun = tokio::time::Instant::now();
+    for _ in 0..20 {
+        let sts = lookup.gather(&domain(CLINIC), needs).await.sts;
+        assert_unavailable(&sts, Reason::StsPolicyFetchError, "could not be fetched");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30));
+}
+
 #[tokio::test]
-async fn a_policy_of_no_lifetime_is_not_fetched_for_every_mail() {
+async fn a_cached_policy_binds_although_its_host_is_silent() {
+    let world = World::new().await;
+    let lookup = world.lookup();
+    assert_eq!(applies(&lookup).await, ("1".into(), false));
+    world.gate.forget_permits(1000);
+    world.announce("2");
+    lookup.dns.forget();
+    let soon = clock::instant() + Duration::from_millis(50);
+    match lookup.sts.policy(&domain(CLINIC), soon).await {
+        Sts::Policy {
+            id, refresh_failed, ..
+        } => {
+            assert_eq!(id, "1");
+            assert!(matches!(
+                refresh_failed,
+                Some((Reason::StsPolicyFetchError, _))
+            ));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Three addresses at which nobody answers, and one that is good.
+#[tokio::test(start_paused = true)]
+async fn dead_addresses_do_not_hide_the_one_that_answers() {
+    let world = World::new().await;
+    let silent = |last: u8| {
+        std::net::TcpListener::bind((IpAddr::from([127, 0, 0, last]), world.port)).unwrap()
+    };
+    let dead: Vec<_> = (2..5).map(silent).collect();
+    let records = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.1"].map(address);
+    world.fake.say(
+        HOST,
+        Kind::A,
+        found(HOST, records.into(), Security::Insecure),
+    );
+    assert_eq!(applies(&world.lookup()).await, ("1".into(), false));
+    drop(dead);
+}
+
+#[tokio::test]
+async fn a_wrong_certificate_says_more_than_an_address_that_is_down() {
+    let root = Authority::root("Test Root");
+    let world = World::with(root, Leaf::self_signed(&[HOST])).await;
+    let records = ["127.0.0.1", "127.0.0.9"].map(address);
+    world.fake.say(
+        HOST,
+        Kind::A,
+        found(HOST, records.into(), Security::Insecure),
+    );
+    let sts = now(&world.lookup()).await;
+    assert_unavailable(&sts, Reason::StsWebpkiInvalid, "certificate");
+}
+
+#[tokio::test]
+async fn a_policy_of_no_lifetime_serves_the_mail_it_was_fetched_for_and_is_not_fetched_for_every_one()
+ {
     let world = World::new().await;
     world.respond(&ok(&POLICY.replace("604800", "0")));
     let lookup = world.lookup();
     for _ in 0..3 {
-        assert!(matches!(now(&lookup).await, Sts::Policy { policy, .. } if policy.max_age == 0));
+        assert!(
+            matches!(now(&lookup).await, Sts::Policy { policy, age, .. } if policy.max_age == 0 && policy.holds(age))
+        );
     }
     assert_eq!(world.requests(), 1);
 }

@@ -260,3 +260,23 @@ fn room_is_made_by_what_is_over_then_by_what_expires_first() {
     );
     assert_eq!(domains.len(), 2);
 }
+
+/// Whoever has many domains whose policy cannot be fetched must not make us forget what others demand.
+#[tokio::test]
+async fn fetches_that_failed_make_room_before_policies_do() {
+    let world = World::new().await;
+    let lookup = world.lookup();
+    assert_eq!(applies(&lookup).await.0, "1");
+    world.respond("HTTP/1.1 404 Not Found\r\n\r\n");
+    world.announce("2");
+    assert!(applies(&lookup).await.1);
+    let mut failed = lookup.sts.slot(&domain(CLINIC)).unwrap();
+    let mut kept = Slot::default();
+    kept.policy = failed.policy.take();
+    let mut domains = HashMap::from([(domain(CLINIC), kept)]);
+    for number in 0..10 {
+        domains.insert(domain(&format!("d{number}.example")), failed.clone());
+    }
+    assert_eq!(make_room(&mut domains, 5, usize::MAX).len(), 7);
+    assert!(domains.contains_key(&domain(CLINIC)));
+}

@@ -15,12 +15,18 @@ pub(super) struct Host {
     pub dane: dane::Statement,
     /// The destination is one of its addresses.
     pub is_here: bool,
-    /// Its addresses were found, or proved to be none.
+    /// Its addresses were found, or proved to be none; those of the destination's family at least.
     pub addresses_known: bool,
+    /// The destination may be one of its addresses in the family that could not be had. Then the signed addresses of the other
+    /// family say where its TLSA records are, and nothing but these makes the destination this host: why.
+    must_match: Option<Denial>,
 }
 
 impl Host {
     fn new(host: &MxHost, server: IpAddr, dane: Use) -> Self {
+        let missing = host.missing.as_ref();
+        let missing = missing.filter(|missing| missing.ipv6 == server.is_ipv6());
+        let signed = dane != Use::No && matches!(host.addresses, Dns::Found(_, Security::Secure));
         Self {
             name: host.name.clone(),
             base: host.tlsa_base.clone(),
@@ -30,7 +36,11 @@ impl Host {
             },
             is_here: matches!(&host.addresses, Dns::Found(addresses, _)
                 if addresses.iter().any(|address| address.to_canonical() == server)),
-            addresses_known: matches!(host.addresses, Dns::Found(..) | Dns::Absent(_)),
+            addresses_known: missing.is_none()
+                && matches!(host.addresses, Dns::Found(..) | Dns::Absent(_)),
+            must_match: missing
+                .filter(|_| signed)
+                .map(|missing| (missing.reason, missing.why.clone())),
         }
     }
 
@@ -57,6 +67,9 @@ pub(super) struct Hosts {
     pub all: Vec<Host>,
     /// Of the MX RRset, or its denial.
     pub security: Security,
+    /// Nothing insecure stands between the next-hop domain and its hosts, so that a host may show the domain's name
+    /// (RFC 7672 §3.2.2): the MX RRset is secure, or there is none.
+    pub may_show_next_hop: bool,
     /// All addresses are known, and the destination is none of them.
     pub not_an_mx: bool,
 }
@@ -67,6 +80,7 @@ impl Hosts {
         Self {
             all: Vec::new(),
             security: Security::Insecure,
+            may_show_next_hop: false,
             not_an_mx: false,
         }
     }
@@ -115,6 +129,7 @@ impl Hosts {
         let all_known = addresses.is_empty() && all.iter().all(|host| host.addresses_known);
         Ok(Self {
             not_an_mx: all_known && !all.iter().any(|host| host.is_here),
+            may_show_next_hop: security == Security::Secure || matches!(mx, Mx::Implicit(_)),
             all,
             security,
         })
@@ -128,6 +143,7 @@ impl Hosts {
             dane: dane::Statement::Silent(why.to_owned()),
             is_here: true,
             addresses_known: true,
+            must_match: None,
         };
         let host = if dane == Use::No {
             without_dane("DANE is off")
@@ -146,6 +162,7 @@ impl Hosts {
         Ok(Self {
             all: vec![host],
             security: Security::Secure,
+            may_show_next_hop: true,
             not_an_mx: false,
         })
     }
@@ -173,7 +190,18 @@ impl Hosts {
             return None;
         }
         let unplaced = self.all.iter().filter(|host| !host.addresses_known);
-        unplaced.filter_map(Host::unknown).next()
+        unplaced
+            .filter_map(|host| match host.dane {
+                dane::Statement::Silent(_) => host.must_match.clone(),
+                _ => host.unknown(),
+            })
+            .next()
+    }
+
+    /// Whether only TLSA records can make the destination one of the domain's hosts (see [`Host`]).
+    pub fn must_match(&self) -> bool {
+        !self.all.iter().any(|host| host.is_here)
+            && self.all.iter().any(|host| host.must_match.is_some())
     }
 
     /// The first candidate of which it is not known whether DANE speaks, and why.
@@ -186,10 +214,14 @@ impl Hosts {
 fn answer<'a>(mx: &'a Dns<Mx>, name: &str) -> Result<(&'a Mx, Security), Denial> {
     match mx {
         Dns::Found(mx, security) => Ok((mx, *security)),
-        Dns::Absent(_) => Err((
-            Reason::LookupFailed,
-            format!("{name} has neither MX nor address records"),
-        )),
+        Dns::Absent(security) => {
+            let signed = match security {
+                Security::Secure => "signed",
+                Security::Insecure => "not signed",
+            };
+            let why = format!("the DNS has no such name (NXDOMAIN, {signed})");
+            Err((Reason::NoSuchDomain, why))
+        }
         Dns::Bogus(why) => Err((Reason::DnssecInvalid, format!("MX of {name}: {why}"))),
         Dns::Failed(why) => Err((Reason::LookupFailed, format!("MX of {name}: {why}"))),
         Dns::NotAsked => Err((

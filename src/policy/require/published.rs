@@ -65,7 +65,9 @@ impl Layers<'_> {
             Err(denial) if by_dane.is_empty() => return Err(denial),
             Ok(None) | Err(_) => plain(Level::Dane, Basis::Dane),
         };
-        let proofs = by_dane.iter().filter_map(|host| self.dane_reference(host));
+        let proofs = by_dane
+            .iter()
+            .filter_map(|host| self.dane_reference(&hosts, host));
         demand.references.splice(0..0, proofs);
         // The first host that may be the one, by the name that its layer sends (RFC 7672 §8.1, RFC 8461 §7.1).
         demand.sni = hosts
@@ -114,23 +116,25 @@ impl Layers<'_> {
             host: hosts.here(),
             references: by_dane
                 .iter()
-                .filter_map(|host| self.dane_reference(host))
+                .filter_map(|host| self.dane_reference(hosts, host))
                 .collect(),
             not_an_mx: hosts.not_an_mx,
             ..plain(Level::DaneOnly, basis)
         })
     }
 
-    fn dane_reference(&self, host: &Host) -> Option<ReferenceIdentity> {
+    fn dane_reference(&self, hosts: &Hosts, host: &Host) -> Option<ReferenceIdentity> {
         let dane::Statement::Records(records) = &host.dane else {
             return None;
         };
+        let next_hop = next_hop_name(self.ask).filter(|_| hosts.may_show_next_hop);
+        let expanded = self.findings.expanded.as_deref();
         Some(ReferenceIdentity::Dane {
             records: records.clone(),
             names: dane::reference_names(
                 &host.base,
-                next_hop_name(self.ask).as_deref(),
-                self.findings.expanded.as_deref(),
+                next_hop.as_deref(),
+                expanded.filter(|_| hosts.may_show_next_hop),
             ),
         })
     }
@@ -163,7 +167,7 @@ impl Layers<'_> {
         hosts: &Hosts,
         enforced: Option<&Policy>,
     ) -> Result<Option<Demand>, Denial> {
-        if !hosts.candidates().any(Host::is_silent) {
+        if hosts.must_match() || !hosts.candidates().any(Host::is_silent) {
             return Ok(None);
         }
         if let Some(policy) = enforced {

@@ -4,6 +4,7 @@ use super::{
     Entry, Key, Level, Load,
     key::domain,
     parse::{Place, Token, Wrong},
+    reach::senseless_for_clients,
 };
 use crate::smtp::Domain;
 use std::{
@@ -101,6 +102,11 @@ impl Until {
         })
     }
 
+    /// Whether it ends no earlier than the other.
+    pub(super) fn is_not_before(&self, other: &Self) -> bool {
+        self.over >= other.over
+    }
+
     pub(super) fn is_over(&self, now: SystemTime) -> bool {
         // A clock before 1970 is broken; nothing it says may keep an exception alive.
         now.duration_since(SystemTime::UNIX_EPOCH)
@@ -138,11 +144,6 @@ pub(super) fn entry(
         .text
         .parse()
         .map_err(|why: String| level_word.place.error(why))?;
-    if key.is_sender() && level >= Level::MtaSts {
-        return Err(level_word.place.error(format!(
-            "level {level} is about hosts that mail goes to; for a client choose fingerprint, verify, secure, encrypt, may or none"
-        )));
-    }
     let mut entry = Entry {
         key,
         level,
@@ -267,20 +268,10 @@ fn complete(entry: &Entry) -> Result<(), String> {
             "level fingerprint needs match= with the digest of the certificate or its key".into(),
         );
     }
-    if entry.key.is_sender() {
-        if entry.level == Level::Verify && entry.matches.is_empty() {
-            return Err(
-                "level verify needs match= here, since a client has no MX host name".into(),
-            );
-        }
-        if entry.matches.contains(&Match::Hostname) {
-            return Err(
-                "match=hostname means nothing here, since a client has no MX host name".into(),
-            );
-        }
-        if entry.servername.is_some() {
-            return Err("servername= means nothing here, since the client names the server".into());
-        }
+    if entry.key.is_sender()
+        && let Some(why) = senseless_for_clients(entry)
+    {
+        return Err(why);
     }
     Ok(())
 }

@@ -40,6 +40,8 @@ pub(super) struct Token {
 pub(super) fn logical_lines(text: &str) -> Vec<Result<Vec<Token>, Wrong>> {
     let mut entries: Vec<Result<Vec<Token>, Wrong>> = Vec::new();
     for (number, line) in (1..).zip(text.split('\n')) {
+        // It stands at the beginning of a file, and amid one that was put together from several.
+        let line = line.trim_start_matches('\u{feff}');
         let content = line.trim_start_matches(is_blank);
         if content.is_empty() || content.starts_with('#') {
             continue;

@@ -1,6 +1,7 @@
 //! The table: what is read, and what is refused and where.
 
 mod find;
+mod reach;
 
 use super::*;
 use crate::policy::NamePattern;
@@ -76,7 +77,7 @@ fn the_table_of_the_manual_is_read() {
         table.entries()[2].reason.as_deref(),
         Some("self-signed, ticket 4711")
     );
-    assert!(table.has_plaintext_entries());
+    assert!(table.has_plaintext_entries(SystemTime::UNIX_EPOCH));
 }
 
 #[test]
@@ -91,6 +92,18 @@ fn lines_are_joined_and_comments_passed_over_as_postfix_does() {
         "a.example secure match=b.example:c.example"
     );
     assert_eq!((table.entries()[0].line, table.entries()[1].line), (5, 12));
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over_wherever_a_line_begins() {
+    let table =
+        table("\u{feff}a.example verify\n\u{feff}# comment\n\u{feff}b.example secure\n\u{feff}");
+    let keys: Vec<String> = table.entries().iter().map(|e| e.key.to_string()).collect();
+    assert_eq!(keys, ["a.example", "b.example"]);
+    assert_eq!(
+        errors("a.example verify\nb\u{feff}.example verify").len(),
+        1
+    );
 }
 
 #[test]
@@ -395,6 +408,7 @@ fn errors_say_where_and_what_to_do() {
         ("a,b verify", "1:1", "is no domain name"),
         ("\"a.example\" verify", "1:1", "quotes in a key"),
         ("@a.example dane-only", "1:12", "for a client choose"),
+        ("\u{feff}a.example", "1:1", "has no level"),
         ("@a.example verify", "1:12", "needs match= here"),
         (
             "@a.example secure match=hostname",

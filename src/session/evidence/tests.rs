@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     policy::{Ask, Basis, Demand, Findings, Level, NextHop, Reason, ReferenceIdentity, Verdict},
-    session::kept::Kept,
+    session::{kept::Kept, ledger::Ledger},
     smtp::{Stage, Target, extensions::Keyword},
     tls::tests::{peer, pki::Authority},
 };
@@ -349,7 +349,7 @@ fn a_refusal_has_the_word_of_its_cause_and_the_domain_of_its_sender() {
     let first = refusal(Cause::StarttlsRequired);
     session
         .evidence
-        .answers(&first, Some(&domain("sender.example")));
+        .answers(first.cause, Some(&domain("sender.example")));
     session.evidence.note(Note::Refused(first));
     let refusals = session.end().records("refusal");
     let reasons: Vec<&str> = refusals
@@ -418,6 +418,42 @@ fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end()
     assert_eq!(records[1]["unproved"], true);
     // As it came, escaped.
     assert_eq!(records[2]["session"]["hello"], "a b\\x01");
+}
+
+#[test]
+fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_the_same() {
+    let mut session = Session::new(Direction::Inbound);
+    session.kept.common.ledger = Arc::new(Ledger::of_strangers());
+    let client = ClientAddr(([192, 0, 2, 7], 4711).into());
+    let open = |kept: &Kept| Evidence::open(&kept.common, Direction::Inbound, client, client.0);
+    for _ in 0..5000 {
+        let mut evidence = open(&session.kept);
+        evidence.note(Note::Refused(protocol(501)));
+        evidence.note(Note::Incident("early-talker"));
+        evidence.closed();
+    }
+    let mut evidence = open(&session.kept);
+    evidence.note(Note::Refused(protocol(501)));
+    assert!(!evidence.recorded);
+    session.evidence = evidence;
+    session.message("a@b.example", &["c@inside.example"]);
+    session.evidence.note(Note::Refused(protocol(555)));
+    let ledger = Arc::clone(&session.kept.common.ledger);
+    let kept = session.end();
+    let records = kept.records("*");
+    let last: Vec<&str> = records[records.len() - 4..]
+        .iter()
+        .filter_map(|one| one["event"].as_str())
+        .collect();
+    assert_eq!(
+        last,
+        ["session-opened", "message", "refusal", "session-closed"]
+    );
+    // A client has 1 MiB at once; the chain adds to each record.
+    assert!(kept.octets() < 2 << 20, "{} octets", kept.octets());
+    let counts = ledger.report();
+    let opened = counts.iter().find(|one| one.kind == Kind::SessionOpened);
+    assert!(opened.is_some_and(|one| one.count > 3000), "{counts:?}");
 }
 
 #[test]

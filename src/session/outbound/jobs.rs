@@ -11,8 +11,8 @@ use super::super::{
 };
 use crate::{
     audit::Connection,
-    clock,
-    net::{ClientAddr, Dialled, ServerAddr, canonical},
+    clock, metrics,
+    net::{ClientAddr, Dialled, NotTried, ServerAddr, canonical},
     policy::{self, Ask, Demand, Dns, Findings, NextHop, Reason},
     smtp::{Answer, Cause, Question, Recipient, Refusal, Side},
     tls::{Hello, Kind, Peer},
@@ -94,7 +94,7 @@ pub struct Handshake {
     /// What it was for.
     pub pending: Pending,
     /// It went without the post-quantum key share.
-    pub classical_only: bool,
+    pub classical: bool,
     /// TLS and who answered; or whether it died without a word, and what went wrong.
     pub outcome: Result<(Stream, Peer), (bool, String)>,
 }
@@ -125,7 +125,13 @@ impl Errand {
                 gathered: None,
             })
         });
-        reached.map_err(|error| unreachable_server(&format!("{}: {}", server.0, plain(&error))))
+        reached.map_err(|error| match NotTried::of(&error) {
+            Some(NotTried::Ourselves) => Refusal {
+                enhanced: (4, 6),
+                ..unreachable_server(&format!("{}: {error}", server.0))
+            },
+            _ => unreachable_server(&format!("{}: {}", server.0, plain(&error))),
+        })
     }
 
     async fn connect_upstream(&self, upstream: &Upstream) -> Result<Reached, Refusal> {
@@ -193,7 +199,14 @@ impl Errand {
             NextHop::Upstream(host) => {
                 Findings::of_upstream(lookup.host(host, needs.tlsa.then_some(ask.port)).await)
             }
-            NextHop::Recipient(Recipient::Domain(domain)) => lookup.gather(domain, needs).await,
+            NextHop::Recipient(Recipient::Domain(domain)) => {
+                let findings = lookup.gather(domain, needs).await;
+                if let Some(reason) = findings.sts.fault() {
+                    let metrics = &self.site.common.metrics;
+                    metrics.count(metrics::STS_FAULTS, reason.word());
+                }
+                findings
+            }
             NextHop::Recipient(_) | NextHop::Address => Findings::none(),
         }
     }
@@ -201,11 +214,11 @@ impl Errand {
     /// The handshake for what is pending.
     pub async fn upgrade(self, side: Side, stream: Stream, pending: Pending) -> Outcome {
         let memory = &self.site.memory;
-        let classical_only = memory.classical_only(pending.ask.server, clock::instant());
+        let classical = memory.begins_classical(pending.ask.server, clock::instant());
         let hello = Hello {
             sni: pending.demand.sni.as_deref(),
             tls13_only: pending.demand.tls13_only,
-            classical_only,
+            classical_only: classical,
         };
         let outcome = match stream {
             Stream::Plain(tcp) => {
@@ -224,7 +237,7 @@ impl Errand {
         };
         let handshake = Handshake {
             pending,
-            classical_only,
+            classical,
             outcome,
         };
         Outcome::Upgraded(side, Box::new(handshake))

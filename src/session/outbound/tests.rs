@@ -27,6 +27,7 @@ fn site(kept: &Kept, observe: bool, table: &str) -> Site {
         resolvers: vec![([127, 0, 0, 1], 9).into()],
         anchor: None,
         state_dir: None,
+        dnssec: false,
         https_port: 443,
         allow_private: false,
         roots: Arc::new(rustls::RootCertStore::empty()),
@@ -154,7 +155,7 @@ fn handshake_fails(hands: &mut OutboundHands, words: &str) -> Upgraded {
     let pending = hands.pending.take().expect("TLS was asked for");
     hands.upgraded(Handshake {
         pending,
-        classical_only: true,
+        classical: true,
         outcome: Err((false, words.into())),
     })
 }

@@ -395,3 +395,143 @@ fn a_broken_or_empty_ca_file_is_an_error_that_names_it() {
     let error = Trust::in_servers(Some(&dir.0.join("missing.pem"))).unwrap_err();
     assert!(error.contains("missing.pem: cannot be read"), "{error}");
 }
+
+/// A certificate that a host made for itself, marked as an authority's, as appliances do.
+fn own_authority(change: impl FnOnce(&mut rcgen::CertificateParams)) -> Leaf {
+    Leaf::self_signed_with(&["mx.clinic.example"], |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        change(params);
+    })
+}
+
+fn with_tafile(names: &[NamePattern], anchors: &[&Der<'static>]) -> ReferenceIdentity {
+    ReferenceIdentity::Pkix {
+        names: names.to_vec(),
+        anchors: Some(Arc::new(anchors.iter().map(|der| der.to_vec()).collect())),
+    }
+}
+
+#[test]
+fn the_very_certificate_that_a_file_names_needs_no_issuer_and_may_be_an_authoritys() {
+    let names = [host("mx.clinic.example")];
+    let own = own_authority(|_| ());
+    let same_name = own_authority(|_| ());
+    let issued = Authority::root("Root").leaf(&["mx.clinic.example"]);
+    let dir = Scratch::new();
+    for leaf in [&own, &issued] {
+        let der = &leaf.chain[0];
+        let presented = peer(&leaf.chain);
+        let (ca_file, _) = leaf.write(&dir.0, "named");
+        let servers = Trust::in_servers(Some(&ca_file)).unwrap();
+        let clients = Trust::in_clients(Some(&ca_file), false).unwrap();
+        for (trust, identity) in [
+            (
+                &Trust::in_servers(Some(&ca_file)).unwrap(),
+                with_tafile(&names, &[&same_name.chain[0], der]),
+            ),
+            (&servers, pkix(&names)),
+            (&clients, pkix(&names)),
+        ] {
+            let matched = trust.check(&presented, &identity, now());
+            assert_eq!(
+                matched.map(|words| words.split(',').next().unwrap().to_owned()),
+                Ok("name mx.clinic.example".into())
+            );
+            // Whoever only says the same of himself is somebody else.
+            let other = trust.check(&peer(&same_name.chain), &pkix(&names), now());
+            assert_eq!(other.unwrap_err().0, Reason::CertificateNotTrusted);
+            let wrong_name = trust.check(
+                &presented,
+                &with_tafile(&[host("other.example")], &[der]),
+                now(),
+            );
+            assert_eq!(wrong_name.unwrap_err().0, Reason::CertificateHostMismatch);
+        }
+    }
+}
+
+#[test]
+fn dates_and_purpose_of_the_named_certificate_count_as_ever() {
+    let names = [host("mx.clinic.example")];
+    let trust = Trust::in_servers(Some(
+        &Authority::root("Other").write(&Scratch::new().0, "ca"),
+    ))
+    .unwrap();
+    for (change, reason, words) in [
+        (
+            pki::expired as fn(&mut _),
+            Reason::CertificateExpired,
+            "expired 2020-03-01",
+        ),
+        (
+            pki::not_yet_valid,
+            Reason::CertificateExpired,
+            "not valid before 2999",
+        ),
+        (
+            pki::for_clients,
+            Reason::CertificateNotTrusted,
+            "extended key usage",
+        ),
+    ] {
+        let own = own_authority(change);
+        let (found, said) = trust
+            .check(
+                &peer(&own.chain),
+                &with_tafile(&names, &[&own.chain[0]]),
+                now(),
+            )
+            .unwrap_err();
+        assert!(found == reason && said.contains(words), "{said}");
+    }
+    let own = own_authority(pki::for_servers);
+    let outcome = trust.check(
+        &peer(&own.chain),
+        &with_tafile(&names, &[&own.chain[0]]),
+        now(),
+    );
+    assert!(outcome.is_ok(), "{outcome:?}");
+}
+
+#[test]
+fn a_byte_order_mark_hides_no_certificate_and_no_key() {
+    const MARK: &str = "\u{feff}";
+    let dir = Scratch::new();
+    let (one, two) = (Authority::root("One"), Authority::root("Two"));
+    let file = dir.write(
+        "both.pem",
+        format!("{MARK}{}{MARK}{}", one.pem(), two.pem()),
+    );
+    let read = anchors_in(&file).unwrap();
+    assert_eq!(read, [one.cert.to_vec(), two.cert.to_vec()]);
+    let leaf = one.leaf(&["mx.clinic.example"]);
+    let cert = dir.write("own.pem", format!("{MARK}{}", leaf.chain_pem()));
+    let key = dir.write("own.key", format!("{MARK}{}", leaf.key.serialize_pem()));
+    let ocsp = None;
+    let options = ServerOptions {
+        pairs: vec![Pair { cert, key, ocsp }],
+        ..ServerOptions::default()
+    };
+    ServerTls::new(&options).unwrap();
+    let utf16: Vec<u8> = format!("{MARK}{}", one.pem())
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let words = anchors_in(&dir.write("utf16.pem", utf16)).unwrap_err();
+    assert!(
+        words.contains("utf16.pem: ") && words.contains("UTF-16"),
+        "{words}"
+    );
+}
+
+#[test]
+fn what_cannot_be_an_anchor_is_an_error_of_its_file() {
+    let dir = Scratch::new();
+    let broken = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    let file = dir.write(
+        "broken.pem",
+        format!("{}{broken}", Authority::root("One").pem()),
+    );
+    let words = anchors_in(&file).unwrap_err();
+    assert!(words.contains("broken.pem: certificate 2 in it"), "{words}");
+}

@@ -157,16 +157,50 @@ async fn keys_that_are_too_weak_are_named() {
     }
 }
 
+/// The peer says only that it found nothing, so what it may have is told, and nothing is claimed.
 #[tokio::test]
-async fn keys_of_unknown_kinds_find_nothing_in_common() {
-    for kind in [
-        "-algorithm EC -pkeyopt ec_paramgen_curve:secp256k1",
-        "-algorithm ED448",
-    ] {
+async fn keys_and_groups_of_unknown_kinds_are_named_for_what_they_are() {
+    let kinds = [
+        (
+            "-algorithm EC -pkeyopt ec_paramgen_curve:secp256k1",
+            "secp256k1",
+            &["-tls1_2", "-tls1_3"][..],
+        ),
+        (
+            "-algorithm EC -pkeyopt ec_paramgen_curve:brainpoolP256r1",
+            "brainpool",
+            &["-tls1_2", "-tls1_3"],
+        ),
+        ("-algorithm ED448", "Ed448", &["-tls1_2", "-tls1_3"]),
+        (
+            "-algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048",
+            "RSA-PSS",
+            &["-tls1_2", "-tls1_3"],
+        ),
+        (
+            "-algorithm EC -pkeyopt ec_paramgen_curve:secp521r1",
+            "P-521",
+            &["-tls1_2"],
+        ),
+        (
+            RSA,
+            "P-521",
+            &["-tls1_2 -groups P-521", "-tls1_3 -groups P-521"],
+        ),
+        (
+            RSA,
+            "X448",
+            &["-tls1_2 -groups X448", "-tls1_3 -groups X448"],
+        ),
+        (RSA, "brainpool", &["-tls1_2 -groups brainpoolP256r1"]),
+    ];
+    for (kind, name, versions) in kinds {
         let dir = with_key(kind);
-        for version in ["-tls1_2", "-tls1_3"] {
+        for version in versions {
             let fault = meet(&dir.0, version).await.unwrap_err();
+            let words = fault.to_string();
             assert_eq!(fault.kind(), Kind::TooOld, "{kind} {version}: {fault}");
+            assert!(words.contains(name), "{kind} {version}: {fault}");
         }
     }
 }
@@ -234,15 +268,76 @@ fn weak_signatures_in_a_chain_are_refused() {
     }
 }
 
+#[test]
+fn issuers_with_keys_of_unknown_kinds_are_named() {
+    for (kind, digest, words) in [
+        (
+            "-algorithm EC -pkeyopt ec_paramgen_curve:secp256k1",
+            "sha256",
+            "EC secp256k1",
+        ),
+        (
+            "-algorithm EC -pkeyopt ec_paramgen_curve:brainpoolP384r1",
+            "sha384",
+            "EC brainpoolP384r1",
+        ),
+        (
+            "-algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048",
+            "sha256",
+            "RSA-PSS",
+        ),
+        (
+            "-algorithm RSA -pkeyopt rsa_keygen_bits:2048",
+            "sha1",
+            "RSA with SHA-1",
+        ),
+    ] {
+        let dir = Scratch::new();
+        make(&dir.0, &format!("genpkey {kind} -out ca.key"));
+        make(
+            &dir.0,
+            "req -x509 -new -key ca.key -out ca.pem -days 9999 -subj /CN=Root",
+        );
+        dir.write("san", format!("subjectAltName=DNS:{HOST}"));
+        make(&dir.0, &format!("genpkey {RSA} -out own.key"));
+        make(
+            &dir.0,
+            &format!("req -new -key own.key -out own.csr -subj /CN={HOST}"),
+        );
+        make(
+            &dir.0,
+            &format!(
+                "x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -{digest} -days 99 -extfile san -out own.pem"
+            ),
+        );
+        let trust = Trust::in_servers(Some(&dir.0.join("ca.pem"))).unwrap();
+        let chain = super::pem::certificates(&dir.0.join("own.pem")).unwrap();
+        let outcome = trust.check(&peer(&chain), &pkix(&[host(HOST)]), crate::clock::wall());
+        let (_, said) = outcome.unwrap_err();
+        assert!(said.contains(words), "{kind}: {said}");
+    }
+}
+
 /// What our server says about `openssl s_client` under these flags.
 async fn called_by(flags: &str) -> Result<Peer, HandshakeFault> {
+    serving(&[&rcgen::PKCS_RSA_SHA256], flags).await.0
+}
+
+/// The same with a certificate for each kind of key, and what s_client printed.
+async fn serving(
+    kinds: &[&'static rcgen::SignatureAlgorithm],
+    flags: &str,
+) -> (Result<Peer, HandshakeFault>, String) {
     let dir = Scratch::new();
-    let (cert, key) = Authority::root("Root A")
-        .leaf_of(&rcgen::PKCS_RSA_SHA256, &[HOST], |_| ())
-        .write(&dir.0, "own");
-    let ocsp = None;
+    let authority = Authority::root("Root A");
+    let pair = |(at, kind): (usize, &&'static rcgen::SignatureAlgorithm)| {
+        let leaf = authority.leaf_of(kind, &[HOST], |_| ());
+        let (cert, key) = leaf.write(&dir.0, &format!("own-{at}"));
+        let ocsp = None;
+        Pair { cert, key, ocsp }
+    };
     let tls = ServerTls::new(&ServerOptions {
-        pairs: vec![Pair { cert, key, ocsp }],
+        pairs: kinds.iter().enumerate().map(pair).collect(),
         ..ServerOptions::default()
     })
     .unwrap();
@@ -251,16 +346,46 @@ async fn called_by(flags: &str) -> Result<Peer, HandshakeFault> {
     let fixed = ["s_client", "-connect", &target, "-servername", HOST];
     let arguments: Vec<&str> = fixed.into_iter().chain(flags.split_whitespace()).collect();
     let mut child = openssl(&arguments)
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("these tests need the program `openssl`: apt-get install openssl");
     let (tcp, _) = listener.accept().await.unwrap();
     let outcome = tls.accept(tcp).await.map(|(_, peer)| peer);
-    // It may have ended by itself.
-    let _ = child.kill();
-    child.wait().unwrap();
-    outcome
+    // It ends at the end of its input, when the handshake is over.
+    drop(child.stdin.take());
+    let printed = child.wait_with_output().unwrap().stdout;
+    (outcome, String::from_utf8_lossy(&printed).into_owned())
+}
+
+#[tokio::test]
+async fn a_certificate_whose_curve_the_client_does_not_know_is_not_chosen() {
+    use rcgen::{PKCS_ECDSA_P256_SHA256 as P256, PKCS_ECDSA_P384_SHA384 as P384, PKCS_RSA_SHA256};
+    let kinds: [&'static rcgen::SignatureAlgorithm; 2] = [&P384, &PKCS_RSA_SHA256];
+    for (flags, key) in [
+        ("-tls1_2", "id-ecPublicKey"),
+        ("-tls1_2 -groups P-256", "rsaEncryption"),
+        ("-tls1_2 -groups X25519:P-256", "rsaEncryption"),
+        ("-tls1_2 -groups P-256:P-384", "id-ecPublicKey"),
+        // In TLS 1.3 the scheme names the curve, and the groups are about the key exchange alone.
+        ("-tls1_3 -groups P-256", "id-ecPublicKey"),
+        (
+            "-tls1_3 -groups P-256 -sigalgs RSA-PSS+SHA256:ECDSA+SHA256",
+            "rsaEncryption",
+        ),
+    ] {
+        let (outcome, printed) = serving(&kinds, flags).await;
+        assert!(outcome.is_ok(), "{flags}: {outcome:?}");
+        assert!(
+            printed.contains(&format!("a:PKEY: {key}")),
+            "{flags}: {printed}"
+        );
+    }
+    let (outcome, printed) = serving(&[&P384, &P256], "-tls1_2 -groups P-256").await;
+    assert!(
+        outcome.is_ok() && printed.contains("256 (bit)"),
+        "{outcome:?} {printed}"
+    );
 }
 
 #[tokio::test]
@@ -277,8 +402,10 @@ async fn clients_that_offer_only_what_is_refused_are_named_as_such() {
             "-tls1_2 -cipher DHE-RSA-AES256-GCM-SHA384",
             "finite-field DH",
         ),
-        ("-tls1_2 -groups P-521", "key exchange"),
-        ("-tls1_3 -groups P-521", "key exchange"),
+        ("-tls1_2 -groups P-521", "P-521"),
+        ("-tls1_3 -groups P-521", "P-521"),
+        ("-tls1_3 -groups X448", "X448"),
+        ("-tls1_3 -sigalgs ed448", "Ed448"),
         ("-tls1_2 -sigalgs RSA+SHA1 -cipher ALL:@SECLEVEL=0", "SHA-1"),
     ] {
         let fault = called_by(flags).await.unwrap_err();

@@ -138,8 +138,27 @@ fn an_entry_applies_through_its_last_day_and_then_the_next_one_does() {
     assert_eq!(line(day(20_001)), Some(2));
     assert_eq!(line(day(20_002)), Some(3));
     assert_eq!(line(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), None);
-    let expired: Vec<u32> = table.expired(day(20_001)).map(|entry| entry.line).collect();
-    assert_eq!(expired, [1]);
+    let applying: Vec<u32> = table
+        .applying(day(20_001))
+        .map(|entry| entry.line)
+        .collect();
+    assert_eq!(applying, [2, 3]);
+    assert_eq!(
+        table.remarks(&Way::Outbound, day(20_001)),
+        ["policy:1: a.example: the entry is past its until= date and does not apply any more"]
+    );
+}
+
+#[test]
+fn an_entry_past_its_date_lets_nothing_pass_in_the_clear() {
+    let senders = table("@a.example none until=2024-10-04\n@.b.example may until=2024-10-05");
+    let servers = table("a.example none until=2024-10-04\n[192.0.2.1] may until=2024-10-05");
+    for (days, possible) in [(20_000, true), (20_001, true), (20_002, false)] {
+        assert_eq!(senders.has_plaintext_senders(day(days)), possible, "{days}");
+        assert_eq!(servers.has_plaintext_entries(day(days)), possible, "{days}");
+    }
+    let clients = table("[192.0.2.1] none");
+    assert!(!clients.has_plaintext_senders(now()) && clients.has_plaintext_entries(now()));
 }
 
 #[test]

@@ -2,12 +2,13 @@
 //!
 //! Needs nsd, unbound and ldnsutils (tests/run installs them where it may); without them these tests fail and say so.
 
-use domain::{
-    base::{Message, MessageBuilder, ParsedName, Rtype, iana::Rcode},
-    rdata::AllRecordData,
-};
+mod forger;
+mod start;
+
+use domain::base::{Rtype, iana::Rcode};
+use forger::{Forgery, authenticated, crippled, error, forger, nxdomain, without};
 use starttls_proxy::{
-    lookup::{Lookup, Options},
+    lookup::{Lookup, Options, Signatures},
     policy::{Dns, Mx, MxHost, Needs, Security},
     smtp::Domain,
 };
@@ -79,11 +80,10 @@ impl Tree {
     async fn wait_for(&self, resolver: SocketAddr) {
         let begin = starttls_proxy::clock::instant();
         loop {
-            let lookup = self.lookup(vec![resolver], true);
-            match lookup.self_test().await {
-                Ok(_) => return,
-                Err(error) if begin.elapsed() > Duration::from_secs(20) => panic!("{error}"),
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            match self.lookup(vec![resolver]).signatures().await {
+                Signatures::Come { .. } => return,
+                other if begin.elapsed() > Duration::from_secs(20) => panic!("{other:?}"),
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
     }
@@ -96,8 +96,8 @@ impl Tree {
         (Ipv4Addr::LOCALHOST, self.port + 2).into()
     }
 
-    fn lookup(&self, resolvers: Vec<SocketAddr>, validate: bool) -> Lookup {
-        lookup(resolvers, validate.then(|| self.folder.join("anchor")))
+    fn lookup(&self, resolvers: Vec<SocketAddr>) -> Lookup {
+        lookup(resolvers, Some(self.folder.join("anchor")), true)
     }
 }
 
@@ -116,9 +116,10 @@ impl Drop for Tree {
     }
 }
 
-fn lookup(resolvers: Vec<SocketAddr>, anchor: Option<PathBuf>) -> Lookup {
+fn lookup(resolvers: Vec<SocketAddr>, anchor: Option<PathBuf>, dnssec: bool) -> Lookup {
     Lookup::new(Options {
         resolvers,
+        dnssec,
         anchor,
         state_dir: None,
         https_port: 443,
@@ -162,7 +163,10 @@ async fn told(lookup: &Lookup, domain: &str) -> String {
 }
 
 fn host(host: &MxHost) -> String {
-    let addresses = state(&host.addresses, |found| found.len().to_string());
+    let mut addresses = state(&host.addresses, |found| found.len().to_string());
+    if let Some(missing) = &host.missing {
+        addresses += if missing.ipv6 { " but AAAA" } else { " but A" };
+    }
     let tlsa = state(&host.tlsa, |found| found.len().to_string());
     if host.tlsa == Dns::NotAsked {
         format!("{} {addresses}", host.name)
@@ -211,15 +215,16 @@ const TRUTH: &[(&str, &str)] = &[
         "wildmx.good.test",
         "secure b.wildhost.good.test secure 1, tlsa at b.wildhost.good.test secure none",
     ),
+    (
+        "wildaliasmx.good.test",
+        "secure a.wildalias.good.test insecure 1, tlsa at a.wildalias.good.test insecure none",
+    ),
     ("nullmx.good.test", "secure null"),
     (
         "implicit.good.test",
         "secure implicit implicit.good.test secure 1, tlsa at implicit.good.test secure none",
     ),
-    (
-        "nothing.good.test",
-        "secure implicit nothing.good.test secure none",
-    ),
+    ("nothing.good.test", "secure none"),
     (
         "nsec3.test",
         "secure mx.nsec3.test secure 1, tlsa at mx.nsec3.test secure 1",
@@ -232,18 +237,12 @@ const TRUTH: &[(&str, &str)] = &[
         "any.wild.nsec3.test",
         "secure mx.nsec3.test secure 1, tlsa at mx.nsec3.test secure 1",
     ),
-    (
-        "nothing.nsec3.test",
-        "secure implicit nothing.nsec3.test secure none",
-    ),
+    ("nothing.nsec3.test", "secure none"),
     (
         "optout.test",
         "secure mx.optout.test secure 1, tlsa at mx.optout.test secure 1",
     ),
-    (
-        "nothing.optout.test",
-        "insecure implicit nothing.optout.test insecure none",
-    ),
+    ("nothing.optout.test", "insecure none"),
     (
         "sub.optout.test",
         "insecure mx.optout.test secure 1, tlsa at mx.optout.test secure 1",
@@ -253,10 +252,7 @@ const TRUTH: &[(&str, &str)] = &[
         "tosecure.plain.test",
         "insecure mx.good.test secure 2, tlsa at mx.good.test secure 1",
     ),
-    (
-        "nothing.plain.test",
-        "insecure implicit nothing.plain.test insecure none",
-    ),
+    ("nothing.plain.test", "insecure none"),
     ("bogus.test", "bogus"),
     (
         "bogustlsa.test",
@@ -265,8 +261,19 @@ const TRUTH: &[(&str, &str)] = &[
     ("expired.test", "bogus"),
     ("otherkey.test", "bogus"),
     ("stripped.test", "bogus"),
-    ("unproved.test", "secure mx.unproved.test bogus"),
-    ("nothing.test", "secure implicit nothing.test secure none"),
+    (
+        "unproved.test",
+        "secure mx.unproved.test secure 1 but AAAA, tlsa at mx.unproved.test bogus",
+    ),
+    (
+        "halfbogus.test",
+        "secure mx.halfbogus.test secure 1 but AAAA, tlsa at mx.halfbogus.test secure 1",
+    ),
+    ("nothing.test", "secure none"),
+    (
+        "justtext.good.test",
+        "secure implicit justtext.good.test secure none",
+    ),
 ];
 
 mod real_servers {
@@ -275,90 +282,159 @@ mod real_servers {
     #[tokio::test]
     async fn each_zone_is_in_the_state_it_was_built_in() {
         let tree = Tree::start("states").await;
-        for (way, lookup) in [
-            (
-                "here, behind a plain resolver",
-                tree.lookup(vec![tree.plain()], true),
-            ),
-            (
-                "here, behind a validating resolver",
-                tree.lookup(vec![tree.validating()], true),
-            ),
-            (
-                "by the resolver on loopback",
-                tree.lookup(vec![tree.validating()], false),
-            ),
+        for (way, resolver) in [
+            ("behind a plain resolver", tree.plain()),
+            ("behind a validating resolver", tree.validating()),
         ] {
+            let lookup = tree.lookup(vec![resolver]);
             for (domain, truth) in TRUTH {
-                assert_eq!(
-                    &told(&lookup, domain).await,
-                    truth,
-                    "{domain}, validated {way}"
-                );
+                assert_eq!(&told(&lookup, domain).await, truth, "{domain}, {way}");
             }
         }
     }
 
+    /// The resolver is on loopback, validates from the right anchor and sets the AD bit; but nobody gave us that anchor.
     #[tokio::test]
-    async fn the_self_test_says_who_validates_and_what_is_wrong() {
-        let tree = Tree::start("self-test").await;
-        let words = tree
-            .lookup(vec![tree.validating()], false)
-            .self_test()
-            .await
-            .unwrap();
-        assert!(
-            words.starts_with("DNSSEC is validated by the resolver on this host"),
-            "{words}"
-        );
-        let words = tree
-            .lookup(vec![tree.plain()], true)
-            .self_test()
-            .await
-            .unwrap();
-        assert!(
-            words.starts_with("DNSSEC is validated here, from "),
-            "{words}"
-        );
-        let words = tree
-            .lookup(vec![tree.plain()], false)
-            .self_test()
-            .await
-            .unwrap_err();
-        assert!(words.contains("does not validate DNSSEC"), "{words}");
+    async fn an_ad_bit_alone_never_counts_wherever_the_resolver_is() {
+        let tree = Tree::start("ad").await;
+        let iana = lookup(vec![tree.validating()], None, true);
+        for domain in ["good.test", "nsec3.test", "nothing.good.test", "plain.test"] {
+            let told = told(&iana, domain).await;
+            assert!(!told.contains("secure"), "{domain}: {told}");
+        }
+        let without = lookup(vec![tree.validating()], None, false);
+        for domain in ["good.test", "nsec3.test", "nothing.good.test", "plain.test"] {
+            let told = told(&without, domain).await;
+            assert!(told.starts_with("insecure"), "{domain}: {told}");
+            assert!(!told.contains(" secure"), "{domain}: {told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_answers_at_a_start_show_whether_signatures_can_be_had() {
+        let tree = Tree::start("signatures").await;
+        for resolver in [tree.plain(), tree.validating()] {
+            match tree.lookup(vec![resolver]).signatures().await {
+                Signatures::Come { words, faults } => {
+                    assert!(
+                        words.starts_with("DNSSEC is validated here, from /"),
+                        "{words}"
+                    );
+                    assert_eq!(faults, [""; 0]);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let off = lookup(vec![tree.plain()], None, false);
+        assert_eq!(off.signatures().await, Signatures::NotUsed);
 
         let stranger = tree.folder.join("stranger");
         let key = fs::read_to_string(tree.folder.join("good.test.key")).unwrap();
         fs::write(&stranger, key.replacen("good.test.", ".", 1)).unwrap();
-        let words = lookup(vec![tree.plain()], Some(stranger))
-            .self_test()
-            .await
-            .unwrap_err();
-        assert!(
-            words.contains("do not follow from the trust anchor"),
-            "{words}"
-        );
+        for anchor in [Some(stranger), None] {
+            let lookup = lookup(vec![tree.plain()], anchor, true);
+            assert_cannot(&lookup, "do not follow from the trust anchor").await;
+        }
 
+        for (what, forgery, words) in crippled() {
+            let (cripple, _) = forger(tree.plain(), forgery);
+            assert_cannot(&tree.lookup(vec![cripple]), words).await;
+            // One good resolver is enough; the other is named.
+            let both = tree.lookup(vec![cripple, tree.plain()]);
+            match both.signatures().await {
+                Signatures::Come { faults, .. } => {
+                    assert!(faults[0].contains(words), "{what}: {faults:?}");
+                }
+                other => panic!("{what}: {other:?}"),
+            }
+            assert!(
+                told(&both, "nsec3.test")
+                    .await
+                    .ends_with("tlsa at mx.nsec3.test secure 1"),
+                "{what}"
+            );
+        }
+    }
+
+    /// Neither proves that there are no signatures: one is off, the other cannot reach anybody.
+    #[tokio::test]
+    async fn a_resolver_that_does_not_answer_shows_nothing() {
+        let nobody: SocketAddr = (Ipv4Addr::LOCALHOST, free_ports()).into();
+        let (failing, _) = forger(nobody, |message| error(message, Rcode::SERVFAIL));
+        for resolver in [nobody, failing] {
+            match lookup(vec![resolver], None, true).signatures().await {
+                Signatures::Silence(words) => {
+                    assert!(words.contains(&resolver.to_string()), "{words}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// With DANE off nobody is asked for signatures, so that a resolver that has none will do.
+    #[tokio::test]
+    async fn without_dane_a_resolver_without_signatures_is_as_good_as_any() {
+        let tree = Tree::start("without").await;
+        for (what, forgery, _) in crippled() {
+            let (cripple, _) = forger(tree.plain(), forgery);
+            let lookup = lookup(vec![cripple], None, false);
+            assert_eq!(
+                told(&lookup, "nsec3.test").await,
+                "insecure mx.nsec3.test insecure 1",
+                "{what}"
+            );
+            assert_eq!(
+                told(&lookup, "nothing.good.test").await,
+                "insecure none",
+                "{what}"
+            );
+        }
+    }
+
+    /// Some answers come without signatures, as from a resolver that was changed after the start.
+    #[tokio::test]
+    async fn an_answer_without_signatures_is_told_in_one_clear_sentence() {
+        let tree = Tree::start("sentence").await;
         let (stripper, _) = forger(tree.plain(), |message| {
-            without(message, |rtype| rtype == Rtype::RRSIG)
+            match message.sole_question().unwrap().qtype() {
+                Rtype::DS | Rtype::DNSKEY => message.as_slice().to_vec(),
+                _ => without(message, |rtype| {
+                    matches!(
+                        rtype,
+                        Rtype::RRSIG | Rtype::NSEC | Rtype::NSEC3 | Rtype::SOA
+                    )
+                }),
+            }
         });
-        let words = tree
-            .lookup(vec![tree.plain(), stripper], true)
-            .self_test()
-            .await
-            .unwrap_err();
-        assert!(
-            words.contains(&format!("resolver {stripper} strips DNSSEC signatures")),
-            "{words}"
-        );
+        let lookup = tree.lookup(vec![stripper]);
+        for domain in ["good.test", "nothing.good.test"] {
+            let needs = Needs {
+                mx: true,
+                ..Needs::default()
+            };
+            match lookup
+                .gather(&Domain::parse(domain).unwrap(), needs)
+                .await
+                .mx
+            {
+                Dns::Bogus(words) => {
+                    assert!(
+                        words.starts_with("the answer comes without the DNSSEC signatures"),
+                        "{words}"
+                    );
+                    assert!(!words.contains("bogus"), "{words}");
+                }
+                other => panic!("{domain}: {other:?}"),
+            }
+        }
     }
 
     #[tokio::test]
     async fn an_answer_too_long_for_a_datagram_comes_by_tcp() {
         let tree = Tree::start("tcp").await;
         for lookup in [
-            tree.lookup(vec![tree.plain()], true),
-            tree.lookup(vec![tree.validating()], false),
+            tree.lookup(vec![tree.plain()]),
+            lookup(vec![tree.plain()], None, false),
         ] {
             let record = lookup
                 .tlsrpt_record(&Domain::parse("big.good.test").unwrap())
@@ -371,9 +447,9 @@ mod real_servers {
     async fn a_dead_resolver_is_passed_over_and_all_dead_is_failed_not_absent() {
         let mut tree = Tree::start("dead").await;
         let nobody: SocketAddr = (Ipv4Addr::LOCALHOST, free_ports()).into();
-        let lookup = tree.lookup(vec![nobody, tree.plain()], true);
+        let first_is_dead = tree.lookup(vec![nobody, tree.plain()]);
         assert!(
-            told(&lookup, "nsec3.test")
+            told(&first_is_dead, "nsec3.test")
                 .await
                 .starts_with("secure mx.nsec3.test")
         );
@@ -381,11 +457,11 @@ mod real_servers {
             server.kill().unwrap();
             server.wait().unwrap();
         }
-        assert_eq!(told(&lookup, "plain.test").await, "failed");
-        let fresh = tree.lookup(vec![tree.plain()], true);
+        assert_eq!(told(&first_is_dead, "plain.test").await, "failed");
+        let fresh = tree.lookup(vec![tree.plain()]);
         assert_eq!(told(&fresh, "good.test").await, "failed");
-        let trusting = tree.lookup(vec![tree.validating()], false);
-        assert_eq!(told(&trusting, "good.test").await, "failed");
+        let without = lookup(vec![tree.plain()], None, false);
+        assert_eq!(told(&without, "good.test").await, "failed");
     }
 
     /// Somebody between us and the resolver changes every answer about these names.
@@ -451,11 +527,29 @@ mod real_servers {
                     forgery(message)
                 }
             });
-            let lookup = tree.lookup(vec![resolver], true);
+            let lookup = tree.lookup(vec![resolver]);
             for domain in domains {
                 let told = told(&lookup, domain).await;
                 assert!(told.contains("bogus"), "{what}: {domain}: {told}");
                 assert!(!told.contains("none"), "{what}: {domain}: {told}");
+            }
+        }
+    }
+
+    /// As systemd-resolved 252 does, which answers another question in its place.
+    #[tokio::test]
+    async fn a_resolver_that_leaves_questions_for_aliases_unanswered_does() {
+        let tree = Tree::start("aliases").await;
+        let (resolver, _) = forger(tree.plain(), |message| {
+            match message.sole_question().unwrap().qtype() {
+                Rtype::CNAME => Vec::new(),
+                _ => message.as_slice().to_vec(),
+            }
+        });
+        let lookup = tree.lookup(vec![resolver]);
+        for (domain, truth) in TRUTH {
+            if ["good.test", "wildaliasmx.good.test"].contains(domain) {
+                assert_eq!(&told(&lookup, domain).await, truth);
             }
         }
     }
@@ -470,83 +564,58 @@ mod real_servers {
                 _ => message.as_slice().to_vec(),
             }
         });
-        let lookup = tree.lookup(vec![resolver], true);
+        let lookup = tree.lookup(vec![resolver]);
         assert_eq!(
             told(&lookup, "plain.test").await,
             "insecure mx.plain.test insecure 1"
         );
         assert_eq!(
             told(&lookup, "nsec3.test").await,
-            "secure mx.nsec3.test bogus"
+            "secure mx.nsec3.test secure 1 but AAAA, tlsa at mx.nsec3.test secure 1"
         );
     }
 }
 
-type Forgery = Box<dyn Fn(&Message<Vec<u8>>) -> Vec<u8> + Send>;
-
-/// A resolver that asks another one, and answers what `forge` makes of it. Lives until the process ends.
-fn forger(
-    upstream: SocketAddr,
-    forge: impl Fn(&Message<Vec<u8>>) -> Vec<u8> + Send + 'static,
-) -> (SocketAddr, std::thread::JoinHandle<()>) {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = socket.local_addr().unwrap();
-    let thread = std::thread::spawn(move || {
-        let mut buffer = [0; 65_535];
-        loop {
-            let Ok((length, client)) = socket.recv_from(&mut buffer) else {
-                return;
-            };
-            let honest = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            honest
-                .set_read_timeout(Some(Duration::from_secs(5)))
-                .unwrap();
-            honest.send_to(&buffer[..length], upstream).unwrap();
-            let Ok(length) = honest.recv(&mut buffer) else {
-                continue;
-            };
-            let message = Message::from_octets(buffer[..length].to_vec()).unwrap();
-            socket.send_to(&forge(&message), client).unwrap();
+async fn assert_cannot(lookup: &Lookup, words: &str) {
+    match lookup.signatures().await {
+        Signatures::CannotBeHad(sentence) => {
+            assert!(sentence.contains(words), "{sentence}");
+            assert!(
+                sentence.contains("--resolver") && sentence.ends_with("--no-dane"),
+                "{sentence}"
+            );
         }
-    });
-    (address, thread)
-}
-
-/// The same without the records of some types (in answer and authority).
-fn without(message: &Message<Vec<u8>>, gone: impl Fn(Rtype) -> bool) -> Vec<u8> {
-    let mut builder = MessageBuilder::new_vec();
-    *builder.header_mut() = message.header();
-    let mut builder = builder.question();
-    builder.push(message.sole_question().unwrap()).unwrap();
-    let mut builder = builder.answer();
-    type Any<'a> = AllRecordData<&'a [u8], ParsedName<&'a [u8]>>;
-    for record in message.answer().unwrap().into_records::<Any>() {
-        let record = record.unwrap();
-        if !gone(record.rtype()) {
-            builder.push(record).unwrap();
-        }
+        other => panic!("{words}: {other:?}"),
     }
-    let mut builder = builder.authority();
-    for record in message.authority().unwrap().into_records::<Any>() {
-        let record = record.unwrap();
-        if !gone(record.rtype()) {
-            builder.push(record).unwrap();
-        }
-    }
-    builder.finish()
 }
 
-/// "There is no such name", with the SOA and signatures of somewhere.
-fn nxdomain(message: &Message<Vec<u8>>) -> Vec<u8> {
-    let octets = without(message, |rtype| !matches!(rtype, Rtype::SOA | Rtype::NSEC));
-    let mut message = Message::from_octets(octets).unwrap();
-    message.header_mut().set_rcode(Rcode::NXDOMAIN);
-    message.into_octets()
-}
+#[tokio::test]
+async fn a_reload_validates_from_the_anchor_as_it_is_now() {
+    let tree = Tree::start("reload").await;
+    let anchor = tree.folder.join("given");
+    let other =
+        ". IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D\n";
+    fs::write(&anchor, other).unwrap();
+    let lookup = lookup(vec![tree.plain()], Some(anchor.clone()), true);
+    let nobody = || Arc::new(rustls::RootCertStore::empty());
+    assert_eq!(told(&lookup, "good.test").await, "bogus");
 
-/// With the AD bit.
-fn authenticated(message: &Message<Vec<u8>>) -> Vec<u8> {
-    let mut message = message.clone();
-    message.header_mut().set_ad(true);
-    message.into_octets()
+    fs::write(&anchor, "nonsense\n").unwrap();
+    let words = lookup.renewal(nobody()).err().unwrap();
+    assert!(words.contains("given:1: not a key of the root"), "{words}");
+
+    fs::copy(tree.folder.join("anchor"), &anchor).unwrap();
+    let renewal = lookup.renewal(nobody()).unwrap();
+    assert_eq!(
+        told(&lookup, "good.test").await,
+        "bogus",
+        "not before it is adopted"
+    );
+    lookup.adopt(renewal);
+    let (domain, truth) = TRUTH[0];
+    assert_eq!(
+        (domain, told(&lookup, domain).await.as_str()),
+        TRUTH[0],
+        "{truth}"
+    );
 }

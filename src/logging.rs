@@ -1,0 +1,388 @@
+//! Log lines on their way to stderr. Mail never waits for whoever reads them: a line is put into a bounded queue, and a
+//! thread of its own writes it.
+//!
+//! When nobody reads (a full pipe, a journal that is stuck), the queue fills and lines are dropped. They are counted
+//! (`starttls_proxy_log_lines_dropped_total`), and a line says how many were dropped as soon as there is room again. Each
+//! [`Class`] has room of its own, so that a flood of ordinary lines displaces no error, and no flood displaces the head of
+//! a checkpoint, which is what another machine anchors the audit log with.
+
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    collections::VecDeque,
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd as _,
+    panic::PanicHookInfo,
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::clock;
+
+/// Target of log records that are the head of a checkpoint. It begins with the crate's name, as RUST_LOG expects.
+pub const CHECKPOINT: &str = "starttls_proxy::checkpoint";
+
+/// How long the end of the process waits for the last lines to be read.
+const LAST_LINES: Duration = Duration::from_secs(2);
+/// Where stderr is a pipe that does not block, a full one is tried again after so long.
+const FULL_PIPE: Duration = Duration::from_millis(50);
+
+/// What a line is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Ordinary,
+    /// Errors, panics, and why the program ends.
+    Error,
+    /// Heads of checkpoints: one a minute, or one in 1,000 records. Their room holds some 20,000.
+    Checkpoint,
+}
+
+impl Class {
+    const ALL: [Self; 3] = [Self::Ordinary, Self::Error, Self::Checkpoint];
+
+    /// Octets of lines that may wait.
+    fn room(self) -> usize {
+        match self {
+            Self::Ordinary => 1 << 20,
+            Self::Error | Self::Checkpoint => 4 << 20,
+        }
+    }
+
+    fn of(record: &Record<'_>) -> Self {
+        if record.target() == CHECKPOINT {
+            Self::Checkpoint
+        } else if record.level() == Level::Error {
+            Self::Error
+        } else {
+            Self::Ordinary
+        }
+    }
+}
+
+/// Lines that wait to be written.
+#[derive(Default)]
+struct Waiting {
+    lines: VecDeque<(Class, Vec<u8>)>,
+    /// Octets of them, by class.
+    octets: [usize; 3],
+    /// Classes that were full. They take lines again when half of their room is free, so that a reader who is merely slow
+    /// does not see a line about dropped lines behind each line.
+    full: [bool; 3],
+    /// Lines that were dropped and not told of yet.
+    untold: u64,
+    /// Lines that were dropped since the start.
+    dropped: u64,
+    /// A line is being written.
+    writing: bool,
+}
+
+impl Waiting {
+    fn put(&mut self, class: Class, line: Vec<u8>) -> bool {
+        let index = class as usize;
+        if self.octets[index] + line.len() > class.room() {
+            self.full[index] = true;
+        }
+        if self.full[index] {
+            self.untold += 1;
+            self.dropped += 1;
+            return false;
+        }
+        self.octets[index] += line.len();
+        self.lines.push_back((class, line));
+        true
+    }
+
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let (class, line) = self.lines.pop_front()?;
+        self.octets[class as usize] -= line.len();
+        for class in Class::ALL {
+            self.full[class as usize] &= self.octets[class as usize] > class.room() / 2;
+        }
+        if self.untold > 0 && self.full == [false; 3] {
+            let words = format!(
+                "{} log lines were dropped here: nobody read them in time",
+                self.untold
+            );
+            self.untold = 0;
+            self.put(Class::Error, formatted(Level::Warn, &words));
+        }
+        Some(line)
+    }
+}
+
+/// The queue in front of stderr.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// There is something to write.
+    filled: Condvar,
+    /// There is nothing to write any more.
+    emptied: Condvar,
+}
+
+impl Queue {
+    fn locked(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, class: Class, line: Vec<u8>) {
+        if self.locked().put(class, line) {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Writes one line after the other. Ends never.
+    fn write_to(&self, mut out: impl Write) {
+        loop {
+            let line = self.next();
+            let written = write_whole(&mut out, &line);
+            let mut waiting = self.locked();
+            waiting.writing = false;
+            // Who closed the pipe cannot be told; the counter tells who asks.
+            waiting.dropped += u64::from(written.is_err());
+        }
+    }
+
+    fn next(&self) -> Vec<u8> {
+        let mut waiting = self.locked();
+        loop {
+            if let Some(line) = waiting.take() {
+                waiting.writing = true;
+                return line;
+            }
+            self.emptied.notify_all();
+            waiting = self
+                .filled
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until all that was put in is written, at most so long.
+    fn flush(&self, limit: Duration) {
+        let busy = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
+        // Whether the time was up makes no difference: the process ends.
+        let _ = self
+            .emptied
+            .wait_timeout_while(self.locked(), limit, busy)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+fn write_whole(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
+    while !line.is_empty() {
+        match out.write(line) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => line = &line[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(FULL_PIPE),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The process has one stderr and one queue in front of it.
+fn queue() -> &'static Queue {
+    static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+    QUEUE.get_or_init(|| {
+        let queue = Arc::<Queue>::default();
+        let writer = Arc::clone(&queue);
+        // Not through `std::io::Stderr`, whose lock somebody else may hold.
+        let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+        let write = move || match stderr {
+            Ok(file) => writer.write_to(file),
+            Err(_) => writer.write_to(io::sink()),
+        };
+        // Without threads nothing will be served; what is said until then is lost.
+        let _ = thread::Builder::new().name("log".into()).spawn(write);
+        queue
+    })
+}
+
+/// Lines that nobody read in time since the start, or that could not be written.
+#[must_use]
+pub fn dropped() -> u64 {
+    queue().locked().dropped
+}
+
+/// Puts text on stderr as it is, behind the lines that wait.
+pub fn say(text: &str) {
+    queue().put(Class::Error, text.as_bytes().to_vec());
+}
+
+/// Waits a moment for the last lines to be written; for the end of the process.
+pub fn flush() {
+    queue().flush(LAST_LINES);
+}
+
+/// One line an event: with the journal's priority where it reads along, else with the time.
+fn formatted(level: Level, text: &str) -> Vec<u8> {
+    static JOURNAL: OnceLock<bool> = OnceLock::new();
+    let text = text.replace('\n', "; ");
+    if *JOURNAL.get_or_init(|| std::env::var_os("JOURNAL_STREAM").is_some()) {
+        let priority = match level {
+            Level::Error => 3,
+            Level::Warn => 4,
+            Level::Info => 6,
+            Level::Debug | Level::Trace => 7,
+        };
+        format!("<{priority}>{text}\n").into_bytes()
+    } else {
+        let at = humantime::format_rfc3339_millis(clock::wall());
+        format!("{at} {level:5} {text}\n").into_bytes()
+    }
+}
+
+/// What `log` calls. env_logger reads RUST_LOG and says which lines are wanted.
+struct Logger(env_logger::Logger);
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.0.matches(record) {
+            let line = formatted(record.level(), &record.args().to_string());
+            queue().put(Class::of(record), line);
+        }
+    }
+
+    fn flush(&self) {
+        flush();
+    }
+}
+
+/// From here on `log`'s macros and panics go through the queue.
+pub fn begin() {
+    let filter = env_logger::Builder::new()
+        .filter_level(LevelFilter::Info)
+        .parse_default_env()
+        .build();
+    let most = filter.filter();
+    // A second logger in one process (tests) is none of a user's business.
+    if log::set_boxed_logger(Box::new(Logger(filter))).is_ok() {
+        log::set_max_level(most);
+        std::panic::set_hook(Box::new(panicked));
+    }
+}
+
+/// The usual words of a panic. The usual hook would wait for whoever reads stderr.
+fn panicked(info: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let mut words = format!("thread '{}' {info}", thread.name().unwrap_or("<unnamed>"));
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        words = format!("{words}\n{backtrace}");
+    }
+    log::error!("{words}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    /// A pipe whose reader takes a line when the test says so.
+    struct Pipe {
+        may: Receiver<()>,
+        read: Sender<String>,
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.may.recv().map_err(io::Error::other)?;
+            let _ = self.read.send(String::from_utf8_lossy(line).into_owned());
+            Ok(line.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn behind_a_pipe() -> (Arc<Queue>, Sender<()>, Receiver<String>) {
+        let ((reads, may), (read, lines)) = (channel(), channel());
+        let queue = Arc::<Queue>::default();
+        let writer = Arc::clone(&queue);
+        thread::spawn(move || writer.write_to(Pipe { may, read }));
+        (queue, reads, lines)
+    }
+
+    fn all_that_waits(queue: &Queue, reads: &Sender<()>, lines: &Receiver<String>) -> Vec<String> {
+        let mut all = Vec::new();
+        while {
+            let waiting = queue.locked();
+            waiting.writing || !waiting.lines.is_empty()
+        } {
+            reads.send(()).expect("the writer lives");
+            all.push(lines.recv().expect("a line"));
+            queue.flush(Duration::ZERO);
+            let still = queue.locked().lines.is_empty();
+            if still {
+                // Nothing more is read than was put in.
+                queue.flush(Duration::from_secs(10));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn nobody_waits_for_a_reader_and_what_was_dropped_is_told_when_there_is_room() {
+        let (queue, reads, lines) = behind_a_pipe();
+        let line = vec![b'x'; 1000];
+        for _ in 0..5000 {
+            queue.put(Class::Ordinary, line.clone());
+        }
+        let dropped = queue.locked().dropped;
+        assert!((3900..4000).contains(&dropped), "{dropped}");
+        let all = all_that_waits(&queue, &reads, &lines);
+        let told: Vec<_> = all.iter().filter(|line| line.contains("dropped")).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].contains(&format!("{dropped} log lines")),
+            "{told:?}"
+        );
+        assert_eq!(all.len() as u64 + dropped, 5001);
+        queue.put(Class::Ordinary, b"behind it".to_vec());
+        assert_eq!(all_that_waits(&queue, &reads, &lines), ["behind it"]);
+    }
+
+    #[test]
+    fn no_flood_displaces_an_error_or_the_head_of_a_checkpoint() {
+        let (queue, reads, lines) = behind_a_pipe();
+        for number in 0..10_000 {
+            queue.put(Class::Ordinary, vec![b'x'; 1000]);
+            if number % 100 == 0 {
+                queue.put(Class::Error, format!("error {number}").into_bytes());
+                queue.put(Class::Checkpoint, format!("head {number}").into_bytes());
+            }
+        }
+        // Errors may be a flood, too.
+        for _ in 0..10_000 {
+            queue.put(Class::Error, vec![b'e'; 1000]);
+        }
+        queue.put(Class::Checkpoint, b"head of all".to_vec());
+        let octets: usize = queue.locked().octets.iter().sum();
+        assert!(octets < 9 << 20, "{octets}");
+        let all = all_that_waits(&queue, &reads, &lines);
+        for number in (0..10_000).step_by(100) {
+            assert!(all.contains(&format!("error {number}")));
+            assert!(all.contains(&format!("head {number}")));
+        }
+        assert!(all.contains(&"head of all".to_owned()));
+    }
+
+    #[test]
+    fn the_end_waits_for_the_last_lines_but_not_for_ever() {
+        let (queue, reads, lines) = behind_a_pipe();
+        queue.put(Class::Ordinary, b"last".to_vec());
+        queue.flush(Duration::from_millis(1)); // nobody reads, and yet it returns
+        reads.send(()).expect("the writer lives");
+        queue.flush(Duration::from_secs(60));
+        assert_eq!(lines.try_recv().as_deref(), Ok("last"));
+    }
+}

@@ -1,0 +1,241 @@
+//! Who may fetch a policy now: places that hosts which do not answer cannot hold against those that do.
+//!
+//! A fetch begins in one of a few quick places, and has it for a second. What is not done by then goes on in one of the slow places;
+//! where these are taken, the fetch that has been there longest ends. So a newcomer waits seconds at most, however many hosts are
+//! silent. One address has a share of the places only, and the number of fetches is bounded in all.
+
+use super::https::Failure;
+use crate::policy::Reason;
+use std::{
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, Ipv6Addr},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+/// Fetches at once that have just begun.
+const QUICK: usize = 32;
+/// How long a fetch may have a quick place.
+const QUICK_TIME: Duration = Duration::from_secs(1);
+/// Fetches at once that take longer.
+const SLOW: usize = 32;
+/// Fetches at once of one address.
+const SHARE: usize = 4;
+/// How long a fetch waits for others of its address.
+const SHARE_PATIENCE: Duration = Duration::from_secs(60);
+/// Fetches in all, with those that wait.
+const ALL: usize = 512;
+
+pub(super) struct Places {
+    all: Arc<Semaphore>,
+    quick: Semaphore,
+    /// The oldest first; each is told when it has to go.
+    slow: Mutex<VecDeque<Arc<Notify>>>,
+    shares: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
+}
+
+impl Places {
+    pub(super) fn new() -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(ALL)),
+            quick: Semaphore::new(QUICK),
+            slow: Mutex::default(),
+            shares: Mutex::default(),
+        }
+    }
+
+    /// A fetch may begin to wait for its place; `None`: too many do.
+    pub(super) fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.all).try_acquire_owned().ok()
+    }
+
+    /// Fetches from a host at these addresses, when its turn has come.
+    pub(super) async fn fetch<T>(
+        &self,
+        addresses: &[IpAddr],
+        fetch: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let gone = |why: &str| Err((Reason::StsPolicyFetchError, why.to_owned()));
+        let share = self.share(addresses);
+        let Ok(Ok(_share)) = timeout(SHARE_PATIENCE, share.semaphore.acquire()).await else {
+            return gone("too many other policies are being fetched from the same address");
+        };
+        let Ok(quick) = self.quick.acquire().await else {
+            return gone("no policy is fetched any more");
+        };
+        let mut fetch = pin!(fetch);
+        if let Ok(done) = timeout(QUICK_TIME, &mut fetch).await {
+            return done;
+        }
+        drop(quick);
+        let place = self.slow_place();
+        tokio::select! {
+            biased;
+            done = fetch => done,
+            () = place.notice.notified() => gone("does not answer, and others wait for its place"),
+        }
+    }
+
+    fn slow_place(&self) -> SlowPlace<'_> {
+        let notice = Arc::new(Notify::new());
+        let mut slow = self.slow();
+        slow.push_back(Arc::clone(&notice));
+        if slow.len() > SLOW
+            && let Some(oldest) = slow.pop_front()
+        {
+            oldest.notify_one();
+        }
+        SlowPlace {
+            places: self,
+            notice,
+        }
+    }
+
+    fn slow(&self) -> MutexGuard<'_, VecDeque<Arc<Notify>>> {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn share(&self, addresses: &[IpAddr]) -> Share<'_> {
+        let network = addresses.first().map(network);
+        let network = network.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = shares
+            .entry(network)
+            .or_insert_with(|| Arc::new(Semaphore::new(SHARE)));
+        Share {
+            places: self,
+            network,
+            semaphore: Arc::clone(one),
+        }
+    }
+}
+
+/// Who has a /64 has all its addresses.
+fn network(address: &IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => *address,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
+/// One of [`Places::slow`], until it is dropped.
+struct SlowPlace<'a> {
+    places: &'a Places,
+    notice: Arc<Notify>,
+}
+
+impl Drop for SlowPlace<'_> {
+    fn drop(&mut self) {
+        let mut slow = self.places.slow();
+        slow.retain(|other| !Arc::ptr_eq(other, &self.notice));
+    }
+}
+
+/// One of [`Places::shares`]; the last one takes the entry away.
+struct Share<'a> {
+    places: &'a Places,
+    network: IpAddr,
+    semaphore: Arc<Semaphore>,
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        let shares = &self.places.shares;
+        let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's own, and ours.
+        if Arc::strong_count(&self.semaphore) <= 2 {
+            shares.remove(&self.network);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    fn address(number: usize) -> [IpAddr; 1] {
+        [IpAddr::from([
+            192,
+            0,
+            2,
+            u8::try_from(number % 250).unwrap(),
+        ])]
+    }
+
+    /// Hosts that never answer, `number` of them, each at an address of its own or all at one.
+    async fn silent(
+        places: &Arc<Places>,
+        number: usize,
+        apart: bool,
+    ) -> Vec<tokio::task::JoinHandle<Result<(), Failure>>> {
+        let hosts = (0..number).map(|number| {
+            let places = Arc::clone(places);
+            let at = address(if apart { number } else { 0 });
+            tokio::spawn(async move { places.fetch(&at, pending()).await })
+        });
+        let hosts: Vec<_> = hosts.collect();
+        tokio::task::yield_now().await;
+        hosts
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hosts_that_do_not_answer_never_keep_a_healthy_one_from_its_place() {
+        for (number, apart) in [(20, true), (100, true), (500, false)] {
+            let places = Arc::new(Places::new());
+            let hosts = silent(&places, number, apart).await;
+            let at = [IpAddr::from([198, 51, 100, 1])];
+            let healthy = places.fetch(&at, async { Ok(7) });
+            // The clock stands still but for what waits.
+            let done = timeout(Duration::from_secs(4), healthy).await;
+            assert_eq!(done, Ok(Ok(7)), "{number} silent hosts");
+            assert!(places.slow().len() <= SLOW);
+            hosts.iter().for_each(tokio::task::JoinHandle::abort);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_host_is_given_up_only_for_others_and_the_oldest_first() {
+        let places = Arc::new(Places::new());
+        let slow = silent(&places, SLOW, true).await;
+        tokio::time::sleep(QUICK_TIME * 2).await;
+        assert!(slow.iter().all(|host| !host.is_finished()));
+        let more = silent(&places, 1, true).await;
+        tokio::time::sleep(QUICK_TIME * 2).await;
+        assert_eq!(slow.iter().filter(|host| host.is_finished()).count(), 1);
+        assert!(slow[0].is_finished() && !more[0].is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_has_its_share_and_no_more_and_leaves_nothing_behind() {
+        let places = Arc::new(Places::new());
+        let hosts = silent(&places, SHARE + 3, false).await;
+        tokio::time::sleep(QUICK_TIME * 2).await;
+        assert_eq!(places.slow().len(), SHARE);
+        for host in hosts {
+            host.abort();
+            let _ = host.await;
+        }
+        assert_eq!(places.slow().len(), 0);
+        assert_eq!(places.shares.lock().unwrap().len(), 0);
+        assert_eq!(places.quick.available_permits(), QUICK);
+    }
+
+    #[test]
+    fn the_number_of_fetches_is_bounded() {
+        let places = Places::new();
+        let entered: Vec<_> = (0..ALL).map_while(|_| places.enter()).collect();
+        assert_eq!(entered.len(), ALL);
+        assert!(places.enter().is_none());
+        drop(entered);
+        assert!(places.enter().is_some());
+    }
+}

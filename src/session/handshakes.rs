@@ -1,0 +1,380 @@
+//! Places for TLS handshakes with clients, shared fairly among networks.
+//!
+//! A handshake costs computing, so only so many go on at once; who finds no place waits. A network is an IPv4 /24 or an
+//! IPv6 /64: senders come from pools, and one attacker has many addresses of one. A network gets another place only while
+//! it holds fewer than are free, so a few greedy ones can never hold them all. The queue is bounded in the same way, and
+//! networks in it take turns.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use super::networks::network;
+
+/// So many may wait for each place there is.
+const WAITING_FOR_EACH: usize = 10;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Handshakes(Arc<Mutex<Shared>>);
+
+/// A place, given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    network: Network,
+    of: Handshakes,
+}
+
+/// There is no place, and the queue has no room for this client's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// An IPv4 /24 or an IPv6 /64.
+type Network = IpAddr;
+
+#[derive(Debug)]
+struct Shared {
+    free: usize,
+    /// How many more may wait.
+    room: usize,
+    networks: HashMap<Network, Of>,
+    /// Networks in which somebody waits, in the order of their turns.
+    turns: VecDeque<Network>,
+    /// Number of the next one who waits.
+    next: u64,
+}
+
+/// What one network has.
+#[derive(Debug, Default)]
+struct Of {
+    held: usize,
+    waiting: VecDeque<(u64, oneshot::Sender<Place>)>,
+}
+
+impl Shared {
+    fn may_take(&self, network: Network) -> bool {
+        let held = self.networks.get(&network).map_or(0, |of| of.held);
+        held < self.free
+    }
+
+    fn may_wait(&self, network: Network) -> bool {
+        let waiting = self.networks.get(&network).map_or(0, |of| of.waiting.len());
+        waiting < self.room
+    }
+
+    fn take(&mut self, network: Network) {
+        self.free -= 1;
+        self.networks.entry(network).or_default().held += 1;
+    }
+
+    fn give_back(&mut self, network: Network) {
+        self.free += 1;
+        if let Some(of) = self.networks.get_mut(&network) {
+            of.held -= 1;
+        }
+        self.forget_if_idle(network);
+    }
+
+    fn leave(&mut self, network: Network, number: u64) {
+        if let Some(of) = self.networks.get_mut(&network) {
+            let before = of.waiting.len();
+            of.waiting.retain(|(waiting, _)| *waiting != number);
+            self.room += before - of.waiting.len();
+        }
+        self.forget_if_idle(network);
+    }
+
+    fn forget_if_idle(&mut self, network: Network) {
+        let Some(of) = self.networks.get(&network) else {
+            return;
+        };
+        if of.waiting.is_empty() {
+            self.turns.retain(|turn| *turn != network);
+        }
+        if of.waiting.is_empty() && of.held == 0 {
+            self.networks.remove(&network);
+        }
+    }
+
+    /// The next one who waits and may have a place now, with the place accounted for.
+    fn call(&mut self) -> Option<(Network, oneshot::Sender<Place>)> {
+        let turn = self.turns.iter().position(|turn| self.may_take(*turn))?;
+        let network = self.turns.remove(turn)?;
+        let of = self.networks.get_mut(&network)?;
+        let (_, called) = of.waiting.pop_front()?;
+        self.room += 1;
+        if !of.waiting.is_empty() {
+            self.turns.push_back(network);
+        }
+        self.take(network);
+        Some((network, called))
+    }
+}
+
+impl Handshakes {
+    /// At most `places` handshakes at once.
+    #[must_use]
+    pub fn new(places: usize) -> Self {
+        let places = places.clamp(1, 100_000);
+        Self(Arc::new(Mutex::new(Shared {
+            free: places,
+            room: places * WAITING_FOR_EACH,
+            networks: HashMap::new(),
+            turns: VecDeque::new(),
+            next: 0,
+        })))
+    }
+
+    /// Every change is one step, so a panic elsewhere leaves nothing half done.
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether [`place`](Self::place) would refuse this client now. To be asked at STARTTLS, where 421 can still be said.
+    #[must_use]
+    pub fn full(&self, client: IpAddr) -> bool {
+        let network = network(client);
+        let shared = self.shared();
+        !shared.may_take(network) && !shared.may_wait(network)
+    }
+
+    /// Waits for a place. Dropping the future leaves the queue.
+    ///
+    /// # Errors
+    /// The queue is full for this client's network.
+    pub async fn place(&self, client: IpAddr) -> Result<Place, Full> {
+        let network = network(client);
+        let (number, called) = {
+            let mut shared = self.shared();
+            let first = shared
+                .networks
+                .get(&network)
+                .is_none_or(|of| of.waiting.is_empty());
+            if first && shared.may_take(network) {
+                shared.take(network);
+                drop(shared);
+                return Ok(self.place_of(network));
+            }
+            if !shared.may_wait(network) {
+                return Err(Full);
+            }
+            let (call, called) = oneshot::channel();
+            let number = shared.next;
+            shared.next += 1;
+            shared.room -= 1;
+            shared
+                .networks
+                .entry(network)
+                .or_default()
+                .waiting
+                .push_back((number, call));
+            if first {
+                shared.turns.push_back(network);
+            }
+            (number, called)
+        };
+        let _leaves = Leaves {
+            network,
+            number,
+            of: self,
+        };
+        // The sender is dropped only with the queue, which this holds.
+        called.await.map_err(|_| Full)
+    }
+
+    fn place_of(&self, network: Network) -> Place {
+        Place {
+            network,
+            of: self.clone(),
+        }
+    }
+
+    /// Gives what is free to those who wait.
+    fn call(&self) {
+        loop {
+            // The lock is not held while a place is handed over: who has left gives it back by dropping it.
+            let called = self.shared().call();
+            let Some((network, call)) = called else {
+                return;
+            };
+            drop(call.send(self.place_of(network)));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.of.shared().give_back(self.network);
+        self.of.call();
+    }
+}
+
+/// Somebody who waits, or waited.
+struct Leaves<'a> {
+    network: Network,
+    number: u64,
+    of: &'a Handshakes,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.of.shared().leave(self.network, self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        future::Future,
+        pin::Pin,
+        task::{Context, Poll, Waker},
+    };
+
+    struct Waiting<'a>(Pin<Box<dyn Future<Output = Result<Place, Full>> + 'a>>);
+
+    impl std::fmt::Debug for Waiting<'_> {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Waiting")
+        }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn poll(waiting: &mut Waiting<'_>) -> Poll<Result<Place, Full>> {
+        waiting
+            .0
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// A place, or the future that waits for one.
+    fn ask<'a>(handshakes: &'a Handshakes, client: &str) -> Result<Place, Waiting<'a>> {
+        let client = ip(client);
+        let mut waiting = Waiting(Box::pin(handshakes.place(client)));
+        match poll(&mut waiting) {
+            Poll::Ready(outcome) => Ok(outcome.expect("not full")),
+            Poll::Pending => Err(waiting),
+        }
+    }
+
+    fn has(waiting: &mut Waiting<'_>) -> Option<Place> {
+        match poll(waiting) {
+            Poll::Ready(outcome) => Some(outcome.expect("called")),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_hundred_greedy_clients_of_two_networks_leave_places_for_everybody_else() {
+        let handshakes = Handshakes::new(100);
+        let mut held = Vec::new();
+        let mut waiting = Vec::new();
+        for number in 0..100 {
+            for client in [format!("192.0.2.{number}"), format!("198.51.100.{number}")] {
+                match ask(&handshakes, &client) {
+                    Ok(place) => held.push(place),
+                    Err(one) => waiting.push(one),
+                }
+            }
+        }
+        assert!(held.len() < 100 && waiting.len() > 100);
+        assert!(ask(&handshakes, "203.0.113.1").is_ok());
+        assert!(ask(&handshakes, "2001:db8::1").is_ok());
+    }
+
+    #[test]
+    fn who_finds_no_place_waits_and_networks_take_turns() {
+        let handshakes = Handshakes::new(1);
+        let held = ask(&handshakes, "192.0.2.1").expect("a place");
+        let mut greedy: Vec<_> = (0..3)
+            .map(|_| ask(&handshakes, "192.0.2.2").expect_err("waits"))
+            .collect();
+        let mut other = ask(&handshakes, "198.51.100.1").expect_err("waits");
+        drop(held);
+        let first = has(&mut greedy[0]).expect("it was there first");
+        assert!(has(&mut other).is_none());
+        drop(first);
+        let second = has(&mut other).expect("the other network's turn");
+        assert!(has(&mut greedy[1]).is_none());
+        drop(second);
+        let third = has(&mut greedy[1]).expect("the next one");
+        drop(third);
+        assert!(has(&mut greedy[2]).is_some());
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_one_network_cannot_fill_it() {
+        let handshakes = Handshakes::new(2);
+        let mut held: Vec<_> = ["192.0.2.1", "198.51.100.1"]
+            .iter()
+            .map(|client| ask(&handshakes, client).expect("a place"))
+            .collect();
+        let mut waiting = Vec::new();
+        while !handshakes.full(ip("192.0.2.1")) {
+            waiting.push(ask(&handshakes, "192.0.2.1").expect_err("waits"));
+        }
+        assert_eq!(waiting.len(), 10, "half of 20");
+        let mut refused = Waiting(Box::pin(handshakes.place(ip("192.0.2.99"))));
+        assert!(matches!(poll(&mut refused), Poll::Ready(Err(Full))));
+        drop(refused);
+        assert!(!handshakes.full(ip("203.0.113.1")));
+        for network in 0..100 {
+            let client = format!("10.0.{network}.1");
+            if handshakes.full(ip(&client)) {
+                break;
+            }
+            waiting.push(ask(&handshakes, &client).expect_err("waits"));
+        }
+        assert_eq!(waiting.len(), 20);
+        held.clear();
+        for _ in 0..20 {
+            let place = waiting.iter_mut().position(|one| match has(one) {
+                Some(place) => {
+                    held.push(place);
+                    true
+                }
+                None => false,
+            });
+            drop(waiting.remove(place.expect("somebody is called")));
+            held.clear();
+        }
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn who_goes_away_leaves_nothing_behind() {
+        let handshakes = Handshakes::new(1);
+        let held = ask(&handshakes, "192.0.2.1").expect("a place");
+        let waits = ask(&handshakes, "192.0.2.2").expect_err("waits");
+        let mut behind = ask(&handshakes, "192.0.2.3").expect_err("waits");
+        drop(waits); // before it was called
+        drop(held);
+        let place = has(&mut behind).expect("nobody is before it any more");
+        let called = ask(&handshakes, "192.0.2.4").expect_err("waits");
+        drop(place); // it is called now
+        drop(called); // and goes without having looked
+        drop(behind);
+        let shared = handshakes.shared();
+        assert_eq!((shared.free, shared.room), (1, 10));
+        assert!(shared.networks.is_empty() && shared.turns.is_empty());
+    }
+
+    #[test]
+    fn one_network_counts_as_one() {
+        let handshakes = Handshakes::new(2);
+        let _one = ask(&handshakes, "192.0.2.1").expect("a place");
+        assert!(ask(&handshakes, "192.0.2.200").is_err(), "the same /24");
+        assert!(
+            ask(&handshakes, "::ffff:192.0.2.9").is_err(),
+            "and so written"
+        );
+        let _other = ask(&handshakes, "192.0.3.1").expect("a place");
+    }
+}

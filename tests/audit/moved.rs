@@ -1,0 +1,254 @@
+//! A log that is moved away while it is written, at any moment, together with disks that fail at that moment: the old file
+//! and the new one are the log, and no record is lost or stands there twice.
+
+use crate::support::{Directory, options, stop, verify, wait};
+use starttls_proxy::audit::{AuditLog, Disk, FileDisk, Notice, Options, Place, command};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+/// What the disk does once the file was moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// The next append gets part of a line through.
+    Append,
+    /// The next sync fails.
+    Sync,
+    /// A new file cannot be made at the first try.
+    Begin,
+}
+
+/// A disk under which the file is moved before its operation number `at`.
+struct Moving {
+    disk: FileDisk,
+    path: PathBuf,
+    operation: usize,
+    at: usize,
+    recreated: bool,
+    fault: Fault,
+    moved: Arc<AtomicUsize>,
+}
+
+impl Moving {
+    /// Says whether the fault is due.
+    fn step(&mut self, kind: Fault) -> io::Result<()> {
+        let now = self.operation;
+        self.operation += 1;
+        if now == self.at {
+            fs::rename(&self.path, self.path.with_extension("moved"))?;
+            if self.recreated {
+                fs::write(&self.path, "")?;
+            }
+            self.moved.fetch_add(1, Ordering::Relaxed);
+        }
+        if now >= self.at && kind == self.fault {
+            self.fault = Fault::None;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
+
+impl Disk for Moving {
+    fn reopen(&mut self, durable: u64) -> io::Result<u64> {
+        self.step(Fault::Begin)?;
+        self.disk.reopen(durable)
+    }
+    fn begin(&mut self, durable: u64) -> io::Result<u64> {
+        self.step(Fault::Begin)?;
+        self.disk.begin(durable)
+    }
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place> {
+        if let Err(error) = self.step(Fault::Append) {
+            self.disk.append(length, &lines[..lines.len() / 2])?;
+            return Err(error);
+        }
+        self.disk.append(length, lines)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.step(Fault::Sync)?;
+        self.disk.sync()
+    }
+    fn rotate(&mut self, suffix: &str) -> io::Result<Place> {
+        self.step(Fault::None)?;
+        self.disk.rotate(suffix)
+    }
+}
+
+fn quick(file: &Path) -> (Options, Receiver<Notice>) {
+    let (sender, notices) = channel();
+    let options = Options {
+        retry_after: Duration::from_millis(1),
+        checkpoint_records: 4,
+        notice: Box::new(move |notice| sender.send(notice).unwrap_or_default()),
+        ..options(file)
+    };
+    (options, notices)
+}
+
+/// The log in all files of the directory verifies, and has each of these records once.
+#[track_caller]
+fn whole(directory: &Directory, records: impl Iterator<Item = u64>, when: &str) {
+    let files = fs::read_dir(&directory.0).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    let files: Vec<PathBuf> = files
+        .filter(|path| path.extension().is_none_or(|extension| extension != "lock"))
+        .collect();
+    let text: String = files
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    for n in records {
+        let found = text.matches(&format!("\"record {n}\"")).count();
+        assert_eq!(found, 1, "record {n}, {when}");
+    }
+    let (code, said) = verify(&command::Verify {
+        files,
+        ..command::Verify::default()
+    });
+    assert_eq!(code, command::DONE, "{when}: {said}");
+}
+
+#[test]
+fn a_log_that_is_moved_goes_on_in_a_new_file_and_refuses_nothing() {
+    let directory = Directory::new("moved");
+    let (options, notices) = quick(&directory.file());
+    let log = AuditLog::open(options).unwrap();
+    wait(log.append_durable(&stop(1))).unwrap();
+    fs::rename(directory.file(), directory.0.join("aside")).unwrap();
+    wait(log.append_durable(&stop(2))).unwrap();
+    assert!(log.healthy());
+    assert!(log.close());
+    assert!(notices.try_iter().any(|notice| notice == Notice::Moved));
+    whole(&directory, 1..=2, "moved");
+}
+
+/// `mv` to another file system copies, perhaps amid a line, and deletes: what was written in between went to the deleted file.
+#[test]
+fn a_log_that_is_copied_and_deleted_loses_nothing_and_the_copy_does_no_harm() {
+    for (name, copied) in [("whole", 100), ("amid-a-line", 61), ("nothing", 0)] {
+        let directory = Directory::new(name);
+        let (options, _notices) = quick(&directory.file());
+        let log = AuditLog::open(options).unwrap();
+        for n in 0..10 {
+            wait(log.append_durable(&stop(n))).unwrap();
+        }
+        let text = fs::read(directory.file()).unwrap();
+        let copy = &text[..text.len() * copied / 100];
+        if !copy.is_empty() {
+            fs::write(directory.0.join("copy"), copy).unwrap();
+        }
+        for n in 10..20 {
+            wait(log.append_durable(&stop(n))).unwrap();
+        }
+        fs::remove_file(directory.file()).unwrap();
+        for n in 20..30 {
+            wait(log.append_durable(&stop(n))).unwrap();
+        }
+        assert!(log.close());
+        let text = fs::read_to_string(directory.file()).unwrap();
+        for n in 0..30 {
+            let found = text.matches(&format!("\"record {n}\"")).count();
+            assert_eq!(found, 1, "record {n}, {name}");
+        }
+        whole(&directory, 0..0, name);
+    }
+}
+
+#[test]
+fn whenever_it_is_moved_and_whatever_fails_then_no_record_is_lost_or_doubled() {
+    for fault in [Fault::None, Fault::Append, Fault::Sync, Fault::Begin] {
+        for (at, recreated) in (0..24).flat_map(|at| [(at, false), (at, true)]) {
+            let directory = Directory::new("moved-at");
+            let (options, _notices) = quick(&directory.file());
+            let moved = Arc::new(AtomicUsize::new(0));
+            let (path, count) = (directory.file(), Arc::clone(&moved));
+            let log = AuditLog::open_on(options, |disk| {
+                Box::new(Moving {
+                    disk,
+                    path,
+                    operation: 0,
+                    // The first ones are those of opening it.
+                    at: at + 4,
+                    recreated,
+                    fault,
+                    moved: count,
+                })
+            });
+            let log = log.unwrap();
+            let mut n = 0;
+            while n < 40 {
+                // Some wait for their record and some do not, so that lines are handed over before a sync.
+                log.append(&stop(n));
+                log.append(&stop(n + 1));
+                let _ = wait(log.append_durable(&stop(n + 2)));
+                n += 3;
+            }
+            assert!(log.close(), "{fault:?} at {at}");
+            assert_eq!(moved.load(Ordering::Relaxed), 1, "{fault:?} at {at}");
+            let when = format!("{fault:?} at {at}, recreated: {recreated}");
+            whole(&directory, 0..n, &when);
+        }
+    }
+}
+
+#[test]
+fn under_load_every_move_leaves_old_and_new_files_that_are_one_log() {
+    let directory = Directory::new("moved-under-load");
+    let (options, _notices) = quick(&directory.file());
+    let log = AuditLog::open(options).unwrap();
+    let next = Arc::new(AtomicUsize::new(0));
+    let acknowledged = Arc::new(Mutex::new(Vec::new()));
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let (log, next) = (log.clone(), Arc::clone(&next));
+            let acknowledged = Arc::clone(&acknowledged);
+            thread::spawn(move || {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed) as u64;
+                    if n >= 4000 {
+                        return;
+                    }
+                    if n.is_multiple_of(3) {
+                        log.append(&stop(n));
+                    } else if wait(log.append_durable(&stop(n))).is_ok() {
+                        acknowledged.lock().unwrap().push(n);
+                    }
+                }
+            })
+        })
+        .collect();
+    for number in 0..40 {
+        while next.load(Ordering::Relaxed) < 100 * number {
+            thread::yield_now();
+        }
+        let aside = directory.0.join(format!("aside-{number}"));
+        match fs::rename(directory.file(), aside) {
+            Ok(()) => {}
+            // The last move was not noticed yet.
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
+        }
+        if number % 2 == 0 {
+            let _ = fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(directory.file());
+        }
+    }
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    assert!(log.close());
+    let acknowledged = acknowledged.lock().unwrap();
+    assert!(acknowledged.len() > 2000, "{}", acknowledged.len());
+    whole(&directory, 0..4000, "under load");
+}
