@@ -71,7 +71,8 @@ impl Case<'_, '_> {
             want(self.why_inbound_over().0, false);
         }
         if exchanges.iter().any(|one| one.reply.is_none()) {
-            want(vec![refused(None, "protocol")], false);
+            let reasons = ["protocol", "starttls-required"];
+            want(reasons.map(|reason| refused(None, reason)).into(), false);
         }
         wants
     }
