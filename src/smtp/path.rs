@@ -107,7 +107,7 @@ pub(super) fn target(
     Ok((target, dsn))
 }
 
-/// Splits `FROM:<path> parameters`; blanks and tabs behind the colon are tolerated, as everybody does, and so is a path without
+/// Splits `FROM:<path> parameters`; blanks and tabs behind the colon and at the end are tolerated, as everybody does, and so is a path without
 /// brackets that can be read in one way only: plain words to the end of the line.
 fn path<'a>(arguments: &'a [u8], prefix: &[u8]) -> Result<(&'a [u8], &'a [u8]), Refusal> {
     let syntax = || {
@@ -123,11 +123,7 @@ fn path<'a>(arguments: &'a [u8], prefix: &[u8]) -> Result<(&'a [u8], &'a [u8]), 
     if !given.eq_ignore_ascii_case(prefix) {
         return Err(syntax());
     }
-    let blanks = rest
-        .iter()
-        .take_while(|b| matches!(b, b' ' | b'\t'))
-        .count();
-    let rest = &rest[blanks..];
+    let rest = without_blanks(rest);
     if is_bare_path(rest) {
         return Ok((rest, &[]));
     }
@@ -141,6 +137,20 @@ fn path<'a>(arguments: &'a [u8], prefix: &[u8]) -> Result<(&'a [u8], &'a [u8]), 
         return Err(bad_path("one path, then a space, then parameters"));
     }
     Ok((path, parameters))
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Without the blanks and tabs at both ends.
+fn without_blanks(bytes: &[u8]) -> &[u8] {
+    let begin = bytes.iter().position(|b| !is_blank(b));
+    let end = bytes.iter().rposition(|b| !is_blank(b));
+    match (begin, end) {
+        (Some(begin), Some(end)) => &bytes[begin..=end],
+        _ => &[],
+    }
 }
 
 /// `dot-atom@domain` and nothing else.
@@ -358,7 +368,6 @@ mod tests {
             "TO:<u(c)@d>",
             "TO:u@d NOTIFY=NEVER",
             "TO:u@d v@e",
-            "TO:u@d\t",
             "TO:u@d,v@e",
             "TO:u@d;v@e",
             "TO:u@d<v@e>",
