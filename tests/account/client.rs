@@ -118,7 +118,7 @@ pub struct Session {
     pub broke_handshake: Option<bool>,
     /// What it showed.
     pub certificate: Option<Shown>,
-    /// The program is told to stop as soon as this is over, and perhaps before it knows.
+    /// The program is told to stop soon after this is over, and perhaps before it knows.
     pub last: bool,
     /// Something was waited for in vain.
     pub hung: bool,

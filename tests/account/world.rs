@@ -25,6 +25,8 @@ use std::{
 const SESSIONS: usize = 100;
 /// Clients at a time, unless `ACCOUNT_CLIENTS` says how many.
 const CLIENTS: usize = 4;
+/// So many may not have ended for the program when it is told to stop, although their clients have left.
+const LAST: usize = 12;
 /// A port that was free may be somebody else's when the program asks for it.
 const STARTS: usize = 5;
 
@@ -178,7 +180,7 @@ fn sessions(setting: &Setting, seed: u64, certs: &Certs, stop: impl FnOnce()) ->
                 let mut client = connect(setting, number, seed, certs);
                 client.stays &= !again;
                 client.run();
-                client.heard.last = next.lock().expect("nobody panics").0 >= SESSIONS;
+                client.heard.last = next.lock().expect("nobody panics").0 + LAST > SESSIONS;
                 if client.stays {
                     staying.lock().expect("nobody panics").push(client);
                 } else {
