@@ -310,7 +310,7 @@ pub struct Refusal {
     pub detail: Option<String>,
 }
 
-/// `heard`: what a server said in the clear, where anybody on the path can say it. It proves nothing and decides nothing.
+/// `heard`: what a server refused with before mail could pass. It decides nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Heard {
     /// The session.
@@ -323,7 +323,7 @@ pub struct Heard {
     pub enhanced: Option<String>,
     /// The reply as it came, without the last CR LF; cut at 512 octets, which three dots show.
     pub text: WireText,
-    /// Always true: whoever is on the path could have said it.
+    /// True: it was said in the clear, or by a peer that had proved nothing, so anybody on the path can have said it.
     pub unproved: bool,
 }
 

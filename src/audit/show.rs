@@ -263,9 +263,14 @@ impl std::fmt::Display for Sentence<'_> {
             "refusal" => refusal(record, f),
             "heard" => write!(
                 f,
-                " {} {}, unproved: \"{}\"",
+                " {} {}{}: \"{}\"",
                 text(&record["stage"]),
                 number(&record["code"]),
+                if record["unproved"] == false {
+                    ""
+                } else {
+                    ", unproved"
+                },
                 text(&record["text"])
             ),
             "session-opened" => Ok(()),

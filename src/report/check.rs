@@ -378,11 +378,12 @@ impl Page {
             }
         }
         for heard in &one.heard {
-            let words = format!(
-                "{}, in the clear, unproved: \"{}\"",
-                heard.stage,
-                heard.text.as_str()
-            );
+            let how = if heard.unproved {
+                "in the clear, unproved"
+            } else {
+                "inside TLS"
+            };
+            let words = format!("{}, {how}: \"{}\"", heard.stage, heard.text.as_str());
             self.line(6, 11, "heard", &words);
         }
         if one.cut_short {

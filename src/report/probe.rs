@@ -68,7 +68,7 @@ pub struct Probed {
     pub cut_short: bool,
 }
 
-/// A reply in the clear: nobody has proved that it is the server's. As the record of a session has it.
+/// A refusal of the server before mail could pass, as the record of a session has it.
 #[derive(Debug, serde::Serialize)]
 pub struct Heard {
     /// What it answers: `greeting`, `ehlo` or `starttls`.
@@ -79,7 +79,7 @@ pub struct Heard {
     pub enhanced: Option<String>,
     /// The whole reply, escaped, and cut where it is long.
     pub text: WireText,
-    /// Always true; said where people copy it.
+    /// Nobody has proved that it is the server's.
     pub unproved: bool,
 }
 
@@ -141,10 +141,11 @@ impl Asker {
             unreachable,
             heard: heard
                 .iter()
-                .map(|(stage, reply)| {
+                .map(|(stage, reply, proved)| {
                     Heard::new(&facts::Heard {
                         stage: *stage,
                         reply,
+                        proved: *proved,
                     })
                 })
                 .collect(),
@@ -251,7 +252,7 @@ impl Heard {
             code: fact.code(),
             enhanced: fact.enhanced(),
             text: fact.text(),
-            unproved: true,
+            unproved: !fact.proved,
         }
     }
 }

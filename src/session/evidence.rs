@@ -360,10 +360,15 @@ impl Evidence {
                 self.transaction.digest = digest::Context::new(&digest::SHA256);
             }
             Note::Refused(refusal) => self.refused(&refusal),
-            Note::Heard { stage, reply } => {
+            Note::Heard {
+                stage,
+                reply,
+                proved,
+            } => {
                 self.tell(&Heard {
                     stage,
                     reply: &reply,
+                    proved,
                 });
             }
             Note::Lacking(keyword) => {

@@ -41,7 +41,7 @@ pub struct Rehearsed {
     /// Who answered the handshake.
     pub peer: Option<Arc<Peer>>,
     /// What the server said in the clear that kept the session from going on. Anybody on the path can say it.
-    pub heard: Vec<(Stage, Vec<u8>)>,
+    pub heard: Vec<(Stage, Vec<u8>, bool)>,
     /// The server was not waited for as long as mail would wait for it.
     pub cut_short: bool,
 }
@@ -147,7 +147,7 @@ struct Rehearsal {
     asked: bool,
     /// The last refusal.
     refusal: Option<Refusal>,
-    heard: Vec<(Stage, Vec<u8>)>,
+    heard: Vec<(Stage, Vec<u8>, bool)>,
     cut_short: bool,
 }
 
@@ -155,7 +155,11 @@ impl Rehearsal {
     fn note(&mut self, note: &Note) {
         match note {
             Note::Refused(refusal) => self.refusal = Some(refusal.clone()),
-            Note::Heard { stage, reply } => self.heard.push((*stage, reply.clone())),
+            Note::Heard {
+                stage,
+                reply,
+                proved,
+            } => self.heard.push((*stage, reply.clone(), *proved)),
             _ => {}
         }
     }

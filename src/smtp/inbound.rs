@@ -206,7 +206,7 @@ impl Inbound {
 
     /// The server inside does not want the session: the client learns its code, the log its words.
     fn refused(&mut self, stage: Stage, reply: &Reply, cause: Cause, what: &str) {
-        self.relay.heard(stage, reply);
+        self.relay.heard(stage, reply, false);
         if reply.code == 421 {
             self.relay.ends(End::ServerClosed);
         }

@@ -345,12 +345,14 @@ pub enum Note {
         /// The host said so for good (5yz). A 4yz, or one missing offer, is a fault only after several times.
         lasting: bool,
     },
-    /// The server refused at this stage, mostly in the clear. So it decides nothing: it is told, marked as unproved.
+    /// The server refused at this stage. That decides nothing, and is told.
     Heard {
         /// What it answers.
         stage: Stage,
         /// The reply as it came, CRLFs included.
         reply: Vec<u8>,
+        /// It came inside TLS from a peer that had proved who it is. Else anybody on the path can have said it.
+        proved: bool,
     },
     /// TLS cannot be had from the server. Told before the refusal that says so, and before mail goes on in the clear all the same.
     NoTls {

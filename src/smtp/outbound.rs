@@ -183,7 +183,7 @@ impl Outbound {
                 self.state = State::AwaitUpgrade(offer, or_plaintext);
             }
             State::AwaitStartTlsReply(offer, Some(exempted)) if reply.code != 421 => {
-                self.relay.heard(Stage::StartTls, reply);
+                self.relay.heard(Stage::StartTls, reply, false);
                 self.lost_tls(Cause::StarttlsRefused, &starttls_refused(reply));
                 self.go_on_in_the_clear(offer, exempted);
             }
@@ -200,7 +200,7 @@ impl Outbound {
     /// The server refuses to go on before it was judged. Its words are told to the administrator, its code to the client, which
     /// waits: nobody can have proved anything.
     fn refused(&mut self, stage: Stage, reply: &Reply) {
-        self.relay.heard(stage, reply);
+        self.relay.heard(stage, reply, false);
         if reply.code == 421 {
             self.relay.ends(End::ServerClosed);
         }
@@ -276,7 +276,8 @@ impl Outbound {
     /// The EHLO reply over TLS is here: what was said before does not count any more (RFC 3207 §4.2).
     fn introduced_securely(&mut self, reply: &Reply, permit: Permit) {
         if reply.code != 250 {
-            self.relay.heard(Stage::Ehlo, reply);
+            let proved = permit.is_authenticated();
+            self.relay.heard(Stage::Ehlo, reply, proved);
             if reply.code == 421 {
                 self.relay.ends(End::ServerClosed);
             }

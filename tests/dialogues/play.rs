@@ -240,7 +240,14 @@ pub fn show_note(note: &Note) -> String {
         } => format!("host-fault {refusal}"),
         Note::HostFault { refusal, .. } => format!("passing-fault {refusal}"),
         Note::TransactionBegins => "transaction".to_owned(),
-        Note::Heard { stage, reply } => format!("heard {stage:?} {}", escape(reply)),
+        Note::Heard {
+            stage,
+            reply,
+            proved,
+        } => {
+            let proved = if *proved { "proved " } else { "" };
+            format!("heard {proved}{stage:?} {}", escape(reply))
+        }
         Note::NoTls { cause, words } => format!("no-tls {} {words}", cause.word()),
         Note::Lacking(keyword) => format!("lacking {keyword:?}"),
         Note::Ends(end) => format!("ends {}", end.word()),

@@ -405,6 +405,7 @@ fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end()
     assert!(!session.evidence.recorded);
     session.evidence.note(Note::Heard {
         stage: Stage::Greeting,
+        proved: false,
         reply: b"554 5.7.1 no\r\n".to_vec(),
     });
     assert!(session.evidence.recorded);

@@ -16,6 +16,8 @@ pub struct Heard<'a> {
     pub stage: Stage,
     /// The reply as it came.
     pub reply: &'a [u8],
+    /// It came inside TLS from a peer that had proved who it is.
+    pub proved: bool,
 }
 
 impl Heard<'_> {
@@ -87,9 +89,10 @@ impl Fact for Heard<'_> {
     fn line(&self) -> Option<(log::Level, String)> {
         let code = self.code().map_or_else(|| "-".into(), |c| c.to_string());
         let line = format!(
-            "heard={} code={code} enhanced={} unproved=yes text=\"{}\"",
+            "heard={} code={code} enhanced={} unproved={} text=\"{}\"",
             self.stage(),
             self.enhanced().as_deref().unwrap_or("-"),
+            if self.proved { "no" } else { "yes" },
             self.text().as_str().replace('"', "\\\""),
         );
         Some((log::Level::Warn, line))
@@ -101,7 +104,7 @@ impl Fact for Heard<'_> {
             code: self.code(),
             enhanced: self.enhanced(),
             text: self.text(),
-            unproved: true,
+            unproved: !self.proved,
         })))
     }
     fn keep(&self) -> Keep {

@@ -117,6 +117,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
         (
             "Heard",
             &Heard {
+                proved: false,
                 stage: Stage::Greeting,
                 reply: b"554 5.7.1 Blocked\r\n",
             },
@@ -203,7 +204,14 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
         End::Stopped,
     ];
     let stages = [Stage::Greeting, Stage::Ehlo, Stage::StartTls];
-    let stages = stages.map(|stage| Heard { stage, reply: b"" }.stage());
+    let stages = stages.map(|stage| {
+        Heard {
+            stage,
+            reply: b"",
+            proved: false,
+        }
+        .stage()
+    });
     let lists = [
         ("Refusal", "reason", causes.map(Cause::word).to_vec()),
         ("SessionClosed", "end", ends.map(End::word).to_vec()),
@@ -226,6 +234,7 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
 #[test]
 fn why_a_server_refused_is_told_with_its_code_its_text_bounded_and_never_as_proved() {
     let heard = |reply| Heard {
+        proved: false,
         stage: Stage::Greeting,
         reply,
     };
@@ -273,6 +282,7 @@ fn nothing_in_a_reply_can_forge_a_log_field() {
     );
     // Escaped text is taken for what it says in one reading only.
     let heard = Heard {
+        proved: false,
         stage: Stage::Ehlo,
         reply: b"550 \\\" x=y\r\n",
     };

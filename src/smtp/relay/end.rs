@@ -194,7 +194,8 @@ impl Relay {
         if let Some((side, left, step)) = side {
             self.left[side as usize] = left;
             if side == Side::Client {
-                self.starved = *step == Step::Starved;
+                // Who has nothing left to be taken is done, whatever the last command waits for.
+                self.starved = *step == Step::Starved || left == 0;
             }
         }
         let at_command = matches!(

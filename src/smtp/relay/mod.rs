@@ -517,9 +517,13 @@ impl Relay {
     }
 
     /// The server refused EHLO or the connection: that is told to the administrator, and decides nothing.
-    pub(super) fn heard(&mut self, stage: Stage, reply: &Reply) {
+    pub(super) fn heard(&mut self, stage: Stage, reply: &Reply, proved: bool) {
         let reply = reply.verbatim.clone();
-        self.note(Note::Heard { stage, reply });
+        self.note(Note::Heard {
+            stage,
+            reply,
+            proved,
+        });
     }
 
     // ----- replies -----

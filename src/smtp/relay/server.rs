@@ -193,7 +193,8 @@ impl Relay {
 
     fn hello_again(&mut self, reply: &Reply) {
         if reply.code != 250 {
-            self.heard(Stage::Ehlo, reply);
+            let proved = self.rule.is_none() && !self.is_clear();
+            self.heard(Stage::Ehlo, reply, proved);
             let what = format!("EHLO was refused with {}", heard::told(reply));
             let refusal = refusal(421, (4, 0), &self.says(&what)).because(Cause::EhloRefused);
             return self.dead(refusal);
