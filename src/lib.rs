@@ -23,7 +23,7 @@
 //!
 //! 1. A byte of MAIL, RCPT, AUTH or message crosses the outside link in the clear, unless an entry says none or may: the
 //!    machine forwards nothing of a transaction without an [`Authorised`](smtp::Authorised) or [`Exempted`](smtp::Exempted),
-//!    which [`session`] alone can make.
+//!    which [`session`] alone can make. AUTH never crosses it in the clear, whatever an entry says.
 //! 2. A byte received before TLS is acted upon after it: a machine that starts TLS was offered every byte that was read, and
 //!    refuses to go on if one is left over; [`session::leg`] throws a leg's buffers away with the old stream.
 //! 3. A recipient is handed to a peer that was not authorised for its domain: each RCPT is a [`Question`](smtp::Question).
@@ -32,12 +32,18 @@
 //! 5. The two sides come to disagree where a command, reply or message ends: [`smtp::framing`] refuses what two parsers could
 //!    read differently; replies are paired by counting.
 //! 6. A message is acknowledged whose record is not on disk: its reply waits for [`Recorded`](smtp::Recorded).
-//! 7. A fault opens it: every error on the way to a decision is a refusal, and a panic ends one session.
+//! 7. A fault opens it: every error on the way to a decision is a refusal, and a panic ends one session. Who does not read the
+//!    log holds up no mail ([`logging`]), and what strangers can make us write is bounded ([`session::budget`]).
+//!
+//! And beside them: what nobody has proved yet decides nothing. What a server says before TLS is a type of its own in
+//! `smtp/heard.rs`, which gives out whether STARTTLS is offered, and an offer by one rule that makes no client give up.
 //!
 //! # Reading order
 //!
 //! [`smtp`] (the contract of a machine), `smtp::outbound`, [`policy`] (two questions), [`session::drive`] (one loop),
-//! [`session::outbound`] (who may have this mail, and is the peer that?), then whatever you came for.
+//! [`session::outbound`] (who may have this mail, and is the peer that?), [`session::facts`] (one struct per thing that happens,
+//! which alone makes its log line, its counters and its record), then whatever you came for. What `check` shows is a
+//! [`session::rehearsal`]: a session that is stopped where its mail would go out.
 //!
 //! # What happened to others
 //!
@@ -51,6 +57,9 @@
 //! | a resumed TLS session skips authentication | CVE-2025-23419 (nginx) | there is no resumption in either role | `nothing_is_resumed_so_every_session_presents_a_certificate`, `no_tickets_are_sent_and_nothing_is_resumed` |
 //! | another protocol's bytes are taken for SMTP | ALPACA (2021) | HTTP's first line ends the session; ALPN other than `smtp` fails the handshake | `http_ends_the_session_without_an_echo`, `a_client_that_wants_another_protocol_than_smtp_is_refused` |
 //! | the server trusts the proxy's word or address | CVE-2026-28753 (nginx, XCLIENT) | XCLIENT and its kind are never passed or sent; the client's own address is kept | lab: `open_relay_behind_us_is_warned_about_at_the_start` |
+//! | DANE is silently off behind a resolver that does not validate | any MTA behind systemd-resolved's default | signatures are validated here; an AD bit is never read | `an_ad_bit_alone_never_counts_wherever_the_resolver_is` |
+//! | an offer in the clear makes the sender bounce (SIZE, SMTPUTF8) | any client that believes the first EHLO reply | the client is shown our offer, by one rule | dialogues `heard/`; lab: `clear.Postfix`, `clear.Exim` |
+//! | an overloaded or cut STARTTLS makes senders go on in the clear and bounce | Postfix `may`, Exim by default | STARTTLS stays offered, 421 beyond the queue, 451 instead of 530 to who may have tried | dialogues `inbound/overload-is-421-and-the-end.smtp`, `inbound/who-may-have-tried-is-deferred-in-the-clear.smtp`; lab: `crowd` |
 //! | a DNS error counts as "no TLSA record" | RFC 7672 §2.2 forbids it | an answer keeps its state; errors are refusals | `a_failed_look_up_is_never_taken_for_no_record`; lab: `tlsa_records_with_wrong_signatures_are_no_missing_records` |
 
 pub mod smtp;

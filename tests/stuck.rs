@@ -370,7 +370,6 @@ fn a_flood_of_connections_is_logged_within_a_budget_and_then_counted_in_a_record
 }
 
 #[test]
-#[ignore = "until the evidence of a session asks the ledger before it writes"]
 fn a_flood_of_connections_that_say_nothing_costs_a_bounded_number_of_octets() {
     let pair = pair("resets");
     let listen = free();
