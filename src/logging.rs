@@ -2,9 +2,9 @@
 //! thread of its own writes it.
 //!
 //! When nobody reads (a full pipe, a journal that is stuck), the queue fills and lines are dropped. They are counted
-//! (`starttls_proxy_log_lines_dropped_total`), and a line says how many were dropped as soon as there is room again. Each
-//! [`Class`] has room of its own, so that a flood of ordinary lines displaces no error, and no flood displaces the head of
-//! a checkpoint, which is what another machine anchors the audit log with.
+//! (`starttls_proxy_log_lines_dropped_total`), and a line says how many were dropped as soon as there is room again. Each class
+//! of lines has room of its own, so that a flood of ordinary lines displaces no error, and no flood displaces the head of a
+//! checkpoint, which is what another machine anchors the audit log with.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},

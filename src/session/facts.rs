@@ -261,7 +261,7 @@ impl Fact for Judged<'_> {
     }
 }
 
-/// A refusal of our own that is no verdict. Those that are ([`Cause::Verdict`]) are [`Judged`], and no fact of their own.
+/// A refusal of our own that is no verdict. Those that are ([`Cause::Verdict`](crate::smtp::Cause::Verdict)) are [`Judged`], and no fact of their own.
 pub struct Refused<'a> {
     /// What the client was told.
     pub refusal: &'a Refusal,
