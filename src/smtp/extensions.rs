@@ -101,6 +101,12 @@ impl Extensions {
         self.0.iter().any(|(offered, _)| *offered == keyword)
     }
 
+    /// Whether a client may use it. Who offers SMTPUTF8 takes 8 bits, too (RFC 6531 §3.1), and MTAs conclude that.
+    #[must_use]
+    pub fn allow(&self, keyword: Keyword) -> bool {
+        self.has(keyword) || (keyword == Keyword::EightBitMime && self.has(Keyword::SmtpUtf8))
+    }
+
     /// Whether AUTH is offered with this mechanism, in upper case.
     #[must_use]
     pub fn has_mechanism(&self, mechanism: &str) -> bool {

@@ -69,7 +69,7 @@ pub(super) fn sender(arguments: &[u8], offered: &Extensions) -> Result<Sender, R
             "BY" => (Keyword::DeliverBy, value.is_some()),
             _ => return Err(unoffered("MAIL")),
         };
-        check(offered.has(keyword), known_value, "MAIL")?;
+        check(offered.allow(keyword), known_value, "MAIL")?;
         sender.used.push(keyword);
     }
     readable(parameters, sender.smtputf8)?;

@@ -17,25 +17,28 @@ impl Relay {
 
     /// Why the pending recipient cannot be handed over: its transaction uses what the server lacks. `dsn`: so does its RCPT.
     pub(super) fn lacking(&mut self, dsn: bool, authenticated: bool) -> Option<Refusal> {
-        let missing = {
-            let Link::Open {
-                judged: Some(offered),
-                ..
-            } = &self.link
-            else {
-                return None;
-            };
-            let used = &self.transaction.as_ref()?.sender.used;
-            let mut missing = used
-                .iter()
-                .copied()
-                .chain(dsn.then_some(Keyword::Dsn))
-                .filter(|keyword| !offered.has(*keyword));
-            let first = missing.next()?;
-            // What cannot come right is said first.
-            missing.find(|k| *k == Keyword::SmtpUtf8).unwrap_or(first)
+        let Link::Open {
+            judged: Some(offered),
+            ..
+        } = &self.link
+        else {
+            return None;
         };
-        Some(self.lacks(missing, authenticated))
+        let used = self.transaction.as_ref()?.sender.used.iter().copied();
+        let missing: Vec<Keyword> = used
+            .chain(dsn.then_some(Keyword::Dsn))
+            .filter(|keyword| !offered.allow(*keyword))
+            .collect();
+        let first = *missing.first()?;
+        if missing.contains(&Keyword::SmtpUtf8) {
+            // What cannot come right is said, and needs no lesson.
+            return Some(self.lacks(Keyword::SmtpUtf8, authenticated));
+        }
+        // All is taught at once, so that one retry is enough.
+        for keyword in missing {
+            self.teach(keyword, authenticated);
+        }
+        Some(self.lacks(first, authenticated))
     }
 
     /// The same of BDAT.
@@ -51,19 +54,24 @@ impl Relay {
             return None;
         }
         let authenticated = self.transaction.as_ref().is_some_and(|t| t.authenticated);
+        self.teach(Keyword::Chunking, authenticated);
         Some(self.lacks(Keyword::Chunking, authenticated))
     }
 
-    /// Only an authenticated server decides, and only about SMTPUTF8: no retry can do without that. All else is shown to this
-    /// client's next session no more, so that its retry does without.
-    fn lacks(&mut self, missing: Keyword, authenticated: bool) -> Refusal {
-        if missing == Keyword::SmtpUtf8 && authenticated {
-            let text = self.says("does not offer SMTPUTF8 (RFC 6531), which this message needs");
-            return refusal(553, (6, 7), &text).because(Cause::ExtensionMissing);
-        }
+    /// What an authenticated server lacks is shown to this client's next sessions no more, so that its retry does without.
+    /// Never SMTPUTF8: without that a client bounces mail, which may be for another domain.
+    fn teach(&mut self, missing: Keyword, authenticated: bool) {
         if authenticated && !self.taught.contains(&missing) {
             self.taught.push(missing);
             self.note(Note::Lacking(missing));
+        }
+    }
+
+    /// Only an authenticated server decides, and only about SMTPUTF8: no retry can do without that.
+    fn lacks(&self, missing: Keyword, authenticated: bool) -> Refusal {
+        if missing == Keyword::SmtpUtf8 && authenticated {
+            let text = self.says("does not offer SMTPUTF8 (RFC 6531), which this message needs");
+            return refusal(553, (6, 7), &text).because(Cause::ExtensionMissing);
         }
         let text = format!(
             "does not offer {} over TLS, and this message uses it",
