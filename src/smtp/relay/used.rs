@@ -27,7 +27,7 @@ impl Relay {
         let used = self.transaction.as_ref()?.sender.used.iter().copied();
         let missing: Vec<Keyword> = used
             .chain(dsn.then_some(Keyword::Dsn))
-            .filter(|keyword| !offered.allow(*keyword))
+            .filter(|keyword| !offered.has(*keyword))
             .collect();
         let first = *missing.first()?;
         if missing.contains(&Keyword::SmtpUtf8) {
