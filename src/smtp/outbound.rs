@@ -182,10 +182,14 @@ impl Outbound {
                 self.relay.act(Action::Upgrade(Side::Server));
                 self.state = State::AwaitUpgrade(offer, or_plaintext);
             }
-            State::AwaitStartTlsReply(offer, Some(exempted)) if reply.code != 421 => {
+            State::AwaitStartTlsReply(offer, Some(exempted)) => {
                 self.relay.heard(Stage::StartTls, reply, false);
                 self.lost_tls(Cause::StarttlsRefused, &starttls_refused(reply));
-                self.go_on_in_the_clear(offer, exempted);
+                if reply.code == 421 {
+                    self.begin_again_in_the_clear(exempted);
+                } else {
+                    self.go_on_in_the_clear(offer, exempted);
+                }
             }
             State::AwaitStartTlsReply(..) => self.refused(Stage::StartTls, reply),
             State::AwaitSecureHelloReply(permit) => self.introduced_securely(reply, permit),
@@ -417,6 +421,17 @@ impl Outbound {
         }
     }
 
+    /// This connection is of no more use, and an entry lets the mail go on without TLS: over a new one.
+    fn begin_again_in_the_clear(&mut self, exempted: Exempted) {
+        self.relay.act(Action::Close {
+            side: Side::Server,
+            abort: true,
+        });
+        self.relay.shut();
+        self.relay.act(Action::Connect);
+        self.state = State::AwaitConnect(Aim::Plaintext(exempted));
+    }
+
     fn upgraded(&mut self, outcome: Result<(), Refusal>) {
         match (
             std::mem::replace(&mut self.state, State::AwaitHello),
@@ -431,13 +446,7 @@ impl Outbound {
                 self.ask();
             }
             (State::AwaitUpgrade(_, Some(exempted)), Err(_)) => {
-                self.relay.act(Action::Close {
-                    side: Side::Server,
-                    abort: true,
-                });
-                self.relay.shut();
-                self.relay.act(Action::Connect);
-                self.state = State::AwaitConnect(Aim::Plaintext(exempted));
+                self.begin_again_in_the_clear(exempted);
             }
             (State::AwaitUpgrade(_, None) | State::AwaitEarlyUpgrade, Err(refusal)) => {
                 self.relay.dead(transient(refusal));
@@ -462,7 +471,16 @@ impl Outbound {
     }
 
     fn server_closed(&mut self) {
-        match &self.state {
+        match &mut self.state {
+            State::AwaitStartTlsReply(_, or_plaintext) | State::AwaitUpgrade(_, or_plaintext)
+                if or_plaintext.is_some() =>
+            {
+                if let Some(exempted) = or_plaintext.take() {
+                    let what = "the server closed the connection at STARTTLS";
+                    self.lost_tls(Cause::StarttlsRefused, what);
+                    self.begin_again_in_the_clear(exempted);
+                }
+            }
             // That was the connection before this one.
             State::AwaitConnect(_) => {}
             State::AwaitUpgrade(..) | State::AwaitEarlyUpgrade => {
