@@ -44,6 +44,8 @@ enum State {
     /// Greeted; the client's EHLO comes next.
     AwaitHello,
     AwaitHelloReply(Aim),
+    /// EHLO was refused with this, and some entry could allow plaintext: HELO is tried (RFC 5321 §3.2).
+    AwaitHeloReply(Aim, String),
     /// EHLO has been exchanged in the clear; who may receive is asked next.
     Gate(HeardOffer),
     AwaitStartTlsReply(HeardOffer, Option<Exempted>),
@@ -172,7 +174,16 @@ impl Outbound {
         match std::mem::replace(&mut self.state, State::AwaitHello) {
             State::AwaitGreeting(aim) if reply.code == 220 => self.greeted(aim),
             State::AwaitGreeting(_) => self.refused(Stage::Greeting, reply),
-            State::AwaitHelloReply(aim) if reply.code == 250 => self.introduced(aim, reply),
+            State::AwaitHelloReply(aim) if reply.code == 250 => {
+                self.introduced(aim, HeardOffer::read(reply));
+            }
+            State::AwaitHelloReply(aim) if reply.class() == 5 && self.config.plaintext_possible => {
+                self.try_helo(aim, reply);
+            }
+            State::AwaitHeloReply(aim, refused) if reply.code == 250 => {
+                self.introduced(aim, HeardOffer::of_helo(refused));
+            }
+            State::AwaitHeloReply(_, refused) => self.ehlo_refused(&refused),
             // A 5yz would make the client try HELO, which cannot start TLS (RFC 5321 §3.2).
             State::AwaitHelloReply(_) => self.refused(Stage::Ehlo, reply),
             State::AwaitStartTlsReply(..) if reply.code == 220 && !behind.is_empty() => {
@@ -260,9 +271,25 @@ impl Outbound {
         }
     }
 
-    /// The EHLO reply in the clear is here.
-    fn introduced(&mut self, aim: Aim, reply: &Reply) {
-        let offer = HeardOffer::read(reply);
+    fn try_helo(&mut self, aim: Aim, reply: &Reply) {
+        self.relay.heard(Stage::Ehlo, reply, false);
+        if self.relay.server_spoke() {
+            return self.early();
+        }
+        self.relay.send_helo();
+        let refused = format!("EHLO was refused with {}", heard::told(reply));
+        self.state = State::AwaitHeloReply(aim, refused);
+    }
+
+    /// Without EHLO there is no TLS, and nothing goes on without that.
+    fn ehlo_refused(&mut self, refused: &str) {
+        let refusal = refusal(421, (4, 0), &self.relay.says(refused));
+        self.relay.courteous = true;
+        self.relay.part(refusal.because(Cause::EhloRefused));
+    }
+
+    /// The reply to EHLO or HELO in the clear is here.
+    fn introduced(&mut self, aim: Aim, offer: HeardOffer) {
         if let Aim::Plaintext(exempted) = aim {
             return self.go_on_in_the_clear(offer, exempted);
         }
@@ -367,7 +394,7 @@ impl Outbound {
             }
             State::Gate(offer) => match or_plaintext {
                 Some(exempted) => {
-                    self.lost_tls(Cause::StarttlsNotSupported, offer.without_starttls());
+                    self.lost_tls(Cause::StarttlsNotSupported, &offer.without_starttls());
                     self.go_on_in_the_clear(offer, exempted);
                 }
                 None => self.not_offered(&offer),
@@ -487,6 +514,12 @@ impl Outbound {
                 self.relay.ends(End::ServerClosed);
                 self.lost((7, 5), "closed the connection during the TLS handshake");
             }
+            State::AwaitHeloReply(_, refused) => {
+                let refused = std::mem::take(refused);
+                self.relay.ends(End::ServerClosed);
+                let refusal = refusal(421, (4, 0), &self.relay.says(&refused));
+                self.relay.dead(refusal.because(Cause::EhloRefused));
+            }
             State::Secured(_) if self.relay.pending().is_none() => self.relay.server_gone(),
             State::Secured(_) | State::AwaitSecureHelloReply(_) => {
                 self.relay.ends(End::ServerClosed);
@@ -513,7 +546,10 @@ impl Outbound {
     }
 
     fn not_offered(&mut self, offer: &HeardOffer) {
-        self.no_tls(Cause::StarttlsNotSupported, offer.without_starttls(), false);
+        match offer.refused() {
+            Some(refused) => self.ehlo_refused(refused),
+            None => self.no_tls(Cause::StarttlsNotSupported, &offer.without_starttls(), false),
+        }
     }
 
     /// TLS cannot be had: a fault of the host.
@@ -549,6 +585,7 @@ impl Outbound {
             State::AwaitConnect(_)
             | State::AwaitGreeting(_)
             | State::AwaitHelloReply(_)
+            | State::AwaitHeloReply(..)
             | State::AwaitStartTlsReply(..)
             | State::AwaitUpgrade(..)
             | State::AwaitSecureHelloReply(_) => Some(Timer::Opening),
