@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The commands that no recipient's policy has to be asked for: nothing else is sent to the server.
-const HARMLESS: [&[u8]; 3] = [b"EHLO ", b"STARTTLS\r\n", b"QUIT\r\n"];
+const HARMLESS: [&[u8]; 4] = [b"EHLO ", b"HELO ", b"STARTTLS\r\n", b"QUIT\r\n"];
 /// What our client and the machine have on the way to each other, in octets.
 const PIPE: usize = 4096;
 

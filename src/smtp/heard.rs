@@ -58,31 +58,53 @@ impl Rule {
 
 /// An EHLO reply in the clear.
 #[derive(Debug, Default)]
-pub(super) struct HeardOffer(Offer);
+pub(super) struct HeardOffer {
+    offer: Offer,
+    /// EHLO was refused with this, and HELO was not.
+    refused: Option<String>,
+}
 
 impl HeardOffer {
     pub(super) fn read(reply: &Reply) -> Self {
-        Self(Offer::read(reply, true))
+        Self {
+            offer: Offer::read(reply, true),
+            refused: None,
+        }
+    }
+
+    /// The server knows HELO only, which offers nothing (RFC 5321 §4.1.1.1).
+    pub(super) fn of_helo(refused: String) -> Self {
+        Self {
+            offer: Offer::default(),
+            refused: Some(refused),
+        }
+    }
+
+    /// Why EHLO was refused, where HELO was not.
+    pub(super) fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
     }
 
     /// STARTTLS is offered.
     pub(super) fn starttls(&self) -> bool {
-        self.0.starttls
+        self.offer.starttls
     }
 
     /// Why there is no STARTTLS, in words.
-    pub(super) fn without_starttls(&self) -> &'static str {
-        if self.0.masked {
-            "STARTTLS is not offered; a device in between masks it (it shows XXXXXXXA)"
-        } else {
-            "STARTTLS is not offered"
+    pub(super) fn without_starttls(&self) -> String {
+        match &self.refused {
+            Some(refused) => refused.clone(),
+            None if self.offer.masked => {
+                "STARTTLS is not offered; a device in between masks it (it shows XXXXXXXA)".into()
+            }
+            None => "STARTTLS is not offered".into(),
         }
     }
 
     /// What the client is shown. Where AUTH may pass it is offered in any case, though it will not pass in the clear: a client
     /// that is not offered it sends mail without, and the server's 530 to that would make it give up (RFC 4954 §6).
     pub(super) fn shown(&self, rule: &Rule) -> Extensions {
-        let mut shown = rule.shown(&self.0.extensions);
+        let mut shown = rule.shown(&self.offer.extensions);
         if rule.auth && !shown.has(Keyword::Auth) {
             shown.add(Keyword::Auth, "PLAIN LOGIN".to_owned());
         }

@@ -44,6 +44,8 @@ enum State {
     /// Greeted; the client's EHLO comes next.
     AwaitHello,
     AwaitHelloReply(Aim),
+    /// EHLO was refused with this, and some entry could allow plaintext: HELO is tried (RFC 5321 §3.2).
+    AwaitHeloReply(Aim, String),
     /// EHLO has been exchanged in the clear; who may receive is asked next.
     Gate(HeardOffer),
     AwaitStartTlsReply(HeardOffer, Option<Exempted>),
@@ -172,7 +174,16 @@ impl Outbound {
         match std::mem::replace(&mut self.state, State::AwaitHello) {
             State::AwaitGreeting(aim) if reply.code == 220 => self.greeted(aim),
             State::AwaitGreeting(_) => self.refused(Stage::Greeting, reply),
-            State::AwaitHelloReply(aim) if reply.code == 250 => self.introduced(aim, reply),
+            State::AwaitHelloReply(aim) if reply.code == 250 => {
+                self.introduced(aim, HeardOffer::read(reply));
+            }
+            State::AwaitHelloReply(aim) if reply.class() == 5 && self.config.plaintext_possible => {
+                self.try_helo(aim, reply);
+            }
+            State::AwaitHeloReply(aim, refused) if reply.code == 250 => {
+                self.introduced(aim, HeardOffer::of_helo(refused));
+            }
+            State::AwaitHeloReply(_, refused) => self.ehlo_refused(&refused),
             // A 5yz would make the client try HELO, which cannot start TLS (RFC 5321 §3.2).
             State::AwaitHelloReply(_) => self.refused(Stage::Ehlo, reply),
             State::AwaitStartTlsReply(..) if reply.code == 220 && !behind.is_empty() => {
@@ -182,10 +193,14 @@ impl Outbound {
                 self.relay.act(Action::Upgrade(Side::Server));
                 self.state = State::AwaitUpgrade(offer, or_plaintext);
             }
-            State::AwaitStartTlsReply(offer, Some(exempted)) if reply.code != 421 => {
+            State::AwaitStartTlsReply(offer, Some(exempted)) => {
                 self.relay.heard(Stage::StartTls, reply, false);
                 self.lost_tls(Cause::StarttlsRefused, &starttls_refused(reply));
-                self.go_on_in_the_clear(offer, exempted);
+                if reply.code == 421 {
+                    self.begin_again_in_the_clear(exempted);
+                } else {
+                    self.go_on_in_the_clear(offer, exempted);
+                }
             }
             State::AwaitStartTlsReply(..) => self.refused(Stage::StartTls, reply),
             State::AwaitSecureHelloReply(permit) => self.introduced_securely(reply, permit),
@@ -256,9 +271,25 @@ impl Outbound {
         }
     }
 
-    /// The EHLO reply in the clear is here.
-    fn introduced(&mut self, aim: Aim, reply: &Reply) {
-        let offer = HeardOffer::read(reply);
+    fn try_helo(&mut self, aim: Aim, reply: &Reply) {
+        self.relay.heard(Stage::Ehlo, reply, false);
+        if self.relay.server_spoke() {
+            return self.early();
+        }
+        self.relay.send_helo();
+        let refused = format!("EHLO was refused with {}", heard::told(reply));
+        self.state = State::AwaitHeloReply(aim, refused);
+    }
+
+    /// Without EHLO there is no TLS, and nothing goes on without that.
+    fn ehlo_refused(&mut self, refused: &str) {
+        let refusal = refusal(421, (4, 0), &self.relay.says(refused));
+        self.relay.courteous = true;
+        self.relay.part(refusal.because(Cause::EhloRefused));
+    }
+
+    /// The reply to EHLO or HELO in the clear is here.
+    fn introduced(&mut self, aim: Aim, offer: HeardOffer) {
         if let Aim::Plaintext(exempted) = aim {
             return self.go_on_in_the_clear(offer, exempted);
         }
@@ -363,7 +394,7 @@ impl Outbound {
             }
             State::Gate(offer) => match or_plaintext {
                 Some(exempted) => {
-                    self.lost_tls(Cause::StarttlsNotSupported, offer.without_starttls());
+                    self.lost_tls(Cause::StarttlsNotSupported, &offer.without_starttls());
                     self.go_on_in_the_clear(offer, exempted);
                 }
                 None => self.not_offered(&offer),
@@ -417,6 +448,17 @@ impl Outbound {
         }
     }
 
+    /// This connection is of no more use, and an entry lets the mail go on without TLS: over a new one.
+    fn begin_again_in_the_clear(&mut self, exempted: Exempted) {
+        self.relay.act(Action::Close {
+            side: Side::Server,
+            abort: true,
+        });
+        self.relay.shut();
+        self.relay.act(Action::Connect);
+        self.state = State::AwaitConnect(Aim::Plaintext(exempted));
+    }
+
     fn upgraded(&mut self, outcome: Result<(), Refusal>) {
         match (
             std::mem::replace(&mut self.state, State::AwaitHello),
@@ -431,13 +473,7 @@ impl Outbound {
                 self.ask();
             }
             (State::AwaitUpgrade(_, Some(exempted)), Err(_)) => {
-                self.relay.act(Action::Close {
-                    side: Side::Server,
-                    abort: true,
-                });
-                self.relay.shut();
-                self.relay.act(Action::Connect);
-                self.state = State::AwaitConnect(Aim::Plaintext(exempted));
+                self.begin_again_in_the_clear(exempted);
             }
             (State::AwaitUpgrade(_, None) | State::AwaitEarlyUpgrade, Err(refusal)) => {
                 self.relay.dead(transient(refusal));
@@ -462,12 +498,27 @@ impl Outbound {
     }
 
     fn server_closed(&mut self) {
-        match &self.state {
+        match &mut self.state {
+            State::AwaitStartTlsReply(_, or_plaintext) | State::AwaitUpgrade(_, or_plaintext)
+                if or_plaintext.is_some() =>
+            {
+                if let Some(exempted) = or_plaintext.take() {
+                    let what = "the server closed the connection at STARTTLS";
+                    self.lost_tls(Cause::StarttlsRefused, what);
+                    self.begin_again_in_the_clear(exempted);
+                }
+            }
             // That was the connection before this one.
             State::AwaitConnect(_) => {}
             State::AwaitUpgrade(..) | State::AwaitEarlyUpgrade => {
                 self.relay.ends(End::ServerClosed);
                 self.lost((7, 5), "closed the connection during the TLS handshake");
+            }
+            State::AwaitHeloReply(_, refused) => {
+                let refused = std::mem::take(refused);
+                self.relay.ends(End::ServerClosed);
+                let refusal = refusal(421, (4, 0), &self.relay.says(&refused));
+                self.relay.dead(refusal.because(Cause::EhloRefused));
             }
             State::Secured(_) if self.relay.pending().is_none() => self.relay.server_gone(),
             State::Secured(_) | State::AwaitSecureHelloReply(_) => {
@@ -495,7 +546,10 @@ impl Outbound {
     }
 
     fn not_offered(&mut self, offer: &HeardOffer) {
-        self.no_tls(Cause::StarttlsNotSupported, offer.without_starttls(), false);
+        match offer.refused() {
+            Some(refused) => self.ehlo_refused(refused),
+            None => self.no_tls(Cause::StarttlsNotSupported, &offer.without_starttls(), false),
+        }
     }
 
     /// TLS cannot be had: a fault of the host.
@@ -531,6 +585,7 @@ impl Outbound {
             State::AwaitConnect(_)
             | State::AwaitGreeting(_)
             | State::AwaitHelloReply(_)
+            | State::AwaitHeloReply(..)
             | State::AwaitStartTlsReply(..)
             | State::AwaitUpgrade(..)
             | State::AwaitSecureHelloReply(_) => Some(Timer::Opening),

@@ -119,6 +119,10 @@ impl<'a> Case<'_, 'a> {
     pub fn no_tls(&self) -> &'static str {
         match self.connections.first().and_then(|first| first.fatal) {
             Some(Fatal::StartTls(_)) => "starttls-refused|session-in-the-clear",
+            // It closed in place of its answer to STARTTLS, and another connection went on in the clear.
+            Some(Fatal::Closed) if self.connections.len() > 1 => {
+                "starttls-refused|session-in-the-clear"
+            }
             Some(Fatal::Handshake) => "validation-failure|session-in-the-clear",
             _ => "starttls-not-supported|session-in-the-clear",
         }

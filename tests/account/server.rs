@@ -388,8 +388,8 @@ impl Talk {
         match flaw {
             Some(Flaw::CloseAtHello) if !secure => return self.end(Fatal::Closed),
             Some(Flaw::CloseAtSecureHello) if secure => return self.end(Fatal::Closed),
-            Some(Flaw::Hello(code)) if !secure => return self.no_hello(code),
-            Some(Flaw::SecureHello(code)) if secure => return self.no_hello(code),
+            Some(Flaw::Hello(code)) if !secure => return self.no_hello(line, code),
+            Some(Flaw::SecureHello(code)) if secure => return self.no_hello(line, code),
             _ => {}
         }
         self.open = false;
@@ -422,9 +422,12 @@ impl Talk {
         Next::Go
     }
 
-    fn no_hello(&mut self, code: u16) -> Next {
+    fn no_hello(&mut self, line: &str, code: u16) -> Next {
         self.heard.fatal.get_or_insert(Fatal::Hello(code));
-        self.heard.refused.push(("ehlo", code, self.secure));
+        // HELO is tried where EHLO was refused for good; what is told is why EHLO was.
+        if line.starts_with("EHLO") {
+            self.heard.refused.push(("ehlo", code, self.secure));
+        }
         self.reply(code, "I do not know you");
         Next::Go
     }

@@ -318,7 +318,7 @@ impl Watch {
         };
         let shown = escape(line);
         let is = |verb: &str| is_verb(line, verb.as_bytes());
-        let clear = is("EHLO") || is("STARTTLS") || is("QUIT");
+        let clear = is("EHLO") || is("HELO") || is("STARTTLS") || is("QUIT");
         if !self.may_relay() && (self.direction == Direction::Inbound || !clear) {
             return Err(format!("in the clear: {shown}"));
         }

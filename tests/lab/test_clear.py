@@ -154,6 +154,32 @@ def _tests():
 _tests()
 
 
+class Observing(Case):
+    """Observe mode holds nothing that would flow without it: real Postfix delivers, in the clear where there is no other way."""
+
+    def arrives_under(self, edit, *flags):
+        place = self.world.on_path(edit)
+        self.addCleanup(place.serving.close)
+        self.outbound(*(flags or ("--observe",)))
+        sent = self.send(f"user@{place.domain}")
+        self.delivered(sent)
+        self.world.outside.delivered(f"user@{place.domain}", sent.marker)
+
+    def test_server_that_knows_helo_only(self):
+        self.arrives_under(BROKEN["ehlo_502"])
+
+    def test_server_that_knows_helo_only_by_an_entry(self):
+        table = self.network.folder / "helo-only"
+        table.write_text("203.0.113.0/24 none until=2099-12-31 reason=test\n")
+        self.arrives_under(BROKEN["ehlo_502"], "--policy", table)
+
+    def test_server_that_answers_starttls_with_421(self):
+        self.arrives_under(Edit(replies={"STARTTLS": "421 4.7.0 not now\r\n"}))
+
+    def test_server_that_closes_at_starttls(self):
+        self.arrives_under(BROKEN["starttls_closed"])
+
+
 class Lacks(Case):
     """The server lacks inside TLS what was offered in the clear."""
 

@@ -459,12 +459,21 @@ impl Relay {
 
     /// EHLO with the client's name as it wrote it. To the outside only a name without blank, control and 8-bit octets goes.
     pub(super) fn send_hello(&mut self) {
+        self.send_hello_as(b"EHLO ");
+    }
+
+    /// The same with HELO, for a server that knows nothing else.
+    pub(super) fn send_helo(&mut self) {
+        self.send_hello_as(b"HELO ");
+    }
+
+    fn send_hello_as(&mut self, verb: &[u8]) {
         let name = self.hello_name.clone();
         let shown = match self.role {
             Role::Outbound if !command::may_cross(&name) => self.hostname.as_bytes(),
             _ => name.as_slice(),
         };
-        let line = [b"EHLO ", shown, b"\r\n"].concat();
+        let line = [verb, shown, b"\r\n"].concat();
         self.note(Note::Hello(name));
         self.send(Side::Server, line);
     }
