@@ -8,6 +8,7 @@ use super::{
     drive::{Done, Hands, Job, Stop, Upgraded, drive},
     evidence::Evidence,
     leg::{Leg, Stream},
+    networks::Attempt,
     records::{Exempt, in_the_clear},
     site::Inbound as Site,
 };
@@ -77,6 +78,7 @@ pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Re
         exempt,
         evidence,
         dialled: None,
+        attempt: None,
         peer: None,
     };
     let hands = drive(machine, hands, leg, stop).await;
@@ -90,6 +92,8 @@ struct InboundHands {
     exempt: Option<Exempt>,
     evidence: Evidence,
     dialled: Option<Dialled>,
+    /// From STARTTLS until the client has said EHLO over TLS.
+    attempt: Option<Attempt>,
     /// The client, once TLS is up; with its certificate, if it showed one.
     peer: Option<Arc<Peer>>,
 }
@@ -128,11 +132,16 @@ impl Hands for InboundHands {
     }
 
     fn connect(&mut self) -> Job<Outcome> {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.succeeded();
+        }
         let errand = self.errand.clone();
         Box::pin(async move { Outcome::Connected(errand.connect().await) })
     }
 
     fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Outcome> {
+        let client = self.errand.client.0.ip();
+        self.attempt = Some(self.site().tried.attempt(client));
         let errand = self.errand.clone();
         Box::pin(async move { Outcome::Upgraded(side, errand.upgrade(stream).await) })
     }
@@ -295,7 +304,7 @@ impl InboundHands {
             Ok((stream, peer)) => (stream, Arc::from(peer)),
             Err(words) => {
                 self.evidence.handshake_failed(&words);
-                self.tried();
+                self.attempt = None;
                 return Upgraded::Failed(Refusal {
                     code: 421,
                     enhanced: (7, 0),

@@ -4,12 +4,14 @@
 //! may come from another address of the same pool, so what is remembered is the network: /24 for IPv4, /64 for IPv6.
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use super::fading::Fading;
+use crate::clock;
 
 /// How long a failed handshake is remembered, and how long after a start everybody counts as having tried: what a restart cut is
 /// not known any more. Longer than the first retries of common MTAs take.
@@ -22,6 +24,8 @@ pub struct TriedNetworks(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     networks: Fading<IpAddr, ()>,
+    /// How many attempts of each network are under way: at most one for each session.
+    under_way: HashMap<IpAddr, usize>,
     /// Until then everybody counts as having tried.
     everybody: Instant,
 }
@@ -32,13 +36,14 @@ impl TriedNetworks {
     pub fn new(now: Instant) -> Self {
         Self(Mutex::new(Inner {
             networks: Fading::default(),
+            under_way: HashMap::new(),
             everybody: now + TRIED,
         }))
     }
 
     /// A handshake of this client failed, was cut, or was refused by us.
     pub fn failed(&self, client: IpAddr, now: Instant) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner();
         if inner.networks.put(network(client), (), now, TRIED) {
             // A network had to be forgotten too early, and nobody knows any more which.
             inner.everybody = now + TRIED;
@@ -48,8 +53,58 @@ impl TriedNetworks {
     /// Has a client of this network tried lately?
     #[must_use]
     pub fn tried_lately(&self, client: IpAddr, now: Instant) -> bool {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        now < inner.everybody || inner.networks.get(&network(client), now).is_some()
+        let (inner, network) = (self.inner(), network(client));
+        now < inner.everybody
+            || inner.under_way.contains_key(&network)
+            || inner.networks.get(&network, now).is_some()
+    }
+
+    /// This client starts TLS.
+    #[must_use]
+    pub fn attempt(self: &Arc<Self>, client: IpAddr) -> Attempt {
+        *self.inner().under_way.entry(network(client)).or_default() += 1;
+        Attempt {
+            client,
+            succeeded: false,
+            of: Arc::clone(self),
+        }
+    }
+
+    /// Every change is one step, so a panic elsewhere leaves nothing half done.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client starts TLS. Until this is dropped its network counts as having tried: who gives up before we notice may be back in
+/// the clear already. It has failed unless it is said to have succeeded.
+#[derive(Debug)]
+pub struct Attempt {
+    client: IpAddr,
+    succeeded: bool,
+    of: Arc<TriedNetworks>,
+}
+
+impl Attempt {
+    /// The client has spoken over TLS. Nothing less shows that the handshake is over for it too: in TLS 1.2 our flight is the
+    /// last one, and the network may cut that.
+    pub fn succeeded(mut self) {
+        self.succeeded = true;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.succeeded {
+            self.of.failed(self.client, clock::instant());
+        }
+        let (mut inner, network) = (self.of.inner(), network(self.client));
+        if let Some(count) = inner.under_way.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                inner.under_way.remove(&network);
+            }
+        }
     }
 }
 
@@ -94,6 +149,26 @@ mod tests {
         for other in ["192.0.3.1", "2001:db8:0:2::1"] {
             assert!(!networks.tried_lately(ip(other), now), "{other}");
         }
+    }
+
+    #[test]
+    fn who_starts_tls_counts_as_having_tried_until_it_has_spoken_over_tls() {
+        let start = clock::instant();
+        let networks = Arc::new(TriedNetworks::new(start - TRIED));
+        let tried = |client| networks.tried_lately(ip(client), clock::instant());
+        assert!(!tried("192.0.2.9"));
+        let (one, other) = (
+            networks.attempt(ip("192.0.2.1")),
+            networks.attempt(ip("192.0.2.2")),
+        );
+        assert!(tried("192.0.2.9"), "while the handshake is under way");
+        one.succeeded();
+        assert!(tried("192.0.2.9"), "the other one is under way");
+        other.succeeded();
+        assert!(!tried("192.0.2.9"), "TLS works for this network");
+        drop(networks.attempt(ip("192.0.2.1")));
+        assert!(tried("192.0.2.9"), "nothing came over TLS");
+        assert!(networks.inner().under_way.is_empty());
     }
 
     #[test]
