@@ -174,7 +174,7 @@ rotated out of it.
     --from N                 older records than N are knowingly left out
   audit show FILE...         records for people
     --domain D  --address A  --session ID
-    --verdict authorised|unprotected|refused
+    --verdict authorised|unprotected|refused|observed
     --since TIME  --until TIME
                              RFC 3339 or YYYY-MM-DD
     --key PEM                the audit key, to find a hashed address
