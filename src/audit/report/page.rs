@@ -332,7 +332,10 @@ impl Page<'_> {
             false => (
                 ("message was handed over", "messages were handed over"),
                 "to",
-                "without that proof",
+                match handed.authenticated {
+                    0 => "without proof of the other side's identity",
+                    _ => "without that proof",
+                },
             ),
         };
         let all = plural(handed.all, verbs.0, verbs.1);
