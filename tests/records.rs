@@ -301,3 +301,64 @@ fn each_message_of_a_session_has_what_allowed_its_own_sender() {
     assert_eq!(of(&records, "session-closed")[0]["end"], "quit");
     assert_eq!(of(&records, "stop")[0]["reason"], "SIGTERM");
 }
+
+#[test]
+fn a_refused_mail_in_the_clear_is_one_record_with_the_reply_that_was_given() {
+    let Pair {
+        cert, key, scratch, ..
+    } = pair("in-the-clear");
+    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (listen, upstream) = (free(), inside.local_addr().expect("an address").to_string());
+    let _told = inside_server(inside);
+    let log = scratch.0.join("audit.jsonl").display().to_string();
+    let table = scratch.file(
+        "policy",
+        "@partner.test secure match=mx.partner.test\n@scanner.test none reason=x\n",
+    );
+    let address = listen.to_string();
+    let arguments = [
+        "inbound",
+        "--listen",
+        &address,
+        "--upstream",
+        &upstream,
+        "--hide-client-address",
+        "--relay-probe",
+        "off",
+        "--cert",
+        &cert,
+        "--key",
+        &key,
+        "--client-auth",
+        "request",
+        "--client-ca",
+        &cert,
+        "--policy",
+        &table,
+        "--audit-log",
+        &log,
+    ];
+    let mut proxy = Proxy::start(&arguments);
+    proxy.says("ready");
+    let mut client = Client::connect(listen);
+    let mut heard = client.hears("220").len();
+    heard += client.says("HELO client.example").hears("250").len();
+    let reply = client.says("MAIL FROM:<a@partner.test>").hears("451");
+    heard += reply.len();
+    heard += client.says("QUIT").hears("221").len();
+    let session = Session {
+        proxy,
+        client,
+        scratch,
+    };
+    let records = session.end();
+    assert!(of(&records, "refusal").is_empty(), "{records:?}");
+    let verdicts = of(&records, "verdict");
+    assert_eq!(verdicts.len(), 1);
+    assert_eq!(verdicts[0]["reply"], reply.trim_end());
+    let words = &verdicts[0]["decision"]["detail"];
+    assert_eq!(words, "the client has not started TLS");
+    // All replies count, the last one too.
+    let octets = &of(&records, "session-closed")[0]["client_octets"][1];
+    assert_eq!(octets, heard);
+}

@@ -119,7 +119,7 @@ pub struct Start {
     pub configuration: String,
     /// The command line.
     pub arguments: Vec<WireText>,
-    /// The policy in force, where there is a table.
+    /// The policy in force, where there is a table or `--exempt`.
     pub policy: Option<PolicyFile>,
 }
 
@@ -164,7 +164,7 @@ pub struct PolicyChange {
 /// A policy table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PolicyFile {
-    /// As given on the command line.
+    /// As given on the command line; empty where there is no table, but `--exempt`.
     pub file: String,
     /// SHA-256 of its bytes, 64 hexadecimal digits.
     pub sha256: String,
@@ -294,7 +294,8 @@ pub struct Refusal {
     /// The session.
     pub session: Session,
     /// The domain it concerns: of the sender whose MAIL was refused; of a remembered refusal, the domain for whose mail the server
-    /// was found wanting, which need not be this session's. `null` before there is any.
+    /// was found wanting, which need not be this session's. `null` before there is any, and for MAIL in the clear where no rule could let it pass, so that it
+    /// is not read.
     pub domain: Option<String>,
     /// Of a remembered refusal: the level that was in force for that domain.
     pub level: Option<String>,
@@ -405,7 +406,9 @@ pub enum Outcome {
     Accepted,
     /// 4yz or 5yz.
     Rejected,
-    /// No reply: the server may have taken it or not (RFC 5321 §4.5.3.2.6); the client was told neither.
+    /// No reply of the server's: the connection ended before it, and the server may have taken it or not (RFC 5321 §4.5.3.2.6). So
+    /// too where we broke the message off, which a `refusal` beside it says; its end was not sent then. The client was not told that it
+    /// was accepted.
     Unknown,
 }
 

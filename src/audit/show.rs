@@ -390,6 +390,9 @@ fn decision(decision: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Resu
             write!(f, " {name} {value}")?;
         }
     }
+    if let Some(why) = decision["why"].as_str() {
+        write!(f, " why {why:?}")?;
+    }
     match text(&decision["detail"]) {
         "" => Ok(()),
         detail => write!(f, " ({detail})"),

@@ -307,7 +307,12 @@ impl Walk<'_> {
         }
         self.outcome.stopped = false;
         self.outcome.crashes += u64::from(own.torn.is_some());
-        let key = own.key.as_deref().and_then(PublicKey::from_verifier);
+        // A key that cannot be read would leave the signatures behind it unchecked, without a word.
+        let key = own.key.as_deref().map(|text| {
+            PublicKey::from_verifier(text)
+                .ok_or((Damage::Edited, "the key that it names is none".to_owned()))
+        });
+        let key = key.transpose()?;
         let before = std::mem::replace(&mut self.named_key, key);
         match own.origin {
             Some(origin) => self.opened_as(origin, before),

@@ -19,7 +19,8 @@ the network, that says what would happen to mail for a domain:
   starttls-proxy check example.com
 
 Exit codes: 0 done, 1 the answer is no (check, audit verify), 64 wrong usage,
-78 wrong configuration, 75 not now (try again), 70 a bug in this program.
+78 wrong configuration, 75 not now (try again), 70 a bug in this program,
+74 ended with its last records not on disk.
 ";
 
 /// `starttls-proxy outbound --help`
@@ -174,7 +175,7 @@ rotated out of it.
     --from N                 older records than N are knowingly left out
   audit show FILE...         records for people
     --domain D  --address A  --session ID
-    --verdict authorised|unprotected|refused
+    --verdict authorised|unprotected|refused|observed
     --since TIME  --until TIME
                              RFC 3339 or YYYY-MM-DD
     --key PEM                the audit key, to find a hashed address

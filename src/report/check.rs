@@ -400,7 +400,15 @@ impl Page {
             .as_deref()
             .or(said.basis.as_deref())
             .unwrap_or("-");
-        self.line(6, 11, "level", &format!("{level}, from {basis}"));
+        let until = said.until.as_deref().map(|day| format!(", until {day}"));
+        let why = said.why.as_deref().map(|why| format!(", because: {why}"));
+        let (until, why) = (until.unwrap_or_default(), why.unwrap_or_default());
+        self.line(
+            6,
+            11,
+            "level",
+            &format!("{level}, from {basis}{until}{why}"),
+        );
         let word = match said.verdict {
             Protection::Authorised => self.paint(GREEN, "authorised"),
             Protection::Unprotected => self.paint(YELLOW, "unprotected"),

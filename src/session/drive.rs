@@ -117,7 +117,8 @@ struct Drive<M, H: Hands> {
     jobs: Vec<Job<H::Outcome>>,
     /// TLS starts on this side as soon as it is flushed.
     upgrading: Option<Side>,
-    leaving: Vec<JoinHandle<()>>,
+    /// Connections that say goodbye: whose, and how many octets that takes.
+    leaving: Vec<(Side, JoinHandle<u64>)>,
     began: Instant,
     timer: Option<(Duration, Pin<Box<Sleep>>)>,
     /// What the machine was last told about the client's bytes: see [`Machine::held_back`].
@@ -171,9 +172,11 @@ pub async fn drive<M: Machine, H: Hands>(
         drive.hands.traffic(side, octets);
     }
     let farewells = async {
-        for farewell in drive.leaving {
+        for (side, farewell) in drive.leaving {
             // A farewell that panicked is logged by the runtime; the session is over either way.
-            let _ = farewell.await;
+            drive
+                .hands
+                .traffic(side, [0, farewell.await.unwrap_or_default()]);
         }
     };
     tokio::select! {
@@ -288,7 +291,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                     let leg = std::mem::take(self.leg(side));
                     self.hands.traffic(side, leg.octets);
                     if leg.is_open() {
-                        self.leaving.push(tokio::spawn(leg.finish()));
+                        self.leaving.push((side, tokio::spawn(leg.finish())));
                     }
                 }
             }

@@ -217,6 +217,9 @@ impl Fact for Judged<'_> {
         if let Some(rule) = &entry.rule {
             let _ = write!(line, " rule={}", printable(rule));
         }
+        if let Some(why) = &entry.why {
+            let _ = write!(line, " why={why:?}");
+        }
         if entry.observed {
             line.push_str(" observed=yes");
         }

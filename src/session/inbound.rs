@@ -16,7 +16,9 @@ use crate::{
     audit::{Connection, Direction},
     clock,
     net::{ClientAddr, Dialled, IntendedAddr, NotTried, ServerAddr, canonical, proxy_header},
-    policy::{self, Ask, Basis, Decision, Demand, Dns, Findings, Moment, NextHop, Shown, Verdict},
+    policy::{
+        self, Ask, Basis, Decision, Demand, Dns, Findings, Moment, NextHop, Reason, Shown, Verdict,
+    },
     smtp::{
         Answer, Authorised, Cause, Completed, Conditions, Domain, Exempted, Note, Question,
         Refusal, Side,
@@ -342,7 +344,10 @@ impl InboundHands {
             (Some(peer), Some(tls)) => {
                 demand.shown(&peer.facts.version, |one| tls.trust.check(peer, one, now))
             }
-            _ => Shown::NoStartTls,
+            _ => Shown::NoTls(
+                Reason::StarttlsNotSupported,
+                String::from("the client has not started TLS"),
+            ),
         };
         let verdict = policy::judge(&demand, &shown);
         self.conclude(sender, Some(demand), verdict)
@@ -375,12 +380,7 @@ impl InboundHands {
         if self.peer.is_some() {
             return Answer::Authorised(Authorised::unauthenticated());
         }
-        let refusal = Refusal {
-            code: 530,
-            enhanced: (7, 0),
-            text: String::from("must issue a STARTTLS command first"),
-            cause: Cause::StarttlsRequired,
-        };
+        let refusal = self.conditions().starttls_first();
         let Some(exempt) = entry.or_else(|| self.exempt.clone()) else {
             self.evidence.answers(refusal.cause, sender);
             return Answer::Refused(refusal);
@@ -411,7 +411,13 @@ impl InboundHands {
         let secured = self.peer.is_some();
         let refusal = match &verdict {
             Verdict::Refused(reason, words) => {
-                Some(policy::refuse_client(sender, *reason, words, secured))
+                let refusal = policy::refuse_client(sender, *reason, words, secured);
+                // As for everybody who has not started TLS: the reply of this moment, which is the one that is recorded.
+                let now = self.conditions();
+                Some(match !secured && now.tried_lately {
+                    true => now.starttls_first().because(refusal.cause),
+                    false => refusal,
+                })
             }
             Verdict::Authorised(_) | Verdict::Unprotected(_) => None,
         };

@@ -297,8 +297,9 @@ impl Leg {
         self.sent = 0;
     }
 
-    /// Writes what is left, says goodbye, and reads to the end for a moment.
-    pub async fn finish(mut self) {
+    /// Writes what is left, says goodbye, and reads to the end for a moment. Gives the octets that it wrote.
+    pub async fn finish(mut self) -> u64 {
+        let before = self.octets[1];
         let (limit, mut octets) = LINGER;
         let farewell = async {
             poll_fn(|cx| self.poll_write(cx)).await?;
@@ -318,5 +319,6 @@ impl Leg {
         };
         // How the other end takes our leaving changes nothing any more.
         let _ = timeout(limit, farewell).await;
+        self.octets[1] - before
     }
 }

@@ -62,7 +62,7 @@ pub fn in_the_clear(
         until,
         why,
         reason: observed.map(|refusal| refusal.cause.word().to_owned()),
-        detail: observed.map_or_else(|| "in the clear".into(), |refusal| refusal.text.clone()),
+        detail: observed.map_or_else(|| "in the clear".into(), ToString::to_string),
         findings: None,
     }
 }

@@ -222,9 +222,12 @@ impl Inbound {
             Answer::Authorised(authorised) => self.relay.admit(Permit::Authorised(authorised)),
             Answer::Exempted(exempted) => self.relay.admit(Permit::Exempted(exempted)),
             // TLS is the client's to start.
-            Answer::Upgrade { .. } => self.relay.refuse(self.relay.starttls_first()),
-            Answer::Refused(Refusal { code: 530, .. }) if !self.secured => {
-                self.relay.refuse(self.relay.starttls_first());
+            Answer::Upgrade { .. } => self.relay.refuse(self.relay.conditions.starttls_first()),
+            // Whoever answered may have thought of an earlier moment.
+            Answer::Refused(Refusal { code: 530, .. })
+                if !self.secured && self.relay.conditions.tried_lately =>
+            {
+                self.relay.refuse(self.relay.conditions.starttls_first());
             }
             Answer::Refused(refusal) => self.relay.refuse(refusal),
         }

@@ -421,6 +421,18 @@ pub struct Conditions {
     pub tried_lately: bool,
 }
 
+impl Conditions {
+    /// What a client is answered that has not started TLS: 530 ends the matter for a real MTA, so whoever may have tried gets 4yz.
+    #[must_use]
+    pub fn starttls_first(&self) -> Refusal {
+        let (code, text) = match self.tried_lately {
+            true => (451, "mail is taken over TLS only, try again with STARTTLS"),
+            false => (530, "must issue a STARTTLS command first"),
+        };
+        command::refusal(code, (7, 0), text).because(Cause::StarttlsRequired)
+    }
+}
+
 /// What both machines can do. See the module's contract.
 pub trait Machine {
     /// Offers all bytes of `side` that were not taken yet; may take none. What is taken is named by [`Action::Pass`] and

@@ -2,7 +2,8 @@
 
 use crate::support::{Directory, closed, message, options, refused, sample, session};
 use starttls_proxy::audit::{
-    AuditLog, Direction, Message, Protection, Record, Refusal, Repeated, command,
+    AuditLog, Counted, Direction, Message, NotRecorded, Protection, Record, Refusal, Repeated,
+    command,
 };
 use std::{
     fs,
@@ -207,7 +208,7 @@ fn a_verdict_that_refused_is_counted_and_listed_by_its_reason() {
         log.append(&Record::SessionClosed(closed));
     });
     for part in [
-        "23 attempts were refused rather than sent unprotected.",
+        "23 attempts were refused.",
         "<tr><th scope=\"row\">certificate-expired</th><td class=\"n\">23<br><span class=\"quiet\">1 remembered</span></td><td>pharmacy.example (23)</td>",
         "refused a short while ago for pharmacy.example",
     ] {
@@ -322,4 +323,70 @@ fn what_came_over_the_wire_stays_text() {
     assert_eq!(page.matches("</style>").count(), 1);
     assert!(page.contains("&lt;script&gt;alert(2)&lt;/script&gt;"));
     assert!(page.contains("&lt;b&gt;&amp;&quot;&#39;"));
+}
+
+#[test]
+fn what_was_only_counted_is_on_the_page() {
+    let directory = Directory::new("counted");
+    let page = log_of(&directory, |log| {
+        let counted = |kind: &str, count| Counted {
+            prefix: None,
+            kind: kind.into(),
+            count,
+            first: "2026-11-24T06:05:00Z".into(),
+            last: "2026-11-24T06:06:00Z".into(),
+        };
+        log.append(&Record::NotRecorded(NotRecorded {
+            counts: vec![
+                counted("turned-away", 2),
+                counted("session-opened", 7),
+                counted("session-closed", 7),
+                counted("refusal", 1234),
+            ],
+        }));
+    });
+    assert!(
+        page.contains("1,234 refusals and 2 connections that were turned away were only counted"),
+        "{page}"
+    );
+    assert!(page.contains("in 7 sessions"), "{page}");
+    assert!(!page.contains("Nothing was refused"));
+}
+
+#[test]
+fn a_message_counts_with_each_reason_for_which_enforcing_would_have_refused_it() {
+    let directory = Directory::new("two-reasons");
+    let page = log_of(&directory, |log| {
+        let Record::Message(mut message) = message(log, 2) else {
+            unreachable!()
+        };
+        let decision = &mut message.decisions[0];
+        decision.observed = true;
+        decision.verdict = Protection::Refused;
+        decision.reason = Some("certificate-expired".into());
+        let mut other = decision.clone();
+        other.domain = "nobody.example".into();
+        other.reason = Some("null-mx".into());
+        message.decisions.push(other);
+        message.verdict = Protection::Refused;
+        log.append(&Record::Message(message));
+    });
+    assert!(page.contains("1 message passed only because"), "{page}");
+    for reason in ["certificate-expired", "null-mx"] {
+        let row = format!(
+            "<tr><th scope=\"row\">observed: would have been refused, {reason}</th><td class=\"n\">0</td><td class=\"n warn\">1</td>"
+        );
+        assert!(page.contains(&row), "{row} is not in the page: {page}");
+    }
+}
+
+#[test]
+fn a_log_whose_last_records_nobody_signed_is_not_said_to_be_what_was_written() {
+    let directory = Directory::new("unsigned-end");
+    let (key, public) = directory.key();
+    sample(&directory.file(), key).close();
+    let (_, page) = report(&directory, Vec::new(), command::DONE);
+    assert!(!page.contains("are what was written"), "{page}");
+    let (_, page) = report(&directory, vec![public], command::DONE);
+    assert!(page.contains("are what was written"), "{page}");
 }

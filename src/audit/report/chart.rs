@@ -196,7 +196,7 @@ pub(super) fn shares(title: &str, tally: &Tally, classes: &dyn Fn(&str) -> &'sta
         );
     }
     if rows.is_empty() {
-        table += "<tr><td class=\"quiet\">none</td></tr>\n";
+        table += "<tr><td class=\"quiet\">–</td></tr>\n";
     }
     table + "</tbody></table>\n"
 }

@@ -32,6 +32,8 @@ pub(super) struct Gathered {
     pub(super) addresses: String,
     pub(super) starts: u64,
     pub(super) sessions: u64,
+    /// What was counted and not recorded singly: `refusal` and `turned-away`.
+    pub(super) only_counted: Tally,
     /// Messages by what the server said: accepted, rejected, unknown.
     pub(super) outcomes: Tally,
     /// Of the accepted and the unknown.
@@ -157,6 +159,8 @@ struct Line<'a> {
     policy: Option<Policy>,
     #[serde(default)]
     files: Vec<File>,
+    #[serde(default)]
+    counts: Vec<Counted>,
 }
 
 #[derive(Deserialize)]
@@ -226,6 +230,12 @@ struct Policy {
     file: String,
     sha256: String,
     exemptions: Vec<Exemption>,
+}
+
+#[derive(Deserialize)]
+struct Counted {
+    kind: String,
+    count: u64,
 }
 
 #[derive(Deserialize)]
@@ -338,9 +348,11 @@ impl Gathered {
         {
             return;
         }
-        if let Some(policy) = &record.policy {
-            // Also from before the period: these are in force when it begins.
-            self.exemptions.clone_from(&policy.exemptions);
+        // Also from before the period: these are in force when it begins.
+        match &record.policy {
+            Some(policy) => self.exemptions.clone_from(&policy.exemptions),
+            None if record.event == "start" => self.exemptions.clear(),
+            None => {}
         }
         if let Some(addresses) = &record.addresses {
             self.addresses = addresses.to_string();
@@ -377,7 +389,18 @@ impl Gathered {
             "unprotected" => self.unprotected(record),
             "session-opened" => self.sessions += 1,
             "session-closed" => self.repeated(record),
+            "not-recorded" => self.not_recorded(record),
             _ => self.change(record),
+        }
+    }
+
+    fn not_recorded(&mut self, record: &Line<'_>) {
+        for one in &record.counts {
+            match one.kind.as_str() {
+                "session-opened" => self.sessions += one.count,
+                "session-closed" => {}
+                kind => *self.only_counted.entry(kind.to_owned()).or_default() += one.count,
+            }
         }
     }
 
@@ -407,16 +430,17 @@ impl Gathered {
         }
         let octets = record.octets.unwrap_or_default();
         self.octets += octets;
-        let would_refuse = record.decisions.iter().find_map(Decision::would_refuse);
+        let would_refuse = record.decisions.iter().filter_map(Decision::would_refuse);
+        let would_refuse: BTreeSet<_> = would_refuse.collect();
         count(
             &mut self.verdicts,
-            match would_refuse {
-                Some(_) => OBSERVED,
-                None => record.verdict.as_deref().unwrap_or_default(),
+            match would_refuse.is_empty() {
+                false => OBSERVED,
+                true => record.verdict.as_deref().unwrap_or_default(),
             },
         );
-        if let Some(reason) = would_refuse {
-            self.observed_messages += 1;
+        self.observed_messages += u64::from(!would_refuse.is_empty());
+        for reason in would_refuse {
             self.observed.entry(reason.to_owned()).or_default().messages += 1;
         }
         let protection = match &record.tls {
@@ -571,12 +595,12 @@ impl Gathered {
         if let Some(version) = &record.version {
             self.versions.insert(version.to_string());
         }
-        let table = |policy: &Policy| {
-            format!(
-                "table {}, SHA-256 {}…",
-                policy.file,
+        let table = |policy: &Policy| match policy.file.as_str() {
+            "" => String::from("no table"),
+            file => format!(
+                "table {file}, SHA-256 {}…",
                 policy.sha256.get(..16).unwrap_or(&policy.sha256)
-            )
+            ),
         };
         let text = match record.event {
             "start" => {

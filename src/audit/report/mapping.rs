@@ -15,7 +15,7 @@ pub(super) const STANDARDS: [Standard; 11] = [
         section: "(a)(1)",
         name: "Access control",
         kind: "standard",
-        shown: "Each message went only to a server, or came only from a client, that the policy allowed; the deciding rule stands in each record.",
+        shown: "The server that each message went to, or the client that it came from, with the rule that allowed it; what only observe mode let pass is named so.",
         not_shown: "Who may read mail on the mail servers.",
     },
     Standard {
@@ -29,7 +29,7 @@ pub(super) const STANDARDS: [Standard; 11] = [
         section: "(a)(2)(ii)",
         name: "Emergency access procedure",
         kind: "required",
-        shown: "Every exemption is an entry with a reason and an end date, and its use is recorded (section “Without proof of identity”).",
+        shown: "Every exemption is an entry, shown with its reason and its end date where it has them, and its use is recorded (section “Without proof of identity”).",
         not_shown: "Access to the mail servers themselves.",
     },
     Standard {
@@ -50,14 +50,14 @@ pub(super) const STANDARDS: [Standard; 11] = [
         section: "(b)",
         name: "Audit controls",
         kind: "standard",
-        shown: "This log: every session, decision, refusal and message, on disk before a message is acknowledged; its chain is examined above.",
+        shown: "This log: every message, with the decisions it rests on, on disk before it is acknowledged; sessions and refusals, singly or, where they are too many, by number. Its chain is examined above.",
         not_shown: "That the log was complete before its first record.",
     },
     Standard {
         section: "(c)(1)",
         name: "Integrity",
         kind: "standard",
-        shown: "The records cannot be changed without notice: each carries the hash of the one before, checkpoints are signed and kept elsewhere too.",
+        shown: "A change of the records is noticed: each carries the hash of the one before. How far signatures and anchors vouch for that stands above.",
         not_shown: "Integrity of mail before it reached the proxy and after the other server took it.",
     },
     Standard {

@@ -86,7 +86,7 @@ struct Handed {
     clear: u64,
 }
 
-fn of(tally: &Tally, word: &str) -> u64 {
+pub(super) fn of(tally: &Tally, word: &str) -> u64 {
     tally.get(word).copied().unwrap_or_default()
 }
 
@@ -109,7 +109,7 @@ fn minute(at: &str) -> String {
     at.get(..16).unwrap_or(at).replace('T', " ")
 }
 
-fn plural(number: u64, one: &str, many: &str) -> String {
+pub(super) fn plural(number: u64, one: &str, many: &str) -> String {
     format!(
         "{} {}",
         grouped(number),
@@ -177,6 +177,20 @@ impl Page<'_> {
                     plural(examined.records(), "record", "records")
                 ),
             ),
+            // Records behind the last signature, and a key that only the log names, vouch for nothing.
+            None if examined.anchored == 0
+                && !(self.own_key && examined.signed_size >= examined.head.size) =>
+            {
+                (
+                    "ok",
+                    "✓",
+                    "The log is intact",
+                    format!(
+                        "The chain of all {} holds. By whose key, and how far, it is vouched for, stands below.",
+                        plural(examined.records(), "record", "records")
+                    ),
+                )
+            }
             None => (
                 "ok",
                 "✓",
@@ -224,7 +238,7 @@ impl Page<'_> {
         let refusals = match refused {
             0 => "Nothing was refused.".to_owned(),
             _ => format!(
-                "{} refused rather than sent unprotected.",
+                "{} refused.",
                 plural(refused, "attempt was", "attempts were")
             ),
         };
@@ -236,7 +250,21 @@ impl Page<'_> {
                 if number == 1 { "it" } else { "them" }
             ),
         };
-        let unknown = grouped(of(&self.gathered.outcomes, "unknown"));
+        let refusals = match (refused, self.only_counted()) {
+            (_, None) => refusals,
+            (0, Some(counted)) => counted,
+            (_, Some(counted)) => format!("{refusals} {counted}"),
+        };
+        let unknown = of(&self.gathered.outcomes, "unknown");
+        let refusals = match unknown {
+            0 => refusals,
+            number => format!(
+                "Of the messages, {} no final reply: whether the other side took {} is not known. {refusals}",
+                plural(number, "has", "have"),
+                if number == 1 { "it" } else { "them" }
+            ),
+        };
+        let unknown = grouped(unknown);
         let sessions = plural(self.gathered.sessions, "session", "sessions");
         let encrypted = handed.authenticated + handed.encrypted;
         let over_tls = plural(encrypted, "message", "messages");
@@ -283,7 +311,7 @@ impl Page<'_> {
                 "",
                 "Outcome unknown",
                 unknown,
-                "connection lost before the final reply",
+                "the connection ended before the final reply",
             ),
         ] {
             writeln!(
@@ -304,7 +332,10 @@ impl Page<'_> {
             false => (
                 ("message was handed over", "messages were handed over"),
                 "to",
-                "without that proof",
+                match handed.authenticated {
+                    0 => "without proof of the other side's identity",
+                    _ => "without that proof",
+                },
             ),
         };
         let all = plural(handed.all, verbs.0, verbs.1);

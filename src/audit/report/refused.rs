@@ -2,7 +2,7 @@
 
 use super::{
     gather::{OBSERVED, Reason},
-    page::{Page, Text, day, or_dash},
+    page::{Page, Text, day, of, or_dash, plural},
 };
 use crate::audit::command::grouped;
 use std::{
@@ -13,12 +13,14 @@ use std::{
 impl Page<'_> {
     pub(super) fn refusals(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("<section>\n<h2>Refused</h2>\n")?;
+        let only_counted = self.only_counted();
         if self.gathered.reasons.is_empty() {
-            return f.write_str(
-                "<p class=\"quiet\">Nothing was refused in this period.</p>\n</section>\n",
-            );
+            let words = only_counted
+                .as_deref()
+                .unwrap_or("Nothing was refused in this period.");
+            return writeln!(f, "<p class=\"quiet\">{words}</p>\n</section>");
         }
-        f.write_str("<p>Refused means: the message was not handed over, and its sender's server was told so. Where RFC 8460 has a word for the reason, it is that one.</p>\n<table class=\"wide\"><thead><tr><th>Reason</th><th class=\"n\">Attempts</th><th>Most affected</th><th>First</th><th>Last</th><th>What the mail server was told last</th></tr></thead><tbody>\n")?;
+        f.write_str("<p>Refused means: the proxy itself said no, to a recipient, a message, a command or a connection, and handed nothing of it over. Where RFC 8460 has a word for the reason, it is that one.</p>\n<table class=\"wide\"><thead><tr><th>Reason</th><th class=\"n\">Attempts</th><th>Most affected</th><th>First</th><th>Last</th><th>What the mail server was told last</th></tr></thead><tbody>\n")?;
         for (word, reason) in by_number(&self.gathered.reasons) {
             let remembered = match reason.remembered {
                 0 => String::new(),
@@ -42,7 +44,27 @@ impl Page<'_> {
         if self.gathered.reasons.values().any(|one| one.remembered > 0) {
             f.write_str("<p class=\"quiet\">Remembered: the server had been found wanting for that domain a short while before, so that the next session with it was refused at its greeting, whatever mail it had.</p>\n")?;
         }
+        if let Some(words) = only_counted {
+            writeln!(f, "<p>{words}</p>")?;
+        }
         f.write_str("</section>\n")
+    }
+
+    /// What was refused and is listed nowhere, because it was too much to be recorded singly.
+    pub(super) fn only_counted(&self) -> Option<String> {
+        let of = |kind| of(&self.gathered.only_counted, kind);
+        let (refusals, turned_away) = (of("refusal"), of("turned-away"));
+        (refusals + turned_away > 0).then(|| {
+            format!(
+                "{} and {} were only counted, because they were too many to be recorded singly.",
+                plural(refusals, "refusal", "refusals"),
+                plural(
+                    turned_away,
+                    "connection that was turned away",
+                    "connections that were turned away"
+                )
+            )
+        })
     }
 
     /// What `--observe` let pass.

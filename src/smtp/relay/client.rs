@@ -104,23 +104,9 @@ impl Relay {
                     || verb.starts_with('X')
                     || line.starts_with(b" ")
                     || matches!(command, Err(Fault::Http));
-                (!answered).then(|| self.starttls_first())
+                (!answered).then(|| self.conditions.starttls_first())
             }
         }
-    }
-
-    /// What a client is answered that has not started TLS: 530 ends the matter for a real MTA, so whoever may have tried gets 4yz.
-    pub(in crate::smtp) fn starttls_first(&self) -> Refusal {
-        let refusal = if self.conditions.tried_lately {
-            refusal(
-                451,
-                (7, 0),
-                "mail is taken over TLS only, try again with STARTTLS",
-            )
-        } else {
-            refusal(530, (7, 0), "must issue a STARTTLS command first")
-        };
-        refusal.because(Cause::StarttlsRequired)
     }
 
     /// Takes one command. Those that change what later ones mean wait until all earlier replies are out.
