@@ -4,8 +4,10 @@
 //! recipient that policy allows. What the server says before TLS reaches the client only as our 220, by the rule of `heard.rs`,
 //! or as the digits in a 421, so that nobody on the path can make mail bounce.
 
+mod lost;
+
 use super::{
-    Action, Answer, Cause, End, Exempted, Input, Machine, Note, Question, Refusal, Side, Stage,
+    Action, Answer, Cause, End, Exempted, Input, Machine, Question, Refusal, Side, Stage,
     command::refusal,
     extensions::Keyword,
     heard::{self, HeardOffer, Rule},
@@ -13,6 +15,7 @@ use super::{
     reply::Reply,
     timer::Timer,
 };
+use lost::starttls_refused;
 use std::time::Duration;
 
 /// What an outbound session knows before it begins.
@@ -212,45 +215,6 @@ impl Outbound {
         }
     }
 
-    /// The server refuses to go on before it was judged. Its words are told to the administrator, its code to the client, which
-    /// waits: nobody can have proved anything.
-    fn refused(&mut self, stage: Stage, reply: &Reply) {
-        self.relay.heard(stage, reply, false);
-        if reply.code == 421 {
-            self.relay.ends(End::ServerClosed);
-        }
-        let told = heard::told(reply);
-        let (cause, detail, what) = match stage {
-            Stage::Greeting => (
-                Cause::GreetingRefused,
-                (4, 0),
-                format!("greeted with {told}"),
-            ),
-            Stage::Ehlo => (
-                Cause::EhloRefused,
-                (4, 0),
-                format!("EHLO was refused with {told}"),
-            ),
-            Stage::StartTls => {
-                let what = starttls_refused(reply);
-                return self.no_tls(Cause::StarttlsRefused, &what, reply.class() == 5);
-            }
-        };
-        let refusal = refusal(421, detail, &self.relay.says(&what)).because(cause);
-        if stage == Stage::Ehlo && reply.code == 421 {
-            self.relay.dead(refusal);
-        } else {
-            self.relay.courteous = stage == Stage::Ehlo;
-            self.relay.part(refusal);
-        }
-    }
-
-    /// The server said something before it was its turn: it would be taken for the reply to what is said next.
-    fn early(&mut self) {
-        self.relay.incident("unsolicited-reply");
-        self.lost((5, 0), "a reply to nothing");
-    }
-
     fn greeted(&mut self, aim: Aim) {
         self.relay.courteous = true;
         match aim {
@@ -279,13 +243,6 @@ impl Outbound {
         self.relay.send_helo();
         let refused = format!("EHLO was refused with {}", heard::told(reply));
         self.state = State::AwaitHeloReply(aim, refused);
-    }
-
-    /// Without EHLO there is no TLS, and nothing goes on without that.
-    fn ehlo_refused(&mut self, refused: &str) {
-        let refusal = refusal(421, (4, 0), &self.relay.says(refused));
-        self.relay.courteous = true;
-        self.relay.part(refusal.because(Cause::EhloRefused));
     }
 
     /// The reply to EHLO or HELO in the clear is here.
@@ -532,50 +489,6 @@ impl Outbound {
         }
     }
 
-    // ----- words -----
-
-    /// The session ends at once: the server is of no more use.
-    fn lost(&mut self, detail: (u16, u16), what: &str) {
-        self.relay.lost(detail, what);
-    }
-
-    /// The session and the machine do not agree about what was proved.
-    fn unauthenticated(&mut self, detail: (u16, u16)) {
-        let what = self.relay.says("not authenticated");
-        self.relay.fails(detail, &what);
-    }
-
-    fn not_offered(&mut self, offer: &HeardOffer) {
-        match offer.refused() {
-            Some(refused) => self.ehlo_refused(refused),
-            None => self.no_tls(Cause::StarttlsNotSupported, &offer.without_starttls(), false),
-        }
-    }
-
-    /// TLS cannot be had: a fault of the host.
-    fn no_tls(&mut self, cause: Cause, what: &str, lasting: bool) {
-        self.lost_tls(cause, what);
-        let what = format!("no TLS: {}: {what}", cause.word());
-        let refusal = refusal(421, (7, 4), &self.relay.says(&what)).because(cause);
-        self.relay.courteous = true;
-        self.relay.note(Note::HostFault {
-            refusal: refusal.clone(),
-            lasting,
-        });
-        self.relay.part(refusal);
-    }
-
-    fn lost_tls(&mut self, cause: Cause, what: &str) {
-        let words = what.to_owned();
-        self.relay.note(Note::NoTls { cause, words });
-    }
-
-    /// Bytes of the server stand where only its ClientHello's answer may.
-    fn injected(&mut self) {
-        self.relay.incident("starttls-response-injection");
-        self.lost((7, 5), "text in the clear behind the reply to STARTTLS");
-    }
-
     fn wind(&mut self, now: Duration) {
         let awaits = match &self.state {
             _ if self.relay.is_over() => None,
@@ -652,10 +565,6 @@ impl Machine for Outbound {
     fn finished(&self) -> bool {
         self.relay.finished()
     }
-}
-
-fn starttls_refused(reply: &Reply) -> String {
-    format!("STARTTLS was refused with {}", heard::told(reply))
 }
 
 /// What a host that cannot be reached or authenticated is answered with: never a 5yz.
