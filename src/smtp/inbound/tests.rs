@@ -342,6 +342,23 @@ fn floods_end_with_a_421() {
 }
 
 #[test]
+fn senders_that_are_refused_without_end_end_with_a_421() {
+    let mut script = open();
+    let mut refused = 0;
+    loop {
+        script.client("MAIL FROM:<a@b.example>⏎").refused(550);
+        match script.codes()[..] {
+            [550] => refused += 1,
+            [421] => break,
+            ref other => panic!("{other:?}"),
+        }
+        assert!(refused < 200, "it has no end");
+    }
+    assert!(refused > 50, "{refused}");
+    assert!(script.machine.finished());
+}
+
+#[test]
 fn an_idle_client_is_told_that_the_proxy_stops() {
     for mut script in [cleartext(config()), secure(), open()] {
         script.input(Input::Drain);

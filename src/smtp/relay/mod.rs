@@ -398,7 +398,7 @@ impl Relay {
     }
 
     /// The pending command is refused. 421 ends the session, and so does any refusal of EHLO: a 5yz there would make the
-    /// client try HELO (RFC 5321 §3.2).
+    /// client try HELO (RFC 5321 §3.2). A sender that is refused helps no message along, and so has an end.
     pub(super) fn refuse(&mut self, mut refusal: Refusal) {
         if self.pending_hello() {
             refusal.code = 421;
@@ -406,8 +406,11 @@ impl Relay {
         if refusal.code == 421 {
             return self.part(refusal);
         }
+        let is_mail = matches!(self.pending(), Some(Pending::Mail { .. }));
         self.phase = Phase::Commands;
-        self.decline(&refusal);
+        if !is_mail || self.idled() {
+            self.decline(&refusal);
+        }
     }
 
     /// Answers the pending EHLO or HELO; `greeting` is the text of its first line.
