@@ -68,6 +68,7 @@ pub(super) fn begin(
         peer: None,
         pending: None,
         lost: None,
+        lost_with: None,
         authorised: false,
     };
     let machine = Machine::new(OutboundConfig {
@@ -119,6 +120,8 @@ pub(super) struct OutboundHands {
     pending: Option<Pending>,
     /// Why this session has no TLS and will get none.
     lost: Option<Shown>,
+    /// What enforcing would have answered then, where the machine says it.
+    lost_with: Option<Refusal>,
     /// A recipient was authorised in this session.
     authorised: bool,
 }
@@ -172,7 +175,7 @@ impl Hands for OutboundHands {
 
     fn note(&mut self, note: Note) {
         match &note {
-            Note::NoTls { cause, words } => self.no_tls(*cause, words),
+            Note::NoTls { words, refusal } => self.no_tls(words, refusal),
             Note::HostFault { refusal, lasting } => self.host_fault(refusal, *lasting),
             Note::Lacking(keyword) => self.lacking(*keyword),
             _ => {}
@@ -365,7 +368,7 @@ impl OutboundHands {
         let moment = self.moment(&pending.question);
         let verdict = policy::judge(&pending.demand, shown);
         let testing = policy::testing_failure(&pending.demand, shown);
-        let decision = Decision::new(
+        let mut decision = Decision::new(
             pending.ask,
             Some(pending.findings),
             Some(pending.demand),
@@ -374,6 +377,12 @@ impl OutboundHands {
             &self.site().settings,
             clock::wall(),
         );
+        // What is observed is told in the words of the refusal that enforcing would have been.
+        if let (true, Shown::NoTls(..), Some(refusal)) = (decision.observed, shown, &self.lost_with)
+            && decision.refusal.is_some()
+        {
+            decision.refusal = Some(refusal.clone());
+        }
         (decision, testing)
     }
 
@@ -430,12 +439,13 @@ impl OutboundHands {
     // ----- TLS that is not to be had -----
 
     /// TLS cannot be had here. Where mail goes on in the clear for that, this is what is written down.
-    fn no_tls(&mut self, cause: Cause, words: &str) {
-        let reason = match cause {
+    fn no_tls(&mut self, words: &str, refusal: &Refusal) {
+        let reason = match refusal.cause {
             Cause::StarttlsRefused => Reason::StarttlsRefused,
             _ => Reason::StarttlsNotSupported,
         };
         let lost = Shown::NoTls(reason, words.to_owned());
+        self.lost_with = Some(refusal.clone());
         if let Some(pending) = self.pending.take_if(|pending| pending.or_plaintext) {
             self.in_the_clear(pending, &lost);
         }

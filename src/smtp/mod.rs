@@ -356,10 +356,10 @@ pub enum Note {
     },
     /// TLS cannot be had from the server. Told before the refusal that says so, and before mail goes on in the clear all the same.
     NoTls {
-        /// Not offered, or refused.
-        cause: Cause,
-        /// The words that a refusal for it has.
+        /// What is missing, in words.
         words: String,
+        /// The refusal for it. Its cause says whether STARTTLS was not offered or refused.
+        refusal: Refusal,
     },
     /// An authenticated server lacks this inside TLS, and the client used it: the client's next session there is not shown it.
     Lacking(extensions::Keyword),

@@ -248,7 +248,7 @@ pub fn show_note(note: &Note) -> String {
             let proved = if *proved { "proved " } else { "" };
             format!("heard {proved}{stage:?} {}", escape(reply))
         }
-        Note::NoTls { cause, words } => format!("no-tls {} {words}", cause.word()),
+        Note::NoTls { words, refusal } => format!("no-tls {} {words}", refusal.cause.word()),
         Note::Lacking(keyword) => format!("lacking {keyword:?}"),
         Note::Ends(end) => format!("ends {}", end.word()),
     }

@@ -74,6 +74,7 @@ fn session(site: Site) -> OutboundHands {
         peer: None,
         pending: None,
         lost: None,
+        lost_with: None,
         authorised: false,
     }
 }
@@ -135,8 +136,13 @@ fn message(mut hands: OutboundHands, names: &[&str]) {
 
 fn no_tls(hands: &mut OutboundHands, cause: Cause, words: &str) {
     hands.note(Note::NoTls {
-        cause,
         words: words.into(),
+        refusal: Refusal {
+            code: 421,
+            enhanced: (7, 4),
+            text: format!("203.0.113.9: no TLS: {}: {words}", cause.word()),
+            cause,
+        },
     });
 }
 
@@ -187,6 +193,12 @@ fn observing_names_for_each_recipient_what_enforcing_would_say() {
             ]
         };
         assert_eq!(decisions(&kept), [expected("a.test"), expected("b.test")]);
+        let verdicts = kept.records("verdict");
+        for verdict in &verdicts {
+            let reply = format!("421 4.7.4 203.0.113.9: no TLS: starttls-not-supported: {MASKED}");
+            assert_eq!(verdict["reply"], json!(reply), "the machine's own words");
+        }
+        assert_eq!(verdicts.len(), 2);
     });
 }
 

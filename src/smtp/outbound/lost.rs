@@ -2,7 +2,7 @@
 //! out of turn.
 
 use super::{HeardOffer, Outbound};
-use crate::smtp::{Cause, End, Note, Stage, command::refusal, heard, reply::Reply};
+use crate::smtp::{Cause, End, Note, Refusal, Stage, command::refusal, heard, reply::Reply};
 
 impl Outbound {
     /// The server refuses to go on before it was judged. Its words are told to the administrator, its code to the client, which
@@ -75,9 +75,7 @@ impl Outbound {
 
     /// TLS cannot be had: a fault of the host.
     pub(super) fn no_tls(&mut self, cause: Cause, what: &str, lasting: bool) {
-        self.lost_tls(cause, what);
-        let what = format!("no TLS: {}: {what}", cause.word());
-        let refusal = refusal(421, (7, 4), &self.relay.says(&what)).because(cause);
+        let refusal = self.lost_tls(cause, what);
         self.relay.courteous = true;
         self.relay.note(Note::HostFault {
             refusal: refusal.clone(),
@@ -86,9 +84,15 @@ impl Outbound {
         self.relay.part(refusal);
     }
 
-    pub(super) fn lost_tls(&mut self, cause: Cause, what: &str) {
-        let words = what.to_owned();
-        self.relay.note(Note::NoTls { cause, words });
+    /// Tells that TLS cannot be had; gives the refusal for it, which is told too where mail goes on all the same.
+    pub(super) fn lost_tls(&mut self, cause: Cause, what: &str) -> Refusal {
+        let text = format!("no TLS: {}: {what}", cause.word());
+        let refusal = refusal(421, (7, 4), &self.relay.says(&text)).because(cause);
+        self.relay.note(Note::NoTls {
+            words: what.to_owned(),
+            refusal: refusal.clone(),
+        });
+        refusal
     }
 
     /// Bytes of the server stand where only its ClientHello's answer may.
