@@ -33,7 +33,7 @@ pub struct OutboundConfig {
     pub plaintext_possible: bool,
     /// TLS comes first (RFC 8314 §3.3), before the server's greeting.
     pub implicit_tls: bool,
-    /// What [`Note::Lacking`] told of this server in an earlier session of this client: not shown before TLS.
+    /// What [`Note::Lacking`](super::Note::Lacking) told of this server in an earlier session of this client: not shown before TLS.
     pub hidden: Vec<Keyword>,
 }
 
