@@ -301,7 +301,7 @@ impl OutboundHands {
                     ask,
                     findings: findings.unwrap_or_else(|| Arc::new(Findings::none())),
                     demand,
-                    denied: false,
+                    denied: None,
                     or_plaintext,
                 });
             }
@@ -316,10 +316,8 @@ impl OutboundHands {
             &self.site().settings,
             clock::wall(),
         );
-        let refused = decision.refused().is_some();
-        let answer = self.conclude(&decision, None, &question);
-        if refused || self.peer.is_some() || self.lost.is_some() {
-            return answer;
+        if decision.refused().is_some() || self.peer.is_some() || self.lost.is_some() {
+            return self.conclude(&decision, None, &question);
         }
         let findings = findings.unwrap_or_else(|| Arc::new(Findings::none()));
         self.tls_first(Pending {
@@ -327,7 +325,7 @@ impl OutboundHands {
             question,
             ask,
             findings,
-            denied: true,
+            denied: Some(Box::new(decision)),
             or_plaintext,
         })
     }
@@ -456,8 +454,10 @@ impl OutboundHands {
     fn in_the_clear(&mut self, pending: Pending, lost: &Shown) -> Option<Decision> {
         // One recipient that passes: what is refused from now on is for that recipient alone.
         let passes = pending.or_plaintext && matches!(pending.question, Question::Recipient(_));
-        if pending.denied {
+        if let Some(decision) = pending.denied {
             self.authorised |= passes;
+            // Mail goes on, and its own record, which its acceptance waits for, says the same.
+            let _ = self.write(&decision, None, &pending.question);
             return None;
         }
         let (question, goes_on) = (pending.question.clone(), pending.or_plaintext);

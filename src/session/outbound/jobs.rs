@@ -13,7 +13,7 @@ use crate::{
     audit::Connection,
     clock, metrics,
     net::{ClientAddr, Dialled, NotTried, ServerAddr, canonical},
-    policy::{self, Ask, Demand, Dns, Findings, NextHop, Reason},
+    policy::{self, Ask, Decision, Demand, Dns, Findings, NextHop, Reason},
     smtp::{Answer, Cause, Question, Recipient, Refusal, Side},
     tls::{Hello, Kind, Peer},
 };
@@ -83,8 +83,8 @@ pub struct Pending {
     pub findings: Arc<Findings>,
     /// What the peer must prove.
     pub demand: Demand,
-    /// Observe mode: it was refused whatever the peer shows, and that is written down.
-    pub denied: bool,
+    /// Observe mode: it is refused whatever the peer shows. That is written down with what the handshake shows, or for want of one.
+    pub denied: Option<Box<Decision>>,
     /// Where TLS cannot be had, mail goes on in the clear.
     pub or_plaintext: bool,
 }

@@ -262,6 +262,24 @@ fn what_was_refused_whatever_the_peer_shows_stays_so_where_tls_cannot_be_had_eit
             assert_eq!(reason, "dane-required");
         }
         assert!(kept.records("unprotected").is_empty());
+        assert_eq!(kept.records("verdict").len(), 2, "one for each recipient");
+    });
+}
+
+#[test]
+fn what_is_refused_whatever_the_peer_shows_is_one_verdict_before_and_after_the_handshake() {
+    in_a_runtime(|| {
+        let kept = Kept::new();
+        let mut hands = session(site(&kept, true, ""));
+        let denial = (Reason::DaneRequired, String::from("no TLSA records"));
+        let answer = rcpt(&mut hands, "a.test", Err(denial.clone()));
+        assert!(matches!(answer, Answer::Upgrade { .. }));
+        hands.pending = None;
+        hands.peer = Some(Arc::new(crate::tls::tests::peer(&[])));
+        let again = rcpt(&mut hands, "a.test", Err(denial));
+        assert!(matches!(again, Answer::Exempted(_)));
+        message(hands, &["a.test"]);
+        assert_eq!(kept.records("verdict").len(), 1);
     });
 }
 
