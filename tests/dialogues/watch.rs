@@ -39,6 +39,8 @@ pub struct Watch {
     direction: Direction,
     /// TLS on the outside link from the first byte, or plaintext allowed there.
     outside_may_be_clear: bool,
+    /// Some entry could allow plaintext.
+    plaintext_possible: bool,
     outside_is_secure: bool,
     authenticated: bool,
     client: Conversation,
@@ -86,6 +88,7 @@ impl Watch {
         Self {
             direction,
             outside_may_be_clear: has("exempt"),
+            plaintext_possible: has("plaintext-possible"),
             outside_is_secure: false,
             authenticated: false,
             client: Conversation::default(),
@@ -318,7 +321,9 @@ impl Watch {
         };
         let shown = escape(line);
         let is = |verb: &str| is_verb(line, verb.as_bytes());
-        let clear = is("EHLO") || is("HELO") || is("STARTTLS") || is("QUIT");
+        // HELO cannot lead to TLS, so it is of use only where an entry could do without.
+        let helo = is("HELO") && self.plaintext_possible;
+        let clear = is("EHLO") || helo || is("STARTTLS") || is("QUIT");
         if !self.may_relay() && (self.direction == Direction::Inbound || !clear) {
             return Err(format!("in the clear: {shown}"));
         }
