@@ -63,7 +63,7 @@ impl Outbound {
             "--no-dane",
         ];
         let mut proxy = Proxy::start(&[&first[..], &second, more].concat());
-        proxy.says("ready");
+        proxy.says(": ready");
         Self { proxy, log }
     }
 
@@ -233,7 +233,7 @@ fn inbound_certificates_and_authorities_are_in_the_hash_and_each_tells_its_own_f
     let third = ["--cert", &cert, "--key", &key, "--audit-log", &log];
     let fourth = ["--client-auth", "request", "--client-ca", &ca];
     let mut proxy = Proxy::start(&[&first[..], &second, &third, &fourth].concat());
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut outbound = Outbound { proxy, log };
     let (_, mut last) = outbound.reload("INFO  reloaded");
     authority
@@ -288,7 +288,7 @@ fn an_expired_entry_lets_no_stranger_through_in_the_clear() {
     ];
     let third = ["--cert", &cert, "--key", &key, "--audit-log", &log];
     let mut proxy = Proxy::start(&[&first[..], &second, &third].concat());
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut client = Client::connect(listen);
     client.hears("220");
     client.says("EHLO client.example").hears("250");

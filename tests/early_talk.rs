@@ -127,7 +127,7 @@ fn what_an_early_talker_hears(
         "--no-dane",
         "--no-mta-sts",
     ]);
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut client = Client::connect(at);
     client.hears("220");
     client.says("EHLO legacy.example").hears("421");

@@ -111,7 +111,7 @@ fn what_was_acknowledged_is_recorded_however_often_it_is_killed() {
     let mut acknowledged = Vec::new();
     for round in 0..200 {
         let mut proxy = Proxy::start(&[&arguments[..], &more].concat());
-        proxy.says("ready");
+        proxy.says(": ready");
         let kill = [
             Kill::AmidTheMessage,
             Kill::BehindItsEnd,

@@ -69,7 +69,7 @@ impl Session {
             &log,
         ];
         let mut proxy = Proxy::start(&[&arguments[..], &kept, more].concat());
-        proxy.says("ready");
+        proxy.says(": ready");
         Self {
             proxy,
             client: Client::connect(listen),
@@ -269,7 +269,7 @@ fn each_message_of_a_session_has_what_allowed_its_own_sender() {
         &log,
     ];
     let mut proxy = Proxy::start(&arguments);
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut client = Client::connect(listen);
     client.hears("220");
     client.says("EHLO client.example").hears("250");
@@ -339,7 +339,7 @@ fn a_refused_mail_in_the_clear_is_one_record_with_the_reply_that_was_given() {
         &log,
     ];
     let mut proxy = Proxy::start(&arguments);
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut client = Client::connect(listen);
     let mut heard = client.hears("220").len();
     heard += client.says("HELO client.example").hears("250").len();

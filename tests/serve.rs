@@ -192,7 +192,7 @@ fn a_broken_certificate_on_reload_keeps_the_old_one_and_a_good_one_replaces_it()
         ]
         .concat(),
     );
-    proxy.says("ready");
+    proxy.says(": ready");
     let first = certificate_served(listen, &authority, "mx.clinic.example");
 
     let good = fs::read_to_string(&cert).expect("readable");
@@ -241,7 +241,7 @@ fn a_stop_tells_idle_clients_421_and_ends() {
         ]
         .concat(),
     );
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut client = Client::connect(listen);
     client.hears("220");
     client.says("EHLO client.example").hears("250");
@@ -279,7 +279,7 @@ fn a_message_that_a_stop_cuts_off_is_recorded_as_such() {
         ]
         .concat(),
     );
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut client = Client::connect(listen);
     client.hears("220");
     client.says("EHLO client.example").hears("250");
@@ -336,7 +336,7 @@ fn one_client_too_many_gets_421_and_the_others_are_served() {
         &page,
     ];
     let mut proxy = Proxy::start(&[&arguments[..], &more].concat());
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut held: Vec<Client> = (0..2).map(|_| Client::connect(listen)).collect();
     held.iter_mut().for_each(|client| drop(client.hears("220")));
     Client::connect(listen).hears("421 4.3.2");
@@ -402,7 +402,7 @@ fn a_proxy_header_counts_only_from_a_listed_balancer_which_must_send_one() {
         ];
         let more = [&more[..], &["--accept-proxy", prefix]].concat();
         let mut proxy = Proxy::start(&[&arguments[..], &more].concat());
-        proxy.says("ready");
+        proxy.says(": ready");
         let mut client = Client::connect(listen);
         client.says("PROXY TCP4 198.51.100.7 203.0.113.25 4711 25");
         if prefix.starts_with("127") {

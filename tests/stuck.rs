@@ -31,7 +31,7 @@ fn a_log_that_nobody_reads_holds_up_neither_sessions_nor_metrics_nor_the_end() {
     let metrics = page.to_string();
     let arguments = pair.inbound(listen, server(), &["--metrics", &metrics]);
     let mut proxy = Proxy::start(&words(&arguments));
-    proxy.says("ready");
+    proxy.says(": ready");
     // From here on nobody reads; each session says more than 100 octets, and the pipe holds 64 KiB.
     for _ in 0..1500 {
         let mut client = Client::connect(listen);
@@ -114,7 +114,7 @@ fn a_frozen_audit_disk_acknowledges_nothing_and_does_not_keep_the_process_from_e
         ],
     );
     let mut proxy = Proxy::start(&words(&arguments));
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut client = Client::connect(listen);
     client.hears("220");
     client.says("EHLO client.example").hears("250");
@@ -179,7 +179,7 @@ fn an_audit_log_that_another_process_still_writes_is_worth_another_try() {
     let log = pair.scratch.0.join("audit.jsonl").display().to_string();
     let more = ["--audit-log", &log];
     let mut first = Proxy::start(&words(&pair.inbound(free(), server(), &more)));
-    first.says("ready");
+    first.says(": ready");
     let second = pair.inbound(free(), server(), &more);
     let (code, said) = exit_code_and_words(&words(&second));
     assert_eq!(code, Some(75), "{said}");
@@ -195,7 +195,7 @@ fn without_descriptors_clients_hear_421_and_the_log_says_it_once() {
     let arguments = pair.inbound(listen, upstream, &[]);
     let descriptors = {
         let mut proxy = Proxy::start(&words(&arguments));
-        proxy.says("ready");
+        proxy.says(": ready");
         let open = fs::read_dir(format!("/proc/{}/fd", proxy.child.id()));
         open.expect("its descriptors").count()
     };
@@ -205,7 +205,7 @@ fn without_descriptors_clients_hear_421_and_the_log_says_it_once() {
         sized.contains(&format!("{descriptors} open files")),
         "{sized}"
     );
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut greeted = 0;
     let mut held = Vec::new();
     for _ in 0..50 {
@@ -232,7 +232,7 @@ fn a_log_that_is_moved_while_mail_flows_loses_and_doubles_no_record() {
     let name = log.display().to_string();
     let more = ["--audit-log", &name, "--exempt", "127.0.0.0/8"];
     let mut proxy = Proxy::start(&words(&pair.inbound(listen, server(), &more)));
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut client = Client::connect(listen);
     client.hears("220");
     client.says("EHLO client.example").hears("250");
@@ -299,7 +299,7 @@ fn a_client_whose_address_cannot_be_kept_is_refused_and_the_server_never_sees_th
         }
     }
     let mut proxy = Proxy::start(&words(&arguments));
-    proxy.says("ready");
+    proxy.says(": ready");
     let mut client = Client::connect(listen);
     client.hears("220");
     client.says("EHLO client.example").hears("421 4.4.1");

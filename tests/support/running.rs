@@ -13,6 +13,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::Duration,
 };
@@ -145,11 +146,17 @@ impl Drop for Proxy {
     }
 }
 
-/// A free port of loopback.
+/// A free port of loopback, below those that the system gives to connections, so that nobody takes it before it is used.
 pub fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port")
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 200) as u16 * 100;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        let here: SocketAddr = ([127, 0, 0, 1], port).into();
+        if TcpListener::bind(here).is_ok() {
+            return here;
+        }
+    }
 }
 
 /// An SMTP client that checks each reply's code.
