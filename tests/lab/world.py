@@ -89,7 +89,7 @@ nullmx MX 0 .
 
 
 # Places that a test fills by itself: pN.plain.test and pN.inside.test have one MX host, pN.path.plain.test.
-PLACES = range(1, 151)
+PLACES = range(1, 231)
 # The real Postfix behind somebody on the path: it has the certificate of all places.
 BEHIND = "192.0.2.240"
 
