@@ -92,10 +92,7 @@ pub trait Hands {
     fn note(&mut self, note: Note);
     /// Inbound: see [`Conditions`]. Outbound they say nothing.
     fn conditions(&self) -> Conditions {
-        Conditions {
-            overloaded: false,
-            tried_lately: false,
-        }
+        Conditions::default()
     }
     /// Octets of a message on their way to the server.
     fn content(&mut self, octets: &[u8]);

@@ -149,6 +149,10 @@ impl Hands for InboundHands {
     }
 
     fn conditions(&self) -> Conditions {
+        // They are about STARTTLS, and every read of the client asks, those of message octets too.
+        if self.peer.is_some() {
+            return Conditions::default();
+        }
         Conditions {
             overloaded: self.site().handshakes.full(self.errand.client.0.ip()),
             tried_lately: self

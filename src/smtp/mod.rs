@@ -411,7 +411,7 @@ impl End {
 }
 
 /// Inbound: what STARTTLS can be answered at this moment, and how mail in the clear is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
     /// No place for a handshake can be had: STARTTLS gets 421 and the session ends. STARTTLS stays offered, because real MTAs go
     /// on in the clear after 454 or a missing offer, and bounce.

@@ -223,10 +223,7 @@ impl Relay {
             rule: None,
             manner: Manner::Mail,
             starttls: StartTls::Unknown,
-            conditions: Conditions {
-                overloaded: false,
-                tried_lately: false,
-            },
+            conditions: Conditions::default(),
             hello_name: Vec::new(),
             told: None,
             link: Link::Shut,
