@@ -28,6 +28,8 @@ mod dice;
 mod facts_inbound;
 #[path = "account/facts_outbound.rs"]
 mod facts_outbound;
+#[path = "account/heard.rs"]
+mod heard;
 #[path = "account/model.rs"]
 mod model;
 #[path = "support/pki.rs"]
@@ -38,6 +40,8 @@ mod rules;
 mod server;
 #[path = "account/story.rs"]
 mod story;
+#[path = "account/whose.rs"]
+mod whose;
 #[path = "account/wire.rs"]
 mod wire;
 #[path = "account/world.rs"]

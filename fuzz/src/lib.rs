@@ -128,7 +128,7 @@ impl Play {
 
     /// Bytes, unless they would garble a handshake.
     fn sends(&mut self, side: Side, bytes: &[u8]) {
-        if !self.stage.deeds.contains(&Deed::Handshake(side)) {
+        if !self.stage.in_handshake(side) {
             self.happen(&Step::Sends(side, bytes.to_vec()));
         }
     }
@@ -144,6 +144,8 @@ impl Play {
         let outcome = if argument & 3 != 0 { Ok(()) } else { Err(refusal()) };
         let step = match self.stage.deeds.pop_front() {
             Some(Deed::Connect) => Step::Connected(outcome),
+            // Its connection has ended meanwhile.
+            Some(Deed::Handshake(side)) if !self.stage.in_handshake(side) => return,
             Some(Deed::Handshake(side)) => {
                 self.secure |= outcome.is_ok();
                 Step::Secured(side, outcome)

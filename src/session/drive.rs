@@ -283,8 +283,13 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                         self.machine.trace(line);
                     }
                 }
-                Action::Close { side, abort: true } => self.leg(side).abort(),
-                Action::Close { side, abort: false } => {
+                Action::Close { side, abort } => {
+                    // A connection that follows must not begin with the handshake of this one.
+                    self.upgrading.take_if(|upgrading| *upgrading == side);
+                    if abort {
+                        self.leg(side).abort();
+                        continue;
+                    }
                     let leg = std::mem::take(self.leg(side));
                     self.hands.traffic(side, leg.octets);
                     if leg.is_open() {

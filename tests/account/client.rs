@@ -9,11 +9,11 @@ use rustls::{ClientConnection, pki_types::ServerName};
 use std::{
     net::{SocketAddr, TcpStream},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// Nothing takes that long unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Nothing takes that long unless it hangs, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a client mixes its mail from.
 pub struct Habits {
@@ -107,6 +107,8 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Session {
     pub number: usize,
+    /// Just before the client connected.
+    pub began: Instant,
     pub from: SocketAddr,
     pub to: SocketAddr,
     pub exchanges: Vec<Exchange>,
@@ -159,6 +161,7 @@ impl<'a> Client<'a> {
         seed: u64,
         habits: &'a Habits,
         certs: &'a Certs,
+        began: Instant,
     ) -> Self {
         let mut dice = Dice::new(seed);
         let fuse = Fuse {
@@ -182,6 +185,7 @@ impl<'a> Client<'a> {
             stays,
             heard: Session {
                 number,
+                began,
                 from,
                 to,
                 exchanges: Vec::new(),

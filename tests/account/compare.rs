@@ -3,10 +3,11 @@
 use crate::{
     certs::sha256,
     client::{Ended, Session},
+    heard::Connection,
     model::{Account, Played, WantedDecision, WantedMessage},
     rules::{Fact, Rules, Way},
-    server::{Connection, said_by},
     story::story,
+    whose::take_own,
 };
 use serde_json::Value;
 use std::{
@@ -28,9 +29,9 @@ pub struct Run {
     pub records: Vec<Value>,
 }
 
-type Records<'r> = [&'r Value];
+pub type Records<'r> = [&'r Value];
 
-fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
+pub fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
     value.pointer(pointer).and_then(Value::as_str)
 }
 
@@ -44,35 +45,6 @@ fn of_event<'r>(records: &Records<'r>, word: &str) -> Vec<&'r Value> {
         .copied()
         .filter(|record| event(record) == word)
         .collect()
-}
-
-/// Of the sessions at one end, the one that is this client's: by its EHLO name, else by its port, else by their order.
-fn take_own<'r>(
-    ids: &mut Vec<&'r str>,
-    session: &Session,
-    records: &BTreeMap<&'r str, Vec<&Value>>,
-) -> Option<&'r str> {
-    let names = |id: &&str, pointer: &str, is: &dyn Fn(&str) -> bool| {
-        let texts = records[id]
-            .iter()
-            .filter_map(|record| text(record, pointer));
-        texts.into_iter().any(is)
-    };
-    let from = session.from.to_string();
-    let named = ids.iter().position(|id| {
-        names(id, "/session/hello", &|name| {
-            said_by(name) == Some(session.number)
-        })
-    });
-    let nameless = |id: &&str| !names(id, "/session/hello", &|_| true);
-    let dialled = || {
-        ids.iter()
-            .position(|id| nameless(id) && names(id, "/session/client/from", &|own| own == from))
-    };
-    let own = named
-        .or_else(dialled)
-        .or_else(|| ids.iter().position(nameless))?;
-    Some(ids.remove(own))
 }
 
 /// Collects what differs in one session.
@@ -134,7 +106,7 @@ impl Run {
             let id = ids.and_then(|ids| take_own(ids, session, &by_session));
             let records = id.map_or_else(Vec::new, |id| by_session[id].clone());
             let connections = self.connections_of(session, &records);
-            claimed.extend(connections.iter().map(|one| (one.from, one.to)));
+            claimed.extend(connections.iter().map(|one| one.number));
             let played = (session, connections.clone());
             let account = self.rules.account(&played, before.get(&end));
             before.insert(end, played);
@@ -170,7 +142,7 @@ impl Run {
         for connection in self
             .connections
             .iter()
-            .filter(|one| !claimed.contains(&(one.from, one.to)))
+            .filter(|one| !claimed.contains(&one.number))
         {
             // Only the wake-up call of the test itself is nobody's.
             let said = connection
@@ -186,30 +158,6 @@ impl Run {
         }
         self.process(&mut found);
         found.differences
-    }
-
-    /// The end of the client's connection that is its session's own. A redirected connection may come from another port than the
-    /// client knows.
-    fn end_of(&self, record: &Value) -> String {
-        let pointer = match self.rules.way {
-            Way::Gate => "/session/client/to",
-            Way::Upstream | Way::Inbound => "/session/client/from",
-        };
-        text(record, pointer).unwrap_or_default().to_owned()
-    }
-
-    /// Those that the session's EHLO name was heard on, and those that its records name.
-    fn connections_of(&self, session: &Session, records: &Records<'_>) -> Vec<&Connection> {
-        let ends = |record: &&Value| {
-            let end = |pointer| text(record, pointer).map(str::to_owned);
-            Some((end("/session/server/from")?, end("/session/server/to")?))
-        };
-        let named: HashSet<(String, String)> = records.iter().filter_map(ends).collect();
-        let own = |one: &&Connection| match one.session() {
-            Some(number) => number == session.number,
-            None => named.contains(&(one.from.to_string(), one.to.to_string())),
-        };
-        self.connections.iter().filter(own).collect()
     }
 
     /// What the records of the process say in sum.

@@ -3,9 +3,9 @@
 use crate::{
     certs::Shown,
     client::{Ended, Exchange, What},
+    heard::Fatal,
     model::{Case, Why},
     rules::{Fact, Line, Want, fact, refused},
-    server::Fatal,
 };
 
 impl Case<'_, '_> {

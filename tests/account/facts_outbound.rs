@@ -2,9 +2,9 @@
 
 use crate::{
     client::{Ended, Reply, What},
+    heard::Fatal,
     model::{Case, Why},
     rules::{Fact, Line, Want, fact, refused},
-    server::Fatal,
 };
 
 impl Case<'_, '_> {

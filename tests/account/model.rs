@@ -3,8 +3,8 @@
 use crate::{
     certs::Shown,
     client::{Ended, Exchange, Session, What},
+    heard::{Connection, Fatal, Transaction},
     rules::{Fact, Line, Rules, Want, Way, domain_of, fact, is, refused},
-    server::{Connection, Fatal, Transaction},
 };
 use std::collections::BTreeSet;
 

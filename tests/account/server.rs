@@ -1,11 +1,13 @@
 //! A server with random habits that writes down what it hears and says.
 
 use crate::{
-    certs::{Certs, Shown},
+    certs::Certs,
     dice::Dice,
+    heard::{Connection, Fatal, Transaction},
     wire::Wire,
 };
 use rustls::ServerConnection;
+use starttls_proxy::clock;
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -13,7 +15,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Longer than clients wait, so that whoever hangs is found by them.
@@ -42,81 +44,6 @@ pub enum Flaw {
     FinalReply421,
 }
 
-/// What the server did that can have ended the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fatal {
-    /// It greeted with this.
-    Greeting(u16),
-    /// It answered EHLO with this, in the clear or inside TLS.
-    Hello(u16),
-    /// It answered STARTTLS with this.
-    StartTls(u16),
-    /// The handshake did not come to its end.
-    Handshake,
-    /// It said 421 to a command.
-    Said421,
-    /// It closed the connection.
-    Closed,
-}
-
-/// One transaction as the server heard it.
-#[derive(Debug)]
-pub struct Transaction {
-    /// The last EHLO name before it.
-    pub hello: String,
-    /// It was heard inside TLS.
-    pub secure: bool,
-    pub sender: String,
-    /// Recipients in their order, each with whether it was accepted.
-    pub recipients: Vec<(String, bool)>,
-    /// 354 was said, or a BDAT was heard.
-    pub begun: bool,
-    /// The 354.
-    pub go: Option<String>,
-    /// The content as it came, without the `.` line.
-    pub content: Vec<u8>,
-    /// All of what was forwarded came: the `.` line or a whole chunk is the last thing heard.
-    pub whole: bool,
-    /// The reply that decided, lines joined by `\r\n`.
-    pub verdict: Option<String>,
-}
-
-impl Transaction {
-    pub fn accepted(&self) -> Vec<&str> {
-        let accepted = self.recipients.iter().filter(|(_, taken)| *taken);
-        accepted.map(|(path, _)| path.as_str()).collect()
-    }
-}
-
-/// One connection of the proxy to the server.
-#[derive(Debug)]
-pub struct Connection {
-    pub from: SocketAddr,
-    pub to: SocketAddr,
-    pub hellos: Vec<String>,
-    pub offered: bool,
-    /// TLS came up, and this was shown.
-    pub shown: Option<Shown>,
-    pub transactions: Vec<Transaction>,
-    pub fatal: Option<Fatal>,
-    /// What it refused before commands could pass: the stage, the code, and whether inside TLS.
-    pub refused: Vec<(&'static str, u16, bool)>,
-    pub transcript: Vec<String>,
-}
-
-impl Connection {
-    /// Whose session it is.
-    pub fn session(&self) -> Option<usize> {
-        said_by(self.hellos.first()?)
-    }
-}
-
-/// The session that an EHLO name tells: `s17a.client.test` is session 17.
-pub fn said_by(name: &str) -> Option<usize> {
-    let digits = name.strip_prefix('s')?.split(|c: char| !c.is_ascii_digit());
-    digits.into_iter().next()?.parse().ok()
-}
-
 /// The listening server; [`Server::finish`] gives what all its connections heard.
 pub struct Server {
     pub address: SocketAddr,
@@ -140,8 +67,9 @@ impl Server {
                 }
                 let (stream, seed) = (stream.expect("a connection"), dice.roll());
                 let (number, certs) = (connections.len(), Arc::clone(&certs));
+                let began = clock::instant();
                 connections.push(thread::spawn(move || {
-                    let mut talk = Talk::new(stream, number, seed, outside, certs);
+                    let mut talk = Talk::new(stream, number, began, seed, outside, certs);
                     talk.serve();
                     talk.heard
                 }));
@@ -168,7 +96,6 @@ impl Server {
 struct Talk {
     wire: Wire,
     dice: Dice,
-    number: usize,
     replies: usize,
     flaw: Option<Flaw>,
     certificate: usize,
@@ -191,7 +118,14 @@ enum Next {
 }
 
 impl Talk {
-    fn new(tcp: TcpStream, number: usize, seed: u64, outside: bool, certs: Arc<Certs>) -> Self {
+    fn new(
+        tcp: TcpStream,
+        number: usize,
+        began: Instant,
+        seed: u64,
+        outside: bool,
+        certs: Arc<Certs>,
+    ) -> Self {
         let mut dice = Dice::new(seed);
         let code = dice.pick(&[421, 450, 550, 554]);
         let at = dice.below(8);
@@ -228,7 +162,6 @@ impl Talk {
         );
         Self {
             wire: Wire::new(tcp, PATIENCE),
-            number,
             replies: 0,
             flaw,
             certificate,
@@ -241,6 +174,8 @@ impl Talk {
             open: false,
             secure: false,
             heard: Connection {
+                number,
+                began,
                 from,
                 to,
                 hellos: Vec::new(),
@@ -264,13 +199,13 @@ impl Talk {
         let class = code / 100;
         let last = format!(
             "{code} {class}.0.0 srv-{}.{} {words}",
-            self.number, self.replies
+            self.heard.number, self.replies
         );
         let more = self.dice.chance(10) && code != 354;
         let first = if more {
             format!(
                 "{code}-{class}.0.0 srv-{}.{} more\r\n",
-                self.number, self.replies
+                self.heard.number, self.replies
             )
         } else {
             String::new()
@@ -395,7 +330,7 @@ impl Talk {
         self.open = false;
         self.heard.hellos.push(line[5..].to_owned());
         self.replies += 1;
-        let mut lines = vec![format!("srv-{}.{} hello", self.number, self.replies)];
+        let mut lines = vec![format!("srv-{}.{} hello", self.heard.number, self.replies)];
         lines.extend(
             [
                 "8BITMIME",
@@ -557,6 +492,12 @@ impl Talk {
             if !ended && self.flaw == Some(Flaw::CloseAmidContent) {
                 break;
             }
+        }
+        // It cannot know whether a dot at the end begins a line of the content or is the end of it.
+        for begun in [&b".\r"[..], b"."] {
+            let before = content.strip_suffix(begun).map(<[u8]>::len);
+            let cut = before.filter(|&at| at == 0 || content[..at].ends_with(b"\r\n"));
+            content.truncate(cut.filter(|_| !ended).unwrap_or(content.len()));
         }
         let octets = content.len();
         self.note(format!("P: [{octets} octets of data, whole: {ended}]"));

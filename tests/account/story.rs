@@ -1,6 +1,6 @@
 //! A session in full, for people.
 
-use crate::{client::Session, server::Connection};
+use crate::{client::Session, heard::Connection};
 use serde_json::Value;
 use std::fmt::Write as _;
 

@@ -5,12 +5,14 @@ use crate::{
     client::{Client, Habits, Session},
     compare::Run,
     dice::Dice,
+    heard::Connection,
     pki::Scratch,
     rules::{Line, Proof, Rules, Way},
-    server::{Connection, Server},
+    server::Server,
 };
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
+use starttls_proxy::clock;
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -206,6 +208,7 @@ fn sessions(setting: &Setting, seed: u64, certs: &Certs, stop: impl FnOnce()) ->
 
 /// Each session has ends of its own: intercepted, where it goes, else where it comes from.
 fn connect<'a>(setting: &'a Setting, number: usize, seed: u64, certs: &'a Certs) -> Client<'a> {
+    let began = clock::instant();
     // Who comes again comes to the same place, with other mail.
     let mut dice = Dice::new(!seed);
     let seed = seed.wrapping_add(number as u64);
@@ -227,7 +230,7 @@ fn connect<'a>(setting: &'a Setting, number: usize, seed: u64, certs: &'a Certs)
         } else {
             &setting.habits
         };
-        return Client::new(tcp, to, number, seed, habits, certs);
+        return Client::new(tcp, to, number, seed, habits, certs, began);
     };
     let network = dice.pick(&[66, 70, 70, 70, 70, 77]);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -236,7 +239,8 @@ fn connect<'a>(setting: &'a Setting, number: usize, seed: u64, certs: &'a Certs)
         .bind(&from.into())
         .expect("loopback has many addresses");
     socket.connect(&listen.into()).expect("the program listens");
-    Client::new(socket.into(), listen, number, seed, &setting.habits, certs)
+    let habits = &setting.habits;
+    Client::new(socket.into(), listen, number, seed, habits, certs, began)
 }
 
 fn free() -> SocketAddr {

@@ -122,6 +122,15 @@ impl Stage {
         self.machine.finished()
     }
 
+    /// TLS is being negotiated with that side, and its connection still exists.
+    #[allow(dead_code, reason = "only the fuzz targets ask")]
+    pub fn in_handshake(&self, side: Side) -> bool {
+        match side {
+            Side::Client => self.client.paused,
+            Side::Server => self.server.paused,
+        }
+    }
+
     /// Something happens to the machine.
     pub fn happen(&mut self, step: &Step) -> Outcome {
         match step {
