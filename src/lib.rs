@@ -15,9 +15,9 @@
 //! ```
 //!
 //! Two pure cores ([`smtp`], [`policy`]) know no I/O and no clock. Four hands touch the world ([`net`], [`tls`], [`lookup`],
-//! [`audit`]). One joiner ([`session`]) is the only place where all meet. Two programs stand on top ([`serve`], [`report`])
-//! behind one [`cli`]. Each module uses only what stands above it in the list below, except that the
-//! commands of [`report`] take their flags from [`cli`]; `tests/layering.rs` holds them to that.
+//! [`audit`]). One joiner ([`session`]) is the only place where all meet. [`serve`] accepts sessions, [`configure`] turns
+//! [`flags`] into what it serves, [`commands`] are what a person runs beside it, and [`cli`] chooses. Each module uses only what
+//! stands above it in the list below; `tests/layering.rs` holds them to that.
 //!
 //! # The seven nevers, and where they live
 //!
@@ -79,7 +79,13 @@ pub mod tlsrpt;
 
 pub mod session;
 
-pub mod report;
 pub mod serve;
+
+pub mod exit;
+pub mod flags;
+
+pub mod configure;
+
+pub mod commands;
 
 pub mod cli;

@@ -15,7 +15,7 @@ use certs::Authority;
 use mail::{Letter, Mailbox};
 use page::Page;
 use proxy::Proxy;
-use starttls_proxy::audit::command::{self, Keygen, Show, Verify};
+use starttls_proxy::commands::audit::{self as command, Keygen, Show, Verify};
 use std::{error::Error, fs, path::Path, process::ExitCode};
 use wire::{Crossing, Link, Seen, Wire};
 

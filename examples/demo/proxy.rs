@@ -5,7 +5,9 @@
 use crate::Outcome;
 use argh::FromArgs;
 use starttls_proxy::{
-    cli::{Failure, configure, flags},
+    configure,
+    exit::Exit,
+    flags,
     net::{ClientAddr, IntendedAddr, ServerAddr, into_tokio},
     serve::{Direction, Plan},
     session::{drive::Stop, inbound, outbound},
@@ -121,11 +123,11 @@ async fn serve(
     }
 }
 
-fn words(failure: Failure) -> String {
+fn words(failure: Exit) -> String {
     match failure {
-        Failure::Usage(words) | Failure::Configuration(words) => words,
-        Failure::Serving(failed) => failed.words,
-        Failure::No => "no".into(),
+        Exit::Usage(words) | Exit::Configuration(words) => words,
+        Exit::Serving(failed) => failed.words,
+        Exit::No => "no".into(),
     }
 }
 

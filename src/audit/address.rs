@@ -182,7 +182,7 @@ impl Addresses {
 }
 
 /// `path` as a log with hashed addresses writes it, whose private key is in `key`.
-pub(super) fn hashed(key: &Path, path: &[u8]) -> Result<String, OpenError> {
+pub(crate) fn hashed(key: &Path, path: &[u8]) -> Result<String, OpenError> {
     let secret = SigningKey::read(key)?.secret();
     let addresses = Addresses::new(AddressForm::Hashed, secret.as_deref());
     let addresses =

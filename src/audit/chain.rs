@@ -12,7 +12,7 @@ const AFTER_PREV: &[u8] = b"\",\"seq\":";
 const AFTER_SEQ: &[u8] = b",\"at\":\"";
 const AFTER_AT: &[u8] = b"\",\"event\":\"";
 /// A time; each 0 stands for a digit.
-pub(super) const TIME: &[u8; 27] = b"0000-00-00T00:00:00.000000Z";
+pub(crate) const TIME: &[u8; 27] = b"0000-00-00T00:00:00.000000Z";
 
 /// SHA-256 of a line without its LF.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -106,17 +106,17 @@ impl Head {
 
 /// The fields at the beginning of a line, found by their place: verifying a log is bounded by hashing, not by parsing JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header<'a> {
+pub(crate) struct Header<'a> {
     /// 64 octets; hexadecimal digits if the line is as it was written.
     prev: &'a [u8; 64],
-    pub(super) seq: u64,
-    pub(super) at: &'a [u8],
-    pub(super) event: &'a [u8],
+    pub(crate) seq: u64,
+    pub(crate) at: &'a [u8],
+    pub(crate) event: &'a [u8],
 }
 
 impl<'a> Header<'a> {
     /// `None`: the line is no record of ours.
-    pub(super) fn read(line: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(line: &'a [u8]) -> Option<Self> {
         let (prev, rest) = line.strip_prefix(PREFIX)?.split_first_chunk()?;
         let rest = rest.strip_prefix(AFTER_PREV)?;
         let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();

@@ -54,7 +54,7 @@ impl fmt::Display for Checkpoint {
 }
 
 /// The private key of checkpoints.
-pub(super) struct SigningKey(Ed25519KeyPair);
+pub(crate) struct SigningKey(Ed25519KeyPair);
 
 impl SigningKey {
     /// Reads a PKCS#8 PEM file.
@@ -77,7 +77,7 @@ impl SigningKey {
             })
     }
 
-    pub(super) fn generate() -> Option<(Self, Vec<u8>)> {
+    pub(crate) fn generate() -> Option<(Self, Vec<u8>)> {
         let key = Ed25519KeyPair::generate().ok()?;
         let der = key.to_pkcs8v1().ok()?.as_ref().to_vec();
         Some((Self(key), der))
@@ -90,7 +90,7 @@ impl SigningKey {
         Some(seed.as_be_bytes().ok()?.as_ref().to_vec())
     }
 
-    pub(super) fn public(&self) -> PublicKey {
+    pub(crate) fn public(&self) -> PublicKey {
         let mut key = [0; 32];
         key.copy_from_slice(self.0.public_key().as_ref());
         PublicKey(key)
@@ -133,7 +133,7 @@ impl PublicKey {
     }
 
     /// As a SubjectPublicKeyInfo, DER.
-    pub(super) fn spki(&self) -> Vec<u8> {
+    pub(crate) fn spki(&self) -> Vec<u8> {
         [&SPKI_PREFIX[..], &self.0].concat()
     }
 
@@ -270,7 +270,7 @@ pub(super) fn unbase64(text: &str) -> Option<Vec<u8>> {
 }
 
 /// PEM (RFC 7468) of `der`.
-pub(super) fn pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     let text = base64(der);
     let mut pem = format!("-----BEGIN {label}-----\n");
     for line in text.as_bytes().chunks(64) {

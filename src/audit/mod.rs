@@ -6,12 +6,9 @@
 mod address;
 mod chain;
 mod checkpoint;
-pub mod command;
 mod disk;
 mod log;
 mod record;
-mod report;
-mod show;
 mod verify;
 
 pub use address::{Address, AddressForm, WireText, printable};
@@ -24,6 +21,12 @@ pub use record::{
     LogOpened, LogRecovered, Message, NotRecorded, Outcome, Peer, PolicyChange, PolicyFile,
     Protection, Record, Refusal, Reload, ReloadedFile, Repeated, Session, SessionClosed,
     SessionOpened, Start, Stop, Tls, Torn, TrustFile, Unprotected, VERSION, Verdict,
+};
+pub(crate) use {
+    address::hashed,
+    chain::{Header, TIME},
+    checkpoint::{SigningKey, pem},
+    verify::{Lines, in_order},
 };
 
 pub use verify::{Anchor, Damage, Examined, Expected, Finding, verify};

@@ -18,7 +18,7 @@ use super::{
     log::CHECKPOINT_RECORDS,
 };
 use damage::{Place, diagnose};
-pub(super) use lines::{Lines, in_order};
+pub(crate) use lines::{Lines, in_order};
 use serde::Deserialize;
 use std::{
     io,

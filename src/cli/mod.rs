@@ -3,8 +3,6 @@
 //! Errors go to stderr as `starttls-proxy: words`, lower case, no full stop, with file:line:column for files, then a
 //! `hint:` line where something can be done.
 
-pub mod configure;
-pub mod flags;
 pub mod help;
 mod usage;
 
@@ -16,41 +14,16 @@ use std::{
 
 use argh::FromArgs as _;
 
-use self::flags::{AuditVerb, Command, PolicyVerb, Top};
-use crate::{audit::command, logging, report, serve};
+use crate::{
+    commands::{self, audit as command, runtime},
+    configure,
+    exit::Exit,
+    flags::{self, AuditVerb, Command, PolicyVerb, Top},
+    logging, serve,
+};
 
 /// How long the end of the program waits for tasks that were not asked to end.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
-
-/// Why the program ends without having done what was asked.
-#[derive(Debug)]
-pub enum Failure {
-    /// Exit 64: the command line.
-    Usage(String),
-    /// Exit 78: a flag's value, a file, an address.
-    Configuration(String),
-    /// Exit 75 and 74: what [`serve::Failed`] says.
-    Serving(serve::Failed),
-    /// Exit 1: it was done, and the answer is no.
-    No,
-}
-
-impl From<serve::Failed> for Failure {
-    fn from(failed: serve::Failed) -> Self {
-        Self::Serving(failed)
-    }
-}
-
-impl Failure {
-    fn code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => 64,
-            Self::Configuration(_) => serve::EX_CONFIG,
-            Self::Serving(failed) => failed.code,
-            Self::No => 1,
-        }
-    }
-}
 
 /// Runs the program; a panic that nothing confined is exit code 70.
 #[must_use]
@@ -59,9 +32,9 @@ pub fn main() -> ExitCode {
     let code = match std::panic::catch_unwind(|| run(&arguments)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            if let Failure::Usage(words)
-            | Failure::Configuration(words)
-            | Failure::Serving(serve::Failed { words, .. }) = &failure
+            if let Exit::Usage(words)
+            | Exit::Configuration(words)
+            | Exit::Serving(serve::Failed { words, .. }) = &failure
                 && !words.is_empty()
             {
                 logging::say(&format!("starttls-proxy: {}\n", words.trim_end()));
@@ -74,7 +47,7 @@ pub fn main() -> ExitCode {
     code
 }
 
-fn run(arguments: &[String]) -> Result<(), Failure> {
+fn run(arguments: &[String]) -> Result<(), Exit> {
     let arguments = apart(arguments);
     if let Some(text) = usage::help_asked_for(&arguments) {
         print(text);
@@ -91,17 +64,17 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
     match top.command {
         Command::Outbound(flags) => served(configure::outbound(&flags)?, flags.dry_run),
         Command::Inbound(flags) => served(configure::inbound(&flags)?, flags.dry_run),
-        Command::Check(flags) => report::check(&flags),
+        Command::Check(flags) => commands::check(&flags),
         Command::Policy(policy) => match policy.verb {
-            PolicyVerb::Test(flags) => report::policy_test(&flags),
-            PolicyVerb::Show(flags) => report::policy_show(&flags),
-            PolicyVerb::Purge(flags) => report::policy_purge(&flags),
+            PolicyVerb::Test(flags) => commands::policy_test(&flags),
+            PolicyVerb::Show(flags) => commands::policy_show(&flags),
+            PolicyVerb::Purge(flags) => commands::policy_purge(&flags),
         },
         Command::Audit(audit) => evidence(audit.verb),
     }
 }
 
-fn served(prepared: configure::Prepared, dry_run: bool) -> Result<(), Failure> {
+fn served(prepared: configure::Prepared, dry_run: bool) -> Result<(), Exit> {
     if dry_run {
         print(&prepared.summary());
         return Ok(());
@@ -110,25 +83,14 @@ fn served(prepared: configure::Prepared, dry_run: bool) -> Result<(), Failure> {
     let outcome = runtime.block_on(async {
         prepared.reach_out().await?;
         let plan = prepared.bind().await?;
-        serve::run(plan).await.map_err(Failure::from)
+        serve::run(plan).await.map_err(Exit::from)
     });
     // What still hangs (a look-up, a disk) is left behind.
     runtime.shutdown_timeout(LEFT_BEHIND);
     outcome
 }
 
-/// The multi-thread runtime that every command uses.
-///
-/// # Errors
-/// No threads can be had.
-pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Configuration(format!("cannot start threads: {error}")))
-}
-
-fn evidence(verb: AuditVerb) -> Result<(), Failure> {
+fn evidence(verb: AuditVerb) -> Result<(), Exit> {
     let (out, errors) = (&mut std::io::stdout().lock(), &mut std::io::stderr().lock());
     let progress = std::io::stderr().is_terminal();
     if let AuditVerb::Verify(flags::AuditVerify { files, .. })
@@ -136,7 +98,7 @@ fn evidence(verb: AuditVerb) -> Result<(), Failure> {
     | AuditVerb::Show(flags::AuditShow { files, .. }) = &verb
         && files.is_empty()
     {
-        return Err(Failure::Usage("audit: name at least one file".into()));
+        return Err(Exit::Usage("audit: name at least one file".into()));
     }
     let verify = |files, anchors, keys, from| command::Verify {
         files,
@@ -191,9 +153,9 @@ fn evidence(verb: AuditVerb) -> Result<(), Failure> {
     };
     match code {
         command::DONE => Ok(()),
-        command::DAMAGED => Err(Failure::No),
+        command::DAMAGED => Err(Exit::No),
         // The command has said why.
-        _ => Err(Failure::Configuration(String::new())),
+        _ => Err(Exit::Configuration(String::new())),
     }
 }
 
@@ -300,7 +262,7 @@ mod tests {
     fn said(arguments: &[&str]) -> String {
         let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
         match run(&arguments) {
-            Err(Failure::Usage(words)) => words,
+            Err(Exit::Usage(words)) => words,
             other => panic!("{arguments:?}: {other:?}"),
         }
     }
@@ -425,7 +387,7 @@ mod tests {
     #[test]
     fn a_wrong_flag_says_where_to_read_on() {
         let arguments = ["outbound".to_owned(), "--nonsense".to_owned()];
-        let Err(Failure::Usage(words)) = run(&arguments) else {
+        let Err(Exit::Usage(words)) = run(&arguments) else {
             panic!("accepted")
         };
         assert!(

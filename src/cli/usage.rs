@@ -2,7 +2,7 @@
 
 use argh::FromArgs as _;
 
-use super::{Failure, flags::Top, help};
+use super::{Exit, flags::Top, help};
 
 /// Each command with its text of help, which names all its flags.
 const COMMANDS: [(&str, &str); 5] = [
@@ -65,7 +65,7 @@ fn takes_value(command: &[&str], flag: &str) -> bool {
 }
 
 /// The parser's complaint in our form, with what was meant and where to read on.
-pub(super) fn failure(complaint: &str, arguments: &[String]) -> Failure {
+pub(super) fn failure(complaint: &str, arguments: &[String]) -> Exit {
     // It lists what is missing a line each, behind the first.
     let mut lines = complaint
         .lines()
@@ -94,7 +94,7 @@ pub(super) fn failure(complaint: &str, arguments: &[String]) -> Failure {
         .strip_prefix("Unrecognized argument: ")
         .and_then(|wrong| meant_by(wrong.trim().trim_matches('"'), arguments))
         .map_or(String::new(), |meant| format!("\nhint: {meant}"));
-    Failure::Usage(format!(
+    Exit::Usage(format!(
         "{said}{meant}\nhint: starttls-proxy{command} --help"
     ))
 }

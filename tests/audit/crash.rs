@@ -1,7 +1,10 @@
 //! kill -9 at any time: what was acknowledged is recorded, and the log goes on.
 
 use crate::support::{Directory, options, stop, verify, wait};
-use starttls_proxy::audit::{AuditLog, Hash, Notice, Options, command, rotated};
+use starttls_proxy::{
+    audit::{AuditLog, Hash, Notice, Options, rotated},
+    commands::audit as command,
+};
 use std::{
     collections::BTreeMap,
     env, fs,

@@ -2,7 +2,10 @@
 
 use crate::support::{Directory, options, stop, verify, wait};
 use proptest::prelude::*;
-use starttls_proxy::audit::{AuditLog, Head, Options, command, rotated};
+use starttls_proxy::{
+    audit::{AuditLog, Head, Options, rotated},
+    commands::audit as command,
+};
 use std::{
     fs,
     path::{Path, PathBuf},

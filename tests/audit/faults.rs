@@ -1,7 +1,10 @@
 //! A disk that is full, broken, slow or read-only: nothing is acknowledged, everyone is told, and it recovers by itself.
 
 use crate::support::{Directory, options, stop, verify, wait};
-use starttls_proxy::audit::{AuditLog, Disk, FileDisk, Notice, Options, Place, command};
+use starttls_proxy::{
+    audit::{AuditLog, Disk, FileDisk, Notice, Options, Place},
+    commands::audit as command,
+};
 use std::{
     fs, io,
     path::Path,

@@ -1,7 +1,10 @@
 //! The log can be checked without this program: the commands in the documentation of the schema do so.
 
 use crate::support::{Directory, options, stop, verify, wait};
-use starttls_proxy::audit::{AuditLog, Options, command, rotated};
+use starttls_proxy::{
+    audit::{AuditLog, Options, rotated},
+    commands::audit as command,
+};
 use std::{
     fs,
     path::{Path, PathBuf},

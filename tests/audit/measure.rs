@@ -1,7 +1,10 @@
 //! Figures, not rules: `cargo test --release --test audit measure -- --ignored --nocapture --test-threads 1`.
 
 use crate::support::{Directory, message, options, stop, verify, wait};
-use starttls_proxy::audit::{AuditLog, Options, command};
+use starttls_proxy::{
+    audit::{AuditLog, Options},
+    commands::audit as command,
+};
 use std::{
     fs,
     hint::black_box,

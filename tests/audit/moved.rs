@@ -2,7 +2,10 @@
 //! and the new one are the log, and no record is lost or stands there twice.
 
 use crate::support::{Directory, options, stop, verify, wait};
-use starttls_proxy::audit::{AuditLog, Disk, FileDisk, Notice, Options, Place, command};
+use starttls_proxy::{
+    audit::{AuditLog, Disk, FileDisk, Notice, Options, Place},
+    commands::audit as command,
+};
 use std::{
     fs, io,
     path::{Path, PathBuf},

@@ -1,9 +1,11 @@
 //! The page that `audit report` makes.
 
 use crate::support::{Directory, closed, message, options, refused, sample, session};
-use starttls_proxy::audit::{
-    AuditLog, Counted, Direction, Message, NotRecorded, Protection, Record, Refusal, Repeated,
-    command,
+use starttls_proxy::{
+    audit::{
+        AuditLog, Counted, Direction, Message, NotRecorded, Protection, Record, Refusal, Repeated,
+    },
+    commands::audit as command,
 };
 use std::{
     fs,

@@ -1,7 +1,10 @@
 //! A host that gets another name goes on with its log: that is no damage. A name that somebody else wrote into it is.
 
 use crate::support::{Directory, options, stop, verify, wait};
-use starttls_proxy::audit::{AuditLog, Options, command};
+use starttls_proxy::{
+    audit::{AuditLog, Options},
+    commands::audit as command,
+};
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,9 +1,12 @@
 //! What the tests share: directories, waiting, records.
 
-use starttls_proxy::audit::{
-    AuditLog, Certificate, Connection, Decision, Direction, Exemption, Message, Options, Outcome,
-    Peer, PolicyFile, Protection, Record, Reload, ReloadedFile, Session, SessionClosed,
-    SessionOpened, Start, Stop, Tls, Unprotected, Verdict, WireText, command, hex,
+use starttls_proxy::{
+    audit::{
+        AuditLog, Certificate, Connection, Decision, Direction, Exemption, Message, Options,
+        Outcome, Peer, PolicyFile, Protection, Record, Reload, ReloadedFile, Session,
+        SessionClosed, SessionOpened, Start, Stop, Tls, Unprotected, Verdict, WireText, hex,
+    },
+    commands::audit as command,
 };
 use std::{
     future::Future,

@@ -1,7 +1,10 @@
 //! Writing: order, durability, rotation, one writer, and what a crash leaves.
 
 use crate::support::{Directory, domain, message, options, stop, verify, wait};
-use starttls_proxy::audit::{AddressForm, AuditLog, Hash, Notice, Options, command, rotated};
+use starttls_proxy::{
+    audit::{AddressForm, AuditLog, Hash, Notice, Options, rotated},
+    commands::audit as command,
+};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,

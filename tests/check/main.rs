@@ -6,7 +6,7 @@ mod pki;
 mod world;
 
 use pki::Scratch;
-use starttls_proxy::{policy::Level, report::Checked};
+use starttls_proxy::{commands::Checked, policy::Level};
 use std::{process::Command, sync::atomic::Ordering, time::Duration};
 use world::{Mx, OFFER, Tls, World};
 

@@ -3,10 +3,10 @@
 use super::pki::{Authority, Leaf, Scratch};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use starttls_proxy::{
+    commands::{Asker, Checked},
     lookup::{Lookup, Options},
     net::Dial,
     policy::{Settings, table::Table},
-    report::{Asker, Checked},
     smtp::Domain,
     tls::{ClientOptions, ClientTls},
 };

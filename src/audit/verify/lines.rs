@@ -10,18 +10,18 @@ use std::{
 /// Octets of one read.
 const READ: usize = 1 << 20;
 
-pub(in crate::audit) struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// Without its LF.
-    pub(in crate::audit) bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
     /// It had one.
-    pub(super) whole: bool,
+    pub(crate) whole: bool,
     /// From 1.
-    pub(in crate::audit) number: u64,
+    pub(crate) number: u64,
     /// Where it begins.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
 }
 
-pub(in crate::audit) struct Lines {
+pub(crate) struct Lines {
     file: File,
     buffer: Vec<u8>,
     /// What of the buffer was read and not given out yet.
@@ -32,7 +32,7 @@ pub(in crate::audit) struct Lines {
 }
 
 impl Lines {
-    pub(in crate::audit) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self {
             file: File::open(path).map_err(|error| named(path, &error))?,
             buffer: vec![0; READ],
@@ -43,7 +43,7 @@ impl Lines {
         })
     }
 
-    pub(in crate::audit) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         let mut searched = 0;
         let (length, whole) = loop {
             let unread = &self.buffer[self.begin..self.end];
@@ -71,7 +71,7 @@ impl Lines {
     }
 
     /// Octets of the file.
-    pub(super) fn length(&self) -> io::Result<u64> {
+    pub(crate) fn length(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
@@ -92,14 +92,14 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 }
 
 /// Octets of all files.
-pub(super) fn octets(files: &[PathBuf]) -> io::Result<u64> {
+pub(crate) fn octets(files: &[PathBuf]) -> io::Result<u64> {
     files
         .iter()
         .try_fold(0, |sum, file| Ok(sum + fs::metadata(file)?.len()))
 }
 
 /// The files of one log, oldest first. One file stands for itself and all that were rotated out of it.
-pub(in crate::audit) fn in_order(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn in_order(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let mut files = files.to_vec();
     if let [file] = &files[..] {
         let mut all = rotated(file)?;

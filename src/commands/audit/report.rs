@@ -6,12 +6,8 @@ mod mapping;
 mod page;
 mod refused;
 
-use super::{
-    command::{DAMAGED, DONE, Verify, unusable},
-    show::is_time,
-    timestamp,
-};
-use crate::clock;
+use super::{DAMAGED, DONE, Verify, show::is_time, unusable};
+use crate::{audit::timestamp, clock};
 use gather::Gathered;
 use std::{
     fs::OpenOptions,

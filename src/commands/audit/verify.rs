@@ -1,84 +1,18 @@
-//! The commands: what `audit keygen` and `audit verify` print, and their exit codes; `show` and `report` have files of their own.
+//! `audit verify`: whether the log is intact, or the first line that is not.
 
 use super::{
-    Anchor, Examined, Expected, OpenError, PublicKey,
-    checkpoint::{SigningKey, pem},
-    verify::{self, Damage},
+    DAMAGED, DONE,
+    quantity::{grouped, size},
+    unusable,
 };
-pub use super::{
-    report::{Report, report},
-    show::{Show, show},
-};
+use crate::audit::{self, Anchor, Damage, Examined, Expected, OpenError, PublicKey, printable};
 use std::{
-    fs::OpenOptions,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 /// Longest value that is printed, in octets.
 const LONGEST_VALUE: usize = 4096;
-
-/// Done; for `verify`: intact.
-pub const DONE: u8 = 0;
-/// The log is not what was written.
-pub const DAMAGED: u8 = 1;
-/// A file cannot be read or written, or an argument means nothing (EX_CONFIG).
-pub const UNUSABLE: u8 = 78;
-
-/// Arguments of `audit keygen`.
-#[derive(Clone, Debug, Default)]
-pub struct Keygen {
-    /// File for the private key; the public key goes to the same name with `.pub`.
-    pub out: PathBuf,
-}
-
-/// Makes a key for `--audit-key`. Neither file may exist yet.
-pub fn keygen(arguments: &Keygen, out: &mut dyn Write, errors: &mut dyn Write) -> u8 {
-    let made = make_key(&arguments.out).and_then(|(public, key)| {
-        writeln!(
-            out,
-            "private key  {}  (for --audit-key; keep it on this machine only, mode 0600)\n\
-             public key   {}  (give it to those who verify: audit verify --key)\n\
-             fingerprint  {}",
-            arguments.out.display(),
-            public.display(),
-            key.fingerprint()
-        )
-    });
-    match made {
-        Ok(()) => DONE,
-        Err(error) => unusable(errors, "keygen", &error),
-    }
-}
-
-fn make_key(private: &Path) -> io::Result<(PathBuf, PublicKey)> {
-    let (key, der) = SigningKey::generate()
-        .ok_or_else(|| io::Error::other("no random numbers to be had for a key"))?;
-    let mut public = private.as_os_str().to_owned();
-    public.push(".pub");
-    let public = PathBuf::from(public);
-    write_new(private, 0o600, &pem("PRIVATE KEY", &der))?;
-    write_new(&public, 0o644, &pem("PUBLIC KEY", &key.public().spki()))?;
-    Ok((public, key.public()))
-}
-
-fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
-/// Says on the error stream why a command could not be carried out.
-pub(super) fn unusable(errors: &mut dyn Write, command: &str, error: &dyn std::fmt::Display) -> u8 {
-    let _ = writeln!(errors, "starttls-proxy: audit {command}: {error}"); // nowhere left to say it
-    UNUSABLE
-}
 
 /// Arguments of `audit verify`, and of the verification that `audit report` begins with.
 #[derive(Clone, Debug, Default)]
@@ -100,7 +34,7 @@ impl Verify {
     ///
     /// # Errors
     /// One of them is none.
-    pub(super) fn expected(&self) -> Result<Expected, OpenError> {
+    pub(in crate::commands::audit) fn expected(&self) -> Result<Expected, OpenError> {
         let mut expected = Expected {
             from: self.from,
             ..Expected::default()
@@ -117,7 +51,10 @@ impl Verify {
     }
 
     /// Verifies, with a progress bar where one is wanted.
-    pub(super) fn examine(&self, errors: &mut dyn Write) -> Result<Examined, OpenError> {
+    pub(in crate::commands::audit) fn examine(
+        &self,
+        errors: &mut dyn Write,
+    ) -> Result<Examined, OpenError> {
         if self.files.is_empty() {
             return Err(OpenError::Wrong("name at least one file".into()));
         }
@@ -131,7 +68,7 @@ impl Verify {
                 let _ = write!(errors, "\r[{bar:<25}] {percent:3} % of {}", size(total));
             }
         };
-        let result = verify::verify(&self.files, &expected, &mut progress);
+        let result = audit::verify(&self.files, &expected, &mut progress);
         if self.progress {
             let _ = write!(errors, "\r{:60}\r", ""); // a terminal that is gone is no reason to stop
         }
@@ -156,20 +93,23 @@ fn print(examined: &Examined, own_key: bool, out: &mut dyn Write) -> io::Result<
     match &examined.finding {
         None => writeln!(out, "intact")?,
         Some(finding) => {
-            let finding = super::printable(&finding.to_string(), LONGEST_VALUE);
+            let finding = printable(&finding.to_string(), LONGEST_VALUE);
             writeln!(out, "NOT INTACT: {finding}\ngood, as far as this can tell:")?;
         }
     }
     for (name, value) in facts(examined, own_key) {
         // Names and heads come from the log.
-        let value = super::printable(&value, LONGEST_VALUE);
+        let value = printable(&value, LONGEST_VALUE);
         writeln!(out, "  {name:<12} {value}")?;
     }
     Ok(())
 }
 
 /// What there is to say about a log's chain, for people; also for the report.
-pub(super) fn facts(examined: &Examined, own_key: bool) -> Vec<(&'static str, String)> {
+pub(in crate::commands::audit) fn facts(
+    examined: &Examined,
+    own_key: bool,
+) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     if let Some(origin) = &examined.origin {
         facts.push(("log", origin.clone()));
@@ -257,51 +197,5 @@ fn end(examined: &Examined) -> String {
         (torn, _) => format!(
             "a torn line of {torn} octets: being written just now, ended by a crash, or cut"
         ),
-    }
-}
-
-/// A number with its thousands apart.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Octets for people.
-pub(super) fn size(octets: u64) -> String {
-    const UNITS: [&str; 5] = ["octets", "kB", "MB", "GB", "TB"];
-    let mut unit = 0;
-    let mut divisor = 1_u64;
-    while unit + 1 < UNITS.len() && octets / divisor >= 1000 {
-        divisor *= 1000;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{octets} octets"),
-        _ => {
-            let tenths = u128::from(octets) * 10 / u128::from(divisor);
-            format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_for_people() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!(size(999), "999 octets");
-        assert_eq!(size(1_250), "1.2 kB");
-        assert_eq!(size(u64::MAX), "18446744.0 TB");
     }
 }

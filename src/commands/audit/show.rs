@@ -1,10 +1,7 @@
 //! `audit show`: records that match, for people or as they stand in the log.
 
-use super::{
-    chain::{Header, TIME},
-    command::{DAMAGED, DONE, grouped, unusable},
-    verify::{Lines, in_order},
-};
+use super::{DAMAGED, DONE, quantity::grouped, unusable};
+use crate::audit::{self, Header, Lines, TIME, WireText, in_order, printable};
 use serde_json::Value;
 use std::{
     io::{self, Write},
@@ -79,9 +76,9 @@ impl<'a> Filter<'a> {
         }
         let mut addresses = Vec::new();
         if let Some(address) = &arguments.address {
-            addresses.push(super::WireText::from(address.as_str()).as_str().to_owned());
+            addresses.push(WireText::from(address.as_str()).as_str().to_owned());
             if let Some(key) = &arguments.key {
-                let hashed = super::address::hashed(key, address.as_bytes());
+                let hashed = audit::hashed(key, address.as_bytes());
                 addresses.push(hashed.map_err(|error| error.to_string())?);
             }
         }
@@ -108,7 +105,7 @@ impl<'a> Filter<'a> {
                         } else {
                             // A log that somebody else wrote into can hold anything.
                             let sentence = Sentence(&record).to_string();
-                            writeln!(out, "{}", super::printable(&sentence, LONGEST))?;
+                            writeln!(out, "{}", printable(&sentence, LONGEST))?;
                         }
                     }
                     Ok(_) => {}

@@ -10,11 +10,16 @@ use std::{
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::probe::{Asker, Probed};
+pub mod probe;
+
+use self::probe::{Asker, Probed};
+use super::runtime;
 use crate::{
     audit::{Protection, printable},
-    cli::{Failure, configure, flags::Check, runtime},
-    clock, files,
+    clock, configure,
+    exit::Exit,
+    files,
+    flags::Check,
     lookup::{Signatures, StsEntry, hosts},
     net::Dial,
     policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, needs, table::Way},
@@ -145,7 +150,7 @@ impl Checked {
 ///
 /// # Errors
 /// Wrong flags or files; exit 1 if mail for any domain would be refused.
-pub fn check(flags: &Check) -> Result<(), Failure> {
+pub fn check(flags: &Check) -> Result<(), Exit> {
     let domains = domains(flags)?;
     let options = configure::client_options(
         &flags.ca_file,
@@ -161,9 +166,9 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
         false,
         options.min_tls,
     )?;
-    settings.check(false).map_err(Failure::Usage)?;
+    settings.check(false).map_err(Exit::Usage)?;
     let table = configure::table_of(flags.policy.as_deref(), Some(&Way::Outbound), &settings)?;
-    let tls = ClientTls::new(&options).map_err(Failure::Configuration)?;
+    let tls = ClientTls::new(&options).map_err(Exit::Configuration)?;
     let hostname = configure::hostname(flags.hostname.as_deref())?;
     runtime()?.block_on(async {
         let lookup = configure::lookup_of(
@@ -197,18 +202,18 @@ pub fn check(flags: &Check) -> Result<(), Failure> {
     })
 }
 
-fn domains(flags: &Check) -> Result<Vec<Domain>, Failure> {
+fn domains(flags: &Check) -> Result<Vec<Domain>, Exit> {
     let mut names = flags.domains.clone();
     if let Some(path) = &flags.file {
         let text = files::text(path)
-            .map_err(|error| Failure::Configuration(format!("{}: {error}", path.display())))?;
+            .map_err(|error| Exit::Configuration(format!("{}: {error}", path.display())))?;
         let lines = text
             .lines()
             .map(|line| line.split('#').next().unwrap_or_default().trim());
         names.extend(lines.filter(|line| !line.is_empty()).map(str::to_owned));
     }
     if names.is_empty() {
-        return Err(Failure::Usage(
+        return Err(Exit::Usage(
             "check: name a domain\nhint: starttls-proxy check example.com".into(),
         ));
     }
@@ -217,7 +222,7 @@ fn domains(flags: &Check) -> Result<Vec<Domain>, Failure> {
             .rsplit_once('@')
             .map_or(name.as_str(), |(_, domain)| domain);
         Domain::parse(bare.strip_suffix('.').unwrap_or(bare)).ok_or_else(|| {
-            Failure::Usage(format!(
+            Exit::Usage(format!(
                 "check: '{name}' is no domain (write international names as xn--...)"
             ))
         })
@@ -225,7 +230,7 @@ fn domains(flags: &Check) -> Result<Vec<Domain>, Failure> {
     names.iter().map(parse).collect()
 }
 
-async fn run(domains: Vec<Domain>, asker: Arc<Asker>, as_json: bool) -> Result<(), Failure> {
+async fn run(domains: Vec<Domain>, asker: Arc<Asker>, as_json: bool) -> Result<(), Exit> {
     let total = domains.len();
     let progress = total > 1 && std::io::stderr().is_terminal();
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -243,8 +248,8 @@ async fn run(domains: Vec<Domain>, asker: Arc<Asker>, as_json: bool) -> Result<(
         let Some(joined) = running.join_next().await else {
             break;
         };
-        let (index, checked) = joined
-            .map_err(|error| Failure::Configuration(format!("a check broke off: {error}")))?;
+        let (index, checked) =
+            joined.map_err(|error| Exit::Configuration(format!("a check broke off: {error}")))?;
         finished += 1;
         refused += usize::from(checked.any_refused());
         done[index] = Some(checked);
@@ -273,11 +278,7 @@ async fn run(domains: Vec<Domain>, asker: Arc<Asker>, as_json: bool) -> Result<(
             total - refused
         );
     }
-    if refused > 0 {
-        Err(Failure::No)
-    } else {
-        Ok(())
-    }
+    if refused > 0 { Err(Exit::No) } else { Ok(()) }
 }
 
 impl Checked {

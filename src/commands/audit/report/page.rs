@@ -6,9 +6,12 @@ use super::{
     mapping::STANDARDS,
     refused::by_number,
 };
-use crate::audit::{
-    command::{facts, grouped, size},
-    verify::Examined,
+use crate::{
+    audit::Examined,
+    commands::audit::{
+        quantity::{grouped, size},
+        verify::facts,
+    },
 };
 use std::{
     collections::BTreeSet,

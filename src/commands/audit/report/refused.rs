@@ -4,7 +4,7 @@ use super::{
     gather::{OBSERVED, Reason},
     page::{Page, Text, day, of, or_dash, plural},
 };
-use crate::audit::command::grouped;
+use crate::commands::audit::quantity::grouped;
 use std::{
     collections::BTreeMap,
     fmt::{self, Formatter},

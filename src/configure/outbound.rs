@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    CONNECT, Failure, Prepared, Reading, audit_of, client_options, evidence_line, families, flags,
+    CONNECT, Exit, Prepared, Reading, audit_of, client_options, evidence_line, families, flags,
     hostname, listens, lookup_of, on, policy_line, resolvers_in_force, sessions, settings,
     table_in, warn, where_to, wrong,
 };
@@ -34,10 +34,10 @@ use crate::{
 ///
 /// # Errors
 /// The first flag or file that is wrong.
-pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
+pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Exit> {
     let upstream = where_to(flags.intercept.is_some(), flags.upstream.as_deref())?;
     if flags.client_cert.is_some() != flags.client_key.is_some() {
-        return Err(Failure::Usage(
+        return Err(Exit::Usage(
             "--client-cert and --client-key go together".into(),
         ));
     }
@@ -55,7 +55,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Failure> {
         flags.observe,
         tls.min_tls,
     )?;
-    settings.check(upstream.is_some()).map_err(Failure::Usage)?;
+    settings.check(upstream.is_some()).map_err(Exit::Usage)?;
     let way = upstream.as_ref().map_or(Way::Intercepted, |upstream| {
         Way::Upstream(upstream.host.clone(), upstream.port)
     });

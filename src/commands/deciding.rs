@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use crate::{
-    cli::Failure,
     clock,
+    exit::Exit,
     policy::{
         Ask, Level, NextHop, Prefix, Settings,
         table::{Entry, Key, Table, Way},
@@ -21,7 +21,7 @@ pub(super) fn line(
     way: Option<&Way>,
     settings: &Settings,
     name: &str,
-) -> Result<String, Failure> {
+) -> Result<String, Exit> {
     let now = clock::wall();
     let found = |found: Option<&Entry>, otherwise: String| match found {
         Some(entry) => {
@@ -58,7 +58,7 @@ pub(super) fn line(
         Ok(address) => Ok(Key::Address(address.to_canonical(), None)),
         Err(_) => bare.strip_suffix('.').unwrap_or(bare).parse(),
     };
-    let key: Key = key.map_err(|why| Failure::Usage(format!("policy test: {why}")))?;
+    let key: Key = key.map_err(|why| Exit::Usage(format!("policy test: {why}")))?;
     // Only 0.0.0.0/0 holds it, and speaks for all addresses of IPv4; else only the name decides.
     let nobody = IpAddr::from([0, 0, 0, 0]);
     Ok(match key {
@@ -81,7 +81,7 @@ pub(super) fn line(
         Key::Address(address, Some(port)) => destination(address, port),
         Key::Prefix(prefix) => within(table, prefix, name),
         Key::Below(_) | Key::SenderBelow(_) | Key::Any => {
-            return Err(Failure::Usage(format!(
+            return Err(Exit::Usage(format!(
                 "policy test: '{name}' is no name but a pattern; give a domain that it stands for"
             )));
         }

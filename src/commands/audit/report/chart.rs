@@ -4,7 +4,7 @@ use super::{
     gather::{Hour, Tally},
     page::Text,
 };
-use crate::audit::command::grouped;
+use crate::commands::audit::quantity::grouped;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    CONNECT, Failure, Prepared, Reading, audit_of, evidence_line, families, flags, hostname,
-    listens, lookup_of, parsed, policy_line, sessions, table_in, warn, where_to, wrong,
+    CONNECT, Exit, Prepared, Reading, audit_of, evidence_line, families, flags, hostname, listens,
+    lookup_of, parsed, policy_line, sessions, table_in, warn, where_to, wrong,
 };
 use crate::{
     audit::PolicyFile,
@@ -33,13 +33,13 @@ use crate::{
 ///
 /// # Errors
 /// The first flag or file that is wrong.
-pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
+pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Exit> {
     let upstream = where_to(flags.intercept.is_some(), flags.upstream.as_deref())?;
     if upstream
         .as_ref()
         .is_some_and(|upstream| upstream.implicit_tls)
     {
-        return Err(Failure::Usage(
+        return Err(Exit::Usage(
             "--upstream: the inside server is spoken to in the clear, smtps:// is for outbound"
                 .into(),
         ));
@@ -52,7 +52,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Failure> {
         } else {
             "give one of --keep-client-address, --send-proxy and --hide-client-address"
         };
-        return Err(Failure::Usage(words.into()));
+        return Err(Exit::Usage(words.into()));
     }
     let options = server_options(flags)?;
     let sources = Sources {
@@ -241,13 +241,13 @@ impl Sources {
     }
 }
 
-fn server_options(flags: &flags::Inbound) -> Result<ServerOptions, Failure> {
+fn server_options(flags: &flags::Inbound) -> Result<ServerOptions, Exit> {
     if flags.cert.is_empty() || flags.cert.len() != flags.key.len() {
         let words = "--cert and --key come in pairs, and there is at least one\nhint: --cert mx.pem --key mx.key";
-        return Err(Failure::Usage(words.into()));
+        return Err(Exit::Usage(words.into()));
     }
     if flags.ocsp.len() > flags.cert.len() {
-        return Err(Failure::Usage("there are more --ocsp than --cert".into()));
+        return Err(Exit::Usage("there are more --ocsp than --cert".into()));
     }
     let staples = flags.ocsp.iter().map(Some).chain(std::iter::repeat(None));
     let pairs = flags.cert.iter().zip(&flags.key).zip(staples);

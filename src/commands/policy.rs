@@ -1,22 +1,12 @@
-//! Prints for people, in the same words as replies, log and records: what mail for a domain would get, which line of the
-//! table decides, what is cached.
-
-mod check;
-mod deciding;
-mod probe;
-
-pub use check::{Checked, check};
-pub use probe::{Asker, Heard, Probed};
+//! `policy test`, `policy show` and `policy purge`: which line of the table decides, and what is cached.
 
 use std::path::Path;
 
+use super::{check, deciding, runtime};
 use crate::{
-    cli::{
-        Failure, configure,
-        flags::{PolicyPurge, PolicyShow, PolicyTest},
-        runtime,
-    },
-    clock,
+    clock, configure,
+    exit::Exit,
+    flags::{PolicyPurge, PolicyShow, PolicyTest},
     lookup::Lookup,
     policy::{
         Settings,
@@ -30,9 +20,9 @@ use crate::{
 ///
 /// # Errors
 /// The table is wrong, or a name is none that a table speaks about.
-pub fn policy_test(flags: &PolicyTest) -> Result<(), Failure> {
+pub fn policy_test(flags: &PolicyTest) -> Result<(), Exit> {
     if flags.names.is_empty() {
-        return Err(Failure::Usage(
+        return Err(Exit::Usage(
             "policy test: name a domain, @sender.domain, an address or a prefix\n\
              hint: starttls-proxy policy --help"
                 .into(),
@@ -58,10 +48,7 @@ pub fn policy_test(flags: &PolicyTest) -> Result<(), Failure> {
 }
 
 /// The table, held against the direction that its own keys tell; `None` where it speaks of addresses only.
-fn table_and_way(
-    path: Option<&Path>,
-    settings: &Settings,
-) -> Result<(Table, Option<Way>), Failure> {
+fn table_and_way(path: Option<&Path>, settings: &Settings) -> Result<(Table, Option<Way>), Exit> {
     let way = Way::of(&configure::table_of(path, None, settings)?);
     let table = configure::table_of(path, way.as_ref(), settings)?;
     Ok((table, way))
@@ -73,9 +60,9 @@ fn print_remarks(table: &Table, way: Option<&Way>) {
     }
 }
 
-fn cache(state_dir: &Path) -> Result<Lookup, Failure> {
+fn cache(state_dir: &Path) -> Result<Lookup, Exit> {
     if !state_dir.is_dir() {
-        return Err(Failure::Configuration(format!(
+        return Err(Exit::Configuration(format!(
             "{}: no such directory",
             state_dir.display()
         )));
@@ -90,9 +77,9 @@ fn cache(state_dir: &Path) -> Result<Lookup, Failure> {
     )
 }
 
-fn domains(names: &[String]) -> Result<Vec<Domain>, Failure> {
+fn domains(names: &[String]) -> Result<Vec<Domain>, Exit> {
     let parse = |name: &String| {
-        Domain::parse(name).ok_or_else(|| Failure::Usage(format!("'{name}' is no domain")))
+        Domain::parse(name).ok_or_else(|| Exit::Usage(format!("'{name}' is no domain")))
     };
     names.iter().map(parse).collect()
 }
@@ -101,10 +88,10 @@ fn domains(names: &[String]) -> Result<Vec<Domain>, Failure> {
 ///
 /// # Errors
 /// The table or the cache cannot be read; exit 1 if a named domain is not in the cache.
-pub fn policy_show(flags: &PolicyShow) -> Result<(), Failure> {
+pub fn policy_show(flags: &PolicyShow) -> Result<(), Exit> {
     let wanted = domains(&flags.domains)?;
     if flags.policy.is_none() && flags.state_dir.is_none() {
-        return Err(Failure::Usage(
+        return Err(Exit::Usage(
             "policy show: nothing says what to show\n\
              hint: --policy FILE for the table, --state-dir DIR for cached MTA-STS policies"
                 .into(),
@@ -133,7 +120,7 @@ pub fn policy_show(flags: &PolicyShow) -> Result<(), Failure> {
             println!("{}", check::sts_words(entry));
         }
         if shown.len() < wanted.len() {
-            Err(Failure::No)
+            Err(Exit::No)
         } else {
             Ok(())
         }
@@ -144,22 +131,22 @@ pub fn policy_show(flags: &PolicyShow) -> Result<(), Failure> {
 ///
 /// # Errors
 /// A file cannot be removed; exit 1 if a domain was not in the cache.
-pub fn policy_purge(flags: &PolicyPurge) -> Result<(), Failure> {
+pub fn policy_purge(flags: &PolicyPurge) -> Result<(), Exit> {
     if flags.domains.is_empty() {
-        return Err(Failure::Usage("policy purge: name the domains".into()));
+        return Err(Exit::Usage("policy purge: name the domains".into()));
     }
     let wanted = domains(&flags.domains)?;
     runtime()?.block_on(async {
         let cache = cache(&flags.state_dir)?;
         let mut all = true;
         for domain in wanted {
-            let was = cache.sts_purge(&domain).map_err(Failure::Configuration)?;
+            let was = cache.sts_purge(&domain).map_err(Exit::Configuration)?;
             println!(
                 "{domain}: {}",
                 if was { "forgotten" } else { "not in the cache" }
             );
             all &= was;
         }
-        if all { Ok(()) } else { Err(Failure::No) }
+        if all { Ok(()) } else { Err(Exit::No) }
     })
 }

@@ -19,10 +19,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Failure, flags};
 use crate::{
     audit::{self, AuditLog},
-    clock, files, logging,
+    clock,
+    exit::Exit,
+    files, flags, logging,
     lookup::{self, Lookup, Signatures},
     policy::{
         Level, RefuseWith, Settings,
@@ -76,7 +77,7 @@ impl Prepared {
     ///
     /// # Errors
     /// DANE is on, and the resolvers' answers show that signatures cannot be had.
-    pub async fn reach_out(&self) -> Result<(), Failure> {
+    pub async fn reach_out(&self) -> Result<(), Exit> {
         match &self.direction {
             Direction::Outbound(site) => say_how_dnssec_goes(site).await,
             Direction::Inbound(_) => Ok(()),
@@ -154,7 +155,7 @@ impl Prepared {
 
 /// Where DANE counts on signatures that no resolver gives, nothing is started: the unit tries again, since one forged answer at a
 /// start must not stop mail for good.
-async fn say_how_dnssec_goes(site: &Outbound) -> Result<(), Failure> {
+async fn say_how_dnssec_goes(site: &Outbound) -> Result<(), Exit> {
     let by_address = site.upstream.as_ref().is_some_and(|to| to.ip().is_some());
     if by_address {
         return Ok(());
@@ -224,17 +225,17 @@ fn with_common(direction: Direction, change: impl Fn(&mut Common)) -> Direction 
     }
 }
 
-fn wrong(words: impl Into<String>) -> Failure {
-    Failure::Configuration(words.into())
+fn wrong(words: impl Into<String>) -> Exit {
+    Exit::Configuration(words.into())
 }
 
 fn parsed<T: std::str::FromStr<Err = String>>(
     flag: &str,
     word: Option<&str>,
-) -> Result<Option<T>, Failure> {
+) -> Result<Option<T>, Exit> {
     word.map(|word| {
         word.parse()
-            .map_err(|words| Failure::Usage(format!("--{flag}: {words}")))
+            .map_err(|words| Exit::Usage(format!("--{flag}: {words}")))
     })
     .transpose()
 }
@@ -253,13 +254,13 @@ fn resolvers_in_force(given: &[SocketAddr]) -> String {
     }
 }
 
-fn where_to(intercept: bool, upstream: Option<&str>) -> Result<Option<Upstream>, Failure> {
+fn where_to(intercept: bool, upstream: Option<&str>) -> Result<Option<Upstream>, Exit> {
     match (intercept, upstream) {
-        (true, Some(_)) => Err(Failure::Usage("--intercept and --upstream exclude each other: one says where mail goes".into())),
-        (false, None) => Err(Failure::Usage(
+        (true, Some(_)) => Err(Exit::Usage("--intercept and --upstream exclude each other: one says where mail goes".into())),
+        (false, None) => Err(Exit::Usage(
             "nothing says where mail goes\nhint: --intercept tproxy on a router, --upstream HOST for a fixed server".into(),
         )),
-        (_, upstream) => upstream.map(Upstream::parse).transpose().map_err(Failure::Usage),
+        (_, upstream) => upstream.map(Upstream::parse).transpose().map_err(Exit::Usage),
     }
 }
 
@@ -272,7 +273,7 @@ pub fn client_options(
     cert: &Option<PathBuf>,
     key: &Option<PathBuf>,
     min_tls: Option<&str>,
-) -> Result<ClientOptions, Failure> {
+) -> Result<ClientOptions, Exit> {
     Ok(ClientOptions {
         ca_file: ca_file.clone(),
         pair: cert.clone().zip(key.clone()),
@@ -291,13 +292,13 @@ pub fn settings(
     no_mta_sts: bool,
     observe: bool,
     min_tls: MinTls,
-) -> Result<Settings, Failure> {
+) -> Result<Settings, Exit> {
     let level = parsed::<Level>("level", level)?.unwrap_or(Level::Verify);
     let refuse_with = match refuse_with {
         None | Some("defer") => RefuseWith::Defer,
         Some("reject") => RefuseWith::Reject,
         Some(word) => {
-            return Err(Failure::Usage(format!(
+            return Err(Exit::Usage(format!(
                 "--refuse-with: '{word}' is neither defer nor reject"
             )));
         }
@@ -323,7 +324,7 @@ pub fn lookup_of(
     state_dir: Option<&PathBuf>,
     allow_private: bool,
     trust: &Trust,
-) -> Result<Lookup, Failure> {
+) -> Result<Lookup, Exit> {
     Lookup::new(lookup::Options {
         resolvers: resolvers.to_vec(),
         dnssec,
@@ -345,7 +346,7 @@ pub fn table_of(
     path: Option<&Path>,
     way: Option<&Way>,
     settings: &Settings,
-) -> Result<Table, Failure> {
+) -> Result<Table, Exit> {
     table_noting(path, way, settings, &mut |_| ()).map_err(wrong)
 }
 
@@ -424,7 +425,7 @@ fn sessions(wanted: usize) -> (usize, Option<String>) {
 ///
 /// # Errors
 /// What was given is no host name.
-pub fn hostname(given: Option<&str>) -> Result<String, Failure> {
+pub fn hostname(given: Option<&str>) -> Result<String, Exit> {
     let name = match given {
         Some(name) => name.to_owned(),
         None => fs::read_to_string("/proc/sys/kernel/hostname")
@@ -435,9 +436,7 @@ pub fn hostname(given: Option<&str>) -> Result<String, Failure> {
     match crate::smtp::Domain::parse(&name) {
         Some(name) => Ok(name.as_str().to_owned()),
         None if given.is_none() => Ok(String::from("localhost")),
-        None => Err(Failure::Usage(format!(
-            "--hostname: '{name}' is no host name"
-        ))),
+        None => Err(Exit::Usage(format!("--hostname: '{name}' is no host name"))),
     }
 }
 
@@ -447,11 +446,11 @@ fn audit_of(
     addresses: Option<&str>,
     hostname: &str,
     word: &str,
-) -> Result<Option<audit::Options>, Failure> {
+) -> Result<Option<audit::Options>, Exit> {
     let form = parsed::<audit::AddressForm>("audit-addresses", addresses)?.unwrap_or_default();
     let Some(file) = file else {
         if key.is_some() || addresses.is_some() {
-            return Err(Failure::Usage(
+            return Err(Exit::Usage(
                 "--audit-key and --audit-addresses say how --audit-log is written: give that, too"
                     .into(),
             ));

@@ -1,7 +1,7 @@
 //! What the page counts, in one pass over the good part of a log.
 
 use super::Report;
-use crate::audit::verify::{Examined, Lines};
+use crate::audit::{Examined, Lines};
 use serde::Deserialize;
 use std::{
     borrow::Cow,
