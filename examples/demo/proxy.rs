@@ -32,8 +32,8 @@ pub struct Proxy {
 impl Proxy {
     /// `starttls-proxy outbound`, for clients that mean to go to `intended`.
     pub async fn outbound(arguments: &[&str], intended: SocketAddr) -> Outcome<Self> {
-        let flags =
-            flags::Outbound::from_args(&["outbound"], arguments).map_err(|early| early.output)?;
+        let flags = flags::OutboundFlags::from_args(&["outbound"], arguments)
+            .map_err(|early| early.output)?;
         Self::start(
             configure::outbound(&flags).map_err(words)?.bind().await?,
             intended,
@@ -42,8 +42,8 @@ impl Proxy {
 
     /// `starttls-proxy inbound`.
     pub async fn inbound(arguments: &[&str], intended: SocketAddr) -> Outcome<Self> {
-        let flags =
-            flags::Inbound::from_args(&["inbound"], arguments).map_err(|early| early.output)?;
+        let flags = flags::InboundFlags::from_args(&["inbound"], arguments)
+            .map_err(|early| early.output)?;
         Self::start(
             configure::inbound(&flags).map_err(words)?.bind().await?,
             intended,

@@ -19,7 +19,7 @@ use crate::{
     clock, configure,
     exit::Exit,
     files,
-    flags::Check,
+    flags::CheckFlags,
     lookup::{Signatures, StsEntry, hosts},
     net::Dial,
     policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, needs, table::Way},
@@ -150,7 +150,7 @@ impl Checked {
 ///
 /// # Errors
 /// Wrong flags or files; exit 1 if mail for any domain would be refused.
-pub fn check(flags: &Check) -> Result<(), Exit> {
+pub fn check(flags: &CheckFlags) -> Result<(), Exit> {
     let domains = domains(flags)?;
     let options = configure::client_options(
         &flags.ca_file,
@@ -202,7 +202,7 @@ pub fn check(flags: &Check) -> Result<(), Exit> {
     })
 }
 
-fn domains(flags: &Check) -> Result<Vec<Domain>, Exit> {
+fn domains(flags: &CheckFlags) -> Result<Vec<Domain>, Exit> {
     let mut names = flags.domains.clone();
     if let Some(path) = &flags.file {
         let text = files::text(path)

@@ -6,7 +6,7 @@ use super::{check, deciding, runtime};
 use crate::{
     clock, configure,
     exit::Exit,
-    flags::{PolicyPurge, PolicyShow, PolicyTest},
+    flags::{PolicyPurgeFlags, PolicyShowFlags, PolicyTestFlags},
     lookup::Lookup,
     policy::{
         Settings,
@@ -20,7 +20,7 @@ use crate::{
 ///
 /// # Errors
 /// The table is wrong, or a name is none that a table speaks about.
-pub fn policy_test(flags: &PolicyTest) -> Result<(), Exit> {
+pub fn policy_test(flags: &PolicyTestFlags) -> Result<(), Exit> {
     if flags.names.is_empty() {
         return Err(Exit::Usage(
             "policy test: name a domain, @sender.domain, an address or a prefix\n\
@@ -88,7 +88,7 @@ fn domains(names: &[String]) -> Result<Vec<Domain>, Exit> {
 ///
 /// # Errors
 /// The table or the cache cannot be read; exit 1 if a named domain is not in the cache.
-pub fn policy_show(flags: &PolicyShow) -> Result<(), Exit> {
+pub fn policy_show(flags: &PolicyShowFlags) -> Result<(), Exit> {
     let wanted = domains(&flags.domains)?;
     if flags.policy.is_none() && flags.state_dir.is_none() {
         return Err(Exit::Usage(
@@ -131,7 +131,7 @@ pub fn policy_show(flags: &PolicyShow) -> Result<(), Exit> {
 ///
 /// # Errors
 /// A file cannot be removed; exit 1 if a domain was not in the cache.
-pub fn policy_purge(flags: &PolicyPurge) -> Result<(), Exit> {
+pub fn policy_purge(flags: &PolicyPurgeFlags) -> Result<(), Exit> {
     if flags.domains.is_empty() {
         return Err(Exit::Usage("policy purge: name the domains".into()));
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    CONNECT, Exit, Prepared, Reading, audit_of, evidence_line, families, flags, hostname, listens,
-    lookup_of, parsed, policy_line, sessions, table_in, warn, where_to, wrong,
+    CONNECT, Exit, PreparedProxy, Reading, audit_of, evidence_line, families, flags, hostname,
+    listens, lookup_of, parsed, policy_line, sessions, table_in, warn, where_to, wrong,
 };
 use crate::{
     audit::PolicyFile,
@@ -33,7 +33,7 @@ use crate::{
 ///
 /// # Errors
 /// The first flag or file that is wrong.
-pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Exit> {
+pub fn inbound(flags: &flags::InboundFlags) -> Result<PreparedProxy, Exit> {
     let upstream = where_to(flags.intercept.is_some(), flags.upstream.as_deref())?;
     if upstream
         .as_ref()
@@ -174,7 +174,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Exit> {
         });
         Reloaded { outcome, files }
     };
-    Ok(Prepared {
+    Ok(PreparedProxy {
         direction: Direction::Inbound(Arc::new(site)),
         listen: flags.listen.clone(),
         metrics: flags.metrics,
@@ -241,7 +241,7 @@ impl Sources {
     }
 }
 
-fn server_options(flags: &flags::Inbound) -> Result<ServerOptions, Exit> {
+fn server_options(flags: &flags::InboundFlags) -> Result<ServerOptions, Exit> {
     if flags.cert.is_empty() || flags.cert.len() != flags.key.len() {
         let words = "--cert and --key come in pairs, and there is at least one\nhint: --cert mx.pem --key mx.key";
         return Err(Exit::Usage(words.into()));

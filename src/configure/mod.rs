@@ -48,7 +48,7 @@ const CONNECT: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// A whole configuration, read and checked; nothing is bound yet.
-pub struct Prepared {
+pub struct PreparedProxy {
     direction: Direction,
     listen: Vec<SocketAddr>,
     metrics: Option<SocketAddr>,
@@ -62,7 +62,7 @@ pub struct Prepared {
     summary: Vec<String>,
 }
 
-impl Prepared {
+impl PreparedProxy {
     /// For `--dry-run`.
     #[must_use]
     pub fn summary(&self) -> String {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    CONNECT, Exit, Prepared, Reading, audit_of, client_options, evidence_line, families, flags,
-    hostname, listens, lookup_of, on, policy_line, resolvers_in_force, sessions, settings,
+    CONNECT, Exit, PreparedProxy, Reading, audit_of, client_options, evidence_line, families,
+    flags, hostname, listens, lookup_of, on, policy_line, resolvers_in_force, sessions, settings,
     table_in, warn, where_to, wrong,
 };
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
 ///
 /// # Errors
 /// The first flag or file that is wrong.
-pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Exit> {
+pub fn outbound(flags: &flags::OutboundFlags) -> Result<PreparedProxy, Exit> {
     let upstream = where_to(flags.intercept.is_some(), flags.upstream.as_deref())?;
     if flags.client_cert.is_some() != flags.client_key.is_some() {
         return Err(Exit::Usage(
@@ -185,7 +185,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Exit> {
             files: outcomes,
         }
     };
-    Ok(Prepared {
+    Ok(PreparedProxy {
         direction: Direction::Outbound(Arc::new(site)),
         listen: flags.listen.clone(),
         metrics: flags.metrics,
