@@ -21,8 +21,8 @@ use super::leg::{Leg, Stream};
 use crate::{
     clock,
     smtp::{
-        Action, Answer, Completed, Conditions, Input, Machine, Note, Question, Recorded, Refusal,
-        Side,
+        Action, Answer, Completed, Input, Machine, Note, Question, Recorded, Refusal, Side,
+        StartTlsConditions,
     },
 };
 
@@ -90,9 +90,9 @@ pub trait Hands {
     fn record(&mut self, message: Completed) -> Job<Self::Outcome>;
     /// [`Action::Note`].
     fn note(&mut self, note: Note);
-    /// Inbound: see [`Conditions`]. Outbound they say nothing.
-    fn conditions(&self) -> Conditions {
-        Conditions::default()
+    /// Inbound: see [`StartTlsConditions`]. Outbound they say nothing.
+    fn conditions(&self) -> StartTlsConditions {
+        StartTlsConditions::default()
     }
     /// Octets of a message on their way to the server.
     fn content(&mut self, octets: &[u8]);
@@ -118,7 +118,7 @@ struct Drive<M, H: Hands> {
     leaving: Vec<(Side, JoinHandle<u64>)>,
     began: Instant,
     timer: Option<(Duration, Pin<Box<Sleep>>)>,
-    /// What the machine was last told about the client's bytes: see [`Machine::held_back`].
+    /// What the machine was last told about the client's bytes: see [`Machine::set_held_back`].
     held_back: bool,
     stop: watch::Receiver<Stop>,
     /// Ready once the process is further with ending than the machine knows; `None` when it knows all.
@@ -215,7 +215,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 }
                 let now = self.now();
                 if side == Side::Client {
-                    self.machine.conditions(self.hands.conditions());
+                    self.machine.set_conditions(self.hands.conditions());
                 }
                 let leg = match side {
                     Side::Client => &self.client,
@@ -233,7 +233,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         let held_back = self.server.backed_up();
         if std::mem::replace(&mut self.held_back, held_back) != held_back {
             let now = self.now();
-            self.machine.held_back(held_back, now);
+            self.machine.set_held_back(held_back, now);
         }
     }
 
@@ -244,7 +244,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
     }
 
     fn carry_out(&mut self) {
-        while let Some(action) = self.machine.action() {
+        while let Some(action) = self.machine.next_action() {
             match action {
                 Action::Connect => {
                     let old = std::mem::take(&mut self.server);
@@ -280,7 +280,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                     self.hands.note(note);
                     // The line has the time of its message, and names the client as it was introduced over TLS (RFC 3207 §4.2).
                     if begins && let Some(line) = self.hands.trace() {
-                        self.machine.trace(line);
+                        self.machine.set_trace(line);
                     }
                 }
                 Action::Close { side, abort } => {
@@ -367,7 +367,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
             Done::Upgraded(side, Upgraded::Up(stream)) => {
                 self.leg(side).open(stream);
                 if let Some(line) = self.hands.trace() {
-                    self.machine.trace(line);
+                    self.machine.set_trace(line);
                 }
                 self.tell(Input::Upgraded(side, Ok(())));
             }

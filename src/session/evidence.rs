@@ -23,7 +23,8 @@ use crate::{
     net::ClientAddr,
     policy::Decision,
     smtp::{
-        Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side, command,
+        Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side,
+        fits_a_trace,
     },
     tls::Peer,
 };
@@ -371,7 +372,7 @@ impl Evidence {
                     proved,
                 });
             }
-            Note::Lacking(keyword) => {
+            Note::MissingExtension(keyword) => {
                 self.tell(&Lacking(keyword));
             }
             Note::Ends(end) => self.end = Some(end),
@@ -577,7 +578,7 @@ fn octets(record: &Record) -> usize {
 fn plain_name(name: &[u8]) -> Option<&str> {
     std::str::from_utf8(name)
         .ok()
-        .filter(|_| command::fits_a_trace(name))
+        .filter(|_| fits_a_trace(name))
 }
 
 /// Twelve hexadecimal digits that no other session of late has.

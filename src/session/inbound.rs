@@ -20,9 +20,8 @@ use crate::{
         self, Ask, Basis, Decision, Demand, Dns, Findings, Moment, NextHop, Reason, Shown, Verdict,
     },
     smtp::{
-        Answer, Authorised, Cause, Completed, Conditions, Domain, Exempted, Note, Question,
-        Refusal, Side,
-        inbound::{Inbound as Machine, InboundConfig},
+        Answer, Authorised, Cause, Completed, Domain, Exempted, Inbound as Machine, InboundConfig,
+        Note, Question, Refusal, Side, StartTlsConditions,
     },
     tls::Peer,
 };
@@ -148,17 +147,17 @@ impl Hands for InboundHands {
         Box::pin(async move { Outcome::Upgraded(side, errand.upgrade(stream).await) })
     }
 
-    fn conditions(&self) -> Conditions {
+    fn conditions(&self) -> StartTlsConditions {
         // They are about STARTTLS, and every read of the client asks, those of message octets too.
         if self.peer.is_some() {
-            return Conditions::default();
+            return StartTlsConditions::default();
         }
-        Conditions {
+        StartTlsConditions {
             overloaded: self.site().handshakes.full(self.errand.client.0.ip()),
-            tried_lately: self
+            may_have_tried: self
                 .site()
                 .tried
-                .tried_lately(self.errand.client.0.ip(), clock::instant()),
+                .may_have_tried(self.errand.client.0.ip(), clock::instant()),
         }
     }
 
@@ -418,7 +417,7 @@ impl InboundHands {
                 let refusal = policy::refuse_client(sender, *reason, words, secured);
                 // As for everybody who has not started TLS: the reply of this moment, which is the one that is recorded.
                 let now = self.conditions();
-                Some(match !secured && now.tried_lately {
+                Some(match !secured && now.may_have_tried {
                     true => now.starttls_first().because(refusal.cause),
                     false => refusal,
                 })

@@ -23,9 +23,8 @@ use crate::{
         Verdict,
     },
     smtp::{
-        Answer, Authorised, Cause, Completed, Exempted, Note, Question, Refusal, Side,
-        extensions::Keyword,
-        outbound::{Outbound as Machine, OutboundConfig},
+        Answer, Authorised, Cause, Completed, Exempted, Keyword, Note, Outbound as Machine,
+        OutboundConfig, Question, Refusal, Side,
     },
     tls::Peer,
 };
@@ -177,7 +176,7 @@ impl Hands for OutboundHands {
         match &note {
             Note::NoTls { words, refusal } => self.no_tls(words, refusal),
             Note::HostFault { refusal, lasting } => self.host_fault(refusal, *lasting),
-            Note::Lacking(keyword) => self.lacking(*keyword),
+            Note::MissingExtension(keyword) => self.lacking(*keyword),
             _ => {}
         }
         self.evidence.note(note);

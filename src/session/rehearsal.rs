@@ -20,9 +20,7 @@ use super::{
 use crate::{
     net::{ClientAddr, ServerAddr},
     policy::Decision,
-    smtp::{
-        Action, Domain, Input, Machine, Note, Question, Refusal, Side, Stage, outbound::Outbound,
-    },
+    smtp::{Action, Domain, Input, Machine, Note, Outbound, Question, Refusal, Side, Stage},
     tls::Peer,
 };
 
@@ -199,9 +197,9 @@ impl Machine for &mut Rehearsal {
         self.machine.handle(input, now);
     }
 
-    fn action(&mut self) -> Option<Action> {
+    fn next_action(&mut self) -> Option<Action> {
         if self.last.is_none() {
-            let action = self.machine.action()?;
+            let action = self.machine.next_action()?;
             match &action {
                 Action::Send(Side::Server, bytes)
                     if !HARMLESS.iter().any(|command| bytes.starts_with(command)) =>
@@ -231,8 +229,8 @@ impl Machine for &mut Rehearsal {
         self.machine.deadline().map(|due| due.min(self.patience))
     }
 
-    fn trace(&mut self, line: Vec<u8>) {
-        self.machine.trace(line);
+    fn set_trace(&mut self, line: Vec<u8>) {
+        self.machine.set_trace(line);
     }
 
     fn finished(&self) -> bool {

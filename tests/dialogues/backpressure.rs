@@ -33,19 +33,19 @@ impl Machine for Spy {
     fn handle(&mut self, input: Input, now: Duration) {
         self.0.handle(input, now);
     }
-    fn action(&mut self) -> Option<Action> {
-        self.0.action()
+    fn next_action(&mut self) -> Option<Action> {
+        self.0.next_action()
     }
     fn deadline(&self) -> Option<Duration> {
         self.0.deadline()
     }
-    fn held_back(&mut self, held: bool, now: Duration) {
+    fn set_held_back(&mut self, held: bool, now: Duration) {
         // A test that is over hears nothing more.
         let _ = self.1.send(held);
-        self.0.held_back(held, now);
+        self.0.set_held_back(held, now);
     }
-    fn trace(&mut self, line: Vec<u8>) {
-        self.0.trace(line);
+    fn set_trace(&mut self, line: Vec<u8>) {
+        self.0.set_trace(line);
     }
     fn finished(&self) -> bool {
         self.0.finished()

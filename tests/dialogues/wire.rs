@@ -15,8 +15,8 @@ use starttls_proxy::{
         leg::{Leg, Stream},
     },
     smtp::{
-        self, Action, Authorised, Cause, Completed, Conditions, Exempted, Input, Machine, Note,
-        Question, Recorded, Refusal, Side,
+        self, Action, Authorised, Cause, Completed, Exempted, Input, Machine, Note, Question,
+        Recorded, Refusal, Side, StartTlsConditions,
     },
 };
 use std::{
@@ -74,7 +74,7 @@ enum Told {
 
 struct Played {
     tell: mpsc::UnboundedSender<Told>,
-    conditions: Arc<Mutex<Conditions>>,
+    conditions: Arc<Mutex<StartTlsConditions>>,
 }
 
 impl Played {
@@ -121,7 +121,7 @@ impl Hands for Played {
     fn note(&mut self, note: Note) {
         let _ = self.tell.send(Told::Note(note));
     }
-    fn conditions(&self) -> Conditions {
+    fn conditions(&self) -> StartTlsConditions {
         *self.conditions.lock().expect("nobody panics with it")
     }
     fn content(&mut self, _octets: &[u8]) {}
@@ -213,20 +213,20 @@ impl Machine for Any {
     fn handle(&mut self, input: Input, now: Duration) {
         self.0.handle(input, now);
     }
-    fn action(&mut self) -> Option<Action> {
-        self.0.action()
+    fn next_action(&mut self) -> Option<Action> {
+        self.0.next_action()
     }
     fn deadline(&self) -> Option<Duration> {
         self.0.deadline()
     }
-    fn conditions(&mut self, now: Conditions) {
-        self.0.conditions(now);
+    fn set_conditions(&mut self, now: StartTlsConditions) {
+        self.0.set_conditions(now);
     }
-    fn held_back(&mut self, held: bool, now: Duration) {
-        self.0.held_back(held, now);
+    fn set_held_back(&mut self, held: bool, now: Duration) {
+        self.0.set_held_back(held, now);
     }
-    fn trace(&mut self, line: Vec<u8>) {
-        self.0.trace(line);
+    fn set_trace(&mut self, line: Vec<u8>) {
+        self.0.set_trace(line);
     }
     fn finished(&self) -> bool {
         self.0.finished()
@@ -242,9 +242,9 @@ pub fn play(script: &Script, machine: Box<dyn Machine + Send>) -> Result<(), Str
     let played = async {
         let (proxy_end, client) = pair().await?;
         let (tell, told) = mpsc::unbounded_channel();
-        let conditions = Arc::new(Mutex::new(Conditions {
+        let conditions = Arc::new(Mutex::new(StartTlsConditions {
             overloaded: false,
-            tried_lately: false,
+            may_have_tried: false,
         }));
         let hands = Played {
             tell,
@@ -292,7 +292,7 @@ struct Wire {
     /// Expected, and not answered yet.
     current: VecDeque<Wanted>,
     notes: VecDeque<Note>,
-    conditions: Arc<Mutex<Conditions>>,
+    conditions: Arc<Mutex<StartTlsConditions>>,
     stop: watch::Sender<Stop>,
 }
 
@@ -477,11 +477,11 @@ impl Wire {
             }
             Step::Conditions {
                 overloaded,
-                tried_lately,
+                may_have_tried,
             } => {
-                *self.conditions.lock().expect("nobody panics with it") = Conditions {
+                *self.conditions.lock().expect("nobody panics with it") = StartTlsConditions {
                     overloaded: *overloaded,
-                    tried_lately: *tried_lately,
+                    may_have_tried: *may_have_tried,
                 };
                 Ok(())
             }

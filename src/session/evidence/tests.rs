@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     policy::{Ask, Basis, Demand, Findings, Level, NextHop, Reason, ReferenceIdentity, Verdict},
     session::{kept::Kept, ledger::Ledger},
-    smtp::{Stage, Target, extensions::Keyword},
+    smtp::{ForwardPath, Keyword, Stage},
     tls::tests::{peer, pki::Authority},
 };
 
@@ -12,13 +12,13 @@ fn domain(name: &str) -> Domain {
     Domain::parse(name).expect("a domain")
 }
 
-fn to(address: &str) -> Target {
+fn to(address: &str) -> ForwardPath {
     let name = address.rsplit_once('@').expect("an address").1;
     let recipient = match name.starts_with('[') {
         true => Recipient::Literal(name.into()),
         false => Recipient::Domain(domain(name)),
     };
-    Target {
+    ForwardPath {
         path: address.as_bytes().to_vec(),
         recipient,
     }
@@ -74,7 +74,7 @@ impl Session {
     }
 
     /// RCPT: it is judged, and allowed or not.
-    fn judge(&mut self, target: &Target, verdict: Verdict) {
+    fn judge(&mut self, target: &ForwardPath, verdict: Verdict) {
         let about = Question::Recipient(target.recipient.clone());
         let next_hop = NextHop::Recipient(target.recipient.clone());
         let written = self.evidence.verdict(&decision(next_hop, verdict), &about);
@@ -401,7 +401,7 @@ fn a_session_ends_with_the_machines_word_or_the_incident_that_ended_it() {
 fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end() {
     let mut session = Session::new(Direction::Inbound);
     session.evidence.note(Note::Hello(b"a b\x01".to_vec()));
-    session.evidence.note(Note::Lacking(Keyword::Dsn));
+    session.evidence.note(Note::MissingExtension(Keyword::Dsn));
     assert!(!session.evidence.recorded);
     session.evidence.note(Note::Heard {
         stage: Stage::Greeting,

@@ -5,7 +5,7 @@ use crate::{
     lookup::{self, Lookup},
     policy::{Basis, ReferenceIdentity, Settings, table::Table},
     session::{kept::Kept, memory::HostMemory},
-    smtp::{Domain, Recipient, Target},
+    smtp::{Domain, ForwardPath, Recipient},
     tls::{
         ClientOptions, ClientTls,
         tests::pki::{Authority, Scratch},
@@ -120,7 +120,7 @@ fn verify(hands: &mut OutboundHands, name: &str) -> Answer {
 /// The message for these domains, in the clear or not; ends the session.
 fn message(mut hands: OutboundHands, names: &[&str]) {
     hands.note(Note::MessageBegins);
-    let to = |name: &&str| Target {
+    let to = |name: &&str| ForwardPath {
         path: format!("u@{name}").into_bytes(),
         recipient: recipient(name),
     };
@@ -425,7 +425,7 @@ fn the_clients_next_session_is_not_shown_what_its_server_lacked() {
         let kept = Kept::new();
         let mut hands = session(site(&kept, false, ""));
         assert!(hands.hidden().is_empty());
-        hands.note(Note::Lacking(Keyword::Dsn));
+        hands.note(Note::MissingExtension(Keyword::Dsn));
         assert_eq!(hands.hidden(), [Keyword::Dsn]);
     });
 }
