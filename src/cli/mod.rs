@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
         Ok(Err(failure)) => {
             if let Exit::Usage(words)
             | Exit::Configuration(words)
-            | Exit::Serving(serve::Failed { words, .. }) = &failure
+            | Exit::Serving(serve::ServeError { words, .. }) = &failure
                 && !words.is_empty()
             {
                 logging::say(&format!("starttls-proxy: {}\n", words.trim_end()));

@@ -22,9 +22,9 @@ use crate::{
     serve::{self, Direction, Reloaded, limits::Limits},
     session::{
         handshakes::Handshakes,
-        ledger::Ledger,
         networks::TriedNetworks,
-        site::{Common, Inbound},
+        setup::{CommonSetup, InboundSetup},
+        write_budget::WriteBudget,
     },
     tls::{ClientAuth, MinTls, Pair, ServerOptions, ServerTls, Trust},
 };
@@ -64,7 +64,7 @@ pub fn inbound(flags: &flags::InboundFlags) -> Result<PreparedProxy, Exit> {
     let Some((table, policy, tls)) = read else {
         return Err(wrong(reading.words()));
     };
-    let common = Common {
+    let common = CommonSetup {
         hostname: hostname(flags.hostname.as_deref())?,
         configuration: sources.configuration(&reading, &tls),
         dial: Dial::new(flags.fwmark, CONNECT),
@@ -76,7 +76,7 @@ pub fn inbound(flags: &flags::InboundFlags) -> Result<PreparedProxy, Exit> {
         policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
-        ledger: Arc::new(Ledger::of_strangers()),
+        write_budget: Arc::new(WriteBudget::for_strangers()),
     };
     let mut warnings = sources.remarks(&table);
     let balanced = !flags.accept_proxy.is_empty();
@@ -123,7 +123,7 @@ pub fn inbound(flags: &flags::InboundFlags) -> Result<PreparedProxy, Exit> {
         &common.hostname,
         "inbound",
     )?;
-    let site = Inbound {
+    let site = InboundSetup {
         common,
         upstream,
         settings: Settings {
@@ -158,7 +158,7 @@ pub fn inbound(flags: &flags::InboundFlags) -> Result<PreparedProxy, Exit> {
             let mut common = old.common.clone();
             common.policy = policy.map(Arc::new);
             common.configuration = sources.configuration(&reading, &tls);
-            Direction::Inbound(Arc::new(Inbound {
+            Direction::Inbound(Arc::new(InboundSetup {
                 common,
                 upstream: old.upstream.clone(),
                 settings: old.settings,

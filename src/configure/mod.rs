@@ -30,13 +30,13 @@ use crate::{
         table::{Table, Way},
     },
     serve::{
-        self, Direction, Failed, Plan,
+        self, Direction, Plan, ServeError,
         limits::{self, Limits},
         metrics_page,
     },
     session::{
         records,
-        site::{Common, Outbound, Upstream},
+        setup::{CommonSetup, OutboundSetup, Upstream},
     },
     tls::{ClientOptions, MinTls, Trust},
 };
@@ -88,7 +88,7 @@ impl PreparedProxy {
     ///
     /// # Errors
     /// In words.
-    pub async fn bind(self) -> Result<Plan, Failed> {
+    pub async fn bind(self) -> Result<Plan, ServeError> {
         let Self {
             direction,
             listen,
@@ -102,8 +102,8 @@ impl PreparedProxy {
         let audit = match audit {
             Some(options) => Some(Arc::new(AuditLog::open(options).map_err(
                 |error| match error {
-                    audit::OpenError::Wrong(words) => Failed::configuration(words),
-                    audit::OpenError::Temporary(words) => Failed::temporary(words),
+                    audit::OpenError::Wrong(words) => ServeError::configuration(words),
+                    audit::OpenError::Temporary(words) => ServeError::temporary(words),
                 },
             )?)),
             None => None,
@@ -111,7 +111,8 @@ impl PreparedProxy {
         let listeners = serve::listeners(&listen, intercept)?;
         let metrics_listener = metrics
             .map(|address| {
-                metrics_page::bind(address).map_err(|error| Failed::no_listener(address, &error))
+                metrics_page::bind(address)
+                    .map_err(|error| ServeError::no_listener(address, &error))
             })
             .transpose()?;
         let bound: Vec<SocketAddr> = listeners
@@ -125,7 +126,7 @@ impl PreparedProxy {
             is_balanced(&direction),
             &bound,
         )
-        .map_err(Failed::configuration)?;
+        .map_err(ServeError::configuration)?;
         let unknown_before = mismatch.filter(|_| listen.is_empty());
         let listening: Vec<u16> = bound.iter().map(SocketAddr::port).collect();
         let direction = with_common(direction, |common| {
@@ -155,7 +156,7 @@ impl PreparedProxy {
 
 /// Where DANE counts on signatures that no resolver gives, nothing is started: the unit tries again, since one forged answer at a
 /// start must not stop mail for good.
-async fn say_how_dnssec_goes(site: &Outbound) -> Result<(), Exit> {
+async fn say_how_dnssec_goes(site: &OutboundSetup) -> Result<(), Exit> {
     let by_address = site.upstream.as_ref().is_some_and(|to| to.ip().is_some());
     if by_address {
         return Ok(());
@@ -170,7 +171,7 @@ async fn say_how_dnssec_goes(site: &Outbound) -> Result<(), Exit> {
             log::error!("{words}");
             tokio::spawn(say_later(Arc::clone(&site.lookup)));
         }
-        Signatures::CannotBeHad(words) => return Err(Failed::temporary(words).into()),
+        Signatures::CannotBeHad(words) => return Err(ServeError::temporary(words).into()),
     }
     Ok(())
 }
@@ -188,7 +189,7 @@ async fn say_later(lookup: Arc<Lookup>) {
     }
 }
 
-fn common(direction: &Direction) -> &Common {
+fn common(direction: &Direction) -> &CommonSetup {
     match direction {
         Direction::Outbound(site) => &site.common,
         Direction::Inbound(site) => &site.common,
@@ -208,7 +209,7 @@ fn upstream(direction: &Direction) -> Option<&Upstream> {
 }
 
 /// The sites are not shared with anybody yet where this is called.
-fn with_common(direction: Direction, change: impl Fn(&mut Common)) -> Direction {
+fn with_common(direction: Direction, change: impl Fn(&mut CommonSetup)) -> Direction {
     match direction {
         Direction::Outbound(mut site) => {
             if let Some(site) = Arc::get_mut(&mut site) {

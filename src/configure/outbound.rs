@@ -23,8 +23,8 @@ use crate::{
     },
     serve::{Direction, Reloaded, limits::Limits},
     session::{
-        ledger::Ledger,
-        site::{Common, Outbound},
+        setup::{CommonSetup, OutboundSetup},
+        write_budget::WriteBudget,
     },
     tls::{ClientOptions, ClientTls, Trust},
     tlsrpt::Tlsrpt,
@@ -78,7 +78,7 @@ pub fn outbound(flags: &flags::OutboundFlags) -> Result<PreparedProxy, Exit> {
     else {
         return Err(wrong(reading.words()));
     };
-    let common = Common {
+    let common = CommonSetup {
         hostname: hostname(flags.hostname.as_deref())?,
         configuration: sources.configuration(&reading, &client_tls),
         dial: Dial::new(flags.fwmark, CONNECT),
@@ -90,7 +90,7 @@ pub fn outbound(flags: &flags::OutboundFlags) -> Result<PreparedProxy, Exit> {
         policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
-        ledger: Arc::new(Ledger::of_our_own()),
+        write_budget: Arc::new(WriteBudget::unlimited()),
     };
     let lookup = Arc::new(lookup_of(
         &flags.resolver,
@@ -135,7 +135,7 @@ pub fn outbound(flags: &flags::OutboundFlags) -> Result<PreparedProxy, Exit> {
         &common.hostname,
         "outbound",
     )?;
-    let site = Outbound {
+    let site = OutboundSetup {
         common,
         upstream,
         settings,
@@ -168,7 +168,7 @@ pub fn outbound(flags: &flags::OutboundFlags) -> Result<PreparedProxy, Exit> {
             let mut common = old.common.clone();
             common.policy = read.policy.map(Arc::new);
             common.configuration = sources.configuration(&reading, &read.tls);
-            Direction::Outbound(Arc::new(Outbound {
+            Direction::Outbound(Arc::new(OutboundSetup {
                 common,
                 upstream: old.upstream.clone(),
                 settings: old.settings,

@@ -9,7 +9,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{net::ServerAddr, policy::Dns, session::site::Inbound};
+use crate::{net::ServerAddr, policy::Dns, session::setup::InboundSetup};
 
 /// Between two probes.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -32,7 +32,7 @@ pub enum Outcome {
 }
 
 /// Probes now and every hour, and says what it found.
-pub async fn hourly(site: Arc<Inbound>, domain: String) {
+pub async fn hourly(site: Arc<InboundSetup>, domain: String) {
     loop {
         match timeout(LIMIT, probe(&site, &domain)).await {
             Ok(Ok(Outcome::OpenRelay(reply))) => log::error!(
@@ -53,7 +53,7 @@ pub async fn hourly(site: Arc<Inbound>, domain: String) {
     }
 }
 
-async fn probe(site: &Inbound, domain: &str) -> io::Result<Outcome> {
+async fn probe(site: &InboundSetup, domain: &str) -> io::Result<Outcome> {
     let upstream = site.upstream.as_ref().ok_or(io::ErrorKind::NotFound)?;
     let ip = match upstream.ip() {
         Some(ip) => ip,

@@ -15,10 +15,10 @@ use super::{
     drive::{Stop, drive},
     leg::{Leg, Stream},
     outbound::begin,
-    site::Outbound as Site,
+    setup::OutboundSetup,
 };
 use crate::{
-    net::{ClientAddr, ServerAddr},
+    net::{ClientAddr, IntendedAddr, ServerAddr},
     policy::Decision,
     smtp::{Action, Domain, Input, Machine, Note, Outbound, Question, Refusal, Side, Stage},
     tls::Peer,
@@ -61,13 +61,18 @@ pub enum Outcome {
 /// Rehearses mail for the postmaster of `domain` over the server at `server`, for at most about `patience`: a server that is
 /// silent for longer has the effect that it has after the minutes for which mail waits.
 pub async fn rehearse(
-    site: &Arc<Site>,
+    site: &Arc<OutboundSetup>,
     domain: &Domain,
     server: SocketAddr,
     patience: Duration,
 ) -> Rehearsed {
     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-    let (machine, hands) = begin(site, ClientAddr(nobody), nobody, Some(ServerAddr(server)));
+    let (machine, hands) = begin(
+        site,
+        ClientAddr(nobody),
+        IntendedAddr(server),
+        Some(ServerAddr(server)),
+    );
     let mut rehearsal = Rehearsal {
         machine,
         patience,

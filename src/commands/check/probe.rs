@@ -15,11 +15,11 @@ use crate::{
     policy::{self, Ask, Decision, Dns, Findings, Moment, NextHop, Reason, Settings, Verdict},
     session::{
         facts,
-        ledger::Ledger,
         memory::HostMemory,
         records::entry,
         rehearsal::{Outcome, Rehearsed, rehearse},
-        site::{Common, Outbound},
+        setup::{CommonSetup, OutboundSetup},
+        write_budget::WriteBudget,
     },
     smtp::{Cause, Domain, Recipient, Refusal},
     tls::{ClientTls, Peer},
@@ -153,9 +153,9 @@ impl Asker {
         }
     }
 
-    fn site(&self) -> Outbound {
-        Outbound {
-            common: Common {
+    fn site(&self) -> OutboundSetup {
+        OutboundSetup {
+            common: CommonSetup {
                 hostname: self.hostname.clone(),
                 configuration: Arc::from(""),
                 dial: self.dial.clone(),
@@ -167,7 +167,7 @@ impl Asker {
                 policy: None,
                 audit: None,
                 metrics: Arc::new(Metrics::default()),
-                ledger: Arc::new(Ledger::of_our_own()),
+                write_budget: Arc::new(WriteBudget::unlimited()),
             },
             upstream: None,
             settings: self.settings,

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     policy::{Ask, Basis, Demand, Findings, Level, NextHop, Reason, ReferenceIdentity, Verdict},
-    session::{kept::Kept, ledger::Ledger},
+    session::{kept::Kept, write_budget::WriteBudget},
     smtp::{ForwardPath, Keyword, Stage},
     tls::tests::{peer, pki::Authority},
 };
@@ -424,7 +424,7 @@ fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end()
 #[test]
 fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_the_same() {
     let mut session = Session::new(Direction::Inbound);
-    session.kept.common.ledger = Arc::new(Ledger::of_strangers());
+    session.kept.common.write_budget = Arc::new(WriteBudget::for_strangers());
     let client = ClientAddr(([192, 0, 2, 7], 4711).into());
     let open = |kept: &Kept| Evidence::open(&kept.common, Direction::Inbound, client, client.0);
     for _ in 0..5000 {
@@ -439,7 +439,7 @@ fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_th
     session.evidence = evidence;
     session.message("a@b.example", &["c@inside.example"]);
     session.evidence.note(Note::Refused(protocol(555)));
-    let ledger = Arc::clone(&session.kept.common.ledger);
+    let write_budget = Arc::clone(&session.kept.common.write_budget);
     let kept = session.end();
     let records = kept.records("*");
     let last: Vec<&str> = records[records.len() - 4..]
@@ -452,7 +452,7 @@ fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_th
     );
     // A client has 1 MiB at once; the chain adds to each record.
     assert!(kept.octets() < 2 << 20, "{} octets", kept.octets());
-    let counts = ledger.report();
+    let counts = write_budget.report();
     let opened = counts.iter().find(|one| one.kind == Kind::SessionOpened);
     assert!(opened.is_some_and(|one| one.count > 3000), "{counts:?}");
 }

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 use super::super::{
-    drive::Done,
+    drive::ActionResult,
     leg::Stream,
-    site::{Outbound as Site, Upstream},
+    setup::{OutboundSetup, Upstream},
 };
 use crate::{
     audit::Connection,
@@ -34,14 +34,14 @@ pub enum Outcome {
     /// The answer was there at once.
     Answered(Answer),
     /// The machine can be told as it is.
-    Done(Done),
+    Done(ActionResult),
 }
 
 /// Who the jobs work for.
 #[derive(Clone)]
 pub struct Errand {
     /// What all sessions share.
-    pub site: Arc<Site>,
+    pub site: Arc<OutboundSetup>,
     /// Whose session it is.
     pub client: ClientAddr,
 }
@@ -245,7 +245,7 @@ impl Errand {
 }
 
 /// The policy's question for the machine's.
-pub fn ask(site: &Site, ServerAddr(to): ServerAddr, question: &Question) -> Ask {
+pub fn ask(site: &OutboundSetup, ServerAddr(to): ServerAddr, question: &Question) -> Ask {
     let next_hop = match (&site.upstream, question) {
         (Some(upstream), _) => NextHop::Upstream(upstream.host.clone()),
         (None, Question::Recipient(recipient)) => NextHop::Recipient(recipient.clone()),
