@@ -25,7 +25,7 @@ use crate::{
     clock,
     metrics::{self, Metrics},
     net::{self, ClientAddr, Forbidden, IntendedAddr, ServerAddr, proxy_header},
-    session::{Arrival, budget::Kind, drive::Stop, inbound, outbound, setup::CommonSetup},
+    session::{Arrival, budget::BudgetedEvent, drive::Stop, inbound, outbound, setup::CommonSetup},
 };
 
 /// A load balancer must have sent its PROXY header by then.
@@ -190,7 +190,7 @@ fn turned_away(common: &CommonSetup, client: ClientAddr, why: &'static str, word
     let octets = line.len() + LINE_HEAD;
     if common
         .write_budget
-        .may_write(client.0.ip(), Kind::TurnedAway, octets)
+        .may_write(client.0.ip(), BudgetedEvent::TurnedAway, octets)
     {
         log::warn!("{line}");
     }

@@ -298,7 +298,7 @@ fn tell_what_was_not_written(common: &CommonSetup) {
         let prefix = count
             .prefix
             .map_or_else(|| String::from("others"), |prefix| prefix.to_string());
-        format!("{} {} of {prefix}", count.count, count.kind.word())
+        format!("{} {} of {prefix}", count.count, count.event.word())
     });
     log::warn!(
         "not logged and not recorded singly: {total}, most of them {}",
@@ -307,7 +307,7 @@ fn tell_what_was_not_written(common: &CommonSetup) {
     if let Some(audit) = &common.audit {
         let counts = counts.iter().map(|count| audit::Counted {
             prefix: count.prefix.map(|prefix| prefix.to_string()),
-            kind: count.kind.word().to_owned(),
+            kind: count.event.word().to_owned(),
             count: count.count,
             first: audit::timestamp(count.first),
             last: audit::timestamp(count.last),

@@ -1,5 +1,5 @@
 //! What can happen in a session, one struct each. A fact alone makes its log line, its counters and its record, so that the three
-//! can only say the same; [`Evidence`](super::evidence::Evidence) tells it, and adds whose session it was.
+//! can only say the same; [`Journal`](super::journal::Journal) tells it, and adds whose session it was.
 //!
 //! A fact needs no audit log: without one its line and its counters are made all the same.
 

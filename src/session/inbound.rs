@@ -7,7 +7,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, time::timeout};
 use super::{
     Arrival,
     drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
-    evidence::Evidence,
+    journal::Journal,
     leg::{Leg, Stream},
     networks::Attempt,
     records::{Exempt, in_the_clear},
@@ -38,7 +38,7 @@ pub async fn run(
     stop: watch::Receiver<Stop>,
 ) {
     let common = &site.common;
-    let evidence = Evidence::open(
+    let journal = Journal::open(
         common,
         Direction::Inbound,
         arrival.client,
@@ -76,13 +76,13 @@ pub async fn run(
     let hands = InboundSession {
         errand,
         exempt,
-        evidence,
+        journal,
         dialled: None,
         attempt: None,
         peer: None,
     };
     let hands = drive(machine, hands, leg, stop).await;
-    hands.evidence.closed();
+    hands.journal.closed();
 }
 
 /// What one session knows, and does.
@@ -90,7 +90,7 @@ struct InboundSession {
     errand: Errand,
     /// What lets this client speak in the clear.
     exempt: Option<Exempt>,
-    evidence: Evidence,
+    journal: Journal,
     dialled: Option<Dialled>,
     /// From STARTTLS until the client has said EHLO over TLS.
     attempt: Option<Attempt>,
@@ -121,7 +121,7 @@ impl ActionHandler for InboundSession {
     fn finish(&mut self, outcome: Outcome) -> ActionResult {
         match outcome {
             Outcome::Connected(Ok((stream, connection, dialled))) => {
-                self.evidence.connected(connection);
+                self.journal.connected(connection);
                 self.dialled = Some(dialled);
                 ActionResult::Connected(Ok(stream))
             }
@@ -165,7 +165,7 @@ impl ActionHandler for InboundSession {
     fn authorise(&mut self, question: Question) -> Job<Outcome> {
         let answer = match question {
             Question::Sender(sender) => {
-                self.evidence.transaction_begins();
+                self.journal.transaction_begins();
                 self.sender(sender.as_ref())
             }
             Question::Peer | Question::Recipient(_) => {
@@ -178,7 +178,7 @@ impl ActionHandler for InboundSession {
     }
 
     fn record(&mut self, message: Completed) -> Job<Outcome> {
-        let recorded = self.evidence.message(&message);
+        let recorded = self.journal.message(&message);
         Box::pin(async move { Outcome::Done(recorded.await) })
     }
 
@@ -186,23 +186,11 @@ impl ActionHandler for InboundSession {
         if matches!(&note, Note::Refused(refusal) if refusal.cause == Cause::Overload) {
             self.tried();
         }
-        self.evidence.note(note);
+        self.journal.note(note);
     }
 
-    fn content(&mut self, octets: &[u8]) {
-        self.evidence.content(octets);
-    }
-
-    fn broken(&mut self, side: Side, error: &std::io::Error) {
-        self.evidence.broken(side, error);
-    }
-
-    fn traffic(&mut self, side: Side, octets: [u64; 2]) {
-        self.evidence.traffic(side, octets);
-    }
-
-    fn trace(&mut self) -> Option<Vec<u8>> {
-        self.evidence.trace()
+    fn journal(&mut self) -> Option<&mut Journal> {
+        Some(&mut self.journal)
     }
 }
 
@@ -311,7 +299,7 @@ impl InboundSession {
         let (stream, peer) = match outcome {
             Ok((stream, peer)) => (stream, Arc::from(peer)),
             Err(words) => {
-                self.evidence.handshake_failed(&words);
+                self.journal.handshake_failed(&words);
                 self.attempt = None;
                 return Upgraded::Failed(Refusal {
                     code: 421,
@@ -321,7 +309,7 @@ impl InboundSession {
                 });
             }
         };
-        self.evidence.secured(Arc::clone(&peer));
+        self.journal.secured(Arc::clone(&peer));
         self.peer = Some(peer);
         match self.client_refused() {
             Some(refusal) => Upgraded::NotGoodEnough(stream, refusal),
@@ -388,13 +376,13 @@ impl InboundSession {
         }
         let refusal = self.conditions().starttls_first();
         let Some(exempt) = entry.or_else(|| self.exempt.clone()) else {
-            self.evidence.answers(refusal.cause, sender);
+            self.journal.answers(refusal.cause, sender);
             return Answer::Refused(refusal);
         };
         let observed = (exempt.basis == Basis::Observe).then_some(&refusal);
         let decision = in_the_clear(self.errand.client.0.ip(), &exempt, observed);
         let about = Question::Sender(sender.cloned());
-        match self.evidence.unprotected(decision, observed, &about) {
+        match self.journal.unprotected(decision, observed, &about) {
             Ok(()) => Answer::Exempted(Exempted::assertion()),
             Err(refusal) => Answer::Refused(refusal),
         }
@@ -438,7 +426,7 @@ impl InboundSession {
         );
         decision.refusal = refusal;
         let about = Question::Sender(sender.cloned());
-        if let Err(refusal) = self.evidence.verdict(&decision, &about) {
+        if let Err(refusal) = self.journal.verdict(&decision, &about) {
             return Answer::Refused(refusal);
         }
         match decision.refused() {

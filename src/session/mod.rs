@@ -18,11 +18,11 @@
 
 pub mod budget;
 pub mod drive;
-pub mod evidence;
 pub mod facts;
 mod fading;
 pub mod handshakes;
 pub mod inbound;
+pub mod journal;
 #[cfg(test)]
 mod kept;
 pub mod leg;

@@ -10,7 +10,7 @@ use self::jobs::{Errand, Gathered, Handshake, Outcome, Pending, Reached, ask};
 use super::{
     Arrival,
     drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
-    evidence::Evidence,
+    journal::Journal,
     leg::{Leg, Stream},
     memory::{self, Remembered},
     setup::OutboundSetup,
@@ -43,7 +43,7 @@ pub async fn run(
     let (machine, hands) = begin(&site, arrival.client, arrival.intended, arrival.server);
     let leg = Leg::new(Stream::Plain(client), arrival.first);
     let hands = drive(machine, hands, leg, stop).await;
-    hands.evidence.closed();
+    hands.journal.closed();
 }
 
 /// The machine of a session, and the session that carries out what the machine wants.
@@ -55,7 +55,7 @@ pub(super) fn begin(
 ) -> (Machine, OutboundSession) {
     let hands = OutboundSession {
         known_at_connect: known_at_connect(site, server),
-        evidence: Evidence::open(&site.common, Direction::Outbound, client, to),
+        journal: Journal::open(&site.common, Direction::Outbound, client, to),
         errand: Errand {
             site: Arc::clone(site),
             client,
@@ -106,7 +106,7 @@ fn known_at_connect(site: &OutboundSetup, server: Option<ServerAddr>) -> bool {
 pub(super) struct OutboundSession {
     errand: Errand,
     known_at_connect: bool,
-    evidence: Evidence,
+    journal: Journal,
     /// Where the connection goes; with `--upstream` known once it stands.
     server: Option<ServerAddr>,
     /// Listed as ours while it lives.
@@ -168,7 +168,7 @@ impl ActionHandler for OutboundSession {
     }
 
     fn record(&mut self, message: Completed) -> Job<Outcome> {
-        let recorded = self.evidence.message(&message);
+        let recorded = self.journal.message(&message);
         Box::pin(async move { Outcome::Done(recorded.await) })
     }
 
@@ -179,23 +179,11 @@ impl ActionHandler for OutboundSession {
             Note::MissingExtension(keyword) => self.lacking(*keyword),
             _ => {}
         }
-        self.evidence.note(note);
+        self.journal.note(note);
     }
 
-    fn content(&mut self, octets: &[u8]) {
-        self.evidence.content(octets);
-    }
-
-    fn broken(&mut self, side: Side, error: &std::io::Error) {
-        self.evidence.broken(side, error);
-    }
-
-    fn traffic(&mut self, side: Side, octets: [u64; 2]) {
-        self.evidence.traffic(side, octets);
-    }
-
-    fn trace(&mut self) -> Option<Vec<u8>> {
-        self.evidence.trace()
+    fn journal(&mut self) -> Option<&mut Journal> {
+        Some(&mut self.journal)
     }
 }
 
@@ -206,7 +194,7 @@ fn at_once(outcome: Outcome) -> Job<Outcome> {
 impl OutboundSession {
     /// What the policy decided last, and who answered the last handshake.
     pub(super) fn learned(self) -> (Option<Decision>, Option<Arc<Peer>>) {
-        (self.evidence.decided(), self.peer)
+        (self.journal.decided(), self.peer)
     }
 
     fn site(&self) -> &OutboundSetup {
@@ -232,11 +220,11 @@ impl OutboundSession {
         }
         let (client, now) = (self.errand.client.0.ip(), clock::instant());
         let first = self.site().memory.refusal(client, to.ip(), now)?;
-        Some(self.evidence.refused_again(&first))
+        Some(self.journal.refused_again(&first))
     }
 
     fn reached(&mut self, reached: Reached) -> Result<Stream, Refusal> {
-        self.evidence.connected(reached.connection);
+        self.journal.connected(reached.connection);
         self.server = Some(reached.server);
         self.dialled = Some(reached.dialled);
         self.peer = None;
@@ -252,17 +240,17 @@ impl OutboundSession {
         let (memory, now) = (Arc::clone(&self.site().memory), clock::instant());
         let (died, words) = match handshake.outcome {
             Ok((stream, peer)) => {
-                memory.handshake(server, handshake.classical, memory::Handshake::Done, now);
+                memory.handshake(server, handshake.classical, memory::HandshakeEnd::Done, now);
                 let peer = Arc::new(peer);
-                self.evidence.secured(Arc::clone(&peer));
+                self.journal.secured(Arc::clone(&peer));
                 self.peer = Some(peer);
                 return Upgraded::Up(stream);
             }
             Err(failure) => failure,
         };
         let outcome = match died {
-            true => memory::Handshake::Died,
-            false => memory::Handshake::Failed,
+            true => memory::HandshakeEnd::Died,
+            false => memory::HandshakeEnd::Failed,
         };
         if memory.handshake(server, handshake.classical, outcome, now) {
             // The large ClientHello may be why; the host gets another chance before it is remembered as broken.
@@ -390,7 +378,7 @@ impl OutboundSession {
         testing: Option<Failure>,
         question: &Question,
     ) -> Result<(), Refusal> {
-        let is_first = self.evidence.verdict(decision, question)?;
+        let is_first = self.journal.verdict(decision, question)?;
         // What no handshake was tried for is no matter of TLS.
         if let (Some(tlsrpt), true, Some(_)) = (&self.site().tlsrpt, is_first, &decision.demand) {
             let (tlsrpt, lookup) = (Arc::clone(tlsrpt), Arc::clone(&self.site().lookup));
@@ -511,7 +499,7 @@ impl OutboundSession {
             fault = remembered(&decision, refusal.clone());
             // Refusing is the answer already; a record that cannot be written cannot make it another one.
             let _ = self.write(&decision, testing, &question);
-            self.evidence.is_told(refusal);
+            self.journal.is_told(refusal);
         }
         let memory = &self.site().memory;
         if lasting || memory.passing_fault(to.ip(), clock::instant()) {

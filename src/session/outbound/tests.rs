@@ -64,7 +64,7 @@ fn session(site: OutboundSetup) -> OutboundSession {
     let server = ServerAddr((SERVER, 25).into());
     OutboundSession {
         known_at_connect: false,
-        evidence: Evidence::open(&site.common, Direction::Outbound, client, server.0),
+        journal: Journal::open(&site.common, Direction::Outbound, client, server.0),
         errand: Errand {
             site: Arc::new(site),
             client,
@@ -131,7 +131,7 @@ fn message(mut hands: OutboundSession, names: &[&str]) {
         octets: 3,
         reply: Some(b"250 ok\r\n".to_vec()),
     }));
-    hands.evidence.closed();
+    hands.journal.closed();
 }
 
 fn no_tls(hands: &mut OutboundSession, cause: Cause, words: &str) {
@@ -369,7 +369,7 @@ fn a_session_refused_again_connects_nowhere_and_its_record_says_for_whom_it_was(
             Answer::Upgrade { .. }
         ));
         handshake_fails(&mut hands, "alert handshake_failure");
-        hands.evidence.closed();
+        hands.journal.closed();
         let now = clock::instant();
         assert!(
             memory
@@ -389,7 +389,7 @@ fn a_session_refused_again_connects_nowhere_and_its_record_says_for_whom_it_was(
         );
         // The machine tells of it, too.
         next.note(Note::Refused(refusal));
-        next.evidence.closed();
+        next.journal.closed();
         let refusals = kept.records("refusal");
         assert_eq!(refusals.len(), 1);
         let facts = ["domain", "level", "reason"].map(|fact| refusals[0][fact].clone());

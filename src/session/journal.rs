@@ -6,7 +6,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
 use aws_lc_rs::digest;
 
 use super::{
-    budget::Kind,
+    budget::BudgetedEvent,
     drive::ActionResult,
     facts::{
         Broken, Closed, Fact, Handed, HandshakeFailed, Heard, Incident, Judged, Keep, Lacking,
@@ -37,7 +37,7 @@ const LAST_LINE: usize = 240;
 const PREFIX: usize = 120;
 
 /// See the module.
-pub struct Evidence {
+pub struct Journal {
     common: CommonSetup,
     id: String,
     direction: Direction,
@@ -87,7 +87,7 @@ impl Default for Transaction {
     }
 }
 
-impl Evidence {
+impl Journal {
     /// A session begins. Nothing is written down before something worth it happens.
     #[must_use]
     pub fn open(
@@ -182,7 +182,7 @@ impl Evidence {
                 let opened = self.record_of(&Opened);
                 let records = opened.map_or(0, |record| octets(&record) + LAST_RECORD);
                 let octets = records + LAST_LINE;
-                let afforded = write_budget.may_write(client, Kind::SessionOpened, octets);
+                let afforded = write_budget.may_write(client, BudgetedEvent::SessionOpened, octets);
                 *self.afforded.insert(afforded)
             }
         };
@@ -191,7 +191,7 @@ impl Evidence {
             Some(record) => {
                 let line = fact.line().map_or(0, |(_, line)| PREFIX + line.len());
                 let octets = line + octets(record);
-                write_budget.may_write(client, Kind::Refusal, octets) && session
+                write_budget.may_write(client, BudgetedEvent::Refusal, octets) && session
             }
         }
     }
