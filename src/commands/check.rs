@@ -20,7 +20,7 @@ use crate::{
     exit::Exit,
     files,
     flags::CheckFlags,
-    lookup::{Signatures, StsEntry, hosts},
+    lookup::{DnssecSupport, StsEntry, hosts},
     net::Dial,
     policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, needs, table::Way},
     smtp::{Domain, Recipient},
@@ -189,7 +189,7 @@ pub fn check(flags: &CheckFlags) -> Result<(), Exit> {
             port: 25,
             patience: PATIENCE,
         };
-        if let Signatures::CannotBeHad(words) = asker.lookup.signatures().await {
+        if let DnssecSupport::Missing(words) = asker.lookup.dnssec_support().await {
             let words = clean(&words);
             match flags.json {
                 true => eprintln!("starttls-proxy: {words}"),

@@ -24,7 +24,7 @@ use crate::{
     clock,
     exit::Exit,
     files, flags, logging,
-    lookup::{self, Lookup, Signatures},
+    lookup::{self, DnssecSupport, Lookup},
     policy::{
         Level, RefuseWith, Settings,
         table::{Table, Way},
@@ -161,17 +161,17 @@ async fn say_how_dnssec_goes(site: &OutboundSetup) -> Result<(), Exit> {
     if by_address {
         return Ok(());
     }
-    match site.lookup.signatures().await {
-        Signatures::NotUsed => {}
-        Signatures::Come { words, faults } => {
+    match site.lookup.dnssec_support().await {
+        DnssecSupport::Off => {}
+        DnssecSupport::Available { words, faults } => {
             log::info!("{words}");
             faults.iter().for_each(|fault| log::warn!("{fault}"));
         }
-        Signatures::Silence(words) => {
+        DnssecSupport::Unknown(words) => {
             log::error!("{words}");
             tokio::spawn(say_later(Arc::clone(&site.lookup)));
         }
-        Signatures::CannotBeHad(words) => return Err(ServeError::temporary(words).into()),
+        DnssecSupport::Missing(words) => return Err(ServeError::temporary(words).into()),
     }
     Ok(())
 }
@@ -180,11 +180,11 @@ async fn say_how_dnssec_goes(site: &OutboundSetup) -> Result<(), Exit> {
 async fn say_later(lookup: Arc<Lookup>) {
     loop {
         tokio::time::sleep(AGAIN).await;
-        match lookup.signatures().await {
-            Signatures::Silence(_) => {}
-            Signatures::Come { words, .. } => return log::info!("{words}"),
-            Signatures::CannotBeHad(words) => return log::error!("{words}"),
-            Signatures::NotUsed => return,
+        match lookup.dnssec_support().await {
+            DnssecSupport::Unknown(_) => {}
+            DnssecSupport::Available { words, .. } => return log::info!("{words}"),
+            DnssecSupport::Missing(words) => return log::error!("{words}"),
+            DnssecSupport::Off => return,
         }
     }
 }
@@ -326,7 +326,7 @@ pub fn lookup_of(
     allow_private: bool,
     trust: &Trust,
 ) -> Result<Lookup, Exit> {
-    Lookup::new(lookup::Options {
+    Lookup::new(lookup::LookupOptions {
         resolvers: resolvers.to_vec(),
         dnssec,
         anchor: anchor.cloned(),

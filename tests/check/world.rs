@@ -4,7 +4,7 @@ use super::pki::{Authority, Leaf, Scratch};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use starttls_proxy::{
     commands::{Asker, Checked},
-    lookup::{Lookup, Options},
+    lookup::{Lookup, LookupOptions},
     net::Dial,
     policy::{Settings, table::Table},
     smtp::Domain,
@@ -212,7 +212,7 @@ impl World {
             ca_file,
             ..ClientOptions::default()
         };
-        let lookup = Lookup::new(Options {
+        let lookup = Lookup::new(LookupOptions {
             resolvers: vec![self.names.at],
             dnssec: self.settings.dane,
             anchor: None,

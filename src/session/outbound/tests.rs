@@ -23,7 +23,7 @@ fn site(kept: &Kept, observe: bool, table: &str) -> OutboundSetup {
         ..ClientOptions::default()
     })
     .expect("TLS");
-    let lookup = Lookup::new(lookup::Options {
+    let lookup = Lookup::new(lookup::LookupOptions {
         resolvers: vec![([127, 0, 0, 1], 9).into()],
         anchor: None,
         state_dir: None,
