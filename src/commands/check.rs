@@ -20,9 +20,11 @@ use crate::{
     exit::Exit,
     files,
     flags::CheckFlags,
-    lookup::{DnssecSupport, StsEntry, hosts},
+    lookup::{DnssecSupport, StsEntry},
     net::Dial,
-    policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, needs, table::Way},
+    policy::{
+        Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, needs, table::TablePurpose,
+    },
     smtp::{Domain, Recipient},
     tls::ClientTls,
 };
@@ -67,7 +69,7 @@ impl Checked {
         let mut probed = Vec::new();
         let mut left = ADDRESSES;
         if let Dns::Found(mx, _) = &findings.mx {
-            for host in hosts(mx) {
+            for host in mx.hosts() {
                 let mut of_host = Vec::new();
                 if let Dns::Found(addresses, _) = &host.addresses {
                     for address in addresses.iter().take(left) {
@@ -167,7 +169,11 @@ pub fn check(flags: &CheckFlags) -> Result<(), Exit> {
         options.min_tls,
     )?;
     settings.check(false).map_err(Exit::Usage)?;
-    let table = configure::table_of(flags.policy.as_deref(), Some(&Way::Outbound), &settings)?;
+    let table = configure::table_of(
+        flags.policy.as_deref(),
+        Some(&TablePurpose::Outbound),
+        &settings,
+    )?;
     let tls = ClientTls::new(&options).map_err(Exit::Configuration)?;
     let hostname = configure::hostname(flags.hostname.as_deref())?;
     runtime()?.block_on(async {

@@ -27,7 +27,7 @@ use crate::{
     lookup::{self, DnssecSupport, Lookup},
     policy::{
         Level, RefuseWith, Settings,
-        table::{Table, Way},
+        table::{Table, TablePurpose},
     },
     serve::{
         self, Direction, Plan, ServeError,
@@ -345,7 +345,7 @@ pub fn lookup_of(
 /// levels that the `settings` rule out.
 pub fn table_of(
     path: Option<&Path>,
-    way: Option<&Way>,
+    way: Option<&TablePurpose>,
     settings: &Settings,
 ) -> Result<Table, Exit> {
     table_noting(path, way, settings, &mut |_| ()).map_err(wrong)
@@ -354,7 +354,7 @@ pub fn table_of(
 /// The same; `note` is told of each file that the table names, before it is read.
 fn table_noting(
     path: Option<&Path>,
-    way: Option<&Way>,
+    way: Option<&TablePurpose>,
     settings: &Settings,
     note: &mut dyn FnMut(&Path),
 ) -> Result<Table, String> {
@@ -385,7 +385,7 @@ fn table_noting(
 fn table_in(
     reading: &mut Reading,
     path: Option<&Path>,
-    way: &Way,
+    way: &TablePurpose,
     settings: &Settings,
     exempt: &[String],
 ) -> Option<(Table, Option<audit::PolicyFile>)> {

@@ -471,7 +471,7 @@ impl OutboundSession {
 
     /// The refusal for a handshake that failed; where mail may go in the clear then, the machine asks for a new connection.
     fn handshake_failed(&mut self, pending: Pending, words: String, of_the_host: bool) -> Refusal {
-        let enforced = pending.demand.enforced;
+        let enforced = pending.demand.is_enforced();
         let lost = Shown::HandshakeFailed(words);
         let decision = self.in_the_clear(pending, &lost);
         self.lost = Some(lost);

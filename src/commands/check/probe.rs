@@ -9,7 +9,7 @@ use std::{
 use crate::{
     audit::{self, Protection, WireText},
     clock,
-    lookup::{Lookup, hosts},
+    lookup::Lookup,
     metrics::Metrics,
     net::Dial,
     policy::{self, Ask, Decision, Dns, Findings, Moment, NextHop, Reason, Settings, Verdict},
@@ -237,7 +237,8 @@ impl Asker {
 /// Whether it is not known, for some host at least, if it has an address.
 fn address_unknown(findings: &Findings) -> bool {
     match &findings.mx {
-        Dns::Found(mx, _) => hosts(mx)
+        Dns::Found(mx, _) => mx
+            .hosts()
             .iter()
             .any(|host| !matches!(host.addresses, Dns::Found(..) | Dns::Absent(_))),
         Dns::Absent(_) => false,

@@ -48,7 +48,6 @@ fn decision(next_hop: NextHop, verdict: Verdict) -> Decision {
             host: None,
             references: vec![ReferenceIdentity::Anyone],
             tls13_only: false,
-            enforced: true,
             testing: None,
             not_an_mx: false,
         }),

@@ -91,7 +91,6 @@ fn demand(level: Level) -> Demand {
         host: None,
         references: vec![ReferenceIdentity::Anyone],
         tls13_only: false,
-        enforced: !level.allows_plaintext(),
         testing: None,
         not_an_mx: false,
     }
