@@ -13,7 +13,7 @@ use super::{
     site::Inbound as Site,
 };
 use crate::{
-    audit::{Connection, Direction},
+    audit::{ConnectionField, DirectionField},
     clock,
     net::{ClientAddr, Dialled, IntendedAddr, NotTried, ServerAddr, canonical, proxy_header},
     policy::{
@@ -45,7 +45,12 @@ pub struct Ends {
 /// One session.
 pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Receiver<Stop>) {
     let common = &site.common;
-    let evidence = Evidence::open(common, Direction::Inbound, ends.client, ends.intended.0);
+    let evidence = Evidence::open(
+        common,
+        DirectionField::Inbound,
+        ends.client,
+        ends.intended.0,
+    );
     let says = |basis| Exempt { basis, level: None };
     let exempt = site
         .exempt
@@ -111,7 +116,7 @@ struct Errand {
 
 /// What a job came back with.
 enum Outcome {
-    Connected(Result<(Stream, Connection, Dialled), Refusal>),
+    Connected(Result<(Stream, ConnectionField, Dialled), Refusal>),
     /// TLS and who is at its other end, or what went wrong.
     Upgraded(Side, Result<(Stream, Box<Peer>), String>),
     Done(Done),
@@ -205,7 +210,7 @@ impl Hands for InboundHands {
 }
 
 impl Errand {
-    async fn connect(&self) -> Result<(Stream, Connection, Dialled), Refusal> {
+    async fn connect(&self) -> Result<(Stream, ConnectionField, Dialled), Refusal> {
         let mut outcome = Err(no_server("it has no address"));
         for server in self.servers().await? {
             outcome = self.dial(server).await;
@@ -238,7 +243,10 @@ impl Errand {
         }
     }
 
-    async fn dial(&self, server: ServerAddr) -> Result<(Stream, Connection, Dialled), Refusal> {
+    async fn dial(
+        &self,
+        server: ServerAddr,
+    ) -> Result<(Stream, ConnectionField, Dialled), Refusal> {
         let common = &self.site.common;
         let source = common.keep_client_address.then(|| self.client.0.ip());
         let connected = async {
@@ -252,7 +260,7 @@ impl Errand {
                     ))
                     .await?;
             }
-            let connection = Connection {
+            let connection = ConnectionField {
                 from: canonical(stream.local_addr()?),
                 to: canonical(stream.peer_addr()?),
             };

@@ -15,7 +15,7 @@ use super::{
     site::Outbound as Site,
 };
 use crate::{
-    audit::Direction,
+    audit::DirectionField,
     clock,
     net::{ClientAddr, Dialled, ServerAddr, canonical},
     policy::{
@@ -58,7 +58,7 @@ pub(super) fn begin(
     let to = server.map_or(own, |ServerAddr(to)| to);
     let hands = OutboundHands {
         known_at_connect: known_at_connect(site, server),
-        evidence: Evidence::open(&site.common, Direction::Outbound, client, to),
+        evidence: Evidence::open(&site.common, DirectionField::Outbound, client, to),
         errand: Errand {
             site: Arc::clone(site),
             client,

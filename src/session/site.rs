@@ -7,7 +7,7 @@ use std::{
 
 use super::{handshakes::Handshakes, ledger::Ledger, memory::HostMemory, networks::TriedNetworks};
 use crate::{
-    audit::{AuditLog, PolicyFile},
+    audit::{AuditLog, PolicyField},
     lookup::Lookup,
     metrics::Metrics,
     net::{Dial, Intercept, proxy_header::Version},
@@ -36,7 +36,7 @@ pub struct Common {
     /// Ports that this process listens on.
     pub listening: Arc<[u16]>,
     /// The table's file as records show it.
-    pub policy: Option<Arc<PolicyFile>>,
+    pub policy: Option<Arc<PolicyField>>,
     /// `--audit-log`.
     pub audit: Option<Arc<AuditLog>>,
     /// Counters.

@@ -64,7 +64,7 @@ fn session(site: Site) -> OutboundHands {
     let server = ServerAddr((SERVER, 25).into());
     OutboundHands {
         known_at_connect: false,
-        evidence: Evidence::open(&site.common, Direction::Outbound, client, server.0),
+        evidence: Evidence::open(&site.common, DirectionField::Outbound, client, server.0),
         errand: Errand {
             site: Arc::new(site),
             client,
