@@ -15,7 +15,7 @@ pub mod probe;
 use self::probe::{Asker, Probed};
 use super::runtime;
 use crate::{
-    audit::{Protection, printable},
+    audit::{VerdictField, printable},
     clock, configure,
     exit::Exit,
     files,
@@ -417,9 +417,9 @@ impl Page {
             &format!("{level}, from {basis}{until}{why}"),
         );
         let word = match said.verdict {
-            Protection::Authorised => self.paint(GREEN, "authorised"),
-            Protection::Unprotected => self.paint(YELLOW, "unprotected"),
-            Protection::Refused => {
+            VerdictField::Authorised => self.paint(GREEN, "authorised"),
+            VerdictField::Unprotected => self.paint(YELLOW, "unprotected"),
+            VerdictField::Refused => {
                 let reason = said.reason.as_deref().unwrap_or("-");
                 self.paint(RED, &format!("refused: {reason}"))
             }

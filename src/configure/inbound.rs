@@ -11,7 +11,7 @@ use super::{
     listens, lookup_of, parsed, policy_line, sessions, table_in, warn, where_to, wrong,
 };
 use crate::{
-    audit::PolicyFile,
+    audit::PolicyField,
     clock,
     metrics::Metrics,
     net::Dial,
@@ -206,7 +206,7 @@ impl Sources {
     }
 
     /// Each is read, whatever is wrong with the others.
-    fn read(&self, reading: &mut Reading) -> Option<(Table, Option<PolicyFile>, ServerTls)> {
+    fn read(&self, reading: &mut Reading) -> Option<(Table, Option<PolicyField>, ServerTls)> {
         let settings = Settings::default();
         let policy = self.policy.as_deref();
         let table = table_in(

@@ -52,7 +52,7 @@ pub struct PreparedProxy {
     direction: Direction,
     listen: Vec<SocketAddr>,
     metrics: Option<SocketAddr>,
-    audit: Option<audit::Options>,
+    audit: Option<audit::AuditOptions>,
     reload: serve::Reload,
     limits: Limits,
     drain_timeout: Duration,
@@ -137,8 +137,8 @@ impl PreparedProxy {
             log::warn!("{warning}");
         }
         let which = match &direction {
-            Direction::Outbound(_) => audit::Direction::Outbound,
-            Direction::Inbound(_) => audit::Direction::Inbound,
+            Direction::Outbound(_) => audit::DirectionField::Outbound,
+            Direction::Inbound(_) => audit::DirectionField::Inbound,
         };
         records::started(common(&direction), which);
         let (drain_timeout, relay_probe) = (self.drain_timeout, self.relay_probe);
@@ -388,7 +388,7 @@ fn table_in(
     way: &TablePurpose,
     settings: &Settings,
     exempt: &[String],
-) -> Option<(Table, Option<audit::PolicyFile>)> {
+) -> Option<(Table, Option<audit::PolicyField>)> {
     let read = table_noting(path, Some(way), settings, &mut |file| reading.note(file));
     let table = reading.take(read)?;
     let shown = (path.is_some() || !exempt.is_empty()).then(|| {
@@ -407,7 +407,7 @@ fn table_in(
         named.dedup();
         policy.tafiles = named
             .into_iter()
-            .map(|file| audit::TrustFile {
+            .map(|file| audit::TrustFileField {
                 file: file.clone(),
                 sha256: sha256(Path::new(file)),
             })
@@ -447,7 +447,7 @@ fn audit_of(
     addresses: Option<&str>,
     hostname: &str,
     word: &str,
-) -> Result<Option<audit::Options>, Exit> {
+) -> Result<Option<audit::AuditOptions>, Exit> {
     let form = parsed::<audit::AddressForm>("audit-addresses", addresses)?.unwrap_or_default();
     let Some(file) = file else {
         if key.is_some() || addresses.is_some() {
@@ -458,7 +458,7 @@ fn audit_of(
         }
         return Ok(None);
     };
-    let mut options = audit::Options::new(file.clone(), format!("{hostname}/{word}"));
+    let mut options = audit::AuditOptions::new(file.clone(), format!("{hostname}/{word}"));
     options.key = key.cloned();
     options.addresses = form;
     options
@@ -503,7 +503,7 @@ fn on(name: &str, is: bool) -> String {
 }
 
 /// TLS to a peer that need not prove who it is is no way to plaintext, and no proof either.
-fn policy_line(policy: &audit::PolicyFile) -> String {
+fn policy_line(policy: &audit::PolicyField) -> String {
     let unauthenticated = policy
         .exemptions
         .iter()

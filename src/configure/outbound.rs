@@ -12,7 +12,7 @@ use super::{
     table_in, warn, where_to, wrong,
 };
 use crate::{
-    audit::PolicyFile,
+    audit::PolicyField,
     clock,
     lookup::{Lookup, Renewal},
     metrics::Metrics,
@@ -215,7 +215,7 @@ struct Sources {
 /// What they say.
 struct Read {
     table: Table,
-    policy: Option<PolicyFile>,
+    policy: Option<PolicyField>,
     tls: ClientTls,
     /// At a reload.
     renewal: Option<Renewal>,

@@ -16,7 +16,7 @@ use super::{
     setup::OutboundSetup,
 };
 use crate::{
-    audit::Direction,
+    audit::DirectionField,
     clock,
     net::{ClientAddr, Dialled, IntendedAddr, ServerAddr},
     policy::{
@@ -55,7 +55,7 @@ pub(super) fn begin(
 ) -> (Machine, OutboundSession) {
     let hands = OutboundSession {
         known_at_connect: known_at_connect(site, server),
-        evidence: Evidence::open(&site.common, Direction::Outbound, client, to),
+        evidence: Evidence::open(&site.common, DirectionField::Outbound, client, to),
         errand: Errand {
             site: Arc::clone(site),
             client,

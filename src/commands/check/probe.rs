@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    audit::{self, Protection, WireText},
+    audit::{self, VerdictField, WireText},
     clock,
     lookup::Lookup,
     metrics::Metrics,
@@ -52,7 +52,7 @@ pub struct Probed {
     /// Who answered the handshake.
     pub peer: Option<Arc<Peer>>,
     /// What log and record would say.
-    pub said: audit::Decision,
+    pub said: audit::DecisionField,
     /// Mail passes.
     pub passes: bool,
     /// What mail gets at its first try, where it passes at the next: a handshake died that does well without the post-quantum
@@ -124,7 +124,7 @@ impl Asker {
             };
             if !decided || !refusal.as_ref().is_some_and(is_policys) {
                 let cause = refusal.as_ref().map(|refusal| refusal.cause);
-                said.verdict = Protection::Refused;
+                said.verdict = VerdictField::Refused;
                 said.reason = Some(cause.unwrap_or(Cause::LocalFault).word().to_owned());
                 said.detail = refusal.map_or_else(|| words.clone(), |refusal| refusal.text);
             }

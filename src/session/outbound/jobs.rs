@@ -10,7 +10,7 @@ use super::super::{
     setup::{OutboundSetup, Upstream},
 };
 use crate::{
-    audit::Connection,
+    audit::ConnectionField,
     clock, metrics,
     net::{ClientAddr, Dialled, NotTried, ServerAddr, canonical},
     policy::{self, Ask, Decision, Demand, Dns, Findings, NextHop, Reason},
@@ -53,7 +53,7 @@ pub struct Reached {
     /// Where it goes.
     pub server: ServerAddr,
     /// Both ends.
-    pub connection: Connection,
+    pub connection: ConnectionField,
     /// Listed as ours while it lives.
     pub dialled: Dialled,
     /// With implicit TLS the handshake comes next: what it must show.
@@ -115,7 +115,7 @@ impl Errand {
         let connected = common.dial.connect(server, source).await;
         let reached = connected.and_then(|(stream, dialled)| {
             Ok(Reached {
-                connection: Connection {
+                connection: ConnectionField {
                     from: canonical(stream.local_addr()?),
                     to: canonical(stream.peer_addr()?),
                 },

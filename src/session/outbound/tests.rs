@@ -64,7 +64,7 @@ fn session(site: OutboundSetup) -> OutboundSession {
     let server = ServerAddr((SERVER, 25).into());
     OutboundSession {
         known_at_connect: false,
-        evidence: Evidence::open(&site.common, Direction::Outbound, client, server.0),
+        evidence: Evidence::open(&site.common, DirectionField::Outbound, client, server.0),
         errand: Errand {
             site: Arc::new(site),
             client,
