@@ -64,11 +64,11 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
     match top.command {
         CommandFlags::Outbound(flags) => served(configure::outbound(&flags)?, flags.dry_run),
         CommandFlags::Inbound(flags) => served(configure::inbound(&flags)?, flags.dry_run),
-        CommandFlags::Check(flags) => commands::check(&flags),
+        CommandFlags::Check(flags) => commands::check::check(&flags),
         CommandFlags::Policy(policy) => match policy.verb {
-            PolicyCommandFlags::Test(flags) => commands::policy_test(&flags),
-            PolicyCommandFlags::Show(flags) => commands::policy_show(&flags),
-            PolicyCommandFlags::Purge(flags) => commands::policy_purge(&flags),
+            PolicyCommandFlags::Test(flags) => commands::policy::test(&flags),
+            PolicyCommandFlags::Show(flags) => commands::policy::show(&flags),
+            PolicyCommandFlags::Purge(flags) => commands::policy::purge(&flags),
         },
         CommandFlags::Audit(audit) => evidence(audit.verb),
     }
