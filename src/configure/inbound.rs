@@ -11,13 +11,13 @@ use super::{
     listens, lookup_of, parsed, policy_line, sessions, table_in, warn, where_to, wrong,
 };
 use crate::{
-    audit::PolicyFile,
+    audit::PolicyField,
     clock,
     metrics::Metrics,
     net::Dial,
     policy::{
         Level, Settings,
-        table::{Table, Way},
+        table::{Table, TablePurpose},
     },
     serve::{self, Direction, Reloaded, limits::Limits},
     session::{
@@ -26,7 +26,7 @@ use crate::{
         setup::{CommonSetup, InboundSetup},
         write_budget::WriteBudget,
     },
-    tls::{ClientAuth, MinTls, Pair, ServerOptions, ServerTls, Trust},
+    tls::{CertificateFiles, ClientAuth, MinTls, ServerOptions, ServerTls, Trust},
 };
 
 /// `starttls-proxy inbound`
@@ -206,10 +206,16 @@ impl Sources {
     }
 
     /// Each is read, whatever is wrong with the others.
-    fn read(&self, reading: &mut Reading) -> Option<(Table, Option<PolicyFile>, ServerTls)> {
+    fn read(&self, reading: &mut Reading) -> Option<(Table, Option<PolicyField>, ServerTls)> {
         let settings = Settings::default();
         let policy = self.policy.as_deref();
-        let table = table_in(reading, policy, &Way::Inbound, &settings, &self.exempt);
+        let table = table_in(
+            reading,
+            policy,
+            &TablePurpose::Inbound,
+            &settings,
+            &self.exempt,
+        );
         let tls = reading.take(ServerTls::new(&self.options));
         let (table, policy) = table?;
         Some((table, policy, tls?))
@@ -230,7 +236,7 @@ impl Sources {
                 entry.file, entry.line, entry.key, entry.level
             )
         });
-        let remarks = table.remarks(&Way::Inbound, now);
+        let remarks = table.remarks(&TablePurpose::Inbound, now);
         remarks.into_iter().chain(unasked).collect()
     }
 
@@ -253,7 +259,7 @@ fn server_options(flags: &flags::InboundFlags) -> Result<ServerOptions, Exit> {
     let pairs = flags.cert.iter().zip(&flags.key).zip(staples);
     Ok(ServerOptions {
         pairs: pairs
-            .map(|((cert, key), ocsp)| Pair {
+            .map(|((cert, key), ocsp)| CertificateFiles {
                 cert: cert.clone(),
                 key: key.clone(),
                 ocsp: ocsp.cloned(),

@@ -24,10 +24,10 @@ use crate::{
     clock,
     exit::Exit,
     files, flags, logging,
-    lookup::{self, Lookup, Signatures},
+    lookup::{self, DnssecSupport, Lookup},
     policy::{
         Level, RefuseWith, Settings,
-        table::{Table, Way},
+        table::{Table, TablePurpose},
     },
     serve::{
         self, Direction, Plan, ServeError,
@@ -52,7 +52,7 @@ pub struct PreparedProxy {
     direction: Direction,
     listen: Vec<SocketAddr>,
     metrics: Option<SocketAddr>,
-    audit: Option<audit::Options>,
+    audit: Option<audit::AuditOptions>,
     reload: serve::Reload,
     limits: Limits,
     drain_timeout: Duration,
@@ -137,8 +137,8 @@ impl PreparedProxy {
             log::warn!("{warning}");
         }
         let which = match &direction {
-            Direction::Outbound(_) => audit::Direction::Outbound,
-            Direction::Inbound(_) => audit::Direction::Inbound,
+            Direction::Outbound(_) => audit::DirectionField::Outbound,
+            Direction::Inbound(_) => audit::DirectionField::Inbound,
         };
         records::started(common(&direction), which);
         let (drain_timeout, relay_probe) = (self.drain_timeout, self.relay_probe);
@@ -161,17 +161,17 @@ async fn say_how_dnssec_goes(site: &OutboundSetup) -> Result<(), Exit> {
     if by_address {
         return Ok(());
     }
-    match site.lookup.signatures().await {
-        Signatures::NotUsed => {}
-        Signatures::Come { words, faults } => {
+    match site.lookup.dnssec_support().await {
+        DnssecSupport::Off => {}
+        DnssecSupport::Available { words, faults } => {
             log::info!("{words}");
             faults.iter().for_each(|fault| log::warn!("{fault}"));
         }
-        Signatures::Silence(words) => {
+        DnssecSupport::Unknown(words) => {
             log::error!("{words}");
             tokio::spawn(say_later(Arc::clone(&site.lookup)));
         }
-        Signatures::CannotBeHad(words) => return Err(ServeError::temporary(words).into()),
+        DnssecSupport::Missing(words) => return Err(ServeError::temporary(words).into()),
     }
     Ok(())
 }
@@ -180,11 +180,11 @@ async fn say_how_dnssec_goes(site: &OutboundSetup) -> Result<(), Exit> {
 async fn say_later(lookup: Arc<Lookup>) {
     loop {
         tokio::time::sleep(AGAIN).await;
-        match lookup.signatures().await {
-            Signatures::Silence(_) => {}
-            Signatures::Come { words, .. } => return log::info!("{words}"),
-            Signatures::CannotBeHad(words) => return log::error!("{words}"),
-            Signatures::NotUsed => return,
+        match lookup.dnssec_support().await {
+            DnssecSupport::Unknown(_) => {}
+            DnssecSupport::Available { words, .. } => return log::info!("{words}"),
+            DnssecSupport::Missing(words) => return log::error!("{words}"),
+            DnssecSupport::Off => return,
         }
     }
 }
@@ -326,7 +326,7 @@ pub fn lookup_of(
     allow_private: bool,
     trust: &Trust,
 ) -> Result<Lookup, Exit> {
-    Lookup::new(lookup::Options {
+    Lookup::new(lookup::LookupOptions {
         resolvers: resolvers.to_vec(),
         dnssec,
         anchor: anchor.cloned(),
@@ -345,7 +345,7 @@ pub fn lookup_of(
 /// levels that the `settings` rule out.
 pub fn table_of(
     path: Option<&Path>,
-    way: Option<&Way>,
+    way: Option<&TablePurpose>,
     settings: &Settings,
 ) -> Result<Table, Exit> {
     table_noting(path, way, settings, &mut |_| ()).map_err(wrong)
@@ -354,7 +354,7 @@ pub fn table_of(
 /// The same; `note` is told of each file that the table names, before it is read.
 fn table_noting(
     path: Option<&Path>,
-    way: Option<&Way>,
+    way: Option<&TablePurpose>,
     settings: &Settings,
     note: &mut dyn FnMut(&Path),
 ) -> Result<Table, String> {
@@ -385,10 +385,10 @@ fn table_noting(
 fn table_in(
     reading: &mut Reading,
     path: Option<&Path>,
-    way: &Way,
+    way: &TablePurpose,
     settings: &Settings,
     exempt: &[String],
-) -> Option<(Table, Option<audit::PolicyFile>)> {
+) -> Option<(Table, Option<audit::PolicyField>)> {
     let read = table_noting(path, Some(way), settings, &mut |file| reading.note(file));
     let table = reading.take(read)?;
     let shown = (path.is_some() || !exempt.is_empty()).then(|| {
@@ -407,7 +407,7 @@ fn table_in(
         named.dedup();
         policy.tafiles = named
             .into_iter()
-            .map(|file| audit::TrustFile {
+            .map(|file| audit::TrustFileField {
                 file: file.clone(),
                 sha256: sha256(Path::new(file)),
             })
@@ -447,7 +447,7 @@ fn audit_of(
     addresses: Option<&str>,
     hostname: &str,
     word: &str,
-) -> Result<Option<audit::Options>, Exit> {
+) -> Result<Option<audit::AuditOptions>, Exit> {
     let form = parsed::<audit::AddressForm>("audit-addresses", addresses)?.unwrap_or_default();
     let Some(file) = file else {
         if key.is_some() || addresses.is_some() {
@@ -458,7 +458,7 @@ fn audit_of(
         }
         return Ok(None);
     };
-    let mut options = audit::Options::new(file.clone(), format!("{hostname}/{word}"));
+    let mut options = audit::AuditOptions::new(file.clone(), format!("{hostname}/{word}"));
     options.key = key.cloned();
     options.addresses = form;
     options
@@ -503,7 +503,7 @@ fn on(name: &str, is: bool) -> String {
 }
 
 /// TLS to a peer that need not prove who it is is no way to plaintext, and no proof either.
-fn policy_line(policy: &audit::PolicyFile) -> String {
+fn policy_line(policy: &audit::PolicyField) -> String {
     let unauthenticated = policy
         .exemptions
         .iter()

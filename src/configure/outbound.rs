@@ -12,14 +12,14 @@ use super::{
     table_in, warn, where_to, wrong,
 };
 use crate::{
-    audit::PolicyFile,
+    audit::PolicyField,
     clock,
     lookup::{Lookup, Renewal},
     metrics::Metrics,
     net::Dial,
     policy::{
         Settings,
-        table::{Table, Way},
+        table::{Table, TablePurpose},
     },
     serve::{Direction, Reloaded, limits::Limits},
     session::{
@@ -56,9 +56,11 @@ pub fn outbound(flags: &flags::OutboundFlags) -> Result<PreparedProxy, Exit> {
         tls.min_tls,
     )?;
     settings.check(upstream.is_some()).map_err(Exit::Usage)?;
-    let way = upstream.as_ref().map_or(Way::Intercepted, |upstream| {
-        Way::Upstream(upstream.host.clone(), upstream.port)
-    });
+    let way = upstream
+        .as_ref()
+        .map_or(TablePurpose::Intercepted, |upstream| {
+            TablePurpose::Upstream(upstream.host.clone(), upstream.port)
+        });
     let sources = Sources {
         way,
         settings,
@@ -201,7 +203,7 @@ pub fn outbound(flags: &flags::OutboundFlags) -> Result<PreparedProxy, Exit> {
 
 /// The files that say whom to trust, and how they are read.
 struct Sources {
-    way: Way,
+    way: TablePurpose,
     settings: Settings,
     tls: ClientOptions,
     policy: Option<PathBuf>,
@@ -213,7 +215,7 @@ struct Sources {
 /// What they say.
 struct Read {
     table: Table,
-    policy: Option<PolicyFile>,
+    policy: Option<PolicyField>,
     tls: ClientTls,
     /// At a reload.
     renewal: Option<Renewal>,

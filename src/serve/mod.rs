@@ -24,7 +24,7 @@ use tokio::{
 
 use self::limits::Limits;
 use crate::{
-    audit::{self, Record, ReloadedFile},
+    audit::{self, Record, ReloadedFileField},
     clock,
     lookup::hosts_file,
     metrics,
@@ -134,7 +134,7 @@ pub struct Reloaded {
     /// The new site, or why the old one stays; all or nothing.
     pub outcome: Result<Direction, String>,
     /// What came of each file.
-    pub files: Vec<ReloadedFile>,
+    pub files: Vec<ReloadedFileField>,
 }
 
 /// All that running takes; making it has read and checked every flag and file.
@@ -305,14 +305,14 @@ fn tell_what_was_not_written(common: &CommonSetup) {
         most.collect::<Vec<_>>().join(", ")
     );
     if let Some(audit) = &common.audit {
-        let counts = counts.iter().map(|count| audit::Counted {
+        let counts = counts.iter().map(|count| audit::CountField {
             prefix: count.prefix.map(|prefix| prefix.to_string()),
             kind: count.event.word().to_owned(),
             count: count.count,
             first: audit::timestamp(count.first),
             last: audit::timestamp(count.last),
         });
-        audit.append(&Record::NotRecorded(audit::NotRecorded {
+        audit.append(&Record::NotRecorded(audit::NotRecordedRecord {
             counts: counts.collect(),
         }));
     }

@@ -14,7 +14,7 @@ use super::{
     setup::InboundSetup,
 };
 use crate::{
-    audit::{Connection, Direction},
+    audit::{ConnectionField, DirectionField},
     clock,
     net::{ClientAddr, Dialled, IntendedAddr, NotTried, ServerAddr, canonical, proxy_header},
     policy::{
@@ -40,7 +40,7 @@ pub async fn run(
     let common = &site.common;
     let journal = Journal::open(
         common,
-        Direction::Inbound,
+        DirectionField::Inbound,
         arrival.client,
         arrival.intended.0,
     );
@@ -109,7 +109,7 @@ struct Errand {
 
 /// What a job came back with.
 enum Outcome {
-    Connected(Result<(Stream, Connection, Dialled), Refusal>),
+    Connected(Result<(Stream, ConnectionField, Dialled), Refusal>),
     /// TLS and who is at its other end, or what went wrong.
     Upgraded(Side, Result<(Stream, Box<Peer>), String>),
     Done(ActionResult),
@@ -195,7 +195,7 @@ impl ActionHandler for InboundSession {
 }
 
 impl Errand {
-    async fn connect(&self) -> Result<(Stream, Connection, Dialled), Refusal> {
+    async fn connect(&self) -> Result<(Stream, ConnectionField, Dialled), Refusal> {
         let mut outcome = Err(no_server("it has no address"));
         for server in self.servers().await? {
             outcome = self.dial(server).await;
@@ -228,7 +228,10 @@ impl Errand {
         }
     }
 
-    async fn dial(&self, server: ServerAddr) -> Result<(Stream, Connection, Dialled), Refusal> {
+    async fn dial(
+        &self,
+        server: ServerAddr,
+    ) -> Result<(Stream, ConnectionField, Dialled), Refusal> {
         let common = &self.site.common;
         let source = common.keep_client_address.then(|| self.client.0.ip());
         let connected = async {
@@ -242,7 +245,7 @@ impl Errand {
                     ))
                     .await?;
             }
-            let connection = Connection {
+            let connection = ConnectionField {
                 from: canonical(stream.local_addr()?),
                 to: canonical(stream.peer_addr()?),
             };

@@ -18,7 +18,10 @@ use super::{
     setup::CommonSetup,
 };
 use crate::{
-    audit::{self, AuditLog, Connection, Direction, Outcome, Protection, Record, WireText},
+    audit::{
+        self, AuditLog, ConnectionField, DirectionField, OutcomeField, Record, VerdictField,
+        WireText,
+    },
     clock,
     net::ClientAddr,
     policy::Decision,
@@ -40,12 +43,12 @@ const PREFIX: usize = 120;
 pub struct Journal {
     common: CommonSetup,
     id: String,
-    direction: Direction,
+    direction: DirectionField,
     client: ClientAddr,
     began: Instant,
     /// Where the client meant to go; with `--upstream`, where it came.
     to: SocketAddr,
-    server: Option<Connection>,
+    server: Option<ConnectionField>,
     hello: Option<Vec<u8>>,
     peer: Option<Arc<Peer>>,
     transaction: Transaction,
@@ -71,9 +74,9 @@ pub struct Journal {
 /// What was decided for one transaction, and the digest of its message.
 struct Transaction {
     /// Outbound: what allowed each recipient, in policy's own terms.
-    recipients: HashMap<Recipient, Arc<audit::Decision>>,
+    recipients: HashMap<Recipient, Arc<audit::DecisionField>>,
     /// Inbound: what allowed the sender; a sender that no rule speaks of has none.
-    sender: Option<(Option<Domain>, Arc<audit::Decision>)>,
+    sender: Option<(Option<Domain>, Arc<audit::DecisionField>)>,
     digest: digest::Context,
 }
 
@@ -92,7 +95,7 @@ impl Journal {
     #[must_use]
     pub fn open(
         common: &CommonSetup,
-        direction: Direction,
+        direction: DirectionField,
         client: ClientAddr,
         to: SocketAddr,
     ) -> Self {
@@ -124,16 +127,16 @@ impl Journal {
     /// `out` or `in`.
     fn word(&self) -> &'static str {
         match self.direction {
-            Direction::Outbound => "out",
-            Direction::Inbound => "in",
+            DirectionField::Outbound => "out",
+            DirectionField::Inbound => "in",
         }
     }
 
-    fn session(&self) -> audit::Session {
-        audit::Session {
+    fn session(&self) -> audit::SessionField {
+        audit::SessionField {
             id: self.id.clone(),
             direction: self.direction,
-            client: Connection {
+            client: ConnectionField {
                 from: self.client.0,
                 to: self.to,
             },
@@ -223,13 +226,13 @@ impl Journal {
     // ----- connections -----
 
     /// The connection to the server stands.
-    pub fn connected(&mut self, server: Connection) {
+    pub fn connected(&mut self, server: ConnectionField) {
         self.server = Some(server);
         self.peer = self.peer.take().filter(|_| self.is_inbound());
     }
 
     fn is_inbound(&self) -> bool {
-        self.direction == Direction::Inbound
+        self.direction == DirectionField::Inbound
     }
 
     /// TLS is up on the outside.
@@ -288,7 +291,7 @@ impl Journal {
     /// The audit log cannot be written.
     pub fn unprotected(
         &mut self,
-        entry: audit::Decision,
+        entry: audit::DecisionField,
         observed: Option<&Refusal>,
         about: &Question,
     ) -> Result<(), Refusal> {
@@ -297,7 +300,7 @@ impl Journal {
 
     fn judged(
         &mut self,
-        entry: audit::Decision,
+        entry: audit::DecisionField,
         address: Option<String>,
         reply: Option<&Refusal>,
         refused: bool,
@@ -312,7 +315,7 @@ impl Journal {
         });
         if !refused {
             // What was found stands in the record of the verdict, once.
-            let entry = Arc::new(audit::Decision {
+            let entry = Arc::new(audit::DecisionField {
                 findings: None,
                 ..entry
             });
@@ -425,7 +428,7 @@ impl Journal {
     ) -> impl Future<Output = ActionResult> + Send + use<> {
         let transaction = std::mem::take(&mut self.transaction);
         self.messages += 1;
-        let accepted = Outcome::of(message.reply.as_deref()) == Outcome::Accepted;
+        let accepted = OutcomeField::of(message.reply.as_deref()) == OutcomeField::Accepted;
         self.accepted += u64::from(accepted);
         if accepted {
             self.common.write_budget.delivered(self.client.0.ip());
@@ -488,8 +491,8 @@ impl Journal {
         };
         // The TLS of the outside leg: inbound it protects the hop to us, outbound the hop from us, which ESMTP alone says.
         let with = match self.direction {
-            Direction::Inbound => "ESMTPS",
-            Direction::Outbound => "ESMTP",
+            DirectionField::Inbound => "ESMTPS",
+            DirectionField::Outbound => "ESMTP",
         };
         Some(
             format!(
@@ -530,11 +533,11 @@ impl Transaction {
     /// The decisions of the message's own parties, and its digest.
     fn hand_over(
         self,
-        direction: Direction,
+        direction: DirectionField,
         message: &Completed,
-    ) -> (Vec<audit::Decision>, digest::Digest) {
-        let mut decisions: Vec<audit::Decision> = Vec::new();
-        if direction == Direction::Inbound {
+    ) -> (Vec<audit::DecisionField>, digest::Digest) {
+        let mut decisions: Vec<audit::DecisionField> = Vec::new();
+        if direction == DirectionField::Inbound {
             // A decision about another sender is none about this one.
             let own = self
                 .sender
@@ -556,15 +559,15 @@ impl Transaction {
 }
 
 /// A recipient that no decision is known for is never said to have been protected.
-fn undecided(recipient: &Recipient) -> audit::Decision {
+fn undecided(recipient: &Recipient) -> audit::DecisionField {
     log::error!("no decision is known for a recipient that the server accepted");
-    audit::Decision {
+    audit::DecisionField {
         domain: match recipient {
             Recipient::Domain(domain) => domain.to_string(),
             Recipient::Literal(literal) => literal.clone(),
             Recipient::Postmaster => String::from("postmaster"),
         },
-        verdict: Protection::Unprotected,
+        verdict: VerdictField::Unprotected,
         observed: false,
         level: None,
         basis: None,

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{setup::CommonSetup, write_budget::WriteBudget};
 use crate::{
-    audit::{AuditLog, Options},
+    audit::{AuditLog, AuditOptions},
     metrics::Metrics,
     net::Dial,
 };
@@ -31,7 +31,8 @@ impl Kept {
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).expect("a directory");
         let file = directory.join("audit.jsonl");
-        let log = AuditLog::open(Options::new(file, "mail.example/test".into())).expect("a log");
+        let log =
+            AuditLog::open(AuditOptions::new(file, "mail.example/test".into())).expect("a log");
         let common = CommonSetup {
             audit: Some(Arc::new(log)),
             ..Self::without()

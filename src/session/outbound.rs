@@ -16,7 +16,7 @@ use super::{
     setup::OutboundSetup,
 };
 use crate::{
-    audit::Direction,
+    audit::DirectionField,
     clock,
     net::{ClientAddr, Dialled, IntendedAddr, ServerAddr},
     policy::{
@@ -55,7 +55,7 @@ pub(super) fn begin(
 ) -> (Machine, OutboundSession) {
     let hands = OutboundSession {
         known_at_connect: known_at_connect(site, server),
-        journal: Journal::open(&site.common, Direction::Outbound, client, to),
+        journal: Journal::open(&site.common, DirectionField::Outbound, client, to),
         errand: Errand {
             site: Arc::clone(site),
             client,
@@ -459,7 +459,7 @@ impl OutboundSession {
 
     /// The refusal for a handshake that failed; where mail may go in the clear then, the machine asks for a new connection.
     fn handshake_failed(&mut self, pending: Pending, words: String, of_the_host: bool) -> Refusal {
-        let enforced = pending.demand.enforced;
+        let enforced = pending.demand.is_enforced();
         let lost = Shown::HandshakeFailed(words);
         let decision = self.in_the_clear(pending, &lost);
         self.lost = Some(lost);

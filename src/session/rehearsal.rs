@@ -31,9 +31,9 @@ const PIPE: usize = 4096;
 
 /// What a rehearsal showed.
 #[derive(Debug)]
-pub struct Rehearsed {
+pub struct RehearsedSession {
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: RehearsalResult,
     /// What the policy decided last; `None`: it was not asked.
     pub decision: Option<Decision>,
     /// Who answered the handshake.
@@ -46,7 +46,7 @@ pub struct Rehearsed {
 
 /// What came of a rehearsal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RehearsalResult {
     /// MAIL and RCPT would have gone to the server.
     Passes,
     /// They would not.
@@ -65,7 +65,7 @@ pub async fn rehearse(
     domain: &Domain,
     server: SocketAddr,
     patience: Duration,
-) -> Rehearsed {
+) -> RehearsedSession {
     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
     let (machine, hands) = begin(
         site,
@@ -91,10 +91,10 @@ pub async fn rehearse(
         talk(ours, &site.common.hostname, domain),
     );
     let (decision, peer) = hands.learned();
-    Rehearsed {
+    RehearsedSession {
         outcome: match rehearsal.last {
-            Some(_) if rehearsal.asked => Outcome::Passes,
-            _ => Outcome::Refused {
+            Some(_) if rehearsal.asked => RehearsalResult::Passes,
+            _ => RehearsalResult::Refused {
                 reply,
                 refusal: rehearsal.refusal,
             },

@@ -9,7 +9,7 @@ use super::{
     handshakes::Handshakes, memory::HostMemory, networks::TriedNetworks, write_budget::WriteBudget,
 };
 use crate::{
-    audit::{AuditLog, PolicyFile},
+    audit::{AuditLog, PolicyField},
     lookup::Lookup,
     metrics::Metrics,
     net::{Dial, Intercept, proxy_header::Version},
@@ -38,7 +38,7 @@ pub struct CommonSetup {
     /// Ports that this process listens on.
     pub listening: Arc<[u16]>,
     /// The table's file as records show it.
-    pub policy: Option<Arc<PolicyFile>>,
+    pub policy: Option<Arc<PolicyField>>,
     /// `--audit-log`.
     pub audit: Option<Arc<AuditLog>>,
     /// Counters.

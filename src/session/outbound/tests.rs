@@ -23,7 +23,7 @@ fn site(kept: &Kept, observe: bool, table: &str) -> OutboundSetup {
         ..ClientOptions::default()
     })
     .expect("TLS");
-    let lookup = Lookup::new(lookup::Options {
+    let lookup = Lookup::new(lookup::LookupOptions {
         resolvers: vec![([127, 0, 0, 1], 9).into()],
         anchor: None,
         state_dir: None,
@@ -64,7 +64,7 @@ fn session(site: OutboundSetup) -> OutboundSession {
     let server = ServerAddr((SERVER, 25).into());
     OutboundSession {
         known_at_connect: false,
-        journal: Journal::open(&site.common, Direction::Outbound, client, server.0),
+        journal: Journal::open(&site.common, DirectionField::Outbound, client, server.0),
         errand: Errand {
             site: Arc::new(site),
             client,
@@ -91,7 +91,6 @@ fn demand(level: Level) -> Demand {
         host: None,
         references: vec![ReferenceIdentity::Anyone],
         tls13_only: false,
-        enforced: !level.allows_plaintext(),
         testing: None,
         not_an_mx: false,
     }
