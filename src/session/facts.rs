@@ -5,7 +5,7 @@
 
 mod heard;
 
-pub use heard::Heard;
+pub(crate) use heard::HeardFact;
 
 use std::fmt::Write as _;
 
@@ -18,13 +18,13 @@ use crate::{
 };
 
 use super::{
+    fields::{peer_field, tls_field, verdict_word},
     memory::Remembered,
-    records::{peer_record, tls_record, word},
 };
 
 /// Whether a fact's line and record must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub enum Writing {
     /// A message, or what one rests on: written whatever it costs.
     Always,
     /// Anybody who can connect makes as many as he likes: written while his budget lasts, then counted.
@@ -33,7 +33,7 @@ pub enum Keep {
 
 /// What repeats of a fact have in common within a session: they are counted, and neither logged nor written again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kind {
+pub struct RepeatKey {
     /// The record's `event`.
     pub event: &'static str,
     /// The domain that it is about.
@@ -51,7 +51,7 @@ pub struct Kind {
 /// One thing that happened.
 pub trait Fact {
     /// `None`: it is told each time.
-    fn kind(&self) -> Option<Kind> {
+    fn repeat_key(&self) -> Option<RepeatKey> {
         None
     }
     /// Counted each time.
@@ -63,15 +63,15 @@ pub trait Fact {
         None
     }
     /// Whether its line and record must be written.
-    fn keep(&self) -> Keep {
-        Keep::Always
+    fn writing(&self) -> Writing {
+        Writing::Always
     }
 }
 
 /// A client connected. Told with the first record of its session.
-pub struct Opened;
+pub struct OpenedFact;
 
-impl Fact for Opened {
+impl Fact for OpenedFact {
     fn line(&self) -> Option<(log::Level, String)> {
         None
     }
@@ -83,9 +83,9 @@ impl Fact for Opened {
 }
 
 /// TLS is up on the outside.
-pub struct Secured<'a>(pub &'a Peer);
+pub struct TlsUpFact<'a>(pub &'a Peer);
 
-impl Fact for Secured<'_> {
+impl Fact for TlsUpFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::HANDSHAKES, "done");
     }
@@ -99,15 +99,15 @@ impl Fact for Secured<'_> {
         Some((log::Level::Info, line))
     }
     // A message's own record says it again.
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
 /// A handshake with an outside client failed.
-pub struct HandshakeFailed<'a>(pub &'a str);
+pub struct HandshakeFailedFact<'a>(pub &'a str);
 
-impl Fact for HandshakeFailed<'_> {
+impl Fact for HandshakeFailedFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::HANDSHAKES, "failed");
     }
@@ -129,13 +129,13 @@ impl Fact for HandshakeFailed<'_> {
             detail: Some(self.0.to_owned()),
         })))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
 /// The policy decided.
-pub struct Judged<'a> {
+pub struct VerdictFact<'a> {
     /// What it said.
     pub entry: &'a audit::DecisionField,
     /// For whom: `@domain`; `None` where the peer as such was judged.
@@ -146,7 +146,7 @@ pub struct Judged<'a> {
     pub peer: Option<&'a Peer>,
 }
 
-impl Judged<'_> {
+impl VerdictFact<'_> {
     /// For whom a decision was made.
     #[must_use]
     pub fn address(decision: &Decision) -> Option<String> {
@@ -163,10 +163,10 @@ impl Judged<'_> {
     }
 }
 
-impl Fact for Judged<'_> {
-    fn kind(&self) -> Option<Kind> {
+impl Fact for VerdictFact<'_> {
+    fn repeat_key(&self) -> Option<RepeatKey> {
         let entry = self.entry;
-        Some(Kind {
+        Some(RepeatKey {
             event: match entry.verdict {
                 VerdictField::Unprotected => "unprotected",
                 VerdictField::Authorised | VerdictField::Refused => "verdict",
@@ -195,7 +195,7 @@ impl Fact for Judged<'_> {
         let verdict = if observed {
             "observed"
         } else {
-            word(entry.verdict)
+            verdict_word(entry.verdict)
         };
         metrics.count(metrics::VERDICTS, verdict);
         if let (true, Some(reason)) = (self.is_refused(), &entry.reason) {
@@ -207,7 +207,7 @@ impl Fact for Judged<'_> {
         let mut line = format!(
             "domain={} verdict={}",
             printable(&entry.domain),
-            word(entry.verdict)
+            verdict_word(entry.verdict)
         );
         // Writing to a String cannot fail.
         if let Some(reason) = &entry.reason {
@@ -236,7 +236,7 @@ impl Fact for Judged<'_> {
         Some((level, line))
     }
     fn record(&self, audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
-        let tls = self.peer.map(tls_record);
+        let tls = self.peer.map(tls_field);
         let decision = self.entry.clone();
         Some(if decision.verdict == VerdictField::Unprotected {
             Record::Unprotected(Box::new(audit::UnprotectedRecord {
@@ -254,29 +254,29 @@ impl Fact for Judged<'_> {
                 decision,
                 reply: self.reply.map(|reply| reply.to_string().as_str().into()),
                 tls,
-                peer: self.peer.and_then(peer_record),
+                peer: self.peer.and_then(peer_field),
             }))
         })
     }
-    fn keep(&self) -> Keep {
+    fn writing(&self) -> Writing {
         match self.is_refused() {
-            true => Keep::WithinBudget,
-            false => Keep::Always,
+            true => Writing::WithinBudget,
+            false => Writing::Always,
         }
     }
 }
 
-/// A refusal of our own that is no verdict. Those that are ([`Cause::Verdict`](crate::smtp::Cause::Verdict)) are [`Judged`], and no fact of their own.
-pub struct Refused<'a> {
+/// A refusal of our own that is no verdict. Those that are ([`Cause::Verdict`](crate::smtp::Cause::Verdict)) are [`VerdictFact`], and no fact of their own.
+pub struct RefusalFact<'a> {
     /// What the client was told.
     pub refusal: &'a Refusal,
     /// The domain that it is about, where there is one.
     pub domain: Option<&'a str>,
 }
 
-impl Fact for Refused<'_> {
-    fn kind(&self) -> Option<Kind> {
-        Some(Kind {
+impl Fact for RefusalFact<'_> {
+    fn repeat_key(&self) -> Option<RepeatKey> {
+        Some(RepeatKey {
             event: "refusal",
             domain: self.domain.map(str::to_owned),
             verdict: None,
@@ -308,20 +308,20 @@ impl Fact for Refused<'_> {
             detail: None,
         })))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
 /// A session is refused at its greeting for what another one met a short while ago.
-pub struct RefusedAgain<'a> {
+pub struct RepeatedRefusalFact<'a> {
     /// What that was.
     pub first: &'a Remembered,
     /// What the client is told.
     pub refusal: &'a Refusal,
 }
 
-impl Fact for RefusedAgain<'_> {
+impl Fact for RepeatedRefusalFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::REFUSALS, self.first.reason);
     }
@@ -347,30 +347,30 @@ impl Fact for RefusedAgain<'_> {
             detail: None,
         })))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
 /// A rule of the protocol was broken, or something else that a log should name in one word.
-pub struct Incident(pub &'static str);
+pub struct IncidentFact(pub &'static str);
 
-impl Fact for Incident {
+impl Fact for IncidentFact {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::INCIDENTS, self.0);
     }
     fn line(&self) -> Option<(log::Level, String)> {
         Some((log::Level::Warn, format!("incident={}", self.0)))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
 /// The server lacks inside TLS what it offered before, and the client used it.
-pub struct Lacking(pub Keyword);
+pub struct MissingExtensionFact(pub Keyword);
 
-impl Fact for Lacking {
+impl Fact for MissingExtensionFact {
     fn line(&self) -> Option<(log::Level, String)> {
         let line = format!(
             "lacking={:?} detail=\"not shown to this client's next session with this server\"",
@@ -381,7 +381,7 @@ impl Fact for Lacking {
 }
 
 /// A message was handed over, or may have been.
-pub struct Handed<'a> {
+pub struct MessageFact<'a> {
     /// What the machine knows of it.
     pub message: &'a Completed,
     /// Its number within the session.
@@ -400,7 +400,7 @@ pub struct Handed<'a> {
     pub peer: Option<&'a Peer>,
 }
 
-impl Handed<'_> {
+impl MessageFact<'_> {
     fn outcome(&self) -> (OutcomeField, &'static str) {
         let outcome = OutcomeField::of(self.message.reply.as_deref());
         let word = match outcome {
@@ -421,7 +421,7 @@ impl Handed<'_> {
     }
 }
 
-impl Fact for Handed<'_> {
+impl Fact for MessageFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::MESSAGES, self.outcome().1);
         metrics.add(metrics::OCTETS, self.direction, self.message.octets);
@@ -452,8 +452,8 @@ impl Fact for Handed<'_> {
             sha256: self.sha256.clone(),
             verdict: self.verdict(),
             decisions: self.decisions.clone(),
-            tls: self.peer.map(tls_record),
-            peer: self.peer.and_then(peer_record),
+            tls: self.peer.map(tls_field),
+            peer: self.peer.and_then(peer_field),
             outcome: self.outcome().0,
             reply: reply.map(|reply| WireText::escape(without_crlf(reply))),
         })))
@@ -461,9 +461,9 @@ impl Fact for Handed<'_> {
 }
 
 /// A record could not be made durable, so that something is not acknowledged.
-pub struct Unrecorded<'a>(pub Option<&'a str>);
+pub struct UnrecordedFact<'a>(pub Option<&'a str>);
 
-impl Fact for Unrecorded<'_> {
+impl Fact for UnrecordedFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::RECORD_FAULTS, "");
     }
@@ -476,14 +476,14 @@ impl Fact for Unrecorded<'_> {
 }
 
 /// A connection broke.
-pub struct Broken<'a> {
+pub struct BrokenFact<'a> {
     /// Whose.
     pub side: Side,
     /// What the system or TLS said.
     pub error: &'a std::io::Error,
 }
 
-impl Fact for Broken<'_> {
+impl Fact for BrokenFact<'_> {
     fn line(&self) -> Option<(log::Level, String)> {
         let side = match self.side {
             Side::Client => "client",
@@ -492,13 +492,13 @@ impl Fact for Broken<'_> {
         let words = HandshakeFault::of(self.error).to_string();
         Some((log::Level::Info, format!("broken={side} detail={words:?}")))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
 /// The session has ended.
-pub struct Closed<'a> {
+pub struct ClosedFact<'a> {
     /// How, in one word.
     pub end: &'static str,
     /// How long it was.
@@ -515,7 +515,7 @@ pub struct Closed<'a> {
     pub empty: bool,
 }
 
-impl Fact for Closed<'_> {
+impl Fact for ClosedFact<'_> {
     fn line(&self) -> Option<(log::Level, String)> {
         let [messages, accepted] = self.messages;
         let mut line = format!(
@@ -537,14 +537,14 @@ impl Fact for Closed<'_> {
             messages: self.messages[1],
             client_octets: self.traffic[0],
             server_octets: self.traffic[1],
-            tls: self.peer.map(tls_record),
+            tls: self.peer.map(tls_field),
             repeated: self.repeated.clone(),
         }))
     }
-    fn keep(&self) -> Keep {
+    fn writing(&self) -> Writing {
         match self.empty {
-            true => Keep::WithinBudget,
-            false => Keep::Always,
+            true => Writing::WithinBudget,
+            false => Writing::Always,
         }
     }
 }

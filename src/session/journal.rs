@@ -1,67 +1,64 @@
-//! The book of one session: whose it is, what happened in it so far, and the book of its transaction, which is handed over by value
-//! to the record of its message. What happens is told as a [`Fact`]; this says for whom, and how often.
+//! The journal of one session: it counts, logs and records what happens in the session.
+//!
+//! What happened is a [`Fact`], which makes its own log line, counter and record. The journal adds whose session it was, writes each
+//! fact once however often it happens, and keeps to the [budget](super::budget) of strangers.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
-
-use aws_lc_rs::digest;
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{
     budget::BudgetedEvent,
-    drive::ActionResult,
     facts::{
-        Broken, Closed, Fact, Handed, HandshakeFailed, Heard, Incident, Judged, Keep, Lacking,
-        Opened, Refused, RefusedAgain, Secured, Unrecorded,
+        BrokenFact, ClosedFact, Fact, HandshakeFailedFact, HeardFact, IncidentFact, MessageFact,
+        MissingExtensionFact, OpenedFact, RefusalFact, RepeatedRefusalFact, TlsUpFact,
+        UnrecordedFact, VerdictFact, Writing,
     },
+    fields::decision_field,
     memory::Remembered,
-    records::{entry, unwritable},
+    refusals::local_fault,
     repeats::Repeats,
     setup::CommonSetup,
+    trace,
+    transaction::TransactionDecisions,
 };
 use crate::{
     audit::{
-        self, AuditLog, ConnectionField, DirectionField, OutcomeField, Record, VerdictField,
+        self, AuditLog, ConnectionField, DecisionField, DirectionField, OutcomeField, Record,
         WireText,
     },
     clock,
     net::ClientAddr,
     policy::Decision,
-    smtp::{
-        Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side,
-        fits_a_trace,
-    },
+    smtp::{Cause, Completed, Domain, End, Note, Question, Recorded, Refusal, Side},
     tls::Peer,
 };
 
-/// What the record of a session's end takes, in octets.
+/// Octets that the record of a session's end takes.
 const LAST_RECORD: usize = 800;
-/// What the line of its end takes.
+/// Octets that the log line of a session's end takes.
 const LAST_LINE: usize = 240;
-/// What each line begins with, in octets: time, level and whose session it is.
+/// Octets in front of each log line: time, level and whose session it is.
 const PREFIX: usize = 120;
 
 /// See the module.
 pub struct Journal {
     common: CommonSetup,
-    id: String,
+    session_id: String,
     direction: DirectionField,
     client: ClientAddr,
     began: Instant,
-    /// Where the client meant to go; with `--upstream`, where it came.
-    to: SocketAddr,
+    /// Where the client meant to go; with `--upstream`, the address it connected to.
+    intended: SocketAddr,
     server: Option<ConnectionField>,
+    /// The client's name in EHLO or HELO.
     hello: Option<Vec<u8>>,
+    /// The outside party, once TLS is up with it.
     peer: Option<Arc<Peer>>,
-    transaction: Transaction,
-    /// The last decision.
-    decided: Option<Decision>,
+    transaction: TransactionDecisions,
     repeats: Repeats,
-    /// Why the machine was answered with no, and the domain that this is about.
-    answered: Option<(Cause, String)>,
-    /// A refusal that is written down already, though the machine will tell of it when it is given.
-    told: Option<Refusal>,
-    /// Something of this session is recorded.
+    next_refusal: Option<NextRefusal>,
+    /// A record of this session is written.
     recorded: bool,
-    /// Whether its beginning and end are paid for, once that was asked.
+    /// Whether the budget pays for the session's first and last record. `None`: it was not asked yet.
     afforded: Option<bool>,
     messages: u64,
     accepted: u64,
@@ -71,49 +68,47 @@ pub struct Journal {
     traffic: [[u64; 2]; 2],
 }
 
-/// What was decided for one transaction, and the digest of its message.
-struct Transaction {
-    /// Outbound: what allowed each recipient, in policy's own terms.
-    recipients: HashMap<Recipient, Arc<audit::DecisionField>>,
-    /// Inbound: what allowed the sender; a sender that no rule speaks of has none.
-    sender: Option<(Option<Domain>, Arc<audit::DecisionField>)>,
-    digest: digest::Context,
+/// What the session knows about a refusal before the machine gives it.
+enum NextRefusal {
+    /// This refusal is recorded with a verdict already.
+    Recorded(Refusal),
+    /// A refusal for this cause is about this domain's mail.
+    About(Cause, String),
 }
 
-impl Default for Transaction {
-    fn default() -> Self {
-        Self {
-            recipients: HashMap::new(),
-            sender: None,
-            digest: digest::Context::new(&digest::SHA256),
-        }
+/// Proof that a decision is written down. Only a journal makes it.
+pub(super) struct Written {
+    is_first: bool,
+}
+
+impl Written {
+    /// Whether the decision is the first of its kind in this session.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
     }
 }
 
 impl Journal {
-    /// A session begins. Nothing is written down before something worth it happens.
-    #[must_use]
-    pub fn open(
+    /// A session begins. Nothing is written before something worth a record happens.
+    pub(super) fn open(
         common: &CommonSetup,
         direction: DirectionField,
         client: ClientAddr,
-        to: SocketAddr,
+        intended: SocketAddr,
     ) -> Self {
         Self {
             common: common.clone(),
-            id: session_id(),
+            session_id: session_id(),
             direction,
             client,
             began: clock::instant(),
-            to,
+            intended,
             server: None,
             hello: None,
             peer: None,
-            transaction: Transaction::default(),
-            decided: None,
+            transaction: TransactionDecisions::default(),
             repeats: Repeats::default(),
-            answered: None,
-            told: None,
+            next_refusal: None,
             recorded: false,
             afforded: None,
             messages: 0,
@@ -122,6 +117,16 @@ impl Journal {
             incident: None,
             traffic: [[0; 2]; 2],
         }
+    }
+
+    /// Who connected.
+    pub(super) fn client(&self) -> ClientAddr {
+        self.client
+    }
+
+    /// The outside party, once TLS is up with it.
+    pub(super) fn peer(&self) -> Option<&Arc<Peer>> {
+        self.peer.as_ref()
     }
 
     /// `out` or `in`.
@@ -134,32 +139,32 @@ impl Journal {
 
     fn session(&self) -> audit::SessionField {
         audit::SessionField {
-            id: self.id.clone(),
+            id: self.session_id.clone(),
             direction: self.direction,
             client: ConnectionField {
                 from: self.client.0,
-                to: self.to,
+                to: self.intended,
             },
             server: self.server,
             hello: self.hello.as_deref().map(WireText::escape),
         }
     }
 
-    // ----- the one way out -----
+    // ----- writing -----
 
-    /// Counts, logs and records a fact; one that was told before is counted only. False: it was told before.
+    /// Counts, logs and records a fact. Returns false for a repeat, which is only counted.
     fn tell(&mut self, fact: &impl Fact) -> bool {
         fact.count(&self.common.metrics);
-        if let Some(kind) = fact.kind()
+        if let Some(kind) = fact.repeat_key()
             && !self.repeats.is_first(kind)
         {
             return false;
         }
         let record = self.record_of(fact);
-        if fact.keep() == Keep::Always || self.affords(fact, record.as_ref()) {
+        if fact.writing() == Writing::Always || self.affords(fact, record.as_ref()) {
             self.log(fact);
             if let Some(record) = record
-                && let Some(audit) = self.begun()
+                && let Some(audit) = self.audit_log()
             {
                 audit.append(&record);
             }
@@ -172,8 +177,8 @@ impl Journal {
         fact.record(audit, self.session())
     }
 
-    /// Whether this line and record may be written, which anybody who can connect causes as often as he likes. The session's
-    /// own beginning and end are paid for once; what is not written is counted by the write_budget.
+    /// Whether the budget pays for the line and record of a fact that strangers can cause as often as they like. The session's first and
+    /// last record are paid for once. The budget counts what is not written.
     fn affords(&mut self, fact: &impl Fact, record: Option<&Record>) -> bool {
         if self.messages > 0 {
             return true;
@@ -182,7 +187,7 @@ impl Journal {
         let session = match self.afforded {
             Some(afforded) => afforded,
             None => {
-                let opened = self.record_of(&Opened);
+                let opened = self.record_of(&OpenedFact);
                 let records = opened.map_or(0, |record| octets(&record) + LAST_RECORD);
                 let octets = records + LAST_LINE;
                 let afforded = write_budget.may_write(client, BudgetedEvent::SessionOpened, octets);
@@ -201,22 +206,22 @@ impl Journal {
 
     fn log(&self, fact: &impl Fact) {
         if let Some((level, line)) = fact.line() {
-            let to = self.server.map_or(self.to, |server| server.to);
+            let to = self.server.map_or(self.intended, |server| server.to);
             log::log!(
                 level,
                 "{} s={} client={} to={to} {line}",
                 self.word(),
-                self.id,
+                self.session_id,
                 self.client
             );
         }
     }
 
-    /// The log, for a record of this session; its first one goes ahead of all others.
-    fn begun(&mut self) -> Option<Arc<AuditLog>> {
+    /// The audit log. Before the first record of this session, its beginning is recorded.
+    fn audit_log(&mut self) -> Option<Arc<AuditLog>> {
         let audit = self.common.audit.clone()?;
         if !std::mem::replace(&mut self.recorded, true)
-            && let Some(opened) = self.record_of(&Opened)
+            && let Some(opened) = self.record_of(&OpenedFact)
         {
             audit.append(&opened);
         }
@@ -225,8 +230,8 @@ impl Journal {
 
     // ----- connections -----
 
-    /// The connection to the server stands.
-    pub fn connected(&mut self, server: ConnectionField) {
+    /// A connection to the server stands.
+    pub(super) fn connected(&mut self, server: ConnectionField) {
         self.server = Some(server);
         self.peer = self.peer.take().filter(|_| self.is_inbound());
     }
@@ -235,25 +240,25 @@ impl Journal {
         self.direction == DirectionField::Inbound
     }
 
-    /// TLS is up on the outside.
-    pub fn secured(&mut self, peer: Arc<Peer>) {
-        self.tell(&Secured(&peer));
+    /// TLS is up with the outside party.
+    pub(super) fn secured(&mut self, peer: Arc<Peer>) {
+        self.tell(&TlsUpFact(&peer));
         self.peer = Some(peer);
     }
 
     /// A handshake with an outside client failed.
-    pub fn handshake_failed(&mut self, words: &str) {
+    pub(super) fn handshake_failed(&mut self, words: &str) {
         self.incident = Some("handshake-failed");
-        self.tell(&HandshakeFailed(words));
+        self.tell(&HandshakeFailedFact(words));
     }
 
-    /// A connection broke.
-    pub fn broken(&mut self, side: Side, error: &std::io::Error) {
-        self.tell(&Broken { side, error });
+    /// A connection broke. Over TLS 1.3 an error of the first read tells what a peer thinks of our certificate (RFC 8446 §4.4.2.4).
+    pub(super) fn broken(&mut self, side: Side, error: &std::io::Error) {
+        self.tell(&BrokenFact { side, error });
     }
 
-    /// Octets read from and written to a side, on a connection that is done with.
-    pub fn traffic(&mut self, side: Side, octets: [u64; 2]) {
+    /// Counts octets read from and written to a side, whose connection is done with.
+    pub(super) fn traffic(&mut self, side: Side, octets: [u64; 2]) {
         let sum = &mut self.traffic[usize::from(side == Side::Server)];
         sum[0] += octets[0];
         sum[1] += octets[1];
@@ -261,348 +266,246 @@ impl Journal {
 
     // ----- decisions -----
 
-    /// Writes a decision down, before its answer is given. Where it allows what was asked, it is the transaction's. Gives whether
-    /// it is the first of its kind in this session.
+    /// Writes a decision down, before its answer is given. If it allows the question's recipient or sender, it is kept for the
+    /// transaction.
     ///
     /// # Errors
-    /// The audit log cannot be written, so nothing may be answered but this.
-    pub fn verdict(&mut self, decision: &Decision, about: &Question) -> Result<bool, Refusal> {
-        self.decided = Some(decision.clone());
-        let address = Judged::address(decision);
-        let refused = decision.refused().is_some();
-        self.judged(
-            entry(decision),
-            address,
-            decision.refusal.as_ref(),
-            refused,
-            about,
-        )
-    }
-
-    /// What the policy decided last.
-    #[must_use]
-    pub fn decided(self) -> Option<Decision> {
-        self.decided
-    }
-
-    /// Inbound: the session goes on in the clear, because `entry` or observe mode says so.
-    ///
-    /// # Errors
-    /// The audit log cannot be written.
-    pub fn unprotected(
+    /// The audit log cannot be written, and this refusal is the only answer.
+    pub(super) fn verdict(
         &mut self,
-        entry: audit::DecisionField,
+        decision: &Decision,
+        about: &Question,
+    ) -> Result<Written, Refusal> {
+        let refused = decision.refused().is_some();
+        let address = VerdictFact::address(decision);
+        let reply = decision.refusal.as_ref();
+        self.write(decision_field(decision), address, reply, refused, about)
+    }
+
+    /// Inbound: writes down that the session goes on in the clear, because of the rule in `entry` or in observe mode.
+    ///
+    /// # Errors
+    /// The audit log cannot be written, and this refusal is the only answer.
+    pub(super) fn unprotected(
+        &mut self,
+        entry: DecisionField,
         observed: Option<&Refusal>,
         about: &Question,
-    ) -> Result<(), Refusal> {
-        self.judged(entry, None, observed, false, about).map(drop)
+    ) -> Result<Written, Refusal> {
+        self.write(entry, None, observed, false, about)
     }
 
-    fn judged(
+    fn write(
         &mut self,
-        entry: audit::DecisionField,
+        entry: DecisionField,
         address: Option<String>,
         reply: Option<&Refusal>,
         refused: bool,
         about: &Question,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Written, Refusal> {
         let peer = self.peer.clone();
-        let first = self.tell(&Judged {
+        let is_first = self.tell(&VerdictFact {
             entry: &entry,
             address,
             reply,
             peer: peer.as_deref(),
         });
         if !refused {
-            // What was found stands in the record of the verdict, once.
-            let entry = Arc::new(audit::DecisionField {
-                findings: None,
-                ..entry
-            });
-            match about {
-                Question::Recipient(recipient) => {
-                    self.transaction.recipients.insert(recipient.clone(), entry);
-                }
-                Question::Sender(sender) => self.transaction.sender = Some((sender.clone(), entry)),
-                Question::Peer => {}
-            }
+            self.transaction.allow(about, entry);
         }
         if let Some(audit) = &self.common.audit
             && !audit.healthy()
         {
-            self.tell(&Unrecorded(None));
+            self.tell(&UnrecordedFact(None));
             return Err(unwritable());
         }
-        Ok(first)
+        Ok(Written { is_first })
     }
 
-    /// What the machine is answered with is no verdict, but about this domain's mail. The words may become the machine's own.
-    pub fn answers(&mut self, cause: Cause, domain: Option<&Domain>) {
-        self.answered = domain.map(|domain| (cause, domain.to_string()));
+    /// If the machine's next refusal has this cause, it is about this domain's mail.
+    pub(super) fn may_refuse(&mut self, cause: Cause, domain: Option<&Domain>) {
+        self.next_refusal = domain.map(|domain| NextRefusal::About(cause, domain.to_string()));
     }
 
-    /// This refusal of the machine's own is written down with a verdict.
-    pub fn is_told(&mut self, refusal: &Refusal) {
-        self.told = Some(refusal.clone());
+    /// The machine will give this refusal, which is recorded with a verdict already.
+    pub(super) fn will_be_given(&mut self, refusal: &Refusal) {
+        self.next_refusal = Some(NextRefusal::Recorded(refusal.clone()));
     }
 
-    /// Refused at the greeting for what another session met; gives the reply.
-    #[must_use]
-    pub fn refused_again(&mut self, first: &Remembered) -> Refusal {
+    /// Refuses the session at its greeting for a fault that an earlier session met. Returns the refusal.
+    pub(super) fn refused_again(&mut self, first: &Remembered) -> Refusal {
         let refusal = first.refuse_again();
-        self.tell(&RefusedAgain {
+        self.tell(&RepeatedRefusalFact {
             first,
             refusal: &refusal,
         });
         refusal
     }
 
-    // ----- what the machine says -----
+    // ----- the machine's notes -----
 
-    /// What the machine has to say.
-    pub fn note(&mut self, note: Note) {
+    /// Takes a note of the machine.
+    pub(super) fn note(&mut self, note: Note) {
         match note {
             Note::Hello(name) => self.hello = Some(name),
             Note::TransactionBegins if self.is_inbound() => {}
             Note::TransactionBegins => self.transaction_begins(),
-            Note::MessageBegins => {
-                self.transaction.digest = digest::Context::new(&digest::SHA256);
-            }
+            Note::MessageBegins => self.transaction.message_begins(),
             Note::Refused(refusal) => self.refused(&refusal),
             Note::Heard {
                 stage,
                 reply,
                 proved,
             } => {
-                self.tell(&Heard {
+                self.tell(&HeardFact {
                     stage,
                     reply: &reply,
                     proved,
                 });
             }
             Note::MissingExtension(keyword) => {
-                self.tell(&Lacking(keyword));
+                self.tell(&MissingExtensionFact(keyword));
             }
             Note::Ends(end) => self.end = Some(end),
             Note::Incident(incident) => {
                 self.incident = Some(incident);
-                self.tell(&Incident(incident));
+                self.tell(&IncidentFact(incident));
             }
-            // It is told with the refusal that follows, or with whom it kept from being protected.
+            // The refusal that follows tells of it, or the decision about mail that goes on in the clear.
             Note::NoTls { .. } | Note::HostFault { .. } => {}
         }
     }
 
-    /// A refusal of our own was given. A verdict was told when it was made.
+    /// The machine gave a refusal. A verdict was written when it was made.
     fn refused(&mut self, refusal: &Refusal) {
-        if refusal.cause == Cause::Verdict || self.told.take().as_ref() == Some(refusal) {
+        if refusal.cause == Cause::Verdict {
             return;
         }
-        let about = self.answered.take();
-        let domain = about.filter(|(cause, _)| *cause == refusal.cause);
-        self.tell(&Refused {
+        let domain = match self.next_refusal.take() {
+            Some(NextRefusal::Recorded(recorded)) if recorded == *refusal => return,
+            Some(NextRefusal::About(cause, domain)) if cause == refusal.cause => Some(domain),
+            _ => None,
+        };
+        self.tell(&RefusalFact {
             refusal,
-            domain: domain.as_ref().map(|(_, domain)| domain.as_str()),
+            domain: domain.as_deref(),
         });
     }
 
     // ----- messages -----
 
-    /// What was decided before does not concern what comes now. Inbound it begins with the question about its sender.
-    pub fn transaction_begins(&mut self) {
-        self.transaction = Transaction::default();
+    /// A transaction begins: earlier decisions are not about its mail. Inbound it begins with the question about its sender.
+    pub(super) fn transaction_begins(&mut self) {
+        self.transaction = TransactionDecisions::default();
     }
 
-    /// Octets of a message. Only a record wants their digest, which costs as much as a third of the encryption.
-    pub fn content(&mut self, octets: &[u8]) {
+    /// Octets of a message on their way to the server. Their digest costs as much as a third of the encryption, and only a record needs
+    /// it.
+    pub(super) fn content(&mut self, octets: &[u8]) {
         if self.common.audit.is_some() {
-            self.transaction.digest.update(octets);
+            self.transaction.content(octets);
         }
     }
 
-    /// The server's final reply is in, or will never be: writes the message down. Queued before this returns, whatever
-    /// becomes of the future.
-    pub fn message(
+    /// The server's final reply is in, or will never come: records the message. The record is queued before this returns, even if the
+    /// future is dropped. The future is ready when the record is on disk.
+    pub(super) fn message(
         &mut self,
         message: &Completed,
-    ) -> impl Future<Output = ActionResult> + Send + use<> {
+    ) -> impl Future<Output = Result<Recorded, Refusal>> + Send + use<> {
         let transaction = std::mem::take(&mut self.transaction);
         self.messages += 1;
-        let accepted = OutcomeField::of(message.reply.as_deref()) == OutcomeField::Accepted;
-        self.accepted += u64::from(accepted);
-        if accepted {
+        if OutcomeField::of(message.reply.as_deref()) == OutcomeField::Accepted {
+            self.accepted += 1;
             self.common.write_budget.delivered(self.client.0.ip());
         }
-        let (decisions, digest) = transaction.hand_over(self.direction, message);
-        let peer = self.peer.clone();
-        let (host, configuration) = (
-            self.common.hostname.clone(),
-            Arc::clone(&self.common.configuration),
-        );
-        let fact = Handed {
+        let (decisions, sha256) = transaction.finish(self.direction, message);
+        let fact = MessageFact {
             message,
             number: self.messages,
             direction: self.word(),
-            host: &host,
-            configuration: &configuration,
-            sha256: audit::hex(digest.as_ref()),
+            host: &self.common.hostname,
+            configuration: &self.common.configuration,
+            sha256,
             decisions,
-            peer: peer.as_deref(),
+            peer: self.peer.as_deref(),
         };
         fact.count(&self.common.metrics);
         self.log(&fact);
         let record = self.record_of(&fact);
-        let durable = match (self.begun(), record) {
+        let durable = match (self.audit_log(), record) {
             (Some(audit), Some(record)) => Some(audit.append_durable(&record)),
             _ => None,
         };
         let metrics = Arc::clone(&self.common.metrics);
         async move {
-            let Some(durable) = durable else {
-                return ActionResult::Recorded(Ok(Recorded::assertion()));
-            };
-            ActionResult::Recorded(match durable.await {
-                Ok(_) => Ok(Recorded::assertion()),
-                Err(error) => {
-                    let error = error.to_string();
-                    let fact = Unrecorded(Some(&error));
-                    fact.count(&metrics);
-                    if let Some((level, line)) = fact.line() {
-                        log::log!(level, "{line}");
-                    }
-                    Err(unwritable())
+            if let Some(durable) = durable
+                && let Err(error) = durable.await
+            {
+                let error = error.to_string();
+                let fact = UnrecordedFact(Some(&error));
+                fact.count(&metrics);
+                if let Some((level, line)) = fact.line() {
+                    log::log!(level, "{line}");
                 }
-            })
+                return Err(unwritable());
+            }
+            Ok(Recorded::assertion())
         }
     }
 
-    /// The line that `--add-received` puts before a message that begins now, once TLS is up (RFC 5321 §4.4, RFC 8314 §4.3).
-    #[must_use]
-    pub fn trace(&self) -> Option<Vec<u8>> {
-        if !self.common.add_received {
-            return None;
-        }
-        let facts = self.peer.as_ref().map(|peer| &peer.facts)?;
-        let hello = self.hello.as_deref().and_then(plain_name);
-        let from = hello.unwrap_or("unknown");
-        let ip = match self.client.0.ip() {
-            std::net::IpAddr::V4(ip) => ip.to_string(),
-            std::net::IpAddr::V6(ip) => format!("IPv6:{ip}"),
-        };
-        // The TLS of the outside leg: inbound it protects the hop to us, outbound the hop from us, which ESMTP alone says.
-        let with = match self.direction {
-            DirectionField::Inbound => "ESMTPS",
-            DirectionField::Outbound => "ESMTP",
-        };
-        Some(
-            format!(
-                "Received: from {from} ([{ip}])\r\n\tby {} (starttls-proxy) with {with} id {}\r\n\ttls {};\r\n\t{}\r\n",
-                self.common.hostname,
-                self.id,
-                facts.suite,
-                rfc5322_date(clock::wall()),
-            )
-            .into_bytes(),
-        )
+    /// The line that `--add-received` puts in front of a message that begins now. `None` before TLS is up.
+    pub(super) fn trace(&self) -> Option<Vec<u8>> {
+        let peer = self.peer.as_ref().filter(|_| self.common.add_received)?;
+        Some(trace::line(
+            self.hello.as_deref(),
+            self.client.0.ip(),
+            &self.common.hostname,
+            self.direction,
+            &self.session_id,
+            &peer.facts.suite,
+        ))
     }
 
     // ----- the end -----
 
     /// The session has ended.
-    pub fn closed(mut self) {
+    pub(super) fn closed(mut self) {
         let end = match (self.incident, self.end) {
             (Some(incident), _) => incident,
             (None, Some(end)) => end.word(),
             (None, None) => "closed",
         };
         let peer = self.peer.clone();
-        let fact = Closed {
+        let fact = ClosedFact {
             end,
             took: clock::instant().duration_since(self.began),
             messages: [self.messages, self.accepted],
             traffic: self.traffic,
             peer: peer.as_deref(),
-            repeated: std::mem::take(&mut self.repeats).told(),
+            repeated: std::mem::take(&mut self.repeats).counts(),
             empty: !self.recorded,
         };
         self.tell(&fact);
     }
 }
 
-impl Transaction {
-    /// The decisions of the message's own parties, and its digest.
-    fn hand_over(
-        self,
-        direction: DirectionField,
-        message: &Completed,
-    ) -> (Vec<audit::DecisionField>, digest::Digest) {
-        let mut decisions: Vec<audit::DecisionField> = Vec::new();
-        if direction == DirectionField::Inbound {
-            // A decision about another sender is none about this one.
-            let own = self
-                .sender
-                .filter(|(sender, _)| *sender == message.sender_domain);
-            decisions.extend(own.map(|(_, decision)| (*decision).clone()));
-        } else {
-            for to in &message.recipients {
-                let decision = match self.recipients.get(&to.recipient) {
-                    Some(decision) => (**decision).clone(),
-                    None => undecided(&to.recipient),
-                };
-                if !decisions.contains(&decision) {
-                    decisions.push(decision);
-                }
-            }
-        }
-        (decisions, self.digest.finish())
-    }
+/// The audit log cannot be written, so nothing goes on.
+fn unwritable() -> Refusal {
+    local_fault("the audit log cannot be written, no mail can pass")
 }
 
-/// A recipient that no decision is known for is never said to have been protected.
-fn undecided(recipient: &Recipient) -> audit::DecisionField {
-    log::error!("no decision is known for a recipient that the server accepted");
-    audit::DecisionField {
-        domain: match recipient {
-            Recipient::Domain(domain) => domain.to_string(),
-            Recipient::Literal(literal) => literal.clone(),
-            Recipient::Postmaster => String::from("postmaster"),
-        },
-        verdict: VerdictField::Unprotected,
-        observed: false,
-        level: None,
-        basis: None,
-        rule: None,
-        until: None,
-        why: None,
-        reason: None,
-        detail: String::from("no decision is known"),
-        findings: None,
-    }
-}
-
-/// What a record takes in the log, in octets, without what the chain adds.
+/// Octets that a record takes in the log, without the links of the chain.
 fn octets(record: &Record) -> usize {
     serde_json::to_vec(record).map_or(0, |text| text.len())
 }
 
-/// A name in EHLO that can stand in a trace line.
-fn plain_name(name: &[u8]) -> Option<&str> {
-    std::str::from_utf8(name)
-        .ok()
-        .filter(|_| fits_a_trace(name))
-}
-
-/// Twelve hexadecimal digits that no other session of late has.
+/// Twelve random hexadecimal digits.
 fn session_id() -> String {
     let mut bytes = [0_u8; 6];
-    // Without randomness the id is not unique; nothing but reading the log depends on it.
+    // Without randomness the identifier is not unique. Only readers of the log depend on it.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     audit::hex(&bytes)
-}
-
-/// RFC 5322 §3.3.
-fn rfc5322_date(at: std::time::SystemTime) -> String {
-    httpdate::fmt_http_date(at).replace("GMT", "+0000")
 }
 
 #[cfg(test)]

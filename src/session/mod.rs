@@ -17,23 +17,29 @@
 //! [`Recorded`](crate::smtp::Recorded) behind the disk.
 
 pub mod budget;
+mod connecting;
 pub mod drive;
 pub mod facts;
 mod fading;
+pub(crate) mod fields;
 pub mod handshakes;
 pub mod inbound;
 pub mod journal;
-#[cfg(test)]
-mod kept;
 pub mod leg;
 pub mod memory;
 pub mod networks;
 pub mod outbound;
+mod permits;
 pub mod records;
+mod refusals;
 pub mod rehearsal;
 mod repeats;
 pub mod setup;
+#[cfg(test)]
+mod test_log;
 pub mod tlsrpt;
+mod trace;
+mod transaction;
 pub mod write_budget;
 
 use crate::net::{ClientAddr, IntendedAddr, ServerAddr};

@@ -12,7 +12,7 @@ use crate::{
     audit::{AuditLog, PolicyField},
     lookup::Lookup,
     metrics::Metrics,
-    net::{Dial, Intercept, proxy_header::Version},
+    net::{Dial, Intercept, ServerAddr, proxy_header::Version},
     policy::{Prefix, Settings, table::Table},
     tls::{ClientTls, ServerTls},
     tlsrpt::Tlsrpt,
@@ -117,6 +117,11 @@ impl Upstream {
         })
     }
 
+    /// The server at this address of the host.
+    pub(super) fn server(&self, ip: IpAddr) -> ServerAddr {
+        ServerAddr((ip, self.port).into())
+    }
+
     /// Its address, where it is one.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
@@ -142,6 +147,14 @@ pub struct OutboundSetup {
     pub memory: Arc<HostMemory>,
     /// `--tlsrpt-socket`.
     pub tlsrpt: Option<Arc<Tlsrpt>>,
+}
+
+impl OutboundSetup {
+    /// Whether TLS begins with the first octet, so that no session can be in the clear.
+    pub(super) fn implicit_tls(&self) -> bool {
+        let upstream = self.upstream.as_ref();
+        upstream.is_some_and(|upstream| upstream.implicit_tls)
+    }
 }
 
 /// World to legacy server.

@@ -1,6 +1,6 @@
 //! What a server says before TLS.
 
-use super::{Fact, Keep, Kind, without_crlf};
+use super::{Fact, RepeatKey, Writing, without_crlf};
 use crate::{
     audit::{self, AuditLog, Record, WireText},
     smtp::Stage,
@@ -11,7 +11,7 @@ pub(super) const HEARD: usize = 512;
 
 /// A server said something in the clear that keeps the session from going on. Anybody on the path can say it, so it is told and
 /// decides nothing.
-pub struct Heard<'a> {
+pub struct HeardFact<'a> {
     /// What it answers.
     pub stage: Stage,
     /// The reply as it came.
@@ -20,7 +20,7 @@ pub struct Heard<'a> {
     pub proved: bool,
 }
 
-impl Heard<'_> {
+impl HeardFact<'_> {
     /// What it answers, in one word.
     #[must_use]
     pub fn stage(&self) -> &'static str {
@@ -75,9 +75,9 @@ impl Heard<'_> {
     }
 }
 
-impl Fact for Heard<'_> {
-    fn kind(&self) -> Option<Kind> {
-        Some(Kind {
+impl Fact for HeardFact<'_> {
+    fn repeat_key(&self) -> Option<RepeatKey> {
+        Some(RepeatKey {
             event: "heard",
             domain: None,
             verdict: None,
@@ -107,7 +107,7 @@ impl Fact for Heard<'_> {
             unproved: !self.proved,
         })))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }

@@ -88,7 +88,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
         octets: 3,
         reply: None,
     };
-    let judged = |entry| Judged {
+    let judged = |entry| VerdictFact {
         entry,
         address: Some("@clinic.example".into()),
         reply: None,
@@ -99,27 +99,27 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
         entry(VerdictField::Unprotected),
     );
     let facts: [(&str, &dyn Fact); 9] = [
-        ("SessionOpened", &Opened),
-        ("Refusal", &HandshakeFailed("reset")),
+        ("SessionOpened", &OpenedFact),
+        ("Refusal", &HandshakeFailedFact("reset")),
         ("Verdict", &judged(&refused)),
         ("Unprotected", &judged(&clear)),
         (
             "Refusal",
-            &Refused {
+            &RefusalFact {
                 refusal: &no,
                 domain: None,
             },
         ),
         (
             "Refusal",
-            &RefusedAgain {
+            &RepeatedRefusalFact {
                 first: &known,
                 refusal: &no,
             },
         ),
         (
             "Heard",
-            &Heard {
+            &HeardFact {
                 proved: false,
                 stage: Stage::Greeting,
                 reply: b"554 5.7.1 Blocked\r\n",
@@ -127,7 +127,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
         ),
         (
             "Message",
-            &Handed {
+            &MessageFact {
                 message: &message,
                 number: 1,
                 direction: "out",
@@ -140,7 +140,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
         ),
         (
             "SessionClosed",
-            &Closed {
+            &ClosedFact {
                 end: "quit",
                 took: Duration::from_secs(1),
                 messages: [1, 0],
@@ -208,7 +208,7 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
     ];
     let stages = [Stage::Greeting, Stage::Ehlo, Stage::StartTls];
     let stages = stages.map(|stage| {
-        Heard {
+        HeardFact {
             stage,
             reply: b"",
             proved: false,
@@ -236,7 +236,7 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
 
 #[test]
 fn why_a_server_refused_is_told_with_its_code_its_text_bounded_and_never_as_proved() {
-    let heard = |reply| Heard {
+    let heard = |reply| HeardFact {
         proved: false,
         stage: Stage::Greeting,
         reply,
@@ -284,7 +284,7 @@ fn nothing_in_a_reply_can_forge_a_log_field() {
         r#""421 4.7.5 names a\" verdict=authorised x=\"b\\""#
     );
     // Escaped text is taken for what it says in one reading only.
-    let heard = Heard {
+    let heard = HeardFact {
         proved: false,
         stage: Stage::Ehlo,
         reply: b"550 \\\" x=y\r\n",

@@ -18,12 +18,12 @@ use crate::{
 };
 
 /// See the module.
-pub struct Kept {
+pub struct TestLog {
     directory: PathBuf,
     pub common: CommonSetup,
 }
 
-impl Kept {
+impl TestLog {
     pub fn new() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -84,7 +84,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for TestLog {
     fn drop(&mut self) {
         if let Some(log) = &self.common.audit {
             log.close();
