@@ -1,7 +1,7 @@
-//! What can happen in a session, one struct each. A fact alone makes its log line, its counters and its record, so that the three
-//! can only say the same; [`Journal`](super::journal::Journal) tells it, and adds whose session it was.
+//! What can happen in a session, one struct for each kind of event. A fact makes its own log line, counters and record, so that the
+//! three always say the same. The session's journal writes them, and adds whose session it was.
 //!
-//! A fact needs no audit log: without one its line and its counters are made all the same.
+//! A fact needs no audit log: without one it is still logged and counted.
 
 mod heard;
 
@@ -18,47 +18,47 @@ use crate::{
 };
 
 use super::{
-    fields::{peer_field, tls_field, verdict_word},
+    fields::{peer_field, recipient_word, tls_field, verdict_word},
     memory::Remembered,
 };
 
 /// Whether a fact's line and record must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writing {
-    /// A message, or what one rests on: written whatever it costs.
+pub(crate) enum Writing {
+    /// A message, or a decision that lets one pass: always written.
     Always,
-    /// Anybody who can connect makes as many as he likes: written while his budget lasts, then counted.
+    /// Anybody who can connect can cause as many as they like: written while the client's budget lasts, counted after that.
     WithinBudget,
 }
 
-/// What repeats of a fact have in common within a session: they are counted, and neither logged nor written again.
+/// What repeats of a fact have in common. Within a session a repeat is counted, and neither logged nor recorded again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepeatKey {
+pub(crate) struct RepeatKey {
     /// The record's `event`.
-    pub event: &'static str,
-    /// The domain that it is about.
-    pub domain: Option<String>,
+    pub(super) event: &'static str,
+    /// The domain of the mail.
+    pub(super) domain: Option<String>,
     /// The verdict.
-    pub verdict: Option<VerdictField>,
+    pub(super) verdict: Option<VerdictField>,
     /// The reason.
-    pub reason: Option<String>,
+    pub(super) reason: Option<String>,
     /// Nothing was enforced.
-    pub observed: bool,
-    /// Whatever else must be the same.
-    pub more: String,
+    pub(super) observed: bool,
+    /// All else that must be the same.
+    pub(super) more: String,
 }
 
 /// One thing that happened.
-pub trait Fact {
-    /// `None`: it is told each time.
+pub(crate) trait Fact {
+    /// `None`: the fact is written each time.
     fn repeat_key(&self) -> Option<RepeatKey> {
         None
     }
-    /// Counted each time.
+    /// Counts the fact. Repeats are counted, too.
     fn count(&self, _metrics: &Metrics) {}
-    /// The end of its log line: `key=value` pairs.
+    /// The level and the end of its log line: `key=value` pairs.
     fn line(&self) -> Option<(log::Level, String)>;
-    /// Its record in this session, where it has one.
+    /// Its record in this session, if it has one.
     fn record(&self, _audit: &AuditLog, _session: audit::SessionField) -> Option<Record> {
         None
     }
@@ -68,8 +68,8 @@ pub trait Fact {
     }
 }
 
-/// A client connected. Told with the first record of its session.
-pub struct OpenedFact;
+/// A client connected. Written in front of the first record of its session.
+pub(crate) struct OpenedFact;
 
 impl Fact for OpenedFact {
     fn line(&self) -> Option<(log::Level, String)> {
@@ -82,8 +82,8 @@ impl Fact for OpenedFact {
     }
 }
 
-/// TLS is up on the outside.
-pub struct TlsUpFact<'a>(pub &'a Peer);
+/// TLS is up with the outside party.
+pub(crate) struct TlsUpFact<'a>(pub(super) &'a Peer);
 
 impl Fact for TlsUpFact<'_> {
     fn count(&self, metrics: &Metrics) {
@@ -98,14 +98,14 @@ impl Fact for TlsUpFact<'_> {
         );
         Some((log::Level::Info, line))
     }
-    // A message's own record says it again.
+    // The record of each message says it again.
     fn writing(&self) -> Writing {
         Writing::WithinBudget
     }
 }
 
 /// A handshake with an outside client failed.
-pub struct HandshakeFailedFact<'a>(pub &'a str);
+pub(crate) struct HandshakeFailedFact<'a>(pub(super) &'a str);
 
 impl Fact for HandshakeFailedFact<'_> {
     fn count(&self, metrics: &Metrics) {
@@ -135,25 +135,23 @@ impl Fact for HandshakeFailedFact<'_> {
 }
 
 /// The policy decided.
-pub struct VerdictFact<'a> {
-    /// What it said.
-    pub entry: &'a audit::DecisionField,
-    /// For whom: `@domain`; `None` where the peer as such was judged.
-    pub address: Option<String>,
-    /// The reply that refuses, given or (observed) not.
-    pub reply: Option<&'a Refusal>,
-    /// Who was judged, where TLS is up.
-    pub peer: Option<&'a Peer>,
+pub(crate) struct VerdictFact<'a> {
+    /// The decision.
+    pub(super) entry: &'a audit::DecisionField,
+    /// The mail it is about: `@domain`. `None` if the peer was judged without a recipient.
+    pub(super) address: Option<String>,
+    /// The refusal. In observe mode it is not given.
+    pub(super) reply: Option<&'a Refusal>,
+    /// The party that was judged, if TLS is up.
+    pub(super) peer: Option<&'a Peer>,
 }
 
 impl VerdictFact<'_> {
-    /// For whom a decision was made.
-    #[must_use]
-    pub fn address(decision: &Decision) -> Option<String> {
+    /// The mail that a decision is about.
+    pub(super) fn address(decision: &Decision) -> Option<String> {
         match &decision.ask.next_hop {
-            NextHop::Recipient(Recipient::Domain(domain)) => Some(format!("@{domain}")),
-            NextHop::Recipient(Recipient::Literal(literal)) => Some(format!("@{literal}")),
             NextHop::Recipient(Recipient::Postmaster) => Some(String::from("postmaster")),
+            NextHop::Recipient(recipient) => Some(format!("@{}", recipient_word(recipient))),
             NextHop::Upstream(_) | NextHop::Address => None,
         }
     }
@@ -175,7 +173,7 @@ impl Fact for VerdictFact<'_> {
             verdict: Some(entry.verdict),
             reason: entry.reason.clone(),
             observed: entry.observed,
-            // The words of a certificate can be long.
+            // Names in a certificate can be long, so the key has their digest.
             more: sha256(
                 format!(
                     "{:?} {:?} {:?} {} {}",
@@ -266,12 +264,13 @@ impl Fact for VerdictFact<'_> {
     }
 }
 
-/// A refusal of our own that is no verdict. Those that are ([`Cause::Verdict`](crate::smtp::Cause::Verdict)) are [`VerdictFact`], and no fact of their own.
-pub struct RefusalFact<'a> {
-    /// What the client was told.
-    pub refusal: &'a Refusal,
-    /// The domain that it is about, where there is one.
-    pub domain: Option<&'a str>,
+/// A refusal of this proxy that is no verdict. Refusals by verdict ([`Cause::Verdict`](crate::smtp::Cause::Verdict)) are written as a
+/// [`VerdictFact`] only.
+pub(crate) struct RefusalFact<'a> {
+    /// The reply to the client.
+    pub(super) refusal: &'a Refusal,
+    /// The domain of the mail, if it is known.
+    pub(super) domain: Option<&'a str>,
 }
 
 impl Fact for RefusalFact<'_> {
@@ -313,12 +312,12 @@ impl Fact for RefusalFact<'_> {
     }
 }
 
-/// A session is refused at its greeting for what another one met a short while ago.
-pub struct RepeatedRefusalFact<'a> {
-    /// What that was.
-    pub first: &'a Remembered,
-    /// What the client is told.
-    pub refusal: &'a Refusal,
+/// A session is refused at its greeting for a fault that another session met a short while ago.
+pub(crate) struct RepeatedRefusalFact<'a> {
+    /// That fault.
+    pub(super) first: &'a Remembered,
+    /// The reply to the client.
+    pub(super) refusal: &'a Refusal,
 }
 
 impl Fact for RepeatedRefusalFact<'_> {
@@ -352,8 +351,8 @@ impl Fact for RepeatedRefusalFact<'_> {
     }
 }
 
-/// A rule of the protocol was broken, or something else that a log should name in one word.
-pub struct IncidentFact(pub &'static str);
+/// A rule of the protocol was broken, or something else that the log should name in one word.
+pub(crate) struct IncidentFact(pub(super) &'static str);
 
 impl Fact for IncidentFact {
     fn count(&self, metrics: &Metrics) {
@@ -367,8 +366,8 @@ impl Fact for IncidentFact {
     }
 }
 
-/// The server lacks inside TLS what it offered before, and the client used it.
-pub struct MissingExtensionFact(pub Keyword);
+/// The server lacks an extension inside TLS that it offered before, and that the client used.
+pub(crate) struct MissingExtensionFact(pub(super) Keyword);
 
 impl Fact for MissingExtensionFact {
     fn line(&self) -> Option<(log::Level, String)> {
@@ -380,24 +379,24 @@ impl Fact for MissingExtensionFact {
     }
 }
 
-/// A message was handed over, or may have been.
-pub struct MessageFact<'a> {
-    /// What the machine knows of it.
-    pub message: &'a Completed,
-    /// Its number within the session.
-    pub number: u64,
+/// A message was handed to the server, or may have been.
+pub(crate) struct MessageFact<'a> {
+    /// The message as the machine knows it.
+    pub(super) message: &'a Completed,
+    /// The message's number within the session.
+    pub(super) number: u64,
     /// `out` or `in`.
-    pub direction: &'static str,
+    pub(super) direction: &'static str,
     /// Name of this machine.
-    pub host: &'a str,
+    pub(super) host: &'a str,
     /// SHA-256 of the configuration in force.
-    pub configuration: &'a str,
-    /// SHA-256 of its octets.
-    pub sha256: String,
-    /// One for each domain of its recipients, or the one for its sender.
-    pub decisions: Vec<audit::DecisionField>,
-    /// Who was at the other end of the outside link, where it had TLS.
-    pub peer: Option<&'a Peer>,
+    pub(super) configuration: &'a str,
+    /// SHA-256 of the message's octets, in hexadecimal digits.
+    pub(super) sha256: String,
+    /// Outbound one for each domain of the recipients, inbound the one for the sender.
+    pub(super) decisions: Vec<audit::DecisionField>,
+    /// The outside party, if the link had TLS.
+    pub(super) peer: Option<&'a Peer>,
 }
 
 impl MessageFact<'_> {
@@ -411,7 +410,7 @@ impl MessageFact<'_> {
         (outcome, word)
     }
 
-    /// With no decision about anybody: over TLS nothing more was demanded, in the clear nothing was.
+    /// The weakest of the decisions. Without any, nothing more than TLS was demanded, or in the clear nothing.
     fn verdict(&self) -> VerdictField {
         let weakest = self.decisions.iter().map(|decision| decision.verdict).max();
         weakest.unwrap_or(match self.peer {
@@ -460,8 +459,9 @@ impl Fact for MessageFact<'_> {
     }
 }
 
-/// A record could not be made durable, so that something is not acknowledged.
-pub struct UnrecordedFact<'a>(pub Option<&'a str>);
+/// A record could not be brought to the disk, so a message is not acknowledged or a question is refused. With the error, if there is
+/// one to log.
+pub(crate) struct UnrecordedFact<'a>(pub(super) Option<&'a str>);
 
 impl Fact for UnrecordedFact<'_> {
     fn count(&self, metrics: &Metrics) {
@@ -476,11 +476,11 @@ impl Fact for UnrecordedFact<'_> {
 }
 
 /// A connection broke.
-pub struct BrokenFact<'a> {
-    /// Whose.
-    pub side: Side,
-    /// What the system or TLS said.
-    pub error: &'a std::io::Error,
+pub(crate) struct BrokenFact<'a> {
+    /// The side that it was with.
+    pub(super) side: Side,
+    /// The error of the system or of TLS.
+    pub(super) error: &'a std::io::Error,
 }
 
 impl Fact for BrokenFact<'_> {
@@ -498,21 +498,21 @@ impl Fact for BrokenFact<'_> {
 }
 
 /// The session has ended.
-pub struct ClosedFact<'a> {
-    /// How, in one word.
-    pub end: &'static str,
-    /// How long it was.
-    pub took: std::time::Duration,
-    /// Messages that began, and those that the server accepted.
-    pub messages: [u64; 2],
+pub(crate) struct ClosedFact<'a> {
+    /// How it ended, in one word.
+    pub(super) end: &'static str,
+    /// How long it lasted.
+    pub(super) took: std::time::Duration,
+    /// Messages that began, and messages that the server accepted.
+    pub(super) messages: [u64; 2],
     /// Octets read from and written to client and server.
-    pub traffic: [[u64; 2]; 2],
-    /// Who was at the other end of the outside link, where it had TLS.
-    pub peer: Option<&'a Peer>,
-    /// What was not written again.
-    pub repeated: Vec<audit::RepeatedField>,
-    /// No record came before.
-    pub empty: bool,
+    pub(super) traffic: [[u64; 2]; 2],
+    /// The outside party, if the link had TLS.
+    pub(super) peer: Option<&'a Peer>,
+    /// Repeats that were only counted.
+    pub(super) repeated: Vec<audit::RepeatedField>,
+    /// The session has no record yet.
+    pub(super) empty: bool,
 }
 
 impl Fact for ClosedFact<'_> {
@@ -549,17 +549,17 @@ impl Fact for ClosedFact<'_> {
     }
 }
 
-/// A reply's text without what ends its last line.
+/// A reply without the CRLF of its last line.
 fn without_crlf(reply: &[u8]) -> &[u8] {
     reply.strip_suffix(b"\r\n").unwrap_or(reply)
 }
 
-/// For a log line: without spaces and quotes, whoever wrote it.
+/// Text for a log line, escaped so that it has no spaces and quotes.
 fn printable(text: &str) -> String {
     text.escape_default().to_string().replace(' ', "\\x20")
 }
 
-/// A reply for a log line. It can show names of a certificate, which is anybody's to write.
+/// A refusal for a log line. It can contain names of a certificate, which anybody can choose.
 fn quoted(refusal: &Refusal) -> String {
     format!("{:?}", refusal.to_string())
 }
