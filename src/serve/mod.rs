@@ -51,7 +51,7 @@ pub(crate) const EXPIRY_WARNING: u32 = 14;
 /// Why the process does not serve, or did not end well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeError {
-    /// The exit code: one of [`EX_CONFIG`], [`EX_TEMPFAIL`] and [`EX_IOERR`].
+    /// The exit code: `EX_CONFIG`, `EX_TEMPFAIL` or `EX_IOERR`.
     pub code: u8,
     /// In words, for the administrator.
     pub words: String,
