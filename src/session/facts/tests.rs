@@ -99,26 +99,26 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
         entry(VerdictField::Unprotected),
     );
     let facts: [(&str, &dyn Fact); 9] = [
-        ("SessionOpened", &Opened),
-        ("Refusal", &HandshakeFailed("reset")),
-        ("Verdict", &judged(&refused)),
-        ("Unprotected", &judged(&clear)),
+        ("SessionOpenedRecord", &Opened),
+        ("RefusalRecord", &HandshakeFailed("reset")),
+        ("VerdictRecord", &judged(&refused)),
+        ("UnprotectedRecord", &judged(&clear)),
         (
-            "Refusal",
+            "RefusalRecord",
             &Refused {
                 refusal: &no,
                 domain: None,
             },
         ),
         (
-            "Refusal",
+            "RefusalRecord",
             &RefusedAgain {
                 first: &known,
                 refusal: &no,
             },
         ),
         (
-            "Heard",
+            "HeardRecord",
             &Heard {
                 proved: false,
                 stage: Stage::Greeting,
@@ -126,7 +126,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
             },
         ),
         (
-            "Message",
+            "MessageRecord",
             &Handed {
                 message: &message,
                 number: 1,
@@ -139,7 +139,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
             },
         ),
         (
-            "SessionClosed",
+            "SessionClosedRecord",
             &Closed {
                 end: "quit",
                 took: Duration::from_secs(1),
@@ -173,7 +173,7 @@ fn the_schema_documents_each_field_of_each_record_that_a_fact_makes() {
             documented(item, field);
             if field == "decision" {
                 for field in value.as_object().expect("an object").keys() {
-                    documented("Decision", field);
+                    documented("DecisionField", field);
                 }
             }
         }
@@ -216,11 +216,11 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
         .stage()
     });
     let lists = [
-        ("Refusal", "reason", causes.map(Cause::word).to_vec()),
-        ("SessionClosed", "end", ends.map(End::word).to_vec()),
-        ("Heard", "stage", stages.to_vec()),
+        ("RefusalRecord", "reason", causes.map(Cause::word).to_vec()),
+        ("SessionClosedRecord", "end", ends.map(End::word).to_vec()),
+        ("HeardRecord", "stage", stages.to_vec()),
         (
-            "Repeated",
+            "RepeatedField",
             "event",
             vec!["verdict", "unprotected", "refusal", "heard"],
         ),
