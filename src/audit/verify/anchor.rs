@@ -1,14 +1,14 @@
-//! Heads that were kept elsewhere.
+//! Anchors: heads of a log that were kept on another machine.
 
-use crate::audit::{Hash, Head, OpenError, checkpoint::Note};
+use crate::audit::{Hash, Head, OpenError, checkpoint::SignedNote};
 use std::path::Path;
 
-/// What another machine remembers of a log: it had so many records, and the last one this hash.
+/// What another machine remembers of a log: how many records it had, and the hash of the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchor {
     /// The log's name, where it is known.
     pub origin: Option<String>,
-    /// The head.
+    /// The number of records and the hash.
     pub head: Head,
 }
 
@@ -42,7 +42,7 @@ impl Anchor {
     }
 
     fn parse(text: &str) -> Vec<Self> {
-        if let Some(note) = Note::read(text) {
+        if let Some(note) = SignedNote::read(text) {
             return vec![Self {
                 origin: Some(note.origin.to_owned()),
                 head: note.head,
@@ -66,7 +66,7 @@ impl Anchor {
         })
     }
 
-    /// Whether it is of the log with that name. One without a name was given for this log.
+    /// Whether this anchor is of the log with that name. An anchor without a name was given for the log at hand.
     pub(super) fn is_of(&self, origin: Option<&str>) -> bool {
         self.origin.is_none() || self.origin.as_deref() == origin
     }
@@ -100,7 +100,7 @@ mod tests {
         let (key, _) = SigningKey::generate().unwrap();
         let (note, _) = key.note(
             &origin,
-            &Note::text(&origin, head, "2026-11-24T06:05:00.000000Z"),
+            &SignedNote::text(&origin, head, "2026-11-24T06:05:00.000000Z"),
         );
         assert_eq!(Anchor::parse(&note), [anchor]);
         assert_eq!(
