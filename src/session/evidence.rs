@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 
 use super::{
     budget::Kind,
-    drive::Done,
+    drive::ActionResult,
     facts::{
         Broken, Closed, Fact, Handed, HandshakeFailed, Heard, Incident, Judged, Keep, Lacking,
         Opened, Refused, RefusedAgain, Secured, Unrecorded,
@@ -15,7 +15,7 @@ use super::{
     memory::Remembered,
     records::{entry, unwritable},
     repeats::Repeats,
-    site::Common,
+    setup::CommonSetup,
 };
 use crate::{
     audit::{
@@ -26,7 +26,8 @@ use crate::{
     net::ClientAddr,
     policy::Decision,
     smtp::{
-        Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side, command,
+        Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side,
+        fits_a_trace,
     },
     tls::Peer,
 };
@@ -40,7 +41,7 @@ const PREFIX: usize = 120;
 
 /// See the module.
 pub struct Evidence {
-    common: Common,
+    common: CommonSetup,
     id: String,
     direction: DirectionField,
     client: ClientAddr,
@@ -93,7 +94,7 @@ impl Evidence {
     /// A session begins. Nothing is written down before something worth it happens.
     #[must_use]
     pub fn open(
-        common: &Common,
+        common: &CommonSetup,
         direction: DirectionField,
         client: ClientAddr,
         to: SocketAddr,
@@ -172,19 +173,19 @@ impl Evidence {
     }
 
     /// Whether this line and record may be written, which anybody who can connect causes as often as he likes. The session's
-    /// own beginning and end are paid for once; what is not written is counted by the ledger.
+    /// own beginning and end are paid for once; what is not written is counted by the write_budget.
     fn affords(&mut self, fact: &impl Fact, record: Option<&Record>) -> bool {
         if self.messages > 0 {
             return true;
         }
-        let (client, ledger) = (self.client.0.ip(), Arc::clone(&self.common.ledger));
+        let (client, write_budget) = (self.client.0.ip(), Arc::clone(&self.common.write_budget));
         let session = match self.afforded {
             Some(afforded) => afforded,
             None => {
                 let opened = self.record_of(&Opened);
                 let records = opened.map_or(0, |record| octets(&record) + LAST_RECORD);
                 let octets = records + LAST_LINE;
-                let afforded = ledger.may_write(client, Kind::SessionOpened, octets);
+                let afforded = write_budget.may_write(client, Kind::SessionOpened, octets);
                 *self.afforded.insert(afforded)
             }
         };
@@ -193,7 +194,7 @@ impl Evidence {
             Some(record) => {
                 let line = fact.line().map_or(0, |(_, line)| PREFIX + line.len());
                 let octets = line + octets(record);
-                ledger.may_write(client, Kind::Refusal, octets) && session
+                write_budget.may_write(client, Kind::Refusal, octets) && session
             }
         }
     }
@@ -379,7 +380,7 @@ impl Evidence {
                     proved,
                 });
             }
-            Note::Lacking(keyword) => {
+            Note::MissingExtension(keyword) => {
                 self.tell(&Lacking(keyword));
             }
             Note::Ends(end) => self.end = Some(end),
@@ -421,13 +422,16 @@ impl Evidence {
 
     /// The server's final reply is in, or will never be: writes the message down. Queued before this returns, whatever
     /// becomes of the future.
-    pub fn message(&mut self, message: &Completed) -> impl Future<Output = Done> + Send + use<> {
+    pub fn message(
+        &mut self,
+        message: &Completed,
+    ) -> impl Future<Output = ActionResult> + Send + use<> {
         let transaction = std::mem::take(&mut self.transaction);
         self.messages += 1;
         let accepted = OutcomeField::of(message.reply.as_deref()) == OutcomeField::Accepted;
         self.accepted += u64::from(accepted);
         if accepted {
-            self.common.ledger.delivered(self.client.0.ip());
+            self.common.write_budget.delivered(self.client.0.ip());
         }
         let (decisions, digest) = transaction.hand_over(self.direction, message);
         let peer = self.peer.clone();
@@ -455,9 +459,9 @@ impl Evidence {
         let metrics = Arc::clone(&self.common.metrics);
         async move {
             let Some(durable) = durable else {
-                return Done::Recorded(Ok(Recorded::assertion()));
+                return ActionResult::Recorded(Ok(Recorded::assertion()));
             };
-            Done::Recorded(match durable.await {
+            ActionResult::Recorded(match durable.await {
                 Ok(_) => Ok(Recorded::assertion()),
                 Err(error) => {
                     let error = error.to_string();
@@ -585,7 +589,7 @@ fn octets(record: &Record) -> usize {
 fn plain_name(name: &[u8]) -> Option<&str> {
     std::str::from_utf8(name)
         .ok()
-        .filter(|_| command::fits_a_trace(name))
+        .filter(|_| fits_a_trace(name))
 }
 
 /// Twelve hexadecimal digits that no other session of late has.

@@ -13,7 +13,7 @@ use crate::{
     audit::{self, AuditLog, OutcomeField, Record, VerdictField, WireText},
     metrics::{self, Metrics},
     policy::{Decision, NextHop},
-    smtp::{Completed, Recipient, Refusal, Side, extensions::Keyword},
+    smtp::{Completed, Keyword, Recipient, Refusal, Side},
     tls::{HandshakeFault, Peer, sha256},
 };
 

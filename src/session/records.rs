@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::site::Common;
+use super::setup::CommonSetup;
 use crate::{
     audit::{self, AuditLog, Record, VerdictField, WireText},
     policy::{
@@ -223,7 +223,7 @@ pub fn policy_file(
 }
 
 /// The process begins to serve.
-pub fn started(common: &Common, direction: audit::DirectionField) {
+pub fn started(common: &CommonSetup, direction: audit::DirectionField) {
     if let Some(audit) = &common.audit {
         audit.append(&Record::Start(audit::StartRecord {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -240,7 +240,7 @@ pub fn started(common: &Common, direction: audit::DirectionField) {
 }
 
 /// SIGHUP: what came of it.
-pub fn reloaded(common: &Common, files: Vec<audit::ReloadedFileField>) {
+pub fn reloaded(common: &CommonSetup, files: Vec<audit::ReloadedFileField>) {
     if let Some(audit) = &common.audit {
         audit.append(&Record::Reload(audit::ReloadRecord {
             files,
@@ -250,8 +250,8 @@ pub fn reloaded(common: &Common, files: Vec<audit::ReloadedFileField>) {
 }
 
 /// SIGHUP brought another table, or another file that it names.
-pub fn policy_changed(old: &Common, new: &Common) {
-    let content = |common: &Common| {
+pub fn policy_changed(old: &CommonSetup, new: &CommonSetup) {
+    let content = |common: &CommonSetup| {
         let policy = common.policy.as_ref();
         policy.map(|policy| (policy.sha256.clone(), policy.tafiles.clone()))
     };

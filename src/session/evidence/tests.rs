@@ -3,8 +3,8 @@ use serde_json::json;
 use super::*;
 use crate::{
     policy::{Ask, Basis, Demand, Findings, Level, NextHop, Reason, ReferenceIdentity, Verdict},
-    session::{kept::Kept, ledger::Ledger},
-    smtp::{Stage, Target, extensions::Keyword},
+    session::{kept::Kept, write_budget::WriteBudget},
+    smtp::{ForwardPath, Keyword, Stage},
     tls::tests::{peer, pki::Authority},
 };
 
@@ -12,13 +12,13 @@ fn domain(name: &str) -> Domain {
     Domain::parse(name).expect("a domain")
 }
 
-fn to(address: &str) -> Target {
+fn to(address: &str) -> ForwardPath {
     let name = address.rsplit_once('@').expect("an address").1;
     let recipient = match name.starts_with('[') {
         true => Recipient::Literal(name.into()),
         false => Recipient::Domain(domain(name)),
     };
-    Target {
+    ForwardPath {
         path: address.as_bytes().to_vec(),
         recipient,
     }
@@ -48,7 +48,6 @@ fn decision(next_hop: NextHop, verdict: Verdict) -> Decision {
             host: None,
             references: vec![ReferenceIdentity::Anyone],
             tls13_only: false,
-            enforced: true,
             testing: None,
             not_an_mx: false,
         }),
@@ -74,7 +73,7 @@ impl Session {
     }
 
     /// RCPT: it is judged, and allowed or not.
-    fn judge(&mut self, target: &Target, verdict: Verdict) {
+    fn judge(&mut self, target: &ForwardPath, verdict: Verdict) {
         let about = Question::Recipient(target.recipient.clone());
         let next_hop = NextHop::Recipient(target.recipient.clone());
         let written = self.evidence.verdict(&decision(next_hop, verdict), &about);
@@ -401,7 +400,7 @@ fn a_session_ends_with_the_machines_word_or_the_incident_that_ended_it() {
 fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end() {
     let mut session = Session::new(DirectionField::Inbound);
     session.evidence.note(Note::Hello(b"a b\x01".to_vec()));
-    session.evidence.note(Note::Lacking(Keyword::Dsn));
+    session.evidence.note(Note::MissingExtension(Keyword::Dsn));
     assert!(!session.evidence.recorded);
     session.evidence.note(Note::Heard {
         stage: Stage::Greeting,
@@ -424,7 +423,7 @@ fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end()
 #[test]
 fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_the_same() {
     let mut session = Session::new(DirectionField::Inbound);
-    session.kept.common.ledger = Arc::new(Ledger::of_strangers());
+    session.kept.common.write_budget = Arc::new(WriteBudget::for_strangers());
     let client = ClientAddr(([192, 0, 2, 7], 4711).into());
     let open =
         |kept: &Kept| Evidence::open(&kept.common, DirectionField::Inbound, client, client.0);
@@ -440,7 +439,7 @@ fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_th
     session.evidence = evidence;
     session.message("a@b.example", &["c@inside.example"]);
     session.evidence.note(Note::Refused(protocol(555)));
-    let ledger = Arc::clone(&session.kept.common.ledger);
+    let write_budget = Arc::clone(&session.kept.common.write_budget);
     let kept = session.end();
     let records = kept.records("*");
     let last: Vec<&str> = records[records.len() - 4..]
@@ -453,7 +452,7 @@ fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_th
     );
     // A client has 1 MiB at once; the chain adds to each record.
     assert!(kept.octets() < 2 << 20, "{} octets", kept.octets());
-    let counts = ledger.report();
+    let counts = write_budget.report();
     let opened = counts.iter().find(|one| one.kind == Kind::SessionOpened);
     assert!(opened.is_some_and(|one| one.count > 3000), "{counts:?}");
 }

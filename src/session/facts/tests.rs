@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{heard::HEARD, *};
 use crate::{
     audit::{AuditOptions, ConnectionField, DirectionField},
-    smtp::{Cause, End, Stage, Target},
+    smtp::{Cause, End, ForwardPath, Stage},
 };
 
 /// The schema as its documentation has it.
@@ -81,7 +81,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
     let message = Completed {
         sender: b"a@b.test".to_vec(),
         sender_domain: None,
-        recipients: vec![Target {
+        recipients: vec![ForwardPath {
             path: b"x@clinic.example".to_vec(),
             recipient: Recipient::Literal("[192.0.2.1]".into()),
         }],
