@@ -399,7 +399,10 @@ impl AuditLog {
         if queue.gone || pending + body.len() > MAX_PENDING {
             queue.lost += 1;
             if let Some(slot) = slot {
-                answer(&slot, Err(AuditError("the audit log cannot take more".into())));
+                answer(
+                    &slot,
+                    Err(AuditError("the audit log cannot take more".into())),
+                );
             }
             return;
         }

@@ -385,8 +385,8 @@ impl<'a> Verifier<'a> {
                 )),
             };
         };
-        let note = SignedNote::read(&text)
-            .ok_or_else(|| edited("this checkpoint has no signed note"))?;
+        let note =
+            SignedNote::read(&text).ok_or_else(|| edited("this checkpoint has no signed note"))?;
         self.has_origin(note.origin)?;
         let keys = match (&self.expected.keys[..], &self.named_key) {
             ([], None) => return Ok(()),

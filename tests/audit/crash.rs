@@ -1,9 +1,9 @@
 //! kill -9 at any time: what was acknowledged is recorded, and the log goes on.
 
-use crate::support::{Directory, options, stop, verify, wait};
+use crate::support::{DONE, Directory, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions, Hash, Notice, rotated},
-    commands::audit as command,
+    flags::AuditVerifyFlags,
 };
 use std::{
     collections::BTreeMap,
@@ -168,12 +168,12 @@ fn acknowledged_implies_recorded_over_hundreds_of_kills() {
             .unwrap_or_else(|| panic!("record {seq} was acknowledged and is not there"));
         assert_eq!(Hash::of(line.as_bytes()).to_string(), *hash, "record {seq}");
     }
-    let (code, said) = verify(&command::Verify {
+    let (code, said) = verify(&AuditVerifyFlags {
         files: vec![file],
-        anchors: promised.anchors.clone(),
-        ..command::Verify::default()
+        anchor: promised.anchors.clone(),
+        ..AuditVerifyFlags::default()
     });
-    assert_eq!(code, command::DONE, "{said}");
+    assert_eq!(code, DONE, "{said}");
     assert!(
         said.contains(&format!("all {} agree", promised.anchors.len())),
         "{said}"

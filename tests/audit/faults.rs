@@ -1,9 +1,9 @@
 //! A disk that is full, broken, slow or read-only: nothing is acknowledged, everyone is told, and it recovers by itself.
 
-use crate::support::{Directory, options, stop, verify, wait};
+use crate::support::{DONE, Directory, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement},
-    commands::audit as command,
+    flags::AuditVerifyFlags,
 };
 use std::{
     fs, io,
@@ -157,11 +157,11 @@ fn recovered(notices: &Receiver<Notice>) -> u64 {
 
 #[track_caller]
 fn intact(file: &Path) -> String {
-    let (code, said) = verify(&command::Verify {
+    let (code, said) = verify(&AuditVerifyFlags {
         files: vec![file.to_owned()],
-        ..command::Verify::default()
+        ..AuditVerifyFlags::default()
     });
-    assert_eq!(code, command::DONE, "{said}");
+    assert_eq!(code, DONE, "{said}");
     said
 }
 

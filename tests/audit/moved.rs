@@ -1,10 +1,10 @@
 //! A log that is moved away while it is written, at any moment, together with disks that fail at that moment: the old file
 //! and the new one are the log, and no record is lost or stands there twice.
 
-use crate::support::{Directory, options, stop, verify, wait};
+use crate::support::{DONE, Directory, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement},
-    commands::audit as command,
+    flags::AuditVerifyFlags,
 };
 use std::{
     fs, io,
@@ -114,11 +114,11 @@ fn whole(directory: &Directory, records: impl Iterator<Item = u64>, when: &str) 
         let found = text.matches(&format!("\"record {n}\"")).count();
         assert_eq!(found, 1, "record {n}, {when}");
     }
-    let (code, said) = verify(&command::Verify {
+    let (code, said) = verify(&AuditVerifyFlags {
         files,
-        ..command::Verify::default()
+        ..AuditVerifyFlags::default()
     });
-    assert_eq!(code, command::DONE, "{when}: {said}");
+    assert_eq!(code, DONE, "{when}: {said}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The thread that writes the log.
 
 use super::{
-    AnswerSlot, AuditError, AuditOptions, Checkpoint, Notice, QueuedRecord, Receipt, SharedLog, answer,
-    locked,
+    AnswerSlot, AuditError, AuditOptions, Checkpoint, Notice, QueuedRecord, Receipt, SharedLog,
+    answer, locked,
 };
 use crate::audit::{
     CheckpointRecord, Disk, Head, LogOpenedRecord, LogRecoveredRecord, Record, TornField,

@@ -1,7 +1,13 @@
 //! Says what was done to a log, from the first line that does not fit and the lines around it.
 
-use super::{LogRecordFields, lines::{LinePosition, LogLines}};
-use crate::audit::{chain::{Hash, Head, Header}, checkpoint::SignedNote};
+use super::{
+    LogRecordFields,
+    lines::{LinePosition, LogLines},
+};
+use crate::audit::{
+    chain::{Hash, Head, Header},
+    checkpoint::SignedNote,
+};
 use std::{fmt, io, path::PathBuf};
 
 /// What was done to a log.

@@ -1,42 +1,45 @@
-//! What the page counts, in one pass over the good part of a log.
+//! The numbers on the page, counted in one pass over the good part of a log.
 
-use super::Report;
-use crate::audit::{Examined, Lines};
-use serde::Deserialize;
+use super::fields::{ReadDecision, ReadExemption, ReadPolicy, ReadRecord};
+use crate::{
+    audit::{LogLines, Verification},
+    commands::audit::period::Period,
+};
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     io,
 };
 
+/// How often each word occurs.
+
 pub(super) type Tally = BTreeMap<String, u64>;
 
-/// Over TLS, and the peer proved who it is.
+/// Over TLS with a peer that proved its identity.
 pub(super) const AUTHENTICATED: &str = "peer authenticated";
-/// Over TLS, without that proof: level encrypt or may, observe mode, or a client from the world, which is not asked for any.
+/// Over TLS without that proof: level encrypt or may, observe mode, or a client from the world, which need not prove anything.
 pub(super) const ENCRYPTED: &str = "encrypted only";
-/// No TLS.
+/// Without TLS.
 pub(super) const CLEAR: &str = "in the clear";
-/// Observe mode let it pass.
+/// Passed only because of observe mode.
 pub(super) const OBSERVED: &str = "observed: would have been refused";
 
-/// Everything that is counted.
+/// All numbers of the page.
 #[derive(Default)]
-pub(super) struct Gathered {
-    /// Time of the first and of the last record that counts.
+pub(super) struct Counts {
+    /// Time of the first and of the last record in the period.
     pub(super) span: Option<(String, String)>,
     pub(super) hosts: BTreeSet<String>,
     pub(super) directions: BTreeSet<String>,
     pub(super) versions: BTreeSet<String>,
-    pub(super) configurations: BTreeSet<String>,
+    /// The form in which the log keeps addresses.
     pub(super) addresses: String,
-    pub(super) starts: u64,
     pub(super) sessions: u64,
-    /// What was counted and not recorded singly: `refusal` and `turned-away`.
+    /// Events that were counted and not recorded singly: `refusal` and `turned-away`.
     pub(super) only_counted: Tally,
-    /// Messages by what the server said: accepted, rejected, unknown.
+    /// Messages by the server's final reply: accepted, rejected, unknown.
     pub(super) outcomes: Tally,
-    /// Of the accepted and the unknown.
+    /// Octets of the messages that were not rejected.
     pub(super) octets: u64,
     pub(super) protections: Tally,
     pub(super) verdicts: Tally,
@@ -46,27 +49,30 @@ pub(super) struct Gathered {
     pub(super) levels: Tally,
     pub(super) bases: Tally,
     /// By hour: `2026-11-24T06`.
-    pub(super) hours: BTreeMap<String, Hour>,
-    pub(super) domains: BTreeMap<String, Domain>,
-    pub(super) reasons: BTreeMap<String, Reason>,
-    /// What enforcing would have refused and observe mode let pass, by reason.
-    pub(super) observed: BTreeMap<String, Reason>,
+    pub(super) hours: BTreeMap<String, HourCounts>,
+    pub(super) domains: BTreeMap<String, DomainCounts>,
+    pub(super) reasons: BTreeMap<String, ReasonCounts>,
+    /// Attempts that observe mode let pass and enforcing would have refused, by reason.
+    pub(super) observed: BTreeMap<String, ReasonCounts>,
     /// Messages handed over that enforcing would have refused.
     pub(super) observed_messages: u64,
-    pub(super) exemptions: Vec<Exemption>,
-    /// What went without proof of identity, by rule, then by domain.
-    pub(super) unprotected: BTreeMap<(String, String), Unprotected>,
+    pub(super) exemptions: Vec<ReadExemption>,
+    /// What exemptions were used for, by rule, then by domain.
+    pub(super) used: BTreeMap<(String, String), ExemptionUse>,
+    /// Starts, stops and changes of the program: time and words.
     pub(super) changes: Vec<(String, String)>,
 }
 
+/// The numbers of one hour.
 #[derive(Default)]
-pub(super) struct Hour {
+pub(super) struct HourCounts {
     pub(super) protections: Tally,
     pub(super) reasons: Tally,
 }
 
+/// The numbers of one domain.
 #[derive(Default)]
-pub(super) struct Domain {
+pub(super) struct DomainCounts {
     /// Messages by [`AUTHENTICATED`], [`ENCRYPTED`], [`CLEAR`].
     pub(super) protections: Tally,
     pub(super) refused: u64,
@@ -76,12 +82,13 @@ pub(super) struct Domain {
     pub(super) last: String,
 }
 
+/// The numbers of one reason for refusals.
 #[derive(Default)]
-pub(super) struct Reason {
+pub(super) struct ReasonCounts {
     pub(super) number: u64,
-    /// Of those, at the greeting, for what another session had met.
+    /// Of those, refused at the greeting because another session had been refused for the same.
     pub(super) remembered: u64,
-    /// Observed: messages that were handed over nevertheless.
+    /// In observe mode: messages that were handed over nevertheless.
     pub(super) messages: u64,
     pub(super) domains: Tally,
     pub(super) first: String,
@@ -90,8 +97,9 @@ pub(super) struct Reason {
     pub(super) reply: String,
 }
 
+/// Mail of one domain that went without proof of identity by one rule.
 #[derive(Default)]
-pub(super) struct Unprotected {
+pub(super) struct ExemptionUse {
     pub(super) sessions: BTreeSet<String>,
     pub(super) messages: u64,
     pub(super) level: String,
@@ -100,122 +108,15 @@ pub(super) struct Unprotected {
     pub(super) last: String,
 }
 
-#[derive(Clone, Deserialize)]
-pub(super) struct Exemption {
-    pub(super) entry: String,
-    pub(super) level: String,
-    pub(super) until: Option<String>,
-    pub(super) reason: Option<String>,
-    pub(super) rule: String,
+/// Messages that were not rejected, by protection.
+pub(super) struct MessageCounts {
+    pub(super) all: u64,
+    pub(super) authenticated: u64,
+    pub(super) encrypted: u64,
+    pub(super) clear: u64,
 }
 
-/// The parts of any record that are counted.
-#[derive(Deserialize)]
-struct Line<'a> {
-    seq: u64,
-    at: &'a str,
-    event: &'a str,
-    #[serde(borrow)]
-    session: Option<Session<'a>>,
-    #[serde(borrow)]
-    host: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    direction: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    version: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    configuration: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    addresses: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    domain: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    reason: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    reply: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    verdict: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    detail: Option<Cow<'a, str>>,
-    #[serde(default)]
-    remembered: bool,
-    #[serde(borrow)]
-    sender: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    recipients: Vec<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    repeated: Vec<Repeated<'a>>,
-    #[serde(borrow)]
-    outcome: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    error: Option<Cow<'a, str>>,
-    octets: Option<u64>,
-    #[serde(borrow)]
-    tls: Option<Tls<'a>>,
-    #[serde(borrow)]
-    decision: Option<Decision<'a>>,
-    #[serde(borrow, default)]
-    decisions: Vec<Decision<'a>>,
-    policy: Option<Policy>,
-    #[serde(default)]
-    files: Vec<File>,
-    #[serde(default)]
-    counts: Vec<Counted>,
-}
-
-#[derive(Deserialize)]
-struct Session<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    direction: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct Tls<'a> {
-    #[serde(borrow)]
-    version: Cow<'a, str>,
-    #[serde(borrow)]
-    suite: Cow<'a, str>,
-    #[serde(borrow)]
-    group: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct Decision<'a> {
-    #[serde(borrow)]
-    domain: Cow<'a, str>,
-    #[serde(borrow)]
-    verdict: Cow<'a, str>,
-    #[serde(default)]
-    observed: bool,
-    #[serde(borrow)]
-    reason: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    detail: Cow<'a, str>,
-    #[serde(borrow)]
-    level: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    basis: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    rule: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    until: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    why: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct Repeated<'a> {
-    #[serde(borrow)]
-    domain: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    reason: Option<Cow<'a, str>>,
-    observed: bool,
-    times: u64,
-}
-
-/// Attempts that were refused, or would have been.
+/// Attempts that were refused; in observe mode, that enforcing would have refused.
 struct Attempts<'a> {
     number: u64,
     reason: &'a str,
@@ -225,77 +126,15 @@ struct Attempts<'a> {
     words: &'a str,
 }
 
-#[derive(Deserialize)]
-struct Policy {
-    file: String,
-    sha256: String,
-    exemptions: Vec<Exemption>,
-}
-
-#[derive(Deserialize)]
-struct Counted {
-    kind: String,
-    count: u64,
-}
-
-#[derive(Deserialize)]
-struct File {
-    file: String,
-    error: Option<String>,
-}
-
-impl Line<'_> {
-    /// Of a message: the domains of its recipients outbound, of its sender inbound.
-    fn parties(&self) -> BTreeSet<String> {
-        let outbound = |session: &Session<'_>| session.direction == "outbound";
-        let addresses = if self.session.as_ref().is_some_and(outbound) {
-            self.recipients.as_slice()
-        } else {
-            self.sender.as_slice()
-        };
-        let party = |address: &Cow<'_, str>| match address.rsplit_once('@') {
-            Some((_, domain)) => domain.to_ascii_lowercase(),
-            None if address.is_empty() => String::from("<>"),
-            None => address.to_ascii_lowercase(),
-        };
-        addresses.iter().map(party).collect()
-    }
-}
-
-impl Decision<'_> {
-    /// The level that was enforced; one that was only observed is named so.
-    fn level_in_force(&self) -> Option<String> {
-        let level = self.level.as_deref()?;
-        Some(match self.would_refuse() {
-            Some(_) => format!("{level}, only observed"),
-            None => level.to_owned(),
-        })
-    }
-
-    /// Whether it rests on a proof of identity: what is authorised under `encrypt` is not.
-    fn is_proof(&self) -> bool {
-        let asks_for_none = matches!(
-            self.level.as_deref(),
-            None | Some("none" | "may" | "encrypt")
-        );
-        self.verdict == "authorised" && !asks_for_none
-    }
-
-    /// Why enforcing would have refused what observe mode let pass.
-    fn would_refuse(&self) -> Option<&str> {
-        self.reason.as_deref().filter(|_| self.observed)
-    }
-}
-
-impl Domain {
-    fn take(&mut self, protection: &str, octets: u64, version: &str) {
+impl DomainCounts {
+    fn add_message(&mut self, protection: &str, octets: u64, version: &str) {
         count(&mut self.protections, protection);
         self.octets += octets;
         self.tls.insert(version.to_owned());
     }
 }
 
-fn take(reasons: &mut BTreeMap<String, Reason>, at: &str, attempts: &Attempts<'_>) {
+fn add_attempts(reasons: &mut BTreeMap<String, ReasonCounts>, at: &str, attempts: &Attempts<'_>) {
     let reason = reasons.entry(attempts.reason.to_owned()).or_default();
     reason.number += attempts.number;
     reason.remembered += u64::from(attempts.remembered);
@@ -307,48 +146,61 @@ fn take(reasons: &mut BTreeMap<String, Reason>, at: &str, attempts: &Attempts<'_
         attempts.words.clone_into(&mut reason.reply);
     }
     if let Some(domain) = attempts.domain {
-        *reason.domains.entry(domain.to_owned()).or_default() += attempts.number;
+        add(&mut reason.domains, domain, attempts.number);
     }
 }
 
 fn count(tally: &mut Tally, word: &str) {
+    add(tally, word, 1);
+}
+
+fn add(tally: &mut Tally, word: &str, more: u64) {
     match tally.get_mut(word) {
-        Some(number) => *number += 1,
+        Some(number) => *number += more,
         None => {
-            tally.insert(word.to_owned(), 1);
+            tally.insert(word.to_owned(), more);
         }
     }
 }
 
-impl Gathered {
-    pub(super) fn read(examined: &Examined, arguments: &Report) -> io::Result<Self> {
-        let mut gathered = Self::default();
-        'files: for file in &examined.files {
-            let mut lines = Lines::open(file)?;
-            while let Some(line) = lines.next()? {
-                // What verification did not reach is no evidence; within what it reached, every line is a record.
-                let Ok(record) = serde_json::from_slice::<Line<'_>>(line.bytes) else {
-                    break 'files;
-                };
-                if record.seq >= examined.good {
-                    break 'files;
-                }
-                gathered.take(&record, arguments);
+pub(super) fn number_of(tally: &Tally, word: &str) -> u64 {
+    tally.get(word).copied().unwrap_or_default()
+}
+
+impl Counts {
+    /// Counts the records in the period, up to the damage if the log has some.
+    pub(super) fn read(verification: &Verification, period: &Period<'_>) -> io::Result<Self> {
+        let mut counts = Self::default();
+        let mut lines = LogLines::new(&verification.files);
+        while let Some(line) = lines.next()? {
+            // Records that verification did not reach are no evidence. Up to there, every line is a record.
+            match serde_json::from_slice::<ReadRecord<'_>>(line.bytes) {
+                Ok(record) if record.seq < verification.good => counts.add(&record, period),
+                _ => break,
             }
         }
-        Ok(gathered)
+        Ok(counts)
     }
 
-    fn take(&mut self, record: &Line<'_>, arguments: &Report) {
-        let begins = |time: &String| record.at.get(..time.len()).unwrap_or(record.at);
-        if arguments
-            .until
-            .as_ref()
-            .is_some_and(|until| begins(until) > until.as_str())
-        {
+    pub(super) fn messages(&self) -> MessageCounts {
+        let protections = &self.protections;
+        MessageCounts {
+            all: protections.values().sum(),
+            authenticated: number_of(protections, AUTHENTICATED),
+            encrypted: number_of(protections, ENCRYPTED),
+            clear: number_of(protections, CLEAR),
+        }
+    }
+
+    pub(super) fn is_inbound(&self) -> bool {
+        self.directions.iter().eq(["inbound"])
+    }
+
+    fn add(&mut self, record: &ReadRecord<'_>, period: &Period<'_>) {
+        if period.ends_before(record.at.as_bytes()) {
             return;
         }
-        // Also from before the period: these are in force when it begins.
+        // These count from before the period too, because they are in force when it begins.
         match &record.policy {
             Some(policy) => self.exemptions.clone_from(&policy.exemptions),
             None if record.event == "start" => self.exemptions.clear(),
@@ -368,11 +220,7 @@ impl Gathered {
         {
             self.directions.insert(direction.to_string());
         }
-        if arguments
-            .since
-            .as_ref()
-            .is_some_and(|since| begins(since) < since.as_str())
-        {
+        if period.begins_after(record.at.as_bytes()) {
             return;
         }
         match &mut self.span {
@@ -394,27 +242,28 @@ impl Gathered {
         }
     }
 
-    fn not_recorded(&mut self, record: &Line<'_>) {
+    fn not_recorded(&mut self, record: &ReadRecord<'_>) {
         for one in &record.counts {
             match one.kind.as_str() {
                 "session-opened" => self.sessions += one.count,
                 "session-closed" => {}
-                kind => *self.only_counted.entry(kind.to_owned()).or_default() += one.count,
+                kind => add(&mut self.only_counted, kind, one.count),
             }
         }
     }
 
-    fn hour(&mut self, at: &str) -> &mut Hour {
+    fn hour(&mut self, at: &str) -> &mut HourCounts {
         let hour = at.get(..13).unwrap_or(at);
         if !self.hours.contains_key(hour) {
-            self.hours.insert(hour.to_owned(), Hour::default());
+            self.hours.insert(hour.to_owned(), HourCounts::default());
         }
         self.hours.get_mut(hour).expect("it was put there")
     }
 
-    fn domain(&mut self, name: &str, at: &str) -> &mut Domain {
+    fn domain(&mut self, name: &str, at: &str) -> &mut DomainCounts {
         if !self.domains.contains_key(name) {
-            self.domains.insert(name.to_owned(), Domain::default());
+            self.domains
+                .insert(name.to_owned(), DomainCounts::default());
         }
         let domain = self.domains.get_mut(name).expect("it was put there");
         domain.last.clear();
@@ -422,7 +271,7 @@ impl Gathered {
         domain
     }
 
-    fn message(&mut self, record: &Line<'_>) {
+    fn message(&mut self, record: &ReadRecord<'_>) {
         let outcome = record.outcome.as_deref().unwrap_or_default();
         count(&mut self.outcomes, outcome);
         if outcome == "rejected" {
@@ -430,7 +279,10 @@ impl Gathered {
         }
         let octets = record.octets.unwrap_or_default();
         self.octets += octets;
-        let would_refuse = record.decisions.iter().filter_map(Decision::would_refuse);
+        let would_refuse = record
+            .decisions
+            .iter()
+            .filter_map(ReadDecision::would_refuse);
         let would_refuse: BTreeSet<_> = would_refuse.collect();
         count(
             &mut self.verdicts,
@@ -446,7 +298,7 @@ impl Gathered {
         let protection = match &record.tls {
             None => CLEAR,
             Some(_) if record.decisions.is_empty() => ENCRYPTED,
-            Some(_) if record.decisions.iter().all(Decision::is_proof) => AUTHENTICATED,
+            Some(_) if record.decisions.iter().all(ReadDecision::is_proof) => AUTHENTICATED,
             Some(_) => ENCRYPTED,
         };
         count(&mut self.protections, protection);
@@ -461,8 +313,8 @@ impl Gathered {
             );
         }
         for party in record.parties() {
-            // What was decided about this party; else (`--upstream`, a client's address) about all that share the peer.
-            let own = |decision: &&Decision<'_>| decision.domain.eq_ignore_ascii_case(&party);
+            // The decisions about this party. Without any (`--upstream`, a client's address): those about all that share the peer.
+            let own = |decision: &&ReadDecision<'_>| decision.domain.eq_ignore_ascii_case(&party);
             let mut decisions: Vec<_> = record.decisions.iter().filter(own).collect();
             if decisions.is_empty() {
                 decisions.extend(&record.decisions);
@@ -474,7 +326,7 @@ impl Gathered {
                 Some(_) => ENCRYPTED,
             };
             let domain = self.domain(&party, record.at);
-            domain.take(protection, octets, version);
+            domain.add_message(protection, octets, version);
             domain
                 .levels
                 .extend(decisions.iter().filter_map(|one| one.level_in_force()));
@@ -489,12 +341,12 @@ impl Gathered {
             );
             let proved = record.tls.is_some() && decision.is_proof();
             if !proved && decision.would_refuse().is_none() {
-                self.way_out(decision, record).messages += 1;
+                self.exemption_use(decision, record).messages += 1;
             }
         }
     }
 
-    fn refusal(&mut self, record: &Line<'_>) {
+    fn refusal(&mut self, record: &ReadRecord<'_>) {
         let words = record.reply.as_ref().or(record.detail.as_ref());
         self.refused(
             record,
@@ -508,7 +360,7 @@ impl Gathered {
         );
     }
 
-    fn verdict(&mut self, record: &Line<'_>) {
+    fn verdict(&mut self, record: &ReadRecord<'_>) {
         let Some(decision) = &record.decision else {
             return;
         };
@@ -524,7 +376,7 @@ impl Gathered {
             words,
         };
         if decision.observed {
-            take(&mut self.observed, record.at, &attempts);
+            add_attempts(&mut self.observed, record.at, &attempts);
             return;
         }
         self.refused(record, &attempts);
@@ -534,7 +386,7 @@ impl Gathered {
         }
     }
 
-    fn repeated(&mut self, record: &Line<'_>) {
+    fn repeated(&mut self, record: &ReadRecord<'_>) {
         for one in &record.repeated {
             let Some(reason) = &one.reason else { continue };
             let attempts = Attempts {
@@ -545,22 +397,22 @@ impl Gathered {
                 words: "",
             };
             match one.observed {
-                true => take(&mut self.observed, record.at, &attempts),
+                true => add_attempts(&mut self.observed, record.at, &attempts),
                 false => self.refused(record, &attempts),
             }
         }
     }
 
-    fn refused(&mut self, record: &Line<'_>, attempts: &Attempts<'_>) {
+    fn refused(&mut self, record: &ReadRecord<'_>, attempts: &Attempts<'_>) {
         let hour = self.hour(record.at);
-        *hour.reasons.entry(attempts.reason.to_owned()).or_default() += attempts.number;
-        take(&mut self.reasons, record.at, attempts);
+        add(&mut hour.reasons, attempts.reason, attempts.number);
+        add_attempts(&mut self.reasons, record.at, attempts);
         if let Some(domain) = attempts.domain {
             self.domain(domain, record.at).refused += attempts.number;
         }
     }
 
-    fn unprotected(&mut self, record: &Line<'_>) {
+    fn unprotected(&mut self, record: &ReadRecord<'_>) {
         if let Some(decision) = &record.decision {
             if decision.would_refuse().is_some() {
                 return self.verdict(record);
@@ -569,33 +421,34 @@ impl Gathered {
                 .session
                 .as_ref()
                 .map(|session| session.id.to_string());
-            self.way_out(decision, record).sessions.extend(id);
+            self.exemption_use(decision, record).sessions.extend(id);
         }
     }
 
-    fn way_out(&mut self, decision: &Decision<'_>, record: &Line<'_>) -> &mut Unprotected {
+    fn exemption_use(
+        &mut self,
+        decision: &ReadDecision<'_>,
+        record: &ReadRecord<'_>,
+    ) -> &mut ExemptionUse {
         let rule = decision.rule.as_ref().or(decision.basis.as_ref());
         let rule = rule.map_or("not known".to_owned(), ToString::to_string);
-        let way_out = self
-            .unprotected
+        let used = self
+            .used
             .entry((rule, decision.domain.to_string()))
             .or_default();
         let owned = |text: &Option<Cow<'_, str>>| text.as_ref().map(ToString::to_string);
-        way_out.level = decision.level.as_deref().unwrap_or("–").to_owned();
-        way_out.until = owned(&decision.until);
-        way_out.why = owned(&decision.why);
-        record.at.clone_into(&mut way_out.last);
-        way_out
+        used.level = decision.level.as_deref().unwrap_or("–").to_owned();
+        used.until = owned(&decision.until);
+        used.why = owned(&decision.why);
+        record.at.clone_into(&mut used.last);
+        used
     }
 
-    fn change(&mut self, record: &Line<'_>) {
-        if let Some(configuration) = &record.configuration {
-            self.configurations.insert(configuration.to_string());
-        }
+    fn change(&mut self, record: &ReadRecord<'_>) {
         if let Some(version) = &record.version {
             self.versions.insert(version.to_string());
         }
-        let table = |policy: &Policy| match policy.file.as_str() {
+        let table = |policy: &ReadPolicy| match policy.file.as_str() {
             "" => String::from("no table"),
             file => format!(
                 "table {file}, SHA-256 {}…",
@@ -604,7 +457,6 @@ impl Gathered {
         };
         let text = match record.event {
             "start" => {
-                self.starts += 1;
                 let version = record.version.as_deref().unwrap_or_default();
                 let policy = record.policy.as_ref().map_or("no table".to_owned(), table);
                 format!("start of version {version}, {policy}")
