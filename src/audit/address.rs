@@ -52,7 +52,7 @@ impl From<&str> for WireText {
 /// Text that is safe to show on a terminal, whoever wrote it: printable ASCII, everything else escaped (`\n`, `\u{1b}`). After about
 /// `longest` octets, three dots replace the rest. Text that [`WireText`] has escaped stays as it is.
 #[must_use]
-pub fn printable(text: &str, longest: usize) -> String {
+pub(crate) fn printable(text: &str, longest: usize) -> String {
     let mut shown = String::new();
     for c in text.chars() {
         if shown.len() >= longest {

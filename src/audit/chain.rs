@@ -173,7 +173,7 @@ impl<'a> Header<'a> {
 /// A time as records write it: UTC, microseconds, 27 octets. A time before 1970 or after 9999 becomes the nearest one in range, so
 /// that a wrong clock causes no crash.
 #[must_use]
-pub fn timestamp(at: SystemTime) -> String {
+pub(crate) fn timestamp(at: SystemTime) -> String {
     let in_range = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()

@@ -131,14 +131,14 @@ impl NewKey {
 
 /// The public key that verifies checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PublicKey([u8; 32]);
+pub(crate) struct PublicKey([u8; 32]);
 
 impl PublicKey {
     /// Reads a PEM file that holds the public key, or the private key it belongs to.
     ///
     /// # Errors
     /// The file cannot be read, or holds no Ed25519 key.
-    pub fn read(file: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn read(file: &Path) -> Result<Self, OpenError> {
         let name = file.display();
         let pem = crate::files::octets(file)
             .map_err(|error| OpenError::Wrong(format!("{name}: {error}")))?;
@@ -166,14 +166,14 @@ impl PublicKey {
 
     /// The key as signed notes write it, a verifier key: `name+id+key`.
     #[must_use]
-    pub fn verifier(&self, name: &str) -> String {
+    pub(crate) fn verifier(&self, name: &str) -> String {
         let typed = [&[ED25519][..], &self.0].concat();
         format!("{name}+{}+{}", hex(&self.id(name)), base64(&typed))
     }
 
     /// Reads a verifier key.
     #[must_use]
-    pub fn from_verifier(text: &str) -> Option<Self> {
+    pub(crate) fn from_verifier(text: &str) -> Option<Self> {
         // A name has no `+` (C2SP signed-note), but base64 may.
         let (name, rest) = text.split_once('+')?;
         let (id, key) = rest.split_once('+')?;
@@ -183,7 +183,7 @@ impl PublicKey {
 
     /// SHA-256 of the SubjectPublicKeyInfo, for people to compare.
     #[must_use]
-    pub fn fingerprint(&self) -> Hash {
+    pub(crate) fn fingerprint(&self) -> Hash {
         Hash::of(&self.spki())
     }
 }

@@ -2,7 +2,7 @@
 //! is told that its mail was accepted.
 //!
 //! [`Record`] is the schema. [`AuditLog`] is the one writer of a chain of records. A [`Checkpoint`] is what another machine remembers of
-//! the chain. [`verify`] finds out whether a log is still what was written. This module knows nothing of SMTP, TLS or policy: it takes
+//! the chain. `verify` finds out whether a log is still what was written. This module knows nothing of SMTP, TLS or policy: it takes
 //! plain data.
 
 mod address;
@@ -13,9 +13,9 @@ mod log;
 mod record;
 mod verify;
 
-pub use address::{Address, AddressForm, WireText, printable};
-pub use chain::{Hash, Head, hex, timestamp};
-pub use checkpoint::{Checkpoint, PublicKey};
+pub use address::{Address, AddressForm, WireText};
+pub use chain::{Hash, Head, hex};
+pub use checkpoint::Checkpoint;
 pub use disk::{Disk, FileDisk, Placement, rotated};
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use record::{
@@ -24,16 +24,14 @@ pub use record::{
     NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField, Record,
     RefusalRecord, ReloadRecord, ReloadedFileField, RepeatedField, SessionClosedRecord,
     SessionField, SessionOpenedRecord, StartRecord, StopRecord, TlsField, TornField,
-    TrustFileField, UnprotectedRecord, VERSION, VerdictField, VerdictRecord,
+    TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
 };
 pub(crate) use {
-    address::hashed,
-    chain::begins_time,
-    checkpoint::NewKey,
-    verify::{LogLine, LogLines, in_order},
+    address::{hashed, printable},
+    chain::{begins_time, timestamp},
+    checkpoint::{NewKey, PublicKey},
+    verify::{Anchor, Damage, Expectations, LogLine, LogLines, Verification, in_order, verify},
 };
-
-pub use verify::{Anchor, Damage, Expectations, Finding, Verification, verify};
 
 use std::{fmt, io};
 

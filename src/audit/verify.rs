@@ -10,8 +10,8 @@ mod anchor;
 mod damage;
 mod lines;
 
-pub use anchor::Anchor;
-pub use damage::{Damage, Finding};
+pub(crate) use anchor::Anchor;
+pub(crate) use damage::{Damage, Finding};
 pub(crate) use lines::{LogLine, LogLines, in_order};
 
 use super::{
@@ -29,73 +29,73 @@ const PROGRESS_STEP: u64 = 1 << 20;
 
 /// What the log is compared with, besides itself.
 #[derive(Clone, Debug, Default)]
-pub struct Expectations {
+pub(crate) struct Expectations {
     /// Number of the first record that must be there; 0 unless older files are knowingly left out.
-    pub from: u64,
+    pub(crate) from: u64,
     /// Public keys, one of which must have signed each checkpoint. Without any, the key that the log itself names is used. That
     /// shows only that the log agrees with itself.
-    pub keys: Vec<PublicKey>,
+    pub(crate) keys: Vec<PublicKey>,
     /// Heads that were kept elsewhere.
-    pub anchors: Vec<Anchor>,
+    pub(crate) anchors: Vec<Anchor>,
 }
 
 /// The result of [`verify`].
 #[derive(Clone, Debug, Default)]
-pub struct Verification {
+pub(crate) struct Verification {
     /// The files that were read, oldest first.
-    pub files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
     /// Number of the first record.
-    pub from: u64,
+    pub(crate) from: u64,
     /// The end of the chain, as far as it was followed.
-    pub head: Head,
+    pub(crate) head: Head,
     /// Records below this number are as they were written, as far as verification can tell.
-    pub good: u64,
+    pub(crate) good: u64,
     /// Octets read.
-    pub octets: u64,
+    pub(crate) octets: u64,
     /// Time of the first and of the last record.
-    pub span: Option<(String, String)>,
+    pub(crate) span: Option<(String, String)>,
     /// The log's name.
-    pub origin: Option<String>,
+    pub(crate) origin: Option<String>,
     /// The log's earlier names, each with the number of the `log-opened` record that changed it. A log is renamed when its host is.
-    pub renamed: Vec<(u64, String)>,
+    pub(crate) renamed: Vec<(u64, String)>,
     /// Number of checkpoints.
-    pub checkpoints: u64,
+    pub(crate) checkpoints: u64,
     /// Number of checkpoints with a good signature.
-    pub signed: u64,
+    pub(crate) signed: u64,
     /// Records below this number are covered by the last good signature.
-    pub signed_size: u64,
+    pub(crate) signed_size: u64,
     /// The note with the last good signature.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
     /// Keys that signed, each once, in order.
-    pub signers: Vec<PublicKey>,
+    pub(crate) signers: Vec<PublicKey>,
     /// Number of anchors of this log.
-    pub anchors: usize,
+    pub(crate) anchors: usize,
     /// Number of anchors that agree.
-    pub anchored: usize,
+    pub(crate) anchored: usize,
     /// Octets of a torn last line.
-    pub torn: u64,
+    pub(crate) torn: u64,
     /// Torn lines that were cut off when the log was opened again after a crash.
-    pub crashes: u64,
+    pub(crate) crashes: u64,
     /// Times that the disk failed and came back.
-    pub outages: u64,
+    pub(crate) outages: u64,
     /// Records lost in those outages.
-    pub lost: u64,
+    pub(crate) lost: u64,
     /// The program had stopped in good order when the last record was written.
-    pub stopped: bool,
+    pub(crate) stopped: bool,
     /// The first thing that is not as it was written.
-    pub finding: Option<Finding>,
+    pub(crate) finding: Option<Finding>,
 }
 
 impl Verification {
     /// Nothing was found.
     #[must_use]
-    pub fn intact(&self) -> bool {
+    pub(crate) fn intact(&self) -> bool {
         self.finding.is_none()
     }
 
     /// Number of good records.
     #[must_use]
-    pub fn records(&self) -> u64 {
+    pub(crate) fn records(&self) -> u64 {
         self.good - self.from
     }
 }
@@ -105,7 +105,7 @@ impl Verification {
 ///
 /// # Errors
 /// A file cannot be read. What is wrong with the log itself is [`Verification::finding`].
-pub fn verify(
+pub(crate) fn verify(
     files: &[PathBuf],
     expected: &Expectations,
     progress: &mut dyn FnMut(u64, u64),

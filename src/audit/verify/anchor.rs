@@ -5,11 +5,11 @@ use std::path::Path;
 
 /// What another machine remembers of a log: how many records it had, and the hash of the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Anchor {
+pub(crate) struct Anchor {
     /// The log's name, where it is known.
-    pub origin: Option<String>,
+    pub(crate) origin: Option<String>,
     /// The number of records and the hash.
-    pub head: Head,
+    pub(crate) head: Head,
 }
 
 impl Anchor {
@@ -18,7 +18,7 @@ impl Anchor {
     ///
     /// # Errors
     /// The file cannot be read or holds no anchor.
-    pub fn read(argument: &str) -> Result<Vec<Self>, OpenError> {
+    pub(crate) fn read(argument: &str) -> Result<Vec<Self>, OpenError> {
         if let Some((size, hash)) = argument.split_once(':')
             && let (Ok(size), Some(hash)) = (size.parse(), Hash::parse(hash.as_bytes()))
         {

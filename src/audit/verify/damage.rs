@@ -12,7 +12,7 @@ use std::{fmt, io, path::PathBuf};
 
 /// What was done to a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Damage {
+pub(crate) enum Damage {
     /// A line was changed.
     Edited,
     /// Lines were taken out.
@@ -45,15 +45,15 @@ impl fmt::Display for Damage {
 
 /// The first thing that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The file.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The line, from 1; where lines were cut off, the last line that is there.
-    pub line: u64,
+    pub(crate) line: u64,
     /// What was done to a log.
-    pub damage: Damage,
+    pub(crate) damage: Damage,
     /// The same in words, without file and line.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Finding {

@@ -1,6 +1,6 @@
-//! Numbers and octets for people.
+//! Numbers and sizes, written for people.
 
-/// A number with its thousands apart.
+/// A number with commas between thousands: `1,234,567`.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -13,7 +13,7 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// Octets for people.
+/// A number of octets with a decimal unit: `1.2 kB`.
 pub(super) fn size(octets: u64) -> String {
     const UNITS: [&str; 5] = ["octets", "kB", "MB", "GB", "TB"];
     let mut unit = 0;

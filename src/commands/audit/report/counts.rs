@@ -126,11 +126,13 @@ struct Attempts<'a> {
     words: &'a str,
 }
 
-impl DomainCounts {
-    fn add_message(&mut self, protection: &str, octets: u64, version: &str) {
-        count(&mut self.protections, protection);
-        self.octets += octets;
-        self.tls.insert(version.to_owned());
+/// How a message was protected, by its `decisions` or those of them that are about one party.
+fn protection_of(message: &ReadRecord<'_>, decisions: &[&ReadDecision<'_>]) -> &'static str {
+    let proved = !decisions.is_empty() && decisions.iter().all(|one| one.is_proof());
+    match &message.tls {
+        None => CLEAR,
+        Some(_) if proved => AUTHENTICATED,
+        Some(_) => ENCRYPTED,
     }
 }
 
@@ -260,6 +262,7 @@ impl Counts {
         self.hours.get_mut(hour).expect("it was put there")
     }
 
+    /// The numbers of a domain, whose last record is now of the time `at`.
     fn domain(&mut self, name: &str, at: &str) -> &mut DomainCounts {
         if !self.domains.contains_key(name) {
             self.domains
@@ -295,12 +298,7 @@ impl Counts {
         for reason in would_refuse {
             self.observed.entry(reason.to_owned()).or_default().messages += 1;
         }
-        let protection = match &record.tls {
-            None => CLEAR,
-            Some(_) if record.decisions.is_empty() => ENCRYPTED,
-            Some(_) if record.decisions.iter().all(ReadDecision::is_proof) => AUTHENTICATED,
-            Some(_) => ENCRYPTED,
-        };
+        let protection = protection_of(record, &record.decisions.iter().collect::<Vec<_>>());
         count(&mut self.protections, protection);
         count(&mut self.hour(record.at).protections, protection);
         let version = record.tls.as_ref().map_or("no TLS", |tls| &tls.version);
@@ -319,14 +317,10 @@ impl Counts {
             if decisions.is_empty() {
                 decisions.extend(&record.decisions);
             }
-            let proved = !decisions.is_empty() && decisions.iter().all(|one| one.is_proof());
-            let protection = match &record.tls {
-                None => CLEAR,
-                Some(_) if proved => AUTHENTICATED,
-                Some(_) => ENCRYPTED,
-            };
             let domain = self.domain(&party, record.at);
-            domain.add_message(protection, octets, version);
+            count(&mut domain.protections, protection_of(record, &decisions));
+            domain.octets += octets;
+            domain.tls.insert(version.to_string());
             domain
                 .levels
                 .extend(decisions.iter().filter_map(|one| one.level_in_force()));
@@ -386,6 +380,7 @@ impl Counts {
         }
     }
 
+    /// Refusals that have no record of their own.
     fn repeated(&mut self, record: &ReadRecord<'_>) {
         for one in &record.repeated {
             let Some(reason) = &one.reason else { continue };
@@ -403,6 +398,7 @@ impl Counts {
         }
     }
 
+    /// Counts attempts that were refused, by hour, reason and domain.
     fn refused(&mut self, record: &ReadRecord<'_>, attempts: &Attempts<'_>) {
         let hour = self.hour(record.at);
         add(&mut hour.reasons, attempts.reason, attempts.number);
@@ -425,6 +421,7 @@ impl Counts {
         }
     }
 
+    /// The numbers of the exemption by which `decision` let mail pass.
     fn exemption_use(
         &mut self,
         decision: &ReadDecision<'_>,
@@ -444,6 +441,7 @@ impl Counts {
         used
     }
 
+    /// Starts, stops and changes of the program.
     fn change(&mut self, record: &ReadRecord<'_>) {
         if let Some(version) = &record.version {
             self.versions.insert(version.to_string());
