@@ -207,11 +207,23 @@ struct WriteQueue {
     octets: usize,
     /// Records that were refused because too much was pending.
     lost: u64,
-    closing: bool,
-    /// The writer has ended, so nothing will be taken out any more.
-    gone: bool,
-    /// When the writer ended, everything that was queued was durable.
-    complete: bool,
+    writer: WriterState,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum WriterState {
+    #[default]
+    Running,
+    /// The log is being closed: the writer ends once everything is written.
+    Closing,
+    /// The writer takes no more records. `complete`: everything that was queued is durable.
+    Ended { complete: bool },
+}
+
+impl WriterState {
+    fn has_ended(self) -> bool {
+        matches!(self, Self::Ended { .. })
+    }
 }
 
 /// What [`AuditLog`] and the writing thread share.
@@ -396,7 +408,7 @@ impl AuditLog {
         let body = self.body(record);
         let mut queue = locked(&self.shared.queue);
         let pending = queue.octets + self.shared.unwritten.load(Ordering::Acquire);
-        if queue.gone || pending + body.len() > MAX_PENDING {
+        if queue.writer.has_ended() || pending + body.len() > MAX_PENDING {
             queue.lost += 1;
             if let Some(slot) = slot {
                 answer(
@@ -424,26 +436,32 @@ impl WriterThread {
     fn end(&self) -> bool {
         let shared = &self.shared;
         let mut queue = locked(&shared.queue);
-        queue.closing = true;
+        if queue.writer == WriterState::Running {
+            queue.writer = WriterState::Closing;
+        }
         shared.wake.notify_one();
         let (queue, _) = shared
             .ended
-            .wait_timeout_while(queue, shared.close_within, |queue| !queue.gone)
+            .wait_timeout_while(queue, shared.close_within, |queue| {
+                !queue.writer.has_ended()
+            })
             .unwrap_or_else(PoisonError::into_inner);
-        let (gone, complete) = (queue.gone, queue.complete);
+        let state = queue.writer;
         drop(queue);
         // A thread that still waits for its disk is left running until the process ends.
-        if gone && let Some(thread) = locked(&self.handle).take() {
+        if state.has_ended()
+            && let Some(thread) = locked(&self.handle).take()
+        {
             let _ = thread.join(); // a writer that panicked has answered everyone who waits
         }
-        gone && complete
+        state == WriterState::Ended { complete: true }
     }
 }
 
 impl Drop for WriterThread {
     fn drop(&mut self) {
-        // `close` has waited already, and its caller was told.
-        if !locked(&self.shared.queue).closing {
+        // Where it is closing, `close` has waited already, and its caller was told.
+        if locked(&self.shared.queue).writer != WriterState::Closing {
             self.end();
         }
     }

@@ -30,7 +30,7 @@ pub(crate) use {
     address::{hashed, printable},
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
-    verify::{Anchor, Damage, Expectations, LogLine, LogLines, Verification, in_order, verify},
+    verify::{Damage, Expectations, LogAnchor, LogLine, LogLines, Verification, in_order, verify},
 };
 
 use std::{fmt, io};

@@ -4,13 +4,13 @@
 //! only in checkpoints and in the records about the log itself.
 //!
 //! Two things the chain alone cannot show: that its end was cut off, and that an older copy of the whole log was put in its
-//! place. An [`Anchor`] shows both. It is a head that was kept where nobody who can write the log can write.
+//! place. An [`LogAnchor`] shows both. It is a head that was kept where nobody who can write the log can write.
 
 mod anchor;
 mod damage;
 mod lines;
 
-pub(crate) use anchor::Anchor;
+pub(crate) use anchor::LogAnchor;
 pub(crate) use damage::{Damage, Finding};
 pub(crate) use lines::{LogLine, LogLines, in_order};
 
@@ -36,7 +36,7 @@ pub(crate) struct Expectations {
     /// shows only that the log agrees with itself.
     pub(crate) keys: Vec<PublicKey>,
     /// Heads that were kept elsewhere.
-    pub(crate) anchors: Vec<Anchor>,
+    pub(crate) anchors: Vec<LogAnchor>,
 }
 
 /// The result of [`verify`].
@@ -159,7 +159,7 @@ fn rewritten(text: String) -> Misfit {
 struct Verifier<'a> {
     expected: &'a Expectations,
     /// Anchors that the chain has not reached yet, by size.
-    anchors: Vec<&'a Anchor>,
+    anchors: Vec<&'a LogAnchor>,
     result: Verification,
     /// The key that the log says signs it.
     named_key: Option<PublicKey>,
@@ -452,8 +452,8 @@ impl<'a> Verifier<'a> {
             .map(|(_, name)| Some(&**name))
             .chain([origin])
             .collect();
-        let is_of = |anchor: &Anchor| names.iter().any(|name| anchor.is_of(*name));
-        let ours = |anchor: &&Anchor| is_of(anchor) && anchor.head.size >= self.expected.from;
+        let is_of = |anchor: &LogAnchor| names.iter().any(|name| anchor.is_of(*name));
+        let ours = |anchor: &&LogAnchor| is_of(anchor) && anchor.head.size >= self.expected.from;
         self.result.anchors = self.expected.anchors.iter().filter(ours).count();
         if self.result.anchors == 0 && !self.expected.anchors.is_empty() {
             return Err(rewritten(format!(

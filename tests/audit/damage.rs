@@ -1,4 +1,4 @@
-//! Whatever is done to a log is found, and called by its name.
+//! Any change to a log is found, and named for what it is.
 
 use crate::support::{DAMAGED, DONE, Directory, options, stop, verify, wait};
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ use std::{
     sync::LazyLock,
 };
 
-/// A log of some hundred records with a checkpoint at every tenth, in several files, stopped; and what is known of it elsewhere.
+/// A stopped log of some hundred records in several files, with a checkpoint at every tenth; and what another machine knows of it.
 struct Log {
     directory: Directory,
     public: String,
@@ -38,7 +38,7 @@ fn write(name: &str, origin: &str, key: Option<&Path>) -> Log {
     })
     .unwrap();
     for n in 0..400 {
-        // Each its own commit, so that files are rotated in between.
+        // One commit for each record, so that files are rotated in between.
         wait(log.append_durable(&stop(n))).unwrap();
     }
     log.close();
@@ -113,7 +113,7 @@ fn at(files: &[Vec<Vec<u8>>], mut record: usize) -> (usize, usize) {
     panic!("no such record");
 }
 
-/// Asserts what `audit verify` says of changed files: the damage, and where.
+/// Asserts which damage `audit verify` reports for changed files, and where.
 #[track_caller]
 fn says(files: &[Vec<Vec<u8>>], anchors: &[&str], expected: &str) {
     let (code, said) = examine(files, anchors);
@@ -245,7 +245,7 @@ fn each_damage_is_called_by_its_name_and_place() {
     );
 }
 
-/// Who can write the log, but has no key, changes a record and makes the chain behind it anew.
+/// The log after an attacker who can write it but has no key changed a record and made the chain behind it anew.
 fn rechained(files: &[Vec<Vec<u8>>], record: usize, keep_checkpoints: bool) -> Vec<Vec<Vec<u8>>> {
     let mut head = Head::default();
     let mut number = 0;
@@ -289,7 +289,7 @@ fn a_chain_made_anew_without_the_key_is_found() {
         said.contains("rewritten: what was signed here is record"),
         "{said}"
     );
-    // Nothing is changed by making anew what was not changed.
+    // Making the chain anew changes nothing where no record was changed.
     assert_eq!(rechained(&LOG.files, usize::MAX, true), LOG.files);
 }
 
@@ -406,7 +406,7 @@ fn a_torn_last_line_is_no_damage_but_one_before_a_checkpoint_is() {
     );
 }
 
-/// One thing that may be done to a log.
+/// One change to a log.
 #[derive(Clone, Debug)]
 enum Act {
     Edit {
@@ -531,7 +531,7 @@ proptest! {
     fn nothing_that_is_done_to_a_log_goes_unnoticed(act in act()) {
         let files = done(&act);
         let (code, said) = examine(&files, &[&LOG.anchor]);
-        // What changes no octet is no damage: files may be cut elsewhere, as long as the lines are the same.
+        // Without a changed octet there is no damage: the same lines may be split into files elsewhere.
         let untouched = files.concat().concat() == LOG.files.concat().concat();
         let expected = if untouched { DONE } else { DAMAGED };
         prop_assert_eq!(code, expected, "{:?}: {}", act, said);

@@ -1,4 +1,4 @@
-//! A disk that is full, broken, slow or read-only: nothing is acknowledged, everyone is told, and it recovers by itself.
+//! A disk that is full, broken, slow or read-only: nothing is acknowledged, every caller is told, and the log recovers by itself.
 
 use crate::support::{DONE, Directory, options, stop, verify, wait};
 use starttls_proxy::{
@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-/// What the disk does; shared with the test.
+/// The faults of the disk; shared with the test.
 #[derive(Default)]
 struct Switches {
     /// Octets of the next append that still get through, and the error it ends in.
@@ -27,7 +27,7 @@ struct Switches {
     slow: bool,
     panic: bool,
     syncs: usize,
-    /// What a failed sync lost: the file as it was at the last good one.
+    /// The file as it was at the last good sync, to which a failed sync takes it back.
     loses_pages: bool,
 }
 
@@ -44,7 +44,7 @@ impl Faults {
         self.0.0.lock().unwrap().syncs
     }
 
-    /// Waits until the writer stands before its next sync.
+    /// Waits until the writer is about to sync.
     fn wait_for_sync(&self, number: usize) {
         let guard = self.0.0.lock().unwrap();
         drop(
@@ -165,7 +165,7 @@ fn intact(file: &Path) -> String {
     said
 }
 
-/// Breaks the disk by `break_it`, and mends it by `mend`: in between nothing is acknowledged, afterwards all is there.
+/// Breaks the disk by `break_it`, and mends it by `mend`. In between nothing is acknowledged; afterwards every record is there.
 fn outage(name: &str, break_it: impl Fn(&mut Switches), error: &str) {
     let directory = Directory::new(name);
     let (log, faults, notices) = open(&directory.file(), |_| ());

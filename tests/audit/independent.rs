@@ -1,4 +1,4 @@
-//! The log can be checked without this program: the commands in the documentation of the schema do so.
+//! The log can be checked without this program, by the commands in the documentation of the schema.
 
 use crate::support::{Directory, options, stop, verify, wait};
 use starttls_proxy::{

@@ -1,4 +1,4 @@
-//! Figures, not rules: `cargo test --release --test audit measure -- --ignored --nocapture --test-threads 1`.
+//! Measurements, which assert nothing: `cargo test --release --test audit measure -- --ignored --nocapture --test-threads 1`.
 
 use crate::support::{DONE, Directory, message, options, stop, verify, wait};
 use starttls_proxy::{
@@ -85,7 +85,7 @@ fn a_million_records() {
     });
 }
 
-/// What waiting for durability costs by the number of sessions that wait at once.
+/// The cost of waiting for durability, by the number of sessions that wait at once.
 #[test]
 #[ignore = "a measurement of the disk"]
 fn group_commit() {

@@ -155,7 +155,7 @@ fn tls_with_whoever_called_or_answered_is_not_called_authenticated() {
         change(&mut message);
         log.append(&Record::Message(message));
     };
-    // A client with a certificate that a rule asked for; one that no rule speaks of; level encrypt; and one in the clear.
+    // A client with a certificate that a rule asked for; a client that no rule is about; level encrypt; and plaintext.
     change(2, &|message| message.verdict = VerdictField::Authorised);
     change(2, &|message| {
         message.decisions.clear();
@@ -186,7 +186,7 @@ fn a_verdict_that_refused_is_counted_and_listed_by_its_reason() {
     let directory = Directory::new("refused");
     let page = log_of(&directory, |log| {
         (0..3).for_each(|_| log.append(&refused(log, 5)));
-        // The next session was refused at its greeting for the same.
+        // The next session was refused at its greeting for the same reason.
         log.append(&Record::Refusal(Box::new(RefusalRecord {
             session: session(1),
             domain: Some("pharmacy.example".into()),

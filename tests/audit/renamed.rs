@@ -1,4 +1,4 @@
-//! A host that gets another name goes on with its log: that is no damage. A name that somebody else wrote into it is.
+//! A host that gets another name goes on with its log, which is no damage. A name that somebody else wrote into the log is.
 
 use crate::support::{DAMAGED, DONE, Directory, options, stop, verify, wait};
 use starttls_proxy::{
@@ -107,7 +107,7 @@ fn a_new_name_with_a_new_key_or_of_the_other_direction_is_not_taken_for_the_same
     }
 }
 
-/// A checkpoint is of the name under which the log was opened, whoever signed it.
+/// A checkpoint must have the name under which the log was opened, whoever signed it.
 #[test]
 fn a_checkpoint_of_another_name_is_found() {
     let (directory, elsewhere) = (Directory::new("grafted"), Directory::new("grafted-from"));

@@ -1,4 +1,4 @@
-//! What the tests share: directories, waiting, records.
+//! Helpers of the tests: directories, waiting, records.
 
 use starttls_proxy::{
     audit::{
@@ -42,7 +42,7 @@ impl Directory {
         self.0.join("audit.jsonl")
     }
 
-    /// Makes a key; gives the private and the public file.
+    /// Makes a key. Returns the private and the public file.
     pub fn key(&self) -> (PathBuf, String) {
         let out = self.0.join("key.pem");
         let flags = AuditKeygenFlags { out: out.clone() };

@@ -1,4 +1,4 @@
-//! Writing: order, durability, rotation, one writer, and what a crash leaves.
+//! Writing: order, durability, rotation, a single writer, and the remains of a crash.
 
 use crate::support::{DONE, Directory, domain, message, options, stop, verify, wait};
 use starttls_proxy::{
@@ -233,7 +233,7 @@ fn a_second_writer_is_kept_away_and_the_files_are_private() {
     AuditLog::open(options(&directory.file())).unwrap();
 }
 
-/// Cuts or overwrites the end of a closed log as a crash would, opens it again, and gives the new text.
+/// Cuts or overwrites the end of a closed log as a crash would, opens it again, and returns the new text.
 fn crashed(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
     let directory = Directory::new(name);
     let log = AuditLog::open(options(&directory.file())).unwrap();

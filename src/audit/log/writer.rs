@@ -2,7 +2,7 @@
 
 use super::{
     AnswerSlot, AuditError, AuditOptions, Checkpoint, Notice, QueuedRecord, Receipt, SharedLog,
-    answer, locked,
+    WriterState, answer, locked,
 };
 use crate::audit::{
     CheckpointRecord, Disk, Head, LogOpenedRecord, LogRecoveredRecord, Record, TornField,
@@ -122,10 +122,13 @@ impl LogWriter {
                 self.note_result(result);
             }
             *locked(&self.shared.busy_since) = None;
-            if closing && locked(&self.shared.queue).records.is_empty() {
+            if closing {
                 let complete = self.outage.is_none() && self.lines.is_empty();
-                locked(&self.shared.queue).complete = complete;
-                return;
+                let mut queue = locked(&self.shared.queue);
+                if queue.records.is_empty() {
+                    queue.writer = WriterState::Ended { complete };
+                    return;
+                }
             }
         }
     }
@@ -136,9 +139,10 @@ impl LogWriter {
         loop {
             let now = clock::instant();
             let due = self.due();
-            if !queue.records.is_empty() || queue.closing || due.is_some_and(|due| due <= now) {
+            let closing = queue.writer == WriterState::Closing;
+            if !queue.records.is_empty() || closing || due.is_some_and(|due| due <= now) {
                 queue.octets = 0;
-                return (std::mem::take(&mut queue.records), queue.closing);
+                return (std::mem::take(&mut queue.records), closing);
             }
             queue = match due {
                 Some(due) => {
@@ -387,7 +391,9 @@ impl Drop for LogWriter {
     fn drop(&mut self) {
         self.shared.failing.store(true, Ordering::Release);
         let mut queue = locked(&self.shared.queue);
-        queue.gone = true;
+        if !queue.writer.has_ended() {
+            queue.writer = WriterState::Ended { complete: false };
+        }
         let left = std::mem::take(&mut queue.records);
         drop(queue);
         drop(left);

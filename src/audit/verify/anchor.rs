@@ -5,14 +5,14 @@ use std::path::Path;
 
 /// What another machine remembers of a log: how many records it had, and the hash of the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Anchor {
+pub(crate) struct LogAnchor {
     /// The log's name, where it is known.
     pub(crate) origin: Option<String>,
     /// The number of records and the hash.
     pub(crate) head: Head,
 }
 
-impl Anchor {
+impl LogAnchor {
     /// Reads `SIZE:HASH` (64 hexadecimal digits), or a file with anchors: log lines that contain
     /// `audit checkpoint origin=.. size=.. head=..`, such as a journal keeps, or a signed note.
     ///
@@ -84,7 +84,7 @@ mod tests {
             hash: Hash::of(b"x"),
         };
         let origin = "mail.example/outbound".to_owned();
-        let anchor = Anchor {
+        let anchor = LogAnchor {
             origin: Some(origin.clone()),
             head,
         };
@@ -96,17 +96,17 @@ mod tests {
         let journal = format!(
             "Nov 24 06:05:00 mail starttls-proxy[71]: {checkpoint}\nNov 24 06:05:01 mail other: audit checkpoint none\n"
         );
-        assert_eq!(Anchor::parse(&journal), std::slice::from_ref(&anchor));
+        assert_eq!(LogAnchor::parse(&journal), std::slice::from_ref(&anchor));
         let (key, _) = SigningKey::generate().unwrap();
         let (note, _) = key.note(
             &origin,
             &SignedNote::text(&origin, head, "2026-11-24T06:05:00.000000Z"),
         );
-        assert_eq!(Anchor::parse(&note), [anchor]);
+        assert_eq!(LogAnchor::parse(&note), [anchor]);
         assert_eq!(
-            Anchor::read(&format!("41000:{}", head.hash)).unwrap()[0].head,
+            LogAnchor::read(&format!("41000:{}", head.hash)).unwrap()[0].head,
             head
         );
-        assert!(Anchor::read("/nonexistent").is_err());
+        assert!(LogAnchor::read("/nonexistent").is_err());
     }
 }

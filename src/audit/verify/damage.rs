@@ -81,7 +81,7 @@ impl fmt::Display for Finding {
 }
 
 /// What [`diagnose`] compares of a line.
-struct Link {
+struct ChainLink {
     seq: u64,
     prev: Option<Hash>,
     hash: Hash,
@@ -89,7 +89,7 @@ struct Link {
     is_sound_checkpoint: bool,
 }
 
-impl Link {
+impl ChainLink {
     fn read(line: &[u8]) -> Option<Self> {
         let header = Header::read(line)?;
         let prev = header.prev();
@@ -110,9 +110,9 @@ impl Link {
 }
 
 /// The next line, `None` at the end of the log; its link is `None` where it is no record.
-fn next(lines: &mut LogLines<'_>) -> io::Result<Option<(LinePosition, Option<Link>)>> {
+fn next(lines: &mut LogLines<'_>) -> io::Result<Option<(LinePosition, Option<ChainLink>)>> {
     let line = lines.next()?;
-    Ok(line.map(|line| (line.position, Link::read(line.bytes))))
+    Ok(line.map(|line| (line.position, ChainLink::read(line.bytes))))
 }
 
 /// Says what was done where the line at `here` does not follow `head`, which is the chain's end at the line `before` it.

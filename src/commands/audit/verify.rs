@@ -6,7 +6,7 @@ use super::{
     unusable,
 };
 use crate::{
-    audit::{self, Anchor, Damage, Expectations, OpenError, PublicKey, Verification, printable},
+    audit::{self, Damage, Expectations, LogAnchor, OpenError, PublicKey, Verification, printable},
     exit::Exit,
     flags::AuditVerifyFlags,
 };
@@ -46,7 +46,7 @@ pub fn verify(
 }
 
 /// Reads keys and anchors. A key is a file (PEM, public or private) or a verifier key (`name+id+base64`); an anchor is `SIZE:HASH` or a
-/// file (see [`Anchor::read`]).
+/// file (see [`LogAnchor::read`]).
 ///
 /// # Errors
 /// Names the one that cannot be read.
@@ -65,7 +65,7 @@ pub(super) fn expectations(
         expected.keys.push(read?);
     }
     for anchor in anchors {
-        expected.anchors.append(&mut Anchor::read(anchor)?);
+        expected.anchors.append(&mut LogAnchor::read(anchor)?);
     }
     Ok(expected)
 }
