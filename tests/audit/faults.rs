@@ -1,10 +1,7 @@
 //! A disk that is full, broken, slow or read-only: nothing is acknowledged, every caller is told, and the log recovers by itself.
 
-use crate::support::{DONE, Directory, options, stop, verify, wait};
-use starttls_proxy::{
-    audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement},
-    flags::AuditVerifyFlags,
-};
+use crate::support::{Directory, intact, options, stop, wait};
+use starttls_proxy::audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement};
 use std::{
     fs, io,
     path::Path,
@@ -153,16 +150,6 @@ fn recovered(notices: &Receiver<Notice>) -> u64 {
             return lost;
         }
     }
-}
-
-#[track_caller]
-fn intact(file: &Path) -> String {
-    let (code, said) = verify(&AuditVerifyFlags {
-        files: vec![file.to_owned()],
-        ..AuditVerifyFlags::default()
-    });
-    assert_eq!(code, DONE, "{said}");
-    said
 }
 
 /// Breaks the disk by `break_it`, and mends it by `mend`. In between nothing is acknowledged; afterwards every record is there.

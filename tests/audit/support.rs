@@ -111,6 +111,17 @@ pub fn verify(flags: &AuditVerifyFlags) -> (u8, String) {
     (code(&result), said)
 }
 
+/// Verifies one file and all files that were rotated out of it, which must be intact. Returns the words printed.
+#[track_caller]
+pub fn intact(file: &Path) -> String {
+    let (code, said) = verify(&AuditVerifyFlags {
+        files: vec![file.to_owned()],
+        ..AuditVerifyFlags::default()
+    });
+    assert_eq!(code, DONE, "{said}");
+    said
+}
+
 fn connection(from: [u8; 4], port: u16, to: [u8; 4]) -> ConnectionField {
     let address = |octets, port| SocketAddr::new(IpAddr::V4(Ipv4Addr::from(octets)), port);
     ConnectionField {

@@ -1,6 +1,6 @@
 //! Writing: order, durability, rotation, a single writer, and the remains of a crash.
 
-use crate::support::{DONE, Directory, domain, message, options, stop, verify, wait};
+use crate::support::{DONE, Directory, domain, intact, message, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AddressForm, AuditLog, AuditOptions, Hash, Notice, rotated},
     commands::audit as command,
@@ -9,7 +9,6 @@ use starttls_proxy::{
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,16 +17,6 @@ use std::{
     thread,
     time::{Duration, SystemTime},
 };
-
-#[track_caller]
-fn intact(file: &Path) -> String {
-    let (code, said) = verify(&AuditVerifyFlags {
-        files: vec![file.to_owned()],
-        ..AuditVerifyFlags::default()
-    });
-    assert_eq!(code, DONE, "{said}");
-    said
-}
 
 #[test]
 fn what_is_acknowledged_is_in_the_file() {

@@ -262,8 +262,8 @@ impl LogWriter {
     fn write(&mut self, sync: bool) -> io::Result<()> {
         loop {
             // A checkpoint is written only when all records it vouches for are durable, so none of them can be missing after a crash.
-            let places = self.checkpoints.iter().map(|(place, _)| *place);
-            let checkpoint = { places }.find(|place| *place > 0);
+            let mut places = self.checkpoints.iter().map(|(place, _)| *place);
+            let checkpoint = places.find(|place| *place > 0);
             let end = checkpoint.unwrap_or(self.lines.len());
             if self.hand_over(end)? == Placement::MovedAway {
                 self.go_on_in_a_new_file()?;

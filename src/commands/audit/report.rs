@@ -67,10 +67,7 @@ pub fn report(
         }
     });
     written.map_err(|error| unusable("report", error))?;
-    match verification.intact() {
-        true => Ok(()),
-        false => Err(Exit::No),
-    }
+    verification.intact().then_some(()).ok_or(Exit::No)
 }
 
 fn write(path: &Path, page: &str) -> io::Result<()> {

@@ -39,10 +39,7 @@ pub fn verify(
         .and_then(|expected| examine(files, &expected, progress))
         .map_err(|error| unusable("verify", error))?;
     print(&verification, !key.is_empty(), out).map_err(|error| unusable("verify", error))?;
-    match verification.intact() {
-        true => Ok(()),
-        false => Err(Exit::No),
-    }
+    verification.intact().then_some(()).ok_or(Exit::No)
 }
 
 /// Reads keys and anchors. A key is a file (PEM, public or private) or a verifier key (`name+id+base64`); an anchor is `SIZE:HASH` or a

@@ -12,7 +12,6 @@ use std::{
 };
 
 /// How often each word occurs.
-
 pub(super) type Tally = BTreeMap<String, u64>;
 
 /// Over TLS with a peer that proved its identity.

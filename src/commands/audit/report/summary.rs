@@ -8,40 +8,12 @@ use super::{
 use crate::commands::audit::quantity::{grouped, size};
 use std::fmt::{self, Formatter};
 
+/// The section with its lead and its tiles.
 pub(super) fn summary(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result {
     let messages = counts.messages();
     let reasons = counts.reasons.values();
     let refused: u64 = reasons.map(|reason| reason.number).sum();
-    let refusals = match refused {
-        0 => "Nothing was refused.".to_owned(),
-        _ => format!(
-            "{} refused.",
-            plural(refused, "attempt was", "attempts were")
-        ),
-    };
-    let refusals = match counts.observed_messages {
-        0 => refusals,
-        number => format!(
-            "{refusals} {} only because nothing was enforced (<code>--observe</code>): enforcing would have refused {}.",
-            plural(number, "message passed", "messages passed"),
-            if number == 1 { "it" } else { "them" }
-        ),
-    };
-    let refusals = match (refused, only_counted(counts)) {
-        (_, None) => refusals,
-        (0, Some(counted)) => counted,
-        (_, Some(counted)) => format!("{refusals} {counted}"),
-    };
-    let unknown = number_of(&counts.outcomes, "unknown");
-    let refusals = match unknown {
-        0 => refusals,
-        number => format!(
-            "Of the messages, {} no final reply: whether the other side took {} is not known. {refusals}",
-            plural(number, "has", "have"),
-            if number == 1 { "it" } else { "them" }
-        ),
-    };
-    let unknown = grouped(unknown);
+    let unknown = grouped(number_of(&counts.outcomes, "unknown"));
     let sessions = plural(counts.sessions, "session", "sessions");
     let encrypted = messages.authenticated + messages.encrypted;
     let over_tls = plural(encrypted, "message", "messages");
@@ -55,8 +27,9 @@ pub(super) fn summary(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result {
     let clear = if messages.clear == 0 { "" } else { "warn" };
     write!(
         f,
-        "<section>\n<h2>In short</h2>\n<p class=\"lead\">{} {refusals}</p>\n<div class=\"tiles\">\n",
-        sentence(counts, &messages)
+        "<section>\n<h2>In short</h2>\n<p class=\"lead\">{} {}</p>\n<div class=\"tiles\">\n",
+        by_protection(counts, &messages),
+        not_handed_over(counts, refused)
     )?;
     for (class, name, value, note) in [
         ("", name, grouped(messages.all), octets.as_str()),
@@ -100,7 +73,7 @@ pub(super) fn summary(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result {
 }
 
 /// All messages in one sentence, by protection.
-fn sentence(counts: &Counts, messages: &MessageCounts) -> String {
+fn by_protection(counts: &Counts, messages: &MessageCounts) -> String {
     let (verbs, way, unasked) = match counts.is_inbound() {
         true => (
             ("message was received", "messages were received"),
@@ -136,4 +109,40 @@ fn sentence(counts: &Counts, messages: &MessageCounts) -> String {
         .map(|(number, how)| format!("{} {how}", grouped(*number)))
         .collect();
     format!("{all}: {}.", parts.join(", "))
+}
+
+/// Sentences on mail that was refused, or would have been, or whose outcome is not known.
+fn not_handed_over(counts: &Counts, refused: u64) -> String {
+    let mut text = match refused {
+        0 => "Nothing was refused.".to_owned(),
+        _ => format!(
+            "{} refused.",
+            plural(refused, "attempt was", "attempts were")
+        ),
+    };
+    let them = |number| if number == 1 { "it" } else { "them" };
+    if counts.observed_messages > 0 {
+        text += &format!(
+            " {} only because nothing was enforced (<code>--observe</code>): enforcing would have refused {}.",
+            plural(
+                counts.observed_messages,
+                "message passed",
+                "messages passed"
+            ),
+            them(counts.observed_messages)
+        );
+    }
+    text = match (refused, only_counted(counts)) {
+        (_, None) => text,
+        (0, Some(counted)) => counted,
+        (_, Some(counted)) => format!("{text} {counted}"),
+    };
+    match number_of(&counts.outcomes, "unknown") {
+        0 => text,
+        number => format!(
+            "Of the messages, {} no final reply: whether the other side took {} is not known. {text}",
+            plural(number, "has", "have"),
+            them(number)
+        ),
+    }
 }
