@@ -278,15 +278,14 @@ impl<'a> Verifier<'a> {
             return Err(Misfit::Unlinked);
         }
         self.agrees_with_anchors()?;
+        self.unsigned += 1;
         match header.event {
-            b"checkpoint" => self.checkpoint(line, &header)?,
+            b"checkpoint" => {
+                self.checkpoint(line, &header)?;
+                self.unsigned = 0;
+            }
             b"log-opened" | b"log-recovered" => self.about_the_log(line)?,
             event => self.result.stopped = event == b"stop",
-        }
-        if header.event == b"checkpoint" {
-            self.unsigned = 0;
-        } else {
-            self.unsigned += 1;
         }
         let has_key = !self.expected.keys.is_empty() || self.named_key.is_some();
         if has_key && self.unsigned > CHECKPOINT_RECORDS {
@@ -296,13 +295,9 @@ impl<'a> Verifier<'a> {
             return Err(Misfit::Damaged(Damage::Unsigned, text));
         }
         let at = String::from_utf8_lossy(header.at);
-        match &mut self.result.span {
-            Some((_, last)) => {
-                last.clear();
-                last.push_str(&at);
-            }
-            none => *none = Some((at.to_string(), at.to_string())),
-        }
+        let span = &mut self.result.span;
+        let (_, last) = span.get_or_insert_with(|| (at.to_string(), String::new()));
+        at.as_ref().clone_into(last);
         self.result.head = Head {
             size: header.seq + 1,
             hash: Hash::of(line),

@@ -108,23 +108,16 @@ impl<'a> Filter<'a> {
     }
 
     fn matches(&self, record: &Value) -> bool {
-        let AuditShowFlags {
-            domain,
-            address,
-            verdict,
-            session,
-            ..
-        } = self.flags;
-        session
-            .as_ref()
-            .is_none_or(|id| record["session"]["id"] == id.as_str())
-            && verdict
-                .as_ref()
-                .is_none_or(|verdict| self::verdict(record) == Some(verdict))
-            && domain
-                .as_ref()
-                .is_none_or(|domain| concerns(record, domain))
-            && (address.is_none() || addresses(record).any(|address| self.is_asked_for(address)))
+        let flags = self.flags;
+        let passes = |asked: &Option<String>, found: &dyn Fn(&str) -> bool| {
+            asked.as_deref().is_none_or(found)
+        };
+        passes(&flags.session, &|id| record["session"]["id"] == id)
+            && passes(&flags.verdict, &|word| verdict(record) == Some(word))
+            && passes(&flags.domain, &|domain| concerns(record, domain))
+            && passes(&flags.address, &|_| {
+                addresses(record).any(|address| self.is_asked_for(address))
+            })
     }
 
     fn is_asked_for(&self, address: &str) -> bool {

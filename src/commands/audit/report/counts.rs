@@ -136,7 +136,7 @@ fn protection_of(message: &ReadRecord<'_>, decisions: &[&ReadDecision<'_>]) -> &
 }
 
 fn add_attempts(reasons: &mut BTreeMap<String, ReasonCounts>, at: &str, attempts: &Attempts<'_>) {
-    let reason = reasons.entry(attempts.reason.to_owned()).or_default();
+    let reason = entry(reasons, attempts.reason);
     reason.number += attempts.number;
     reason.remembered += u64::from(attempts.remembered);
     if reason.first.is_empty() {
@@ -156,12 +156,15 @@ fn count(tally: &mut Tally, word: &str) {
 }
 
 fn add(tally: &mut Tally, word: &str, more: u64) {
-    match tally.get_mut(word) {
-        Some(number) => *number += more,
-        None => {
-            tally.insert(word.to_owned(), more);
-        }
+    *entry(tally, word) += more;
+}
+
+/// The value of a key. Unlike `BTreeMap::entry`, it copies only keys that are new.
+fn entry<'a, T: Default>(map: &'a mut BTreeMap<String, T>, key: &str) -> &'a mut T {
+    if !map.contains_key(key) {
+        map.insert(key.to_owned(), T::default());
     }
+    map.get_mut(key).expect("it was put there")
 }
 
 pub(super) fn number_of(tally: &Tally, word: &str) -> u64 {
@@ -224,13 +227,9 @@ impl Counts {
         if period.begins_after(record.at.as_bytes()) {
             return;
         }
-        match &mut self.span {
-            Some((_, last)) => {
-                last.clear();
-                last.push_str(record.at);
-            }
-            none => *none = Some((record.at.to_owned(), record.at.to_owned())),
-        }
+        let span = &mut self.span;
+        let (_, last) = span.get_or_insert_with(|| (record.at.to_owned(), String::new()));
+        record.at.clone_into(last);
         match record.event {
             "message" => self.message(record),
             "refusal" => self.refusal(record),
@@ -254,22 +253,13 @@ impl Counts {
     }
 
     fn hour(&mut self, at: &str) -> &mut HourCounts {
-        let hour = at.get(..13).unwrap_or(at);
-        if !self.hours.contains_key(hour) {
-            self.hours.insert(hour.to_owned(), HourCounts::default());
-        }
-        self.hours.get_mut(hour).expect("it was put there")
+        entry(&mut self.hours, at.get(..13).unwrap_or(at))
     }
 
     /// The numbers of a domain, whose last record is now of the time `at`.
     fn domain(&mut self, name: &str, at: &str) -> &mut DomainCounts {
-        if !self.domains.contains_key(name) {
-            self.domains
-                .insert(name.to_owned(), DomainCounts::default());
-        }
-        let domain = self.domains.get_mut(name).expect("it was put there");
-        domain.last.clear();
-        domain.last.push_str(at);
+        let domain = entry(&mut self.domains, name);
+        at.clone_into(&mut domain.last);
         domain
     }
 
@@ -295,7 +285,7 @@ impl Counts {
         );
         self.observed_messages += u64::from(!would_refuse.is_empty());
         for reason in would_refuse {
-            self.observed.entry(reason.to_owned()).or_default().messages += 1;
+            entry(&mut self.observed, reason).messages += 1;
         }
         let protection = protection_of(record, &record.decisions.iter().collect::<Vec<_>>());
         count(&mut self.protections, protection);
