@@ -1,6 +1,6 @@
 use super::*;
 use crate::smtp::{
-    Exempted,
+    Exempted, Input, Machine,
     script::{Script, refusal as policy},
 };
 

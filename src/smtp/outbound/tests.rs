@@ -3,7 +3,7 @@ mod plaintext;
 
 use super::*;
 use crate::smtp::{
-    Authorised, Recorded,
+    Authorised, Input, Machine, Recorded,
     script::{Script, refusal as policy},
 };
 
