@@ -1,6 +1,6 @@
 //! Drives a machine: moves bytes between two legs and the machine, carries out its actions, waits for what comes next.
 //!
-//! What the actions mean (where to connect, whom to trust, what to write down) is for the direction's [`Hands`]; how they
+//! What the actions mean (where to connect, whom to trust, what to write down) is for the direction's [`ActionHandler`]; how they
 //! are carried out in order, and that nothing is lost or sent out of turn, is here.
 
 use std::{
@@ -30,7 +30,7 @@ use crate::{
 pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What came of a job.
-pub enum Done {
+pub enum ActionResult {
     /// The connection to the server, or why there is none.
     Connected(Result<Stream, Refusal>),
     /// TLS on that side. `NotGoodEnough` keeps the connection and tells the client why; `Failed` has none any more.
@@ -75,19 +75,19 @@ impl Stop {
 
 /// What a direction knows how to do. Each job owns what it needs, so that the session goes on meanwhile; what it learned is the
 /// hands' again when it comes back.
-pub trait Hands {
+pub trait ActionHandler {
     /// What a job of this direction comes back with.
-    type Outcome: Send + 'static;
+    type JobResult: Send + 'static;
     /// A job came back: takes what it learned, and gives what the machine is told.
-    fn done(&mut self, outcome: Self::Outcome) -> Done;
+    fn finish(&mut self, outcome: Self::JobResult) -> ActionResult;
     /// [`Action::Connect`].
-    fn connect(&mut self) -> Job<Self::Outcome>;
+    fn connect(&mut self) -> Job<Self::JobResult>;
     /// [`Action::Upgrade`]: everything before it is flushed and nothing behind it was read.
-    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Self::Outcome>;
+    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Self::JobResult>;
     /// [`Action::Authorise`].
-    fn authorise(&mut self, question: Question) -> Job<Self::Outcome>;
+    fn authorise(&mut self, question: Question) -> Job<Self::JobResult>;
     /// [`Action::Record`].
-    fn record(&mut self, message: Completed) -> Job<Self::Outcome>;
+    fn record(&mut self, message: Completed) -> Job<Self::JobResult>;
     /// [`Action::Note`].
     fn note(&mut self, note: Note);
     /// Inbound: see [`StartTlsConditions`]. Outbound they say nothing.
@@ -106,12 +106,12 @@ pub trait Hands {
 
 const BOTH: [Side; 2] = [Side::Server, Side::Client];
 
-struct Drive<M, H: Hands> {
+struct Drive<M, H: ActionHandler> {
     machine: M,
     hands: H,
     client: Leg,
     server: Leg,
-    jobs: Vec<Job<H::Outcome>>,
+    jobs: Vec<Job<H::JobResult>>,
     /// TLS starts on this side as soon as it is flushed.
     upgrading: Option<Side>,
     /// Connections that say goodbye: whose, and how many octets that takes.
@@ -138,7 +138,7 @@ enum Event<T> {
 
 /// Runs a session from its first action to its end. `client` is its connection; `stop` says when the
 /// process is asked to end.
-pub async fn drive<M: Machine, H: Hands>(
+pub async fn drive<M: Machine, H: ActionHandler>(
     machine: M,
     hands: H,
     client: Leg,
@@ -183,7 +183,7 @@ pub async fn drive<M: Machine, H: Hands>(
     drive.hands
 }
 
-impl<M: Machine, H: Hands> Drive<M, H> {
+impl<M: Machine, H: ActionHandler> Drive<M, H> {
     fn now(&self) -> Duration {
         clock::instant().duration_since(self.began)
     }
@@ -327,7 +327,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         }
     }
 
-    fn take_in(&mut self, event: Event<H::Outcome>) {
+    fn take_in(&mut self, event: Event<H::JobResult>) {
         match event {
             Event::Read(_, Ok(1..)) => {}
             Event::Read(side, Ok(0)) => self.tell(Input::Closed(side)),
@@ -342,7 +342,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 }
             }
             Event::Done(outcome) => {
-                let done = self.hands.done(outcome);
+                let done = self.hands.finish(outcome);
                 self.finished(done);
             }
             Event::Deadline => self.tell(Input::Deadline),
@@ -357,36 +357,36 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         }
     }
 
-    fn finished(&mut self, done: Done) {
+    fn finished(&mut self, done: ActionResult) {
         match done {
-            Done::Connected(Ok(stream)) => {
+            ActionResult::Connected(Ok(stream)) => {
                 self.server.open(stream);
                 self.tell(Input::Connected(Ok(())));
             }
-            Done::Connected(Err(refusal)) => self.tell(Input::Connected(Err(refusal))),
-            Done::Upgraded(side, Upgraded::Up(stream)) => {
+            ActionResult::Connected(Err(refusal)) => self.tell(Input::Connected(Err(refusal))),
+            ActionResult::Upgraded(side, Upgraded::Up(stream)) => {
                 self.leg(side).open(stream);
                 if let Some(line) = self.hands.trace() {
                     self.machine.set_trace(line);
                 }
                 self.tell(Input::Upgraded(side, Ok(())));
             }
-            Done::Upgraded(side, Upgraded::NotGoodEnough(stream, refusal)) => {
+            ActionResult::Upgraded(side, Upgraded::NotGoodEnough(stream, refusal)) => {
                 self.leg(side).open(stream);
                 self.tell(Input::Upgraded(side, Err(refusal)));
             }
-            Done::Upgraded(Side::Server, Upgraded::Failed(refusal)) => {
+            ActionResult::Upgraded(Side::Server, Upgraded::Failed(refusal)) => {
                 self.tell(Input::Upgraded(Side::Server, Err(refusal)));
             }
-            Done::Upgraded(Side::Client, Upgraded::Failed(_)) => {
+            ActionResult::Upgraded(Side::Client, Upgraded::Failed(_)) => {
                 self.tell(Input::Closed(Side::Client))
             }
-            Done::Answered(answer) => self.tell(Input::Answer(answer)),
-            Done::Recorded(outcome) => self.tell(Input::Recorded(outcome)),
+            ActionResult::Answered(answer) => self.tell(Input::Answer(answer)),
+            ActionResult::Recorded(outcome) => self.tell(Input::Recorded(outcome)),
         }
     }
 
-    async fn next(&mut self) -> Event<H::Outcome> {
+    async fn next(&mut self) -> Event<H::JobResult> {
         match self.machine.deadline() {
             None => self.timer = None,
             Some(due) if self.timer.as_ref().is_some_and(|(set, _)| *set == due) => {}
@@ -395,7 +395,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_side(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Event<H::Outcome>> {
+    fn poll_side(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Event<H::JobResult>> {
         if !self.leg(side).wants_input() || self.blocked(side) {
             return Poll::Pending;
         }
@@ -404,7 +404,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
             .map(|outcome| Event::Read(side, outcome))
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event<H::Outcome>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event<H::JobResult>> {
         for side in BOTH {
             let waited_for = self.upgrading == Some(side) || self.leg(side).backed_up();
             match self.leg(side).poll_write(cx) {

@@ -11,7 +11,7 @@ use super::{
 use rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::ServerName};
 use starttls_proxy::{
     session::{
-        drive::{Done, Hands, Job, Stop, Upgraded, drive},
+        drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
         leg::{Leg, Stream},
     },
     smtp::{
@@ -81,8 +81,8 @@ impl Played {
     fn job<T: Send + 'static>(
         &self,
         job: impl FnOnce(oneshot::Sender<T>) -> Wanted,
-        done: impl FnOnce(T) -> Done + Send + 'static,
-    ) -> Job<Done> {
+        done: impl FnOnce(T) -> ActionResult + Send + 'static,
+    ) -> Job<ActionResult> {
         let (answer, answered) = oneshot::channel();
         // A test that is over hears nothing more.
         let _ = self.tell.send(Told::Job(job(answer)));
@@ -95,27 +95,30 @@ impl Played {
     }
 }
 
-impl Hands for Played {
-    type Outcome = Done;
-    fn done(&mut self, done: Done) -> Done {
+impl ActionHandler for Played {
+    type JobResult = ActionResult;
+    fn finish(&mut self, done: ActionResult) -> ActionResult {
         done
     }
-    fn connect(&mut self) -> Job<Done> {
-        self.job(Wanted::Connect, Done::Connected)
+    fn connect(&mut self) -> Job<ActionResult> {
+        self.job(Wanted::Connect, ActionResult::Connected)
     }
-    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Done> {
+    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<ActionResult> {
         self.job(
             |answer| Wanted::Handshake(side, stream, answer),
-            move |up| Done::Upgraded(side, up),
+            move |up| ActionResult::Upgraded(side, up),
         )
     }
-    fn authorise(&mut self, question: Question) -> Job<Done> {
-        self.job(|answer| Wanted::Ask(question, answer), Done::Answered)
+    fn authorise(&mut self, question: Question) -> Job<ActionResult> {
+        self.job(
+            |answer| Wanted::Ask(question, answer),
+            ActionResult::Answered,
+        )
     }
-    fn record(&mut self, message: Completed) -> Job<Done> {
+    fn record(&mut self, message: Completed) -> Job<ActionResult> {
         self.job(
             |answer| Wanted::Record(show_record(&message), answer),
-            Done::Recorded,
+            ActionResult::Recorded,
         )
     }
     fn note(&mut self, note: Note) {
