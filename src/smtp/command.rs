@@ -217,31 +217,21 @@ fn auth(arguments: &[u8], offered: &Extensions) -> Result<Command, Fault> {
     Ok(Command::Auth)
 }
 
+/// The methods of HTTP, and the first word of HTTP/2.
+const HTTP_METHODS: [&str; 10] = [
+    "GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE", "PRI",
+];
+
 /// Whether the line is a request line, a header line or the preface of HTTP/2. An attacker can make a browser connect here and
 /// carry commands in its request body (ALPACA).
 fn is_http(line: &[u8]) -> bool {
-    let method = verb(line);
-    let header = memchr::memchr(b':', line).is_some_and(|colon| {
-        colon > 0
-            && line[..colon]
-                .iter()
-                .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
-            && !matches!(line.get(colon + 1), Some(b'<'))
+    let is_header = memchr::memchr(b':', line).is_some_and(|colon| {
+        let name = &line[..colon];
+        !name.is_empty()
+            && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+            && line.get(colon + 1) != Some(&b'<')
     });
-    header
-        || matches!(
-            method.as_str(),
-            "GET"
-                | "POST"
-                | "PUT"
-                | "HEAD"
-                | "CONNECT"
-                | "OPTIONS"
-                | "DELETE"
-                | "PATCH"
-                | "TRACE"
-                | "PRI"
-        )
+    is_header || HTTP_METHODS.contains(&verb(line).as_str())
 }
 
 #[cfg(test)]

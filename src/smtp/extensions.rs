@@ -169,7 +169,10 @@ fn rewrite(keyword: Keyword, argument: &str) -> Option<String> {
             (!limits.is_empty()).then(|| limits.join(" "))
         }
         Keyword::Auth => {
-            let mechanisms: Vec<&str> = argument.split(' ').filter(|m| is_layerless(m)).collect();
+            let mechanisms: Vec<&str> = argument
+                .split(' ')
+                .filter(|m| LAYERLESS.contains(m))
+                .collect();
             (!mechanisms.is_empty()).then(|| mechanisms.join(" "))
         }
         _ => Some(String::new()),
@@ -183,23 +186,13 @@ fn is_limit(limit: &str) -> bool {
     })
 }
 
-/// Whether a SASL mechanism never negotiates a security layer (RFC 4422 §3.7), behind which this proxy could read nothing. The
+/// The SASL mechanisms that never negotiate a security layer (RFC 4422 §3.7), behind which this proxy could read nothing. The
 /// mechanisms with channel binding (`-PLUS`, RFC 5802 §6) are left out too: they would bind to a TLS session that the client
 /// does not have.
-fn is_layerless(mechanism: &str) -> bool {
-    matches!(
-        mechanism,
-        "PLAIN"
-            | "LOGIN"
-            | "CRAM-MD5"
-            | "XOAUTH2"
-            | "OAUTHBEARER"
-            | "EXTERNAL"
-            | "SCRAM-SHA-1"
-            | "SCRAM-SHA-256"
-            | "SCRAM-SHA-512"
-    )
-}
+#[rustfmt::skip]
+const LAYERLESS: [&str; 9] = [
+    "PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512",
+];
 
 #[cfg(test)]
 mod tests {

@@ -62,7 +62,7 @@ impl OfferRule {
 pub(super) struct HeardOffer {
     offer: Offer,
     /// Why the server refused EHLO, if it accepted HELO then.
-    refused: Option<String>,
+    pub(super) refused: Option<String>,
 }
 
 impl HeardOffer {
@@ -79,11 +79,6 @@ impl HeardOffer {
             offer: Offer::default(),
             refused: Some(refused),
         }
-    }
-
-    /// Why the server refused EHLO, if it accepted HELO then.
-    pub(super) fn refused(&self) -> Option<&str> {
-        self.refused.as_deref()
     }
 
     /// STARTTLS is offered.

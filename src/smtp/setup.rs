@@ -70,7 +70,7 @@ pub(super) trait LinkSetup {
         }
         let (step, reply) = self.relay_mut().read_reply(bytes);
         if let (Some(reply), Step::Took(len)) = (reply, &step) {
-            self.relay_mut().set_server_untaken(bytes.len() - len);
+            self.relay_mut().server_untaken = bytes.len() - len;
             self.replied(&reply);
         }
         step
@@ -82,7 +82,7 @@ pub(super) trait LinkSetup {
             true => None,
             false => self.awaits(),
         };
-        self.relay_mut().set_timer(awaits, now);
+        self.relay_mut().timing.set(awaits, now);
     }
 }
 
@@ -99,11 +99,12 @@ impl<S: LinkSetup> Machine for S {
                 step => break step,
             }
         };
+        let relay = self.relay_mut();
         match side {
-            Side::Client => self.relay_mut().set_client_untaken(rest.len(), &last),
-            Side::Server => self.relay_mut().set_server_untaken(rest.len()),
+            Side::Client => relay.client_blocked = last == Step::Blocked && !rest.is_empty(),
+            Side::Server => relay.server_untaken = rest.len(),
         }
-        self.relay_mut().end_if_done();
+        relay.end_if_done();
         self.set_timer(now);
     }
 
@@ -121,7 +122,7 @@ impl<S: LinkSetup> Machine for S {
                     }
                 }
                 Some(Input::Closed(Side::Server)) => self.server_closed(),
-                Some(Input::Deadline) => self.relay_mut().check_deadline(now),
+                Some(Input::Deadline) => self.relay_mut().end_if_late(now),
                 _ => {}
             }
         }
@@ -134,7 +135,7 @@ impl<S: LinkSetup> Machine for S {
     }
 
     fn deadline(&self) -> Option<Duration> {
-        self.relay().deadline()
+        self.relay().timing.due()
     }
 
     fn set_conditions(&mut self, now: StartTlsConditions) {
@@ -142,12 +143,12 @@ impl<S: LinkSetup> Machine for S {
     }
 
     fn set_held_back(&mut self, held: bool, now: Duration) {
-        self.relay_mut().set_held_back(held);
+        self.relay_mut().timing.server_stalls = held;
         self.set_timer(now);
     }
 
     fn set_trace(&mut self, line: Vec<u8>) {
-        self.relay_mut().set_trace(line);
+        self.relay_mut().trace = line;
     }
 
     fn finished(&self) -> bool {

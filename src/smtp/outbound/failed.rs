@@ -75,7 +75,7 @@ impl Outbound {
     }
 
     pub(super) fn not_offered(&mut self, offer: &HeardOffer) {
-        match offer.refused() {
+        match &offer.refused {
             Some(refused) => self.ehlo_refused(refused),
             None => self.no_tls(
                 Cause::StarttlsNotSupported,

@@ -35,10 +35,10 @@ impl Relay {
             Phase::AwaitGoAhead if bytes.is_empty() => Step::Blocked,
             Phase::AwaitGoAhead => self.early_data(),
             Phase::AuthResponse => self.auth_response(bytes),
-            Phase::Message(_)
-            | Phase::Chunk { .. }
-            | Phase::SkipChunk { .. }
-            | Phase::SkipMessage { .. } => self.transfer(bytes),
+            Phase::Message(_) => self.message(bytes),
+            Phase::Chunk { .. } => self.chunk(bytes),
+            Phase::SkipChunk { .. } => self.skip_chunk(bytes),
+            Phase::SkipMessage { .. } => self.skip_message(bytes),
             Phase::Leaving => self.drop(Side::Client, bytes.len()),
             Phase::Over => Step::Starved,
         }

@@ -195,12 +195,6 @@ impl Relay {
         self.close_both();
     }
 
-    /// What the last step left of the client's bytes: a client with no byte left that could be taken is starved, whatever its last
-    /// command waits for.
-    pub(in crate::smtp) fn set_client_untaken(&mut self, octets: usize, last: &Step) {
-        self.client_starved = *last == Step::Starved || octets == 0;
-    }
-
     /// Called after each input: ends the session if there is nothing left to wait for.
     pub(in crate::smtp) fn end_if_done(&mut self) {
         let at_command = matches!(
@@ -216,7 +210,7 @@ impl Relay {
         if self.server_closed && at_command && !self.is_over() {
             self.server_gone();
         }
-        if self.client_closed && self.client_starved {
+        if self.client_closed && !self.client_blocked {
             self.end_client_gone();
         }
     }
@@ -259,7 +253,7 @@ impl Relay {
         Some(match (&self.phase, self.slots.awaited()) {
             (Phase::Over, _) => return None,
             (Phase::SkipMessage { .. }, _) => Timer::SkippedMessage,
-            (Phase::Message(_) | Phase::Chunk { .. }, _) if self.timing.server_stalls() => {
+            (Phase::Message(_) | Phase::Chunk { .. }, _) if self.timing.server_stalls => {
                 Timer::Unread
             }
             (Phase::Message(_) | Phase::Chunk { .. } | Phase::SkipChunk { .. }, _) => {
@@ -272,33 +266,17 @@ impl Relay {
             (_, Some(_)) => Timer::Reply,
             (Phase::Pending { .. }, None) => Timer::Answer,
             // The next chunk is awaited, though not its octets yet.
-            (Phase::Commands | Phase::Overlong(_), None) if self.is_between_chunks() => {
+            (Phase::Commands | Phase::Overlong(_), None)
+                if self.transaction.as_ref().is_some_and(|t| t.is_in_chunks()) =>
+            {
                 Timer::DataBlock
             }
             (_, None) => Timer::Command,
         })
     }
 
-    fn is_between_chunks(&self) -> bool {
-        self.transaction.as_ref().is_some_and(|t| t.is_in_chunks())
-    }
-
-    /// See [`crate::smtp::Machine::set_held_back`].
-    pub(in crate::smtp) fn set_held_back(&mut self, held: bool) {
-        self.timing.set_server_stalls(held);
-    }
-
-    /// Starts, restarts or stops the timer; `awaits` is what the whole machine waits for.
-    pub(in crate::smtp) fn set_timer(&mut self, awaits: Option<Timer>, now: Duration) {
-        self.timing.set(awaits, now);
-    }
-
-    pub(in crate::smtp) fn deadline(&self) -> Option<Duration> {
-        self.timing.due()
-    }
-
     /// Ends the session if the timer has run out at `now`.
-    pub(in crate::smtp) fn check_deadline(&mut self, now: Duration) {
+    pub(in crate::smtp) fn end_if_late(&mut self, now: Duration) {
         let Some(timer) = self.timing.expired(now) else {
             return;
         };

@@ -75,8 +75,9 @@ impl Permit {
 }
 
 /// The commands that the client may use now.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) enum AllowedCommands {
+    #[default]
     All,
     /// TLS is not up yet, so nothing of a transaction (RFC 3207 §4: 530).
     BeforeTls,
@@ -85,9 +86,10 @@ pub(super) enum AllowedCommands {
 }
 
 /// How the client's STARTTLS is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum StartTls {
     /// The client is inside, where STARTTLS is not offered.
+    #[default]
     Unknown,
     Offered,
     /// There is no certificate (RFC 3207 §4: 454).
@@ -97,17 +99,19 @@ pub(super) enum StartTls {
 }
 
 /// What differs between the directions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Role {
     /// MAIL waits for the first recipient that may be handed over; policy judges each RCPT.
+    #[default]
     Outbound,
     /// Policy judges each MAIL.
     Inbound,
 }
 
 /// Whether AUTH may pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Auth {
+    #[default]
     Hidden,
     MayPass,
     /// AUTH may pass, but this session's link is in the clear, and AUTH was refused for that.
@@ -115,9 +119,10 @@ pub(super) enum Auth {
 }
 
 /// The server, as far as commands are concerned.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Link {
     /// Nothing of a transaction may be sent.
+    #[default]
     Shut,
     Open {
         pipelining: bool,
@@ -129,9 +134,10 @@ enum Link {
 }
 
 /// How the server's connection is closed when the session ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ServerEnding {
     /// The server does not expect a command: close without a word.
+    #[default]
     Close,
     /// The server expects a command: say QUIT.
     Quit,
@@ -139,8 +145,9 @@ enum ServerEnding {
     Abort,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Phase {
+    #[default]
     Commands,
     /// A line that is too long is skipped; this many octets were.
     Overlong(usize),
@@ -188,7 +195,7 @@ enum AfterChunk {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Relay {
     /// The server, in words.
     server_name: String,
@@ -214,22 +221,23 @@ pub(super) struct Relay {
     phase: Phase,
     reader: ReplyReader,
     abuse: AbuseCounters,
-    trace: Vec<u8>,
+    /// The trace line in front of each message; empty: none.
+    pub(super) trace: Vec<u8>,
     /// Number of Record actions whose answer no reply waits for: that many answers are swallowed before one releases a reply.
     /// So a reply goes out only when all records asked for so far are durable, in whatever order they became durable.
     unawaited_records: u32,
     out: VecDeque<Action>,
     client_closed: bool,
-    /// No byte of the client is left that could be taken.
-    client_starved: bool,
+    /// Bytes of the client are left that have to wait for something else.
+    pub(super) client_blocked: bool,
     server_closed: bool,
     /// Octets of the server that were offered and not taken.
-    server_untaken: usize,
+    pub(super) server_untaken: usize,
     /// The process is being stopped.
     draining: bool,
     /// The server's 421 behind a final reply whose record is awaited.
     reply_after_record: Option<Reply>,
-    timing: Timing,
+    pub(super) timing: Timing,
     /// How the session ends, once that is known.
     end: Option<End>,
 }
@@ -237,35 +245,11 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn new(role: Role, server_name: String, hostname: String, auth: Auth) -> Self {
         Self {
+            role,
             server_name,
             hostname,
-            role,
-            rule: None,
-            allowed: AllowedCommands::All,
-            starttls: StartTls::Unknown,
-            conditions: StartTlsConditions::default(),
-            hello_name: Vec::new(),
-            shown: None,
-            link: Link::Shut,
             auth,
-            told_missing: Vec::new(),
-            server_ending: ServerEnding::Close,
-            slots: Slots::default(),
-            transaction: None,
-            phase: Phase::Commands,
-            reader: ReplyReader::default(),
-            abuse: AbuseCounters::default(),
-            trace: Vec::new(),
-            unawaited_records: 0,
-            out: VecDeque::new(),
-            client_closed: false,
-            client_starved: true,
-            server_closed: false,
-            server_untaken: 0,
-            draining: false,
-            reply_after_record: None,
-            timing: Timing::default(),
-            end: None,
+            ..Self::default()
         }
     }
 
@@ -304,10 +288,6 @@ impl Relay {
     }
 
     // ----- state -----
-
-    pub(super) fn set_trace(&mut self, line: Vec<u8>) {
-        self.trace = line;
-    }
 
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over)
@@ -398,11 +378,6 @@ impl Relay {
                 (Step::Took(0), None)
             }
         }
-    }
-
-    /// This many octets of the server were offered and not taken.
-    pub(super) fn set_server_untaken(&mut self, octets: usize) {
-        self.server_untaken = octets;
     }
 
     /// Whether bytes of the server are here that answer no command of ours.

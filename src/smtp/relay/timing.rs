@@ -14,13 +14,13 @@ const MAX_SLOW: u32 = 3;
 
 /// When the session's current wait is over.
 #[derive(Debug, Default)]
-pub(super) struct Timing {
+pub(in crate::smtp) struct Timing {
     timer: Option<(Timer, Duration)>,
     pace: Pace,
     /// By side: something whole was taken since the timer was last set.
     moved: [bool; 2],
-    /// The server does not read what it was sent.
-    server_stalls: bool,
+    /// The server does not read what it was sent; see [`Machine::set_held_back`](crate::smtp::Machine::set_held_back).
+    pub(in crate::smtp) server_stalls: bool,
 }
 
 impl Timing {
@@ -39,17 +39,8 @@ impl Timing {
         self.pace = Pace::default();
     }
 
-    /// The server does not read, or reads again.
-    pub(super) fn set_server_stalls(&mut self, stalls: bool) {
-        self.server_stalls = stalls;
-    }
-
-    pub(super) fn server_stalls(&self) -> bool {
-        self.server_stalls
-    }
-
     /// Starts, restarts or stops the timer; `awaits` is what the session waits for.
-    pub(super) fn set(&mut self, awaits: Option<Timer>, now: Duration) {
+    pub(in crate::smtp) fn set(&mut self, awaits: Option<Timer>, now: Duration) {
         let moved = std::mem::take(&mut self.moved);
         self.pace.run(awaits == Some(Timer::DataBlock), now);
         self.timer = awaits.map(|timer| match self.timer {
@@ -69,7 +60,7 @@ impl Timing {
         });
     }
 
-    pub(super) fn due(&self) -> Option<Duration> {
+    pub(in crate::smtp) fn due(&self) -> Option<Duration> {
         self.timer.map(|(_, due)| due)
     }
 

@@ -120,17 +120,6 @@ impl Relay {
         Step::Took(length)
     }
 
-    /// Moves octets in the phases that have them.
-    pub(super) fn transfer(&mut self, bytes: &[u8]) -> Step {
-        match &self.phase {
-            Phase::Message(_) => self.message(bytes),
-            Phase::Chunk { .. } => self.chunk(bytes),
-            Phase::SkipChunk { .. } => self.skip_chunk(bytes),
-            Phase::SkipMessage { .. } => self.skip_message(bytes),
-            _ => Step::Blocked,
-        }
-    }
-
     fn content(&mut self, len: usize) {
         if len == 0 {
             return;
@@ -147,7 +136,7 @@ impl Relay {
         });
     }
 
-    fn message(&mut self, bytes: &[u8]) -> Step {
+    pub(super) fn message(&mut self, bytes: &[u8]) -> Step {
         let Phase::Message(scanner) = &mut self.phase else {
             return Step::Blocked;
         };
@@ -180,7 +169,7 @@ impl Relay {
         }
     }
 
-    fn skip_message(&mut self, bytes: &[u8]) -> Step {
+    pub(super) fn skip_message(&mut self, bytes: &[u8]) -> Step {
         let Phase::SkipMessage { skipper, then } = &mut self.phase else {
             return Step::Blocked;
         };
@@ -194,7 +183,7 @@ impl Relay {
         step
     }
 
-    fn chunk(&mut self, bytes: &[u8]) -> Step {
+    pub(super) fn chunk(&mut self, bytes: &[u8]) -> Step {
         let Phase::Chunk { left, last } = &mut self.phase else {
             return Step::Blocked;
         };
@@ -213,7 +202,7 @@ impl Relay {
         Step::Took(len)
     }
 
-    fn skip_chunk(&mut self, bytes: &[u8]) -> Step {
+    pub(super) fn skip_chunk(&mut self, bytes: &[u8]) -> Step {
         let Phase::SkipChunk { left, .. } = &mut self.phase else {
             return Step::Blocked;
         };
