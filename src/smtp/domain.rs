@@ -30,8 +30,7 @@ impl Domain {
     }
 
     /// The name without its first label; `None` for a single label.
-    #[must_use]
-    pub fn parent(&self) -> Option<Self> {
+    pub(crate) fn parent(&self) -> Option<Self> {
         self.0
             .split_once('.')
             .map(|(_, rest)| Self(rest.to_owned()))

@@ -137,8 +137,7 @@ impl Extensions {
 
 impl Keyword {
     /// The keyword as written in an EHLO reply.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         KEYWORDS
             .iter()
             .find(|(_, known)| *known == self)

@@ -265,8 +265,7 @@ pub struct StartTlsConditions {
 impl StartTlsConditions {
     /// The reply to mail from a client that has not started TLS. 530 makes a real MTA give up, so a client that may have tried
     /// TLS gets 4yz.
-    #[must_use]
-    pub fn starttls_first(&self) -> Refusal {
+    pub(crate) fn starttls_first(&self) -> Refusal {
         let (code, text) = match self.may_have_tried {
             true => (451, "mail is taken over TLS only, try again with STARTTLS"),
             false => (530, "must issue a STARTTLS command first"),

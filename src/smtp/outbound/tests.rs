@@ -65,7 +65,7 @@ fn asked(config: OutboundConfig, ehlo: &str) -> Script<Outbound> {
     script
 }
 
-/// A session that is TLS from here on, its first RCPT waiting for the second answer.
+/// A session over TLS whose first RCPT waits for the policy's second answer.
 fn secured() -> Script<Outbound> {
     let mut script = asked(config(), EHLO);
     script.upgrade().client_got("").server_got("STARTTLS⏎");

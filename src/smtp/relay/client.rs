@@ -1,8 +1,9 @@
 //! The client's commands: each is answered here, left pending for the machine, or forwarded unchanged.
 
 use super::{
-    AllowedCommands, Auth, Pending, Phase, Relay, Role, ServerEnding, StartTls, Step,
+    Relay,
     slots::Awaited,
+    state::{AllowedCommands, Auth, Pending, Phase, Role, ServerEnding, StartTls, Step},
     transaction::{Allowance, Transaction},
 };
 use crate::smtp::{

@@ -1,6 +1,10 @@
 //! How a session ends, and when: refusals, lost connections, time.
 
-use super::{AfterChunk, Pending, Phase, Relay, ServerEnding, Step, slots::Awaited};
+use super::{
+    Relay,
+    slots::Awaited,
+    state::{AfterChunk, Pending, Phase, ServerEnding, Step},
+};
 use crate::smtp::{
     machine::{Action, End, Input, Note, Side},
     proof::Recorded,

@@ -1,6 +1,10 @@
 //! How both sides are introduced: the client's EHLO towards the server, and the server's offer towards the client.
 
-use super::{AllowedCommands, Auth, Link, Pending, Phase, Relay, Role, StartTls, slots::Awaited};
+use super::{
+    Relay,
+    slots::Awaited,
+    state::{AllowedCommands, Auth, Link, Pending, Phase, Role, StartTls},
+};
 use crate::smtp::{
     command,
     extensions::{Extensions, Keyword, Offer},

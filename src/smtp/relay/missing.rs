@@ -2,7 +2,10 @@
 //!
 //! The client is shown its offer before anybody is judged, so this can happen with an honest server.
 
-use super::{Auth, Link, Relay};
+use super::{
+    Relay,
+    state::{Auth, Link},
+};
 use crate::smtp::{
     extensions::{Extensions, Keyword},
     machine::Note,

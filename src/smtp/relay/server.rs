@@ -1,7 +1,10 @@
 //! The server's replies: each belongs to the first command that waits for one.
 
 use super::{
-    AfterChunk, Phase, Relay, ServerEnding, Step, slots::Awaited, transaction::MessageProgress,
+    Relay,
+    slots::Awaited,
+    state::{AfterChunk, Phase, ServerEnding, Step},
+    transaction::MessageProgress,
 };
 use crate::smtp::{
     framing::DataScanner,

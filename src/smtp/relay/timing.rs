@@ -1,6 +1,6 @@
 //! The one timer that runs, and the least rate of a message.
 //!
-//! Without a least rate, a client that sends octet by octet would keep a session, a connection inside and a worker for ever.
+//! Without a least rate, a client that sends octet by octet would keep a session, a connection inside and a worker busy without end.
 
 use crate::smtp::{machine::Side, timer::Timer};
 use std::time::Duration;

@@ -1,6 +1,11 @@
 //! Messages and AUTH lines: octets that pass unchanged, or are skipped exactly.
 
-use super::{AfterChunk, Phase, Relay, Step, slots::Awaited, transaction::MessageProgress};
+use super::{
+    Relay,
+    slots::Awaited,
+    state::{AfterChunk, Phase, Step},
+    transaction::MessageProgress,
+};
 use crate::smtp::{
     framing::{self, END_OF_DATA, Line, Scan},
     machine::{Action, End, Note, Side},
@@ -9,7 +14,7 @@ use crate::smtp::{
 };
 
 impl Relay {
-    /// DATA is forwarded when all earlier replies are in and a recipient was accepted, so that no message is sent for nobody
+    /// DATA is forwarded when all earlier replies are in and a recipient was accepted, so that no message is sent without a recipient
     /// (RFC 2920 §3.1).
     pub(super) fn data(&mut self, length: usize, behind: &[u8]) -> Step {
         if !self.slots.is_empty() {
