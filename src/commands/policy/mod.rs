@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use super::{check, deciding, runtime};
+mod deciding_line;
+
+use super::{check, runtime};
 use crate::{
     clock, configure,
     exit::Exit,
-    flags::{PolicyPurge, PolicyShow, PolicyTest},
+    flags::{PolicyPurgeFlags, PolicyShowFlags, PolicyTestFlags},
     lookup::Lookup,
     policy::{
         Settings,
@@ -15,12 +17,13 @@ use crate::{
     smtp::Domain,
     tls::Trust,
 };
+use deciding_line::deciding_line;
 
 /// `policy test NAME...`: which line decides, and why. Asks no network.
 ///
 /// # Errors
 /// The table is wrong, or a name is none that a table speaks about.
-pub fn policy_test(flags: &PolicyTest) -> Result<(), Exit> {
+pub fn test(flags: &PolicyTestFlags) -> Result<(), Exit> {
     if flags.names.is_empty() {
         return Err(Exit::Usage(
             "policy test: name a domain, @sender.domain, an address or a prefix\n\
@@ -40,7 +43,7 @@ pub fn policy_test(flags: &PolicyTest) -> Result<(), Exit> {
     let lines = flags
         .names
         .iter()
-        .map(|name| deciding::line(&table, way.as_ref(), &settings, name))
+        .map(|name| deciding_line(&table, way.as_ref(), &settings, name))
         .collect::<Result<Vec<_>, _>>()?;
     println!("{}", lines.join("\n"));
     print_remarks(&table, way.as_ref());
@@ -91,7 +94,7 @@ fn domains(names: &[String]) -> Result<Vec<Domain>, Exit> {
 ///
 /// # Errors
 /// The table or the cache cannot be read; exit 1 if a named domain is not in the cache.
-pub fn policy_show(flags: &PolicyShow) -> Result<(), Exit> {
+pub fn show(flags: &PolicyShowFlags) -> Result<(), Exit> {
     let wanted = domains(&flags.domains)?;
     if flags.policy.is_none() && flags.state_dir.is_none() {
         return Err(Exit::Usage(
@@ -134,7 +137,7 @@ pub fn policy_show(flags: &PolicyShow) -> Result<(), Exit> {
 ///
 /// # Errors
 /// A file cannot be removed; exit 1 if a domain was not in the cache.
-pub fn policy_purge(flags: &PolicyPurge) -> Result<(), Exit> {
+pub fn purge(flags: &PolicyPurgeFlags) -> Result<(), Exit> {
     if flags.domains.is_empty() {
         return Err(Exit::Usage("policy purge: name the domains".into()));
     }

@@ -16,7 +16,7 @@ use crate::{
 ///
 /// # Errors
 /// The name is none that a table speaks about.
-pub(super) fn line(
+pub(super) fn deciding_line(
     table: &Table,
     way: Option<&TablePurpose>,
     settings: &Settings,
@@ -152,7 +152,7 @@ mod tests {
     fn told(text: &str, name: &str) -> String {
         let table = Table::parse("policy", text, &mut |_| Err("no file".into())).expect("a table");
         let way = TablePurpose::of(&table);
-        line(&table, way.as_ref(), &Settings::default(), name).expect(name)
+        deciding_line(&table, way.as_ref(), &Settings::default(), name).expect(name)
     }
 
     const INBOUND: &str = "@partner.example verify match=partner.example\n@.partner.example encrypt\n\
@@ -216,7 +216,7 @@ mod tests {
         let table = Table::default();
         for name in ["", "@", "a b", "*", ".example", "@.example", "192.0.2.1/24"] {
             assert!(
-                line(&table, None, &Settings::default(), name).is_err(),
+                deciding_line(&table, None, &Settings::default(), name).is_err(),
                 "{name}"
             );
         }
