@@ -12,8 +12,19 @@ mod outbound;
 use super::*;
 use crate::policy::{NamePattern, Reason, ReferenceIdentity};
 use pki::{Authority, Leaf, Scratch};
-use rustls::{ServerConfig, pki_types::CertificateDer as Der};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use rustls::{
+    HandshakeKind, ServerConfig, SupportedProtocolVersion,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, kx_group},
+    },
+    pki_types::CertificateDer as Der,
+    version::{TLS12, TLS13},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// Well inside the validity of what `pki` makes by default: 2026-06-01.
 fn now() -> SystemTime {
