@@ -28,7 +28,7 @@ pub enum Statement {
 /// TLSA records are looked up only for secure addresses (RFC 7672 §2.2.2) or a secure alias, and count only if they are secure
 /// themselves. Every failed look-up is `Unknown`, never `Silent`.
 #[must_use]
-pub fn statement(host: &MxHost) -> Statement {
+pub(crate) fn statement(host: &MxHost) -> Statement {
     let name = &host.name;
     match &host.addresses {
         Dns::Failed(why) => {
@@ -79,7 +79,7 @@ pub fn statement(host: &MxHost) -> Statement {
 ///
 /// PKIX-TA(0) and PKIX-EE(1) are unusable for SMTP (RFC 7672 §3.1.3).
 #[must_use]
-pub fn usable(records: &[Tlsa]) -> Vec<Tlsa> {
+pub(crate) fn usable(records: &[Tlsa]) -> Vec<Tlsa> {
     let known: Vec<&Tlsa> = records.iter().filter(|record| is_usable(record)).collect();
     let strongest = |record: &Tlsa| {
         known
@@ -121,7 +121,7 @@ fn is_der_sequence(data: &[u8]) -> bool {
 /// the name of which the latter is a secure alias. The caller leaves out the last two where an insecure MX RRset leads to the host,
 /// since an attacker who forges that RRset chooses the host. DANE-EE(3) demands no name (RFC 7672 §3.1.1).
 #[must_use]
-pub fn reference_names(
+pub(crate) fn reference_names(
     base: &str,
     next_hop: Option<&str>,
     expanded: Option<&str>,

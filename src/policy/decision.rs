@@ -67,7 +67,7 @@ impl Decision {
 
     /// The refusal that must be given; `None` where mail may flow (also with `--observe`).
     #[must_use]
-    pub fn refused(&self) -> Option<&Refusal> {
+    pub(crate) fn refused(&self) -> Option<&Refusal> {
         self.refusal.as_ref().filter(|_| !self.observed)
     }
 }

@@ -76,7 +76,7 @@ impl Demand {
     }
 
     /// The identities for which [`Shown::Tls`](super::Shown::Tls) has one result each, in order: `references`, then `testing`.
-    pub fn alternatives(&self) -> impl Iterator<Item = &ReferenceIdentity> {
+    pub(crate) fn alternatives(&self) -> impl Iterator<Item = &ReferenceIdentity> {
         self.references.iter().chain(&self.testing)
     }
 }

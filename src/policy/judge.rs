@@ -112,7 +112,7 @@ fn blame(demand: &Demand, reason: Reason, why: String) -> Denial {
 /// Why MTA-STS would have refused the peer if its policy were enforced, for TLSRPT. `None`: there is no policy in testing mode, or the
 /// peer satisfies it (RFC 8461 §5, RFC 8460 §4.4).
 #[must_use]
-pub fn testing_failure(demand: &Demand, shown: &Shown) -> Option<Denial> {
+pub(crate) fn testing_failure(demand: &Demand, shown: &Shown) -> Option<Denial> {
     let testing = demand.testing.clone()?;
     let alone = Demand {
         references: vec![testing],

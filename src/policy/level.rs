@@ -29,7 +29,7 @@ pub enum Level {
 impl Level {
     /// The level in Postfix's words.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::May => "may",
@@ -45,7 +45,7 @@ impl Level {
 
     /// Whether mail may pass in the clear under this level.
     #[must_use]
-    pub fn allows_plaintext(self) -> bool {
+    pub(crate) fn allows_plaintext(self) -> bool {
         matches!(self, Self::None | Self::May)
     }
 }

@@ -7,7 +7,7 @@
 //! `settings`, `ask`, `names`, `findings` and `demand`.
 
 mod ask;
-pub mod dane;
+pub(crate) mod dane;
 mod decision;
 mod demand;
 mod findings;
@@ -26,11 +26,14 @@ pub use ask::{Ask, NextHop};
 pub use decision::Decision;
 pub use demand::{Basis, Demand, ReferenceIdentity};
 pub use findings::{Dns, Findings, Missing, Mx, MxHost, Needs, Security, Sts, Tlsa};
-pub use judge::{Shown, Verdict, judge, testing_failure};
+pub(crate) use judge::testing_failure;
+pub use judge::{Shown, Verdict, judge};
 pub use level::Level;
 pub use names::NamePattern;
 pub use prefix::Prefix;
 pub use reason::{Denial, Reason, Scope};
-pub use refusal::{LONGEST_TEXT, Moment, one_line, refusal, refuse_client};
-pub use require::{needs, require, require_client};
+pub use refusal::Moment;
+pub(crate) use refusal::{LONGEST_TEXT, one_line, refuse_client};
+pub(crate) use require::require_client;
+pub use require::{needs, require};
 pub use settings::{RefuseWith, Settings};

@@ -172,7 +172,7 @@ impl Policy {
 
     /// Whether the policy names this MX host (RFC 8461 §4.1): `*.` stands for exactly one label.
     #[must_use]
-    pub fn lists(&self, host: &str) -> bool {
+    pub(crate) fn lists(&self, host: &str) -> bool {
         // `NamePattern` would take a `*` in the host name for a certificate's wildcard, so only a real host name is compared.
         Domain::parse(host).is_some_and(|host| {
             self.mx.iter().any(|pattern| {
@@ -187,14 +187,14 @@ impl Policy {
 
     /// Whether a policy that was fetched `age` seconds ago still holds (RFC 8461 §3.2).
     #[must_use]
-    pub fn holds(&self, age: u64) -> bool {
+    pub(crate) fn holds(&self, age: u64) -> bool {
         age < self.max_age.max(MIN_LIFETIME)
     }
 
     /// Whether a policy that was fetched `age` seconds ago should be fetched again although its `id` is the same: daily, and at the
     /// latest after half of its life (RFC 8461 §3.3, §10.2).
     #[must_use]
-    pub fn wants_refresh(&self, age: u64) -> bool {
+    pub(crate) fn wants_refresh(&self, age: u64) -> bool {
         age >= REFRESH_AFTER.min(self.max_age / 2)
     }
 }

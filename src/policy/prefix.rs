@@ -13,20 +13,20 @@ pub struct Prefix {
 impl Prefix {
     /// Whether the prefix contains the address.
     #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.network.is_ipv4() && network(address, self.length) == self.network
     }
 
     /// Whether the prefix contains all addresses of the other one.
     #[must_use]
-    pub fn covers(&self, other: Self) -> bool {
+    pub(crate) fn covers(&self, other: Self) -> bool {
         self.length <= other.length && self.contains(other.network)
     }
 
     /// The two prefixes of which this one consists; `None` for a single address.
     #[must_use]
-    pub fn halves(&self) -> Option<[Self; 2]> {
+    pub(crate) fn halves(&self) -> Option<[Self; 2]> {
         let length = (self.length < bits(self.network)).then(|| self.length + 1)?;
         let upper = match self.network {
             IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) | 1 << (32 - length)).into()),
@@ -38,7 +38,7 @@ impl Prefix {
 
     /// All addresses: `0.0.0.0/0` and `::/0`.
     #[must_use]
-    pub fn everything() -> [Self; 2] {
+    pub(crate) fn everything() -> [Self; 2] {
         [
             IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
@@ -48,13 +48,13 @@ impl Prefix {
 
     /// The length in bits. A longer prefix is more specific.
     #[must_use]
-    pub fn length(&self) -> u8 {
+    pub(crate) fn length(&self) -> u8 {
         self.length
     }
 
     /// The address of a prefix of full length; `None` for a shorter prefix.
     #[must_use]
-    pub fn address(&self) -> Option<IpAddr> {
+    pub(crate) fn address(&self) -> Option<IpAddr> {
         (self.length == bits(self.network)).then_some(self.network)
     }
 }

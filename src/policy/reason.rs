@@ -119,13 +119,13 @@ impl Reason {
 
     /// The TLSRPT result type (RFC 8460 §4.3); `None` where the reason is not reportable.
     #[must_use]
-    pub fn tlsrpt(self) -> Option<&'static str> {
+    pub(crate) fn tlsrpt(self) -> Option<&'static str> {
         self.row().reported
     }
 
     /// Who the reason blames.
     #[must_use]
-    pub fn scope(self) -> Scope {
+    pub(crate) fn scope(self) -> Scope {
         self.row().scope
     }
 }

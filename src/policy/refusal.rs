@@ -19,7 +19,7 @@ use crate::smtp::{Cause, Domain, Recipient, Refusal};
 use std::fmt::Write;
 
 /// Longest text of a refusal in octets: with codes and CRLF it stays below the 512 of RFC 5321 §4.5.3.1.5.
-pub const LONGEST_TEXT: usize = 480;
+pub(crate) const LONGEST_TEXT: usize = 480;
 
 /// The point of the session at which a question is decided. It says what a refusal may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,7 +34,7 @@ pub enum Moment {
 
 /// The reply for a verdict that is `Refused(reason, text)`.
 #[must_use]
-pub fn refusal(
+pub(super) fn refusal(
     ask: &Ask,
     findings: Option<&Findings>,
     demand: Option<&Demand>,
@@ -67,7 +67,7 @@ pub fn refusal(
 /// The reply to MAIL (inbound) from a sender domain whose client had to prove itself and did not. 530 5.7.0 where TLS would be the
 /// first step (RFC 3207 §4); else 550 5.7.1, since the certificate decided and the handshake authenticates it.
 #[must_use]
-pub fn refuse_client(
+pub(crate) fn refuse_client(
     sender: Option<&Domain>,
     reason: Reason,
     words: &str,
@@ -162,7 +162,7 @@ fn words(ask: &Ask, demand: Option<&Demand>, reason: Reason, text: &str) -> Stri
 /// The text in printable ASCII, with `?` for every other character. A text of more than `longest` octets is cut and ends in three
 /// dots.
 #[must_use]
-pub fn one_line(text: &str, longest: usize) -> String {
+pub(crate) fn one_line(text: &str, longest: usize) -> String {
     let mut line: String = text
         .chars()
         .map(|c| {

@@ -20,7 +20,7 @@ mod hosts;
 mod next_hop;
 mod published;
 
-pub use entry::require_client;
+pub(crate) use entry::require_client;
 
 use super::{
     ask::{Ask, NextHop},

@@ -48,7 +48,7 @@ impl Settings {
     /// # Errors
     ///
     /// Says which flags contradict each other, and what to do.
-    pub fn check(&self, upstream: bool) -> Result<(), String> {
+    pub(crate) fn check(&self, upstream: bool) -> Result<(), String> {
         let level = self.level;
         let wrong = |why: &str| Err(format!("--level {level}: {why}"));
         match level {

@@ -45,7 +45,7 @@ pub struct Date(pub i64);
 impl Date {
     /// To the second, rounded down.
     #[must_use]
-    pub fn of(time: SystemTime) -> Self {
+    pub(crate) fn of(time: SystemTime) -> Self {
         Self(match time.duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
             Err(before) => {
@@ -58,7 +58,7 @@ impl Date {
 
     /// Without the time of day: `2026-03-01`.
     #[must_use]
-    pub fn day(self) -> String {
+    pub(crate) fn day(self) -> String {
         let (year, month, day) = civil(self.0.div_euclid(86_400));
         format!("{year:04}-{month:02}-{day:02}")
     }
@@ -161,13 +161,13 @@ impl CertFacts {
 
 /// SHA-256 in lower-case hexadecimal.
 #[must_use]
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
 /// Lower-case hexadecimal.
 #[must_use]
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");

@@ -92,7 +92,7 @@ impl ClientTls {
     ///
     /// # Errors
     /// Says what happened. After [`FaultKind::Died`](super::FaultKind::Died) the next attempt should be `classical_only`.
-    pub async fn connect<S>(
+    pub(crate) async fn connect<S>(
         &self,
         stream: S,
         hello: HelloOptions<'_>,

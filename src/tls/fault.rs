@@ -42,7 +42,7 @@ impl std::error::Error for HandshakeFault {}
 impl HandshakeFault {
     /// The kind of the failure.
     #[must_use]
-    pub fn kind(&self) -> FaultKind {
+    pub(crate) fn kind(&self) -> FaultKind {
         self.kind
     }
 
@@ -61,7 +61,7 @@ impl HandshakeFault {
     /// Reads the fault from an error of the handshake or of the first read after it. In TLS 1.3 the peer judges our certificate after our
     /// side of the handshake is complete (RFC 8446 §4.4.2.4), so that its alert arrives with the first read.
     #[must_use]
-    pub fn of(error: &io::Error) -> Self {
+    pub(crate) fn of(error: &io::Error) -> Self {
         if let Some(error) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
             return Self::of_tls(error);
         }

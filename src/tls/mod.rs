@@ -28,13 +28,15 @@ mod server;
 mod signature;
 mod trust;
 
-pub use cert::{CertFacts, Date, hex, sha256};
+pub(crate) use cert::sha256;
+pub use cert::{CertFacts, Date};
 pub use client::{ClientOptions, ClientTls, HelloOptions};
 pub use fault::{FaultKind, HandshakeFault};
 pub use offer::MinTls;
 pub use peer::{Peer, TlsFacts};
 pub use server::{CertificateFiles, ClientAuth, ServerOptions, ServerTls};
-pub use trust::{Trust, anchors_in};
+pub use trust::Trust;
+pub(crate) use trust::anchors_in;
 
 #[cfg(test)]
 pub(crate) mod tests;

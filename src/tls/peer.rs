@@ -52,7 +52,7 @@ impl Peer {
 
     /// The first certificate, if one was presented.
     #[must_use]
-    pub fn leaf(&self) -> Option<&CertFacts> {
+    pub(crate) fn leaf(&self) -> Option<&CertFacts> {
         self.chain.first()
     }
 }

@@ -101,7 +101,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// Names the file, what is wrong with it, and what to do.
-    pub fn new(options: &ServerOptions) -> Result<Self, String> {
+    pub(crate) fn new(options: &ServerOptions) -> Result<Self, String> {
         let provider = provider(true);
         let trust = match options.client_auth {
             ClientAuth::None => Ok(Trust::in_nobody()),
@@ -133,25 +133,13 @@ impl ServerTls {
         })
     }
 
-    /// Performs the handshake. There is no deadline here: the caller sets a timeout.
-    ///
-    /// # Errors
-    /// Says what happened.
-    pub async fn accept<S>(&self, stream: S) -> Result<(TlsStream<S>, Peer), HandshakeFault>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        self.accept_in_turn(stream, std::future::ready(Ok(())))
-            .await
-    }
-
     /// Performs the handshake in two halves, with a turn for the costly part (a signature and a key exchange) between them. `turn` is
     /// awaited once the whole ClientHello has arrived, so that a silent client holds no turn. The value that `turn` returns is dropped
-    /// once our flight is written, so that a slow client holds no turn either.
+    /// once our flight is written, so that a slow client holds no turn either. There is no deadline here: the caller sets a timeout.
     ///
     /// # Errors
     /// Says what happened; `turn` may fail with words of its own.
-    pub async fn accept_in_turn<S, P>(
+    pub(crate) async fn accept_in_turn<S, P>(
         &self,
         stream: S,
         turn: impl Future<Output = Result<P, String>>,
@@ -184,7 +172,7 @@ impl ServerTls {
 
     /// One line for each of our certificates that is not valid now, or expires within `days` days.
     #[must_use]
-    pub fn expires_within(&self, days: u32, now: SystemTime) -> Vec<String> {
+    pub(crate) fn expires_within(&self, days: u32, now: SystemTime) -> Vec<String> {
         self.own
             .0
             .iter()
@@ -193,7 +181,7 @@ impl ServerTls {
     }
 
     /// Each end-entity certificate with its file, for the log and the configuration's hash.
-    pub fn own_certificates(&self) -> impl Iterator<Item = (&Path, &CertFacts)> {
+    pub(crate) fn own_certificates(&self) -> impl Iterator<Item = (&Path, &CertFacts)> {
         self.own
             .0
             .iter()

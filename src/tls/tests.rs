@@ -31,6 +31,20 @@ fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_780_272_000)
 }
 
+impl ServerTls {
+    /// A handshake that waits for no turn.
+    pub(super) async fn accept<S>(
+        &self,
+        stream: S,
+    ) -> Result<(tokio_rustls::server::TlsStream<S>, Peer), HandshakeFault>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        self.accept_in_turn(stream, std::future::ready(Ok(())))
+            .await
+    }
+}
+
 /// A peer that presented this chain.
 pub(crate) fn peer(chain: &[Der<'static>]) -> Peer {
     Peer {

@@ -51,7 +51,7 @@ impl Trust {
     ///
     /// # Errors
     /// Names the file, what is wrong with it, and what to do.
-    pub fn in_servers(ca_file: Option<&Path>) -> Result<Self, String> {
+    pub(crate) fn in_servers(ca_file: Option<&Path>) -> Result<Self, String> {
         let (anchors, named) = anchors(ca_file)?;
         Ok(Self::new(anchors, named, &[KeyUsage::server_auth]))
     }
@@ -61,7 +61,7 @@ impl Trust {
     ///
     /// # Errors
     /// As [`in_servers`](Self::in_servers).
-    pub fn in_clients(ca_file: Option<&Path>, server_eku: bool) -> Result<Self, String> {
+    pub(crate) fn in_clients(ca_file: Option<&Path>, server_eku: bool) -> Result<Self, String> {
         let purposes: Purposes = if server_eku {
             &[KeyUsage::client_auth, KeyUsage::server_auth]
         } else {
@@ -73,7 +73,7 @@ impl Trust {
 
     /// Trust in nobody: fingerprints can match, chains cannot.
     #[must_use]
-    pub fn in_nobody() -> Self {
+    pub(crate) fn in_nobody() -> Self {
         Self::new(RootCertStore::empty(), Vec::new(), &[])
     }
 
@@ -92,13 +92,13 @@ impl Trust {
 
     /// The trust anchors, for HTTPS (MTA-STS).
     #[must_use]
-    pub fn anchors(&self) -> Arc<RootCertStore> {
+    pub(crate) fn anchors(&self) -> Arc<RootCertStore> {
         Arc::clone(&self.anchors)
     }
 
     /// SHA-256 over all trust anchors, whatever their order, for the configuration's hash.
     #[must_use]
-    pub fn sha256(&self) -> String {
+    pub(crate) fn sha256(&self) -> String {
         let mut anchors: Vec<[u8; 32]> = self.anchors.roots.iter().map(digest_of).collect();
         anchors.sort_unstable();
         sha256(&anchors.concat())
@@ -108,7 +108,7 @@ impl Trust {
     ///
     /// # Errors
     /// The reason (RFC 8460 §4.3), and what was presented instead, in printable ASCII.
-    pub fn check(
+    pub(crate) fn check(
         &self,
         peer: &Peer,
         identity: &ReferenceIdentity,
@@ -199,7 +199,7 @@ impl Trust {
 ///
 /// # Errors
 /// Names the file, what is wrong with it, and what to do.
-pub fn anchors_in(file: &Path) -> Result<Vec<Vec<u8>>, String> {
+pub(crate) fn anchors_in(file: &Path) -> Result<Vec<Vec<u8>>, String> {
     let usable = |(at, certificate): (usize, CertificateDer<'_>)| {
         anchor_from_trusted_cert(&certificate)
             .map(|_| certificate.to_vec())

@@ -117,7 +117,7 @@ fn first_host_in(matches: &[Match]) -> Option<String> {
 /// # Errors
 ///
 /// The entry's names depend on a sender domain, and there is none (null reverse-path, or before MAIL).
-pub fn require_client(
+pub(crate) fn require_client(
     sender: Option<&Domain>,
     entry: &Entry,
     settings: &Settings,

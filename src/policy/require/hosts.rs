@@ -64,7 +64,7 @@ impl Host {
     }
 
     /// The host's name, as a certificate must show it.
-    pub fn pattern(&self) -> NamePattern {
+    pub(super) fn pattern(&self) -> NamePattern {
         exactly(&self.name)
     }
 
@@ -77,7 +77,7 @@ impl Host {
     }
 
     /// DANE says nothing about this host, so that the next layer decides.
-    pub fn is_silent(&self) -> bool {
+    pub(super) fn is_silent(&self) -> bool {
         matches!(self.dane, dane::Statement::Silent(_))
     }
 }
@@ -96,7 +96,7 @@ pub(super) struct Hosts {
 
 impl Hosts {
     /// No hosts, for a next hop that names none.
-    pub fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self {
             all: Vec::new(),
             security: Security::Insecure,
@@ -106,7 +106,7 @@ impl Hosts {
     }
 
     /// The hosts of the next hop. Literals, `<postmaster>` and bare addresses have none.
-    pub fn find(ask: &Ask, findings: &Findings, dane: LayerUse) -> Result<Self, Denial> {
+    pub(super) fn find(ask: &Ask, findings: &Findings, dane: LayerUse) -> Result<Self, Denial> {
         match &ask.next_hop {
             NextHop::Recipient(Recipient::Domain(domain)) => {
                 let (mx, security) = answer(&findings.mx, domain.as_str())?;
@@ -190,7 +190,7 @@ impl Hosts {
     }
 
     /// The hosts that the destination may be: those with its address or, if no host has it, all of them.
-    pub fn candidates(&self) -> impl Iterator<Item = &Host> {
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &Host> {
         let any_here = self.all.iter().any(|host| host.is_here);
         self.all
             .iter()
@@ -198,7 +198,7 @@ impl Hosts {
     }
 
     /// The name of the host that has the destination's address.
-    pub fn here(&self) -> Option<String> {
+    pub(super) fn here(&self) -> Option<String> {
         self.all
             .iter()
             .find(|host| host.is_here)
@@ -207,7 +207,7 @@ impl Hosts {
 
     /// Why it is unknown what DANE says about the destination: no host is known to have its address, and a host whose addresses
     /// could not be looked up may have it. (With DANE off that makes no difference.)
-    pub fn unplaced(&self) -> Option<Denial> {
+    pub(super) fn unplaced(&self) -> Option<Denial> {
         if self.all.iter().any(|host| host.is_here) {
             return None;
         }
@@ -221,13 +221,13 @@ impl Hosts {
     }
 
     /// Whether only a match with TLSA records can prove that the destination is one of the hosts (see [`Host`]).
-    pub fn must_match_tlsa(&self) -> bool {
+    pub(super) fn must_match_tlsa(&self) -> bool {
         !self.all.iter().any(|host| host.is_here)
             && self.all.iter().any(|host| host.must_match_tlsa.is_some())
     }
 
     /// Why it is unknown whether DANE applies to some candidate; the first such candidate counts.
-    pub fn first_unknown(&self) -> Option<Denial> {
+    pub(super) fn first_unknown(&self) -> Option<Denial> {
         self.candidates().find_map(Host::unknown)
     }
 }

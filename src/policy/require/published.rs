@@ -30,7 +30,7 @@ pub(super) struct Published<'a> {
 }
 
 impl Published<'_> {
-    pub fn require(&self) -> Result<Demand, Denial> {
+    pub(super) fn require(&self) -> Result<Demand, Denial> {
         let upstream = match &self.ask.next_hop {
             NextHop::Upstream(_) => true,
             NextHop::Recipient(Recipient::Domain(_)) => false,

@@ -43,7 +43,7 @@ pub type LoadAnchors<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<Vec<u8>>, Strin
 impl Entry {
     /// Whether the `until=` day is over.
     #[must_use]
-    pub fn is_expired(&self, now: SystemTime) -> bool {
+    pub(crate) fn is_expired(&self, now: SystemTime) -> bool {
         self.until.as_ref().is_some_and(|until| until.is_over(now))
     }
 
@@ -51,7 +51,7 @@ impl Entry {
     /// names in `match=`), so that TLS may be negotiated at EHLO. Plaintext entries always wait for a recipient, since the
     /// recipient's own entry takes precedence.
     #[must_use]
-    pub fn needs_recipient(&self) -> bool {
+    pub(crate) fn needs_recipient(&self) -> bool {
         let by_itself = match self.level {
             Level::Fingerprint => true,
             Level::Verify | Level::Secure => {
@@ -69,7 +69,7 @@ impl Entry {
 
     /// The entry as the basis of a decision.
     #[must_use]
-    pub fn basis(&self) -> Basis {
+    pub(crate) fn basis(&self) -> Basis {
         Basis::Table {
             file: self.file.to_string(),
             line: self.line,

@@ -12,7 +12,7 @@ pub(super) struct Position {
 }
 
 impl Position {
-    pub fn error(self, message: impl Into<String>) -> EntryError {
+    pub(crate) fn error(self, message: impl Into<String>) -> EntryError {
         EntryError {
             position: self,
             message: message.into(),

@@ -27,7 +27,7 @@ impl TablePurpose {
     /// What the keys of a table are about, where that is clear: keys with `@` are about incoming mail; all other keys, except
     /// addresses and prefixes, are about outgoing mail.
     #[must_use]
-    pub fn of(table: &Table) -> Option<Self> {
+    pub(crate) fn of(table: &Table) -> Option<Self> {
         table.entries.iter().find_map(|entry| match entry.key {
             Key::Sender(_) | Key::SenderBelow(_) => Some(Self::Inbound),
             Key::Address(_, None) | Key::Prefix(_) => None,
@@ -40,7 +40,7 @@ impl Table {
     /// The entries that are errors in a table for this purpose: their keys or levels are about mail of the other direction, or need
     /// a feature that the command line switches off.
     #[must_use]
-    pub fn unfit(&self, purpose: &TablePurpose, settings: &Settings) -> Vec<TableError> {
+    pub(crate) fn unfit(&self, purpose: &TablePurpose, settings: &Settings) -> Vec<TableError> {
         let why = |entry: &Entry| match purpose {
             TablePurpose::Inbound => unfit_for_clients(entry),
             _ => unfit_for_servers(entry, purpose, settings),
@@ -60,7 +60,7 @@ impl Table {
 
     /// Warnings, as `file:line: words`: entries past their date, and entries that can never apply.
     #[must_use]
-    pub fn remarks(&self, purpose: &TablePurpose, now: SystemTime) -> Vec<String> {
+    pub(crate) fn remarks(&self, purpose: &TablePurpose, now: SystemTime) -> Vec<String> {
         self.entries
             .iter()
             .filter_map(|entry| {
