@@ -94,7 +94,7 @@ pub(super) fn verify_for(
 
 /// Verifies the very certificate that the administrator named as an anchor. It needs no issuer and may be a CA certificate, since
 /// administrators name the self-signed certificate of a partner's host. Its dates and purposes count as always.
-pub(super) fn verify_itself(
+pub(super) fn verify_named(
     own: &CertificateDer<'_>,
     purposes: Purposes,
     now: SystemTime,

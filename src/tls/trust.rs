@@ -154,7 +154,7 @@ impl Trust {
         }
         let named = self.named.iter().any(|own| chain.first() == Some(own));
         let found = if named {
-            chain::verify_itself(&chain[0], self.purposes, now)?
+            chain::verify_named(&chain[0], self.purposes, now)?
         } else {
             chain::verify(chain, &self.anchors.roots, self.purposes, now)?
         };
@@ -180,7 +180,7 @@ impl Trust {
         if let Some(own) = chain.first()
             && anchors.iter().any(|anchor| anchor[..] == own[..])
         {
-            return chain::verify_itself(own, self.purposes, now);
+            return chain::verify_named(own, self.purposes, now);
         }
         let certificates: Vec<_> = anchors
             .iter()

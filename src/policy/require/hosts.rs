@@ -69,7 +69,7 @@ impl Host {
     }
 
     /// Why it is unknown whether DANE applies to this host; `None` where it is known.
-    fn unknown(&self) -> Option<Denial> {
+    fn why_dane_unknown(&self) -> Option<Denial> {
         match &self.dane {
             dane::Statement::Unknown(reason, why) => Some((*reason, why.clone())),
             _ => None,
@@ -207,15 +207,15 @@ impl Hosts {
 
     /// Why it is unknown what DANE says about the destination: no host is known to have its address, and a host whose addresses
     /// could not be looked up may have it. (With DANE off that makes no difference.)
-    pub(super) fn unplaced(&self) -> Option<Denial> {
+    pub(super) fn why_destination_unknown(&self) -> Option<Denial> {
         if self.all.iter().any(|host| host.is_here) {
             return None;
         }
-        let unplaced = self.all.iter().filter(|host| !host.addresses_known);
-        unplaced
+        let unknown = self.all.iter().filter(|host| !host.addresses_known);
+        unknown
             .filter_map(|host| match host.dane {
                 dane::Statement::Silent(_) => host.must_match_tlsa.clone(),
-                _ => host.unknown(),
+                _ => host.why_dane_unknown(),
             })
             .next()
     }
@@ -227,8 +227,8 @@ impl Hosts {
     }
 
     /// Why it is unknown whether DANE applies to some candidate; the first such candidate counts.
-    pub(super) fn first_unknown(&self) -> Option<Denial> {
-        self.candidates().find_map(Host::unknown)
+    pub(super) fn why_dane_unknown(&self) -> Option<Denial> {
+        self.candidates().find_map(Host::why_dane_unknown)
     }
 }
 

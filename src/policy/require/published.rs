@@ -43,8 +43,8 @@ impl Published<'_> {
             ));
         }
         let hosts = Hosts::find(self.ask, self.findings, self.dane)?;
-        if let Some(unplaced) = hosts.unplaced() {
-            return Err(unplaced);
+        if let Some(denial) = hosts.why_destination_unknown() {
+            return Err(denial);
         }
         if self.dane == LayerUse::Required {
             return self.dane_only(&hosts);
@@ -67,7 +67,7 @@ impl Published<'_> {
             .collect();
         let mut demand = match self.without_dane(&hosts, enforced) {
             Ok(Some(demand)) => demand,
-            Ok(None) if by_dane.is_empty() => return Err(self.unknown(&hosts, enforced)),
+            Ok(None) if by_dane.is_empty() => return Err(self.why_nothing_proves(&hosts, enforced)),
             Err(denial) if by_dane.is_empty() => return Err(denial),
             Ok(None) | Err(_) => Demand::of_level(Level::Dane, Basis::Dane),
         };
@@ -109,7 +109,7 @@ impl Published<'_> {
             .filter(|host| matches!(host.dane, dane::Statement::Records(_)))
             .collect();
         let Some(first) = by_dane.first() else {
-            return Err(hosts.first_unknown().unwrap_or_else(|| {
+            return Err(hosts.why_dane_unknown().unwrap_or_else(|| {
                 let silent = hosts.candidates().find_map(|host| match &host.dane {
                     dane::Statement::Silent(why) => Some(why.as_str()),
                     _ => None,
@@ -232,8 +232,8 @@ impl Published<'_> {
 
     /// Why no host could prove anything: a look-up that failed, else an MTA-STS policy that lists none of the hosts with TLSA
     /// records.
-    fn unknown(&self, hosts: &Hosts, enforced: Option<&Policy>) -> Denial {
-        hosts.first_unknown().unwrap_or_else(|| match enforced {
+    fn why_nothing_proves(&self, hosts: &Hosts, enforced: Option<&Policy>) -> Denial {
+        hosts.why_dane_unknown().unwrap_or_else(|| match enforced {
             Some(_) => (Reason::StsPolicyInvalid, not_listed(hosts)),
             None => (Reason::LookupFailed, "no host is known".into()),
         })

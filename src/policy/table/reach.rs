@@ -79,7 +79,9 @@ impl Table {
 
     fn never_reached(&self, entry: &Entry, purpose: &TablePurpose) -> Option<String> {
         match purpose {
-            TablePurpose::Upstream(host, port) => self.behind_upstream(entry, host, *port),
+            TablePurpose::Upstream(host, port) => {
+                self.never_reached_behind_upstream(entry, host, *port)
+            }
             TablePurpose::Intercepted => match &entry.key {
                 Key::Host(host, _) => Some(format!(
                     "never reached: only --upstream asks for a host in brackets; for a recipient's domain write {host}"
@@ -87,16 +89,21 @@ impl Table {
                 Key::Address(_, Some(port)) if *port != 25 => Some(format!(
                     "never reached: intercepted connections go to port 25, never to {port}; remove the line"
                 )),
-                Key::Address(address, None) => self.spoken_for_at(entry, *address, 25),
-                Key::Any => self.spoken_for_everywhere(entry),
-                _ => self.spoken_for(entry, Some(25)),
+                Key::Address(address, None) => self.address_shadowed(entry, *address, 25),
+                Key::Any => self.everything_shadowed(entry),
+                _ => self.prefix_shadowed(entry, Some(25)),
             },
-            TablePurpose::Outbound | TablePurpose::Inbound => self.spoken_for(entry, None),
+            TablePurpose::Outbound | TablePurpose::Inbound => self.prefix_shadowed(entry, None),
         }
     }
 
     /// With `--upstream` every question is about one host, so that the first entry for this host decides them all.
-    fn behind_upstream(&self, entry: &Entry, host: &str, port: u16) -> Option<String> {
+    fn never_reached_behind_upstream(
+        &self,
+        entry: &Entry,
+        host: &str,
+        port: u16,
+    ) -> Option<String> {
         let Some(rank) = rank(&entry.key, host, port) else {
             return Some(format!(
                 "never reached: all mail goes to --upstream {host}, port {port}, so nothing else is asked for; remove the line"
@@ -114,21 +121,21 @@ impl Table {
         });
         match (before, &entry.key) {
             (Some(before), _) => Some(shadowed(&[before])),
-            (None, Key::Address(address, None)) => self.spoken_for_at(entry, *address, port),
-            (None, Key::Any) => self.spoken_for_everywhere(entry),
-            (None, _) => self.spoken_for(entry, Some(port)),
+            (None, Key::Address(address, None)) => self.address_shadowed(entry, *address, port),
+            (None, Key::Any) => self.everything_shadowed(entry),
+            (None, _) => self.prefix_shadowed(entry, Some(port)),
         }
     }
 
     /// An entry for the address with the only port in use takes precedence over the address alone.
-    fn spoken_for_at(&self, entry: &Entry, address: IpAddr, port: u16) -> Option<String> {
+    fn address_shadowed(&self, entry: &Entry, address: IpAddr, port: u16) -> Option<String> {
         let before = self.index.get(&Key::Address(address, Some(port)))?;
         let before = &self.entries[*before];
         outlives(before, entry).then(|| shadowed(&[before]))
     }
 
     /// Warns about a prefix whose every address has a narrower entry.
-    fn spoken_for(&self, entry: &Entry, port: Option<u16>) -> Option<String> {
+    fn prefix_shadowed(&self, entry: &Entry, port: Option<u16>) -> Option<String> {
         let Key::Prefix(whole) = entry.key else {
             return None;
         };
@@ -140,7 +147,7 @@ impl Table {
     }
 
     /// Warns about `*` if prefixes cover all addresses.
-    fn spoken_for_everywhere(&self, entry: &Entry) -> Option<String> {
+    fn everything_shadowed(&self, entry: &Entry) -> Option<String> {
         let all: Vec<(Prefix, &Entry)> = self.addressed(entry, None).collect();
         Prefix::everything()
             .iter()
