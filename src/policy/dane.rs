@@ -1,6 +1,10 @@
-//! DANE for SMTP (RFC 7672): which TLSA records count, and what they let a host prove.
+//! DANE for SMTP (RFC 7672): which TLSA records are usable, and what a host must prove by them.
 
-use super::{Dns, MxHost, NamePattern, Reason, Security, Tlsa};
+use super::{
+    findings::{Dns, MxHost, Security, Tlsa},
+    names::NamePattern,
+    reason::Reason,
+};
 
 /// Certificate usage DANE-TA(2): a trust anchor in the server's chain (RFC 7672 §3.1.2).
 pub const DANE_TA: u8 = 2;
@@ -10,21 +14,21 @@ pub const DANE_EE: u8 = 3;
 /// What DANE says about one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
-    /// The host must be authenticated by one of these.
+    /// One of these records must authenticate the host.
     Records(Vec<Tlsa>),
-    /// Securely nothing, an unsigned zone, or no usable record: DANE does not speak (the last still means TLS, RFC 7672 §2.2,
-    /// which every level that can come next demands anyway). The text says which.
+    /// DANE does not apply: a signed proof that there is no record, an unsigned zone, or no usable record. The text says which. (No
+    /// usable record still demands TLS, RFC 7672 §2.2; every level that can come next does so anyway.)
     Silent(String),
-    /// An answer is missing or false, so that it is not known whether DANE speaks: delay (RFC 7672 §2.2).
+    /// An answer is missing or bogus, so that it is unknown whether DANE applies: the mail is delayed (RFC 7672 §2.2).
     Unknown(Reason, String),
 }
 
 /// What DANE says about a host, from its addresses and TLSA records.
 ///
-/// TLSA is asked for only below secure addresses (RFC 7672 §2.2.2) or a secure alias, and counts only if it is secure itself; every
-/// failed look-up is `Unknown`, never `Silent`.
+/// TLSA records are looked up only for secure addresses (RFC 7672 §2.2.2) or a secure alias, and count only if they are secure
+/// themselves. Every failed look-up is `Unknown`, never `Silent`.
 #[must_use]
-pub fn statement(host: &MxHost) -> Statement {
+pub(crate) fn statement(host: &MxHost) -> Statement {
     let name = &host.name;
     match &host.addresses {
         Dns::Failed(why) => {
@@ -46,7 +50,7 @@ pub fn statement(host: &MxHost) -> Statement {
         Dns::Found(_, Security::Insecure) if host.tlsa == Dns::NotAsked => {
             return Statement::Silent(format!("the addresses of {name} are not signed"));
         }
-        // Asked for all the same: the name is a secure alias of one whose addresses are not (RFC 7672 §2.2.3).
+        // The name may be a secure alias of a name with insecure addresses; then its TLSA records count (RFC 7672 §2.2.3).
         Dns::Found(..) => {}
     }
     let owner = format!("TLSA of {}", host.tlsa_base);
@@ -70,12 +74,12 @@ pub fn statement(host: &MxHost) -> Statement {
     }
 }
 
-/// The records that count: known usage, selector and matching type with data of the right form, then the strongest digest
-/// of each usage and selector only (RFC 7671 §9), in the given order.
+/// The usable records, in the given order: those with known usage, selector and matching type and data of the right form; of these,
+/// only the strongest digest of each usage and selector (RFC 7671 §9).
 ///
 /// PKIX-TA(0) and PKIX-EE(1) are unusable for SMTP (RFC 7672 §3.1.3).
 #[must_use]
-pub fn usable(records: &[Tlsa]) -> Vec<Tlsa> {
+pub(crate) fn usable(records: &[Tlsa]) -> Vec<Tlsa> {
     let known: Vec<&Tlsa> = records.iter().filter(|record| is_usable(record)).collect();
     let strongest = |record: &Tlsa| {
         known
@@ -102,7 +106,7 @@ fn is_usable(record: &Tlsa) -> bool {
     matches!(record.usage, DANE_TA | DANE_EE) && record.selector <= 1 && sized
 }
 
-/// Whether the data is one DER SEQUENCE and nothing behind it, as both a certificate and a SubjectPublicKeyInfo are.
+/// Whether the data is exactly one DER SEQUENCE, as both a certificate and a SubjectPublicKeyInfo are.
 fn is_der_sequence(data: &[u8]) -> bool {
     let (length, header) = match data {
         [0x30, short @ 0..=0x7f, ..] => (usize::from(*short), 2),
@@ -113,11 +117,11 @@ fn is_der_sequence(data: &[u8]) -> bool {
     length > 0 && data.len() == header + length
 }
 
-/// The names of which a chain to a DANE-TA(2) anchor must show one (RFC 7672 §3.2.2): the TLSA base domain; the next-hop
-/// domain, and what that is a secure alias of, unless an insecure MX RRset leads from there to the host, since then whoever forges
-/// that RRset chooses the host. DANE-EE(3) asks for no name (RFC 7672 §3.1.1).
+/// The names of which a chain to a DANE-TA(2) anchor must show one (RFC 7672 §3.2.2): the TLSA base domain, the next-hop domain, and
+/// the name of which the latter is a secure alias. The caller leaves out the last two where an insecure MX RRset leads to the host,
+/// since an attacker who forges that RRset chooses the host. DANE-EE(3) demands no name (RFC 7672 §3.1.1).
 #[must_use]
-pub fn reference_names(
+pub(crate) fn reference_names(
     base: &str,
     next_hop: Option<&str>,
     expanded: Option<&str>,

@@ -1,14 +1,43 @@
-//! Has the peer proved it?
+//! Has the peer proved what was demanded?
 
-use super::{Demand, Level, Reason, ReferenceIdentity, Shown, Verdict};
+use super::{
+    demand::{Demand, ReferenceIdentity},
+    level::Level,
+    reason::{Denial, Reason},
+};
+
+/// What the peer showed of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The server does not offer STARTTLS.
+    NoStartTls,
+    /// There is no TLS in this session, for this reason.
+    NoTls(Reason, String),
+    /// The handshake failed; the certificate was not judged.
+    HandshakeFailed(String),
+    /// TLS is up. One result for each of [`Demand::alternatives`], in order: what matched, or what was wrong.
+    Tls(Vec<Result<String, Denial>>),
+}
+
+/// The answer on one question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Allowed: over TLS, with a peer that proved what was demanded. The text says what matched.
+    Authorised(String),
+    /// Allowed without that proof. The text says why.
+    Unprotected(String),
+    /// Not allowed. The text says why.
+    Refused(Reason, String),
+}
 
 impl Demand {
-    /// What a peer shows over a session of TLS `version` (`TLSv1.3`): `check` looks at each alternative in turn. A session that
-    /// came up for an earlier recipient may be of a version that is too old for this one.
+    /// What a peer shows in a session of TLS `version` (`TLSv1.3`): the result of `check` for each alternative. The session may have
+    /// been set up for an earlier recipient, and its version may be too old for this one.
     pub fn shown(
         &self,
         version: &str,
-        mut check: impl FnMut(&ReferenceIdentity) -> Result<String, (Reason, String)>,
+        mut check: impl FnMut(&ReferenceIdentity) -> Result<String, Denial>,
     ) -> Shown {
         let too_old = self.tls13_only && version != "TLSv1.3";
         let results = self.alternatives().map(|reference| {
@@ -25,7 +54,7 @@ impl Demand {
 
 /// Compares what the peer showed with what was demanded. Pure: `--observe` is applied by [`super::Decision`].
 ///
-/// An alternative that nobody checked is one that failed.
+/// An alternative that was not checked has failed.
 pub fn judge(demand: &Demand, shown: &Shown) -> Verdict {
     if demand.level == Level::None {
         return Verdict::Unprotected("level none".into());
@@ -42,7 +71,7 @@ pub fn judge(demand: &Demand, shown: &Shown) -> Verdict {
 }
 
 /// What matched, or the first alternative's failure.
-fn proof(demand: &Demand, shown: &Shown) -> Result<String, (Reason, String)> {
+fn proof(demand: &Demand, shown: &Shown) -> Result<String, Denial> {
     let results = match shown {
         Shown::NoStartTls => {
             return Err((
@@ -66,9 +95,10 @@ fn proof(demand: &Demand, shown: &Shown) -> Result<String, (Reason, String)> {
     Err(failure.unwrap_or_else(|| (Reason::ValidationFailure, "nothing was checked".into())))
 }
 
-/// A destination that is none of the domain's MX hosts and whose certificate does not make it one is mostly not a broken
-/// MX, but a smart host that the table does not know. Dates are left as they are: who is only expired did show the name.
-fn blame(demand: &Demand, reason: Reason, why: String) -> (Reason, String) {
+/// A destination that is none of the domain's MX hosts, and whose certificate does not prove it to be one, is rarely a broken MX. It
+/// is mostly a smart host that the table does not know, so the reason becomes [`Reason::NotAnMx`]. An expired certificate keeps its
+/// reason, since that peer did show the name.
+fn blame(demand: &Demand, reason: Reason, why: String) -> Denial {
     match reason {
         Reason::CertificateHostMismatch | Reason::CertificateNotTrusted | Reason::TlsaInvalid
             if demand.not_an_mx =>
@@ -79,9 +109,10 @@ fn blame(demand: &Demand, reason: Reason, why: String) -> (Reason, String) {
     }
 }
 
-/// What MTA-STS in testing mode would have said, for TLSRPT; `None`: nothing to report (RFC 8461 §5, RFC 8460 §4.4).
+/// Why MTA-STS would have refused the peer if its policy were enforced, for TLSRPT. `None`: there is no policy in testing mode, or the
+/// peer satisfies it (RFC 8461 §5, RFC 8460 §4.4).
 #[must_use]
-pub fn testing_failure(demand: &Demand, shown: &Shown) -> Option<(Reason, String)> {
+pub(crate) fn testing_failure(demand: &Demand, shown: &Shown) -> Option<Denial> {
     let testing = demand.testing.clone()?;
     let alone = Demand {
         references: vec![testing],
@@ -99,7 +130,7 @@ pub fn testing_failure(demand: &Demand, shown: &Shown) -> Option<(Reason, String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Basis, ReferenceIdentity};
+    use crate::policy::demand::Basis;
 
     fn demand(level: Level, alternatives: usize) -> Demand {
         Demand {
@@ -114,7 +145,7 @@ mod tests {
         }
     }
 
-    fn bad(reason: Reason) -> Result<String, (Reason, String)> {
+    fn bad(reason: Reason) -> Result<String, Denial> {
         Err((reason, "names other.example".into()))
     }
 

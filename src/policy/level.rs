@@ -1,12 +1,35 @@
-//! The levels' words.
+//! The levels of authentication, and their words.
 
-use super::{Level, Settings};
 use std::{fmt, str::FromStr};
 
+/// How strictly a peer is authenticated, in Postfix's words, weakest first; and `mta-sts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// No TLS at all.
+    None,
+    /// TLS where the peer offers it, not authenticated.
+    May,
+    /// TLS, not authenticated.
+    Encrypt,
+    /// TLS, and the certificate or its key is one of those listed.
+    Fingerprint,
+    /// TLS, a chain to a trust anchor, and the name of an MX host (or as `match=` says).
+    Verify,
+    /// TLS, a chain to a trust anchor, and the name of the domain itself (or as `match=` says).
+    Secure,
+    /// RFC 8461, mode enforce.
+    MtaSts,
+    /// RFC 7672 where usable TLSA records are published, else the next layer (see `require`).
+    Dane,
+    /// RFC 7672, or no delivery.
+    DaneOnly,
+}
+
 impl Level {
-    /// Its name in Postfix's words.
+    /// The level in Postfix's words.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::May => "may",
@@ -20,38 +43,10 @@ impl Level {
         }
     }
 
-    /// Whether mail may pass in the clear under it.
+    /// Whether mail may pass in the clear under this level.
     #[must_use]
-    pub fn allows_plaintext(self) -> bool {
+    pub(crate) fn allows_plaintext(self) -> bool {
         matches!(self, Self::None | Self::May)
-    }
-}
-
-impl Settings {
-    /// Whether the flags go together; asked before the first socket is bound.
-    ///
-    /// # Errors
-    ///
-    /// What contradicts itself, and what to do.
-    pub fn check(&self, upstream: bool) -> Result<(), String> {
-        let level = self.level;
-        let wrong = |why: &str| Err(format!("--level {level}: {why}"));
-        match level {
-            Level::None | Level::May => wrong(
-                "plaintext is never the default; write entries for those who need it into the --policy table",
-            ),
-            Level::Fingerprint => {
-                wrong("a fingerprint belongs to one peer; write entries into the --policy table")
-            }
-            Level::Dane | Level::DaneOnly if !self.dane => {
-                wrong("it needs DANE; leave --no-dane away")
-            }
-            Level::MtaSts if !self.mta_sts => wrong("it needs MTA-STS; leave --no-mta-sts away"),
-            Level::MtaSts if upstream => wrong(
-                "MTA-STS is about recipients' domains, not about an --upstream host; choose verify",
-            ),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -61,7 +56,7 @@ impl fmt::Display for Level {
     }
 }
 
-const ALL: [Level; 9] = [
+pub(super) const ALL: [Level; 9] = [
     Level::None,
     Level::May,
     Level::Encrypt,
@@ -99,30 +94,5 @@ mod tests {
         }
         let error = "strict".parse::<Level>().expect_err("no such level");
         assert!(error.starts_with("no level \"strict\", choose one of none, may, encrypt,"));
-    }
-
-    #[test]
-    fn plaintext_and_contradictions_are_no_default() {
-        let check = |level, dane, mta_sts, upstream| {
-            Settings {
-                level,
-                dane,
-                mta_sts,
-                ..Settings::default()
-            }
-            .check(upstream)
-            .is_ok()
-        };
-        for level in ALL {
-            let may_be = !matches!(level, Level::None | Level::May | Level::Fingerprint);
-            assert_eq!(check(level, true, true, false), may_be, "{level}");
-            let without = matches!(level, Level::Encrypt | Level::Verify | Level::Secure);
-            assert_eq!(check(level, false, false, false), without, "{level}");
-            assert_eq!(
-                check(level, true, true, true),
-                may_be && level != Level::MtaSts,
-                "{level}"
-            );
-        }
     }
 }

@@ -1,24 +1,25 @@
 //! MTA-STS (RFC 8461): the TXT record, the policy text, which MX hosts it lists, and how long it holds.
 
-use super::NamePattern;
+use super::names::NamePattern;
 use crate::smtp::Domain;
 
-/// Longest `max_age` that counts, in seconds: a year (RFC 8461 §3.2).
+/// Longest `max_age`, in seconds: a year (RFC 8461 §3.2).
 pub const MAX_AGE_LIMIT: u64 = 31_557_600;
 
-/// A policy is refreshed at least this often, in seconds (RFC 8461 §3.3, §5.1: daily).
+/// Longest time between two refreshes of a policy, in seconds: a day (RFC 8461 §3.3, §5.1).
 pub const REFRESH_AFTER: u64 = 86_400;
 
-/// A policy holds at least this many seconds, so that one with `max_age: 0` serves the mail it was fetched for.
+/// Shortest life of a policy, in seconds, so that a policy with `max_age: 0` serves the mail for which it was fetched.
 pub const MIN_LIFETIME: u64 = 60;
 
-/// Most `mx` patterns; a policy with more is no policy. Nobody honest needs as many, and each record of the audit log repeats them.
+/// Most `mx` patterns of a policy; a policy with more is no policy. No honest domain needs more, and each record of the audit log
+/// repeats them.
 const MAX_PATTERNS: usize = 100;
 
 /// A policy as published.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Policy {
-    /// What failing it means.
+    /// What happens if a host fails the policy.
     pub mode: Mode,
     /// `mx` patterns, in lower case.
     pub mx: Vec<String>,
@@ -26,7 +27,7 @@ pub struct Policy {
     pub max_age: u64,
 }
 
-/// RFC 8461 §5.
+/// What happens if a host fails the policy (RFC 8461 §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -39,11 +40,11 @@ pub enum Mode {
 }
 
 /// The `id` that the TXT records of `_mta-sts.<domain>` announce, each record given as its strings joined (RFC 8461 §3.1).
-/// `Ok(None)`: none of them is about MTA-STS.
+/// `Ok(None)`: none of the records is about MTA-STS.
 ///
 /// # Errors
 ///
-/// There is more than one, or the one is malformed: no (new) policy can be had, and the text says why.
+/// There is more than one announcement, or the only one is malformed, so that no (new) policy can be fetched. The text says why.
 pub fn announced_id<S: AsRef<[u8]>>(records: &[S]) -> Result<Option<String>, String> {
     let mut announcements = records
         .iter()
@@ -105,12 +106,12 @@ fn is_field_value(value: &str) -> bool {
 }
 
 impl Policy {
-    /// Reads a policy file (RFC 8461 §3.2): `key: value` lines ended by LF or CRLF, the first of a repeated key counts
-    /// (`mx` adds up), unknown keys are skipped. A longer `max_age` than a year counts as a year.
+    /// Reads a policy file (RFC 8461 §3.2): `key: value` lines that end in LF or CRLF. Of a repeated key the first counts, but `mx`
+    /// adds up; unknown keys are skipped. A `max_age` of more than a year counts as a year.
     ///
     /// # Errors
     ///
-    /// What is missing or malformed; such a text is no policy.
+    /// Says what is missing or malformed. Such a text is no policy.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (mut version, mut mode, mut max_age, mut mx) = (None, None, None, Vec::new());
         for line in text.split('\n') {
@@ -171,8 +172,8 @@ impl Policy {
 
     /// Whether the policy names this MX host (RFC 8461 §4.1): `*.` stands for exactly one label.
     #[must_use]
-    pub fn lists(&self, host: &str) -> bool {
-        // A host name with a `*` would pass as a certificate's wildcard does.
+    pub(crate) fn lists(&self, host: &str) -> bool {
+        // `NamePattern` would take a `*` in the host name for a certificate's wildcard, so only a real host name is compared.
         Domain::parse(host).is_some_and(|host| {
             self.mx.iter().any(|pattern| {
                 match pattern.strip_prefix("*.") {
@@ -186,19 +187,19 @@ impl Policy {
 
     /// Whether a policy that was fetched `age` seconds ago still holds (RFC 8461 §3.2).
     #[must_use]
-    pub fn holds(&self, age: u64) -> bool {
+    pub(crate) fn holds(&self, age: u64) -> bool {
         age < self.max_age.max(MIN_LIFETIME)
     }
 
-    /// Whether a policy that was fetched `age` seconds ago should be fetched again although its `id` is the same: daily, and
-    /// in any case in the last half of its life (RFC 8461 §3.3, §10.2).
+    /// Whether a policy that was fetched `age` seconds ago should be fetched again although its `id` is the same: daily, and at the
+    /// latest after half of its life (RFC 8461 §3.3, §10.2).
     #[must_use]
-    pub fn wants_refresh(&self, age: u64) -> bool {
+    pub(crate) fn wants_refresh(&self, age: u64) -> bool {
         age >= REFRESH_AFTER.min(self.max_age / 2)
     }
 }
 
-/// An `mx` value: a host name, or `*.` and one, in A-labels (RFC 8461 §3.2).
+/// An `mx` value: a host name, or `*.` and a host name, in A-labels (RFC 8461 §3.2).
 fn pattern(value: &str) -> Result<String, String> {
     Domain::parse(value.strip_prefix("*.").unwrap_or(value))
         .map(|_| value.to_ascii_lowercase())

@@ -1,15 +1,27 @@
 //! Does a name in a certificate match (RFC 9525 §6.3)?
 
-use super::NamePattern;
 use crate::smtp::Domain;
-use std::fmt;
+use std::{fmt, net::IpAddr};
+
+/// A name that a certificate's DNS-ID (or IP-ID) must match.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum NamePattern {
+    /// Exactly this name. A wildcard in the certificate may cover it (RFC 9525 §6.3).
+    Host(String),
+    /// `.example.com`: any host below the domain, at any depth, in Postfix's meaning of a leading dot.
+    Below(String),
+    /// `*.example.com`: exactly one label below (RFC 8461 §4.1).
+    OneLabel(String),
+    /// An address, for table entries only. An IP-ID must show it (RFC 9525 §6.2).
+    Address(IpAddr),
+}
 
 impl NamePattern {
-    /// Whether a DNS-ID, as presented in the certificate, matches. Case does not count. What is no host name (a NUL, a
-    /// trailing dot, an empty label) matches nothing, and a DNS-ID never stands for an address (RFC 9525 §6.2).
+    /// Whether a DNS-ID, as presented in the certificate, matches. Case is ignored. A text that is no host name (a NUL, a trailing
+    /// dot, an empty label) matches nothing, and a DNS-ID never stands for an address (RFC 9525 §6.2).
     ///
-    /// A presented `*` counts only as the whole left-most label, for exactly one label, above at least two others
-    /// (RFC 9525 §6.3; nobody may vouch for all of a top-level domain).
+    /// A presented `*` must be the whole left-most label, stands for exactly one label, and needs at least two labels behind it
+    /// (RFC 9525 §6.3), since no certificate may cover a whole top-level domain.
     #[must_use]
     pub fn matches(&self, presented: &str) -> bool {
         let (wildcard, rest) = match presented.strip_prefix("*.") {
@@ -28,7 +40,7 @@ impl NamePattern {
                 .split_once('.')
                 .is_some_and(|(_, parent)| parent.eq_ignore_ascii_case(rest)),
             Self::Host(host) => host.eq_ignore_ascii_case(rest),
-            // Postfix's leading dot: the presented wildcard is itself a name below the domain.
+            // Postfix's leading dot: a wildcard directly below the domain covers only names below the domain.
             Self::Below(domain) => {
                 (wildcard && domain.eq_ignore_ascii_case(rest)) || is_below(rest, domain)
             }
@@ -41,7 +53,7 @@ impl NamePattern {
     }
 }
 
-/// Whether `name` has `domain` as a proper parent.
+/// Whether `name` ends in a dot and `domain`.
 fn is_below(name: &str, domain: &str) -> bool {
     name.len()
         .checked_sub(domain.len() + 1)

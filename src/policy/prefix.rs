@@ -2,8 +2,8 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-/// An address prefix such as `192.0.2.0/24` or `2001:db8::/32`; a bare address is a prefix of full length. IPv4 in IPv6
-/// (`::ffff:192.0.2.1`) is taken as IPv4.
+/// An address prefix such as `192.0.2.0/24` or `2001:db8::/32`. A bare address is a prefix of full length. An IPv4-mapped IPv6
+/// address (`::ffff:192.0.2.1`) counts as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
     network: IpAddr,
@@ -11,22 +11,22 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Is the address in it?
+    /// Whether the prefix contains the address.
     #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.network.is_ipv4() && network(address, self.length) == self.network
     }
 
-    /// Are all addresses of the other in it?
+    /// Whether the prefix contains all addresses of the other one.
     #[must_use]
-    pub fn covers(&self, other: Self) -> bool {
+    pub(crate) fn covers(&self, other: Self) -> bool {
         self.length <= other.length && self.contains(other.network)
     }
 
-    /// The two prefixes that it consists of; `None` where it is one address.
+    /// The two prefixes of which this one consists; `None` for a single address.
     #[must_use]
-    pub fn halves(&self) -> Option<[Self; 2]> {
+    pub(crate) fn halves(&self) -> Option<[Self; 2]> {
         let length = (self.length < bits(self.network)).then(|| self.length + 1)?;
         let upper = match self.network {
             IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) | 1 << (32 - length)).into()),
@@ -38,7 +38,7 @@ impl Prefix {
 
     /// All addresses: `0.0.0.0/0` and `::/0`.
     #[must_use]
-    pub fn everything() -> [Self; 2] {
+    pub(crate) fn everything() -> [Self; 2] {
         [
             IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
@@ -46,15 +46,15 @@ impl Prefix {
         .map(|network| Self { network, length: 0 })
     }
 
-    /// Its length in bits: the longer, the more specific.
+    /// The length in bits. A longer prefix is more specific.
     #[must_use]
-    pub fn length(&self) -> u8 {
+    pub(crate) fn length(&self) -> u8 {
         self.length
     }
 
-    /// The address, where it is a prefix of full length.
+    /// The address of a prefix of full length; `None` for a shorter prefix.
     #[must_use]
-    pub fn address(&self) -> Option<IpAddr> {
+    pub(crate) fn address(&self) -> Option<IpAddr> {
         (self.length == bits(self.network)).then_some(self.network)
     }
 }
@@ -71,7 +71,7 @@ fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// The address with all bits behind the first `length` cleared.
+/// The address with all bits after the first `length` cleared.
 fn network(address: IpAddr, length: u8) -> IpAddr {
     match address {
         IpAddr::V4(ip) => {

@@ -1,129 +1,40 @@
-//! The one map from reasons to replies and to the result types of RFC 8460, and the words of a refusal.
+//! The reply to a refusal: its codes and its words.
 //!
 //! # When a refusal is final
 //!
 //! `--refuse-with reject` turns a refusal into 5yz only where every fact behind it is authenticated: the administrator's own
-//! table, or what DNSSEC proves (also that there is nothing). A certificate that does not fit, a missing STARTTLS, a failed
-//! handshake or look-up are not: whoever sits on the path can make them, and must not be able to have mail bounced. So is
-//! a null MX (RFC 7505) final, with or without that flag, only if it is signed; unsigned it is a deferral.
+//! table, or what DNSSEC proves (an absence included). A certificate that does not fit, a missing STARTTLS, a failed handshake or
+//! a failed look-up is not authenticated: an attacker on the path can cause it, and must not be able to bounce mail. A null MX
+//! (RFC 7505) is final, with or without that flag, only if it is signed; an unsigned one is a deferral.
 
 use super::{
-    Ask, Demand, Dns, Findings, Moment, Mx, NextHop, Reason, RefuseWith, Security, Settings,
+    ask::{Ask, NextHop},
+    dane,
+    demand::Demand,
+    findings::{Dns, Findings, Mx, Security},
+    reason::{Reason, Scope},
+    settings::{RefuseWith, Settings},
 };
-use crate::smtp::{Cause, Recipient, Refusal};
+use crate::smtp::{Cause, Domain, Recipient, Refusal};
 use std::fmt::Write;
 
-/// Whom a reason blames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// The host at the destination address: the session ends, so that the MTA goes to the next one.
-    Host,
-    /// This recipient's domain, or what is known about it.
-    Recipient,
-}
-
 /// Longest text of a refusal in octets: with codes and CRLF it stays below the 512 of RFC 5321 §4.5.3.1.5.
-pub const LONGEST_TEXT: usize = 480;
+pub(crate) const LONGEST_TEXT: usize = 480;
 
-/// A row of the map.
-struct Row {
-    word: &'static str,
-    /// The result type of RFC 8460 §4.3; `None` where it has none.
-    reported: Option<&'static str>,
-    scope: Scope,
-    enhanced: (u16, u16),
-    sentence: &'static str,
-}
-
-impl Reason {
-    fn row(self) -> Row {
-        use Scope::{Host, Recipient};
-        let unreported = |word, scope, enhanced, sentence| Row {
-            word,
-            reported: None,
-            scope,
-            enhanced,
-            sentence,
-        };
-        let row = |word, scope, enhanced, sentence| Row {
-            reported: Some(word),
-            ..unreported(word, scope, enhanced, sentence)
-        };
-        let unproved = |word| row(word, Host, (7, 5), "not authenticated");
-        let nobody = |word, enhanced| row(word, Recipient, enhanced, "no host may receive");
-        match self {
-            Self::StarttlsNotSupported => row("starttls-not-supported", Host, (7, 4), "no TLS"),
-            Self::StarttlsRefused => Row {
-                reported: Some("starttls-not-supported"),
-                ..unreported("starttls-refused", Host, (7, 4), "no TLS")
-            },
-            Self::SessionInTheClear => {
-                unreported("session-in-the-clear", Recipient, (7, 5), "no TLS")
-            }
-            Self::CertificateHostMismatch => unproved("certificate-host-mismatch"),
-            Self::CertificateExpired => unproved("certificate-expired"),
-            Self::CertificateNotTrusted => unproved("certificate-not-trusted"),
-            Self::ValidationFailure => unproved("validation-failure"),
-            Self::TlsaInvalid => unproved("tlsa-invalid"),
-            Self::DnssecInvalid => row("dnssec-invalid", Recipient, (7, 5), "look-up failed"),
-            Self::DaneRequired => nobody("dane-required", (7, 5)),
-            Self::StsPolicyFetchError => nobody("sts-policy-fetch-error", (7, 5)),
-            Self::StsPolicyInvalid => nobody("sts-policy-invalid", (7, 5)),
-            Self::StsWebpkiInvalid => nobody("sts-webpki-invalid", (7, 5)),
-            Self::NoPolicy => unreported("no-policy", Recipient, (7, 5), "no host may receive"),
-            Self::LookupFailed => unreported("lookup-failed", Recipient, (4, 3), "look-up failed"),
-            Self::NullMx => unreported("null-mx", Recipient, (1, 10), "accepts no mail"),
-            Self::NoSuchDomain => unreported("no-such-domain", Recipient, (1, 2), "does not exist"),
-            Self::NotAnMx => unreported("not-an-mx", Host, (7, 5), "not authenticated"),
-            Self::LocalFault => unreported("local-fault", Host, (3, 0), "not possible here now"),
-        }
-    }
-
-    /// Its one word, in the log, the record and the reply.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        self.row().word
-    }
-
-    /// The TLSRPT result type (RFC 8460 §4.3); `None` where it is not reportable.
-    #[must_use]
-    pub fn tlsrpt(self) -> Option<&'static str> {
-        self.row().reported
-    }
-
-    /// Whom it blames.
-    #[must_use]
-    pub fn scope(self) -> Scope {
-        self.row().scope
-    }
-}
-
-/// The TLSRPT result type (RFC 8460 §4.3) of a refusal that is no verdict, as [`Reason::tlsrpt`] is for verdicts.
-#[must_use]
-pub fn result_type(cause: Cause) -> Option<&'static str> {
-    match cause {
-        Cause::StarttlsNotSupported => Reason::StarttlsNotSupported.tlsrpt(),
-        Cause::StarttlsRefused => Reason::StarttlsRefused.tlsrpt(),
-        // A verdict's own reason says it.
-        Cause::Verdict => None,
-        // RFC 8460 §4.3.4: what is no matter of TLS is not reported.
-        Cause::Protocol
-        | Cause::Limit
-        | Cause::StarttlsRequired
-        | Cause::ServerUnreachable
-        | Cause::ServerGone
-        | Cause::GreetingRefused
-        | Cause::EhloRefused
-        | Cause::ExtensionMissing
-        | Cause::Overload
-        | Cause::LocalFault
-        | Cause::Stopped => None,
-    }
+/// The point of the session at which a question is decided. It says what a refusal may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Moment {
+    /// The peer is known at connect time: the client's EHLO waits for the answer, and a refusal ends the session.
+    Hello,
+    /// No recipient has been authorised in this session yet: a refusal that blames the host ends the session.
+    FirstRecipient,
+    /// The session has an authorised recipient already: a refusal is for the new recipient alone.
+    LaterRecipient,
 }
 
 /// The reply for a verdict that is `Refused(reason, text)`.
 #[must_use]
-pub fn refusal(
+pub(super) fn refusal(
     ask: &Ask,
     findings: Option<&Findings>,
     demand: Option<&Demand>,
@@ -153,7 +64,32 @@ pub fn refusal(
     }
 }
 
-/// Whether nothing behind it could have been made by someone on the path.
+/// The reply to MAIL (inbound) from a sender domain whose client had to prove itself and did not. 530 5.7.0 where TLS would be the
+/// first step (RFC 3207 §4); else 550 5.7.1, since the certificate decided and the handshake authenticates it.
+#[must_use]
+pub(crate) fn refuse_client(
+    sender: Option<&Domain>,
+    reason: Reason,
+    words: &str,
+    secured: bool,
+) -> Refusal {
+    let whose = sender.map_or("this client", Domain::as_str);
+    let (code, enhanced, what) = if secured {
+        let what = format!("client not authenticated: {}: {words}", reason.word());
+        (550, (7, 1), what)
+    } else {
+        let what = "must issue STARTTLS and show its certificate first";
+        (530, (7, 0), what.to_owned())
+    };
+    Refusal {
+        code,
+        enhanced,
+        text: one_line(&format!("{whose}: {what}"), LONGEST_TEXT),
+        cause: Cause::Verdict,
+    }
+}
+
+/// Whether an attacker on the path could not have caused any fact behind the refusal.
 fn is_authenticated(ask: &Ask, findings: Option<&Findings>, reason: Reason) -> bool {
     match reason {
         Reason::NullMx => matches!(
@@ -164,7 +100,8 @@ fn is_authenticated(ask: &Ask, findings: Option<&Findings>, reason: Reason) -> b
             findings.map(|findings| &findings.mx),
             Some(Dns::Absent(Security::Secure))
         ),
-        // Our own table says it; for a domain it is what the domain did not publish, over HTTPS or unsigned DNS.
+        // For a literal or `<postmaster>`, our own table decides. For a domain, it is what the domain did not publish over HTTPS or
+        // unsigned DNS.
         Reason::NoPolicy => matches!(
             ask.next_hop,
             NextHop::Recipient(Recipient::Literal(_) | Recipient::Postmaster)
@@ -184,9 +121,7 @@ fn proves_no_dane(findings: &Findings) -> bool {
             matches!(host.addresses, Dns::Found(_, Security::Secure))
                 && match &host.tlsa {
                     Dns::Absent(Security::Secure) => true,
-                    Dns::Found(records, Security::Secure) => {
-                        super::dane::usable(records).is_empty()
-                    }
+                    Dns::Found(records, Security::Secure) => dane::usable(records).is_empty(),
                     _ => false,
                 }
         })
@@ -196,14 +131,7 @@ fn proves_no_dane(findings: &Findings) -> bool {
 /// (level verify, from MX)`, as printable ASCII.
 fn words(ask: &Ask, demand: Option<&Demand>, reason: Reason, text: &str) -> String {
     let row = reason.row();
-    let mut line = String::new();
-    match &ask.next_hop {
-        NextHop::Recipient(Recipient::Domain(domain)) => line += domain.as_str(),
-        NextHop::Recipient(Recipient::Literal(literal)) => line += literal,
-        NextHop::Recipient(Recipient::Postmaster) => line += "<postmaster>",
-        NextHop::Upstream(host) => line += host,
-        NextHop::Address => {}
-    }
+    let mut line = ask.next_hop.name().to_owned();
     let about_host = row.scope == Scope::Host || ask.next_hop == NextHop::Address;
     if about_host {
         if !line.is_empty() {
@@ -231,9 +159,10 @@ fn words(ask: &Ask, demand: Option<&Demand>, reason: Reason, text: &str) -> Stri
     one_line(&line, LONGEST_TEXT - hint.len()) + &hint
 }
 
-/// Printable ASCII only, everything else as `?`; what is too long is cut and ends in three dots.
+/// The text in printable ASCII, with `?` for every other character. A text of more than `longest` octets is cut and ends in three
+/// dots.
 #[must_use]
-pub fn one_line(text: &str, longest: usize) -> String {
+pub(crate) fn one_line(text: &str, longest: usize) -> String {
     let mut line: String = text
         .chars()
         .map(|c| {
@@ -254,30 +183,9 @@ pub fn one_line(text: &str, longest: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Basis, Level, Sts};
+    use crate::policy::{demand::Basis, findings::Sts, level::Level, reason::tests::ALL};
     use proptest::prelude::*;
 
-    const ALL: [Reason; 19] = [
-        Reason::StarttlsNotSupported,
-        Reason::StarttlsRefused,
-        Reason::SessionInTheClear,
-        Reason::CertificateHostMismatch,
-        Reason::CertificateExpired,
-        Reason::CertificateNotTrusted,
-        Reason::ValidationFailure,
-        Reason::TlsaInvalid,
-        Reason::DnssecInvalid,
-        Reason::DaneRequired,
-        Reason::StsPolicyFetchError,
-        Reason::StsPolicyInvalid,
-        Reason::StsWebpkiInvalid,
-        Reason::NoPolicy,
-        Reason::LookupFailed,
-        Reason::NullMx,
-        Reason::NoSuchDomain,
-        Reason::NotAnMx,
-        Reason::LocalFault,
-    ];
     const MOMENTS: [Moment; 3] = [
         Moment::Hello,
         Moment::FirstRecipient,
@@ -365,45 +273,6 @@ mod tests {
                 .ends_with("[203.0.113.9] verify match=ITS-NAME")
         );
         assert_eq!(refusal.code, 421);
-    }
-
-    #[test]
-    fn each_reason_has_one_word_and_serde_agrees() {
-        for reason in ALL {
-            assert_eq!(
-                serde_json::to_value(reason).expect("json"),
-                reason.word(),
-                "{reason:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn each_word_has_the_result_type_of_rfc_8460_that_fits_or_none() {
-        let of_reasons = ALL.map(|reason| (reason.word(), reason.tlsrpt()));
-        for (word, reported) in of_reasons {
-            let own = [
-                "session-in-the-clear",
-                "no-policy",
-                "lookup-failed",
-                "null-mx",
-                "no-such-domain",
-                "not-an-mx",
-                "local-fault",
-            ];
-            let expected = match word {
-                "starttls-refused" => Some("starttls-not-supported"),
-                word if own.contains(&word) => None,
-                word => Some(word),
-            };
-            assert_eq!(reported, expected, "{word}");
-        }
-        let not_supported = Some("starttls-not-supported");
-        assert_eq!(result_type(Cause::StarttlsRefused), not_supported);
-        assert_eq!(result_type(Cause::StarttlsNotSupported), not_supported);
-        // Blocklists and rate limits are no matter of TLS.
-        assert_eq!(result_type(Cause::GreetingRefused), None);
-        assert_eq!(result_type(Cause::EhloRefused), None);
     }
 
     #[test]
@@ -496,6 +365,28 @@ mod tests {
                 if ours { 421 } else { 451 }
             );
         }
+    }
+
+    #[test]
+    fn a_client_in_the_clear_is_sent_to_tls_and_one_with_the_wrong_certificate_away() {
+        let sender = Domain::parse("partner.example");
+        let refuse = |secured| {
+            refuse_client(
+                sender.as_ref(),
+                Reason::CertificateHostMismatch,
+                "names other.example",
+                secured,
+            )
+            .to_string()
+        };
+        assert_eq!(
+            refuse(false),
+            "530 5.7.0 partner.example: must issue STARTTLS and show its certificate first"
+        );
+        assert_eq!(
+            refuse(true),
+            "550 5.7.1 partner.example: client not authenticated: certificate-host-mismatch: names other.example"
+        );
     }
 
     proptest! {

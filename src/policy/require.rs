@@ -1,77 +1,78 @@
 //! What must the peer prove? Reads table entry, findings and settings; knows no clock.
 //!
-//! The first that speaks decides, and a layer that applies and fails is final:
+//! The first layer that applies decides, and if its proof fails, no later layer is tried:
 //!
-//! 1. an entry of the table (levels none to secure) decides alone; `dane`, `dane-only` and `mta-sts` say which of the
-//!    next layers must or may speak;
-//! 2. DANE (RFC 7672) for each host that has usable TLSA records. It stands above MTA-STS only if the MX RRset is secure:
-//!    else whoever forges the MX could publish TLSA records of his own, so hosts must then be listed by an MTA-STS policy
-//!    in mode enforce, if there is one, to be authenticated by DANE;
-//! 3. MTA-STS (RFC 8461) in mode enforce;
+//! 1. An entry of the table. Levels none to secure decide alone; `dane`, `dane-only` and `mta-sts` say which of the next layers may
+//!    or must apply.
+//! 2. DANE (RFC 7672), for each host that has usable TLSA records. DANE ranks above MTA-STS only if the MX RRset is secure. An
+//!    attacker who forges an insecure MX RRset could publish TLSA records for a host of his own; so if the MX RRset is insecure and
+//!    there is an MTA-STS policy in mode enforce, DANE authenticates only hosts that the policy lists.
+//! 3. MTA-STS (RFC 8461) in mode enforce.
 //! 4. `--level`.
 //!
-//! Which hosts: those whose addresses contain the destination; if none does (an MTA may have seen other addresses than we
-//! did), any MX host of the domain. A name proved by certificate may be any MX host's, but that of a host with TLSA
-//! records only by those. What could not be looked up is never authority, and never silence either: a host of which it is
-//! not known whether DANE speaks for it can only be refused.
+//! Candidates are the MX hosts that have the destination's address. If none has it, all MX hosts are, since an MTA may have seen
+//! other addresses than we did. A certificate may prove the name of any MX host; only a host with TLSA records must be proved by
+//! these. A failed look-up neither authorises a host nor counts as "DANE is silent": while it is unknown whether DANE applies to a
+//! host, that host is refused.
 
 mod entry;
 mod hosts;
+mod next_hop;
 mod published;
 
-pub use entry::require_client;
+pub(crate) use entry::require_client;
 
 use super::{
-    Ask, Basis, Demand, Findings, Level, NamePattern, Needs, NextHop, Reason, ReferenceIdentity,
-    Settings,
+    ask::{Ask, NextHop},
+    demand::{Basis, Demand, ReferenceIdentity},
+    findings::{Findings, Needs},
+    level::Level,
+    reason::{Denial, Reason},
+    settings::Settings,
     table::{Entry, Servername},
 };
-use crate::smtp::{Domain, Recipient};
+use crate::smtp::Recipient;
 use entry::by_entry;
-use hosts::Hosts;
-use published::Layers;
+use hosts::{Hosts, LayerUse};
+use next_hop::is_dns_name;
+use published::Published;
 use std::net::IpAddr;
 
-/// Why nothing that the peer could prove would do.
-pub type Denial = (Reason, String);
-
-/// Whether a layer is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    No,
-    IfPublished,
-    Must,
-}
-
-/// What decides.
+/// The statement that decides.
 enum Rule<'a> {
     /// An entry, alone.
     Entry(&'a Entry),
-    /// What the domain publishes, and where it is silent, a level.
+    /// What the domain publishes for these layers, and a level where it publishes nothing.
     Published {
-        dane: Use,
-        sts: Use,
+        dane: LayerUse,
+        sts: LayerUse,
         /// Encrypt, verify or secure.
         otherwise: Level,
-        /// The entry that says so, where one does.
-        entry: Option<&'a Entry>,
     },
 }
 
 fn rule<'a>(entry: Option<&'a Entry>, settings: &Settings) -> Rule<'a> {
-    let if_on = |on| if on { Use::IfPublished } else { Use::No };
+    let if_on = |on| {
+        if on {
+            LayerUse::IfPublished
+        } else {
+            LayerUse::Off
+        }
+    };
     let (dane, sts) = (if_on(settings.dane), if_on(settings.mta_sts));
-    // Where DANE is silent under level `dane`, the default level comes next; if that is DANE too, its own default.
+    // Where DANE is silent under an entry's level `dane`, `--level` comes next; if that is a DANE or MTA-STS level too, verify.
     let otherwise = match settings.level {
         level @ (Level::Encrypt | Level::Verify | Level::Secure) => level,
         _ => Level::Verify,
     };
     let level = entry.map_or(settings.level, |entry| entry.level);
     let (dane, sts) = match (level, entry) {
-        (Level::DaneOnly, _) => (Use::Must, Use::No),
-        (Level::Dane, _) if settings.level == Level::MtaSts => (Use::IfPublished, Use::Must),
-        (Level::Dane, _) => (Use::IfPublished, sts),
-        (Level::MtaSts, _) => (dane, Use::Must),
+        (Level::DaneOnly, _) => (LayerUse::Required, LayerUse::Off),
+        (Level::Dane, _) if settings.level == Level::MtaSts => {
+            (LayerUse::IfPublished, LayerUse::Required)
+        }
+        (Level::Dane, _) => (LayerUse::IfPublished, sts),
+        (Level::MtaSts, _) => (dane, LayerUse::Required),
         (_, Some(entry)) => return Rule::Entry(entry),
         (_, None) => (dane, sts),
     };
@@ -79,12 +80,11 @@ fn rule<'a>(entry: Option<&'a Entry>, settings: &Settings) -> Rule<'a> {
         dane,
         sts,
         otherwise,
-        entry,
     }
 }
 
-/// DNSSEC is not validated with `--no-dane`, so an entry that demands DANE can be met by nobody; what comes next below it would not
-/// be what it says.
+/// With `--no-dane` DNSSEC is not validated, so that no peer can satisfy an entry that demands DANE. To go on with the next layer
+/// would not be what the entry says.
 fn switched_off(entry: Option<&Entry>, settings: &Settings) -> Option<Denial> {
     let entry = entry.filter(|entry| matches!(entry.level, Level::Dane | Level::DaneOnly))?;
     (!settings.dane).then(|| {
@@ -97,12 +97,11 @@ fn switched_off(entry: Option<&Entry>, settings: &Settings) -> Option<Denial> {
     })
 }
 
-/// What `lookup` shall gather before [`require`] can answer. For [`NextHop::Upstream`], `mx` means the addresses of its
-/// host.
+/// What `lookup` must gather before [`require`] can answer. For [`NextHop::Upstream`], `mx` means the addresses of the host.
 #[must_use]
 pub fn needs(ask: &Ask, entry: Option<&Entry>, settings: &Settings) -> Needs {
     match (&ask.next_hop, rule(entry, settings)) {
-        // The SNI is the MX host's, also where a static rule names what the certificate must show.
+        // SNI carries the name of the MX host, even where the entry itself names what the certificate must show.
         (NextHop::Recipient(Recipient::Domain(_)), Rule::Entry(entry)) => Needs {
             mx: entry.level != Level::None
                 && (entry.matches_an_mx_host()
@@ -114,11 +113,11 @@ pub fn needs(ask: &Ask, entry: Option<&Entry>, settings: &Settings) -> Needs {
         },
         (NextHop::Recipient(Recipient::Domain(_)), Rule::Published { dane, sts, .. }) => Needs {
             mx: true,
-            tlsa: dane != Use::No,
-            sts: sts != Use::No,
+            tlsa: dane != LayerUse::Off,
+            sts: sts != LayerUse::Off,
         },
         (NextHop::Upstream(host), Rule::Published { dane, .. })
-            if dane != Use::No && host.parse::<IpAddr>().is_err() =>
+            if dane != LayerUse::Off && host.parse::<IpAddr>().is_err() =>
         {
             Needs {
                 mx: true,
@@ -130,11 +129,12 @@ pub fn needs(ask: &Ask, entry: Option<&Entry>, settings: &Settings) -> Needs {
     }
 }
 
-/// What the peer must prove to be given mail for what is asked, or why nothing it could prove would do.
+/// What the peer must prove to receive the mail that is asked about.
 ///
 /// # Errors
 ///
-/// The reason and its words, where no peer could satisfy: a look-up failed, DANE is demanded and not published, a null MX.
+/// The reason and its words, where no peer could satisfy any demand: a look-up failed, DANE is demanded and not published, or the
+/// domain has a null MX.
 pub fn require(
     ask: &Ask,
     entry: Option<&Entry>,
@@ -150,87 +150,105 @@ pub fn require(
             dane,
             sts,
             otherwise,
+        } => Published {
+            ask,
+            findings,
+            dane,
+            sts,
+            otherwise,
             entry,
-        } => {
-            let layers = Layers {
-                ask,
-                findings,
-                dane,
-                sts,
-                otherwise,
-                entry,
-            };
-            layers.require()?
         }
+        .require()?,
     };
     demand.tls13_only = settings.tls13_only || entry.is_some_and(|entry| entry.tls13_only);
     Ok(demand)
 }
 
-/// The name to send and the host meant, as far as they are known without deciding anything: for `--observe`.
-pub(super) fn likely_host(ask: &Ask, findings: &Findings) -> (Option<String>, Option<String>) {
-    let hosts = Hosts::find(ask, findings, Use::No).unwrap_or_else(|_| Hosts::none());
-    let sni = hosts.candidates().next().map(|host| host.name.clone());
-    (sni.filter(|name| is_dns_name(name)), hosts.here())
-}
-
-/// A demand without references.
-fn plain(level: Level, basis: Basis) -> Demand {
-    Demand {
-        level,
-        basis,
-        sni: None,
-        host: None,
-        references: Vec::new(),
-        tls13_only: false,
-        testing: None,
-        not_an_mx: false,
-    }
-}
-
-fn pkix(names: Vec<NamePattern>, entry: Option<&Entry>) -> ReferenceIdentity {
-    ReferenceIdentity::Pkix {
-        names,
-        anchors: entry.and_then(|entry| entry.anchors.clone()),
-    }
-}
-
-/// The name itself, or the address.
-fn exactly(name: &str) -> NamePattern {
-    match name.parse::<IpAddr>() {
-        Ok(address) => NamePattern::Address(address.to_canonical()),
-        Err(_) => NamePattern::Host(name.to_owned()),
-    }
-}
-
-fn is_dns_name(name: &str) -> bool {
-    name.parse::<IpAddr>().is_err() && Domain::parse(name).is_some()
-}
-
-/// Postfix's nexthop: the recipient domain, the address in a literal, or the upstream host; lower case, no trailing dot.
-fn next_hop_name(ask: &Ask) -> Option<String> {
-    match &ask.next_hop {
-        NextHop::Recipient(Recipient::Domain(domain)) => Some(domain.to_string()),
-        NextHop::Recipient(Recipient::Literal(literal)) => {
-            literal_address(literal).map(|address| address.to_string())
+impl Demand {
+    /// `--observe`, where [`require`] made no demand: TLS if the server offers it, with nobody authenticated and nothing enforced.
+    pub(crate) fn observing(ask: &Ask, findings: &Findings) -> Self {
+        let hosts = Hosts::find(ask, findings, LayerUse::Off).unwrap_or_else(|_| Hosts::none());
+        let sni = hosts.candidates().next().map(|host| host.name.clone());
+        Self {
+            sni: sni.filter(|name| is_dns_name(name)),
+            host: hosts.here(),
+            references: vec![ReferenceIdentity::Anyone],
+            ..Self::of_level(Level::May, Basis::Observe)
         }
-        NextHop::Upstream(host) => Some(upstream_name(host)),
-        NextHop::Recipient(Recipient::Postmaster) | NextHop::Address => None,
     }
 }
 
-fn upstream_name(host: &str) -> String {
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{
+        findings::{Dns, Mx, MxHost, Security},
+        names::NamePattern,
+        table::Table,
+    };
+    use crate::smtp::Domain;
+    use std::time::SystemTime;
 
-/// The address in `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3).
-fn literal_address(literal: &str) -> Option<IpAddr> {
-    let inside = literal.strip_prefix('[')?.strip_suffix(']')?;
-    let tagged = inside
-        .get(..5)
-        .filter(|tag| tag.eq_ignore_ascii_case("IPv6:"));
-    match tagged {
-        Some(_) => inside[5..].parse().ok().map(IpAddr::V6),
-        None => inside.parse().ok().map(IpAddr::V4),
+    fn ask() -> Ask {
+        Ask {
+            next_hop: NextHop::Recipient(Recipient::Domain(
+                Domain::parse("clinic.example").expect("domain"),
+            )),
+            server: "203.0.113.9".parse().expect("address"),
+            port: 25,
+        }
+    }
+
+    fn findings() -> Findings {
+        let host = MxHost {
+            name: "mx1.clinic.example".into(),
+            preference: 10,
+            addresses: Dns::Found(vec![ask().server], Security::Insecure),
+            missing: None,
+            tlsa_base: "mx1.clinic.example".into(),
+            tlsa: Dns::NotAsked,
+        };
+        Findings {
+            mx: Dns::Found(Mx::Hosts(vec![host]), Security::Insecure),
+            ..Findings::none()
+        }
+    }
+
+    #[test]
+    fn without_a_demand_observing_sends_the_name_of_the_likely_host() {
+        let demand = Demand::observing(&ask(), &findings());
+        assert_eq!(demand.sni.as_deref(), Some("mx1.clinic.example"));
+        assert!(!demand.is_enforced());
+        let nothing = Demand::observing(&ask(), &Findings::none());
+        assert_eq!((nothing.sni, nothing.host), (None, None));
+    }
+
+    #[test]
+    fn a_client_must_prove_what_the_entry_for_its_sender_domain_names() {
+        let table = Table::parse(
+            "policy",
+            "@a.example secure\n@b.example verify match=mx.b.example\n192.0.2.0/24 secure\n@c.example none\n",
+            &mut |_| Err("no file".into()),
+        )
+        .expect("table");
+        let require = |sender: Option<&str>| {
+            let sender = sender.map(|name| Domain::parse(name).expect("domain"));
+            let client = "192.0.2.7".parse().expect("address");
+            let entry = table
+                .find_sender(sender.as_ref(), client, SystemTime::UNIX_EPOCH)
+                .expect("entry");
+            require_client(sender.as_ref(), entry, &Settings::default())
+        };
+        let names = |sender| match require(Some(sender)).expect("demand").references.as_slice() {
+            [ReferenceIdentity::Pkix { names, .. }] => names.clone(),
+            other => panic!("{other:?}"),
+        };
+        let host = |name: &str| NamePattern::Host(name.into());
+        let below = |name: &str| NamePattern::Below(name.into());
+        assert_eq!(names("a.example"), [host("a.example"), below("a.example")]);
+        assert_eq!(names("b.example"), [host("mx.b.example")]);
+        assert_eq!(names("d.example"), [host("d.example"), below("d.example")]);
+        assert!(matches!(require(None), Err((Reason::NoPolicy, _))));
+        assert!(!require(Some("c.example")).expect("demand").is_enforced());
     }
 }

@@ -1,4 +1,4 @@
-//! A certificate in words: what the log, the record and a refusal say about it.
+//! A certificate in words, for log, record and refusals.
 
 use super::der::{self, AltName, Certificate};
 use aws_lc_rs::digest;
@@ -11,22 +11,22 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// What a certificate says. Text is printable ASCII, everything else in it is escaped.
+/// The contents of a certificate. Texts are printable ASCII; all other characters are escaped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CertFacts {
     /// SHA-256 of the certificate, lower-case hexadecimal.
     pub sha256: String,
-    /// SHA-256 of the SubjectPublicKeyInfo, lower-case hexadecimal; empty where the certificate cannot be read.
+    /// SHA-256 of the SubjectPublicKeyInfo, lower-case hexadecimal; empty if the certificate cannot be read.
     pub spki_sha256: String,
-    /// `CN=mx1.example.com, O=Example`; `unreadable` where the certificate cannot be read, and all that follows is empty then.
+    /// `CN=mx1.example.com, O=Example`. If the certificate cannot be read: `unreadable`, and all fields below are empty.
     pub subject: String,
-    /// DNS-IDs: the dNSNames of the subject alternative name. The common name is none (RFC 9525 §6.2).
+    /// DNS-IDs: the dNSNames of the subject alternative name. The common name does not count (RFC 9525 §6.2).
     pub names: Vec<String>,
-    /// IP-IDs: the iPAddresses there.
+    /// IP-IDs: the iPAddresses of the subject alternative name.
     pub addresses: Vec<IpAddr>,
-    /// As `subject`.
+    /// In the same form as `subject`.
     pub issuer: String,
-    /// Hexadecimal, lower case.
+    /// Lower-case hexadecimal.
     pub serial: String,
     /// First second of validity.
     pub not_before: Date,
@@ -45,7 +45,7 @@ pub struct Date(pub i64);
 impl Date {
     /// To the second, rounded down.
     #[must_use]
-    pub fn of(time: SystemTime) -> Self {
+    pub(crate) fn of(time: SystemTime) -> Self {
         Self(match time.duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
             Err(before) => {
@@ -58,7 +58,7 @@ impl Date {
 
     /// Without the time of day: `2026-03-01`.
     #[must_use]
-    pub fn day(self) -> String {
+    pub(crate) fn day(self) -> String {
         let (year, month, day) = civil(self.0.div_euclid(86_400));
         format!("{year:04}-{month:02}-{day:02}")
     }
@@ -99,7 +99,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 impl CertFacts {
-    /// Reads any octets; what cannot be read is said to be so.
+    /// Reads any octets. A certificate that cannot be read has the subject `unreadable`.
     #[must_use]
     pub fn read(der: &CertificateDer<'_>) -> Self {
         let sha256 = sha256(der);
@@ -161,13 +161,13 @@ impl CertFacts {
 
 /// SHA-256 in lower-case hexadecimal.
 #[must_use]
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
 /// Lower-case hexadecimal.
 #[must_use]
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
@@ -175,7 +175,7 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Printable ASCII stays, the rest becomes `\u{..}`; a backslash too, so that nothing looks like an escape that is none.
+/// Printable ASCII stays, and all other characters become `\u{..}`. A backslash is escaped too, so that no text can imitate an escape.
 fn escape(text: &str) -> String {
     text.chars()
         .fold(String::with_capacity(text.len()), |mut out, c| {
@@ -219,7 +219,7 @@ fn attribute_in_words(oid: &[u8]) -> String {
     }
 }
 
-/// The string types of RFC 5280 §4.1.2.4; TeletexString as Latin-1, as everybody does.
+/// The text of a string type of RFC 5280 §4.1.2.4. TeletexString is read as Latin-1, as is common practice.
 fn text_of(value: der::Element<'_>) -> String {
     match value.tag {
         0x0c | 0x12 | 0x13 | 0x16 | 0x1a => String::from_utf8_lossy(value.content).into_owned(),
@@ -234,7 +234,7 @@ fn text_of(value: der::Element<'_>) -> String {
     }
 }
 
-/// The kind of a SubjectPublicKeyInfo's key, and its size where there are several.
+/// The kind of a SubjectPublicKeyInfo's key, with its size if the kind has several.
 pub(super) fn key_in_words(spki: &[u8]) -> String {
     let Some((algorithm, parameters, key)) = der::public_key(spki) else {
         return "unreadable".into();
@@ -259,7 +259,7 @@ pub(super) fn key_in_words(spki: &[u8]) -> String {
     }
 }
 
-/// The contents of an AlgorithmIdentifier (RFC 5280 §4.1.1.2), of a key or of a signature.
+/// An algorithm in words, from the contents of the AlgorithmIdentifier (RFC 5280 §4.1.1.2) of a key or a signature.
 pub(super) fn algorithm_in_words(identifier: &[u8]) -> String {
     let mut identifier = der::Reader::new(identifier);
     let oid = identifier.take(der::tag::OID).map(|oid| oid.content);
@@ -279,7 +279,7 @@ pub(super) fn algorithm_in_words(identifier: &[u8]) -> String {
     }
 }
 
-/// Kinds of keys whose signatures can be checked here.
+/// Whether signatures by this kind of key can be checked here.
 pub(super) fn is_known_kind(key: &str) -> bool {
     let known = ["RSA ", "EC P-", "Ed25519", "ML-DSA-"];
     known.iter().any(|kind| key.starts_with(kind))

@@ -1,14 +1,14 @@
-//! Does a chain lead to a trust anchor (RFC 5280 §6)? And if not, why, in words.
+//! Does a chain lead to a trust anchor (RFC 5280 §6)? If not, why, in words.
 
 use super::{
     cert::{CertFacts, Date, algorithm_in_words},
-    der::Certificate,
-    trust::{Wrong, short},
+    der::{self, Certificate},
+    names::short,
 };
-use crate::policy::Reason;
+use crate::policy::{Denial, Reason};
 use rustls::{
     crypto::aws_lc_rs::default_provider,
-    pki_types::{CertificateDer, TrustAnchor, UnixTime},
+    pki_types::{CertificateDer, Der, TrustAnchor, UnixTime},
 };
 use std::{
     borrow::Cow,
@@ -17,28 +17,39 @@ use std::{
 };
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-/// What certificates may be meant for (RFC 5280 §4.2.1.12).
-pub type Purposes = &'static [fn() -> KeyUsage];
+/// The purposes for which a certificate may be issued (RFC 5280 §4.2.1.12); one of them suffices.
+pub(super) type Purposes = &'static [fn() -> KeyUsage];
 
-/// A chain that leads to an anchor.
+/// Proof that a chain leads to an anchor. Only this file can make one.
 #[derive(Clone, Debug)]
-pub struct Verified {
-    /// The latest beginning of all certificates on the way.
-    pub from: Date,
-    /// The earliest end of them.
-    pub until: Date,
-    /// SubjectPublicKeyInfo of who issued the first certificate.
-    pub issuer_spki: Arc<[u8]>,
+pub(super) struct Verified {
+    /// The latest notBefore of all certificates of the path.
+    from: Date,
+    /// The earliest notAfter of all certificates of the path.
+    until: Date,
+    issuer_spki: Arc<[u8]>,
 }
 
-/// Verifies that the first of `chain` leads to an anchor through the others, in whatever order they stand, and is meant for one
-/// of `purposes`. Without a purpose, nothing does.
-pub fn verify(
+impl Verified {
+    /// Whether all certificates of the path are valid at this time.
+    pub(super) fn holds_at(&self, now: Date) -> bool {
+        self.from <= now && now <= self.until
+    }
+
+    /// SubjectPublicKeyInfo of the issuer of the first certificate.
+    pub(super) fn issuer_spki(&self) -> &[u8] {
+        &self.issuer_spki
+    }
+}
+
+/// Verifies that the first certificate of `chain` leads to an anchor through the others, in any order, and is issued for one of
+/// `purposes`. Without a purpose, every chain fails.
+pub(super) fn verify(
     chain: &[CertificateDer<'_>],
     anchors: &[TrustAnchor<'_>],
     purposes: Purposes,
     now: SystemTime,
-) -> Result<Verified, Wrong> {
+) -> Result<Verified, Denial> {
     let mut outcome = Err(webpki::Error::UnknownIssuer);
     for purpose in purposes {
         outcome = verify_for(chain, anchors, purpose(), now);
@@ -49,7 +60,8 @@ pub fn verify(
     outcome.map_err(|error| in_words(&error, chain))
 }
 
-fn verify_for(
+/// [`verify`] for a single purpose.
+pub(super) fn verify_for(
     chain: &[CertificateDer<'_>],
     anchors: &[TrustAnchor<'_>],
     purpose: KeyUsage,
@@ -80,13 +92,13 @@ fn verify_for(
     })
 }
 
-/// The very certificate that the administrator named as an anchor needs no issuer, and it may be an authority's: people name
-/// the one that their partner's host made for itself. Its dates and what it is meant for count as ever.
-pub fn verify_itself(
+/// Verifies the very certificate that the administrator named as an anchor. It needs no issuer and may be a CA certificate, since
+/// administrators name the self-signed certificate of a partner's host. Its dates and purposes count as always.
+pub(super) fn verify_named(
     own: &CertificateDer<'_>,
     purposes: Purposes,
     now: SystemTime,
-) -> Result<Verified, Wrong> {
+) -> Result<Verified, Denial> {
     let chain = std::slice::from_ref(own);
     let wrong = |error: &webpki::Error| in_words(error, chain);
     let certificate = Certificate::read(own).ok_or_else(|| wrong(&webpki::Error::BadDer))?;
@@ -118,7 +130,7 @@ pub fn verify_itself(
     })
 }
 
-/// The content octets of a purpose's object identifier (X.690 §8.19), whose numbers are below 128 in all of RFC 5280 §4.2.1.12.
+/// The content octets of a purpose's object identifier (X.690 §8.19). All its numbers are below 128 (RFC 5280 §4.2.1.12).
 fn identifier(purpose: &KeyUsage) -> Vec<u8> {
     let numbers: Vec<usize> = purpose.oid_values().collect();
     let [first, second, rest @ ..] = &numbers[..] else {
@@ -130,7 +142,7 @@ fn identifier(purpose: &KeyUsage) -> Vec<u8> {
         .collect()
 }
 
-/// webpki looks at basicConstraints, not at keyUsage (RFC 5280 §6.1.4 (n)).
+/// Checks keyUsage (RFC 5280 §6.1.4 (n)), since webpki checks only basicConstraints.
 fn issuers_may_sign(path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
     let may = |issuer: &webpki::Cert<'_>| {
         Certificate::read(&issuer.der()).is_some_and(|cert| cert.may_sign_certificates())
@@ -142,13 +154,27 @@ fn issuers_may_sign(path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
     }
 }
 
+/// An anchor from a name and a key alone. Both are DER; a trust anchor holds only their contents, without outermost tag and length.
+pub(super) fn bare_anchor<'a>(subject: &'a [u8], spki: &'a [u8]) -> Option<TrustAnchor<'a>> {
+    let contents = |whole| {
+        der::Reader::new(whole)
+            .next()
+            .map(|element| element.content)
+    };
+    Some(TrustAnchor {
+        subject: Der::from_slice(contents(subject)?),
+        subject_public_key_info: Der::from_slice(contents(spki)?),
+        name_constraints: None,
+    })
+}
+
 fn validity(der: &[u8]) -> Result<(Date, Date), webpki::Error> {
     let certificate = Certificate::read(der).ok_or(webpki::Error::BadDer)?;
     Ok((Date(certificate.not_before), Date(certificate.not_after)))
 }
 
-/// RFC 8460 §4.3.1 has one word for all that is wrong with a chain but dates and names.
-fn in_words(error: &webpki::Error, chain: &[CertificateDer<'_>]) -> Wrong {
+/// RFC 8460 §4.3.1 has one reason for every fault of a chain except dates and names.
+fn in_words(error: &webpki::Error, chain: &[CertificateDer<'_>]) -> Denial {
     use webpki::Error as E;
     let leaf = chain.first().map(CertFacts::read);
     let issuer = leaf.as_ref().map_or("nobody", |leaf| &leaf.issuer);
@@ -216,7 +242,7 @@ fn in_words(error: &webpki::Error, chain: &[CertificateDer<'_>]) -> Wrong {
     }
 }
 
-/// Empty for the peer's own certificate, else whose it is.
+/// The certificate that `is` picks, in words; empty for the peer's own certificate.
 fn whose(chain: &[CertificateDer<'_>], is: impl Fn(&CertFacts) -> bool) -> Cow<'static, str> {
     match chain
         .iter()

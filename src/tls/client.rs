@@ -1,6 +1,13 @@
-//! Outbound, where we are the TLS client of the outside server.
+//! Outbound: this proxy is the TLS client of the outside server.
 
-use super::{HandshakeFault, MinTls, Peer, Trust, pem, provider, signature::Signatures, versions};
+use super::{
+    fault::HandshakeFault,
+    offer::{MinTls, provider, versions},
+    peer::Peer,
+    pem,
+    signature::Signatures,
+    trust::Trust,
+};
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
     client::{
@@ -18,7 +25,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// What the flags say.
+/// The flags for TLS towards servers.
 #[derive(Clone, Debug, Default)]
 pub struct ClientOptions {
     /// `--ca-file`; `None`: the system's trust store.
@@ -29,21 +36,21 @@ pub struct ClientOptions {
     pub min_tls: MinTls,
 }
 
-/// What the ClientHello says.
+/// What one ClientHello offers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HelloOptions<'a> {
-    /// The name in SNI (RFC 6066 §3), without trailing dot; an address or what is no host name sends none.
+    /// The name for SNI (RFC 6066 §3). An address, or a text that is no host name, sends no SNI.
     pub sni: Option<&'a str>,
     /// TLS 1.3 only.
     pub tls13_only: bool,
-    /// Without the post-quantum key share, for a peer that broke on it.
+    /// Leaves out the post-quantum key share, for a peer that failed on it.
     pub classical_only: bool,
 }
 
-/// Opens TLS towards outside servers, and holds the anchors to judge them by. Immutable: a reload makes a new one.
+/// Opens TLS towards outside servers, and holds the trust anchors by which they are judged. Immutable: a reload makes a new one.
 #[derive(Debug)]
 pub struct ClientTls {
-    /// Judges what servers present.
+    /// Judges the chains that servers present.
     pub trust: Trust,
     signatures: Arc<Signatures>,
     any_version: Connectors,
@@ -80,12 +87,12 @@ impl ClientTls {
         })
     }
 
-    /// The handshake. It authenticates nobody: [`Trust::check`] does. It has no deadline: the caller's timeout is one, and a peer
-    /// that is silent until then may be one that breaks on the post-quantum key share, as one that hangs up.
+    /// Performs the handshake. It authenticates nobody; [`Trust::check`] does. There is no deadline here: the caller sets a timeout. A
+    /// peer that stays silent until then, or hangs up, may be one that fails on the post-quantum key share.
     ///
     /// # Errors
-    /// Says what happened, and with `FaultKind::Died` that the next try should be `classical_only`.
-    pub async fn connect<S>(
+    /// Says what happened. After [`FaultKind::Died`](super::FaultKind::Died) the next attempt should be `classical_only`.
+    pub(crate) async fn connect<S>(
         &self,
         stream: S,
         hello: HelloOptions<'_>,
@@ -108,7 +115,7 @@ impl ClientTls {
             Some(ServerName::DnsName(name)) => Some(name.as_ref().to_owned()),
             _ => None,
         };
-        // Each connection has a verifier of its own, that keeps the staple.
+        // Each connection has its own verifier, which keeps the stapled OCSP response.
         let verifier = Arc::new(PossessionOnly::new(Arc::clone(&self.signatures)));
         let mut config = ClientConfig::clone(config);
         config
@@ -123,7 +130,8 @@ impl ClientTls {
     }
 }
 
-/// rustls sends no SNI for an address; nothing else depends on it, for names are judged after the handshake.
+/// The name for rustls where there is none for SNI: rustls sends no SNI for an address. Nothing else depends on it, since names are
+/// judged after the handshake.
 const NO_NAME: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 fn host_name(name: &str) -> Option<ServerName<'static>> {
@@ -153,7 +161,7 @@ fn config(min: MinTls, post_quantum: bool, pair: Option<&Arc<CertifiedKey>>) -> 
     config
 }
 
-/// Lets any chain pass, for it is judged after the handshake, but only from who holds the key of its first certificate.
+/// Accepts any chain, which is judged after the handshake, but only from a peer that holds the key of its first certificate.
 #[derive(Debug)]
 struct PossessionOnly {
     signatures: Arc<Signatures>,
@@ -168,7 +176,7 @@ impl PossessionOnly {
         }
     }
 
-    /// What the server stapled; empty where it did not.
+    /// The OCSP response that the server stapled; empty if it stapled none.
     fn staple(&self) -> Arc<[u8]> {
         self.staple.get().cloned().unwrap_or_default()
     }

@@ -1,43 +1,41 @@
-//! DANE (RFC 7672 §3): does the chain match a TLSA record? Which records count is `policy`'s to say.
+//! DANE (RFC 7672 §3): does the chain match a TLSA record? `policy` says which records are usable.
 
 use super::{
-    Peer, Trust,
     cert::{Date, hex},
-    chain,
+    chain::{self, Purposes, bare_anchor},
     der::Certificate,
-    trust::{Wrong, name_of, short},
+    names::{short, shown_name},
+    peer::Peer,
 };
-use crate::policy::{NamePattern, Reason, Tlsa};
+use crate::policy::{
+    Denial, NamePattern, Reason, Tlsa,
+    dane::{DANE_EE, DANE_TA},
+};
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
-use rustls::pki_types::{CertificateDer, Der, TrustAnchor};
+use rustls::pki_types::CertificateDer;
 use std::time::SystemTime;
 use webpki::anchor_from_trusted_cert;
 
-/// DANE-TA: the data is a trust anchor's.
-const TRUST_ANCHOR: u8 = 2;
-/// DANE-EE: the data is the server's own.
-const END_ENTITY: u8 = 3;
-
-/// Any one record suffices. DANE-EE asks for neither names nor dates (RFC 7672 §3.1.1), DANE-TA for both (§3.1.2).
-pub fn check(
-    trust: &Trust,
+/// Whether the chain matches one of the records. DANE-EE ignores names and dates (RFC 7672 §3.1.1); DANE-TA demands both (§3.1.2).
+pub(super) fn check(
     peer: &Peer,
     records: &[Tlsa],
     names: &[NamePattern],
+    purposes: Purposes,
     now: SystemTime,
-) -> Result<String, Wrong> {
+) -> Result<String, Denial> {
     let chain = &peer.der[..];
     let of_usage = |usage| records.iter().filter(move |record| record.usage == usage);
-    if let Some(record) = of_usage(END_ENTITY).find(|record| matches(record, &chain[0])) {
+    if let Some(record) = of_usage(DANE_EE).find(|record| matches(record, &chain[0])) {
         return Ok(in_words(record));
     }
     let mut wrong = None;
-    for record in of_usage(TRUST_ANCHOR) {
+    for record in of_usage(DANE_TA) {
         let outcome = match Anchor::find(record, chain) {
             None => continue,
             Some(anchor) => anchor
-                .check(trust, chain, now)
-                .and_then(|()| name_of(&peer.chain[0], names)),
+                .check(chain, purposes, now)
+                .and_then(|()| shown_name(&peer.chain[0], names)),
         };
         match outcome {
             Ok(name) => return Ok(format!("{}, {name}", in_words(record))),
@@ -59,7 +57,8 @@ pub fn check(
     }))
 }
 
-/// RFC 6698 §2.1.2 and §2.1.3. What is not defined matches nothing, and so does a digest of the wrong length.
+/// Compares a certificate with a record (RFC 6698 §2.1.2, §2.1.3). Undefined selectors and matching types, and digests of the wrong
+/// length, match nothing.
 fn matches(record: &Tlsa, cert: &[u8]) -> bool {
     let selected = match record.selector {
         0 => Some(cert),
@@ -77,11 +76,11 @@ fn matches(record: &Tlsa, cert: &[u8]) -> bool {
     }
 }
 
-/// What a DANE-TA record makes the only trust anchor (RFC 7671 §5.2).
+/// The only trust anchor under a DANE-TA record (RFC 7671 §5.2).
 enum Anchor<'a> {
-    /// A certificate: one that the server presented behind its own, or the one in the record.
+    /// A certificate: presented by the server after its own, or held in the record.
     Certificate(CertificateDer<'a>),
-    /// A bare key in the record (RFC 7671 §5.2.3): whoever the chain names as issuer may be its owner.
+    /// A bare key in the record (RFC 7671 §5.2.3). Any issuer that the chain names may be its owner.
     Key(&'a [u8]),
 }
 
@@ -98,10 +97,10 @@ impl<'a> Anchor<'a> {
 
     fn check(
         &self,
-        trust: &Trust,
         presented: &[CertificateDer<'_>],
+        purposes: Purposes,
         now: SystemTime,
-    ) -> Result<(), Wrong> {
+    ) -> Result<(), Denial> {
         let unusable = || {
             (
                 Reason::TlsaInvalid,
@@ -117,15 +116,15 @@ impl<'a> Anchor<'a> {
             Self::Key(spki) => {
                 let issuers = presented.iter().filter_map(|cert| Certificate::read(cert));
                 issuers
-                    .map(|cert| bare_key(cert.issuer, spki))
+                    .map(|cert| bare_anchor(cert.issuer, spki))
                     .collect::<Option<Vec<_>>>()
                     .ok_or_else(unusable)?
             }
         };
-        chain::verify(presented, &anchors, trust.purposes, now)
+        chain::verify(presented, &anchors, purposes, now)
             .map(drop)
             .map_err(|(reason, words)| match reason {
-                // The chain does not lead to what the record names: it is the record that fails.
+                // The chain does not lead to the record's anchor, so the fault is reported as one of the record.
                 Reason::CertificateNotTrusted => (
                     Reason::TlsaInvalid,
                     format!("not issued by the trust anchor of the TLSA record: {words}"),
@@ -135,8 +134,8 @@ impl<'a> Anchor<'a> {
     }
 }
 
-/// webpki asks no dates of an anchor; here it is a certificate of the chain like the others.
-fn in_force(anchor: &Certificate<'_>, now: SystemTime) -> Result<(), Wrong> {
+/// Checks the anchor's dates. webpki does not, but here the anchor is a certificate of the chain like the others.
+fn in_force(anchor: &Certificate<'_>, now: SystemTime) -> Result<(), Denial> {
     let now = Date::of(now);
     if now < Date(anchor.not_before) || Date(anchor.not_after) < now {
         return Err((
@@ -149,19 +148,6 @@ fn in_force(anchor: &Certificate<'_>, now: SystemTime) -> Result<(), Wrong> {
         ));
     }
     Ok(())
-}
-
-/// An anchor holds the contents of a name and a key, without the outermost tag and length.
-fn bare_key<'a>(subject: &'a [u8], spki: &'a [u8]) -> Option<TrustAnchor<'a>> {
-    Some(TrustAnchor {
-        subject: Der::from_slice(contents(subject)?),
-        subject_public_key_info: Der::from_slice(contents(spki)?),
-        name_constraints: None,
-    })
-}
-
-fn contents(whole: &[u8]) -> Option<&[u8]> {
-    super::der::Reader::new(whole).next().map(|e| e.content)
 }
 
 /// `TLSA 3 1 1 e3b0c442...`

@@ -1,13 +1,13 @@
 //! Reads what is needed out of an X.509 certificate (RFC 5280 §4.1): names, dates, serial number, key.
 //!
-//! A reader of our own, because a peer that is known by its key alone (RFC 7672 §3.1.1) may present what a validating
-//! library rightly refuses to parse: version 1, critical extensions that nobody knows. It judges nothing. Whatever the bytes,
-//! it neither panics nor allocates, and each step goes forward, so the work is linear in the length.
+//! Kept by hand, because a peer that is known by its key alone (RFC 7672 §3.1.1) may present a certificate that a validating library
+//! rightly refuses to parse: version 1, or unknown critical extensions. The reader judges nothing. On any input it neither panics nor
+//! allocates, and each step moves forward, so that the work is linear in the length.
 
 use std::net::IpAddr;
 
 /// Universal and context tags that occur here (X.690 §8.1.2).
-pub mod tag {
+pub(super) mod tag {
     pub const BOOLEAN: u8 = 0x01;
     pub const INTEGER: u8 = 0x02;
     pub const BIT_STRING: u8 = 0x03;
@@ -34,13 +34,13 @@ const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 /// id-ce-keyUsage, 2.5.29.15.
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 
-/// The rest of an input, read element by element.
+/// The unread rest of an input, read element by element.
 #[derive(Clone, Copy, Debug)]
-pub struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(&'a [u8]);
 
-/// One element.
+/// One DER element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Element<'a> {
+pub(super) struct Element<'a> {
     /// Identifier octet.
     pub tag: u8,
     /// Content octets.
@@ -52,19 +52,19 @@ pub struct Element<'a> {
 impl<'a> Reader<'a> {
     /// Over these octets.
     #[must_use]
-    pub fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
     /// Nothing is left.
     #[must_use]
-    pub fn is_at_end(&self) -> bool {
+    pub(super) fn is_at_end(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The next element; `None` at the end, and where it is not DER: a tag of more than one octet, an indefinite, longer than
-    /// necessary or too great length.
-    pub fn next(&mut self) -> Option<Element<'a>> {
+    /// The next element; `None` at the end and where the octets are not DER: a tag of more than one octet, or a length that is
+    /// indefinite, longer than necessary or too great.
+    pub(super) fn next(&mut self) -> Option<Element<'a>> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, rest) = rest.split_first()?;
         if tag & 0x1f == 0x1f {
@@ -93,8 +93,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The next element, if it has this tag; else nothing is read.
-    pub fn take(&mut self, tag: u8) -> Option<Element<'a>> {
+    /// The next element, if it has this tag. Otherwise nothing is read.
+    pub(super) fn take(&mut self, tag: u8) -> Option<Element<'a>> {
         if *self.0.first()? != tag {
             return None;
         }
@@ -102,42 +102,43 @@ impl<'a> Reader<'a> {
     }
 
     /// The content of the next element, if it has this tag.
-    pub fn enter(&mut self, tag: u8) -> Option<Self> {
+    pub(super) fn enter(&mut self, tag: u8) -> Option<Self> {
         self.take(tag).map(|element| Self(element.content))
     }
 }
 
-/// The parts of a certificate, as they stand in it.
+/// The parts of a certificate, as they stand in the DER.
 #[derive(Clone, Copy, Debug)]
-pub struct Certificate<'a> {
+pub(super) struct Certificate<'a> {
     /// Content octets of the serial number.
     pub serial: &'a [u8],
-    /// Name, whole.
+    /// Issuer's Name, with tag and length.
     pub issuer: &'a [u8],
     /// Seconds since 1970, UTC.
     pub not_before: i64,
     /// Seconds since 1970, UTC.
     pub not_after: i64,
-    /// Name, whole.
+    /// Subject's Name, with tag and length.
     pub subject: &'a [u8],
-    /// SubjectPublicKeyInfo, whole.
+    /// SubjectPublicKeyInfo, with tag and length.
     pub spki: &'a [u8],
     extensions: &'a [u8],
 }
 
 /// One subject alternative name (RFC 5280 §4.2.1.6) of a kind that can identify a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AltName<'a> {
-    /// dNSName, octets as they are.
+pub(super) enum AltName<'a> {
+    /// dNSName: the octets of the certificate, unchecked.
     Dns(&'a [u8]),
     /// iPAddress.
     Address(IpAddr),
 }
 
 impl<'a> Certificate<'a> {
-    /// Reads versions 1 to 3; `None` where the fields before the extensions are not what RFC 5280 §4.1 says, or something follows.
+    /// Reads a certificate of version 1 to 3. `None`: the fields before the extensions are not as in RFC 5280 §4.1, or octets follow the
+    /// certificate.
     #[must_use]
-    pub fn read(der: &'a [u8]) -> Option<Self> {
+    pub(super) fn read(der: &'a [u8]) -> Option<Self> {
         let mut outer = Reader(der);
         let mut certificate = outer.enter(tag::SEQUENCE)?;
         let mut tbs = certificate.enter(tag::SEQUENCE)?;
@@ -173,8 +174,8 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    /// The dNSNames and iPAddresses, in order; none where the extension is missing, not well formed, or there twice.
-    pub fn alt_names(&self) -> impl Iterator<Item = AltName<'a>> {
+    /// The dNSNames and iPAddresses, in order; none where the extension is missing, not well formed, or present twice.
+    pub(super) fn alt_names(&self) -> impl Iterator<Item = AltName<'a>> {
         let mut names = self.alt_name_reader();
         std::iter::from_fn(move || {
             loop {
@@ -192,9 +193,9 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    /// keyUsage, where it is there, allows to sign certificates (RFC 5280 §4.2.1.3).
+    /// Whether keyUsage, if present, allows signing certificates (RFC 5280 §4.2.1.3).
     #[must_use]
-    pub fn may_sign_certificates(&self) -> bool {
+    pub(super) fn may_sign_certificates(&self) -> bool {
         const KEY_CERT_SIGN: u8 = 0x80 >> 5;
         match self.extension(KEY_USAGE) {
             Extension::Missing => true,
@@ -206,10 +207,9 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// extendedKeyUsage, where it is there, names this purpose (RFC 5280 §4.2.1.12), given as the content octets of its
-    /// identifier.
+    /// Whether extendedKeyUsage, if present, names this purpose (RFC 5280 §4.2.1.12), given as the content octets of its identifier.
     #[must_use]
-    pub fn is_meant_for(&self, purpose: &[u8]) -> bool {
+    pub(super) fn is_meant_for(&self, purpose: &[u8]) -> bool {
         match self.extension(EXTENDED_KEY_USAGE) {
             Extension::Missing => true,
             Extension::Unclear => false,
@@ -221,9 +221,10 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// Promises that its server staples an OCSP response (RFC 7633 §4.2.3.1). One that cannot be read promises too.
+    /// Whether the certificate promises that its server staples an OCSP response (RFC 7633 §4.2.3.1). An extension that cannot be read
+    /// counts as a promise.
     #[must_use]
-    pub fn must_staple(&self) -> bool {
+    pub(super) fn must_staple(&self) -> bool {
         const STATUS_REQUEST: &[u8] = &[5];
         match self.extension(TLS_FEATURE) {
             Extension::Missing => false,
@@ -242,7 +243,7 @@ impl<'a> Certificate<'a> {
             return nothing;
         };
         let names = Reader(value).enter(tag::SEQUENCE).unwrap_or(nothing);
-        // One that cannot be read must not hide what stands behind it: all of them can, or there are none.
+        // A name that cannot be read must not hide the names after it: either all names can be read, or none count.
         let mut all = names;
         while all.next().is_some() {}
         if all.is_at_end() { names } else { nothing }
@@ -272,16 +273,16 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// What a certificate has under an extension's identifier.
+/// The value of one extension of a certificate.
 enum Extension<'a> {
     Missing,
     Value(&'a [u8]),
-    /// There twice, or not well formed.
+    /// Present twice, or not well formed.
     Unclear,
 }
 
-/// The attributes of a distinguished name (RFC 5280 §4.1.2.4): type, and value as an element.
-pub fn attributes(name: &[u8]) -> impl Iterator<Item = (&[u8], Element<'_>)> {
+/// The attributes of a distinguished name (RFC 5280 §4.1.2.4): the type's identifier, and the value.
+pub(super) fn attributes(name: &[u8]) -> impl Iterator<Item = (&[u8], Element<'_>)> {
     let mut rdns = Reader(name).enter(tag::SEQUENCE).unwrap_or(Reader(&[]));
     let mut rdn = Reader(&[]);
     std::iter::from_fn(move || {
@@ -295,20 +296,20 @@ pub fn attributes(name: &[u8]) -> impl Iterator<Item = (&[u8], Element<'_>)> {
     })
 }
 
-/// Algorithm, its parameters, and the key itself of a SubjectPublicKeyInfo.
+/// The algorithm's identifier, its parameters, and the key of a SubjectPublicKeyInfo.
 #[must_use]
-pub fn public_key(spki: &[u8]) -> Option<(&[u8], Option<Element<'_>>, &[u8])> {
+pub(super) fn public_key(spki: &[u8]) -> Option<(&[u8], Option<Element<'_>>, &[u8])> {
     let mut spki = Reader(spki).enter(tag::SEQUENCE)?;
     let mut algorithm = spki.enter(tag::SEQUENCE)?;
     let oid = algorithm.take(tag::OID)?.content;
     let key = spki.take(tag::BIT_STRING)?.content;
-    // The first octet counts unused bits, and there are none in a key.
+    // The first octet of a BIT STRING counts unused bits; a key has none.
     Some((oid, algorithm.next(), key.get(1..)?))
 }
 
-/// Bits of the modulus of an RSAPublicKey (RFC 8017 A.1.1).
+/// Length in bits of the modulus of an RSAPublicKey (RFC 8017 A.1.1).
 #[must_use]
-pub fn rsa_bits(key: &[u8]) -> Option<usize> {
+pub(super) fn rsa_bits(key: &[u8]) -> Option<usize> {
     let mut key = Reader(key).enter(tag::SEQUENCE)?;
     let modulus = key.take(tag::INTEGER)?.content;
     let zeros = modulus.iter().take_while(|&&octet| octet == 0).count();
@@ -325,7 +326,7 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 }
 
 /// UTCTime `YYMMDDhhmmssZ` or GeneralizedTime `YYYYMMDDhhmmssZ` (RFC 5280 §4.1.2.5), as seconds since 1970.
-pub fn time(element: Element<'_>) -> Option<i64> {
+pub(super) fn time(element: Element<'_>) -> Option<i64> {
     let text = element.content;
     let (year, rest) = match element.tag {
         tag::UTC_TIME if text.len() == 13 => {

@@ -5,27 +5,26 @@ use rustls::{
 };
 use std::{fmt, io};
 
-/// What kind of failure it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
+/// The kind of a handshake failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultKind {
-    /// The connection ended or was reset without an alert. Some peers do so on a large ClientHello: the next try to that address
-    /// goes without the post-quantum key share.
+    /// The connection ended or was reset without an alert. Some peers react to a large ClientHello in this way, so the next attempt at
+    /// that address leaves out the post-quantum key share.
     Died,
-    /// The peer refused, and said why in an alert.
+    /// The peer refused, and gave the cause in an alert.
     Alert,
-    /// The peer offers only what is refused here: TLS 1.1 or older, suites without forward secrecy or AEAD, unknown groups.
+    /// The peer offers only options that are refused here: TLS 1.1 or older, suites without forward secrecy or AEAD, unknown groups.
     TooOld,
-    /// The peer's certificate cannot carry the handshake: its signature is wrong, its key is too weak or of an unknown kind, or
-    /// (inbound, `--client-auth require`) there is none that is acceptable.
+    /// The peer's certificate does not support the handshake: the signature is wrong, the key is too weak or of an unknown kind, or
+    /// (inbound, `--client-auth require`) the peer presented no acceptable certificate.
     Certificate,
-    /// The peer does not keep to the protocol, or speaks another one.
+    /// The peer violates the protocol, or speaks another one.
     Protocol,
-    /// This proxy could not go on.
+    /// This proxy could not continue.
     Ours,
 }
 
-/// A handshake that failed. Its words are printable ASCII on one line.
+/// Why a handshake failed. The words are printable ASCII on one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandshakeFault {
     kind: FaultKind,
@@ -42,13 +41,13 @@ impl fmt::Display for HandshakeFault {
 impl std::error::Error for HandshakeFault {}
 
 impl HandshakeFault {
-    /// What kind of failure it was.
+    /// The kind of the failure.
     #[must_use]
-    pub fn kind(&self) -> FaultKind {
+    pub(crate) fn kind(&self) -> FaultKind {
         self.kind
     }
 
-    /// This proxy could not go on with the handshake; `words` say why.
+    /// This proxy could not continue the handshake; `words` say why.
     pub(super) fn ours(words: String) -> Self {
         Self::new(FaultKind::Ours, words)
     }
@@ -63,14 +62,14 @@ impl HandshakeFault {
 
     /// Whether the peer said in an alert that it does not know the name in SNI (RFC 6066 §3): that may be a fault of the name alone.
     #[must_use]
-    pub fn is_unrecognized_name(&self) -> bool {
+    pub(crate) fn is_unrecognized_name(&self) -> bool {
         self.alert == Some(AlertDescription::UnrecognisedName)
     }
 
-    /// The fault in an error of the handshake, or of the first read after it: in TLS 1.3 the peer judges our certificate when our
-    /// side of the handshake is over (RFC 8446 §4.4.2.4), so its alert arrives with the first read.
+    /// Reads the fault from an error of the handshake or of the first read after it. In TLS 1.3 the peer judges our certificate after our
+    /// side of the handshake is complete (RFC 8446 §4.4.2.4), so that its alert arrives with the first read.
     #[must_use]
-    pub fn of(error: &io::Error) -> Self {
+    pub(crate) fn of(error: &io::Error) -> Self {
         if let Some(error) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
             return Self::of_tls(error);
         }
@@ -157,7 +156,7 @@ impl HandshakeFault {
     }
 }
 
-/// An alert does not say what the peer looked for in vain, so all that it can be is told, and nothing is claimed.
+/// The alert does not say which option the peer is missing, so the words list all possible causes and claim none.
 const NOTHING_IN_COMMON: &str = "the peer finds nothing in common: perhaps its certificate's key (RSA-PSS, secp256k1, brainpool, Ed448; P-521 \
     in TLS 1.2), its key exchange (not X25519, P-256 or P-384, but P-521, X448, brainpool or finite-field DH) or its suites \
     (static RSA or CBC only) are of kinds that are not taken here";
@@ -178,11 +177,11 @@ fn incompatible(why: &PeerIncompatible) -> String {
             "the peer offers only cipher suites that are refused (static RSA, CBC or older), or none for a certificate of our kind of key"
                 .into()
         }
-        // Who offers only static RSA or finite-field DH sends no list of groups at all.
+        // A peer that offers only static RSA or finite-field DH sends no list of groups.
         PeerIncompatible::NoKxGroupsInCommon | PeerIncompatible::NamedGroupsExtensionRequired => {
             format!("the peer offers only {UNKNOWN_GROUP}, or none; static RSA and finite-field DH are refused")
         }
-        // Clients of TLS 1.1 and older send no list of signatures, for they know only SHA-1 (RFC 5246 §7.4.1.4.1).
+        // Clients of TLS 1.1 and older send no list of signature algorithms, since they know only SHA-1 (RFC 5246 §7.4.1.4.1).
         PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
             "the peer offers TLS 1.1 or older, or SHA-1 signatures only, and both are refused".into()
         }

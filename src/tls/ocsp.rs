@@ -1,44 +1,47 @@
 //! What a stapled OCSP response (RFC 6960, RFC 6066 §8) says about a certificate.
 //!
-//! Nobody is asked: the answer comes with the handshake or not at all. One that says `revoked` counts, one that is missing does not,
-//! unless the certificate promises it (RFC 7633). A response that cannot be believed is a missing one: an attacker who can
-//! replace it can as well leave it out.
+//! No responder is asked: the response arrives with the handshake or not at all. A response that says `revoked` counts. A missing
+//! response does not, unless the certificate promises one (RFC 7633). A response that cannot be believed counts as missing: an
+//! attacker who can replace it could also remove it.
 
 use super::{
-    Peer,
     cert::Date,
+    chain::{bare_anchor, verify_for},
     der::{self, Certificate, Reader, tag},
-    trust::Wrong,
+    peer::Peer,
 };
-use crate::policy::Reason;
+use crate::policy::{Denial, Reason};
 use aws_lc_rs::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use rustls::{
     crypto::aws_lc_rs::default_provider,
-    pki_types::{CertificateDer, Der, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime},
+    pki_types::{CertificateDer, SubjectPublicKeyInfoDer},
 };
-use std::time::{SystemTime, UNIX_EPOCH};
-use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity};
+use std::time::SystemTime;
+use webpki::{KeyUsage, RawPublicKeyEntity};
 
 /// id-kp-OCSPSigning, 1.3.6.1.5.5.7.3.9.
 const OCSP_SIGNING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 9];
 /// id-pkix-ocsp-basic, 1.3.6.1.5.5.7.48.1.1.
 const BASIC: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1];
-/// id-sha1, 1.3.14.3.2.26: a name for a key, nothing depends on its strength.
+/// id-sha1, 1.3.14.3.2.26. It only identifies a key; no security depends on its strength.
 const SHA1_OID: &[u8] = &[0x2b, 0x0e, 3, 2, 0x1a];
 /// id-sha256, 2.16.840.1.101.3.4.2.1.
 const SHA256_OID: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
-/// Certificates of responders that are looked at, at most.
+/// Largest number of responder certificates that are examined.
 const RESPONDERS: usize = 4;
 
-/// What a response says.
+/// The state of a certificate, as a response gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Status {
+enum Revocation {
     Good,
     Revoked(Date),
 }
 
-/// Judges what the peer stapled about its certificate, which the holder of `issuer_spki` issued.
-pub fn check(peer: &Peer, issuer_spki: &[u8], now: SystemTime) -> Result<(), Wrong> {
+/// Judges the response that the peer stapled for its certificate. The holder of `issuer_spki` issued that certificate.
+///
+/// # Errors
+/// The certificate is revoked, or promises a valid response that is missing.
+pub(super) fn check(peer: &Peer, issuer_spki: &[u8], now: SystemTime) -> Result<(), Denial> {
     let (Some(staple), Some(certificate)) = (&peer.staple, peer.der.first()) else {
         return Ok(());
     };
@@ -46,7 +49,7 @@ pub fn check(peer: &Peer, issuer_spki: &[u8], now: SystemTime) -> Result<(), Wro
         return Ok(());
     };
     match read(staple, &certificate, issuer_spki, now) {
-        Some(Status::Revoked(since)) => Err((
+        Some(Revocation::Revoked(since)) => Err((
             Reason::CertificateNotTrusted,
             format!("revoked {} (stapled OCSP response)", since.day()),
         )),
@@ -54,13 +57,13 @@ pub fn check(peer: &Peer, issuer_spki: &[u8], now: SystemTime) -> Result<(), Wro
             Reason::CertificateNotTrusted,
             "must be presented with a valid OCSP response, and was not".into(),
         )),
-        Some(Status::Good) | None => Ok(()),
+        Some(Revocation::Good) | None => Ok(()),
     }
 }
 
-/// responseStatus of an OCSPResponse (RFC 6960 §4.2.1), if that is what the octets are; 0 is `successful`.
+/// responseStatus of an OCSPResponse (RFC 6960 §4.2.1); 0 is `successful`. `None`: the octets are no OCSPResponse.
 #[must_use]
-pub fn status(response: &[u8]) -> Option<u8> {
+pub(super) fn status(response: &[u8]) -> Option<u8> {
     let mut outer = Reader::new(response);
     let status = outer
         .enter(tag::SEQUENCE)?
@@ -71,14 +74,14 @@ pub fn status(response: &[u8]) -> Option<u8> {
     status.filter(|_| outer.is_at_end())
 }
 
-/// What a believable response says about the certificate; `None` where there is none.
+/// The certificate's state according to a response that can be believed; `None` where there is none.
 fn read(
     response: &[u8],
     certificate: &Certificate<'_>,
     issuer_spki: &[u8],
     now: SystemTime,
-) -> Option<Status> {
-    let basic = Basic::read(response)?;
+) -> Option<Revocation> {
+    let basic = BasicResponse::read(response)?;
     basic
         .is_signed_for(certificate.issuer, issuer_spki, now)
         .then_some(())?;
@@ -86,10 +89,10 @@ fn read(
     let mut found = None;
     let mut responses = basic.responses;
     while let Some(single) = responses.enter(tag::SEQUENCE) {
-        match Single::read(single, certificate, issuer_spki) {
-            // Revocation is for ever, however old the news.
-            Some(Single {
-                status: status @ Status::Revoked(_),
+        match SingleResponse::read(single, certificate, issuer_spki) {
+            // A revocation is permanent, however old the response.
+            Some(SingleResponse {
+                status: status @ Revocation::Revoked(_),
                 ..
             }) => return Some(status),
             Some(good) if good.from <= at && good.until.is_some_and(|until| at <= until) => {
@@ -101,8 +104,8 @@ fn read(
     found
 }
 
-/// BasicOCSPResponse.
-struct Basic<'a> {
+/// BasicOCSPResponse (RFC 6960 §4.2.1).
+struct BasicResponse<'a> {
     signed: &'a [u8],
     responses: Reader<'a>,
     algorithm: &'a [u8],
@@ -110,7 +113,7 @@ struct Basic<'a> {
     certificates: Reader<'a>,
 }
 
-impl<'a> Basic<'a> {
+impl<'a> BasicResponse<'a> {
     fn read(response: &'a [u8]) -> Option<Self> {
         let mut response = Reader::new(response).enter(tag::SEQUENCE)?;
         (response.take(tag::ENUMERATED)?.content == [0]).then_some(())?;
@@ -126,7 +129,7 @@ impl<'a> Basic<'a> {
             .unwrap_or(Reader::new(&[]));
         let mut fields = Reader::new(data.content);
         fields.take(tag::CONTEXT_0);
-        // responderID: whoever it names, the signature tells.
+        // responderID is skipped: the signature tells who the responder is.
         fields.next()?;
         fields.take(tag::GENERALIZED_TIME)?;
         Some(Self {
@@ -138,7 +141,8 @@ impl<'a> Basic<'a> {
         })
     }
 
-    /// By the issuer, or by who has a certificate of the issuer for just this (RFC 6960 §4.2.2.2).
+    /// Whether the signature is the issuer's, or that of a responder to whom the issuer gave a certificate for OCSP signing
+    /// (RFC 6960 §4.2.2.2).
     fn is_signed_for(&self, issuer: &[u8], issuer_spki: &[u8], now: SystemTime) -> bool {
         if self.is_signed_by(issuer_spki) {
             return true;
@@ -169,43 +173,23 @@ impl<'a> Basic<'a> {
     }
 }
 
+/// Whether the issuer gave the responder a certificate for OCSP signing.
 fn may_sign(responder: &[u8], issuer: &[u8], issuer_spki: &[u8], now: SystemTime) -> bool {
-    let contents = |whole| Reader::new(whole).next().map(|element| element.content);
-    let (Some(subject), Some(key)) = (contents(issuer), contents(issuer_spki)) else {
-        return false;
-    };
-    let issuer = TrustAnchor {
-        subject: Der::from_slice(subject),
-        subject_public_key_info: Der::from_slice(key),
-        name_constraints: None,
-    };
-    let certificate = CertificateDer::from(responder);
-    let Ok(certificate) = EndEntityCert::try_from(&certificate) else {
-        return false;
-    };
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    certificate
-        .verify_for_usage(
-            default_provider().signature_verification_algorithms.all,
-            &[issuer],
-            &[],
-            UnixTime::since_unix_epoch(now),
-            KeyUsage::required(OCSP_SIGNING),
-            None,
-            None,
-        )
-        .is_ok()
+    bare_anchor(issuer, issuer_spki).is_some_and(|issuer| {
+        let chain = [CertificateDer::from(responder)];
+        verify_for(&chain, &[issuer], KeyUsage::required(OCSP_SIGNING), now).is_ok()
+    })
 }
 
-/// SingleResponse about the certificate in question.
-struct Single {
-    status: Status,
+/// A SingleResponse (RFC 6960 §4.2.1) about the certificate in question.
+struct SingleResponse {
+    status: Revocation,
     from: Date,
     until: Option<Date>,
 }
 
-impl Single {
-    /// `None` where it is about another certificate, or nothing is known.
+impl SingleResponse {
+    /// `None`: the response is about another certificate, or its status is `unknown`.
     fn read(
         mut single: Reader<'_>,
         certificate: &Certificate<'_>,
@@ -217,10 +201,10 @@ impl Single {
         is_about(id, certificate, issuer_spki)?;
         let status = single.next()?;
         let status = match status.tag {
-            GOOD => Status::Good,
+            GOOD => Revocation::Good,
             REVOKED => {
                 let since = Reader::new(status.content).next()?;
-                Status::Revoked(Date(der::time(since)?))
+                Revocation::Revoked(Date(der::time(since)?))
             }
             _ => return None,
         };
@@ -236,7 +220,7 @@ impl Single {
     }
 }
 
-/// CertID: the issuer by digests of its name and key, and the serial number.
+/// Compares a CertID (RFC 6960 §4.1.1): digests of the issuer's name and key, and the serial number.
 fn is_about(mut id: Reader<'_>, certificate: &Certificate<'_>, issuer_spki: &[u8]) -> Option<()> {
     let algorithm: &Algorithm = match id.enter(tag::SEQUENCE)?.take(tag::OID)?.content {
         SHA1_OID => &SHA1_FOR_LEGACY_USE_ONLY,

@@ -12,8 +12,8 @@ use rustls::{
 };
 use std::path::Path;
 
-/// All certificates of a file, at least one.
-pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// All certificates of a file; at least one.
+pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let octets = files::octets(file).map_err(|error| unreadable(file, &pem::Error::Io(error)))?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&octets)
         .collect::<Result<_, _>>()
@@ -28,7 +28,11 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String>
 }
 
 /// A chain, end entity first, with the key of its first certificate.
-pub fn pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+pub(super) fn pair(
+    cert: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, String> {
     let (chain, private) = both(certificates(cert), private_key(key))?;
     CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
@@ -57,8 +61,11 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     })
 }
 
-/// Both, or what is wrong with either, a line each: a reload tells each file's own fault.
-pub fn both<A, B>(one: Result<A, String>, other: Result<B, String>) -> Result<(A, B), String> {
+/// Both values, or the errors of both, one on each line: a reload names the fault of each file.
+pub(super) fn both<A, B>(
+    one: Result<A, String>,
+    other: Result<B, String>,
+) -> Result<(A, B), String> {
     match (one, other) {
         (Ok(one), Ok(other)) => Ok((one, other)),
         (Err(one), Err(other)) => Err(format!("{one}\n{other}")),

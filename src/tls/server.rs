@@ -1,11 +1,14 @@
-//! Inbound, where we are the TLS server of the outside client.
+//! Inbound: this proxy is the TLS server of the outside client.
 
 use super::{
-    HandshakeFault, MinTls, Peer, Trust,
     cert::{CertFacts, Date},
-    ocsp, pem, provider,
+    fault::HandshakeFault,
+    ocsp,
+    offer::{MinTls, provider, versions},
+    peer::Peer,
+    pem,
     signature::Signatures,
-    versions,
+    trust::Trust,
 };
 use crate::policy::NamePattern;
 use rustls::{
@@ -31,26 +34,26 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-/// `--cert`, `--key` and perhaps `--ocsp` that belong together.
+/// The files of one `--cert` with its `--key` and, if given, its `--ocsp`.
 #[derive(Clone, Debug)]
 pub struct CertificateFiles {
-    /// PEM, the host's own certificate first, then its issuers.
+    /// The certificates (PEM): the host's own first, then its issuers.
     pub cert: PathBuf,
-    /// PEM.
+    /// The private key (PEM).
     pub key: PathBuf,
-    /// An OCSP response to staple (RFC 6066 §8), DER.
+    /// The OCSP response (DER) to staple (RFC 6066 §8).
     pub ocsp: Option<PathBuf>,
 }
 
-/// `--client-auth`.
+/// Whether clients are asked for a certificate (`--client-auth`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientAuth {
     /// Clients are not asked for a certificate.
     #[default]
     None,
-    /// Clients are asked; what they present is judged afterwards.
+    /// Clients are asked. The chain that they present is judged after the handshake.
     Request,
-    /// The handshake fails without a certificate that chains to an anchor.
+    /// The handshake fails without a chain that leads to an anchor.
     Require,
 }
 
@@ -69,25 +72,25 @@ impl FromStr for ClientAuth {
     }
 }
 
-/// What the flags say.
+/// The flags for TLS towards clients.
 #[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
-    /// At least one; the first serves unknown names.
+    /// At least one. The first serves unknown names.
     pub pairs: Vec<CertificateFiles>,
     /// `--client-auth`.
     pub client_auth: ClientAuth,
     /// `--client-ca`; `None`: the system's trust store.
     pub client_ca: Option<PathBuf>,
-    /// `--accept-server-eku`: a certificate for servers only is good for a client.
+    /// `--accept-server-eku`: a client may present a certificate for servers only.
     pub accept_server_eku: bool,
     /// `--min-tls`.
     pub min_tls: MinTls,
 }
 
-/// Takes TLS from outside clients, and holds the anchors to judge them by. Immutable: a reload makes a new one.
+/// Accepts TLS from outside clients, and holds the trust anchors by which they are judged. Immutable: a reload makes a new one.
 #[derive(Debug)]
 pub struct ServerTls {
-    /// Judges what clients present.
+    /// Judges the chains that clients present.
     pub trust: Arc<Trust>,
     config: Arc<ServerConfig>,
     own: Arc<OwnCertificates>,
@@ -98,7 +101,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// Names the file, what is wrong with it, and what to do.
-    pub fn new(options: &ServerOptions) -> Result<Self, String> {
+    pub(crate) fn new(options: &ServerOptions) -> Result<Self, String> {
         let provider = provider(true);
         let trust = match options.client_auth {
             ClientAuth::None => Ok(Trust::in_nobody()),
@@ -111,14 +114,14 @@ impl ServerTls {
             .expect("the provider has suites and groups for both versions");
         let builder = match options.client_auth {
             ClientAuth::None => builder.with_no_client_auth(),
-            auth => builder.with_client_cert_verifier(Arc::new(Clients {
+            auth => builder.with_client_cert_verifier(Arc::new(ClientVerifier {
                 required: (auth == ClientAuth::Require).then(|| Arc::clone(&trust)),
                 signatures: Signatures::new(provider),
             })),
         };
         let mut config =
             builder.with_cert_resolver(Arc::clone(&own) as Arc<dyn ResolvesServerCert>);
-        // Whoever offers ALPN and not this is no mail client: cross-protocol attacks end here (RFC 7301 §3.2).
+        // A client that offers ALPN without `smtp` is no mail client. This ends cross-protocol attacks (RFC 7301 §3.2).
         config.alpn_protocols = vec![b"smtp".to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -130,28 +133,16 @@ impl ServerTls {
         })
     }
 
-    /// The handshake. It has no deadline: that is the caller's.
+    /// Performs the handshake in two halves, with a turn for the costly part (a signature and a key exchange) between them. `turn` is
+    /// awaited once the whole ClientHello has arrived, so that a silent client holds no turn. The value that `turn` returns is dropped
+    /// once our flight is written, so that a slow client holds no turn either. There is no deadline here: the caller sets a timeout.
     ///
     /// # Errors
-    /// Says what happened.
-    pub async fn accept<S>(&self, stream: S) -> Result<(TlsStream<S>, Peer), HandshakeFault>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        self.accept_in_turn(stream, std::future::ready(Ok(())))
-            .await
-    }
-
-    /// The handshake in two halves. `place` is waited for when the whole ClientHello is here, so that a silent client holds no
-    /// place; what it gives is dropped once our flight is written, so that a slow client holds none either. The costly part, a
-    /// signature and a key exchange, lies between.
-    ///
-    /// # Errors
-    /// Says what happened; `place` may fail in words.
-    pub async fn accept_in_turn<S, P>(
+    /// Says what happened; `turn` may fail with words of its own.
+    pub(crate) async fn accept_in_turn<S, P>(
         &self,
         stream: S,
-        place: impl Future<Output = Result<P, String>>,
+        turn: impl Future<Output = Result<P, String>>,
     ) -> Result<(TlsStream<S>, Peer), HandshakeFault>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -160,11 +151,11 @@ impl ServerTls {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream)
             .await
             .map_err(fault)?;
-        let place = place.await.map_err(HandshakeFault::ours)?;
+        let turn = turn.await.map_err(HandshakeFault::ours)?;
         let mut answer = pin!(start.into_stream(Arc::clone(&self.config)));
-        // One poll computes our flight and writes it; it is far smaller than any socket's buffer.
+        // One poll computes our flight and writes it: the flight is far smaller than any socket's buffer.
         let first = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await;
-        drop(place);
+        drop(turn);
         let stream = match first {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => answer.await,
@@ -179,9 +170,9 @@ impl ServerTls {
         Ok((stream, peer))
     }
 
-    /// One line for each certificate of ours that is not valid now, or no more in `days` days.
+    /// One line for each of our certificates that is not valid now, or expires within `days` days.
     #[must_use]
-    pub fn expires_within(&self, days: u32, now: SystemTime) -> Vec<String> {
+    pub(crate) fn expires_within(&self, days: u32, now: SystemTime) -> Vec<String> {
         self.own
             .0
             .iter()
@@ -189,8 +180,8 @@ impl ServerTls {
             .collect()
     }
 
-    /// The SHA-256 of each end-entity certificate with its file, for the log and the configuration's hash.
-    pub fn own_certificates(&self) -> impl Iterator<Item = (&Path, &CertFacts)> {
+    /// Each end-entity certificate with its file, for the log and the configuration's hash.
+    pub(crate) fn own_certificates(&self) -> impl Iterator<Item = (&Path, &CertFacts)> {
         self.own
             .0
             .iter()
@@ -198,18 +189,19 @@ impl ServerTls {
     }
 }
 
-/// The pairs, in the order given.
+/// Our certificates, in the order of the flags.
 #[derive(Debug)]
-struct OwnCertificates(Vec<Own>);
+struct OwnCertificates(Vec<OwnCertificate>);
 
+/// One of our certificates, with its key.
 #[derive(Debug)]
-struct Own {
+struct OwnCertificate {
     file: PathBuf,
     chain: Vec<CertFacts>,
     key: Arc<CertifiedKey>,
 }
 
-impl Own {
+impl OwnCertificate {
     fn read(pair: &CertificateFiles) -> Result<Self, String> {
         let key = pem::pair(&pair.cert, &pair.key, &provider(true));
         let (mut key, ocsp) = pem::both(key, pair.ocsp.as_deref().map(staple).transpose())?;
@@ -221,13 +213,14 @@ impl Own {
         })
     }
 
+    /// Whether the certificate shows the name.
     fn serves(&self, name: &str) -> bool {
         let wanted = NamePattern::Host(name.to_ascii_lowercase());
         self.chain[0].names.iter().any(|own| wanted.matches(own))
     }
 
     /// Whether the client can verify a handshake signed with this key.
-    fn is_usable_by(&self, client: &Client<'_>) -> bool {
+    fn is_usable_by(&self, client: &ClientAbilities<'_>) -> bool {
         self.key.key.choose_scheme(client.schemes).is_some()
             && match (client.curves, self.curve()) {
                 (Some(known), Some(own)) => known.contains(&own),
@@ -261,6 +254,7 @@ impl Own {
         self.key.key.algorithm() == SignatureAlgorithm::RSA
     }
 
+    /// Lines about the certificates of this chain that are not valid now or expire within `days` days.
     fn expires_within(&self, days: u32, now: Date) -> impl Iterator<Item = String> {
         let limit = Date(now.0.saturating_add(i64::from(days) * 86_400));
         self.chain.iter().filter_map(move |cert| {
@@ -283,6 +277,7 @@ impl Own {
     }
 }
 
+/// The OCSP response in a file.
 fn staple(file: &Path) -> Result<Vec<u8>, String> {
     let shown = file.display();
     let response =
@@ -305,7 +300,7 @@ impl OwnCertificates {
         }
         let mut all = Ok(Vec::new());
         for pair in pairs {
-            all = pem::both(all, Own::read(pair)).map(|(mut all, own)| {
+            all = pem::both(all, OwnCertificate::read(pair)).map(|(mut all, own)| {
                 all.push(own);
                 all
             });
@@ -313,12 +308,12 @@ impl OwnCertificates {
         all.map(Self)
     }
 
-    /// The first that the client can verify, ECDSA before RSA, for it costs a fraction: among those that have the name; else among
-    /// those for what the first one is for (an unknown or missing name is served, RFC 8461 §7.1); else any. Where there is none
-    /// the first: rustls then finds nothing in common, and says so to the client.
-    fn choose(&self, client: &Client<'_>) -> &Own {
-        let usable = |own: &&Own| own.is_usable_by(client);
-        let best = |own: &&Own| own.is_rsa();
+    /// Picks a certificate the client can verify, in this order: one for the requested name; one for the same names as the first
+    /// `--cert` (an unknown or missing name is served, RFC 8461 §7.1); any. Within a step ECDSA wins over RSA because it is cheaper. If
+    /// the client can verify none, the first is picked: rustls then finds nothing in common, and tells the client so.
+    fn choose(&self, client: &ClientAbilities<'_>) -> &OwnCertificate {
+        let usable = |own: &&OwnCertificate| own.is_usable_by(client);
+        let rsa_last = |own: &&OwnCertificate| own.is_rsa();
         let first = &self.0[0];
         let named = self
             .0
@@ -330,23 +325,23 @@ impl OwnCertificates {
             .filter(|own| own.chain[0].names == first.chain[0].names);
         named
             .filter(usable)
-            .min_by_key(best)
-            .or_else(|| like_first.filter(usable).min_by_key(best))
+            .min_by_key(rsa_last)
+            .or_else(|| like_first.filter(usable).min_by_key(rsa_last))
             .or_else(|| self.0.iter().find(usable))
             .unwrap_or(first)
     }
 }
 
-/// What a ClientHello says about the certificates that its client can verify.
-struct Client<'a> {
+/// The certificates that a client can verify, according to its ClientHello.
+struct ClientAbilities<'a> {
     name: Option<&'a str>,
     schemes: &'a [SignatureScheme],
-    /// For TLS 1.2, where the list of groups is about the curves of certificates, too (RFC 8422 §5.1.1) and a scheme names no
-    /// curve. In TLS 1.3 the scheme does (RFC 8446 §4.2.3).
+    /// The curves for certificates. Only TLS 1.2 limits them by the list of groups (RFC 8422 §5.1.1), since there a scheme names no
+    /// curve. In TLS 1.3 the scheme names it (RFC 8446 §4.2.3), and this is `None`.
     curves: Option<&'a [NamedGroup]>,
 }
 
-impl<'a> Client<'a> {
+impl<'a> ClientAbilities<'a> {
     fn of(hello: &'a ClientHello<'_>) -> Self {
         let speaks_tls13 = hello.cipher_suites().iter().any(|suite| {
             matches!(
@@ -366,25 +361,25 @@ impl<'a> Client<'a> {
 
 impl ResolvesServerCert for OwnCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let own = self.choose(&Client::of(&hello));
+        let own = self.choose(&ClientAbilities::of(&hello));
         Some(Arc::clone(&own.key))
     }
 }
 
 /// Asks clients for a certificate.
 #[derive(Debug)]
-struct Clients {
-    /// `--client-auth require`: what the chain must lead to.
+struct ClientVerifier {
+    /// `--client-auth require`: the anchors to one of which the chain must lead.
     required: Option<Arc<Trust>>,
     signatures: Signatures,
 }
 
-impl ClientCertVerifier for Clients {
+impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.required.is_some()
     }
 
-    /// Any authority: hints would make clients hold back a certificate that the table names by its fingerprint.
+    /// None: hints would make clients hold back a certificate that the table names by its fingerprint.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -429,7 +424,7 @@ impl ClientCertVerifier for Clients {
     }
 }
 
-/// Why a client's certificate does not do.
+/// Why a client's certificate is not acceptable.
 #[derive(Debug)]
 struct Unacceptable(String);
 

@@ -1,4 +1,5 @@
-//! The one thing about a certificate that the handshake itself checks: that the peer holds its key.
+//! The signature of a handshake: the only thing about a certificate that the handshake itself checks. It proves that the peer holds the
+//! key.
 
 use super::{
     cert,
@@ -13,23 +14,23 @@ use rustls::{
 use std::{fmt, sync::Arc};
 use webpki::RawPublicKeyEntity;
 
-/// Checks handshake signatures by the bare public key, so that nothing else in the certificate can get in the way.
+/// Checks handshake signatures with the bare public key, so that nothing else in the certificate can make the handshake fail.
 #[derive(Debug)]
-pub struct Signatures(Arc<CryptoProvider>);
+pub(super) struct Signatures(Arc<CryptoProvider>);
 
 impl Signatures {
-    /// By the algorithms of this provider.
-    pub fn new(provider: Arc<CryptoProvider>) -> Self {
+    /// Uses the algorithms of this provider.
+    pub(super) fn new(provider: Arc<CryptoProvider>) -> Self {
         Self(provider)
     }
 
-    /// Which are accepted, best first.
-    pub fn schemes(&self) -> Vec<SignatureScheme> {
+    /// The accepted signature schemes, best first.
+    pub(super) fn schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 
-    /// RFC 5246 §7.4.3 and §7.4.8: the scheme names no curve, so several algorithms are possible.
-    pub fn tls12(
+    /// Checks a TLS 1.2 signature (RFC 5246 §7.4.3, §7.4.8). The scheme names no curve, so several algorithms are possible.
+    pub(super) fn tls12(
         &self,
         message: &[u8],
         cert: &CertificateDer<'_>,
@@ -57,8 +58,8 @@ impl Signatures {
         }
     }
 
-    /// RFC 8446 §4.4.3.
-    pub fn tls13(
+    /// Checks a TLS 1.3 signature (RFC 8446 §4.4.3).
+    pub(super) fn tls13(
         &self,
         message: &[u8],
         cert: &CertificateDer<'_>,
@@ -77,7 +78,8 @@ fn key_of<'a>(cert: &'a CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'a
         .ok_or_else(|| CertificateError::BadEncoding.into())
 }
 
-/// A short key's signature is not even looked at, and one of an unknown kind cannot be; that is worth saying.
+/// The error for a signature that was not accepted. A short RSA key or a key of an unknown kind is named as the cause, since rustls
+/// does not look at such signatures.
 fn refused(spki: &SubjectPublicKeyInfoDer<'_>, error: Error) -> Error {
     let kind = cert::key_in_words(spki);
     if !cert::is_known_kind(&kind) {
@@ -92,7 +94,7 @@ fn refused(spki: &SubjectPublicKeyInfoDer<'_>, error: Error) -> Error {
     }
 }
 
-/// A key that nothing here can check a signature by.
+/// A key of a kind whose signatures cannot be checked here.
 #[derive(Debug)]
 struct UnknownKind(String);
 
@@ -108,7 +110,7 @@ impl fmt::Display for UnknownKind {
 
 impl std::error::Error for UnknownKind {}
 
-/// Bits of an RSA modulus.
+/// An RSA key that is too short, with its length in bits.
 #[derive(Debug)]
 struct Weak(usize);
 

@@ -12,12 +12,37 @@ mod outbound;
 use super::*;
 use crate::policy::{NamePattern, Reason, ReferenceIdentity};
 use pki::{Authority, Leaf, Scratch};
-use rustls::{ServerConfig, pki_types::CertificateDer as Der};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use rustls::{
+    HandshakeKind, ServerConfig, SupportedProtocolVersion,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, kx_group},
+    },
+    pki_types::CertificateDer as Der,
+    version::{TLS12, TLS13},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// Well inside the validity of what `pki` makes by default: 2026-06-01.
 fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_780_272_000)
+}
+
+impl ServerTls {
+    /// A handshake that waits for no turn.
+    pub(super) async fn accept<S>(
+        &self,
+        stream: S,
+    ) -> Result<(tokio_rustls::server::TlsStream<S>, Peer), HandshakeFault>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        self.accept_in_turn(stream, std::future::ready(Ok(())))
+            .await
+    }
 }
 
 /// A peer that presented this chain.

@@ -1,43 +1,42 @@
-//! Does a presented chain prove a reference identity? Chain (RFC 5280 §6), names (RFC 9525), fingerprints; DANE is next door.
+//! Does a presented chain prove a reference identity? By chain (RFC 5280 §6) and names (RFC 9525), by fingerprint, or by DANE.
 
 use super::{
-    Peer,
-    cert::{CertFacts, Date, hex, sha256},
+    cert::{Date, hex, sha256},
     chain::{self, Purposes, Verified},
     dane,
     der::Certificate,
-    ocsp, pem,
+    names::{short, shown_name},
+    ocsp,
+    peer::Peer,
+    pem,
 };
-use crate::policy::{NamePattern, Reason, ReferenceIdentity};
+use crate::policy::{Denial, Reason, ReferenceIdentity};
 use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, TrustAnchor},
 };
 use std::{
-    borrow::Cow,
     collections::HashMap,
     fmt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 use webpki::{KeyUsage, anchor_from_trusted_cert};
 
-/// What is wrong, in a word and in words that fit into a reply.
-pub type Wrong = (Reason, String);
-
-/// Chains that are remembered as verified, at most.
+/// Largest number of verified chains that are remembered.
 pub(super) const REMEMBERED: usize = 1024;
 
-/// Trust anchors, and what certificates must be meant for. Immutable: a reload makes a new one, and with it an empty memory of
-/// what was verified.
+/// Trust anchors, and the purposes for which certificates must be issued. Immutable: a reload makes a new one, with an empty memory of
+/// verified chains.
 pub struct Trust {
     anchors: Arc<RootCertStore>,
-    /// The certificates of `--ca-file` or `--client-ca`, as they stand there: who shows one of these very certificates is
-    /// whom the administrator named. The system's authorities do not vouch for themselves as hosts.
+    /// The certificates of `--ca-file` or `--client-ca`. A peer that presents one of these very certificates is the peer that the
+    /// administrator named. The system's authorities are not among them, since they do not vouch for themselves as hosts.
     named: Vec<CertificateDer<'static>>,
     pub(super) purposes: Purposes,
+    /// Chains that were verified, by the SHA-256 of their certificates.
     verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
@@ -48,20 +47,21 @@ impl fmt::Debug for Trust {
 }
 
 impl Trust {
-    /// In servers: those that `ca_file` (PEM), or else the system's trust store, vouches for.
+    /// Trust in servers whose chain leads to an anchor in `ca_file` (PEM) or, without it, in the system's trust store.
     ///
     /// # Errors
     /// Names the file, what is wrong with it, and what to do.
-    pub fn in_servers(ca_file: Option<&Path>) -> Result<Self, String> {
+    pub(crate) fn in_servers(ca_file: Option<&Path>) -> Result<Self, String> {
         let (anchors, named) = anchors(ca_file)?;
         Ok(Self::new(anchors, named, &[KeyUsage::server_auth]))
     }
 
-    /// In clients. `server_eku`: a certificate that is meant for servers only will do, as public authorities issue no others.
+    /// Trust in clients, as in servers. `server_eku`: a certificate for servers only is accepted, since public authorities issue no
+    /// others.
     ///
     /// # Errors
     /// As [`in_servers`](Self::in_servers).
-    pub fn in_clients(ca_file: Option<&Path>, server_eku: bool) -> Result<Self, String> {
+    pub(crate) fn in_clients(ca_file: Option<&Path>, server_eku: bool) -> Result<Self, String> {
         let purposes: Purposes = if server_eku {
             &[KeyUsage::client_auth, KeyUsage::server_auth]
         } else {
@@ -71,9 +71,9 @@ impl Trust {
         Ok(Self::new(anchors, named, purposes))
     }
 
-    /// In nobody: fingerprints can match, chains cannot.
+    /// Trust in nobody: fingerprints can match, chains cannot.
     #[must_use]
-    pub fn in_nobody() -> Self {
+    pub(crate) fn in_nobody() -> Self {
         Self::new(RootCertStore::empty(), Vec::new(), &[])
     }
 
@@ -92,28 +92,28 @@ impl Trust {
 
     /// The trust anchors, for HTTPS (MTA-STS).
     #[must_use]
-    pub fn anchors(&self) -> Arc<RootCertStore> {
+    pub(crate) fn anchors(&self) -> Arc<RootCertStore> {
         Arc::clone(&self.anchors)
     }
 
-    /// SHA-256 over all trust anchors in whatever order they were read, for the configuration's hash.
+    /// SHA-256 over all trust anchors, whatever their order, for the configuration's hash.
     #[must_use]
-    pub fn sha256(&self) -> String {
+    pub(crate) fn sha256(&self) -> String {
         let mut anchors: Vec<[u8; 32]> = self.anchors.roots.iter().map(digest_of).collect();
         anchors.sort_unstable();
         sha256(&anchors.concat())
     }
 
-    /// Does what `peer` presented prove `identity` at the time `now`? Says what matched.
+    /// Whether the chain that `peer` presented proves `identity` at the time `now`. Says what matched.
     ///
     /// # Errors
-    /// The reason in the words of RFC 8460 §4.3, and what was presented instead, in printable ASCII.
-    pub fn check(
+    /// The reason (RFC 8460 §4.3), and what was presented instead, in printable ASCII.
+    pub(crate) fn check(
         &self,
         peer: &Peer,
         identity: &ReferenceIdentity,
         now: SystemTime,
-    ) -> Result<String, Wrong> {
+    ) -> Result<String, Denial> {
         if *identity == ReferenceIdentity::Anyone {
             return Ok("TLS, peer not authenticated".into());
         }
@@ -131,31 +131,30 @@ impl Trust {
                     None => self.check_chain(&peer.der, now)?,
                     Some(anchors) => self.check_chain_to(&peer.der, anchors, now)?,
                 };
-                ocsp::check(peer, &verified.issuer_spki, now)?;
-                let name = name_of(leaf, names)?;
+                ocsp::check(peer, verified.issuer_spki(), now)?;
+                let name = shown_name(leaf, names)?;
                 Ok(format!("{name}, issuer {}", short(&leaf.issuer)))
             }
             ReferenceIdentity::Dane { records, names } => {
-                dane::check(self, peer, records, names, now)
+                dane::check(peer, records, names, self.purposes, now)
             }
         }
     }
 
-    /// The chain alone, against the general anchors; remembers what it verified.
+    /// Verifies the chain alone, against the general anchors, and remembers the result.
     pub(super) fn check_chain(
         &self,
         chain: &[CertificateDer<'_>],
         now: SystemTime,
-    ) -> Result<Verified, Wrong> {
-        let key = fingerprint_of(chain.iter().map(|cert| &cert[..]));
-        let at = Date::of(now);
+    ) -> Result<Verified, Denial> {
+        let key = digest_of_parts(chain.iter().map(|cert| &cert[..]));
         let known = self.verified().get(&key).cloned();
-        if let Some(known) = known.filter(|known| known.from <= at && at <= known.until) {
+        if let Some(known) = known.filter(|known| known.holds_at(Date::of(now))) {
             return Ok(known);
         }
         let named = self.named.iter().any(|own| chain.first() == Some(own));
         let found = if named {
-            chain::verify_itself(&chain[0], self.purposes, now)?
+            chain::verify_named(&chain[0], self.purposes, now)?
         } else {
             chain::verify(chain, &self.anchors.roots, self.purposes, now)?
         };
@@ -167,8 +166,8 @@ impl Trust {
         Ok(found)
     }
 
-    pub(super) fn verified(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Verified>> {
-        // What is in the map is whole whatever happened to another thread.
+    pub(super) fn verified(&self) -> MutexGuard<'_, HashMap<[u8; 32], Verified>> {
+        // A thread that panicked leaves no entry half made.
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -177,17 +176,17 @@ impl Trust {
         chain: &[CertificateDer<'_>],
         anchors: &[Vec<u8>],
         now: SystemTime,
-    ) -> Result<Verified, Wrong> {
+    ) -> Result<Verified, Denial> {
         if let Some(own) = chain.first()
             && anchors.iter().any(|anchor| anchor[..] == own[..])
         {
-            return chain::verify_itself(own, self.purposes, now);
+            return chain::verify_named(own, self.purposes, now);
         }
         let certificates: Vec<_> = anchors
             .iter()
             .map(|der| CertificateDer::from(&der[..]))
             .collect();
-        // One that cannot be read vouches for nobody.
+        // An anchor that cannot be read vouches for nobody.
         let anchors: Vec<_> = certificates
             .iter()
             .filter_map(|cert| anchor_from_trusted_cert(cert).ok())
@@ -196,20 +195,31 @@ impl Trust {
     }
 }
 
+/// The certificates (DER) of a PEM file, for `tafile=`.
+///
+/// # Errors
+/// Names the file, what is wrong with it, and what to do.
+pub(crate) fn anchors_in(file: &Path) -> Result<Vec<Vec<u8>>, String> {
+    let usable = |(at, certificate): (usize, CertificateDer<'_>)| {
+        anchor_from_trusted_cert(&certificate)
+            .map(|_| certificate.to_vec())
+            .map_err(|error| no_anchor(file, at, &error))
+    };
+    let certificates = pem::certificates(file)?;
+    certificates.into_iter().enumerate().map(usable).collect()
+}
+
+/// Trust anchors, and the certificates of the file that holds them; no certificates where the anchors are the system's.
 type Anchors = (RootCertStore, Vec<CertificateDer<'static>>);
 
 fn anchors(ca_file: Option<&Path>) -> Result<Anchors, String> {
     let mut store = RootCertStore::empty();
     if let Some(file) = ca_file {
         let named = pem::certificates(file)?;
-        for (index, cert) in named.iter().enumerate() {
-            store.add(cert.clone()).map_err(|error| {
-                format!(
-                    "{}: certificate {} in it cannot be a trust anchor: {error}; take it out or replace it",
-                    file.display(),
-                    index + 1
-                )
-            })?;
+        for (at, cert) in named.iter().enumerate() {
+            store
+                .add(cert.clone())
+                .map_err(|error| no_anchor(file, at, &error))?;
         }
         return Ok((store, named));
     }
@@ -227,18 +237,26 @@ fn anchors(ca_file: Option<&Path>) -> Result<Anchors, String> {
     Ok((store, Vec::new()))
 }
 
-/// Lengths go in too, so that no two anchors run together.
+fn no_anchor(file: &Path, at: usize, error: &dyn fmt::Display) -> String {
+    format!(
+        "{}: certificate {} in it cannot be a trust anchor: {error}; take it out or replace it",
+        file.display(),
+        at + 1
+    )
+}
+
+/// SHA-256 of an anchor.
 fn digest_of(anchor: &TrustAnchor<'_>) -> [u8; 32] {
     let constraints = anchor.name_constraints.as_deref().unwrap_or_default();
-    fingerprint_of([
+    digest_of_parts([
         &anchor.subject[..],
         &anchor.subject_public_key_info,
         constraints,
     ])
 }
 
-/// Lengths go in too, so that no two chains run together.
-fn fingerprint_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+/// SHA-256 of the parts with their lengths, so that different divisions of the same octets differ.
+fn digest_of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut context = digest::Context::new(&SHA256);
     for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
@@ -249,23 +267,9 @@ fn fingerprint_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     key
 }
 
-/// Which of `names` the certificate bears: DNS-IDs and IP-IDs of its subject alternative name, never its common name (RFC 9525 §6.3).
-pub fn name_of(leaf: &CertFacts, names: &[NamePattern]) -> Result<String, Wrong> {
-    let borne = names.iter().find_map(|wanted| match wanted {
-        NamePattern::Address(address) => leaf
-            .addresses
-            .iter()
-            .any(|own| own.to_canonical() == address.to_canonical())
-            .then(|| format!("[{address}]")),
-        _ => leaf.names.iter().find(|own| wanted.matches(own)).cloned(),
-    });
-    borne
-        .map(|name| format!("name {}", short(&name)))
-        .ok_or_else(|| (Reason::CertificateHostMismatch, leaf.names_in_words()))
-}
-
-/// The certificate or its public key, by the digest that is as long (Postfix: `fingerprint`).
-fn fingerprint(peer: &Peer, listed: &[Vec<u8>]) -> Result<String, Wrong> {
+/// Compares the certificate and its public key with each listed digest. The length of the digest tells the algorithm (Postfix:
+/// `fingerprint`).
+fn fingerprint(peer: &Peer, listed: &[Vec<u8>]) -> Result<String, Denial> {
     let certificate: &[u8] = &peer.der[0];
     let spki = Certificate::read(certificate).map(|certificate| certificate.spki);
     for wanted in listed {
@@ -292,13 +296,4 @@ fn fingerprint(peer: &Peer, listed: &[Vec<u8>]) -> Result<String, Wrong> {
             leaf.sha256, leaf.spki_sha256
         ),
     ))
-}
-
-/// At most so much of a text from the wire as a reply has room for.
-pub fn short(text: &str) -> Cow<'_, str> {
-    const ROOM: usize = 120;
-    match text.char_indices().nth(ROOM) {
-        None => text.into(),
-        Some((end, _)) => format!("{}...", &text[..end]).into(),
-    }
 }

@@ -289,8 +289,10 @@ fn block(
             )
         };
         let decision = decide(Moment::FirstRecipient, RefuseWith::Defer);
-        let Verdict::Refused(reason, _) = &verdict else {
-            return verdict.word().to_owned();
+        let reason = match &verdict {
+            Verdict::Refused(reason, _) => reason,
+            Verdict::Authorised(_) => return "authorised".to_owned(),
+            Verdict::Unprotected(_) => return "unprotected".to_owned(),
         };
         let code = |moment, with| {
             decide(moment, with)

@@ -1,21 +1,25 @@
-//! Entries of the levels none to secure: they decide alone.
+//! The demand of a table entry of the levels none to secure: such an entry decides alone.
 
 use super::{
     super::{
-        Ask, Demand, Findings, Level, NamePattern, NextHop, Reason, ReferenceIdentity, Settings,
+        ask::{Ask, NextHop},
+        demand::{Demand, ReferenceIdentity},
+        findings::Findings,
+        level::Level,
+        names::NamePattern,
+        reason::{Denial, Reason},
+        settings::Settings,
         table::{Entry, Match, Servername},
     },
-    Denial, Use, exactly,
-    hosts::{Host, Hosts},
-    is_dns_name, next_hop_name, pkix, plain,
+    hosts::{Host, Hosts, LayerUse},
+    next_hop::{below, exactly, is_dns_name, next_hop_name},
 };
 use crate::smtp::{Domain, Recipient};
 
-/// An entry of the levels none to secure decides alone. What it does not name itself comes from the DNS: with
-/// `match=hostname` (the default of verify) an MX look-up that fails is a refusal; where only the SNI hangs on it, the
-/// upgrade goes on without.
+/// The demand of an entry. Names that the entry does not give come from the DNS. With `match=hostname` (the default of verify) a
+/// failed MX look-up is a refusal; where only the SNI depends on the look-up, TLS is negotiated without SNI.
 pub(super) fn by_entry(ask: &Ask, entry: &Entry, findings: &Findings) -> Result<Demand, Denial> {
-    let hosts = Hosts::find(ask, findings, Use::No);
+    let hosts = Hosts::find(ask, findings, LayerUse::Off);
     if entry.matches_an_mx_host()
         && matches!(ask.next_hop, NextHop::Recipient(Recipient::Domain(_)))
     {
@@ -28,7 +32,7 @@ pub(super) fn by_entry(ask: &Ask, entry: &Entry, findings: &Findings) -> Result<
         Level::Fingerprint => vec![ReferenceIdentity::Fingerprints(entry.fingerprints.clone())],
         Level::Verify | Level::Secure => {
             let host_names: Vec<NamePattern> = match &ask.next_hop {
-                // The host of an address literal is the address (RFC 9525 §6.2: then an IP-ID must show it).
+                // The host of an address literal is the address, which an IP-ID must show (RFC 9525 §6.2).
                 NextHop::Recipient(Recipient::Literal(_)) => {
                     next_hop.as_deref().map(exactly).into_iter().collect()
                 }
@@ -44,7 +48,7 @@ pub(super) fn by_entry(ask: &Ask, entry: &Entry, findings: &Findings) -> Result<
                     ),
                 ));
             }
-            vec![pkix(names, Some(entry))]
+            vec![ReferenceIdentity::pkix(names, entry.anchors.clone())]
         }
         _ => vec![ReferenceIdentity::Anyone],
     };
@@ -60,14 +64,14 @@ pub(super) fn by_entry(ask: &Ask, entry: &Entry, findings: &Findings) -> Result<
         sni: sni.filter(|name| is_dns_name(name)),
         host: hosts.here(),
         references,
-        // Where the entry names the peer itself, it need not be an MX host.
+        // A peer that the entry names itself need not be an MX host.
         not_an_mx: entry.matches_an_mx_host() && hosts.not_an_mx,
-        ..plain(entry.level, entry.basis())
+        ..Demand::of_level(entry.level, entry.basis())
     })
 }
 
 impl Entry {
-    /// Whether its names hang on the domain's MX hosts.
+    /// Whether the names that it demands are those of the domain's MX hosts.
     pub(super) fn matches_an_mx_host(&self) -> bool {
         match self.level {
             Level::Verify => self.matches.is_empty() || self.matches.contains(&Match::Hostname),
@@ -77,7 +81,8 @@ impl Entry {
     }
 }
 
-/// `match=` in Postfix's meaning; without it, verify means `hostname` and secure `nexthop:dot-nexthop`.
+/// The names of `match=`, in Postfix's meaning. Without `match=`, verify means `hostname` and secure means
+/// `nexthop:dot-nexthop`.
 fn static_names(entry: &Entry, next_hop: Option<&str>, hosts: &[NamePattern]) -> Vec<NamePattern> {
     let default: &[Match] = match entry.level {
         Level::Secure => &[Match::Nexthop, Match::DotNexthop],
@@ -93,11 +98,7 @@ fn static_names(entry: &Entry, next_hop: Option<&str>, hosts: &[NamePattern]) ->
         match name {
             Match::Hostname => names.extend_from_slice(hosts),
             Match::Nexthop => names.extend(next_hop.map(exactly)),
-            Match::DotNexthop => names.extend(
-                next_hop
-                    .filter(|name| is_dns_name(name))
-                    .map(|name| NamePattern::Below(name.to_owned())),
-            ),
+            Match::DotNexthop => names.extend(next_hop.and_then(below)),
             Match::Name(name) => names.push(name.clone()),
         }
     }
@@ -111,12 +112,12 @@ fn first_host_in(matches: &[Match]) -> Option<String> {
     })
 }
 
-/// Inbound: what a client must prove that an entry by sender domain or client address speaks about.
+/// Inbound: what a client must prove under an entry for its sender domain or its address.
 ///
 /// # Errors
 ///
 /// The entry's names depend on a sender domain, and there is none (null reverse-path, or before MAIL).
-pub fn require_client(
+pub(crate) fn require_client(
     sender: Option<&Domain>,
     entry: &Entry,
     settings: &Settings,
@@ -133,7 +134,7 @@ pub fn require_client(
                     format!("{} names no client; give match= there", entry.basis()),
                 ));
             }
-            vec![pkix(names, Some(entry))]
+            vec![ReferenceIdentity::pkix(names, entry.anchors.clone())]
         }
         level => {
             return Err((
@@ -148,6 +149,6 @@ pub fn require_client(
     Ok(Demand {
         references,
         tls13_only: settings.tls13_only || entry.tls13_only,
-        ..plain(entry.level, entry.basis())
+        ..Demand::of_level(entry.level, entry.basis())
     })
 }

@@ -1,82 +1,102 @@
-//! The hosts that a domain's mail may go to, and which of them the destination is.
+//! The hosts that may receive a domain's mail, and which of them the destination is.
 
 use super::{
-    super::{Ask, Dns, Findings, Mx, MxHost, NamePattern, NextHop, Reason, Security, dane},
-    Denial, Use, exactly, upstream_name,
+    super::{
+        ask::{Ask, NextHop},
+        dane,
+        findings::{Dns, Findings, Mx, MxHost, Security},
+        names::NamePattern,
+        reason::{Denial, Reason},
+    },
+    next_hop::{exactly, upstream_name},
 };
 use crate::smtp::Recipient;
 use std::net::IpAddr;
 
-/// One of them.
+/// Whether a layer (DANE or MTA-STS) takes part in the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LayerUse {
+    /// The layer is switched off, or the level does not include it.
+    Off,
+    /// The layer decides where the domain publishes something for it.
+    IfPublished,
+    /// Without this layer there is no delivery.
+    Required,
+}
+
+/// One host, with what DANE says about it.
 pub(super) struct Host {
     pub name: String,
-    /// TLSA base domain.
+    /// TLSA base domain (RFC 7672 §2.2.3).
     pub base: String,
     pub dane: dane::Statement,
-    /// The destination is one of its addresses.
+    /// The destination is one of this host's addresses.
     pub is_here: bool,
-    /// Its addresses were found, or proved to be none; those of the destination's family at least.
+    /// The host's addresses of the destination's family, at least, were found or proved not to exist.
     pub addresses_known: bool,
-    /// The destination may be one of its addresses in the family that could not be had. Then the signed addresses of the other
-    /// family say where its TLSA records are, and nothing but these makes the destination this host: why.
-    must_match: Option<Denial>,
+    /// Set where the addresses of the destination's family could not be looked up, so that the destination may or may not be this
+    /// host. The signed addresses of the other family still say where the host's TLSA records are, and only a match with these
+    /// proves that the destination is this host. Holds why the look-up failed.
+    must_match_tlsa: Option<Denial>,
 }
 
 impl Host {
-    fn new(host: &MxHost, server: IpAddr, dane: Use) -> Self {
+    fn new(host: &MxHost, server: IpAddr, dane: LayerUse) -> Self {
         let missing = host.missing.as_ref();
         let missing = missing.filter(|missing| missing.ipv6 == server.is_ipv6());
-        let signed = dane != Use::No && matches!(host.addresses, Dns::Found(_, Security::Secure));
+        let signed =
+            dane != LayerUse::Off && matches!(host.addresses, Dns::Found(_, Security::Secure));
         Self {
             name: host.name.clone(),
             base: host.tlsa_base.clone(),
             dane: match dane {
-                Use::No => dane::Statement::Silent("DANE is off".into()),
-                Use::IfPublished | Use::Must => dane::statement(host),
+                LayerUse::Off => dane::Statement::Silent("DANE is off".into()),
+                LayerUse::IfPublished | LayerUse::Required => dane::statement(host),
             },
             is_here: matches!(&host.addresses, Dns::Found(addresses, _)
                 if addresses.iter().any(|address| address.to_canonical() == server)),
             addresses_known: missing.is_none()
                 && matches!(host.addresses, Dns::Found(..) | Dns::Absent(_)),
-            must_match: missing
+            must_match_tlsa: missing
                 .filter(|_| signed)
                 .map(|missing| (missing.reason, missing.why.clone())),
         }
     }
 
-    /// Its name, as a certificate must show it.
-    pub fn pattern(&self) -> NamePattern {
+    /// The host's name, as a certificate must show it.
+    pub(super) fn pattern(&self) -> NamePattern {
         exactly(&self.name)
     }
 
-    /// Why it is not known whether DANE speaks for it, where it is not.
-    fn unknown(&self) -> Option<Denial> {
+    /// Why it is unknown whether DANE applies to this host; `None` where it is known.
+    fn why_dane_unknown(&self) -> Option<Denial> {
         match &self.dane {
             dane::Statement::Unknown(reason, why) => Some((*reason, why.clone())),
             _ => None,
         }
     }
 
-    pub fn is_silent(&self) -> bool {
+    /// DANE says nothing about this host, so that the next layer decides.
+    pub(super) fn is_silent(&self) -> bool {
         matches!(self.dane, dane::Statement::Silent(_))
     }
 }
 
-/// All of them, in MX preference order.
+/// All hosts, in MX preference order.
 pub(super) struct Hosts {
     pub all: Vec<Host>,
-    /// Of the MX RRset, or its denial.
+    /// DNSSEC state of the MX RRset, or of the proof that there is none.
     pub security: Security,
-    /// Nothing insecure stands between the next-hop domain and its hosts, so that a host may show the domain's name
-    /// (RFC 7672 §3.2.2): the MX RRset is secure, or there is none.
+    /// A host may show the name of the next-hop domain (RFC 7672 §3.2.2), since no insecure MX RRset leads to the host: the RRset is
+    /// secure, or there is none.
     pub may_show_next_hop: bool,
-    /// All addresses are known, and the destination is none of them.
+    /// The addresses of all hosts are known, and the destination is none of them.
     pub not_an_mx: bool,
 }
 
 impl Hosts {
-    /// None: what names no host.
-    pub fn none() -> Self {
+    /// No hosts, for a next hop that names none.
+    pub(super) fn none() -> Self {
         Self {
             all: Vec::new(),
             security: Security::Insecure,
@@ -85,8 +105,8 @@ impl Hosts {
         }
     }
 
-    /// The hosts of what is asked. For literals, `<postmaster>` and bare addresses there are none.
-    pub fn find(ask: &Ask, findings: &Findings, dane: Use) -> Result<Self, Denial> {
+    /// The hosts of the next hop. Literals, `<postmaster>` and bare addresses have none.
+    pub(super) fn find(ask: &Ask, findings: &Findings, dane: LayerUse) -> Result<Self, Denial> {
         match &ask.next_hop {
             NextHop::Recipient(Recipient::Domain(domain)) => {
                 let (mx, security) = answer(&findings.mx, domain.as_str())?;
@@ -98,12 +118,17 @@ impl Hosts {
         }
     }
 
-    fn of_domain(mx: &Mx, security: Security, server: IpAddr, dane: Use) -> Result<Self, Denial> {
+    fn of_domain(
+        mx: &Mx,
+        security: Security,
+        server: IpAddr,
+        dane: LayerUse,
+    ) -> Result<Self, Denial> {
         if *mx == Mx::Null {
             return Err((Reason::NullMx, "its MX record says so (RFC 7505)".into()));
         }
         let hosts = mx.hosts();
-        // An MX record that holds an address names nobody (RFC 7672 §2.2; RFC 5321 §5.1 wants a name).
+        // An MX record that holds an address names no host (RFC 7672 §2.2; RFC 5321 §5.1 requires a name).
         let (addresses, named): (Vec<&MxHost>, Vec<&MxHost>) = hosts
             .iter()
             .partition(|host| host.name.trim_end_matches('.').parse::<IpAddr>().is_ok());
@@ -132,17 +157,17 @@ impl Hosts {
         })
     }
 
-    /// The administrator named the host, so that no MX stands between, and it is where we connect to.
-    fn of_upstream(name: &str, findings: &Findings, dane: Use) -> Result<Self, Denial> {
+    /// The `--upstream` host. The administrator named it, so that no MX record leads to it, and every connection goes to it.
+    fn of_upstream(name: &str, findings: &Findings, dane: LayerUse) -> Result<Self, Denial> {
         let without_dane = |why: &str| Host {
             name: name.to_owned(),
             base: name.to_owned(),
             dane: dane::Statement::Silent(why.to_owned()),
             is_here: true,
             addresses_known: true,
-            must_match: None,
+            must_match_tlsa: None,
         };
-        let host = if dane == Use::No {
+        let host = if dane == LayerUse::Off {
             without_dane("DANE is off")
         } else if name.parse::<IpAddr>().is_ok() {
             without_dane("an address has no TLSA records")
@@ -164,8 +189,8 @@ impl Hosts {
         })
     }
 
-    /// Those that the destination may be: the ones with its address, or else every one.
-    pub fn candidates(&self) -> impl Iterator<Item = &Host> {
+    /// The hosts that the destination may be: those with its address or, if no host has it, all of them.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &Host> {
         let any_here = self.all.iter().any(|host| host.is_here);
         self.all
             .iter()
@@ -173,41 +198,41 @@ impl Hosts {
     }
 
     /// The name of the host that has the destination's address.
-    pub fn here(&self) -> Option<String> {
+    pub(super) fn here(&self) -> Option<String> {
         self.all
             .iter()
             .find(|host| host.is_here)
             .map(|host| host.name.clone())
     }
 
-    /// Why it cannot be told what DANE says about the destination: no host is known to have its address, and one whose
-    /// addresses could not be looked up may. (With DANE off that makes no difference.)
-    pub fn unplaced(&self) -> Option<Denial> {
+    /// Why it is unknown what DANE says about the destination: no host is known to have its address, and a host whose addresses
+    /// could not be looked up may have it. (With DANE off that makes no difference.)
+    pub(super) fn why_destination_unknown(&self) -> Option<Denial> {
         if self.all.iter().any(|host| host.is_here) {
             return None;
         }
-        let unplaced = self.all.iter().filter(|host| !host.addresses_known);
-        unplaced
+        let unknown = self.all.iter().filter(|host| !host.addresses_known);
+        unknown
             .filter_map(|host| match host.dane {
-                dane::Statement::Silent(_) => host.must_match.clone(),
-                _ => host.unknown(),
+                dane::Statement::Silent(_) => host.must_match_tlsa.clone(),
+                _ => host.why_dane_unknown(),
             })
             .next()
     }
 
-    /// Whether only TLSA records can make the destination one of the domain's hosts (see [`Host`]).
-    pub fn must_match(&self) -> bool {
+    /// Whether only a match with TLSA records can prove that the destination is one of the hosts (see [`Host`]).
+    pub(super) fn must_match_tlsa(&self) -> bool {
         !self.all.iter().any(|host| host.is_here)
-            && self.all.iter().any(|host| host.must_match.is_some())
+            && self.all.iter().any(|host| host.must_match_tlsa.is_some())
     }
 
-    /// The first candidate of which it is not known whether DANE speaks, and why.
-    pub fn first_unknown(&self) -> Option<Denial> {
-        self.candidates().find_map(Host::unknown)
+    /// Why it is unknown whether DANE applies to some candidate; the first such candidate counts.
+    pub(super) fn why_dane_unknown(&self) -> Option<Denial> {
+        self.candidates().find_map(Host::why_dane_unknown)
     }
 }
 
-/// An answer that is one; everything else is a refusal, never "no record" (RFC 7672 §2.1.1, §2.2).
+/// The MX RRset and its state. A failed look-up is a refusal, never "no record" (RFC 7672 §2.1.1, §2.2).
 fn answer<'a>(mx: &'a Dns<Mx>, name: &str) -> Result<(&'a Mx, Security), Denial> {
     match mx {
         Dns::Found(mx, security) => Ok((mx, *security)),

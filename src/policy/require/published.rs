@@ -1,46 +1,52 @@
-//! What a domain publishes: DANE, MTA-STS, and its MX hosts for `--level`.
+//! The demand from what a domain publishes: DANE, MTA-STS, and its MX hosts for `--level`.
 
 use super::{
     super::{
-        Ask, Basis, Demand, Findings, Level, NamePattern, NextHop, Reason, ReferenceIdentity,
-        Security, Sts, dane,
+        ask::{Ask, NextHop},
+        dane,
+        demand::{Basis, Demand, ReferenceIdentity},
+        findings::{Findings, Security, Sts},
+        level::Level,
         mta_sts::{Mode, Policy},
+        names::NamePattern,
+        reason::{Denial, Reason},
         table::Entry,
     },
-    Denial, Use, exactly,
-    hosts::{Host, Hosts},
-    is_dns_name, next_hop_name, pkix, plain,
+    hosts::{Host, Hosts, LayerUse},
+    next_hop::{below, exactly, is_dns_name, next_hop_name},
 };
 use crate::smtp::Recipient;
 
-/// What a domain publishes, read layer by layer.
-pub(super) struct Layers<'a> {
+/// What a domain publishes, and which layers of it count.
+pub(super) struct Published<'a> {
     pub ask: &'a Ask,
     pub findings: &'a Findings,
-    pub dane: Use,
-    pub sts: Use,
+    pub dane: LayerUse,
+    pub sts: LayerUse,
+    /// The level where no layer applies: encrypt, verify or secure.
     pub otherwise: Level,
+    /// The table entry that names the layers, if one does.
     pub entry: Option<&'a Entry>,
 }
 
-impl Layers<'_> {
-    pub fn require(&self) -> Result<Demand, Denial> {
+impl Published<'_> {
+    pub(super) fn require(&self) -> Result<Demand, Denial> {
         let upstream = match &self.ask.next_hop {
             NextHop::Upstream(_) => true,
             NextHop::Recipient(Recipient::Domain(_)) => false,
             other => return Err(no_entry(other, self.entry)),
         };
-        if upstream && self.sts == Use::Must {
+        if upstream && self.sts == LayerUse::Required {
             return Err((
                 Reason::NoPolicy,
                 "level mta-sts is about recipients' domains, not about an upstream host; choose verify".into(),
             ));
         }
         let hosts = Hosts::find(self.ask, self.findings, self.dane)?;
-        if let Some(unplaced) = hosts.unplaced() {
-            return Err(unplaced);
+        if let Some(denial) = hosts.why_destination_unknown() {
+            return Err(denial);
         }
-        if self.dane == Use::Must {
+        if self.dane == LayerUse::Required {
             return self.dane_only(&hosts);
         }
         let policy = if upstream { None } else { self.sts_policy()? };
@@ -50,7 +56,7 @@ impl Layers<'_> {
             _ => (None, None),
         };
 
-        // With an insecure MX RRset, DANE alone does not say that a host is the domain's (see the module's head).
+        // With an insecure MX RRset, DANE alone does not show that a host belongs to the domain (see the docs of `require`).
         let dane_may_speak = |host: &Host| {
             hosts.security == Security::Secure
                 || enforced.is_none_or(|policy| policy.lists(&host.name))
@@ -61,15 +67,15 @@ impl Layers<'_> {
             .collect();
         let mut demand = match self.without_dane(&hosts, enforced) {
             Ok(Some(demand)) => demand,
-            Ok(None) if by_dane.is_empty() => return Err(self.unknown(&hosts, enforced)),
+            Ok(None) if by_dane.is_empty() => return Err(self.why_nothing_proves(&hosts, enforced)),
             Err(denial) if by_dane.is_empty() => return Err(denial),
-            Ok(None) | Err(_) => plain(Level::Dane, Basis::Dane),
+            Ok(None) | Err(_) => Demand::of_level(Level::Dane, Basis::Dane),
         };
         let proofs = by_dane
             .iter()
             .filter_map(|host| self.dane_reference(&hosts, host));
         demand.references.splice(0..0, proofs);
-        // The first host that may be the one, by the name that its layer sends (RFC 7672 §8.1, RFC 8461 §7.1).
+        // The first candidate, under the name that its layer sends in SNI (RFC 7672 §8.1, RFC 8461 §7.1).
         demand.sni = hosts
             .candidates()
             .find_map(|host| match host.dane {
@@ -78,13 +84,14 @@ impl Layers<'_> {
                 dane::Statement::Unknown(..) => None,
             })
             .filter(|name| is_dns_name(name));
-        demand.testing = testing.map(|policy| pkix(listed(&hosts.all, policy), None));
+        demand.testing =
+            testing.map(|policy| ReferenceIdentity::pkix(listed(&hosts.all, policy), None));
         demand.host = hosts.here();
         demand.not_an_mx = hosts.not_an_mx;
         Ok(demand)
     }
 
-    /// RFC 7672 or no delivery: the MX RRset must be secure, and only hosts with usable records count.
+    /// Level dane-only: the MX RRset must be secure, and only hosts with usable records count (RFC 7672).
     fn dane_only(&self, hosts: &Hosts) -> Result<Demand, Denial> {
         let basis = self.entry.map_or(Basis::Dane, Entry::basis);
         let from = match self.entry {
@@ -102,7 +109,7 @@ impl Layers<'_> {
             .filter(|host| matches!(host.dane, dane::Statement::Records(_)))
             .collect();
         let Some(first) = by_dane.first() else {
-            return Err(hosts.first_unknown().unwrap_or_else(|| {
+            return Err(hosts.why_dane_unknown().unwrap_or_else(|| {
                 let silent = hosts.candidates().find_map(|host| match &host.dane {
                     dane::Statement::Silent(why) => Some(why.as_str()),
                     _ => None,
@@ -119,7 +126,7 @@ impl Layers<'_> {
                 .filter_map(|host| self.dane_reference(hosts, host))
                 .collect(),
             not_an_mx: hosts.not_an_mx,
-            ..plain(Level::DaneOnly, basis)
+            ..Demand::of_level(Level::DaneOnly, basis)
         })
     }
 
@@ -139,10 +146,10 @@ impl Layers<'_> {
         })
     }
 
-    /// The MTA-STS policy that applies, if any. RFC 8461 §3.3: what cannot be fetched and is not cached is no policy; but
-    /// a DNS error is no statement that there is none.
+    /// The MTA-STS policy that applies, if any. A policy that can neither be fetched nor found in the cache is no policy
+    /// (RFC 8461 §3.3). A DNS error is a refusal, since it does not show that there is no policy.
     fn sts_policy(&self) -> Result<Option<&Policy>, Denial> {
-        if self.sts == Use::No {
+        if self.sts == LayerUse::Off {
             return Ok(None);
         }
         match &self.findings.sts {
@@ -152,7 +159,7 @@ impl Layers<'_> {
                 reason @ (Reason::LookupFailed | Reason::DnssecInvalid | Reason::LocalFault),
                 why,
             ) => Err((*reason, format!("MTA-STS: {why}"))),
-            Sts::Unavailable(reason, why) if self.sts == Use::Must => {
+            Sts::Unavailable(reason, why) if self.sts == LayerUse::Required => {
                 Err((*reason, format!("MTA-STS: {why}")))
             }
             Sts::Unavailable(..) => Ok(None),
@@ -160,14 +167,14 @@ impl Layers<'_> {
         }
     }
 
-    /// MTA-STS in mode enforce, else the level, for the hosts that DANE is silent about. `None`: there is no such host where
-    /// the mail is going.
+    /// The demand for hosts about which DANE is silent: MTA-STS in mode enforce, else the level. `None`: no candidate is such a
+    /// host.
     fn without_dane(
         &self,
         hosts: &Hosts,
         enforced: Option<&Policy>,
     ) -> Result<Option<Demand>, Denial> {
-        if hosts.must_match() || !hosts.candidates().any(Host::is_silent) {
+        if hosts.must_match_tlsa() || !hosts.candidates().any(Host::is_silent) {
             return Ok(None);
         }
         if let Some(policy) = enforced {
@@ -180,11 +187,11 @@ impl Layers<'_> {
                 _ => Basis::MtaSts,
             };
             return Ok(Some(Demand {
-                references: vec![pkix(names, None)],
-                ..plain(Level::MtaSts, basis)
+                references: vec![ReferenceIdentity::pkix(names, None)],
+                ..Demand::of_level(Level::MtaSts, basis)
             }));
         }
-        if self.sts == Use::Must {
+        if self.sts == LayerUse::Required {
             let why = match &self.findings.sts {
                 Sts::Policy { policy, age, .. } if policy.holds(*age) => {
                     "the MTA-STS policy is not in mode enforce"
@@ -200,37 +207,40 @@ impl Layers<'_> {
         };
         Ok(self.by_level(hosts).map(|reference| Demand {
             references: vec![reference],
-            ..plain(self.otherwise, basis)
+            ..Demand::of_level(self.otherwise, basis)
         }))
     }
 
+    /// The level's demand on the hosts about which DANE is silent; `None` where the level cannot tell them from other hosts.
     fn by_level(&self, hosts: &Hosts) -> Option<ReferenceIdentity> {
-        // Encrypt and secure tell no host from another, so they may speak only if DANE does for none.
+        // `encrypt` and `secure` demand the same of every host. They apply only if no candidate host has TLSA records; otherwise they
+        // would let that host skip DANE.
         let all_silent = hosts.candidates().all(Host::is_silent);
         match self.otherwise {
             Level::Encrypt => all_silent.then_some(ReferenceIdentity::Anyone),
             Level::Secure => next_hop_name(self.ask).filter(|_| all_silent).map(|name| {
-                let mut names = vec![exactly(&name)];
-                names.extend(is_dns_name(&name).then_some(NamePattern::Below(name)));
-                pkix(names, None)
+                let names = [exactly(&name)].into_iter().chain(below(&name));
+                ReferenceIdentity::pkix(names.collect(), None)
             }),
             _ => {
                 let silent = hosts.all.iter().filter(|host| host.is_silent());
-                Some(pkix(silent.map(Host::pattern).collect(), None))
+                let names = silent.map(Host::pattern).collect();
+                Some(ReferenceIdentity::pkix(names, None))
             }
         }
     }
 
-    /// Why no host could prove anything: what could not be looked up, else that DANE's hosts are not in the policy.
-    fn unknown(&self, hosts: &Hosts, enforced: Option<&Policy>) -> Denial {
-        hosts.first_unknown().unwrap_or_else(|| match enforced {
+    /// Why no host could prove anything: a look-up that failed, else an MTA-STS policy that lists none of the hosts with TLSA
+    /// records.
+    fn why_nothing_proves(&self, hosts: &Hosts, enforced: Option<&Policy>) -> Denial {
+        hosts.why_dane_unknown().unwrap_or_else(|| match enforced {
             Some(_) => (Reason::StsPolicyInvalid, not_listed(hosts)),
             None => (Reason::LookupFailed, "no host is known".into()),
         })
     }
 }
 
-/// Those that a policy lists, as names (RFC 8461 §4.1, §4.2: the MX host's own name).
+/// The hosts that a policy lists, as name patterns: each host's own name (RFC 8461 §4.1, §4.2).
 fn listed<'a>(hosts: impl IntoIterator<Item = &'a Host>, policy: &Policy) -> Vec<NamePattern> {
     hosts
         .into_iter()
@@ -252,8 +262,8 @@ fn not_listed(hosts: &Hosts) -> String {
     )
 }
 
-/// Literals, `<postmaster>` and addresses before a recipient: only an entry that decides alone can speak for them
-/// (RFC 7672 §2.2, RFC 8461 §3.4: neither is about address literals).
+/// Literals, `<postmaster>` and addresses before a recipient: only an entry that decides alone can allow them, since neither DANE
+/// nor MTA-STS is about address literals (RFC 7672 §2.2, RFC 8461 §3.4).
 fn no_entry(next_hop: &NextHop, entry: Option<&Entry>) -> Denial {
     let what = match next_hop {
         NextHop::Recipient(Recipient::Literal(_)) => "an address literal",

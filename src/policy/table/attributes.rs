@@ -1,21 +1,12 @@
-//! From the words of an entry to what they mean.
+//! The values of an entry's attributes.
 
-use super::{
-    Entry, Key, Level, Load,
-    key::domain,
-    parse::{Place, Token, Wrong},
-    reach::senseless_for_clients,
-};
+use super::{super::names::NamePattern, key::domain};
 use crate::smtp::Domain;
 use std::{
-    collections::HashMap,
     fmt,
     net::IpAddr,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
-
-use super::super::NamePattern;
 
 /// One of the names in `match=` of verify and secure.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +15,7 @@ pub enum Match {
     Hostname,
     /// `nexthop`: the recipient domain itself; with `--upstream` its host.
     Nexthop,
-    /// `dot-nexthop`: any host below that.
+    /// `dot-nexthop`: any host below the recipient domain or the `--upstream` host.
     DotNexthop,
     /// `mx.clinic.example`, `.clinic.example`, `[203.0.113.9]`: as written.
     Name(NamePattern),
@@ -71,7 +62,7 @@ pub struct Until {
 }
 
 impl Until {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let number = |range: std::ops::Range<usize>| -> Option<u64> {
             let digits = text.get(range)?;
             digits
@@ -102,13 +93,13 @@ impl Until {
         })
     }
 
-    /// Whether it ends no earlier than the other.
+    /// Whether this date is no earlier than the other.
     pub(super) fn is_not_before(&self, other: &Self) -> bool {
         self.over >= other.over
     }
 
     pub(super) fn is_over(&self, now: SystemTime) -> bool {
-        // A clock before 1970 is broken; nothing it says may keep an exception alive.
+        // A clock before 1970 is broken, and must not keep an exception alive.
         now.duration_since(SystemTime::UNIX_EPOCH)
             .map_or(true, |since| since >= Duration::from_secs(self.over))
     }
@@ -120,164 +111,8 @@ impl fmt::Display for Until {
     }
 }
 
-/// An entry from its words, and where it begins.
-pub(super) fn entry(
-    file: &Arc<str>,
-    tokens: &[Token],
-    load: Load<'_>,
-) -> Result<(Entry, Place), Wrong> {
-    let [key_word, rest @ ..] = tokens else {
-        // `logical_lines` makes no entry of an empty line.
-        return Err(Place { line: 1, column: 1 }.error("an empty entry"));
-    };
-    let place = key_word.place;
-    let key: Key = key_word
-        .text
-        .parse()
-        .map_err(|why: String| place.error(why))?;
-    let Some((level_word, attributes)) = rest.split_first() else {
-        return Err(place.error(format!(
-            "{key} has no level; write one behind it, e.g. secure"
-        )));
-    };
-    let level: Level = level_word
-        .text
-        .parse()
-        .map_err(|why: String| level_word.place.error(why))?;
-    let mut entry = Entry {
-        key,
-        level,
-        matches: Vec::new(),
-        fingerprints: Vec::new(),
-        servername: None,
-        tafile: Vec::new(),
-        anchors: None,
-        tls13_only: false,
-        until: None,
-        reason: None,
-        file: file.clone(),
-        line: place.line,
-    };
-    let mut seen: HashMap<String, Place> = HashMap::new();
-    for token in attributes {
-        let (name, value) = attribute(token)?;
-        let repeatable = matches!(name.as_str(), "match" | "tafile");
-        if let Some(earlier) = seen.get(&name).filter(|_| !repeatable) {
-            return Err(token.place.error(format!(
-                "{name}= was given on line {}, column {} already; give it once",
-                earlier.line, earlier.column
-            )));
-        }
-        apply(&mut entry, &name, value, load).map_err(|why| token.place.error(why))?;
-        seen.insert(name, token.place);
-    }
-    complete(&entry).map_err(|why| level_word.place.error(why))?;
-    Ok((entry, place))
-}
-
-/// `name=value`, the name in lower case.
-fn attribute(token: &Token) -> Result<(String, &str), Wrong> {
-    let text = token.text.as_str();
-    if text.starts_with('#') {
-        return Err(token
-            .place
-            .error("a comment behind an entry; put it on a line of its own"));
-    }
-    if text.starts_with(['{', '}']) {
-        return Err(token
-            .place
-            .error("braces are not read here; write the attribute as name=value"));
-    }
-    match text.split_once('=') {
-        None | Some(("", _)) => Err(token.place.error(format!(
-            "{text:?} is no attribute; write name=value, without white space around the ="
-        ))),
-        Some((name, "")) => Err(token
-            .place
-            .error(format!("{name}= has no value; give one or remove it"))),
-        Some((name, value)) => Ok((name.to_ascii_lowercase(), value)),
-    }
-}
-
-fn apply(entry: &mut Entry, name: &str, value: &str, load: Load<'_>) -> Result<(), String> {
-    let level = entry.level;
-    let pkix = matches!(level, Level::Verify | Level::Secure);
-    let fits = match name {
-        "match" => pkix || level == Level::Fingerprint,
-        "tafile" => pkix,
-        // DANE and MTA-STS say themselves which name is sent (RFC 7672 §8.1, RFC 8461 §7.1).
-        "servername" => !matches!(
-            level,
-            Level::None | Level::MtaSts | Level::Dane | Level::DaneOnly
-        ),
-        "protocols" => level != Level::None,
-        _ => true,
-    };
-    if !fits {
-        return Err(format!("{name}= means nothing at level {level}; remove it"));
-    }
-    match name {
-        "match" if pkix => entry.matches.extend(names(value)?),
-        "match" => entry.fingerprints.extend(fingerprints(value)?),
-        "servername" => entry.servername = Some(servername(value)?),
-        "tafile" => {
-            let more = load(value).map_err(|why| format!("tafile={value}: {why}"))?;
-            if more.is_empty() {
-                return Err(format!("tafile={value}: no certificate in it"));
-            }
-            let mut all = entry
-                .anchors
-                .take()
-                .map_or_else(Vec::new, |some| some.to_vec());
-            all.extend(more);
-            entry.anchors = Some(Arc::new(all));
-            entry.tafile.push(value.to_owned());
-        }
-        "protocols" => entry.tls13_only = tls13_only(value)?,
-        "until" => {
-            entry.until = Some(Until::parse(value).ok_or_else(|| {
-                format!("{value:?} is no day; write until=YYYY-MM-DD, the last day on which the entry applies")
-            })?);
-        }
-        "reason" => entry.reason = Some(value.to_owned()),
-        other => return Err(unknown(other)),
-    }
-    Ok(())
-}
-
-fn unknown(name: &str) -> String {
-    let why = match name {
-        "ciphers" | "exclude" => {
-            "only forward-secret AEAD suites are offered, and they cannot be chosen"
-        }
-        "connection_reuse" => "each session of the client has a connection of its own",
-        "enable_rpk" => "raw public keys are not supported",
-        _ => {
-            return format!(
-                "no attribute {name:?}; there are match=, servername=, tafile=, protocols=, until= and reason="
-            );
-        }
-    };
-    format!("Postfix's {name}= is not supported: {why}; remove it")
-}
-
-/// What an entry lacks that its level needs.
-fn complete(entry: &Entry) -> Result<(), String> {
-    if entry.level == Level::Fingerprint && entry.fingerprints.is_empty() {
-        return Err(
-            "level fingerprint needs match= with the digest of the certificate or its key".into(),
-        );
-    }
-    if entry.key.is_sender()
-        && let Some(why) = senseless_for_clients(entry)
-    {
-        return Err(why);
-    }
-    Ok(())
-}
-
 /// `match=` of verify and secure: parts between colons, brackets around addresses.
-fn names(value: &str) -> Result<Vec<Match>, String> {
+pub(super) fn names(value: &str) -> Result<Vec<Match>, String> {
     let mut parts = vec![String::new()];
     let mut bracketed = false;
     for c in value.chars() {
@@ -319,7 +154,7 @@ fn name(part: &str) -> Result<Match, String> {
     })
 }
 
-fn servername(value: &str) -> Result<Servername, String> {
+pub(super) fn servername(value: &str) -> Result<Servername, String> {
     Ok(match value.to_ascii_lowercase().as_str() {
         "hostname" => Servername::Hostname,
         "nexthop" => Servername::Nexthop,
@@ -330,7 +165,7 @@ fn servername(value: &str) -> Result<Servername, String> {
 }
 
 /// `match=` of fingerprint: digests in hex between `|`, with or without colons.
-fn fingerprints(value: &str) -> Result<Vec<Vec<u8>>, String> {
+pub(super) fn fingerprints(value: &str) -> Result<Vec<Vec<u8>>, String> {
     value.split('|').map(fingerprint).collect()
 }
 
@@ -375,8 +210,8 @@ pub(super) fn hex(digest: &[u8]) -> String {
 
 /// `protocols=`: versions, `!`exclusions and `>=` / `<=` bounds between colons. True: TLS 1.3 only; false: 1.2 and 1.3.
 ///
-/// We speak TLS 1.2 and 1.3 (RFC 8996); a list that names an older one, or leaves 1.2 alone, asks for what is not done here.
-fn tls13_only(value: &str) -> Result<bool, String> {
+/// This proxy speaks TLS 1.2 and 1.3 (RFC 8996). A list that includes an older version, or leaves only 1.2, is an error.
+pub(super) fn tls13_only(value: &str) -> Result<bool, String> {
     const NEWEST: u16 = 0x0304;
     let (mut included, mut excluded) = (Vec::new(), Vec::new());
     let (mut least, mut most) = (0, u16::MAX);

@@ -1,21 +1,21 @@
-//! What an entry is about.
+//! The key of an entry: the peers or domains that the entry is about.
 
-use super::super::Prefix;
+use super::super::prefix::Prefix;
 use crate::smtp::Domain;
 use std::{fmt, net::IpAddr, str::FromStr};
 
-/// The left side of an entry.
+/// The first word of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// `partner.example`: mail for exactly this domain.
     Domain(Domain),
     /// `.partner.example`: mail for any domain below it.
     Below(Domain),
-    /// `[203.0.113.9]`, `[IPv6:2001:db8::1]`, perhaps with `:port`: the destination address.
+    /// `[203.0.113.9]`, `[IPv6:2001:db8::1]`, optionally with `:port`: the destination address.
     Address(IpAddr, Option<u16>),
     /// `203.0.113.0/24`: destination addresses (inbound: client addresses).
     Prefix(Prefix),
-    /// `[relay.example]`, perhaps with `:port`: the `--upstream` host.
+    /// `[relay.example]`, optionally with `:port`: the `--upstream` host.
     Host(Domain, Option<u16>),
     /// `@partner.example`: inbound, mail from exactly this domain.
     Sender(Domain),
@@ -26,17 +26,17 @@ pub enum Key {
 }
 
 impl Key {
-    /// The keys that may speak for a domain: itself, then its parents, longest first.
+    /// The keys under which a domain is searched: the domain itself, then its parents, longest first.
     pub(super) fn of_domain(domain: &Domain) -> impl Iterator<Item = Self> {
         std::iter::once(Self::Domain(domain.clone())).chain(parents(domain).map(Self::Below))
     }
 
-    /// The keys that may speak for a sender domain: itself, then its parents, longest first.
+    /// The keys under which a sender domain is searched: the domain itself, then its parents, longest first.
     pub(super) fn of_sender(domain: &Domain) -> impl Iterator<Item = Self> {
         std::iter::once(Self::Sender(domain.clone())).chain(parents(domain).map(Self::SenderBelow))
     }
 
-    /// Whether it is about mail that comes in.
+    /// Whether the key is about incoming mail.
     pub(super) fn is_sender(&self) -> bool {
         matches!(self, Self::Sender(_) | Self::SenderBelow(_))
     }
@@ -86,7 +86,7 @@ impl FromStr for Key {
     }
 }
 
-/// `[host]`, `[address]`, `[IPv6:address]`, each perhaps with `:port`; `rest` begins behind the bracket.
+/// `[host]`, `[address]` or `[IPv6:address]`, each optionally with `:port`. `rest` begins after the opening bracket.
 fn bracketed(text: &str, rest: &str) -> Result<Key, String> {
     let (inside, behind) = rest
         .split_once(']')
@@ -122,7 +122,7 @@ fn bracketed(text: &str, rest: &str) -> Result<Key, String> {
     }
 }
 
-/// A domain name as it must be written here.
+/// A domain name as it must be written in the table.
 pub(super) fn domain(text: &str) -> Result<Domain, String> {
     if text.strip_suffix('.').is_some_and(|bare| !bare.is_empty()) {
         return Err(format!("{text:?} ends in a dot; leave it off"));
@@ -144,7 +144,7 @@ pub(super) fn domain(text: &str) -> Result<Domain, String> {
         ));
     }
     let domain = Domain::parse(text).ok_or_else(|| format!("{text:?} is no domain name"))?;
-    // Postfix, too, takes what is all digits and dots for a broken address, never for a name.
+    // Like Postfix: a text of digits and dots is a broken address, never a name.
     if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Err(format!("{text:?} is neither a domain name nor an address"));
     }

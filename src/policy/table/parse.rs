@@ -1,46 +1,46 @@
-//! From text to tokens with places: comments, continuation, quotes.
+//! From text to words with their positions: comments, continuation lines, quotes.
+//!
+//! Kept by hand: Postfix's table syntax is no crate's, and each error must name the line and the column.
 
-/// Where in the file.
+/// A position in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Position {
     /// From 1.
     pub line: u32,
     /// From 1, in characters.
     pub column: u32,
 }
 
-impl Place {
-    pub fn error(self, message: impl Into<String>) -> Wrong {
-        Wrong {
-            line: self.line,
-            column: self.column,
+impl Position {
+    pub(crate) fn error(self, message: impl Into<String>) -> EntryError {
+        EntryError {
+            position: self,
             message: message.into(),
         }
     }
 }
 
-/// What is wrong, and where; the file is known to the caller.
+/// An error in an entry. The caller knows the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
-    pub line: u32,
-    pub column: u32,
+pub(super) struct EntryError {
+    pub position: Position,
     pub message: String,
 }
 
-/// A word of an entry, its quotes taken off.
+/// A word of an entry, without its quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token {
-    pub place: Place,
+    pub position: Position,
     pub text: String,
 }
 
-/// The entries of a text as words, as Postfix reads its tables: an empty line and one that begins with `#` after any white
-/// space count nothing; one that begins with white space continues the entry before. Words end at white space, behind the
-/// key also at a comma (as in Postfix's policy attributes), unless they stand in double quotes.
-pub(super) fn logical_lines(text: &str) -> Vec<Result<Vec<Token>, Wrong>> {
-    let mut entries: Vec<Result<Vec<Token>, Wrong>> = Vec::new();
+/// The entries of a text as words, as Postfix reads its tables. Empty lines and lines whose first character after any white space is
+/// `#` are skipped. A line that begins with white space continues the entry before. Words end at white space and, except for the
+/// key, at a comma (as in Postfix's policy attributes), unless they stand in double quotes.
+pub(super) fn logical_lines(text: &str) -> Vec<Result<Vec<Token>, EntryError>> {
+    let mut entries: Vec<Result<Vec<Token>, EntryError>> = Vec::new();
     for (number, line) in (1..).zip(text.split('\n')) {
-        // It stands at the beginning of a file, and amid one that was put together from several.
+        // A byte order mark stands at the beginning of a file, or inside a file that was joined from several.
         let line = line.trim_start_matches('\u{feff}');
         let content = line.trim_start_matches(is_blank);
         if content.is_empty() || content.starts_with('#') {
@@ -53,7 +53,7 @@ pub(super) fn logical_lines(text: &str) -> Vec<Result<Vec<Token>, Wrong>> {
         }
         match entries.last_mut() {
             Some(entry) => {
-                // Where the entry is wrong already, the rest of it is passed over.
+                // The rest of an entry that has an error already is skipped.
                 if let Ok(tokens) = entry {
                     match words(line, number, false) {
                         Ok(more) => tokens.extend(more),
@@ -61,7 +61,7 @@ pub(super) fn logical_lines(text: &str) -> Vec<Result<Vec<Token>, Wrong>> {
                     }
                 }
             }
-            None => entries.push(Err(Place {
+            None => entries.push(Err(Position {
                 line: number,
                 column: 1,
             }
@@ -75,20 +75,20 @@ fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\u{b}' | '\u{c}')
 }
 
-/// The words of one physical line; the first is a key where the line begins an entry.
-fn words(line: &str, number: u32, begins: bool) -> Result<Vec<Token>, Wrong> {
+/// The words of one physical line. If the line begins an entry, the first word is its key.
+fn words(line: &str, number: u32, begins: bool) -> Result<Vec<Token>, EntryError> {
     let mut tokens: Vec<Token> = Vec::new();
     let mut word: Option<Token> = None;
-    let mut quote: Option<Place> = None;
+    let mut quote: Option<Position> = None;
     let mut characters = (1..).zip(line.chars());
     while let Some((column, c)) = characters.next() {
-        let place = Place {
+        let position = Position {
             line: number,
             column,
         };
         let allowed = c == '\t' || (is_blank(c) && quote.is_none());
         if c.is_control() && !allowed {
-            return Err(place.error("a control character; remove it"));
+            return Err(position.error("a control character; remove it"));
         }
         let is_key = begins && tokens.is_empty();
         if quote.is_none() && (is_blank(c) || (c == ',' && !is_key)) {
@@ -97,26 +97,26 @@ fn words(line: &str, number: u32, begins: bool) -> Result<Vec<Token>, Wrong> {
         }
         let text = &mut word
             .get_or_insert_with(|| Token {
-                place,
+                position,
                 text: String::new(),
             })
             .text;
         match c {
-            '"' if is_key => return Err(place.error("quotes in a key; remove them")),
-            '"' => quote = quote.is_none().then_some(place),
+            '"' if is_key => return Err(position.error("quotes in a key; remove them")),
+            '"' => quote = quote.is_none().then_some(position),
             '\\' if quote.is_some() => match characters.next() {
                 Some((_, escaped @ ('"' | '\\'))) => text.push(escaped),
                 _ => {
                     return Err(
-                        place.error("a backslash that escapes neither \\ nor \"; write \\\\")
+                        position.error("a backslash that escapes neither \\ nor \"; write \\\\")
                     );
                 }
             },
             _ => text.push(c),
         }
     }
-    if let Some(place) = quote {
-        return Err(place.error("the quote is not closed on its line; add a \""));
+    if let Some(position) = quote {
+        return Err(position.error("the quote is not closed on its line; add a \""));
     }
     tokens.extend(word);
     Ok(tokens)

@@ -1,30 +1,33 @@
-//! Which entries can ever be asked for: a line that nothing ever reaches is a promise that is not kept, so it is said.
+//! Which entries can ever apply. The administrator relies on every line, so a line that can never apply gets a warning.
 
 use super::{
-    super::{Prefix, Settings},
-    Entry, Key, Level, Match, Table, TableError,
+    super::{level::Level, prefix::Prefix, settings::Settings},
+    Table, TableError,
+    attributes::Match,
+    entry::{Entry, senseless_for_clients},
+    key::Key,
 };
 use crate::smtp::Domain;
 use std::{net::IpAddr, time::SystemTime};
 
-/// What a table is for; that says which of its keys are ever looked up.
+/// What a table is used for. This decides which of its keys are ever searched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TablePurpose {
-    /// To the world, and it is not known how: `check` and `policy`.
+    /// Outgoing mail, with or without `--upstream`: for `check` and `policy`.
     Outbound,
-    /// To the world with `--intercept`: recipients' domains, and destination addresses at port 25.
+    /// Outgoing mail with `--intercept`: recipients' domains, and destination addresses at port 25.
     Intercepted,
-    /// To the world with `--upstream`: its host, as given, and its port.
+    /// Outgoing mail with `--upstream`: the host as given, and its port.
     Upstream(String, u16),
-    /// From the world: sender domains and client addresses.
+    /// Incoming mail: sender domains and client addresses.
     Inbound,
 }
 
 impl TablePurpose {
-    /// What the keys of a table are about, where that is clear: keys with `@` are about mail that comes in, all others but
-    /// addresses and prefixes about mail that goes out.
+    /// What the keys of a table are about, where that is clear: keys with `@` are about incoming mail; all other keys, except
+    /// addresses and prefixes, are about outgoing mail.
     #[must_use]
-    pub fn of(table: &Table) -> Option<Self> {
+    pub(crate) fn of(table: &Table) -> Option<Self> {
         table.entries.iter().find_map(|entry| match entry.key {
             Key::Sender(_) | Key::SenderBelow(_) => Some(Self::Inbound),
             Key::Address(_, None) | Key::Prefix(_) => None,
@@ -34,13 +37,13 @@ impl TablePurpose {
 }
 
 impl Table {
-    /// The entries that mean nothing this way, since their keys or levels are about mail that goes the other, or need what
-    /// the command line switches off.
+    /// The entries that are errors in a table for this purpose: their keys or levels are about mail of the other direction, or need
+    /// a feature that the command line switches off.
     #[must_use]
-    pub fn unfit(&self, way: &TablePurpose, settings: &Settings) -> Vec<TableError> {
-        let why = |entry: &Entry| match way {
+    pub(crate) fn unfit(&self, purpose: &TablePurpose, settings: &Settings) -> Vec<TableError> {
+        let why = |entry: &Entry| match purpose {
             TablePurpose::Inbound => unfit_for_clients(entry),
-            _ => unfit_for_servers(entry, way, settings),
+            _ => unfit_for_servers(entry, purpose, settings),
         };
         self.entries
             .iter()
@@ -55,17 +58,16 @@ impl Table {
             .collect()
     }
 
-    /// What is allowed and yet worth a warning, as `file:line: words`: entries past their date, and those that can never be
-    /// reached.
+    /// Warnings, as `file:line: words`: entries past their date, and entries that can never apply.
     #[must_use]
-    pub fn remarks(&self, way: &TablePurpose, now: SystemTime) -> Vec<String> {
+    pub(crate) fn remarks(&self, purpose: &TablePurpose, now: SystemTime) -> Vec<String> {
         self.entries
             .iter()
             .filter_map(|entry| {
                 let words = if entry.is_expired(now) {
                     String::from("the entry is past its until= date and does not apply any more")
                 } else {
-                    self.never_reached(entry, way)?
+                    self.never_reached(entry, purpose)?
                 };
                 Some(format!(
                     "{}:{}: {}: {words}",
@@ -75,9 +77,11 @@ impl Table {
             .collect()
     }
 
-    fn never_reached(&self, entry: &Entry, way: &TablePurpose) -> Option<String> {
-        match way {
-            TablePurpose::Upstream(host, port) => self.behind_upstream(entry, host, *port),
+    fn never_reached(&self, entry: &Entry, purpose: &TablePurpose) -> Option<String> {
+        match purpose {
+            TablePurpose::Upstream(host, port) => {
+                self.never_reached_behind_upstream(entry, host, *port)
+            }
             TablePurpose::Intercepted => match &entry.key {
                 Key::Host(host, _) => Some(format!(
                     "never reached: only --upstream asks for a host in brackets; for a recipient's domain write {host}"
@@ -85,16 +89,21 @@ impl Table {
                 Key::Address(_, Some(port)) if *port != 25 => Some(format!(
                     "never reached: intercepted connections go to port 25, never to {port}; remove the line"
                 )),
-                Key::Address(address, None) => self.spoken_for_at(entry, *address, 25),
-                Key::Any => self.spoken_for_everywhere(entry),
-                _ => self.spoken_for(entry, Some(25)),
+                Key::Address(address, None) => self.address_shadowed(entry, *address, 25),
+                Key::Any => self.everything_shadowed(entry),
+                _ => self.prefix_shadowed(entry, Some(25)),
             },
-            TablePurpose::Outbound | TablePurpose::Inbound => self.spoken_for(entry, None),
+            TablePurpose::Outbound | TablePurpose::Inbound => self.prefix_shadowed(entry, None),
         }
     }
 
-    /// All mail goes to one host, so all questions are about it, and the first entry that speaks for it decides each of them.
-    fn behind_upstream(&self, entry: &Entry, host: &str, port: u16) -> Option<String> {
+    /// With `--upstream` every question is about one host, so that the first entry for this host decides them all.
+    fn never_reached_behind_upstream(
+        &self,
+        entry: &Entry,
+        host: &str,
+        port: u16,
+    ) -> Option<String> {
         let Some(rank) = rank(&entry.key, host, port) else {
             return Some(format!(
                 "never reached: all mail goes to --upstream {host}, port {port}, so nothing else is asked for; remove the line"
@@ -102,7 +111,7 @@ impl Table {
         };
         let before = self.entries.iter().find(|other| {
             let always = match other.key {
-                // Which addresses a name has, the DNS says.
+                // Only the DNS knows which addresses a name has.
                 Key::Address(..) | Key::Prefix(_) => host.parse::<IpAddr>().is_ok(),
                 _ => true,
             };
@@ -112,21 +121,21 @@ impl Table {
         });
         match (before, &entry.key) {
             (Some(before), _) => Some(shadowed(&[before])),
-            (None, Key::Address(address, None)) => self.spoken_for_at(entry, *address, port),
-            (None, Key::Any) => self.spoken_for_everywhere(entry),
-            (None, _) => self.spoken_for(entry, Some(port)),
+            (None, Key::Address(address, None)) => self.address_shadowed(entry, *address, port),
+            (None, Key::Any) => self.everything_shadowed(entry),
+            (None, _) => self.prefix_shadowed(entry, Some(port)),
         }
     }
 
-    /// An address with the only port there is comes before the address alone.
-    fn spoken_for_at(&self, entry: &Entry, address: IpAddr, port: u16) -> Option<String> {
+    /// An entry for the address with the only port in use takes precedence over the address alone.
+    fn address_shadowed(&self, entry: &Entry, address: IpAddr, port: u16) -> Option<String> {
         let before = self.index.get(&Key::Address(address, Some(port)))?;
         let before = &self.entries[*before];
         outlives(before, entry).then(|| shadowed(&[before]))
     }
 
-    /// A prefix whose every address has an entry that is narrower.
-    fn spoken_for(&self, entry: &Entry, port: Option<u16>) -> Option<String> {
+    /// Warns about a prefix whose every address has a narrower entry.
+    fn prefix_shadowed(&self, entry: &Entry, port: Option<u16>) -> Option<String> {
         let Key::Prefix(whole) = entry.key else {
             return None;
         };
@@ -137,8 +146,8 @@ impl Table {
         covered(whole, &narrower).then(|| shadowed(&entries_of(&narrower)))
     }
 
-    /// `*` where prefixes speak for every address there is.
-    fn spoken_for_everywhere(&self, entry: &Entry) -> Option<String> {
+    /// Warns about `*` if prefixes cover all addresses.
+    fn everything_shadowed(&self, entry: &Entry) -> Option<String> {
         let all: Vec<(Prefix, &Entry)> = self.addressed(entry, None).collect();
         Prefix::everything()
             .iter()
@@ -153,7 +162,7 @@ impl Table {
             .then(|| shadowed(&entries_of(&all)))
     }
 
-    /// The entries for addresses that apply for at least as long as `entry` does.
+    /// The entries for addresses and prefixes that apply at least as long as `entry`.
     fn addressed<'a>(
         &'a self,
         entry: &'a Entry,
@@ -170,7 +179,7 @@ impl Table {
     }
 }
 
-/// `other` applies at least as long as `entry` does.
+/// Whether `other` applies at least as long as `entry`.
 fn outlives(other: &Entry, entry: &Entry) -> bool {
     match (&other.until, &entry.until) {
         (None, _) => true,
@@ -195,8 +204,8 @@ fn entries_of<'a>(pairs: &[(Prefix, &'a Entry)]) -> Vec<&'a Entry> {
     pairs.iter().map(|(_, entry)| *entry).collect()
 }
 
-/// Whether these prefixes, all of them inside `whole`, leave out none of its addresses. Each step halves the prefix and
-/// shares `parts` out, so the work is bounded by their number times 128.
+/// Whether these prefixes, all inside `whole`, cover all its addresses. Each step halves the prefix and divides `parts` between the
+/// halves, so the work is at most 128 times their number.
 fn covered(whole: Prefix, parts: &[(Prefix, &Entry)]) -> bool {
     if parts.is_empty() {
         return false;
@@ -216,7 +225,7 @@ fn covered(whole: Prefix, parts: &[(Prefix, &Entry)]) -> bool {
     })
 }
 
-/// Where in the order of [`Table::find`] a key speaks for an `--upstream` host; `None`: never.
+/// The place of a key in the order of search of [`Table::find`] for an `--upstream` host; `None`: the key never applies to it.
 fn rank(key: &Key, host: &str, port: u16) -> Option<usize> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return match key {
@@ -248,7 +257,7 @@ fn rank(key: &Key, host: &str, port: u16) -> Option<usize> {
     }
 }
 
-fn unfit_for_servers(entry: &Entry, way: &TablePurpose, settings: &Settings) -> Option<String> {
+fn unfit_for_servers(entry: &Entry, purpose: &TablePurpose, settings: &Settings) -> Option<String> {
     let (key, level) = (&entry.key, entry.level);
     if key.is_sender() {
         let bare = key.to_string();
@@ -263,7 +272,7 @@ fn unfit_for_servers(entry: &Entry, way: &TablePurpose, settings: &Settings) -> 
             "level {level} needs DANE; leave --no-dane away, or choose another level"
         ));
     }
-    if level == Level::MtaSts && matches!(way, TablePurpose::Upstream(..)) {
+    if level == Level::MtaSts && matches!(purpose, TablePurpose::Upstream(..)) {
         return Some(
             "level mta-sts is about recipients' domains, not about an --upstream host; choose verify"
                 .into(),
@@ -293,7 +302,7 @@ fn unfit_for_clients(entry: &Entry) -> Option<String> {
         Key::Sender(_) | Key::SenderBelow(_) => None,
         Key::Address(_, None) | Key::Prefix(_) => senseless_for_clients(entry).or_else(|| {
             let pkix = matches!(entry.level, Level::Verify | Level::Secure);
-            // Before MAIL there is no sender's domain, and the client is judged then, too.
+            // The client is also judged before MAIL, when there is no sender domain yet.
             let named = entry.matches.iter().any(|name| matches!(name, Match::Name(_)));
             (pkix && !named).then(|| {
                 format!(
@@ -303,26 +312,4 @@ fn unfit_for_clients(entry: &Entry) -> Option<String> {
             })
         }),
     }
-}
-
-/// What an entry about clients says that means something only about servers.
-pub(super) fn senseless_for_clients(entry: &Entry) -> Option<String> {
-    if entry.level >= Level::MtaSts {
-        return Some(format!(
-            "level {} is about hosts that mail goes to; for a client choose fingerprint, verify, secure, encrypt, may or none",
-            entry.level
-        ));
-    }
-    if entry.level == Level::Verify && entry.matches.is_empty() {
-        return Some("level verify needs match= here, since a client has no MX host name".into());
-    }
-    if entry.matches.contains(&Match::Hostname) {
-        return Some(
-            "match=hostname means nothing here, since a client has no MX host name".into(),
-        );
-    }
-    if entry.servername.is_some() {
-        return Some("servername= means nothing here, since the client names the server".into());
-    }
-    None
 }

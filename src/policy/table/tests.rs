@@ -482,7 +482,7 @@ fn an_entry() -> impl Strategy<Value = String> {
         .prop_map(|(key, level, until, reason)| {
             let until = until.map(|day| format!(" until={day}")).unwrap_or_default();
             let reason = reason
-                .map(|text| format!(" reason={}", quoted(&format!(" {text}"))))
+                .map(|text| format!(" reason={}", entry::quoted(&format!(" {text}"))))
                 .unwrap_or_default();
             format!("{key} {level}{until}{reason}")
         })

@@ -276,15 +276,12 @@ fn the_memory_of_verified_chains_is_bounded() {
     let root = Authority::root("Root A");
     let trust = trust_in(&root);
     let leaf = root.leaf(&[HOST]);
+    let anchors = &trust.anchors().roots;
+    let verified = super::chain::verify(&leaf.chain, anchors, trust.purposes, now()).unwrap();
     for filler in 0..super::trust::REMEMBERED {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&filler.to_be_bytes());
-        let never = super::chain::Verified {
-            from: Date(0),
-            until: Date(0),
-            issuer_spki: [].into(),
-        };
-        trust.verified().insert(key, never);
+        trust.verified().insert(key, verified.clone());
     }
     assert!(
         trust

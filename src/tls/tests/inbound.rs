@@ -10,10 +10,12 @@ use std::{path::Path, sync::Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::{TlsConnector, client, server};
 
+mod turns;
+
 const OURS: &str = "mail.clinic.example";
 const PARTNER: &str = "mx.partner.example";
 
-/// Takes any server, offers only some signatures, keeps the staple.
+/// Accepts any server, offers only some signatures, and keeps the stapled response.
 #[derive(Debug)]
 struct Lax {
     schemes: Vec<SignatureScheme>,
@@ -550,78 +552,4 @@ fn ways_to_ask_clients_are_three() {
             .unwrap_err()
             .contains("require")
     );
-}
-
-/// Counts who holds a place at the moment.
-struct Held<'a>(&'a std::cell::Cell<i32>);
-
-impl<'a> Held<'a> {
-    fn take(held: &'a std::cell::Cell<i32>) -> Self {
-        held.set(held.get() + 1);
-        Self(held)
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-#[tokio::test]
-async fn a_place_for_a_handshake_is_held_neither_before_the_client_hello_nor_for_the_client_s_answer()
- {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let leaf = Leaf::self_signed(&[OURS]);
-    let tls = serving(&[&leaf]);
-    let (near, mut far) = duplex(64 * 1024);
-    let (asked, held) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-    let place = async {
-        asked.set(asked.get() + 1);
-        Ok(Held::take(&held))
-    };
-    let mut handshake = std::pin::pin!(tls.accept_in_turn(near, place));
-    let mut step = async || {
-        std::future::poll_fn(|cx| {
-            let pending = handshake.as_mut().poll(cx).is_pending();
-            std::task::Poll::Ready(pending)
-        })
-        .await
-    };
-
-    assert!(step().await);
-    assert_eq!(asked.get(), 0, "a silent client asks for no place");
-
-    let (config, _) = lax_client(&[&TLS13], &[ECDSA], None);
-    let name = ServerName::try_from(OURS).unwrap();
-    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut hello = Vec::new();
-    client.write_tls(&mut hello).unwrap();
-    far.write_all(&hello[..50]).await.unwrap();
-    assert!(step().await);
-    assert_eq!(asked.get(), 0, "nor does half a ClientHello");
-
-    far.write_all(&hello[50..]).await.unwrap();
-    assert!(step().await, "the client's Finished is awaited");
-    assert_eq!((asked.get(), held.get()), (1, 0));
-    let mut flight = [0; 1];
-    far.read_exact(&mut flight).await.unwrap();
-    assert_eq!(flight[0], 22, "our flight is written");
-}
-
-#[tokio::test]
-async fn a_handshake_without_a_place_fails_in_our_own_words() {
-    let leaf = Leaf::self_signed(&[OURS]);
-    let tls = serving(&[&leaf]);
-    let (near, far) = duplex(64 * 1024);
-    let (config, _) = lax_client(&[&TLS13], &[ECDSA], None);
-    let name = ServerName::try_from(OURS).unwrap();
-    let connector = TlsConnector::from(Arc::new(config));
-    let place = std::future::ready(Err::<(), _>("no place".to_owned()));
-    let (ours, theirs) = tokio::join!(
-        tls.accept_in_turn(near, place),
-        connector.connect(name, far)
-    );
-    assert_eq!(ours.unwrap_err().to_string(), "no place");
-    assert!(theirs.is_err());
 }

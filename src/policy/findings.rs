@@ -1,0 +1,194 @@
+//! What `lookup` found about a domain. Each answer keeps its DNSSEC state, so that a failed look-up is never taken for "no record".
+
+use super::{
+    mta_sts,
+    reason::{Denial, Reason},
+};
+use serde::{Serialize, Serializer};
+use std::net::IpAddr;
+
+/// The DNSSEC state of an answer that arrived (RFC 4035 §4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Security {
+    /// Validated from the trust anchor.
+    Secure,
+    /// Provably unsigned, or no validation was asked for.
+    Insecure,
+}
+
+/// An answer of the DNS with its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dns<T> {
+    /// The RRset.
+    Found(T, Security),
+    /// The RRset does not exist (NXDOMAIN or NODATA).
+    Absent(Security),
+    /// Signatures are present and wrong. The text is what the validator said.
+    Bogus(String),
+    /// SERVFAIL, timeout, or anything else that is no answer.
+    Failed(String),
+    /// The look-up was not needed.
+    NotAsked,
+}
+
+/// One TLSA record (RFC 6698 §2.1).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Tlsa {
+    /// Certificate usage: 0 to 3 are defined.
+    pub usage: u8,
+    /// 0: the whole certificate, 1: its SubjectPublicKeyInfo.
+    pub selector: u8,
+    /// 0: the data itself, 1: SHA2-256, 2: SHA2-512.
+    pub matching: u8,
+    /// Certificate association data.
+    #[serde(serialize_with = "hex")]
+    pub data: Vec<u8>,
+}
+
+/// One mail exchanger and what is known about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MxHost {
+    /// The name in the MX record (or the domain itself for an implicit MX), in lower case.
+    pub name: String,
+    /// The preference in the MX record; 0 for an implicit MX.
+    pub preference: u16,
+    /// A and AAAA together. Secure only if both are; if only one could be looked up, its state counts.
+    pub addresses: Dns<Vec<IpAddr>>,
+    /// The address family that could not be looked up, where the other one could.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Missing>,
+    /// The TLSA base domain in use (RFC 7672 §2.2.3): the expanded name if that is secure, else `name`.
+    pub tlsa_base: String,
+    /// `_25._tcp.<tlsa_base>`. Asked only if the addresses are secure (RFC 7672 §2.2.2), or `name` is a secure alias of an insecure
+    /// name (RFC 7672 §2.2.3).
+    pub tlsa: Dns<Vec<Tlsa>>,
+}
+
+/// The addresses of one family, which could not be looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// True: the IPv6 addresses (AAAA) are missing. False: the IPv4 addresses (A).
+    pub ipv6: bool,
+    /// [`Reason::LookupFailed`] or [`Reason::DnssecInvalid`].
+    pub reason: Reason,
+    /// The cause in words.
+    pub why: String,
+}
+
+/// What a domain says about where its mail goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Mx {
+    /// The domain accepts no mail (RFC 7505).
+    Null,
+    /// In preference order.
+    Hosts(Vec<MxHost>),
+    /// No MX RRset: the domain itself is the host (RFC 5321 §5.1).
+    Implicit(MxHost),
+}
+
+impl Mx {
+    /// The hosts, in preference order; none for a null MX.
+    pub(crate) fn hosts(&self) -> &[MxHost] {
+        match self {
+            Self::Null => &[],
+            Self::Hosts(hosts) => hosts,
+            Self::Implicit(host) => std::slice::from_ref(host),
+        }
+    }
+}
+
+/// The MTA-STS policy that applies (RFC 8461), or why none does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sts {
+    /// A policy, its age, and whether the last refresh failed.
+    Policy {
+        /// The policy as fetched.
+        policy: mta_sts::Policy,
+        /// The `id` of the TXT record for which the policy was fetched.
+        id: String,
+        /// Seconds since the fetch.
+        age: u64,
+        /// Why the last refresh failed, if it did: a TLSRPT result type (RFC 8460 §4.3.2.2) and words.
+        refresh_failed: Option<Denial>,
+    },
+    /// The domain publishes no policy.
+    Absent,
+    /// The domain publishes a TXT record, but its policy could not be fetched and none is cached. That counts as no policy
+    /// (RFC 8461 §3.3), and is reported.
+    Unavailable(Reason, String),
+    /// The look-up was not needed.
+    NotAsked,
+}
+
+impl Sts {
+    /// Why an announced policy could not be fetched or refreshed. A cached policy may apply all the same.
+    pub(crate) fn fault(&self) -> Option<Reason> {
+        match self {
+            Self::Unavailable(reason, _) => Some(*reason),
+            Self::Policy { refresh_failed, .. } => {
+                refresh_failed.as_ref().map(|(reason, _)| *reason)
+            }
+            Self::Absent | Self::NotAsked => None,
+        }
+    }
+}
+
+/// Everything that was found about a domain, with its state and age.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    /// The MX RRset with its hosts. [`Dns::Absent`]: the name does not exist (RFC 2308 §2.1). With `--upstream`: [`Mx::Implicit`]
+    /// with that host, TLSA records at its own port, and no MX look-up.
+    pub mx: Dns<Mx>,
+    /// The name of which the domain is an alias, if it is one and every step is secure (RFC 7672 §3.2.2).
+    pub expanded: Option<String>,
+    /// The MTA-STS policy.
+    pub sts: Sts,
+    /// Age of the oldest answer, in seconds.
+    pub age: u64,
+}
+
+impl Findings {
+    /// No look-up was made. Enough for a table entry that decides by itself.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            mx: Dns::NotAsked,
+            expanded: None,
+            sts: Sts::NotAsked,
+            age: 0,
+        }
+    }
+
+    /// What is known about an `--upstream` host. The administrator chose its name, so the name counts as secure; its addresses
+    /// and TLSA records have their own state.
+    #[must_use]
+    pub fn of_upstream(host: MxHost) -> Self {
+        Self {
+            mx: Dns::Found(Mx::Implicit(host), Security::Secure),
+            ..Self::none()
+        }
+    }
+}
+
+/// What `lookup` must gather before a question can be answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// MX RRset and addresses.
+    pub mx: bool,
+    /// TLSA RRsets of the MX hosts.
+    pub tlsa: bool,
+    /// MTA-STS policy.
+    pub sts: bool,
+}
+
+/// Octets as lower-case hex, in records.
+fn hex<S: Serializer>(octets: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&hex_of(octets))
+}
+
+fn hex_of(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
