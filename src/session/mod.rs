@@ -16,6 +16,7 @@
 //! [`Authorised`](crate::smtp::Authorised) and [`Exempted`](crate::smtp::Exempted) behind a verdict that was written down,
 //! [`Recorded`](crate::smtp::Recorded) behind the disk.
 
+pub(crate) mod asking;
 pub mod budget;
 pub mod drive;
 pub mod evidence;

@@ -20,6 +20,7 @@
 //! Message bytes never enter the machine as owned data: [`Action::Pass`] moves bytes of the slice just offered from
 //! one side to the other as they are, so that "verbatim" is visible in the type.
 
+pub(crate) mod asking;
 pub mod command;
 pub mod extensions;
 pub mod framing;

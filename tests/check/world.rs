@@ -3,7 +3,7 @@
 use super::pki::{Authority, Leaf, Scratch};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use starttls_proxy::{
-    commands::check::{CheckedDomain, probe::Checker},
+    commands::check::{CheckedDomain, Checker},
     lookup::{Lookup, Options},
     net::Dial,
     policy::{Settings, table::Table},

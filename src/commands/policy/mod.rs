@@ -4,7 +4,7 @@ use std::path::Path;
 
 mod deciding_line;
 
-use super::{check, runtime};
+use super::{check::cached_policy_words, runtime};
 use crate::{
     clock, configure,
     exit::Exit,
@@ -120,7 +120,7 @@ pub fn show(flags: &PolicyShowFlags) -> Result<(), Exit> {
             })
             .collect();
         for entry in &shown {
-            println!("{}", check::sts_words(entry));
+            println!("{}", cached_policy_words(entry));
         }
         if shown.len() < wanted.len() {
             Err(Exit::No)
