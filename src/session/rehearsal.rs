@@ -16,14 +16,12 @@ use super::{
     drive::{Stop, drive},
     leg::{Leg, Stream},
     outbound::begin,
-    site::Outbound as Site,
+    setup::OutboundSetup,
 };
 use crate::{
-    net::{ClientAddr, ServerAddr},
+    net::{ClientAddr, IntendedAddr, ServerAddr},
     policy::Decision,
-    smtp::{
-        Action, Domain, Input, Machine, Note, Question, Refusal, Side, Stage, outbound::Outbound,
-    },
+    smtp::{Action, Domain, Input, Machine, Note, Outbound, Question, Refusal, Side, Stage},
     tls::Peer,
 };
 
@@ -79,7 +77,12 @@ pub(crate) async fn rehearse(
     patience: Duration,
 ) -> RehearsedSession {
     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-    let (machine, hands) = begin(site, ClientAddr(nobody), nobody, Some(ServerAddr(server)));
+    let (machine, hands) = begin(
+        site,
+        ClientAddr(nobody),
+        IntendedAddr(server),
+        Some(ServerAddr(server)),
+    );
     let mut rehearsal = Rehearsal {
         machine,
         patience,
@@ -228,8 +231,8 @@ impl Machine for &mut Rehearsal {
         self.machine.deadline().map(|due| due.min(self.patience))
     }
 
-    fn trace(&mut self, line: Vec<u8>) {
-        self.machine.trace(line);
+    fn set_trace(&mut self, line: Vec<u8>) {
+        self.machine.set_trace(line);
     }
 
     fn finished(&self) -> bool {

@@ -212,7 +212,7 @@ impl World {
             ca_file,
             ..ClientOptions::default()
         };
-        let lookup = Lookup::new(Options {
+        let lookup = Lookup::new(LookupOptions {
             resolvers: vec![self.names.at],
             dnssec: self.settings.dane,
             anchor: None,

@@ -64,7 +64,7 @@ impl CheckedDomain {
         let mut checked = Vec::new();
         let mut left = ADDRESSES;
         if let Dns::Found(mx, _) = &findings.mx {
-            for host in hosts(mx) {
+            for host in mx.hosts() {
                 let mut of_host = Vec::new();
                 if let Dns::Found(addresses, _) = &host.addresses {
                     for address in addresses.iter().take(left) {
@@ -123,7 +123,11 @@ pub fn check(flags: &CheckFlags) -> Result<(), Exit> {
         options.min_tls,
     )?;
     settings.check(false).map_err(Exit::Usage)?;
-    let table = configure::table_of(flags.policy.as_deref(), Some(&Way::Outbound), &settings)?;
+    let table = configure::table_of(
+        flags.policy.as_deref(),
+        Some(&TablePurpose::Outbound),
+        &settings,
+    )?;
     let tls = ClientTls::new(&options).map_err(Exit::Configuration)?;
     let hostname = configure::hostname(flags.hostname.as_deref())?;
     runtime()?.block_on(async {
@@ -145,7 +149,7 @@ pub fn check(flags: &CheckFlags) -> Result<(), Exit> {
             port: 25,
             patience: PATIENCE,
         };
-        if let Signatures::CannotBeHad(words) = checker.lookup.signatures().await {
+        if let DnssecSupport::Missing(words) = checker.lookup.dnssec_support().await {
             let words = clean(&words);
             match flags.json {
                 true => eprintln!("starttls-proxy: {words}"),

@@ -7,15 +7,14 @@ use std::{
 };
 
 use crate::{
-    audit::{self, Protection, WireText},
+    audit::{self, VerdictField, WireText},
     clock,
-    lookup::{Lookup, hosts},
+    lookup::Lookup,
     metrics::Metrics,
     net::Dial,
     policy::{self, Ask, Decision, Dns, Findings, Moment, NextHop, Reason, Settings, Verdict},
     session::{
         facts,
-        ledger::Ledger,
         memory::HostMemory,
         records::entry,
         rehearsal::{HeardReply, RehearsalResult, RehearsedSession, rehearse},
@@ -124,7 +123,7 @@ impl Checker {
             };
             if !decided || !refusal.as_ref().is_some_and(by_policy) {
                 let cause = refusal.as_ref().map(|refusal| refusal.cause);
-                said.verdict = Protection::Refused;
+                said.verdict = VerdictField::Refused;
                 said.reason = Some(cause.unwrap_or(Cause::LocalFault).word().to_owned());
                 said.detail = refusal.map_or_else(|| words.clone(), |refusal| refusal.text);
             }
@@ -217,7 +216,7 @@ impl Checker {
                 policy: None,
                 audit: None,
                 metrics: Arc::new(Metrics::default()),
-                ledger: Arc::new(Ledger::of_our_own()),
+                write_budget: Arc::new(WriteBudget::unlimited()),
             },
             upstream: None,
             settings: self.settings,
@@ -233,7 +232,8 @@ impl Checker {
 /// For at least one host it is not known whether it has an address.
 fn address_unknown(findings: &Findings) -> bool {
     match &findings.mx {
-        Dns::Found(mx, _) => hosts(mx)
+        Dns::Found(mx, _) => mx
+            .hosts()
             .iter()
             .any(|host| !matches!(host.addresses, Dns::Found(..) | Dns::Absent(_))),
         Dns::Absent(_) => false,

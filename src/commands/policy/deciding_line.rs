@@ -7,7 +7,7 @@ use crate::{
     exit::Exit,
     policy::{
         Ask, Level, NextHop, Prefix, Settings,
-        table::{Entry, Key, Table, Way},
+        table::{Entry, Key, Table, TablePurpose},
     },
     smtp::{Domain, Recipient},
 };
@@ -18,7 +18,7 @@ use crate::{
 /// The name is none that a table speaks about.
 pub(super) fn deciding_line(
     table: &Table,
-    way: Option<&Way>,
+    way: Option<&TablePurpose>,
     settings: &Settings,
     name: &str,
 ) -> Result<String, Exit> {
@@ -70,7 +70,7 @@ pub(super) fn deciding_line(
         ),
         Key::Sender(domain) => inbound(Some(&domain), nobody),
         Key::Address(address, None) => match way {
-            Some(Way::Inbound) => inbound(None, address),
+            Some(TablePurpose::Inbound) => inbound(None, address),
             Some(_) => destination(address, 25),
             None => format!(
                 "{}\n{}",
@@ -151,7 +151,7 @@ mod tests {
 
     fn told(text: &str, name: &str) -> String {
         let table = Table::parse("policy", text, &mut |_| Err("no file".into())).expect("a table");
-        let way = Way::of(&table);
+        let way = TablePurpose::of(&table);
         deciding_line(&table, way.as_ref(), &Settings::default(), name).expect(name)
     }
 

@@ -12,7 +12,7 @@ use crate::{
     lookup::Lookup,
     policy::{
         Settings,
-        table::{Table, Way},
+        table::{Table, TablePurpose},
     },
     smtp::Domain,
     tls::Trust,
@@ -51,14 +51,17 @@ pub fn test(flags: &PolicyTestFlags) -> Result<(), Exit> {
 }
 
 /// The table, held against the direction that its own keys tell; `None` where it speaks of addresses only.
-fn table_and_way(path: Option<&Path>, settings: &Settings) -> Result<(Table, Option<Way>), Exit> {
-    let way = Way::of(&configure::table_of(path, None, settings)?);
+fn table_and_way(
+    path: Option<&Path>,
+    settings: &Settings,
+) -> Result<(Table, Option<TablePurpose>), Exit> {
+    let way = TablePurpose::of(&configure::table_of(path, None, settings)?);
     let table = configure::table_of(path, way.as_ref(), settings)?;
     Ok((table, way))
 }
 
-fn print_remarks(table: &Table, way: Option<&Way>) {
-    for remark in table.remarks(way.unwrap_or(&Way::Outbound), clock::wall()) {
+fn print_remarks(table: &Table, way: Option<&TablePurpose>) {
+    for remark in table.remarks(way.unwrap_or(&TablePurpose::Outbound), clock::wall()) {
         println!("warning: {remark}");
     }
 }
