@@ -13,7 +13,7 @@ use crate::{
     policy::Dns,
     session::{
         asking::{AskError, ask},
-        site::Inbound,
+        setup::InboundSetup,
     },
 };
 
@@ -36,7 +36,7 @@ enum ProbeResult {
 }
 
 /// Probes now and every hour, and logs what it found.
-pub(super) async fn hourly(site: Arc<Inbound>, domain: String) {
+pub(super) async fn hourly(site: Arc<InboundSetup>, domain: String) {
     loop {
         match probe(&site, &domain).await {
             Ok(ProbeResult::OpenRelay(reply)) => log::error!(
@@ -57,7 +57,7 @@ pub(super) async fn hourly(site: Arc<Inbound>, domain: String) {
     }
 }
 
-async fn probe(site: &Inbound, domain: &str) -> Result<ProbeResult, AskError> {
+async fn probe(site: &InboundSetup, domain: &str) -> Result<ProbeResult, AskError> {
     let missing = || io::Error::from(io::ErrorKind::NotFound);
     let upstream = site.upstream.as_ref().ok_or_else(missing)?;
     let ip = match upstream.ip() {

@@ -71,7 +71,7 @@ pub(crate) struct HeardReply {
 /// Rehearses mail for the postmaster of `domain` over the server at `server`, for at most about `patience`. A server that is
 /// silent for longer has the effect that it has on mail after some minutes.
 pub(crate) async fn rehearse(
-    site: &Arc<Site>,
+    site: &Arc<OutboundSetup>,
     domain: &Domain,
     server: SocketAddr,
     patience: Duration,
@@ -199,9 +199,9 @@ impl Machine for &mut Rehearsal {
         self.machine.handle(input, now);
     }
 
-    fn action(&mut self) -> Option<Action> {
+    fn next_action(&mut self) -> Option<Action> {
         if self.end.is_none() {
-            let action = self.machine.action()?;
+            let action = self.machine.next_action()?;
             match &action {
                 Action::Send(Side::Server, bytes)
                     if !HARMLESS.iter().any(|command| bytes.starts_with(command)) =>

@@ -3,7 +3,7 @@
 //! Its commands are known beforehand. It reads replies by the rules that hold for the machines ([`ReplyReader`]): a bare CR or
 //! LF, a reply beyond the limits and a reply to no command end the dialogue.
 
-use super::reply::{Read, Reply, ReplyReader};
+use super::reply::{Reply, ReplyPart, ReplyReader};
 use std::{collections::VecDeque, fmt};
 
 /// What the driver of an [`AskingClient`] does next.
@@ -88,10 +88,10 @@ impl AskingClient {
         self.unread.extend_from_slice(bytes);
         loop {
             let (length, reply) = match self.reader.read(&self.unread) {
-                Read::Partial => return Ok(Next::Read),
-                Read::Malformed => return Err(ReplyFault::Malformed),
-                Read::More(length) => (length, None),
-                Read::Whole(length, reply) => (length, Some(reply)),
+                ReplyPart::Partial => return Ok(Next::Read),
+                ReplyPart::Malformed => return Err(ReplyFault::Malformed),
+                ReplyPart::More(length) => (length, None),
+                ReplyPart::Whole(length, reply) => (length, Some(reply)),
             };
             self.unread.drain(..length);
             let Some(reply) = reply else { continue };

@@ -21,9 +21,9 @@
 //! one side to the other as they are, so that "verbatim" is visible in the type.
 
 pub(crate) mod asking;
-pub mod command;
-pub mod extensions;
-pub mod framing;
+mod command;
+mod extensions;
+mod framing;
 mod heard;
 mod inbound;
 mod outbound;

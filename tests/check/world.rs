@@ -4,7 +4,7 @@ use super::pki::{Authority, Leaf, Scratch};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use starttls_proxy::{
     commands::check::{CheckedDomain, Checker},
-    lookup::{Lookup, Options},
+    lookup::{Lookup, LookupOptions},
     net::Dial,
     policy::{Settings, table::Table},
     smtp::Domain,

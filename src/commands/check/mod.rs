@@ -21,9 +21,9 @@ use crate::{
     exit::Exit,
     files,
     flags::CheckFlags,
-    lookup::{Signatures, hosts},
+    lookup::DnssecSupport,
     net::Dial,
-    policy::{Ask, Dns, Findings, MxHost, Needs, NextHop, needs, table::Way},
+    policy::{Ask, Dns, Findings, MxHost, Needs, NextHop, needs, table::TablePurpose},
     smtp::{Domain, Recipient},
     tls::ClientTls,
 };

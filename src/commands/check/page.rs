@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{CheckedAddress, CheckedDomain};
 use crate::{
-    audit::{Protection, hex, printable},
+    audit::{VerdictField, hex, printable},
     lookup::StsEntry,
     policy::{Dns, Mx, Security, Sts, Tlsa, mta_sts::Mode},
 };
@@ -171,9 +171,9 @@ impl DomainPage {
         }
         self.detail("level", &words);
         let word = match said.verdict {
-            Protection::Authorised => self.paint(GREEN, "authorised"),
-            Protection::Unprotected => self.paint(YELLOW, "unprotected"),
-            Protection::Refused => {
+            VerdictField::Authorised => self.paint(GREEN, "authorised"),
+            VerdictField::Unprotected => self.paint(YELLOW, "unprotected"),
+            VerdictField::Refused => {
                 let reason = said.reason.as_deref().unwrap_or("-");
                 self.paint(RED, &format!("refused: {reason}"))
             }

@@ -18,7 +18,8 @@ use crate::{
         memory::HostMemory,
         records::entry,
         rehearsal::{HeardReply, RehearsalResult, RehearsedSession, rehearse},
-        site::{Common, Outbound},
+        setup::{CommonSetup, OutboundSetup},
+        write_budget::WriteBudget,
     },
     smtp::{Cause, Domain, Recipient, Refusal},
     tls::{ClientTls, Peer},
@@ -50,7 +51,7 @@ pub(super) struct CheckedAddress {
     /// The server, if the handshake showed a certificate.
     pub(super) peer: Option<Arc<Peer>>,
     /// The decision as log and record would have it.
-    pub(super) said: audit::Decision,
+    pub(super) said: audit::DecisionField,
     pub(super) passes: bool,
     /// The reply to mail at its first try, where it passes at the second: the first handshake failed, and one without the
     /// post-quantum key share succeeded.
@@ -202,9 +203,9 @@ impl Checker {
         )
     }
     /// The configuration of a session that leaves nothing behind.
-    fn site(&self) -> Outbound {
-        Outbound {
-            common: Common {
+    fn site(&self) -> OutboundSetup {
+        OutboundSetup {
+            common: CommonSetup {
                 hostname: self.hostname.clone(),
                 configuration: Arc::from(""),
                 dial: self.dial.clone(),
