@@ -307,6 +307,38 @@ async fn whatever_a_server_says_in_the_clear_blames_no_resolver_and_draws_no_mai
 }
 
 #[tokio::test]
+async fn a_reply_that_two_parsers_could_read_differently_is_no_reply() {
+    let ehlo = |ehlo| Mx {
+        ehlo: [ehlo, ""],
+        ..Mx::default()
+    };
+    let greeting = |greeting| Mx {
+        greeting,
+        ..Mx::default()
+    };
+    let long = format!("220 {}\r\n", "x".repeat(4000)).leak();
+    let endless = "220-mx\r\n".repeat(200).leak();
+    let malformed = "malformed reply";
+    let unasked = "a reply to nothing";
+    for (words, mx) in [
+        (malformed, greeting("220 bare\n")),
+        (malformed, greeting("220-two\r\n250 codes\r\n")),
+        (malformed, greeting(long)),
+        (malformed, greeting(endless)),
+        (malformed, ehlo("250-mx\r\n250 STARTTLS\n")),
+        (unasked, greeting("220 mx\r\n250 injected\r\n")),
+        (unasked, ehlo("250-mx\r\n250 STARTTLS\r\n220 injected\r\n")),
+    ] {
+        let said_first = format!("{:?} {:?}", mx.greeting, mx.ehlo[0]);
+        let mut world = World::new();
+        world.serve(mx);
+        let page = assert_refused(&world.check().await, "server-gone", "421 4.");
+        assert!(page.contains(words), "{said_first}: {page}");
+        assert_nothing_of_mail_was_sent(world);
+    }
+}
+
+#[tokio::test]
 async fn a_silent_server_is_told_as_one_without_the_minutes_that_mail_would_wait() {
     let mut world = World::new();
     world.serve(Mx {
