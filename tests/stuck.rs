@@ -10,7 +10,7 @@ use running::{
 use std::{
     fs,
     io::Read,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
 };
 
@@ -259,18 +259,10 @@ fn a_client_whose_address_cannot_be_kept_is_refused_and_the_server_never_sees_th
     let upstream = inside.local_addr().expect("an address");
     inside.set_nonblocking(true).expect("not blocking");
     let listen = free();
-    let mut arguments = pair.inbound(listen, upstream, &["--exempt", "127.0.0.0/8"]);
-    for argument in &mut arguments {
-        match argument.as_str() {
-            "--hide-client-address" => *argument = "--keep-client-address".to_owned(),
-            // Clients of both families can come here, so nothing is wrong at the start.
-            address if address == listen.to_string() => {
-                *argument = format!("[::]:{}", listen.port())
-            }
-            _ => {}
-        }
-    }
-    let _proxy = Proxy::ready(&arguments);
+    // Clients of both families can come here, so nothing is wrong at the start.
+    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, listen.port()));
+    let more = ["--exempt", "127.0.0.0/8", "--keep-client-address"];
+    let _proxy = Proxy::ready(&pair.inbound(both, upstream, &more));
     let mut client = Client::connect(listen);
     client.hears("220");
     client.says("EHLO client.example").hears("421 4.4.1");

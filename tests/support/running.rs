@@ -298,13 +298,16 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Arguments of an inbound proxy.
+    /// Arguments of an inbound proxy. It hides the client's address unless `more` says otherwise.
     pub fn inbound(&self, listen: SocketAddr, upstream: SocketAddr, more: &[&str]) -> Vec<String> {
         let (listen, upstream) = (listen.to_string(), upstream.to_string());
         let first = ["inbound", "--listen", &listen, "--upstream", &upstream];
         let own = ["--cert", &self.cert, "--key", &self.key];
-        let fixed = ["--hide-client-address", "--relay-probe", "off"];
-        let all = [&first[..], &own, &fixed, more].concat();
+        let fixed = ["--relay-probe", "off", "--hide-client-address"];
+        let address = ["--send-proxy", "--keep-client-address"];
+        let said = more.iter().any(|flag| address.contains(flag));
+        let fixed = &fixed[..fixed.len() - usize::from(said)];
+        let all = [&first[..], &own, fixed, more].concat();
         all.into_iter().map(str::to_owned).collect()
     }
 
