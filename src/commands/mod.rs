@@ -1,5 +1,5 @@
-//! What a person runs beside the proxy itself: `check`, `policy` and `audit`. They print in the same words as replies, log and
-//! records.
+//! The commands that a person runs beside the proxy itself: `check`, `policy` and `audit`. They print the same words as replies,
+//! log and records.
 
 pub mod audit;
 pub mod check;
@@ -10,7 +10,7 @@ use crate::exit::Exit;
 /// The multi-thread runtime that every command uses.
 ///
 /// # Errors
-/// No threads can be had.
+/// The system gives no threads.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
