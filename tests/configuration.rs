@@ -4,7 +4,7 @@
 mod running;
 
 use running::{
-    Client, INSIDE, Pair, Proxy, Scratch, exit_code_and_words, free, pair, pki::Authority, program,
+    Client, INSIDE, Pair, Proxy, Scratch, exit_code_and_words, free, pair, pki::Authority, run,
 };
 use serde_json::Value;
 use std::{fs, io::Write, process::Command};
@@ -35,10 +35,9 @@ fn record(log: &str, event: &str, number: usize) -> Value {
 
 /// stdout of a run that succeeds.
 fn printed(arguments: &[&str]) -> String {
-    let output = program().args(arguments).output().expect("it runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {said}");
-    String::from_utf8(output.stdout).expect("UTF-8")
+    let (code, printed, said) = run(arguments);
+    assert_eq!(code, Some(0), "{arguments:?}: {said}");
+    printed
 }
 
 /// An outbound proxy that can be reloaded, and its audit log.

@@ -5,7 +5,7 @@
 mod running;
 
 use running::{
-    Client, HANG, Proxy, exit_code_and_words, free, inside_server, metrics_page, pair, program,
+    Client, HANG, Proxy, exit_code_and_words, free, inside_server, metrics_page, pair, run,
 };
 use std::{
     fs,
@@ -324,11 +324,7 @@ fn a_flood_of_connections_is_logged_within_a_budget_and_then_counted_in_a_record
     );
     let (code, said) = exit_code_and_words(&["audit", "verify", &log]);
     assert_eq!(code, Some(0), "{said}");
-    let shown = program()
-        .args(["audit", "show", &log])
-        .output()
-        .expect("it runs");
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let (_, shown, _) = run(&["audit", "show", &log]);
     assert!(shown.contains("turned-away of 127.0.0.1/32"), "{shown}");
 }
 

@@ -1,6 +1,9 @@
 //! The world of these tests: a name server, an authority, and mail exchangers that say what they are told to say.
 
-use super::pki::{Authority, Leaf, Scratch};
+use super::running::{
+    HANG, Scratch,
+    pki::{Authority, Leaf},
+};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use starttls_proxy::{
     commands::check::{CheckedDomain, Checker},
@@ -24,8 +27,6 @@ use std::{
 
 pub const CLINIC: &str = "clinic.example";
 pub const OFFER: &str = "250-mx.clinic.example\r\n250-STARTTLS\r\n250 SMTPUTF8\r\n";
-/// Nothing here takes that long unless it hangs.
-pub const HANG: Duration = Duration::from_secs(20);
 
 /// What a server does once it was told STARTTLS and said 220.
 pub enum Tls {
@@ -59,6 +60,30 @@ impl Default for Mx {
             starttls: "220 go ahead\r\n",
             tls: Tls::Never,
         }
+    }
+}
+
+/// An exchanger that differs from the default in its greeting.
+pub fn greeting(greeting: &'static str) -> Mx {
+    Mx {
+        greeting,
+        ..Mx::default()
+    }
+}
+
+/// An exchanger that differs from the default in its reply to EHLO in the clear.
+pub fn ehlo(ehlo: &'static str) -> Mx {
+    Mx {
+        ehlo: [ehlo, ""],
+        ..Mx::default()
+    }
+}
+
+/// An exchanger that differs from the default in its reply to STARTTLS.
+pub fn starttls(starttls: &'static str) -> Mx {
+    Mx {
+        starttls,
+        ..Mx::default()
     }
 }
 
@@ -144,6 +169,20 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         Self::on("127.0.0.1:0")
+    }
+
+    /// With one mail exchanger.
+    pub fn with(mx: Mx) -> Self {
+        let mut world = Self::new();
+        world.serve(mx);
+        world
+    }
+
+    /// With one mail exchanger, to which mail passes.
+    pub fn with_honest() -> Self {
+        let mut world = Self::new();
+        world.serve(world.honest());
+        world
     }
 
     /// With its mail exchangers on this port.

@@ -147,8 +147,8 @@ pub fn free() -> SocketAddr {
     }
 }
 
-/// The program, to be run to its end.
-pub fn program() -> Command {
+/// The program.
+fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
 }
 
@@ -271,10 +271,18 @@ pub fn inside_server() -> SocketAddr {
     INSIDE.serve().0
 }
 
-pub fn exit_code_and_words(arguments: &[impl AsRef<OsStr>]) -> (Option<i32>, String) {
+/// Runs the program to its end; gives the exit code, stdout and stderr.
+pub fn run(arguments: &[impl AsRef<OsStr>]) -> (Option<i32>, String, String) {
     let output = program().args(arguments).output().expect("it runs");
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.code(), words)
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    let (printed, words) = (text(&output.stdout), text(&output.stderr));
+    (output.status.code(), printed, words)
+}
+
+/// Runs the program to its end; gives the exit code and stderr.
+pub fn exit_code_and_words(arguments: &[impl AsRef<OsStr>]) -> (Option<i32>, String) {
+    let (code, _, words) = run(arguments);
+    (code, words)
 }
 
 /// What `GET /metrics` answers.
