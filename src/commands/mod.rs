@@ -3,7 +3,7 @@
 
 pub mod audit;
 pub mod check;
-pub mod policy;
+pub(crate) mod policy;
 
 use crate::exit::Exit;
 
@@ -11,7 +11,7 @@ use crate::exit::Exit;
 ///
 /// # Errors
 /// The system gives no threads.
-pub fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

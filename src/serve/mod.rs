@@ -4,7 +4,7 @@ mod arrivals;
 mod ending;
 pub mod limits;
 pub mod metrics_page;
-pub mod relay_probe;
+mod relay_probe;
 
 use std::{
     io,

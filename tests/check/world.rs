@@ -286,7 +286,7 @@ impl Mx {
     fn talk(&self, mut stream: TcpStream, tell: &mpsc::Sender<String>) {
         stream.set_read_timeout(Some(HANG)).expect("a timeout");
         let _ = stream.write_all(self.greeting.as_bytes());
-        if !self.serve(&mut BufReader::new(&stream), tell, 0) {
+        if !self.serve(&stream, tell, 0) {
             return;
         }
         match &self.tls {
@@ -305,14 +305,14 @@ impl Mx {
                     .with_single_cert(leaf.chain.clone(), leaf.private_key())
                     .expect("a certificate");
                 let connection = ServerConnection::new(Arc::new(config)).expect("a connection");
-                let tls = StreamOwned::new(connection, stream);
-                self.serve(&mut BufReader::new(tls), tell, 1);
+                self.serve(StreamOwned::new(connection, stream), tell, 1);
             }
         }
     }
 
     /// True once the client said STARTTLS and may begin.
-    fn serve(&self, stream: &mut impl Served, tell: &mpsc::Sender<String>, stage: usize) -> bool {
+    fn serve(&self, stream: impl Read + Write, tell: &mpsc::Sender<String>, stage: usize) -> bool {
+        let mut stream = BufReader::new(stream);
         let mut line = String::new();
         while stream.read_line(&mut line).is_ok_and(|got| got > 0) {
             let _ = tell.send(format!("{stage}:{}", line.trim_end()));
@@ -323,7 +323,11 @@ impl Mx {
                 _ => "250 ok\r\n",
             };
             let starts = line.starts_with("STAR") && answer.starts_with("220");
-            if stream.say(answer).is_err() || line.starts_with("QUIT") {
+            let client = stream.get_mut();
+            let said = client
+                .write_all(answer.as_bytes())
+                .and_then(|()| client.flush());
+            if said.is_err() || line.starts_with("QUIT") {
                 return false;
             }
             if starts {
@@ -332,24 +336,6 @@ impl Mx {
             line.clear();
         }
         false
-    }
-}
-
-/// Reads lines and can be written to.
-trait Served: BufRead {
-    fn say(&mut self, words: &str) -> std::io::Result<()>;
-}
-
-impl Served for BufReader<&TcpStream> {
-    fn say(&mut self, words: &str) -> std::io::Result<()> {
-        self.get_mut().write_all(words.as_bytes())
-    }
-}
-
-impl Served for BufReader<StreamOwned<ServerConnection, TcpStream>> {
-    fn say(&mut self, words: &str) -> std::io::Result<()> {
-        self.get_mut().write_all(words.as_bytes())?;
-        self.get_mut().flush()
     }
 }
 

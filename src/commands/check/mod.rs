@@ -106,7 +106,7 @@ impl CheckedDomain {
 ///
 /// # Errors
 /// Wrong flags or files; exit 1 if mail for any domain would be refused.
-pub fn check(flags: &CheckFlags) -> Result<(), Exit> {
+pub(crate) fn check(flags: &CheckFlags) -> Result<(), Exit> {
     let domains = domains(flags)?;
     let options = configure::client_options(
         &flags.ca_file,

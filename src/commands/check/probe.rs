@@ -33,7 +33,7 @@ pub struct Checker {
     pub dial: Dial,
     /// Trust and client certificate.
     pub tls: Arc<ClientTls>,
-    /// `--level` and its kind.
+    /// `--level`, `--no-dane` and the other flags that say what is demanded.
     pub settings: Settings,
     /// `--policy`.
     pub table: policy::table::Table,

@@ -23,7 +23,7 @@ use crate::{
 ///
 /// # Errors
 /// The table is wrong, or a table has no lines for such a name.
-pub fn test(flags: &PolicyTestFlags) -> Result<(), Exit> {
+pub(crate) fn test(flags: &PolicyTestFlags) -> Result<(), Exit> {
     if flags.names.is_empty() {
         return Err(Exit::Usage(
             "policy test: name a domain, @sender.domain, an address or a prefix\n\
@@ -89,7 +89,7 @@ fn domains(names: &[String]) -> Result<Vec<Domain>, Exit> {
 ///
 /// # Errors
 /// The table or the cache cannot be read; exit 1 if a named domain is not in the cache.
-pub fn show(flags: &PolicyShowFlags) -> Result<(), Exit> {
+pub(crate) fn show(flags: &PolicyShowFlags) -> Result<(), Exit> {
     let wanted = domains(&flags.domains)?;
     if flags.policy.is_none() && flags.state_dir.is_none() {
         return Err(Exit::Usage(
@@ -131,7 +131,7 @@ pub fn show(flags: &PolicyShowFlags) -> Result<(), Exit> {
 ///
 /// # Errors
 /// A file cannot be removed; exit 1 if a domain was not in the cache.
-pub fn purge(flags: &PolicyPurgeFlags) -> Result<(), Exit> {
+pub(crate) fn purge(flags: &PolicyPurgeFlags) -> Result<(), Exit> {
     if flags.domains.is_empty() {
         return Err(Exit::Usage("policy purge: name the domains".into()));
     }
