@@ -17,6 +17,7 @@
 //! [`Exempted`](crate::smtp::Exempted) in `permits`, for a decision that is written down; [`Recorded`](crate::smtp::Recorded) in
 //! `journal`, when the record is on disk.
 
+pub(crate) mod asking;
 pub mod budget;
 mod connecting;
 pub mod drive;

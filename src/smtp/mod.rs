@@ -40,6 +40,7 @@ mod extensions;
 
 mod path;
 
+pub(crate) mod asking;
 mod command;
 
 mod machine;

@@ -4,7 +4,7 @@ use super::{framing, refusal::Refusal};
 use std::borrow::Cow;
 
 /// Most lines of one reply.
-const MAX_LINES: usize = 128;
+pub(super) const MAX_LINES: usize = 128;
 /// Most octets of one reply, CRLFs included.
 const MAX_OCTETS: usize = 64 * 1024;
 /// Most octets of the text of our own refusals, so that their line stays below 512 (RFC 5321 §4.5.3.1.5).

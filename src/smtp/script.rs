@@ -1,20 +1,22 @@
-//! A driver for tests: a machine, the untaken bytes of either side, and a clock that moves only when a test says so.
+//! A driver of machines for unit tests. Both sides are text, and the clock moves only when a test moves it.
 
 use super::{machine::*, path::Recipient, proof::*, refusal::*};
 use std::time::Duration;
 
-/// Drives a machine by the contract, and writes down what it does.
+/// Drives a machine by the contract of [`crate::smtp`] and keeps what it does.
 pub(crate) struct Script<M> {
     pub(crate) machine: M,
     pub(crate) now: Duration,
+    /// By side: bytes that it sent and the machine has not taken.
     untaken: [Vec<u8>; 2],
+    /// By side: bytes that the machine sent to it.
     sent: [Vec<u8>; 2],
-    /// Octets of content that passed to the server.
+    /// Message octets that passed to the server.
     pub(crate) content: Vec<u8>,
-    /// All events other than bytes, in order.
+    /// Everything but bytes, in order.
     pub(crate) events: Vec<String>,
     pub(crate) records: Vec<Completed>,
-    /// The sides that are closed, and whether they were dropped.
+    /// By side: `Some` once it is closed; true if its connection was dropped.
     pub(crate) closed: [Option<bool>; 2],
 }
 
@@ -192,7 +194,7 @@ impl<M: Machine> Script<M> {
         self.got(Side::Server, text)
     }
 
-    /// The codes that the client got since the last call, one for each line.
+    /// The codes that the client got since the last call: one for each line.
     pub(crate) fn codes(&mut self) -> Vec<u16> {
         let got = std::mem::take(&mut self.sent[Side::Client as usize]);
         String::from_utf8_lossy(&got)
@@ -201,14 +203,14 @@ impl<M: Machine> Script<M> {
             .collect()
     }
 
-    /// Asserts the events other than bytes since the last call.
+    /// Asserts what happened besides bytes since the last call.
     #[track_caller]
     pub(crate) fn events(&mut self, events: &[&str]) -> &mut Self {
         assert_eq!(std::mem::take(&mut self.events), events);
         self
     }
 
-    /// Asserts that the session is over, and whether the server's connection was dropped.
+    /// Asserts that the session is over. `dropped`: the server's connection was dropped.
     #[track_caller]
     pub(crate) fn over(&mut self, dropped: bool) -> &mut Self {
         assert!(self.machine.finished(), "not finished");
