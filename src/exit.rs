@@ -2,6 +2,32 @@
 
 use crate::serve;
 
+/// Each exit code with what it says, for people.
+pub const CODES: [(u8, &str); 7] = [
+    (0, "all is well"),
+    (
+        1,
+        "the answer is no: mail would be refused (check), the log is not intact (audit), the policy is not cached (policy)",
+    ),
+    (USAGE, "the command line is wrong"),
+    (SOFTWARE, "a fault of this program"),
+    (IO, "the proxy ended, and its last records are not on disk"),
+    (
+        TEMPORARY,
+        "something that may come right by itself; start it again",
+    ),
+    (
+        CONFIGURATION,
+        "a flag's value or a file is wrong; nothing was started",
+    ),
+];
+const USAGE: u8 = 64;
+/// A panic that no session confined.
+pub(crate) const SOFTWARE: u8 = 70;
+const IO: u8 = 74;
+const TEMPORARY: u8 = 75;
+const CONFIGURATION: u8 = 78;
+
 /// Why the program ends without having done what was asked.
 #[derive(Debug)]
 pub enum Exit {
