@@ -64,7 +64,7 @@ impl Class {
 
 /// Lines that wait to be written.
 #[derive(Default)]
-struct Waiting {
+struct QueueState {
     lines: VecDeque<(Class, Vec<u8>)>,
     /// Octets of them, by class.
     octets: [usize; 3],
@@ -79,7 +79,7 @@ struct Waiting {
     writing: bool,
 }
 
-impl Waiting {
+impl QueueState {
     fn put(&mut self, class: Class, line: Vec<u8>) -> bool {
         let index = class as usize;
         if self.octets[index] + line.len() > class.room() {
@@ -115,16 +115,16 @@ impl Waiting {
 
 /// The queue in front of stderr.
 #[derive(Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
+struct LineQueue {
+    waiting: Mutex<QueueState>,
     /// There is something to write.
     filled: Condvar,
     /// There is nothing to write any more.
     emptied: Condvar,
 }
 
-impl Queue {
-    fn locked(&self) -> MutexGuard<'_, Waiting> {
+impl LineQueue {
+    fn locked(&self) -> MutexGuard<'_, QueueState> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -163,7 +163,7 @@ impl Queue {
 
     /// Waits until all that was put in is written, at most so long.
     fn flush(&self, limit: Duration) {
-        let busy = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
+        let busy = |waiting: &mut QueueState| waiting.writing || !waiting.lines.is_empty();
         // Whether the time was up makes no difference: the process ends.
         let _ = self
             .emptied
@@ -186,10 +186,10 @@ fn write_whole(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
 }
 
 /// The process has one stderr and one queue in front of it.
-fn queue() -> &'static Queue {
-    static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+fn queue() -> &'static LineQueue {
+    static QUEUE: OnceLock<Arc<LineQueue>> = OnceLock::new();
     QUEUE.get_or_init(|| {
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::<LineQueue>::default();
         let writer = Arc::clone(&queue);
         // Not through `std::io::Stderr`, whose lock somebody else may hold.
         let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
@@ -210,7 +210,7 @@ pub fn dropped() -> u64 {
 }
 
 /// Puts text on stderr as it is, behind the lines that wait.
-pub fn say(text: &str) {
+pub fn write_raw(text: &str) {
     queue().put(Class::Error, text.as_bytes().to_vec());
 }
 
@@ -255,9 +255,9 @@ fn one_line(text: &str) -> String {
 }
 
 /// What `log` calls. env_logger reads RUST_LOG and says which lines are wanted.
-struct Logger(env_logger::Logger);
+struct QueueLogger(env_logger::Logger);
 
-impl Log for Logger {
+impl Log for QueueLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.0.enabled(metadata)
     }
@@ -275,14 +275,14 @@ impl Log for Logger {
 }
 
 /// From here on `log`'s macros and panics go through the queue.
-pub fn begin() {
+pub fn install() {
     let filter = env_logger::Builder::new()
         .filter_level(LevelFilter::Info)
         .parse_default_env()
         .build();
     let most = filter.filter();
     // A second logger in one process (tests) is none of a user's business.
-    if log::set_boxed_logger(Box::new(Logger(filter))).is_ok() {
+    if log::set_boxed_logger(Box::new(QueueLogger(filter))).is_ok() {
         log::set_max_level(most);
         std::panic::set_hook(Box::new(panicked));
     }
@@ -329,15 +329,19 @@ mod tests {
         );
     }
 
-    fn behind_a_pipe() -> (Arc<Queue>, Sender<()>, Receiver<String>) {
+    fn behind_a_pipe() -> (Arc<LineQueue>, Sender<()>, Receiver<String>) {
         let ((reads, may), (read, lines)) = (channel(), channel());
-        let queue = Arc::<Queue>::default();
+        let queue = Arc::<LineQueue>::default();
         let writer = Arc::clone(&queue);
         thread::spawn(move || writer.write_to(Pipe { may, read }));
         (queue, reads, lines)
     }
 
-    fn all_that_waits(queue: &Queue, reads: &Sender<()>, lines: &Receiver<String>) -> Vec<String> {
+    fn all_that_waits(
+        queue: &LineQueue,
+        reads: &Sender<()>,
+        lines: &Receiver<String>,
+    ) -> Vec<String> {
         let mut all = Vec::new();
         while {
             let waiting = queue.locked();

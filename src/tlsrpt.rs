@@ -40,7 +40,7 @@ pub enum PolicyType {
 
 /// One policy that a delivery was judged by, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judged {
+pub struct PolicyOutcome {
     /// Its kind.
     pub kind: PolicyType,
     /// The domain it was found at: the recipient's for MTA-STS, the TLSA base domain for TLSA.
@@ -50,12 +50,12 @@ pub struct Judged {
     /// MTA-STS: the `mx` patterns.
     pub mx_patterns: Vec<String>,
     /// `None`: success.
-    pub failure: Option<Failure>,
+    pub failure: Option<FailureDetails>,
 }
 
 /// RFC 8460 §4.4, `failure-details`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailureDetails {
     /// The result type. Reasons that have none (RFC 8460 §4.3.4: time-outs) are not reported.
     pub reason: Reason,
     /// Our own address, where known.
@@ -107,12 +107,12 @@ struct Datagram<'a> {
     domain: &'a str,
     #[serde(rename = "pr")]
     record: &'a str,
-    policies: Vec<Policy<'a>>,
+    policies: Vec<PolicyField<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Policy<'a> {
+struct PolicyField<'a> {
     policy_type: u8,
     policy_domain: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -120,7 +120,7 @@ struct Policy<'a> {
     #[serde(rename = "mx-host", skip_serializing_if = "<[_]>::is_empty")]
     mx_patterns: &'a [String],
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    failure_details: Vec<Details<'a>>,
+    failure_details: Vec<FailureField<'a>>,
     #[serde(rename = "t")]
     failures: usize,
     /// 0: success, 1: failure.
@@ -129,7 +129,7 @@ struct Policy<'a> {
 }
 
 #[derive(Serialize)]
-struct Details<'a> {
+struct FailureField<'a> {
     #[serde(rename = "c")]
     result_type: u16,
     #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
@@ -144,12 +144,12 @@ struct Details<'a> {
     words: &'a str,
 }
 
-impl<'a> Policy<'a> {
+impl<'a> PolicyField<'a> {
     /// `None`: a failure that is not reportable.
-    fn of(judged: &'a Judged) -> Option<Self> {
+    fn of(judged: &'a PolicyOutcome) -> Option<Self> {
         let mut failure_details = Vec::new();
         if let Some(failure) = &judged.failure {
-            failure_details.push(Details {
+            failure_details.push(FailureField {
                 result_type: number(failure.reason)?,
                 sending_ip: failure.sending_ip,
                 mx: failure.mx.as_deref(),
@@ -193,8 +193,8 @@ impl Tlsrpt {
 
     /// Hands one session's outcome for `domain` over; `record` is its TLSRPT record as published
     /// ([`Lookup::tlsrpt_record`](crate::lookup::Lookup::tlsrpt_record)), and names who gets the report.
-    pub fn report(&self, domain: &str, record: &str, policies: &[Judged]) {
-        let policies: Vec<_> = policies.iter().filter_map(Policy::of).collect();
+    pub fn send(&self, domain: &str, record: &str, policies: &[PolicyOutcome]) {
+        let policies: Vec<_> = policies.iter().filter_map(PolicyField::of).collect();
         if policies.is_empty() {
             return;
         }
@@ -204,7 +204,7 @@ impl Tlsrpt {
             record,
             policies,
         };
-        match self.send(&datagram) {
+        match self.try_send(&datagram) {
             Ok(()) => self.dropped.store(0, Ordering::Relaxed),
             Err(error) => {
                 let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
@@ -218,7 +218,7 @@ impl Tlsrpt {
         }
     }
 
-    fn send(&self, datagram: &Datagram<'_>) -> io::Result<()> {
+    fn try_send(&self, datagram: &Datagram<'_>) -> io::Result<()> {
         let octets = serde_json::to_vec(datagram)?;
         if octets.len() > MAX_DATAGRAM {
             return Err(io::Error::other(
@@ -252,13 +252,13 @@ mod tests {
         }
     }
 
-    fn judged(kind: PolicyType, reason: Option<Reason>) -> Judged {
-        Judged {
+    fn judged(kind: PolicyType, reason: Option<Reason>) -> PolicyOutcome {
+        PolicyOutcome {
             kind,
             domain: "clinic.example".into(),
             strings: vec!["mode: enforce".into()],
             mx_patterns: vec!["*.clinic.example".into()],
-            failure: reason.map(|reason| Failure {
+            failure: reason.map(|reason| FailureDetails {
                 reason,
                 sending_ip: None,
                 mx: Some("mx1.clinic.example".into()),
@@ -279,7 +279,7 @@ mod tests {
         (success.strings, success.mx_patterns) = (Vec::new(), Vec::new());
         let record = "v=TLSRPTv1; rua=mailto:tls@clinic.example";
         let tlsrpt = Tlsrpt::new(&path).unwrap();
-        tlsrpt.report("clinic.example", record, &[failure, success]);
+        tlsrpt.send("clinic.example", record, &[failure, success]);
         let mut buffer = vec![0; MAX_DATAGRAM];
         let length = collector.recv(&mut buffer).unwrap();
         assert_eq!(
@@ -316,7 +316,7 @@ mod tests {
         ] {
             assert_eq!(number(reason), None);
             let events = [judged(PolicyType::NoPolicyFound, Some(reason))];
-            tlsrpt.report("clinic.example", "v=TLSRPTv1; rua=mailto:a@b", &events);
+            tlsrpt.send("clinic.example", "v=TLSRPTv1; rua=mailto:a@b", &events);
         }
         let nothing = collector.recv(&mut [0; 16]).unwrap_err();
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
@@ -334,7 +334,7 @@ mod tests {
         let path = folder.0.join("socket");
         let tlsrpt = Tlsrpt::new(&path).unwrap();
         let events = [judged(PolicyType::Sts, None)];
-        let report = || tlsrpt.report("clinic.example", "v=TLSRPTv1; rua=mailto:a@b", &events);
+        let report = || tlsrpt.send("clinic.example", "v=TLSRPTv1; rua=mailto:a@b", &events);
         report();
         assert_eq!(tlsrpt.dropped.load(Ordering::Relaxed), 1);
         let collector = UnixDatagram::bind(&path).unwrap();

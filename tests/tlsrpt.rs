@@ -4,7 +4,7 @@
 
 use starttls_proxy::{
     policy::Reason,
-    tlsrpt::{Failure, Judged, PolicyType, Tlsrpt},
+    tlsrpt::{FailureDetails, PolicyOutcome, PolicyType, Tlsrpt},
 };
 use std::{
     fs,
@@ -118,12 +118,12 @@ mod real_servers {
         let collector = Collector::start();
         let tlsrpt = Tlsrpt::new(&collector.folder.join("socket")).unwrap();
         let record = "v=TLSRPTv1; rua=mailto:tls@clinic.example";
-        let sts = |reason: Option<Reason>| Judged {
+        let sts = |reason: Option<Reason>| PolicyOutcome {
             kind: PolicyType::Sts,
             domain: "clinic.example".into(),
             strings: vec!["version: STSv1".into(), "mode: enforce".into()],
             mx_patterns: vec!["mx.clinic.example".into()],
-            failure: reason.map(|reason| Failure {
+            failure: reason.map(|reason| FailureDetails {
                 reason,
                 sending_ip: Some("192.0.2.10".parse().unwrap()),
                 mx: Some("mx.clinic.example".into()),
@@ -132,29 +132,29 @@ mod real_servers {
                 words: "names *.hoster.example".into(),
             }),
         };
-        let tlsa = Judged {
+        let tlsa = PolicyOutcome {
             kind: PolicyType::Tlsa,
             strings: vec!["3 1 1 00".into()],
             mx_patterns: Vec::new(),
             ..sts(None)
         };
-        tlsrpt.report("clinic.example", record, &[sts(None), tlsa]);
-        tlsrpt.report(
+        tlsrpt.send("clinic.example", record, &[sts(None), tlsa]);
+        tlsrpt.send(
             "clinic.example",
             record,
             &[sts(Some(Reason::CertificateHostMismatch))],
         );
-        tlsrpt.report(
+        tlsrpt.send(
             "clinic.example",
             record,
             &[sts(Some(Reason::CertificateHostMismatch))],
         );
-        tlsrpt.report(
+        tlsrpt.send(
             "clinic.example",
             record,
             &[sts(Some(Reason::CertificateExpired))],
         );
-        tlsrpt.report(
+        tlsrpt.send(
             "clinic.example",
             record,
             &[sts(Some(Reason::StarttlsRefused))],

@@ -10,7 +10,7 @@ use starttls_proxy::{
     flags,
     net::{ClientAddr, IntendedAddr, ServerAddr, into_tokio},
     serve::{Direction, Plan},
-    session::{drive::Stop, inbound, outbound},
+    session::{Arrival, drive::Stop, inbound, outbound},
 };
 use std::{
     net::SocketAddr,
@@ -90,26 +90,18 @@ async fn serve(
             },
             _ = stop.changed() => break,
         };
-        let address = ClientAddr(address);
+        let arrival = Arrival {
+            client: ClientAddr(address),
+            intended: IntendedAddr(intended),
+            server: Some(ServerAddr(intended)),
+            first: Vec::new(),
+        };
         match &direction {
             Direction::Outbound(site) => {
-                let server = Some(ServerAddr(intended));
-                sessions.spawn(outbound::run(
-                    site.clone(),
-                    client,
-                    address,
-                    server,
-                    never.clone(),
-                ));
+                sessions.spawn(outbound::run(site.clone(), client, arrival, never.clone()));
             }
             Direction::Inbound(site) => {
-                let ends = inbound::Ends {
-                    client: address,
-                    intended: IntendedAddr(intended),
-                    server: Some(ServerAddr(intended)),
-                    first: Vec::new(),
-                };
-                sessions.spawn(inbound::run(site.clone(), client, ends, never.clone()));
+                sessions.spawn(inbound::run(site.clone(), client, arrival, never.clone()));
             }
         }
     }

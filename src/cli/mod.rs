@@ -34,10 +34,10 @@ pub fn main() -> ExitCode {
         Ok(Err(failure)) => {
             if let Exit::Usage(words)
             | Exit::Configuration(words)
-            | Exit::Serving(serve::Failed { words, .. }) = &failure
+            | Exit::Serving(serve::ServeError { words, .. }) = &failure
                 && !words.is_empty()
             {
-                logging::say(&format!("starttls-proxy: {}\n", words.trim_end()));
+                logging::write_raw(&format!("starttls-proxy: {}\n", words.trim_end()));
             }
             ExitCode::from(failure.code())
         }
@@ -60,15 +60,15 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
     }
     let top = ProgramFlags::from_args(&["starttls-proxy"], &words)
         .map_err(|early| usage::failure(&early.output, &arguments))?;
-    logging::begin();
+    logging::install();
     match top.command {
         CommandFlags::Outbound(flags) => served(configure::outbound(&flags)?, flags.dry_run),
         CommandFlags::Inbound(flags) => served(configure::inbound(&flags)?, flags.dry_run),
-        CommandFlags::Check(flags) => commands::check(&flags),
+        CommandFlags::Check(flags) => commands::check::check(&flags),
         CommandFlags::Policy(policy) => match policy.verb {
-            PolicyCommandFlags::Test(flags) => commands::policy_test(&flags),
-            PolicyCommandFlags::Show(flags) => commands::policy_show(&flags),
-            PolicyCommandFlags::Purge(flags) => commands::policy_purge(&flags),
+            PolicyCommandFlags::Test(flags) => commands::policy::test(&flags),
+            PolicyCommandFlags::Show(flags) => commands::policy::show(&flags),
+            PolicyCommandFlags::Purge(flags) => commands::policy::purge(&flags),
         },
         CommandFlags::Audit(audit) => evidence(audit.verb),
     }

@@ -1,6 +1,6 @@
 //! Answers of the DNS, remembered for as long as they hold; one question at a time for each name and kind.
 
-use super::dns::{Kind, Record, Reply, Resolve, Rrset};
+use super::dns::{DnsResponse, Rdata, RecordType, Resolve, Rrset};
 use crate::{clock, policy::Dns};
 use std::{
     collections::HashMap,
@@ -27,18 +27,18 @@ const ERROR: Duration = Duration::from_secs(5);
 
 /// A reply and when it was got.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub(super) reply: Arc<Reply>,
+pub(super) struct CachedResponse {
+    pub(super) reply: Arc<DnsResponse>,
     pub(super) got: Instant,
 }
 
-impl Known {
+impl CachedResponse {
     fn holds(&self) -> bool {
         clock::instant().duration_since(self.got) < lifetime(&self.reply)
     }
 }
 
-fn lifetime(reply: &Reply) -> Duration {
+fn lifetime(reply: &DnsResponse) -> Duration {
     match &reply.answer {
         Dns::Found(..) => reply.ttl.clamp(FLOOR, CEILING),
         Dns::Absent(_) => reply.ttl.clamp(FLOOR, ABSENCE_CEILING),
@@ -47,14 +47,14 @@ fn lifetime(reply: &Reply) -> Duration {
 }
 
 /// An answer in memory, and its part of the sum.
-struct Held {
-    known: Known,
+struct StoredResponse {
+    known: CachedResponse,
     octets: usize,
     sum: Arc<AtomicUsize>,
 }
 
-impl Held {
-    fn new(known: Known, sum: &Arc<AtomicUsize>) -> Self {
+impl StoredResponse {
+    fn new(known: CachedResponse, sum: &Arc<AtomicUsize>) -> Self {
         let octets = octets(&known.reply.answer);
         sum.fetch_add(octets, Ordering::Relaxed);
         Self {
@@ -65,7 +65,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for StoredResponse {
     fn drop(&mut self) {
         self.sum.fetch_sub(self.octets, Ordering::Relaxed);
     }
@@ -73,27 +73,27 @@ impl Drop for Held {
 
 /// About what an answer takes.
 fn octets(answer: &Dns<Rrset>) -> usize {
-    let record = |record: &Record| match record {
-        Record::Address(_) => 0,
-        Record::Cname(name) | Record::Mx(_, name) => name.len(),
-        Record::Tlsa(tlsa) => tlsa.data.len(),
-        Record::Txt(text) => text.len(),
+    let record = |record: &Rdata| match record {
+        Rdata::Address(_) => 0,
+        Rdata::Cname(name) | Rdata::Mx(_, name) => name.len(),
+        Rdata::Tlsa(tlsa) => tlsa.data.len(),
+        Rdata::Txt(text) => text.len(),
     };
     let records = match answer {
         Dns::Found(rrset, _) => rrset.records.as_slice(),
         _ => &[],
     };
-    let whole = records.iter().map(|one| size_of::<Record>() + record(one));
-    size_of::<Reply>() + whole.sum::<usize>()
+    let whole = records.iter().map(|one| size_of::<Rdata>() + record(one));
+    size_of::<DnsResponse>() + whole.sum::<usize>()
 }
 
 /// Who asks holds the lock; who wants to know the same waits for it.
-type Slot = Arc<AsyncMutex<Option<Held>>>;
+type CacheSlot = Arc<AsyncMutex<Option<StoredResponse>>>;
 
 /// A resolver with a memory.
 pub(super) struct Cache {
     resolver: RwLock<Arc<dyn Resolve>>,
-    slots: Mutex<HashMap<(String, Kind), Slot>>,
+    slots: Mutex<HashMap<(String, RecordType), CacheSlot>>,
     capacity: usize,
     /// Octets of all answers.
     sum: Arc<AtomicUsize>,
@@ -122,7 +122,7 @@ impl Cache {
     }
 
     /// The remembered answer, or a fresh one. Once begun, asking goes on when the caller has gone, and is remembered.
-    pub(super) async fn get(&self, name: &str, kind: Kind) -> Known {
+    pub(super) async fn get(&self, name: &str, kind: RecordType) -> CachedResponse {
         let mut slot = self.slot(name, kind).lock_owned().await;
         if let Some(held) = slot.as_ref().filter(|held| held.known.holds()) {
             return held.known.clone();
@@ -132,15 +132,15 @@ impl Cache {
         let asking = tokio::spawn(async move {
             let reply = resolver.resolve(&name, kind).await;
             log::debug!("dns: {name} {kind:?}: {:?}", reply.answer);
-            let known = Known {
+            let known = CachedResponse {
                 reply: Arc::new(reply),
                 got: clock::instant(),
             };
-            *slot = Some(Held::new(known.clone(), &sum));
+            *slot = Some(StoredResponse::new(known.clone(), &sum));
             known
         });
-        asking.await.unwrap_or_else(|error| Known {
-            reply: Arc::new(Reply::failed(format!("asking broke off: {error}"))),
+        asking.await.unwrap_or_else(|error| CachedResponse {
+            reply: Arc::new(DnsResponse::failed(format!("asking broke off: {error}"))),
             got: clock::instant(),
         })
     }
@@ -151,7 +151,7 @@ impl Cache {
         self.slots.lock().unwrap().clear();
     }
 
-    fn slot(&self, name: &str, kind: Kind) -> Slot {
+    fn slot(&self, name: &str, kind: RecordType) -> CacheSlot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (name.to_ascii_lowercase(), kind);
         if !slots.contains_key(&key) {
@@ -168,8 +168,8 @@ impl Cache {
 }
 
 /// Forgets what no longer holds; where that is not an eighth, some of the rest too.
-fn make_room(slots: &mut HashMap<(String, Kind), Slot>, capacity: usize) {
-    let holds = |slot: &Slot| match slot.try_lock() {
+fn make_room(slots: &mut HashMap<(String, RecordType), CacheSlot>, capacity: usize) {
+    let holds = |slot: &CacheSlot| match slot.try_lock() {
         Ok(held) => held.as_ref().is_some_and(|held| held.known.holds()),
         Err(_) => true,
     };
@@ -185,7 +185,7 @@ fn make_room(slots: &mut HashMap<(String, Kind), Slot>, capacity: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{lookup::dns::Pending, policy::Security};
+    use crate::{lookup::dns::BoxFuture, policy::Security};
     use tokio::sync::Semaphore;
 
     /// Answers when it is let, and counts.
@@ -212,12 +212,12 @@ mod tests {
     }
 
     impl Resolve for Counting {
-        fn resolve<'a>(&'a self, name: &'a str, _: Kind) -> Pending<'a, Reply> {
+        fn resolve<'a>(&'a self, name: &'a str, _: RecordType) -> BoxFuture<'a, DnsResponse> {
             Box::pin(async move {
                 self.asked.fetch_add(1, Ordering::SeqCst);
                 self.gate.acquire().await.unwrap().forget();
                 assert_ne!(name, "panic.example", "a resolver that panics");
-                Reply {
+                DnsResponse {
                     answer: self.answer.clone(),
                     ttl: self.ttl,
                     no_such_name: false,
@@ -229,7 +229,7 @@ mod tests {
     fn address() -> Dns<Rrset> {
         let rrset = Rrset {
             owner: "a.example".into(),
-            records: vec![Record::Address("192.0.2.1".parse().unwrap())],
+            records: vec![Rdata::Address("192.0.2.1".parse().unwrap())],
         };
         Dns::Found(rrset, Security::Secure)
     }
@@ -242,7 +242,7 @@ mod tests {
         let askers: Vec<_> = (0..50)
             .map(|_| {
                 let cache = Arc::clone(&cache);
-                tokio::spawn(async move { cache.get("A.example", Kind::A).await })
+                tokio::spawn(async move { cache.get("A.example", RecordType::A).await })
             })
             .collect();
         tokio::task::yield_now().await;
@@ -252,7 +252,7 @@ mod tests {
         }
         assert_eq!(resolver.asked(), 1);
         resolver.gate.add_permits(1);
-        cache.get("a.example", Kind::Aaaa).await;
+        cache.get("a.example", RecordType::Aaaa).await;
         assert_eq!(resolver.asked(), 2, "another kind is another question");
     }
 
@@ -263,12 +263,12 @@ mod tests {
         let cache = Cache::new(Arc::clone(&resolver) as _);
         tokio::select! {
             biased;
-            _ = cache.get("a.example", Kind::A) => panic!("nothing can have come yet"),
+            _ = cache.get("a.example", RecordType::A) => panic!("nothing can have come yet"),
             () = tokio::task::yield_now() => {}
         }
         resolver.gate.add_permits(1);
         assert_eq!(
-            cache.get("a.example", Kind::A).await.reply.answer,
+            cache.get("a.example", RecordType::A).await.reply.answer,
             address()
         );
         assert_eq!(resolver.asked(), 1);
@@ -279,7 +279,7 @@ mod tests {
         let seconds = |answer: Dns<Rrset>, ttl| {
             let ttl = Duration::from_secs(ttl);
             let no_such_name = false;
-            let reply = Reply {
+            let reply = DnsResponse {
                 answer,
                 ttl,
                 no_such_name,
@@ -298,10 +298,10 @@ mod tests {
     async fn a_panic_below_is_a_failure_not_an_absence() {
         let resolver = Counting::new(address(), 300);
         let cache = Cache::new(resolver);
-        let known = cache.get("panic.example", Kind::A).await;
+        let known = cache.get("panic.example", RecordType::A).await;
         assert!(matches!(known.reply.answer, Dns::Failed(_)));
         assert_eq!(
-            cache.get("a.example", Kind::A).await.reply.answer,
+            cache.get("a.example", RecordType::A).await.reply.answer,
             address()
         );
     }
@@ -312,7 +312,7 @@ mod tests {
         let mut cache = Cache::new(resolver);
         cache.capacity = 64;
         for number in 0..500 {
-            cache.get(&format!("{number}.example"), Kind::A).await;
+            cache.get(&format!("{number}.example"), RecordType::A).await;
             assert!(cache.slots.lock().unwrap().len() <= 64);
         }
     }
@@ -321,12 +321,14 @@ mod tests {
     async fn long_answers_are_remembered_within_bounds_too() {
         let rrset = Rrset {
             owner: "a.example".into(),
-            records: vec![Record::Txt(vec![b'x'; 1024 * 1024])],
+            records: vec![Rdata::Txt(vec![b'x'; 1024 * 1024])],
         };
         let resolver = Counting::new(Dns::Found(rrset, Security::Insecure), 300);
         let cache = Cache::new(resolver);
         for number in 0..100 {
-            cache.get(&format!("{number}.example"), Kind::Txt).await;
+            cache
+                .get(&format!("{number}.example"), RecordType::Txt)
+                .await;
             assert!(cache.sum.load(Ordering::Relaxed) <= MAX_OCTETS + 2 * 1024 * 1024);
         }
         cache.forget();

@@ -43,7 +43,7 @@ const UDP_PAYLOAD: u16 = 1232;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum RecordType {
     /// IPv4 addresses.
     A,
     /// IPv6 addresses.
@@ -60,7 +60,7 @@ pub enum Kind {
 
 /// One record's data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Record {
+pub enum Rdata {
     /// A or AAAA.
     Address(IpAddr),
     /// CNAME: the target in lower case.
@@ -79,12 +79,12 @@ pub struct Rrset {
     /// The owner after all CNAME records, in lower case.
     pub owner: String,
     /// At least one.
-    pub records: Vec<Record>,
+    pub records: Vec<Rdata>,
 }
 
 /// What came of one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct DnsResponse {
     /// The RRset and its state; `Secure` only if every step of the way to it is.
     pub answer: Dns<Rrset>,
     /// How long it holds by what the DNS said; for errors zero.
@@ -93,7 +93,7 @@ pub struct Reply {
     pub no_such_name: bool,
 }
 
-impl Reply {
+impl DnsResponse {
     /// No answer.
     pub fn failed(why: impl Into<String>) -> Self {
         Self {
@@ -114,12 +114,12 @@ impl Reply {
 }
 
 /// A future as a trait object.
-pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Who answers. A reply is never [`Dns::NotAsked`].
 pub trait Resolve: Send + Sync {
     /// Asks for the records of one kind at a name (without trailing dot), following aliases.
-    fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply>;
+    fn resolve<'a>(&'a self, name: &'a str, kind: RecordType) -> BoxFuture<'a, DnsResponse>;
 }
 
 /// The name servers of a `resolv.conf`.
@@ -151,14 +151,14 @@ pub fn name_servers(file: &str, text: &str) -> Result<Vec<SocketAddr>, String> {
 
 /// Sends questions to resolvers, over UDP, and over TCP where the answer does not fit.
 #[derive(Clone, Debug)]
-pub(super) struct Wire {
+pub(super) struct Transport {
     resolvers: Arc<[SocketAddr]>,
     /// Index of the one that answered last: a dead resolver in front costs its time-out once, not at each question.
     good: Arc<AtomicUsize>,
     exchanges: Arc<Semaphore>,
 }
 
-impl Wire {
+impl Transport {
     pub(super) fn new(resolvers: Vec<SocketAddr>) -> Self {
         Self {
             resolvers: resolvers.into(),
@@ -277,9 +277,9 @@ fn reply_to(request: &RequestMessage<Vec<u8>>, octets: &[u8]) -> Option<Message<
 }
 
 /// The validator's own questions (DS, DNSKEY) go the same way.
-impl SendRequest<RequestMessage<Vec<u8>>> for Wire {
+impl SendRequest<RequestMessage<Vec<u8>>> for Transport {
     fn send_request(&self, request: RequestMessage<Vec<u8>>) -> Box<dyn GetResponse + Send + Sync> {
-        Box::new(Exchange {
+        Box::new(PendingExchange {
             wire: self.clone(),
             request,
         })
@@ -287,12 +287,12 @@ impl SendRequest<RequestMessage<Vec<u8>>> for Wire {
 }
 
 #[derive(Debug)]
-struct Exchange {
-    wire: Wire,
+struct PendingExchange {
+    wire: Transport,
     request: RequestMessage<Vec<u8>>,
 }
 
-impl GetResponse for Exchange {
+impl GetResponse for PendingExchange {
     fn get_response(
         &mut self,
     ) -> Pin<Box<dyn Future<Output = Result<Message<Bytes>, Error>> + Send + Sync + '_>> {
@@ -316,7 +316,7 @@ pub(super) enum Style {
 
 /// Asks, and returns whatever comes, an error code too; else why nothing came.
 pub(super) async fn any_reply(
-    wire: &Wire,
+    wire: &Transport,
     name: &str,
     rtype: Rtype,
     style: Style,
@@ -341,14 +341,14 @@ pub(super) async fn any_reply(
 
 /// Asks, and returns the answer (NOERROR or NXDOMAIN) as it came; else what to reply instead.
 pub(super) async fn query(
-    wire: &Wire,
+    wire: &Transport,
     name: &str,
     rtype: Rtype,
     style: Style,
-) -> Result<Message<Bytes>, Reply> {
+) -> Result<Message<Bytes>, DnsResponse> {
     let reply = any_reply(wire, name, rtype, style)
         .await
-        .map_err(Reply::failed)?;
+        .map_err(DnsResponse::failed)?;
     if is_answer(&reply) {
         Ok(reply)
     } else {
@@ -357,7 +357,7 @@ pub(super) async fn query(
 }
 
 /// What an error reply means: a resolver that validates says SERVFAIL for what is bogus, and may say why (RFC 8914).
-fn error_reply(reply: &Message<Bytes>) -> Reply {
+fn error_reply(reply: &Message<Bytes>) -> DnsResponse {
     let opt = reply.opt();
     let extended: Option<ExtendedError<_>> = opt.as_ref().and_then(|opt| opt.opt().first());
     let mut words = reply.opt_rcode().to_string();
@@ -368,9 +368,9 @@ fn error_reply(reply: &Message<Bytes>) -> Reply {
         bogus = (5..=12).contains(&extended.code().to_int());
     }
     if bogus {
-        Reply::bogus(words)
+        DnsResponse::bogus(words)
     } else {
-        Reply::failed(format!("the resolver says {words}"))
+        DnsResponse::failed(format!("the resolver says {words}"))
     }
 }
 
@@ -389,32 +389,33 @@ pub(super) fn extended_words<Octs: AsRef<[u8]>>(error: &ExtendedError<Octs>) -> 
 }
 
 /// The resource record type of a kind.
-pub(super) fn rtype(kind: Kind) -> Rtype {
+pub(super) fn rtype(kind: RecordType) -> Rtype {
     match kind {
-        Kind::A => Rtype::A,
-        Kind::Aaaa => Rtype::AAAA,
-        Kind::Cname => Rtype::CNAME,
-        Kind::Mx => Rtype::MX,
-        Kind::Tlsa => Rtype::TLSA,
-        Kind::Txt => Rtype::TXT,
+        RecordType::A => Rtype::A,
+        RecordType::Aaaa => Rtype::AAAA,
+        RecordType::Cname => Rtype::CNAME,
+        RecordType::Mx => Rtype::MX,
+        RecordType::Tlsa => Rtype::TLSA,
+        RecordType::Txt => Rtype::TXT,
     }
 }
 
 /// Reads an answer whose state is known: follows the aliases, and takes the records at their end.
-pub(super) fn read(message: &Message<Bytes>, kind: Kind, security: Security) -> Reply {
+pub(super) fn read(message: &Message<Bytes>, kind: RecordType, security: Security) -> DnsResponse {
     read_records(message, kind, security)
-        .unwrap_or_else(|_| Reply::failed("the answer is malformed"))
+        .unwrap_or_else(|_| DnsResponse::failed("the answer is malformed"))
 }
 
-type Found = domain::base::Record<ParsedName<Bytes>, AllRecordData<Bytes, ParsedName<Bytes>>>;
+type ParsedRecord =
+    domain::base::Record<ParsedName<Bytes>, AllRecordData<Bytes, ParsedName<Bytes>>>;
 
 fn read_records(
     message: &Message<Bytes>,
-    kind: Kind,
+    kind: RecordType,
     security: Security,
-) -> Result<Reply, domain::base::wire::ParseError> {
+) -> Result<DnsResponse, domain::base::wire::ParseError> {
     let question = message.sole_question()?;
-    let answer: Vec<Found> = message.answer()?.limit_to_in().collect::<Result<_, _>>()?;
+    let answer: Vec<ParsedRecord> = message.answer()?.limit_to_in().collect::<Result<_, _>>()?;
     let mut owner: Name<Vec<u8>> = question.qname().to_name();
     let mut ttl = u32::MAX;
     for _ in 0..MAX_ALIASES {
@@ -425,7 +426,7 @@ fn read_records(
             _ => None,
         });
         match (kind, targets.next(), targets.next()) {
-            (Kind::Cname, _, _) | (_, None, _) | (_, _, Some(_)) => break,
+            (RecordType::Cname, _, _) | (_, None, _) | (_, _, Some(_)) => break,
             (_, Some((target, seconds)), None) => {
                 owner = target;
                 ttl = ttl.min(seconds);
@@ -445,12 +446,12 @@ fn read_records(
     if records.is_empty() {
         return absence(message, security, ttl);
     }
-    if kind != Kind::Txt && records.len() > MAX_RECORDS {
-        return Ok(Reply::failed(format!(
+    if kind != RecordType::Txt && records.len() > MAX_RECORDS {
+        return Ok(DnsResponse::failed(format!(
             "more than {MAX_RECORDS} records in one answer"
         )));
     }
-    Ok(Reply {
+    Ok(DnsResponse {
         answer: Dns::Found(
             Rrset {
                 owner: lower(&owner),
@@ -468,7 +469,7 @@ fn absence(
     message: &Message<Bytes>,
     security: Security,
     ttl: u32,
-) -> Result<Reply, domain::base::wire::ParseError> {
+) -> Result<DnsResponse, domain::base::wire::ParseError> {
     let mut soa = None;
     let mut referral = false;
     for record in message.authority()?.limit_to_in::<ZoneRecordData<_, _>>() {
@@ -482,27 +483,27 @@ fn absence(
         }
     }
     if soa.is_none() && referral {
-        return Ok(Reply::failed(
+        return Ok(DnsResponse::failed(
             "the resolver only refers to others, it must be a recursive one",
         ));
     }
-    Ok(Reply {
+    Ok(DnsResponse {
         answer: Dns::Absent(security),
         ttl: Duration::from_secs(soa.unwrap_or(0).min(ttl).into()),
         no_such_name: message.opt_rcode() == OptRcode::NXDOMAIN,
     })
 }
 
-fn data(data: &AllRecordData<Bytes, ParsedName<Bytes>>, kind: Kind) -> Option<Record> {
+fn data(data: &AllRecordData<Bytes, ParsedName<Bytes>>, kind: RecordType) -> Option<Rdata> {
     match (kind, data) {
-        (Kind::A, AllRecordData::A(data)) => Some(Record::Address(data.addr().into())),
-        (Kind::Aaaa, AllRecordData::Aaaa(data)) => Some(Record::Address(data.addr().into())),
-        (Kind::Cname, AllRecordData::Cname(data)) => Some(Record::Cname(lower(data.cname()))),
-        (Kind::Mx, AllRecordData::Mx(data)) => {
-            Some(Record::Mx(data.preference(), lower(data.exchange())))
+        (RecordType::A, AllRecordData::A(data)) => Some(Rdata::Address(data.addr().into())),
+        (RecordType::Aaaa, AllRecordData::Aaaa(data)) => Some(Rdata::Address(data.addr().into())),
+        (RecordType::Cname, AllRecordData::Cname(data)) => Some(Rdata::Cname(lower(data.cname()))),
+        (RecordType::Mx, AllRecordData::Mx(data)) => {
+            Some(Rdata::Mx(data.preference(), lower(data.exchange())))
         }
-        (Kind::Txt, AllRecordData::Txt(data)) => Some(Record::Txt(data.text())),
-        (Kind::Tlsa, AllRecordData::Tlsa(data)) => Some(Record::Tlsa(Tlsa {
+        (RecordType::Txt, AllRecordData::Txt(data)) => Some(Rdata::Txt(data.text())),
+        (RecordType::Tlsa, AllRecordData::Tlsa(data)) => Some(Rdata::Tlsa(Tlsa {
             usage: data.usage().to_int(),
             selector: data.selector().to_int(),
             matching: data.matching_type().to_int(),
@@ -520,10 +521,10 @@ fn lower(name: &impl ToName) -> String {
 }
 
 /// Asks for no signatures and validates nothing, so that every answer is insecure, whatever its AD bit says.
-pub(super) struct Plain(pub(super) Wire);
+pub(super) struct Unvalidated(pub(super) Transport);
 
-impl Resolve for Plain {
-    fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
+impl Resolve for Unvalidated {
+    fn resolve<'a>(&'a self, name: &'a str, kind: RecordType) -> BoxFuture<'a, DnsResponse> {
         Box::pin(async move {
             match query(&self.0, name, rtype(kind), Style::Plain).await {
                 Ok(message) => read(&message, kind, Security::Insecure),

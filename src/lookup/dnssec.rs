@@ -1,6 +1,9 @@
 //! DNSSEC validated in this process, from a trust anchor down (RFC 4035 §5).
 
-use super::dns::{Kind, Pending, Reply, Resolve, Style, Wire, extended_words, query, read, rtype};
+use super::dns::{
+    BoxFuture, DnsResponse, RecordType, Resolve, Style, Transport, extended_words, query, read,
+    rtype,
+};
 use crate::{
     files,
     policy::{Dns, Security},
@@ -63,12 +66,12 @@ pub(super) fn trust_anchors(file: Option<&Path>) -> Result<TrustAnchors, String>
 
 /// Asks for signatures and believes nothing without them.
 pub(super) struct Validator {
-    wire: Wire,
-    context: ValidationContext<Wire>,
+    wire: Transport,
+    context: ValidationContext<Transport>,
 }
 
 impl Validator {
-    pub(super) fn new(wire: Wire, anchors: TrustAnchors) -> Self {
+    pub(super) fn new(wire: Transport, anchors: TrustAnchors) -> Self {
         let mut config = Config::new();
         config.set_max_node_cache(NODES);
         Self {
@@ -78,12 +81,14 @@ impl Validator {
     }
 
     /// The state of an answer, or the reply that stands for one that cannot be used.
-    async fn judge(&self, message: &mut Message<Bytes>) -> Result<Security, Reply> {
+    async fn judge(&self, message: &mut Message<Bytes>) -> Result<Security, DnsResponse> {
         let (state, error) = self
             .context
             .validate_msg::<_, Vec<u8>>(message)
             .await
-            .map_err(|error| Reply::failed(format!("the answer cannot be validated: {error}")))?;
+            .map_err(|error| {
+                DnsResponse::failed(format!("the answer cannot be validated: {error}"))
+            })?;
         let words = error.map_or_else(|| "no reason given".to_owned(), |e| extended_words(&e));
         let signed = has_signatures(message);
         match state {
@@ -91,17 +96,17 @@ impl Validator {
             ValidationState::Insecure => Ok(Security::Insecure),
             // The validator says bogus for keys that it could not get, too.
             ValidationState::Bogus if words.contains("request for DS or DNSKEY failed") => {
-                Err(Reply::failed(
+                Err(DnsResponse::failed(
                     "the resolver does not give the DNSSEC keys of a zone on the way (--resolver names another)",
                 ))
             }
-            ValidationState::Bogus if !signed => Err(Reply::bogus(
+            ValidationState::Bogus if !signed => Err(DnsResponse::bogus(
                 "the answer comes without the DNSSEC signatures that its zone must have, so the resolver or somebody on the way removes them (--resolver names another)",
             )),
-            ValidationState::Bogus => Err(Reply::bogus(format!(
+            ValidationState::Bogus => Err(DnsResponse::bogus(format!(
                 "the DNSSEC signatures do not hold: {words}"
             ))),
-            ValidationState::Indeterminate => Err(Reply::failed(format!(
+            ValidationState::Indeterminate => Err(DnsResponse::failed(format!(
                 "whether the zone is signed cannot be told: {words}"
             ))),
         }
@@ -137,9 +142,9 @@ impl Validator {
         matches!(self.judge(&mut stand_in).await, Ok(Security::Insecure))
     }
 
-    async fn answer(&self, name: &str, kind: Kind) -> Reply {
+    async fn answer(&self, name: &str, kind: RecordType) -> DnsResponse {
         let asked = match kind {
-            Kind::Cname => self.alias(name).await,
+            RecordType::Cname => self.alias(name).await,
             _ => query(&self.wire, name, rtype(kind), Style::Signatures).await,
         };
         let mut message = match asked {
@@ -155,7 +160,7 @@ impl Validator {
 
     /// The answer about an alias. It is taken out of that about an address, which every resolver gives: systemd-resolved 252 answers
     /// a question for the alias itself with what it remembers of another question.
-    async fn alias(&self, name: &str) -> Result<Message<Bytes>, Reply> {
+    async fn alias(&self, name: &str) -> Result<Message<Bytes>, DnsResponse> {
         let whole = query(&self.wire, name, Rtype::A, Style::Signatures).await?;
         match only_alias(&whole) {
             Some(alias) => Ok(alias),
@@ -165,7 +170,7 @@ impl Validator {
 }
 
 impl Resolve for Validator {
-    fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
+    fn resolve<'a>(&'a self, name: &'a str, kind: RecordType) -> BoxFuture<'a, DnsResponse> {
         Box::pin(self.answer(name, kind))
     }
 }
@@ -225,7 +230,7 @@ impl Validators {
             [_] => Vec::new(),
             several => several.to_vec(),
         };
-        let all = Wire::new(resolvers);
+        let all = Transport::new(resolvers);
         let each = alone
             .into_iter()
             .map(|resolver| Ok(Validator::new(all.only(resolver), trust_anchors(anchor)?)))
@@ -236,7 +241,7 @@ impl Validators {
         })
     }
 
-    async fn answer(&self, name: &str, kind: Kind) -> Reply {
+    async fn answer(&self, name: &str, kind: RecordType) -> DnsResponse {
         let reply = self.first.answer(name, kind).await;
         if !matches!(reply.answer, Dns::Bogus(_)) {
             return reply;
@@ -252,7 +257,7 @@ impl Validators {
 }
 
 impl Resolve for Validators {
-    fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
+    fn resolve<'a>(&'a self, name: &'a str, kind: RecordType) -> BoxFuture<'a, DnsResponse> {
         Box::pin(self.answer(name, kind))
     }
 }

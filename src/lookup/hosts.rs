@@ -2,7 +2,7 @@
 
 use super::{
     cache::Cache,
-    dns::{Kind, Record, Reply, Rrset},
+    dns::{DnsResponse, Rdata, RecordType, Rrset},
 };
 use crate::{
     policy::{Dns, Missing, Mx, MxHost, Reason, Security, Tlsa},
@@ -29,14 +29,14 @@ const MAX_HOSTS: usize = 20;
 const OTHER_FAMILY: Duration = Duration::from_secs(5);
 
 /// One decision's questions.
-pub(super) struct Asking {
+pub(super) struct DomainLookup {
     dns: Arc<Cache>,
     pub(super) deadline: Instant,
     /// Seconds since the oldest answer used was got.
     age: AtomicU64,
 }
 
-impl Asking {
+impl DomainLookup {
     pub(super) fn new(dns: Arc<Cache>, deadline: Instant) -> Self {
         Self {
             dns,
@@ -49,18 +49,18 @@ impl Asking {
         self.age.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn ask(&self, name: &str, kind: Kind) -> Dns<Rrset> {
+    pub(super) async fn ask(&self, name: &str, kind: RecordType) -> Dns<Rrset> {
         self.reply(name, kind).await.answer
     }
 
-    async fn reply(&self, name: &str, kind: Kind) -> Reply {
+    async fn reply(&self, name: &str, kind: RecordType) -> DnsResponse {
         match timeout_at(self.deadline.into(), self.dns.get(name, kind)).await {
             Ok(known) => {
                 let age = crate::clock::instant().duration_since(known.got).as_secs();
                 self.age.fetch_max(age, Ordering::Relaxed);
                 (*known.reply).clone()
             }
-            Err(_) => Reply::failed(format!("no answer about {name} in time")),
+            Err(_) => DnsResponse::failed(format!("no answer about {name} in time")),
         }
     }
 
@@ -70,7 +70,7 @@ impl Asking {
         domain: &Domain,
         tlsa_port: Option<u16>,
     ) -> (Dns<Mx>, Option<String>) {
-        let reply = self.reply(domain.as_str(), Kind::Mx).await;
+        let reply = self.reply(domain.as_str(), RecordType::Mx).await;
         let (rrset, security) = match reply.answer {
             Dns::Found(rrset, security) => (rrset, security),
             Dns::Absent(security) => {
@@ -91,7 +91,7 @@ impl Asking {
             .records
             .into_iter()
             .filter_map(|record| match record {
-                Record::Mx(preference, name) => Some((preference, name)),
+                Rdata::Mx(preference, name) => Some((preference, name)),
                 _ => None,
             })
             .collect();
@@ -136,7 +136,10 @@ impl Asking {
 
     /// A and AAAA. Where one has come, the other is waited for a little longer only, so that there is time left for TLSA.
     async fn both_families(&self, name: &str) -> (Dns<Rrset>, Dns<Rrset>) {
-        let (v4, v6) = (self.ask(name, Kind::A), self.ask(name, Kind::Aaaa));
+        let (v4, v6) = (
+            self.ask(name, RecordType::A),
+            self.ask(name, RecordType::Aaaa),
+        );
         let (mut v4, mut v6) = (pin!(v4), pin!(v6));
         tokio::select! {
             first = &mut v4 => {
@@ -179,7 +182,7 @@ impl Asking {
             preference,
             addresses: map(found, |rrset| {
                 let address = |record| match record {
-                    Record::Address(address) => Some(address),
+                    Rdata::Address(address) => Some(address),
                     _ => None,
                 };
                 rrset.records.into_iter().filter_map(address).collect()
@@ -205,7 +208,7 @@ impl Asking {
             return (name.to_owned(), self.tlsa_at(name, port).await);
         }
         let tlsa = if alias {
-            match self.ask(name, Kind::Cname).await {
+            match self.ask(name, RecordType::Cname).await {
                 Dns::Found(_, Security::Secure) => self.tlsa_at(name, port).await,
                 Dns::Bogus(words) => Dns::Bogus(words),
                 Dns::Failed(words) => Dns::Failed(words),
@@ -218,10 +221,12 @@ impl Asking {
     }
 
     async fn tlsa_at(&self, base: &str, port: u16) -> Dns<Vec<Tlsa>> {
-        let answer = self.ask(&format!("_{port}._tcp.{base}"), Kind::Tlsa).await;
+        let answer = self
+            .ask(&format!("_{port}._tcp.{base}"), RecordType::Tlsa)
+            .await;
         map(answer, |rrset| {
             let tlsa = |record| match record {
-                Record::Tlsa(tlsa) => Some(tlsa),
+                Rdata::Tlsa(tlsa) => Some(tlsa),
                 _ => None,
             };
             rrset.records.into_iter().filter_map(tlsa).collect()

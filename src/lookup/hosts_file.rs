@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn every_line_with_the_name_counts_and_comments_do_not() {
-        let text = "10.0.0.5 exchange.corp Exchange # old\n# 10.0.0.6 exchange.corp\nfd00::5 exchange.corp\nx exchange.corp\n";
+        let text = "10.0.0.5 exchange.corp PendingExchange # old\n# 10.0.0.6 exchange.corp\nfd00::5 exchange.corp\nx exchange.corp\n";
         let found: Vec<IpAddr> = vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
         assert_eq!(named(text, "EXCHANGE.corp"), found);
         assert_eq!(named(text, "exchange"), found[..1]);

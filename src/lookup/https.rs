@@ -41,14 +41,14 @@ const MAX_FIELDS: usize = 64;
 const MAX_ADDRESSES: usize = 4;
 
 /// Why there is no policy: a TLSRPT result type (RFC 8460 §4.3.2.2), and words.
-pub(super) type Failure = (Reason, String);
+pub(super) type FetchFailure = (Reason, String);
 
-fn fetch_error(words: impl Into<String>) -> Failure {
+fn fetch_error(words: impl Into<String>) -> FetchFailure {
     (Reason::StsPolicyFetchError, words.into())
 }
 
 /// Where policy hosts are, and how they are trusted.
-pub(super) struct Client {
+pub(super) struct PolicyClient {
     pub(super) port: u16,
     /// A reload brings another.
     pub(super) tls: RwLock<Arc<rustls::ClientConfig>>,
@@ -56,7 +56,7 @@ pub(super) struct Client {
     pub(super) patience: Duration,
 }
 
-impl Client {
+impl PolicyClient {
     fn tls(&self) -> Arc<rustls::ClientConfig> {
         Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -67,7 +67,7 @@ impl Client {
         host: &str,
         path: &str,
         addresses: &[IpAddr],
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Vec<u8>, FetchFailure> {
         timeout(self.patience, exchange(self, host, path, addresses))
             .await
             .unwrap_or_else(|_| {
@@ -78,11 +78,11 @@ impl Client {
 }
 
 async fn exchange(
-    client: &Client,
+    client: &PolicyClient,
     host: &str,
     path: &str,
     addresses: &[IpAddr],
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Vec<u8>, FetchFailure> {
     let stream = connect(client, host, addresses).await?;
     let failed = |error: hyper::Error| fetch_error(format!("{host}: HTTP: {error}"));
     let (mut sender, connection) = http1::Builder::new()
@@ -114,7 +114,7 @@ async fn exchange(
     }
 }
 
-async fn body(host: &str, response: Response<Incoming>) -> Result<Vec<u8>, Failure> {
+async fn body(host: &str, response: Response<Incoming>) -> Result<Vec<u8>, FetchFailure> {
     if response.status() != StatusCode::OK {
         let status = response.status().as_u16();
         return Err(fetch_error(format!(
@@ -137,10 +137,10 @@ async fn body(host: &str, response: Response<Incoming>) -> Result<Vec<u8>, Failu
 }
 
 async fn connect(
-    client: &Client,
+    client: &PolicyClient,
     host: &str,
     addresses: &[IpAddr],
-) -> Result<TlsStream<TcpStream>, Failure> {
+) -> Result<TlsStream<TcpStream>, FetchFailure> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| fetch_error(format!("{host}: {error}")))?;
     let mut failure = fetch_error(format!("{host}: no address"));
@@ -172,7 +172,7 @@ async fn attempt(
     tls: Arc<rustls::ClientConfig>,
     name: ServerName<'static>,
     to: SocketAddr,
-) -> Result<TlsStream<TcpStream>, Failure> {
+) -> Result<TlsStream<TcpStream>, FetchFailure> {
     let connect = async {
         let stream = TcpStream::connect(to).await?;
         TlsConnector::from(tls).connect(name, stream).await

@@ -6,24 +6,24 @@
 mod cache;
 pub mod dns;
 mod dnssec;
+mod dnssec_support;
+mod fetch_limits;
 mod hosts;
 pub mod hosts_file;
 mod https;
-mod places;
-mod signatures;
 mod store;
 mod sts;
 
 use crate::{
     clock, files,
-    policy::{Dns, Findings, Mx, MxHost, Needs, Security, Sts},
+    policy::{Dns, Findings, MxHost, Needs, Security, Sts},
     smtp::Domain,
 };
 use cache::Cache;
-use dns::{Kind, Plain, Record, Resolve, Wire};
+use dns::{Rdata, RecordType, Resolve, Transport, Unvalidated};
 use dnssec::Validators;
-use hosts::Asking;
-pub use signatures::Signatures;
+pub use dnssec_support::DnssecSupport;
+use hosts::DomainLookup;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -40,7 +40,7 @@ const FETCH_PATIENCE: Duration = Duration::from_secs(60);
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How to look things up.
-pub struct Options {
+pub struct LookupOptions {
     /// `--resolver`; empty: the `nameserver` lines of `/etc/resolv.conf`.
     pub resolvers: Vec<SocketAddr>,
     /// DNSSEC is validated; without it (`--no-dane`) every answer counts as unsigned, and no resolver is asked for signatures.
@@ -61,11 +61,11 @@ pub struct Options {
 pub struct Lookup {
     dns: Arc<Cache>,
     sts: Arc<StsCache>,
-    ways: Ways,
+    config: ResolverConfig,
 }
 
 /// Who is asked, and what DNSSEC is validated from.
-struct Ways {
+struct ResolverConfig {
     resolvers: Vec<SocketAddr>,
     anchor: Option<PathBuf>,
     dnssec: bool,
@@ -98,50 +98,57 @@ impl Lookup {
     ///
     /// # Errors
     /// In words, with the file's name, where the anchor, `/etc/resolv.conf` or the state directory cannot be used.
-    pub fn new(mut options: Options) -> Result<Self, String> {
+    pub fn new(mut options: LookupOptions) -> Result<Self, String> {
         if options.resolvers.is_empty() {
             let text = files::text(Path::new(RESOLV_CONF)).map_err(|error| {
                 format!("{RESOLV_CONF}: {error}, name a resolver with --resolver")
             })?;
             options.resolvers = dns::name_servers(RESOLV_CONF, &text)?;
         }
-        let ways = Ways {
+        let config = ResolverConfig {
             resolvers: options.resolvers.clone(),
             anchor: options.anchor.clone(),
             dnssec: options.dnssec,
         };
-        let resolver = ways.resolver(options.resolvers.clone())?;
-        Self::build(options, ways, resolver)
+        let resolver = config.resolver(options.resolvers.clone())?;
+        Self::build(options, config, resolver)
     }
 
     /// With somebody else to answer: for tests.
     ///
     /// # Errors
     /// As [`Lookup::new`].
-    pub fn with_resolver(options: Options, resolver: Arc<dyn Resolve>) -> Result<Self, String> {
-        let ways = Ways {
+    pub fn with_resolver(
+        options: LookupOptions,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Self, String> {
+        let config = ResolverConfig {
             resolvers: options.resolvers.clone(),
             anchor: options.anchor.clone(),
             dnssec: options.dnssec,
         };
-        Self::build(options, ways, resolver)
+        Self::build(options, config, resolver)
     }
 
-    fn build(options: Options, ways: Ways, resolver: Arc<dyn Resolve>) -> Result<Self, String> {
+    fn build(
+        options: LookupOptions,
+        config: ResolverConfig,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Self, String> {
         let dns = Arc::new(Cache::new(resolver));
         let store = options
             .state_dir
             .as_deref()
             .map(store::Store::open)
             .transpose()?;
-        let client = https::Client {
+        let client = https::PolicyClient {
             port: options.https_port,
             tls: Arc::new(https_config(options.roots)?).into(),
             patience: FETCH_PATIENCE,
         };
         let sts = StsCache::new(Arc::clone(&dns), client, options.allow_private, store)?;
         let sts = Arc::new(sts);
-        Ok(Self { dns, sts, ways })
+        Ok(Self { dns, sts, config })
     }
 
     /// Reads `--dnssec-anchor` again and takes these trust anchors for policy hosts; nothing changes before [`adopt`](Self::adopt).
@@ -150,7 +157,7 @@ impl Lookup {
     /// As [`Lookup::new`].
     pub fn renewal(&self, roots: Arc<rustls::RootCertStore>) -> Result<Renewal, String> {
         Ok(Renewal {
-            resolver: self.ways.resolver(self.ways.resolvers.clone())?,
+            resolver: self.config.resolver(self.config.resolvers.clone())?,
             tls: Arc::new(https_config(roots)?),
         })
     }
@@ -211,12 +218,14 @@ impl Lookup {
     /// The domain's TLSRPT record (`_smtp._tls.<domain>`, RFC 8460 §3), whole; `None`: it wants no reports, or could not be asked.
     pub async fn tlsrpt_record(&self, domain: &Domain) -> Option<String> {
         let asking = self.asking();
-        let answer = asking.ask(&format!("_smtp._tls.{domain}"), Kind::Txt).await;
+        let answer = asking
+            .ask(&format!("_smtp._tls.{domain}"), RecordType::Txt)
+            .await;
         let Dns::Found(rrset, _) = answer else {
             return None;
         };
         let mut ours = rrset.records.into_iter().filter_map(|record| match record {
-            Record::Txt(text) if text.starts_with(b"v=TLSRPTv1;") => Some(text),
+            Rdata::Txt(text) if text.starts_with(b"v=TLSRPTv1;") => Some(text),
             _ => None,
         });
         match (ours.next(), ours.next()) {
@@ -227,8 +236,8 @@ impl Lookup {
 
     /// Asks each resolver for signatures of the root and of a delegation below it, within 6 s, and says what the answers show. For a
     /// start and for `check`.
-    pub async fn signatures(&self) -> Signatures {
-        self.ways.signatures().await
+    pub async fn dnssec_support(&self) -> DnssecSupport {
+        self.config.dnssec_support().await
     }
 
     /// Refreshes cached MTA-STS policies once a day (RFC 8461 §5.1); for a task of its own, never returns.
@@ -259,21 +268,21 @@ impl Lookup {
         self.sts.purge(domain)
     }
 
-    fn asking(&self) -> Arc<Asking> {
-        Arc::new(Asking::new(
+    fn asking(&self) -> Arc<DomainLookup> {
+        Arc::new(DomainLookup::new(
             Arc::clone(&self.dns),
             clock::instant() + PATIENCE,
         ))
     }
 }
 
-impl Ways {
+impl ResolverConfig {
     fn resolver(&self, resolvers: Vec<SocketAddr>) -> Result<Arc<dyn Resolve>, String> {
         let anchor = self.anchor.as_deref();
         let validators = Validators::new(resolvers.clone(), anchor)?;
         Ok(match self.dnssec {
             true => Arc::new(validators),
-            false => Arc::new(Plain(Wire::new(resolvers))),
+            false => Arc::new(Unvalidated(Transport::new(resolvers))),
         })
     }
 }
@@ -301,16 +310,6 @@ fn https_config(roots: Arc<rustls::RootCertStore>) -> Result<rustls::ClientConfi
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
-}
-
-/// The hosts of an answer, in preference order; none for a null MX.
-#[must_use]
-pub fn hosts(mx: &Mx) -> &[MxHost] {
-    match mx {
-        Mx::Null => &[],
-        Mx::Hosts(hosts) => hosts,
-        Mx::Implicit(host) => std::slice::from_ref(host),
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const MARK_LIFETIME: Duration = Duration::from_secs(31_557_600);
 
 /// What is kept of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) struct Kept {
+pub(super) struct StoredPolicy {
     /// Of this form.
     version: u32,
     /// The policy domain; the file's name, too.
@@ -30,7 +30,7 @@ pub(super) struct Kept {
     pub(super) text: String,
 }
 
-impl Kept {
+impl StoredPolicy {
     pub(super) fn new(domain: &Domain, id: &str, fetched: SystemTime, text: &str) -> Self {
         let fetched = fetched.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -60,7 +60,7 @@ pub(super) struct Store {
 /// What was on disk.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
-    pub(super) policies: HashMap<Domain, Kept>,
+    pub(super) policies: HashMap<Domain, StoredPolicy>,
     /// Domains whose policy was there and cannot be read.
     pub(super) unreadable: HashSet<Domain>,
 }
@@ -96,7 +96,7 @@ impl Store {
     ///
     /// # Errors
     /// In words, with the path, where a directory cannot be read.
-    pub(super) fn load(&self, usable: impl Fn(&Kept) -> bool) -> Result<Loaded, String> {
+    pub(super) fn load(&self, usable: impl Fn(&StoredPolicy) -> bool) -> Result<Loaded, String> {
         let mut loaded = Loaded::default();
         for (name, path) in entries(&self.policies)? {
             let Some(domain) = Domain::parse(&name) else {
@@ -106,7 +106,8 @@ impl Store {
             let kept = fs::read(&path)
                 .map_err(|error| error.to_string())
                 .and_then(|octets| {
-                    let kept: Kept = serde_json::from_slice(&octets).map_err(|e| e.to_string())?;
+                    let kept: StoredPolicy =
+                        serde_json::from_slice(&octets).map_err(|e| e.to_string())?;
                     let ours = kept.version == 1 && kept.domain == domain.as_str();
                     (ours && usable(&kept))
                         .then_some(kept)
@@ -138,7 +139,7 @@ impl Store {
     }
 
     /// Writes a policy so that it is there whole after a crash at any moment.
-    pub(super) fn save(&self, kept: &Kept) -> io::Result<()> {
+    pub(super) fn save(&self, kept: &StoredPolicy) -> io::Result<()> {
         let aside = self.aside.join(&kept.domain);
         let mut file = File::create(&aside)?;
         file.write_all(&serde_json::to_vec(kept)?)?;

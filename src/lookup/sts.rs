@@ -2,10 +2,10 @@
 
 use super::{
     cache::Cache,
-    dns::{Kind, Record},
-    https::{self, Failure},
-    places::Places,
-    store::{Kept, Store},
+    dns::{Rdata, RecordType},
+    fetch_limits::FetchLimits,
+    https::{self, FetchFailure},
+    store::{Store, StoredPolicy},
 };
 use crate::{
     clock,
@@ -44,21 +44,21 @@ const MAX_OCTETS: usize = 32 * 1024 * 1024;
 /// All that is known of MTA-STS.
 pub(super) struct StsCache {
     dns: Arc<Cache>,
-    client: https::Client,
+    client: https::PolicyClient,
     /// Policy hosts may have addresses that are not public.
     allow_private: bool,
     store: Option<Arc<Store>>,
-    domains: Mutex<HashMap<Domain, Slot>>,
+    domains: Mutex<HashMap<Domain, DomainState>>,
     /// Had a policy that cannot be read any more, as was seen then.
     unreadable: Mutex<HashMap<Domain, SystemTime>>,
-    places: Places,
+    limits: FetchLimits,
 }
 
 /// One domain.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Slot {
-    pub(super) policy: Option<Cached>,
-    failed: Option<Failed>,
+pub(super) struct DomainState {
+    pub(super) policy: Option<CachedPolicy>,
+    failed: Option<FailedFetch>,
     /// When the fetch began that is under way.
     began: Option<Instant>,
     /// Held while a fetch is under way.
@@ -67,23 +67,23 @@ pub(super) struct Slot {
 
 /// A policy that was fetched.
 #[derive(Clone, Debug)]
-pub(super) struct Cached {
-    kept: Kept,
+pub(super) struct CachedPolicy {
+    kept: StoredPolicy,
     policy: Policy,
     fetched: SystemTime,
-    refresh_failed: Option<Failure>,
+    refresh_failed: Option<FetchFailure>,
 }
 
 /// A fetch that failed.
 #[derive(Clone, Debug)]
-struct Failed {
+struct FailedFetch {
     id: String,
-    failure: Failure,
+    failure: FetchFailure,
     at: Instant,
 }
 
-impl Cached {
-    pub(super) fn read(kept: Kept) -> Result<Self, String> {
+impl CachedPolicy {
+    pub(super) fn read(kept: StoredPolicy) -> Result<Self, String> {
         let policy = Policy::parse(&kept.text)?;
         let fetched = kept.fetched();
         Ok(Self {
@@ -107,7 +107,7 @@ impl Cached {
             .as_secs()
     }
 
-    fn sts(&self, refresh_failed: Option<Failure>) -> Sts {
+    fn sts(&self, refresh_failed: Option<FetchFailure>) -> Sts {
         Sts::Policy {
             policy: self.policy.clone(),
             id: self.kept.id.clone(),
@@ -117,8 +117,8 @@ impl Cached {
     }
 }
 
-impl Slot {
-    fn live(&self) -> Option<&Cached> {
+impl DomainState {
+    fn live(&self) -> Option<&CachedPolicy> {
         self.policy
             .as_ref()
             .filter(|cached| cached.expires_in().is_some())
@@ -141,7 +141,7 @@ impl StsCache {
     /// Reads what is on disk.
     pub(super) fn new(
         dns: Arc<Cache>,
-        client: https::Client,
+        client: https::PolicyClient,
         allow_private: bool,
         store: Option<Store>,
     ) -> Result<Self, String> {
@@ -152,10 +152,10 @@ impl StsCache {
             let seen = clock::wall();
             unreadable.extend(loaded.unreadable.into_iter().map(|domain| (domain, seen)));
             for (domain, kept) in loaded.policies {
-                let policy = Some(Cached::read(kept)?);
-                let slot = Slot {
+                let policy = Some(CachedPolicy::read(kept)?);
+                let slot = DomainState {
                     policy,
-                    ..Slot::default()
+                    ..DomainState::default()
                 };
                 if slot.live().is_some() {
                     domains.insert(domain, slot);
@@ -171,7 +171,7 @@ impl StsCache {
             store: store.map(Arc::new),
             domains: Mutex::new(domains),
             unreadable: Mutex::new(unreadable),
-            places: Places::new(),
+            limits: FetchLimits::new(),
         })
     }
 
@@ -217,7 +217,7 @@ impl StsCache {
 
     async fn discover(&self, domain: &Domain, deadline: Instant) -> Discovery {
         let name = format!("_mta-sts.{domain}");
-        match tokio::time::timeout_at(deadline.into(), self.dns.get(&name, Kind::Txt)).await {
+        match tokio::time::timeout_at(deadline.into(), self.dns.get(&name, RecordType::Txt)).await {
             Ok(known) => discovery(&known.reply.answer),
             Err(_) => discovery(&Dns::Failed("no answer in time".to_owned())),
         }
@@ -239,8 +239,8 @@ impl StsCache {
     }
 
     /// An unexpired policy applies whatever became of the record or the policy host (RFC 8461 §3.3).
-    fn cached_or(&self, domain: &Domain, failure: Option<Failure>, otherwise: Sts) -> Sts {
-        if let Some(cached) = self.domains().get(domain).and_then(Slot::live) {
+    fn cached_or(&self, domain: &Domain, failure: Option<FetchFailure>, otherwise: Sts) -> Sts {
+        if let Some(cached) = self.domains().get(domain).and_then(DomainState::live) {
             return cached.sts(failure);
         }
         if self.unreadable().contains_key(domain) {
@@ -258,7 +258,7 @@ impl StsCache {
         if self.settled(domain, id).is_some() {
             return;
         }
-        let Some(entered) = self.places.enter() else {
+        let Some(entered) = self.limits.enter() else {
             log::warn!("mta-sts: {domain}: not fetched now, too many others are");
             return;
         };
@@ -292,7 +292,7 @@ impl StsCache {
         let fetched = clock::wall();
         match self.download(domain).await.and_then(|octets| {
             let text = String::from_utf8(octets).map_err(|_| "not UTF-8".to_owned());
-            text.and_then(|text| Cached::read(Kept::new(domain, id, fetched, &text)))
+            text.and_then(|text| CachedPolicy::read(StoredPolicy::new(domain, id, fetched, &text)))
                 .map_err(|words| {
                     let words = format!("the policy of {domain} is invalid: {words}");
                     (Reason::StsPolicyInvalid, words)
@@ -303,7 +303,7 @@ impl StsCache {
         }
     }
 
-    async fn keep(&self, domain: &Domain, cached: Cached) {
+    async fn keep(&self, domain: &Domain, cached: CachedPolicy) {
         log::info!(
             "mta-sts: {domain}: policy {:?} id {} for {} s",
             cached.policy.mode,
@@ -327,11 +327,11 @@ impl StsCache {
         }
     }
 
-    fn remember_failure(&self, domain: &Domain, id: &str, (reason, words): Failure) {
+    fn remember_failure(&self, domain: &Domain, id: &str, (reason, words): FetchFailure) {
         let failure = (reason, super::bounded(words));
         let mut domains = self.domains();
         let slot = domains.entry(domain.clone()).or_default();
-        match slot.live().and_then(Cached::expires_in) {
+        match slot.live().and_then(CachedPolicy::expires_in) {
             Some(left) => log::error!(
                 "mta-sts: {domain}: refresh failed, the cached policy holds for {left} s: {}",
                 failure.1
@@ -342,33 +342,36 @@ impl StsCache {
             cached.refresh_failed = Some(failure.clone());
         }
         slot.began = None;
-        slot.failed = Some(Failed {
+        slot.failed = Some(FailedFetch {
             id: id.to_owned(),
             failure,
             at: clock::instant(),
         });
     }
 
-    async fn download(&self, domain: &Domain) -> Result<Vec<u8>, Failure> {
+    async fn download(&self, domain: &Domain) -> Result<Vec<u8>, FetchFailure> {
         let host = format!("mta-sts.{domain}");
         let addresses = self.policy_host(&host).await?;
         let get = self
             .client
             .get(&host, "/.well-known/mta-sts.txt", &addresses);
-        self.places.fetch(&addresses, get).await
+        self.limits.fetch(&addresses, get).await
     }
 
     /// Addresses of a policy host that may be asked: a domain must not make us talk to what only we can reach.
-    async fn policy_host(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
+    async fn policy_host(&self, host: &str) -> Result<Vec<IpAddr>, FetchFailure> {
         let fault = |words: String| (Reason::StsPolicyFetchError, format!("{host}: {words}"));
-        let (v6, v4) = tokio::join!(self.dns.get(host, Kind::Aaaa), self.dns.get(host, Kind::A));
+        let (v6, v4) = tokio::join!(
+            self.dns.get(host, RecordType::Aaaa),
+            self.dns.get(host, RecordType::A)
+        );
         let mut addresses: Vec<(usize, IpAddr)> = Vec::new();
         let mut why = "has no address".to_owned();
         for known in [v4, v6] {
             match &known.reply.answer {
                 Dns::Found(rrset, _) => {
                     let of_family = rrset.records.iter().filter_map(|record| match record {
-                        Record::Address(address) => Some(*address),
+                        Rdata::Address(address) => Some(*address),
                         _ => None,
                     });
                     addresses.extend(of_family.enumerate());
@@ -428,7 +431,7 @@ impl StsCache {
         let turn = slot.turn.lock_owned().await;
         match self.discover(domain, clock::instant() + DISCOVERY).await {
             Discovery::Id(id) => {
-                if let Some(entered) = self.places.enter() {
+                if let Some(entered) = self.limits.enter() {
                     self.fetch(domain, &id, (turn, entered)).await;
                 }
             }
@@ -517,11 +520,11 @@ impl StsCache {
     }
 
     #[cfg(test)]
-    pub(super) fn slot(&self, domain: &Domain) -> Option<Slot> {
+    pub(super) fn slot(&self, domain: &Domain) -> Option<DomainState> {
         self.domains().get(domain).cloned()
     }
 
-    fn domains(&self) -> MutexGuard<'_, HashMap<Domain, Slot>> {
+    fn domains(&self) -> MutexGuard<'_, HashMap<Domain, DomainState>> {
         self.domains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -535,11 +538,11 @@ impl StsCache {
 /// Forgets domains of which nothing is known; where that is not enough, the fetches that failed, the oldest first, since those cost
 /// a new try only; then the policies that expire first. Says whose went.
 pub(super) fn make_room(
-    domains: &mut HashMap<Domain, Slot>,
+    domains: &mut HashMap<Domain, DomainState>,
     most: usize,
     octets: usize,
 ) -> Vec<Domain> {
-    let octets_of = |slot: &Slot| {
+    let octets_of = |slot: &DomainState| {
         slot.policy
             .as_ref()
             .map_or(0, |cached| cached.kept.text.len())
@@ -552,7 +555,7 @@ pub(super) fn make_room(
     let mut order: Vec<_> = domains
         .iter()
         .map(|(domain, slot)| {
-            let expires_in = slot.live().and_then(Cached::expires_in);
+            let expires_in = slot.live().and_then(CachedPolicy::expires_in);
             let failed = slot.failed.as_ref().map(|failed| failed.at);
             (expires_in, failed, domain.clone())
         })
@@ -577,7 +580,7 @@ pub(super) fn make_room(
 enum Discovery {
     Id(String),
     Absent,
-    Failed(Failure),
+    Failed(FetchFailure),
 }
 
 fn discovery(answer: &Dns<super::dns::Rrset>) -> Discovery {
@@ -590,7 +593,7 @@ fn discovery(answer: &Dns<super::dns::Rrset>) -> Discovery {
     match answer {
         Dns::Found(rrset, _) => {
             let text = |record: &_| match record {
-                Record::Txt(text) => Some(text.clone()),
+                Rdata::Txt(text) => Some(text.clone()),
                 _ => None,
             };
             let texts: Vec<Vec<u8>> = rrset.records.iter().filter_map(text).collect();

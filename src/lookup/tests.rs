@@ -6,8 +6,8 @@ mod sts_cache;
 mod world;
 
 use super::{
-    Options,
-    dns::{Kind, Pending, Record, Reply, Resolve, Rrset},
+    LookupOptions,
+    dns::{BoxFuture, DnsResponse, Rdata, RecordType, Resolve, Rrset},
 };
 use crate::{
     policy::{Dns, Security},
@@ -23,8 +23,8 @@ use std::{
 /// Knows what it was told; of all else it says that there is none, unsigned.
 #[derive(Default)]
 struct Fake {
-    answers: Mutex<HashMap<(String, Kind), Dns<Rrset>>>,
-    asked: Mutex<Vec<(String, Kind)>>,
+    answers: Mutex<HashMap<(String, RecordType), Dns<Rrset>>>,
+    asked: Mutex<Vec<(String, RecordType)>>,
     no_such_name: Mutex<Vec<String>>,
 }
 
@@ -33,7 +33,7 @@ impl Fake {
         Arc::default()
     }
 
-    fn say(&self, name: &str, kind: Kind, answer: Dns<Rrset>) -> &Self {
+    fn say(&self, name: &str, kind: RecordType, answer: Dns<Rrset>) -> &Self {
         let key = (name.to_owned(), kind);
         self.answers.lock().unwrap().insert(key, answer);
         self
@@ -45,7 +45,7 @@ impl Fake {
         self
     }
 
-    fn was_asked(&self, name: &str, kind: Kind) -> bool {
+    fn was_asked(&self, name: &str, kind: RecordType) -> bool {
         self.asked
             .lock()
             .unwrap()
@@ -54,12 +54,12 @@ impl Fake {
 }
 
 impl Resolve for Fake {
-    fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
+    fn resolve<'a>(&'a self, name: &'a str, kind: RecordType) -> BoxFuture<'a, DnsResponse> {
         Box::pin(async move {
             let key = (name.to_owned(), kind);
             self.asked.lock().unwrap().push(key.clone());
             let answer = self.answers.lock().unwrap().get(&key).cloned();
-            Reply {
+            DnsResponse {
                 answer: answer.unwrap_or(Dns::Absent(Security::Insecure)),
                 ttl: Duration::from_secs(300),
                 no_such_name: self.no_such_name.lock().unwrap().contains(&key.0),
@@ -68,21 +68,21 @@ impl Resolve for Fake {
     }
 }
 
-fn found(owner: &str, records: Vec<Record>, security: Security) -> Dns<Rrset> {
+fn found(owner: &str, records: Vec<Rdata>, security: Security) -> Dns<Rrset> {
     let owner = owner.to_owned();
     Dns::Found(Rrset { owner, records }, security)
 }
 
-fn address(text: &str) -> Record {
-    Record::Address(text.parse::<IpAddr>().unwrap())
+fn address(text: &str) -> Rdata {
+    Rdata::Address(text.parse::<IpAddr>().unwrap())
 }
 
 fn domain(name: &str) -> Domain {
     Domain::parse(name).unwrap()
 }
 
-fn options() -> Options {
-    Options {
+fn options() -> LookupOptions {
+    LookupOptions {
         resolvers: Vec::new(),
         dnssec: true,
         anchor: None,
@@ -133,7 +133,7 @@ proptest::proptest! {
         }
         octets.truncate(length);
         let message = domain::base::Message::from_octets(hyper::body::Bytes::from(octets)).unwrap();
-        for kind in [Kind::A, Kind::Aaaa, Kind::Cname, Kind::Mx, Kind::Tlsa, Kind::Txt] {
+        for kind in [RecordType::A, RecordType::Aaaa, RecordType::Cname, RecordType::Mx, RecordType::Tlsa, RecordType::Txt] {
             let _ = super::dns::read(&message, kind, Security::Insecure);
         }
     }
@@ -144,17 +144,17 @@ fn an_answer_is_read_along_its_aliases() {
     let octets = hyper::body::Bytes::from(whole_answer());
     let message = domain::base::Message::from_octets(octets).unwrap();
     let read = |kind| super::dns::read(&message, kind, Security::Secure).answer;
-    let text = Record::Txt(b"v=STSv1; id=1;".to_vec());
+    let text = Rdata::Txt(b"v=STSv1; id=1;".to_vec());
     assert_eq!(
-        read(Kind::Txt),
+        read(RecordType::Txt),
         found("b.example", vec![text], Security::Secure)
     );
-    let cname = Record::Cname("b.example".into());
+    let cname = Rdata::Cname("b.example".into());
     assert_eq!(
-        read(Kind::Cname),
+        read(RecordType::Cname),
         found("a.example", vec![cname], Security::Secure)
     );
-    assert_eq!(read(Kind::Aaaa), Dns::Absent(Security::Secure));
+    assert_eq!(read(RecordType::Aaaa), Dns::Absent(Security::Secure));
 }
 
 /// What strangers publish is repeated in log and record each time, so that there is an end to it.
@@ -175,11 +175,11 @@ fn answers_of_many_records_fail_and_words_are_cut() {
         }
         let octets = hyper::body::Bytes::from(message.finish());
         let message = domain::base::Message::from_octets(octets).unwrap();
-        let answer = super::dns::read(&message, Kind::Mx, Security::Secure).answer;
+        let answer = super::dns::read(&message, RecordType::Mx, Security::Secure).answer;
         assert_eq!(matches!(answer, Dns::Found(..)), taken, "{count}");
         assert_eq!(matches!(answer, Dns::Failed(_)), !taken, "{count}");
     }
-    match Reply::bogus("\u{e4}".repeat(1000)).answer {
+    match DnsResponse::bogus("\u{e4}".repeat(1000)).answer {
         Dns::Bogus(words) => assert!(words.len() <= 300 && words.ends_with("..."), "{words}"),
         other => panic!("{other:?}"),
     }

@@ -9,7 +9,7 @@ use crate::{
         mta_sts::{Mode, Policy},
     },
     smtp::{Domain, Recipient},
-    tlsrpt::{Failure, Judged, PolicyType, Tlsrpt},
+    tlsrpt::{FailureDetails, PolicyOutcome, PolicyType, Tlsrpt},
 };
 
 /// Reports a decision about a recipient's domain, if that domain asks for reports. Nothing is reported of what the table
@@ -38,7 +38,7 @@ pub fn report(
     let domain = domain.clone();
     tokio::spawn(async move {
         if let Some(record) = lookup.tlsrpt_record(&domain).await {
-            tlsrpt.report(domain.as_str(), &record, &policies);
+            tlsrpt.send(domain.as_str(), &record, &policies);
         }
     });
 }
@@ -48,8 +48,8 @@ fn judged(
     domain: &Domain,
     decision: &Decision,
     testing: Option<(Reason, String)>,
-) -> Option<Vec<Judged>> {
-    let failed = |reason, words: &String| Failure {
+) -> Option<Vec<PolicyOutcome>> {
+    let failed = |reason, words: &String| FailureDetails {
         reason,
         sending_ip: None,
         mx: decision
@@ -73,7 +73,7 @@ fn judged(
     if let Some(host) = findings.and_then(|findings| host_of(&findings.mx, decision))
         && let Dns::Found(records, _) = &host.tlsa
     {
-        policies.push(Judged {
+        policies.push(PolicyOutcome {
             kind: PolicyType::Tlsa,
             domain: host.tlsa_base.clone(),
             strings: records.iter().map(text).collect(),
@@ -89,7 +89,7 @@ fn judged(
             Mode::Testing => testing.map(|(reason, words)| failed(reason, &words)),
             Mode::Enforce | Mode::None => failure.clone(),
         };
-        policies.push(Judged {
+        policies.push(PolicyOutcome {
             kind: PolicyType::Sts,
             domain: domain.to_string(),
             strings: lines(policy),
@@ -98,7 +98,7 @@ fn judged(
         });
     }
     if policies.is_empty() {
-        policies.push(Judged {
+        policies.push(PolicyOutcome {
             kind: PolicyType::NoPolicyFound,
             domain: domain.to_string(),
             strings: Vec::new(),
@@ -110,7 +110,7 @@ fn judged(
     if let Some(Sts::Unavailable(reason, words)) = findings.map(|findings| &findings.sts)
         && reason.tlsrpt().is_some()
     {
-        policies.push(Judged {
+        policies.push(PolicyOutcome {
             kind: PolicyType::Sts,
             domain: domain.to_string(),
             strings: Vec::new(),
@@ -127,9 +127,7 @@ fn host_of<'a>(mx: &'a Dns<Mx>, decision: &Decision) -> Option<&'a MxHost> {
         .demand
         .as_ref()
         .and_then(|demand| demand.host.as_deref())?;
-    crate::lookup::hosts(mx)
-        .iter()
-        .find(|host| host.name == name)
+    mx.hosts().iter().find(|host| host.name == name)
 }
 
 /// As in a zone file.
@@ -185,7 +183,8 @@ mod tests {
             at: clock::wall(),
         };
         let policies = judged(&domain, &decision, None)?;
-        let reason = |judged: Judged| (judged.kind, judged.failure.map(|failure| failure.reason));
+        let reason =
+            |judged: PolicyOutcome| (judged.kind, judged.failure.map(|failure| failure.reason));
         Some(policies.into_iter().map(reason).collect())
     }
 

@@ -8,7 +8,7 @@ mod start;
 use domain::base::{Rtype, iana::Rcode};
 use forger::{Forgery, authenticated, crippled, error, forger, nxdomain, without};
 use starttls_proxy::{
-    lookup::{Lookup, Options, Signatures},
+    lookup::{DnssecSupport, Lookup, LookupOptions},
     policy::{Dns, Mx, MxHost, Needs, Security},
     smtp::Domain,
 };
@@ -80,8 +80,8 @@ impl Tree {
     async fn wait_for(&self, resolver: SocketAddr) {
         let begin = starttls_proxy::clock::instant();
         loop {
-            match self.lookup(vec![resolver]).signatures().await {
-                Signatures::Come { .. } => return,
+            match self.lookup(vec![resolver]).dnssec_support().await {
+                DnssecSupport::Available { .. } => return,
                 other if begin.elapsed() > Duration::from_secs(20) => panic!("{other:?}"),
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
@@ -117,7 +117,7 @@ impl Drop for Tree {
 }
 
 fn lookup(resolvers: Vec<SocketAddr>, anchor: Option<PathBuf>, dnssec: bool) -> Lookup {
-    Lookup::new(Options {
+    Lookup::new(LookupOptions {
         resolvers,
         dnssec,
         anchor,
@@ -314,8 +314,8 @@ mod real_servers {
     async fn the_answers_at_a_start_show_whether_signatures_can_be_had() {
         let tree = Tree::start("signatures").await;
         for resolver in [tree.plain(), tree.validating()] {
-            match tree.lookup(vec![resolver]).signatures().await {
-                Signatures::Come { words, faults } => {
+            match tree.lookup(vec![resolver]).dnssec_support().await {
+                DnssecSupport::Available { words, faults } => {
                     assert!(
                         words.starts_with("DNSSEC is validated here, from /"),
                         "{words}"
@@ -326,7 +326,7 @@ mod real_servers {
             }
         }
         let off = lookup(vec![tree.plain()], None, false);
-        assert_eq!(off.signatures().await, Signatures::NotUsed);
+        assert_eq!(off.dnssec_support().await, DnssecSupport::Off);
 
         let stranger = tree.folder.join("stranger");
         let key = fs::read_to_string(tree.folder.join("good.test.key")).unwrap();
@@ -341,8 +341,8 @@ mod real_servers {
             assert_cannot(&tree.lookup(vec![cripple]), words).await;
             // One good resolver is enough; the other is named.
             let both = tree.lookup(vec![cripple, tree.plain()]);
-            match both.signatures().await {
-                Signatures::Come { faults, .. } => {
+            match both.dnssec_support().await {
+                DnssecSupport::Available { faults, .. } => {
                     assert!(faults[0].contains(words), "{what}: {faults:?}");
                 }
                 other => panic!("{what}: {other:?}"),
@@ -362,8 +362,8 @@ mod real_servers {
         let nobody: SocketAddr = (Ipv4Addr::LOCALHOST, free_ports()).into();
         let (failing, _) = forger(nobody, |message| error(message, Rcode::SERVFAIL));
         for resolver in [nobody, failing] {
-            match lookup(vec![resolver], None, true).signatures().await {
-                Signatures::Silence(words) => {
+            match lookup(vec![resolver], None, true).dnssec_support().await {
+                DnssecSupport::Unknown(words) => {
                     assert!(words.contains(&resolver.to_string()), "{words}");
                 }
                 other => panic!("{other:?}"),
@@ -577,8 +577,8 @@ mod real_servers {
 }
 
 async fn assert_cannot(lookup: &Lookup, words: &str) {
-    match lookup.signatures().await {
-        Signatures::CannotBeHad(sentence) => {
+    match lookup.dnssec_support().await {
+        DnssecSupport::Missing(sentence) => {
             assert!(sentence.contains(words), "{sentence}");
             assert!(
                 sentence.contains("--resolver") && sentence.ends_with("--no-dane"),

@@ -4,8 +4,8 @@ use crate::{
     lookup::{
         Lookup,
         cache::Cache,
-        dns::{Kind, Pending, Record, Reply, Resolve, Rrset, name_servers},
-        hosts::Asking,
+        dns::{BoxFuture, DnsResponse, Rdata, RecordType, Resolve, Rrset, name_servers},
+        hosts::DomainLookup,
     },
     policy::{Dns, Mx, MxHost, Needs, Reason, Security, Tlsa},
 };
@@ -25,7 +25,7 @@ fn lookup(fake: &Arc<Fake>) -> Lookup {
 fn mx(records: &[(u16, &str)], security: Security) -> Dns<Rrset> {
     let records = records
         .iter()
-        .map(|(p, name)| Record::Mx(*p, (*name).to_owned()));
+        .map(|(p, name)| Rdata::Mx(*p, (*name).to_owned()));
     found("clinic.example", records.collect(), security)
 }
 
@@ -39,7 +39,7 @@ fn tlsa() -> Tlsa {
 }
 
 fn tlsa_at(name: &str) -> Dns<Rrset> {
-    found(name, vec![Record::Tlsa(tlsa())], Secure)
+    found(name, vec![Rdata::Tlsa(tlsa())], Secure)
 }
 
 fn addresses(security: Security) -> Dns<Rrset> {
@@ -105,8 +105,11 @@ async fn both_families_are_one_answer_as_weak_as_the_weaker_and_an_error_is_no_a
     ];
     let state_of = async |v4: &Dns<Rrset>, v6: &Dns<Rrset>| {
         let fake = Fake::new();
-        fake.say("mx.example", Kind::A, v4.clone())
-            .say("mx.example", Kind::Aaaa, v6.clone());
+        fake.say("mx.example", RecordType::A, v4.clone()).say(
+            "mx.example",
+            RecordType::Aaaa,
+            v6.clone(),
+        );
         let host = lookup(&fake).host("MX.example", None).await;
         let state = match host.addresses {
             Dns::Found(_, Secure) => "secure",
@@ -148,12 +151,12 @@ async fn aliases_that_rotate_between_two_questions_are_one_host_with_all_address
     let end = |name, text| found(name, vec![address(text)], Insecure);
     fake.say(
         "mx.example",
-        Kind::A,
+        RecordType::A,
         end("a.balancer.example", "192.0.2.1"),
     )
     .say(
         "mx.example",
-        Kind::Aaaa,
+        RecordType::Aaaa,
         end("b.balancer.example", "2001:db8::2"),
     );
     let host = lookup(&fake).host("mx.example", Some(25)).await;
@@ -171,17 +174,17 @@ async fn a_signed_alias_that_rotates_is_still_asked_for_its_own_records() {
     ] {
         let fake = Fake::new();
         let end = |name, text| found(name, vec![address(text)], Insecure);
-        let alias = vec![Record::Cname("b.balancer.example".into())];
-        fake.say("mx.example", Kind::A, end(v4, "192.0.2.1"))
-            .say("mx.example", Kind::Aaaa, end(v6, "2001:db8::2"))
+        let alias = vec![Rdata::Cname("b.balancer.example".into())];
+        fake.say("mx.example", RecordType::A, end(v4, "192.0.2.1"))
+            .say("mx.example", RecordType::Aaaa, end(v6, "2001:db8::2"))
             .say(
                 "mx.example",
-                Kind::Cname,
+                RecordType::Cname,
                 found("mx.example", alias, Secure),
             )
             .say(
                 "_25._tcp.mx.example",
-                Kind::Tlsa,
+                RecordType::Tlsa,
                 tlsa_at("_25._tcp.mx.example"),
             );
         let host = lookup(&fake).host("mx.example", Some(25)).await;
@@ -193,11 +196,11 @@ async fn a_signed_alias_that_rotates_is_still_asked_for_its_own_records() {
 async fn tlsa_is_asked_for_as_ever_where_one_family_is_signed_and_the_other_cannot_be_had() {
     for error in [Dns::Failed("SERVFAIL".into()), Dns::Bogus("expired".into())] {
         let fake = Fake::new();
-        fake.say("mx.example", Kind::A, addresses(Secure))
-            .say("mx.example", Kind::Aaaa, error)
+        fake.say("mx.example", RecordType::A, addresses(Secure))
+            .say("mx.example", RecordType::Aaaa, error)
             .say(
                 "_25._tcp.mx.example",
-                Kind::Tlsa,
+                RecordType::Tlsa,
                 tlsa_at("_25._tcp.mx.example"),
             );
         let host = lookup(&fake).host("mx.example", Some(25)).await;
@@ -209,18 +212,22 @@ async fn tlsa_is_asked_for_as_ever_where_one_family_is_signed_and_the_other_cann
 async fn a_name_that_does_not_exist_is_told_from_a_domain_that_is_its_own_host() {
     for security in [Secure, Insecure] {
         let fake = Fake::new();
-        fake.say("clinic.example", Kind::Mx, Dns::Absent(security))
+        fake.say("clinic.example", RecordType::Mx, Dns::Absent(security))
             .no_such_name("clinic.example");
         let gathered = async |fake| lookup(fake).gather(&domain("clinic.example"), ALL).await.mx;
         assert_eq!(gathered(&fake).await, Dns::Absent(security));
         // Servers exist that say so of a name that has addresses.
-        fake.say("clinic.example", Kind::A, addresses(Insecure));
+        fake.say("clinic.example", RecordType::A, addresses(Insecure));
         assert!(matches!(
             gathered(&fake).await,
             Dns::Found(Mx::Implicit(_), _)
         ));
         // What could not be asked is no absence.
-        fake.say("clinic.example", Kind::A, Dns::Failed("SERVFAIL".into()));
+        fake.say(
+            "clinic.example",
+            RecordType::A,
+            Dns::Failed("SERVFAIL".into()),
+        );
         assert!(matches!(
             gathered(&fake).await,
             Dns::Found(Mx::Implicit(_), _)
@@ -234,7 +241,7 @@ async fn the_base_domain_is_where_secure_aliases_lead_else_the_name_itself() {
     let cname = |security| {
         found(
             "alias.example",
-            vec![Record::Cname("mx.example".into())],
+            vec![Rdata::Cname("mx.example".into())],
             security,
         )
     };
@@ -257,11 +264,11 @@ async fn the_base_domain_is_where_secure_aliases_lead_else_the_name_itself() {
     ];
     for (end, alias, tlsa_at_end, tlsa_at_name, base, records) in cases {
         let fake = Fake::new();
-        fake.say("alias.example", Kind::A, addresses(end))
-            .say("alias.example", Kind::Aaaa, Dns::Absent(end))
-            .say("alias.example", Kind::Cname, cname(alias))
-            .say("_25._tcp.mx.example", Kind::Tlsa, tlsa_at_end)
-            .say("_25._tcp.alias.example", Kind::Tlsa, tlsa_at_name);
+        fake.say("alias.example", RecordType::A, addresses(end))
+            .say("alias.example", RecordType::Aaaa, Dns::Absent(end))
+            .say("alias.example", RecordType::Cname, cname(alias))
+            .say("_25._tcp.mx.example", RecordType::Tlsa, tlsa_at_end)
+            .say("_25._tcp.alias.example", RecordType::Tlsa, tlsa_at_name);
         let host = lookup(&fake).host("alias.example", Some(25)).await;
         assert_eq!(host.tlsa_base, base);
         assert_eq!(matches!(host.tlsa, Dns::Found(..)), records, "{host:?}");
@@ -271,16 +278,16 @@ async fn the_base_domain_is_where_secure_aliases_lead_else_the_name_itself() {
 #[tokio::test]
 async fn an_error_at_the_end_of_an_alias_is_not_made_good_by_the_name() {
     let fake = Fake::new();
-    fake.say("alias.example", Kind::A, addresses(Secure))
-        .say("alias.example", Kind::Aaaa, Dns::Absent(Secure))
+    fake.say("alias.example", RecordType::A, addresses(Secure))
+        .say("alias.example", RecordType::Aaaa, Dns::Absent(Secure))
         .say(
             "_25._tcp.mx.example",
-            Kind::Tlsa,
+            RecordType::Tlsa,
             Dns::Failed("SERVFAIL".into()),
         )
         .say(
             "_25._tcp.alias.example",
-            Kind::Tlsa,
+            RecordType::Tlsa,
             tlsa_at("_25._tcp.alias.example"),
         );
     let host = lookup(&fake).host("alias.example", Some(25)).await;
@@ -290,26 +297,26 @@ async fn an_error_at_the_end_of_an_alias_is_not_made_good_by_the_name() {
 #[tokio::test]
 async fn tlsa_is_not_asked_for_below_unsigned_addresses_nor_where_nobody_wants_it() {
     let fake = Fake::new();
-    fake.say("mx.example", Kind::A, addresses(Insecure))
+    fake.say("mx.example", RecordType::A, addresses(Insecure))
         .say(
             "signed.example",
-            Kind::A,
+            RecordType::A,
             found("signed.example", vec![address("192.0.2.2")], Secure),
         )
-        .say("signed.example", Kind::Aaaa, Dns::Absent(Secure));
+        .say("signed.example", RecordType::Aaaa, Dns::Absent(Secure));
     let lookup = lookup(&fake);
     assert_eq!(
         lookup.host("mx.example", Some(25)).await.tlsa,
         Dns::NotAsked
     );
-    assert!(!fake.was_asked("_25._tcp.mx.example", Kind::Tlsa));
+    assert!(!fake.was_asked("_25._tcp.mx.example", RecordType::Tlsa));
     assert_eq!(
         lookup.host("signed.example", None).await.tlsa,
         Dns::NotAsked
     );
-    assert!(!fake.was_asked("_25._tcp.signed.example", Kind::Tlsa));
+    assert!(!fake.was_asked("_25._tcp.signed.example", RecordType::Tlsa));
     lookup.host("signed.example", Some(465)).await;
-    assert!(fake.was_asked("_465._tcp.signed.example", Kind::Tlsa));
+    assert!(fake.was_asked("_465._tcp.signed.example", RecordType::Tlsa));
 }
 
 #[tokio::test]
@@ -322,7 +329,7 @@ async fn mx_hosts_come_in_preference_order_and_the_root_among_them_means_nothing
         (10, "a.example"),
         (30, "a.example"),
     ];
-    fake.say("clinic.example", Kind::Mx, mx(&records, Secure));
+    fake.say("clinic.example", RecordType::Mx, mx(&records, Secure));
     let names: Vec<_> = hosts_of(&fake)
         .await
         .into_iter()
@@ -340,7 +347,7 @@ async fn mx_hosts_come_in_preference_order_and_the_root_among_them_means_nothing
 #[tokio::test]
 async fn a_null_mx_is_only_a_lone_root() {
     let fake = Fake::new();
-    fake.say("clinic.example", Kind::Mx, mx(&[(0, "")], Secure));
+    fake.say("clinic.example", RecordType::Mx, mx(&[(0, "")], Secure));
     let findings = lookup(&fake).gather(&domain("clinic.example"), ALL).await;
     assert_eq!(findings.mx, Dns::Found(Mx::Null, Secure));
 }
@@ -353,10 +360,10 @@ async fn an_address_or_rubbish_in_an_mx_record_is_never_looked_up() {
         (20, "a b.example"),
         (30, r"\003.example"),
     ];
-    fake.say("clinic.example", Kind::Mx, mx(&records, Secure));
+    fake.say("clinic.example", RecordType::Mx, mx(&records, Secure));
     for host in hosts_of(&fake).await {
         assert_eq!(host.addresses, Dns::Absent(Insecure), "{}", host.name);
-        assert!(!fake.was_asked(&host.name, Kind::A));
+        assert!(!fake.was_asked(&host.name, RecordType::A));
     }
 }
 
@@ -365,7 +372,7 @@ async fn hosts_beyond_the_limit_have_failed_and_are_not_forgotten() {
     let fake = Fake::new();
     let names: Vec<_> = (0..30).map(|n| format!("mx{n}.example")).collect();
     let records: Vec<_> = (0..30).zip(names.iter().map(String::as_str)).collect();
-    fake.say("clinic.example", Kind::Mx, mx(&records, Secure));
+    fake.say("clinic.example", RecordType::Mx, mx(&records, Secure));
     let hosts = hosts_of(&fake).await;
     assert_eq!(hosts.len(), 30);
     assert!(
@@ -383,10 +390,10 @@ async fn hosts_beyond_the_limit_have_failed_and_are_not_forgotten() {
 #[tokio::test]
 async fn without_mx_the_domain_is_the_host_but_not_after_an_error() {
     let fake = Fake::new();
-    fake.say("clinic.example", Kind::Mx, Dns::Absent(Secure))
+    fake.say("clinic.example", RecordType::Mx, Dns::Absent(Secure))
         .say(
             "clinic.example",
-            Kind::A,
+            RecordType::A,
             found("clinic.example", vec![address("192.0.2.1")], Secure),
         );
     let findings = lookup(&fake).gather(&domain("clinic.example"), ALL).await;
@@ -394,7 +401,7 @@ async fn without_mx_the_domain_is_the_host_but_not_after_an_error() {
         matches!(findings.mx, Dns::Found(Mx::Implicit(host), Secure) if host.name == "clinic.example")
     );
     for error in [Dns::Failed("SERVFAIL".into()), Dns::Bogus("expired".into())] {
-        fake.say("clinic.example", Kind::Mx, error.clone());
+        fake.say("clinic.example", RecordType::Mx, error.clone());
         let findings = lookup(&fake).gather(&domain("clinic.example"), ALL).await;
         match (findings.mx, error) {
             (Dns::Failed(a), Dns::Failed(b)) | (Dns::Bogus(a), Dns::Bogus(b)) => assert_eq!(a, b),
@@ -410,10 +417,10 @@ async fn only_a_secure_alias_of_the_domain_is_told() {
         (Insecure, None),
     ] {
         let fake = Fake::new();
-        let records = vec![Record::Mx(10, "mx.hoster.example".into())];
+        let records = vec![Rdata::Mx(10, "mx.hoster.example".into())];
         fake.say(
             "clinic.example",
-            Kind::Mx,
+            RecordType::Mx,
             found("hoster.example", records, security),
         );
         let findings = lookup(&fake).gather(&domain("clinic.example"), ALL).await;
@@ -446,16 +453,16 @@ async fn what_is_not_needed_is_not_asked() {
         ..Needs::default()
     };
     lookup(&fake).gather(&domain("clinic.example"), needs).await;
-    assert!(fake.was_asked("clinic.example", Kind::Mx));
-    assert!(!fake.was_asked("_mta-sts.clinic.example", Kind::Txt));
+    assert!(fake.was_asked("clinic.example", RecordType::Mx));
+    assert!(!fake.was_asked("_mta-sts.clinic.example", RecordType::Txt));
 }
 
 /// Says nothing about AAAA.
 struct SilentAboutIpv6(Arc<Fake>);
 impl Resolve for SilentAboutIpv6 {
-    fn resolve<'a>(&'a self, name: &'a str, kind: Kind) -> Pending<'a, Reply> {
+    fn resolve<'a>(&'a self, name: &'a str, kind: RecordType) -> BoxFuture<'a, DnsResponse> {
         match kind {
-            Kind::Aaaa => Box::pin(std::future::pending()),
+            RecordType::Aaaa => Box::pin(std::future::pending()),
             _ => self.0.resolve(name, kind),
         }
     }
@@ -464,11 +471,12 @@ impl Resolve for SilentAboutIpv6 {
 #[tokio::test(start_paused = true)]
 async fn a_family_that_is_silent_leaves_time_to_ask_for_tlsa_records() {
     let fake = Fake::new();
-    fake.say("mx.example", Kind::A, addresses(Secure)).say(
-        "_25._tcp.mx.example",
-        Kind::Tlsa,
-        tlsa_at("_25._tcp.mx.example"),
-    );
+    fake.say("mx.example", RecordType::A, addresses(Secure))
+        .say(
+            "_25._tcp.mx.example",
+            RecordType::Tlsa,
+            tlsa_at("_25._tcp.mx.example"),
+        );
     let lookup = Lookup::with_resolver(options(), Arc::new(SilentAboutIpv6(fake))).unwrap();
     let host = lookup.host("mx.example", Some(25)).await;
     assert!(matches!(host.tlsa, Dns::Found(_, Secure)), "{host:?}");
@@ -478,7 +486,7 @@ async fn a_family_that_is_silent_leaves_time_to_ask_for_tlsa_records() {
 /// Never answers.
 struct Silent;
 impl Resolve for Silent {
-    fn resolve<'a>(&'a self, _: &'a str, _: Kind) -> Pending<'a, Reply> {
+    fn resolve<'a>(&'a self, _: &'a str, _: RecordType) -> BoxFuture<'a, DnsResponse> {
         Box::pin(std::future::pending())
     }
 }
@@ -486,7 +494,7 @@ impl Resolve for Silent {
 #[tokio::test]
 async fn at_the_deadline_what_is_missing_has_failed() {
     let cache = Arc::new(Cache::new(Arc::new(Silent)));
-    let asking = Arc::new(Asking::new(
+    let asking = Arc::new(DomainLookup::new(
         cache,
         clock::instant() + Duration::from_millis(20),
     ));
@@ -496,7 +504,7 @@ async fn at_the_deadline_what_is_missing_has_failed() {
 
 #[tokio::test]
 async fn a_tlsrpt_record_counts_only_if_it_is_the_only_one() {
-    let text = |text: &str| Record::Txt(text.as_bytes().to_vec());
+    let text = |text: &str| Rdata::Txt(text.as_bytes().to_vec());
     let record = "v=TLSRPTv1; rua=mailto:tls@clinic.example";
     for (records, expected) in [
         (
@@ -517,7 +525,7 @@ async fn a_tlsrpt_record_counts_only_if_it_is_the_only_one() {
     ] {
         let fake = Fake::new();
         let name = "_smtp._tls.clinic.example";
-        fake.say(name, Kind::Txt, found(name, records, Insecure));
+        fake.say(name, RecordType::Txt, found(name, records, Insecure));
         assert_eq!(
             lookup(&fake).tlsrpt_record(&domain("clinic.example")).await,
             expected
@@ -566,7 +574,7 @@ fn a_trust_anchor_file_holds_keys_of_the_root_and_nothing_else() {
     ] {
         let file = folder.join("anchor");
         std::fs::write(&file, text).unwrap();
-        let result = Lookup::new(crate::lookup::Options {
+        let result = Lookup::new(crate::lookup::LookupOptions {
             resolvers: vec!["192.0.2.1:53".parse().unwrap()],
             anchor: Some(file.clone()),
             ..options()

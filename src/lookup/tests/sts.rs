@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     clock,
-    lookup::{Lookup, Options, dns::Kind, https, https_config},
+    lookup::{Lookup, LookupOptions, dns::RecordType, https, https_config},
     policy::{
         Dns, Needs, Reason, Security, Sts,
         mta_sts::{Mode, Policy},
@@ -46,7 +46,7 @@ async fn a_policy_is_discovered_fetched_once_and_remembered() {
 #[tokio::test]
 async fn a_reload_trusts_other_authorities_and_tries_again_at_once() {
     let world = World::new().await;
-    let options = Options {
+    let options = LookupOptions {
         roots: Arc::new(rustls::RootCertStore::empty()),
         ..world.options()
     };
@@ -92,7 +92,7 @@ async fn nothing_but_one_valid_record_starts_a_fetch() {
     }
     world.fake.say(
         "_mta-sts.clinic.example",
-        Kind::Txt,
+        RecordType::Txt,
         Dns::Absent(Security::Secure),
     );
     assert_eq!(now(&lookup).await, Sts::Absent);
@@ -106,7 +106,9 @@ async fn a_record_that_could_not_be_looked_up_is_not_the_absence_of_one() {
         (Dns::Failed("SERVFAIL".into()), Reason::LookupFailed),
         (Dns::Bogus("expired".into()), Reason::DnssecInvalid),
     ] {
-        world.fake.say("_mta-sts.clinic.example", Kind::Txt, answer);
+        world
+            .fake
+            .say("_mta-sts.clinic.example", RecordType::Txt, answer);
         assert_unavailable(&now(&world.lookup()).await, reason, "policy record");
     }
 }
@@ -193,7 +195,7 @@ async fn the_policy_host_must_prove_its_name() {
 #[tokio::test]
 async fn a_host_that_only_we_can_reach_is_not_asked() {
     let world = World::new().await;
-    let options = Options {
+    let options = LookupOptions {
         allow_private: false,
         ..world.options()
     };
@@ -206,14 +208,14 @@ async fn a_host_that_only_we_can_reach_is_not_asked() {
         "::ffff:127.0.0.1",
     ] {
         let kind = if text.contains(':') {
-            Kind::Aaaa
+            RecordType::Aaaa
         } else {
-            Kind::A
+            RecordType::A
         };
         let other = if text.contains(':') {
-            Kind::A
+            RecordType::A
         } else {
-            Kind::Aaaa
+            RecordType::Aaaa
         };
         world
             .fake
@@ -224,7 +226,7 @@ async fn a_host_that_only_we_can_reach_is_not_asked() {
             )
             .say(HOST, other, Dns::Absent(Security::Secure));
         let lookup = Lookup::with_resolver(
-            Options {
+            LookupOptions {
                 roots: Arc::clone(&options.roots),
                 ..copy(&options)
             },
@@ -236,8 +238,8 @@ async fn a_host_that_only_we_can_reach_is_not_asked() {
     assert_eq!(world.requests(), 0);
 }
 
-fn copy(options: &Options) -> Options {
-    Options {
+fn copy(options: &LookupOptions) -> LookupOptions {
+    LookupOptions {
         resolvers: options.resolvers.clone(),
         dnssec: true,
         anchor: None,
@@ -252,7 +254,7 @@ fn copy(options: &Options) -> Options {
 async fn a_host_that_never_finishes_is_given_up() {
     let world = World::new().await;
     world.gate.forget_permits(1000);
-    let client = https::Client {
+    let client = https::PolicyClient {
         port: world.port,
         tls: Arc::new(https_config(world.options().roots).unwrap()).into(),
         patience: Duration::from_millis(200),
@@ -396,7 +398,7 @@ async fn dead_addresses_do_not_hide_the_one_that_answers() {
     let records = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.1"].map(address);
     world.fake.say(
         HOST,
-        Kind::A,
+        RecordType::A,
         found(HOST, records.into(), Security::Insecure),
     );
     assert_eq!(applies(&world.lookup()).await, ("1".into(), false));
@@ -410,7 +412,7 @@ async fn a_wrong_certificate_says_more_than_an_address_that_is_down() {
     let records = ["127.0.0.1", "127.0.0.9"].map(address);
     world.fake.say(
         HOST,
-        Kind::A,
+        RecordType::A,
         found(HOST, records.into(), Security::Insecure),
     );
     let sts = now(&world.lookup()).await;

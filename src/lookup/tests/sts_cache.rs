@@ -7,10 +7,10 @@ use super::{
 use crate::{
     clock,
     lookup::{
-        Lookup, Options,
-        dns::Kind,
-        store::Kept,
-        sts::{Cached, Slot, make_room},
+        Lookup, LookupOptions,
+        dns::RecordType,
+        store::StoredPolicy,
+        sts::{CachedPolicy, DomainState, make_room},
     },
     policy::{Dns, Reason, Security, Sts},
     smtp::Domain,
@@ -36,7 +36,9 @@ async fn a_cached_policy_survives_whatever_becomes_of_record_and_host() {
         Dns::Failed("SERVFAIL".into()),
         Dns::Bogus("expired".into()),
     ] {
-        world.fake.say("_mta-sts.clinic.example", Kind::Txt, answer);
+        world
+            .fake
+            .say("_mta-sts.clinic.example", RecordType::Txt, answer);
         assert_eq!(applies(&lookup).await.0, "1");
     }
 }
@@ -52,7 +54,9 @@ async fn a_restart_forgets_nothing() {
         Dns::Absent(Security::Insecure),
         Dns::Failed("SERVFAIL".into()),
     ] {
-        world.fake.say("_mta-sts.clinic.example", Kind::Txt, answer);
+        world
+            .fake
+            .say("_mta-sts.clinic.example", RecordType::Txt, answer);
         assert_eq!(applies(&world.restarted()).await.0, "1");
     }
     assert_eq!(world.requests(), 1);
@@ -64,7 +68,7 @@ async fn a_restart_forgets_nothing() {
 #[tokio::test]
 async fn an_unreadable_policy_defers_until_it_is_fetched_anew_or_purged() {
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
-    let other = Kept::new(&domain("other.example"), "1", clock::wall(), POLICY);
+    let other = StoredPolicy::new(&domain("other.example"), "1", clock::wall(), POLICY);
     let other = serde_json::to_string(&other).unwrap();
     for corrupt in [
         "",
@@ -77,7 +81,7 @@ async fn an_unreadable_policy_defers_until_it_is_fetched_anew_or_purged() {
         fs::write(world.file("policies"), corrupt).unwrap();
         world.fake.say(
             "_mta-sts.clinic.example",
-            Kind::Txt,
+            RecordType::Txt,
             Dns::Absent(Security::Insecure),
         );
         for _ in 0..2 {
@@ -92,7 +96,7 @@ async fn an_unreadable_policy_defers_until_it_is_fetched_anew_or_purged() {
         fs::write(world.file("policies"), corrupt).unwrap();
         world.fake.say(
             "_mta-sts.clinic.example",
-            Kind::Txt,
+            RecordType::Txt,
             Dns::Absent(Security::Insecure),
         );
         // A mark of a purge before it turned unreadable does not count.
@@ -122,7 +126,7 @@ async fn a_purge_reaches_running_processes() {
     assert_eq!(other.sts_list(), []);
     world.fake.say(
         "_mta-sts.clinic.example",
-        Kind::Txt,
+        RecordType::Txt,
         Dns::Absent(Security::Insecure),
     );
     assert_eq!(now(&running).await, Sts::Absent);
@@ -141,7 +145,7 @@ async fn a_policy_in_memory_outlives_the_disk_below_it() {
     fs::remove_dir_all(&world.folder.0).unwrap();
     world.fake.say(
         "_mta-sts.clinic.example",
-        Kind::Txt,
+        RecordType::Txt,
         Dns::Absent(Security::Insecure),
     );
     assert_eq!(applies(&lookup).await.0, "1");
@@ -156,7 +160,7 @@ async fn a_policy_in_memory_outlives_the_disk_below_it() {
 #[test]
 fn a_state_directory_that_cannot_be_used_is_an_error_at_start() {
     let result = Lookup::with_resolver(
-        Options {
+        LookupOptions {
             state_dir: Some("/dev/null/state".into()),
             ..options()
         },
@@ -175,7 +179,7 @@ async fn an_expired_policy_is_gone_from_memory_and_disk() {
     store(&world, 8);
     world.fake.say(
         "_mta-sts.clinic.example",
-        Kind::Txt,
+        RecordType::Txt,
         Dns::Absent(Security::Insecure),
     );
     let lookup = world.restarted();
@@ -206,7 +210,7 @@ async fn a_failed_refresh_is_told_and_the_policy_holds() {
     assert_eq!(applies(&lookup).await, ("1".into(), true));
     world.fake.say(
         "_mta-sts.clinic.example",
-        Kind::Txt,
+        RecordType::Txt,
         Dns::Absent(Security::Insecure),
     );
     lookup.dns.forget();
@@ -227,12 +231,12 @@ async fn a_failed_refresh_is_told_and_the_policy_holds() {
 fn room_is_made_by_what_is_over_then_by_what_expires_first() {
     let slot = |days: u64| {
         let fetched = clock::wall() - Duration::from_secs(days * 86_400);
-        let kept = Kept::new(&domain(CLINIC), "1", fetched, POLICY);
-        let mut slot = Slot::default();
-        slot.policy = Some(Cached::read(kept).unwrap());
+        let kept = StoredPolicy::new(&domain(CLINIC), "1", fetched, POLICY);
+        let mut slot = DomainState::default();
+        slot.policy = Some(CachedPolicy::read(kept).unwrap());
         slot
     };
-    let full = || -> HashMap<Domain, Slot> {
+    let full = || -> HashMap<Domain, DomainState> {
         (0..10)
             .map(|n| (domain(&format!("d{n}.example")), slot(n)))
             .collect()
@@ -271,7 +275,7 @@ async fn fetches_that_failed_make_room_before_policies_do() {
     world.announce("2");
     assert!(applies(&lookup).await.1);
     let mut failed = lookup.sts.slot(&domain(CLINIC)).unwrap();
-    let mut kept = Slot::default();
+    let mut kept = DomainState::default();
     kept.policy = failed.policy.take();
     let mut domains = HashMap::from([(domain(CLINIC), kept)]);
     for number in 0..10 {

@@ -4,9 +4,9 @@ use super::{Fake, address, domain, found, options};
 use crate::{
     clock,
     lookup::{
-        Lookup, Options,
-        dns::{Kind, Record},
-        store::{Kept, Store},
+        Lookup, LookupOptions,
+        dns::{Rdata, RecordType},
+        store::{Store, StoredPolicy},
     },
     policy::{Needs, Reason, Security, Sts, mta_sts::Mode},
     tls::tests::pki::{Authority, Leaf, Scratch},
@@ -69,7 +69,7 @@ impl World {
         world.announce("1");
         world.fake.say(
             HOST,
-            Kind::A,
+            RecordType::A,
             found(HOST, vec![address("127.0.0.1")], Security::Insecure),
         );
         let (response, requests, gate) = (
@@ -116,13 +116,14 @@ impl World {
     pub(super) fn publish(&self, texts: &[&str]) {
         let records = texts
             .iter()
-            .map(|text| Record::Txt(text.as_bytes().to_vec()));
+            .map(|text| Rdata::Txt(text.as_bytes().to_vec()));
         let answer = found(
             "_mta-sts.clinic.example",
             records.collect(),
             Security::Insecure,
         );
-        self.fake.say("_mta-sts.clinic.example", Kind::Txt, answer);
+        self.fake
+            .say("_mta-sts.clinic.example", RecordType::Txt, answer);
     }
 
     pub(super) fn respond(&self, response: &str) {
@@ -133,10 +134,10 @@ impl World {
         self.requests.load(Ordering::SeqCst)
     }
 
-    pub(super) fn options(&self) -> Options {
+    pub(super) fn options(&self) -> LookupOptions {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.authority.cert.clone()).unwrap();
-        Options {
+        LookupOptions {
             https_port: self.port,
             roots: Arc::new(roots),
             ..options()
@@ -150,7 +151,7 @@ impl World {
     /// With a state directory, as after a start.
     pub(super) fn restarted(&self) -> Lookup {
         let state_dir = Some(self.folder.0.clone());
-        let options = Options {
+        let options = LookupOptions {
             state_dir,
             ..self.options()
         };
@@ -200,6 +201,6 @@ pub(super) fn assert_unavailable(sts: &Sts, expected: Reason, about: &str) {
 /// As if it had been fetched so many days ago.
 pub(super) fn store(world: &World, days: u64) {
     let fetched = clock::wall() - Duration::from_secs(days * 86_400);
-    let kept = Kept::new(&domain(CLINIC), "1", fetched, POLICY);
+    let kept = StoredPolicy::new(&domain(CLINIC), "1", fetched, POLICY);
     Store::open(&world.folder.0).unwrap().save(&kept).unwrap();
 }

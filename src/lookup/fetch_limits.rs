@@ -1,10 +1,10 @@
-//! Who may fetch a policy now: places that hosts which do not answer cannot hold against those that do.
+//! Who may fetch a policy now: limits that hosts which do not answer cannot hold against those that do.
 //!
-//! A fetch begins in one of a few quick places, and has it for a second. What is not done by then goes on in one of the slow places;
+//! A fetch begins in one of a few quick limits, and has it for a second. What is not done by then goes on in one of the slow limits;
 //! where these are taken, the fetch that has been there longest ends. So a newcomer waits seconds at most, however many hosts are
-//! silent. One address has a share of the places only, and the number of fetches is bounded in all.
+//! silent. One address has a share of the limits only, and the number of fetches is bounded in all.
 
-use super::https::Failure;
+use super::https::FetchFailure;
 use crate::policy::Reason;
 use std::{
     collections::{HashMap, VecDeque},
@@ -31,7 +31,7 @@ const SHARE_PATIENCE: Duration = Duration::from_secs(60);
 /// Fetches in all, with those that wait.
 const ALL: usize = 512;
 
-pub(super) struct Places {
+pub(super) struct FetchLimits {
     all: Arc<Semaphore>,
     quick: Semaphore,
     /// The oldest first; each is told when it has to go.
@@ -39,7 +39,7 @@ pub(super) struct Places {
     shares: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
 }
 
-impl Places {
+impl FetchLimits {
     pub(super) fn new() -> Self {
         Self {
             all: Arc::new(Semaphore::new(ALL)),
@@ -58,8 +58,8 @@ impl Places {
     pub(super) async fn fetch<T>(
         &self,
         addresses: &[IpAddr],
-        fetch: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+        fetch: impl Future<Output = Result<T, FetchFailure>>,
+    ) -> Result<T, FetchFailure> {
         let gone = |why: &str| Err((Reason::StsPolicyFetchError, why.to_owned()));
         let share = self.share(addresses);
         let Ok(Ok(_share)) = timeout(SHARE_PATIENCE, share.semaphore.acquire()).await else {
@@ -73,7 +73,7 @@ impl Places {
             return done;
         }
         drop(quick);
-        let place = self.slow_place();
+        let place = self.slow_permit();
         tokio::select! {
             biased;
             done = fetch => done,
@@ -81,7 +81,7 @@ impl Places {
         }
     }
 
-    fn slow_place(&self) -> SlowPlace<'_> {
+    fn slow_permit(&self) -> SlowPermit<'_> {
         let notice = Arc::new(Notify::new());
         let mut slow = self.slow();
         slow.push_back(Arc::clone(&notice));
@@ -90,8 +90,8 @@ impl Places {
         {
             oldest.notify_one();
         }
-        SlowPlace {
-            places: self,
+        SlowPermit {
+            limits: self,
             notice,
         }
     }
@@ -100,15 +100,15 @@ impl Places {
         self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn share(&self, addresses: &[IpAddr]) -> Share<'_> {
+    fn share(&self, addresses: &[IpAddr]) -> AddressPermit<'_> {
         let network = addresses.first().map(network);
         let network = network.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         let one = shares
             .entry(network)
             .or_insert_with(|| Arc::new(Semaphore::new(SHARE)));
-        Share {
-            places: self,
+        AddressPermit {
+            limits: self,
             network,
             semaphore: Arc::clone(one),
         }
@@ -126,29 +126,29 @@ fn network(address: &IpAddr) -> IpAddr {
     }
 }
 
-/// One of [`Places::slow`], until it is dropped.
-struct SlowPlace<'a> {
-    places: &'a Places,
+/// One of [`FetchLimits::slow`], until it is dropped.
+struct SlowPermit<'a> {
+    limits: &'a FetchLimits,
     notice: Arc<Notify>,
 }
 
-impl Drop for SlowPlace<'_> {
+impl Drop for SlowPermit<'_> {
     fn drop(&mut self) {
-        let mut slow = self.places.slow();
+        let mut slow = self.limits.slow();
         slow.retain(|other| !Arc::ptr_eq(other, &self.notice));
     }
 }
 
-/// One of [`Places::shares`]; the last one takes the entry away.
-struct Share<'a> {
-    places: &'a Places,
+/// One of [`FetchLimits::shares`]; the last one takes the entry away.
+struct AddressPermit<'a> {
+    limits: &'a FetchLimits,
     network: IpAddr,
     semaphore: Arc<Semaphore>,
 }
 
-impl Drop for Share<'_> {
+impl Drop for AddressPermit<'_> {
     fn drop(&mut self) {
-        let shares = &self.places.shares;
+        let shares = &self.limits.shares;
         let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);
         // The map's own, and ours.
         if Arc::strong_count(&self.semaphore) <= 2 {
@@ -173,14 +173,14 @@ mod tests {
 
     /// Hosts that never answer, `number` of them, each at an address of its own or all at one.
     async fn silent(
-        places: &Arc<Places>,
+        limits: &Arc<FetchLimits>,
         number: usize,
         apart: bool,
-    ) -> Vec<tokio::task::JoinHandle<Result<(), Failure>>> {
+    ) -> Vec<tokio::task::JoinHandle<Result<(), FetchFailure>>> {
         let hosts = (0..number).map(|number| {
-            let places = Arc::clone(places);
+            let limits = Arc::clone(limits);
             let at = address(if apart { number } else { 0 });
-            tokio::spawn(async move { places.fetch(&at, pending()).await })
+            tokio::spawn(async move { limits.fetch(&at, pending()).await })
         });
         let hosts: Vec<_> = hosts.collect();
         tokio::task::yield_now().await;
@@ -190,25 +190,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn hosts_that_do_not_answer_never_keep_a_healthy_one_from_its_place() {
         for (number, apart) in [(20, true), (100, true), (500, false)] {
-            let places = Arc::new(Places::new());
-            let hosts = silent(&places, number, apart).await;
+            let limits = Arc::new(FetchLimits::new());
+            let hosts = silent(&limits, number, apart).await;
             let at = [IpAddr::from([198, 51, 100, 1])];
-            let healthy = places.fetch(&at, async { Ok(7) });
+            let healthy = limits.fetch(&at, async { Ok(7) });
             // The clock stands still but for what waits.
             let done = timeout(Duration::from_secs(4), healthy).await;
             assert_eq!(done, Ok(Ok(7)), "{number} silent hosts");
-            assert!(places.slow().len() <= SLOW);
+            assert!(limits.slow().len() <= SLOW);
             hosts.iter().for_each(tokio::task::JoinHandle::abort);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_host_is_given_up_only_for_others_and_the_oldest_first() {
-        let places = Arc::new(Places::new());
-        let slow = silent(&places, SLOW, true).await;
+        let limits = Arc::new(FetchLimits::new());
+        let slow = silent(&limits, SLOW, true).await;
         tokio::time::sleep(QUICK_TIME * 2).await;
         assert!(slow.iter().all(|host| !host.is_finished()));
-        let more = silent(&places, 1, true).await;
+        let more = silent(&limits, 1, true).await;
         tokio::time::sleep(QUICK_TIME * 2).await;
         assert_eq!(slow.iter().filter(|host| host.is_finished()).count(), 1);
         assert!(slow[0].is_finished() && !more[0].is_finished());
@@ -216,26 +216,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_address_has_its_share_and_no_more_and_leaves_nothing_behind() {
-        let places = Arc::new(Places::new());
-        let hosts = silent(&places, SHARE + 3, false).await;
+        let limits = Arc::new(FetchLimits::new());
+        let hosts = silent(&limits, SHARE + 3, false).await;
         tokio::time::sleep(QUICK_TIME * 2).await;
-        assert_eq!(places.slow().len(), SHARE);
+        assert_eq!(limits.slow().len(), SHARE);
         for host in hosts {
             host.abort();
             let _ = host.await;
         }
-        assert_eq!(places.slow().len(), 0);
-        assert_eq!(places.shares.lock().unwrap().len(), 0);
-        assert_eq!(places.quick.available_permits(), QUICK);
+        assert_eq!(limits.slow().len(), 0);
+        assert_eq!(limits.shares.lock().unwrap().len(), 0);
+        assert_eq!(limits.quick.available_permits(), QUICK);
     }
 
     #[test]
     fn the_number_of_fetches_is_bounded() {
-        let places = Places::new();
-        let entered: Vec<_> = (0..ALL).map_while(|_| places.enter()).collect();
+        let limits = FetchLimits::new();
+        let entered: Vec<_> = (0..ALL).map_while(|_| limits.enter()).collect();
         assert_eq!(entered.len(), ALL);
-        assert!(places.enter().is_none());
+        assert!(limits.enter().is_none());
         drop(entered);
-        assert!(places.enter().is_some());
+        assert!(limits.enter().is_some());
     }
 }

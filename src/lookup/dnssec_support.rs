@@ -1,8 +1,8 @@
 //! Whether DNSSEC signatures can be had at all, told from what the resolvers answer at a start.
 
 use super::{
-    Ways,
-    dns::{Kind, Resolve, Style, Wire, any_reply, is_answer},
+    ResolverConfig,
+    dns::{RecordType, Resolve, Style, Transport, any_reply, is_answer},
     dnssec::{Validator, has_signatures, trust_anchors},
 };
 use crate::policy::{Dns, Security};
@@ -30,35 +30,35 @@ const BEHIND_THE_STUB: &str = "/run/systemd/resolve/resolv.conf";
 /// What the resolvers' answers show about DNSSEC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Signatures {
+pub enum DnssecSupport {
     /// Not used: DANE is off.
-    NotUsed,
+    Off,
     /// At least one resolver gives signatures that follow from the trust anchor.
-    Come {
+    Available {
         /// How DNSSEC is validated, in one line.
         words: String,
         /// What is wrong with the other resolvers; it costs time only.
         faults: Vec<String>,
     },
     /// No resolver answers, which shows nothing: mail is deferred for as long as that lasts.
-    Silence(String),
+    Unknown(String),
     /// Answers show that signatures cannot be had. One sentence that says whose answers, and what to do.
-    CannotBeHad(String),
+    Missing(String),
 }
 
 /// What one resolver's answers show.
-enum Shown {
-    Signatures,
+enum ResolverSupport {
+    Available,
     /// Why there are none; words behind the resolver's name.
-    None(String),
+    Missing(String),
     /// Why it cannot be told; words behind the resolver's name.
-    Nothing(String),
+    Unknown(String),
 }
 
-impl Ways {
-    pub(super) async fn signatures(&self) -> Signatures {
+impl ResolverConfig {
+    pub(super) async fn dnssec_support(&self) -> DnssecSupport {
         if !self.dnssec {
-            return Signatures::NotUsed;
+            return DnssecSupport::Off;
         }
         let mut asking = JoinSet::new();
         for (index, &resolver) in self.resolvers.iter().enumerate() {
@@ -71,26 +71,30 @@ impl Ways {
         for (index, shown) in shown {
             let resolver = self.resolvers[index];
             match shown {
-                Shown::Signatures => good = true,
-                Shown::None(words) => none.push(format!("resolver {resolver} {words}")),
-                Shown::Nothing(words) => silent.push(format!("resolver {resolver} {words}")),
+                ResolverSupport::Available => good = true,
+                ResolverSupport::Missing(words) => {
+                    none.push(format!("resolver {resolver} {words}"))
+                }
+                ResolverSupport::Unknown(words) => {
+                    silent.push(format!("resolver {resolver} {words}"))
+                }
             }
         }
         if good {
             none.append(&mut silent);
-            return Signatures::Come {
+            return DnssecSupport::Available {
                 words: self.words(),
                 faults: none,
             };
         }
         if none.is_empty() {
-            return Signatures::Silence(format!(
+            return DnssecSupport::Unknown(format!(
                 "whether DNSSEC signatures can be had is not known yet: {}; mail waits until a resolver answers",
                 silent.join("; ")
             ));
         }
         let otherwise = behind_the_stub(&self.resolvers, Path::new(BEHIND_THE_STUB));
-        Signatures::CannotBeHad(format!(
+        DnssecSupport::Missing(format!(
             "DANE is on, but DNSSEC signatures cannot be had: {}; {otherwise}, or go without DANE on purpose: --no-dane",
             none.join("; ")
         ))
@@ -131,18 +135,18 @@ fn behind_the_stub(resolvers: &[SocketAddr], file: &Path) -> String {
     }
 }
 
-async fn ask(resolver: SocketAddr, anchor: Option<&Path>) -> Shown {
+async fn ask(resolver: SocketAddr, anchor: Option<&Path>) -> ResolverSupport {
     match timeout(PATIENCE, questions(resolver, anchor)).await {
         Ok(shown) => shown,
         Err(_) => {
-            let begun = Wire::new(vec![resolver]);
+            let begun = Transport::new(vec![resolver]);
             unanswered(&begun, "does not answer".to_owned()).await
         }
     }
 }
 
-async fn questions(resolver: SocketAddr, anchor: Option<&Path>) -> Shown {
-    let wire = Wire::new(vec![resolver]);
+async fn questions(resolver: SocketAddr, anchor: Option<&Path>) -> ResolverSupport {
+    let wire = Transport::new(vec![resolver]);
     let (keys, below) = tokio::join!(
         any_reply(&wire, ".", Rtype::DNSKEY, Style::Signatures),
         any_reply(&wire, BELOW, Rtype::DS, Style::Signatures),
@@ -152,11 +156,11 @@ async fn questions(resolver: SocketAddr, anchor: Option<&Path>) -> Shown {
         (Err(words), Err(_)) => return unanswered(&wire, words).await,
         // One of them came, so that the other was lost or held up.
         (Ok(one), Err(words)) | (Err(words), Ok(one)) => {
-            return fault(&one).map_or(Shown::Nothing(words), Shown::None);
+            return fault(&one).map_or(ResolverSupport::Unknown(words), ResolverSupport::Missing);
         }
     };
     if let Some(words) = fault(&keys).or_else(|| fault(&below)) {
-        return Shown::None(words);
+        return ResolverSupport::Missing(words);
     }
     if !is_answer(&keys) || !is_answer(&below) {
         let rcode = if is_answer(&keys) { &below } else { &keys }.opt_rcode();
@@ -164,22 +168,24 @@ async fn questions(resolver: SocketAddr, anchor: Option<&Path>) -> Shown {
     }
     let anchors = match trust_anchors(anchor) {
         Ok(anchors) => anchors,
-        Err(words) => return Shown::Nothing(words),
+        Err(words) => return ResolverSupport::Unknown(words),
     };
     // That there is no MX record at the root takes the keys, their signatures, and a proof of absence.
     match Validator::new(wire, anchors)
-        .resolve(".", Kind::Mx)
+        .resolve(".", RecordType::Mx)
         .await
         .answer
     {
-        Dns::Found(_, Security::Secure) | Dns::Absent(Security::Secure) => Shown::Signatures,
-        Dns::Found(..) | Dns::Absent(_) | Dns::NotAsked => {
-            Shown::None("says that the root is not signed".to_owned())
+        Dns::Found(_, Security::Secure) | Dns::Absent(Security::Secure) => {
+            ResolverSupport::Available
         }
-        Dns::Bogus(words) => Shown::None(format!(
+        Dns::Found(..) | Dns::Absent(_) | Dns::NotAsked => {
+            ResolverSupport::Missing("says that the root is not signed".to_owned())
+        }
+        Dns::Bogus(words) => ResolverSupport::Missing(format!(
             "gives signatures of the root that do not follow from the trust anchor (look at the clock, and at --dnssec-anchor; {words})"
         )),
-        Dns::Failed(words) => Shown::Nothing(words),
+        Dns::Failed(words) => ResolverSupport::Unknown(words),
     }
 }
 
@@ -196,13 +202,13 @@ fn fault(answer: &Message<Bytes>) -> Option<String> {
 }
 
 /// Nothing came of a question for signatures. That shows something only if the same resolver answers one without.
-async fn unanswered(wire: &Wire, words: String) -> Shown {
+async fn unanswered(wire: &Transport, words: String) -> ResolverSupport {
     let plain = timeout(PATIENCE / 2, any_reply(wire, ".", Rtype::SOA, Style::Plain));
     match plain.await {
-        Ok(Ok(answer)) if answer.opt_rcode() == OptRcode::NOERROR => {
-            Shown::None("answers questions, but none for keys and their signatures".to_owned())
-        }
-        _ => Shown::Nothing(words),
+        Ok(Ok(answer)) if answer.opt_rcode() == OptRcode::NOERROR => ResolverSupport::Missing(
+            "answers questions, but none for keys and their signatures".to_owned(),
+        ),
+        _ => ResolverSupport::Unknown(words),
     }
 }
 
