@@ -17,38 +17,35 @@ use argh::FromArgs as _;
 use crate::{
     commands::{self, audit as command, runtime},
     configure,
-    exit::Exit,
+    exit::{self, Exit},
     flags::{self, AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags},
     logging, serve,
 };
 
-/// How long the end of the program waits for tasks that were not asked to end.
+/// How long the end of the program waits for tasks that nobody asked to end.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
-/// Runs the program; a panic that nothing confined is exit code 70.
+/// Runs the program. A panic outside of a session ends it.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let code = match std::panic::catch_unwind(|| run(&arguments)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            if let Exit::Usage(words)
-            | Exit::Configuration(words)
-            | Exit::Serving(serve::ServeError { words, .. }) = &failure
-                && !words.is_empty()
-            {
+            let words = failure.to_string();
+            if !words.is_empty() {
                 logging::write_raw(&format!("starttls-proxy: {}\n", words.trim_end()));
             }
             ExitCode::from(failure.code())
         }
-        Err(_) => ExitCode::from(70),
+        Err(_) => ExitCode::from(exit::SOFTWARE),
     };
     logging::flush();
     code
 }
 
 fn run(arguments: &[String]) -> Result<(), Exit> {
-    let arguments = apart(arguments);
+    let arguments = split_values(arguments);
     if let Some(text) = usage::help_asked_for(&arguments) {
         print(&text);
         return Ok(());
@@ -83,9 +80,9 @@ fn served(prepared: configure::PreparedProxy, dry_run: bool) -> Result<(), Exit>
     let outcome = runtime.block_on(async {
         prepared.reach_out().await?;
         let plan = prepared.bind().await?;
-        serve::run(plan).await.map_err(Exit::from)
+        serve::run(plan).await
     });
-    // What still hangs (a look-up, a disk) is left behind.
+    // A look-up or a disk that does not answer is left behind.
     runtime.shutdown_timeout(LEFT_BEHIND);
     outcome
 }
@@ -161,8 +158,8 @@ fn evidence(verb: AuditCommandFlags) -> Result<(), Exit> {
     }
 }
 
-/// `--flag=value` as `--flag value`, which is what the parser reads.
-fn apart(arguments: &[String]) -> Vec<String> {
+/// Turns `--flag=value` into `--flag value`, which is what argh reads.
+fn split_values(arguments: &[String]) -> Vec<String> {
     arguments
         .iter()
         .flat_map(|argument| match argument.split_once('=') {
@@ -174,7 +171,7 @@ fn apart(arguments: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// To stdout; who closed it does not want to know.
+/// Prints to stdout. Whoever closed it does not want the text, so that is no error.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

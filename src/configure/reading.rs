@@ -14,21 +14,21 @@ use crate::{audit, tls::sha256};
 const TRIES: usize = 3;
 
 /// SHA-256 of each file's octets, or why it cannot be read; by the name it was given.
-pub(super) type Digests = BTreeMap<PathBuf, Result<String, String>>;
+pub(super) type FileDigests = BTreeMap<PathBuf, Result<String, String>>;
 
 /// What is read, and what was wrong.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct FileReading {
     /// In the order in which they were named.
     files: Vec<PathBuf>,
-    digests: Digests,
+    digests: FileDigests,
     errors: Vec<String>,
 }
 
-impl Reading {
+impl FileReading {
     /// Reads these files, by `read`, which notes those that it finds named in them. What it gives was made of the octets
     /// that are digested: where a file changed in between, all is read again.
-    pub(super) fn steady<T>(
+    pub(super) fn consistent<T>(
         files: &[PathBuf],
         mut read: impl FnMut(&mut Self) -> Option<T>,
     ) -> (Self, Option<T>) {
@@ -37,7 +37,7 @@ impl Reading {
             let mut reading = Self::default();
             files.iter().for_each(|file| reading.note(file));
             if files.iter().any(|file| is_irregular(file)) {
-                // Reading it could take forever.
+                // FileReading it could take forever.
                 reading.add_unreadable();
                 return (reading, None);
             }
@@ -107,7 +107,7 @@ impl Reading {
     }
 
     /// What is in force now that this was taken.
-    pub(super) fn digests(&self) -> Digests {
+    pub(super) fn digests(&self) -> FileDigests {
         self.digests.clone()
     }
 
@@ -133,7 +133,7 @@ impl Reading {
 
     /// What came of each file at a reload. Nothing is taken where anything is wrong, so a file that is right and has changed
     /// says that its old content stays; one that has not changed is in force as it is.
-    pub(super) fn outcomes(&self, in_force: &Digests) -> Vec<audit::ReloadedFileField> {
+    pub(super) fn outcomes(&self, in_force: &FileDigests) -> Vec<audit::ReloadedFileField> {
         let fault = |file: &Path| {
             let name = file.display().to_string();
             if let Some(Err(words)) = self.digests.get(file) {
