@@ -1,7 +1,7 @@
 //! Why the program ends, and the exit code that says so. The codes are those of BSD's sysexits.h.
 
 /// Each exit code with what it says, for people.
-pub const CODES: [(u8, &str); 7] = [
+pub(crate) const CODES: [(u8, &str); 7] = [
     (0, "all is well"),
     (
         NO,
@@ -52,8 +52,7 @@ pub enum Exit {
 
 impl Exit {
     /// The exit code.
-    #[must_use]
-    pub fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
             Self::No => NO,
             Self::Usage(_) => USAGE,

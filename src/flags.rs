@@ -504,7 +504,7 @@ pub struct AuditKeygenFlags {
     pub out: PathBuf,
 }
 
-/// `0x1a` or `26`.
+/// A mark of packets: `0x1a` or `26`.
 fn mark(text: &str) -> Result<u32, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16),
@@ -513,7 +513,7 @@ fn mark(text: &str) -> Result<u32, String> {
     parsed.map_err(|_| format!("'{text}' is no mark (write 26 or 0x1a)"))
 }
 
-/// How many of something may be at once.
+/// How many of something may exist at the same time: at least 1.
 fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("0 would let nobody in".into()),
@@ -522,7 +522,7 @@ fn count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`.
+/// The address of a resolver, port 53 if none is given: `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`.
 fn resolver(text: &str) -> Result<SocketAddr, String> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     text.parse::<SocketAddr>()

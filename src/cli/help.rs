@@ -82,66 +82,44 @@ pub fn program() -> Page {
 }
 
 fn page(name: &str, info: &CommandInfoWithArgs, all: &CommandInfoWithArgs) -> Page {
-    let flags = flags_of(info);
     let operands = info.positionals.iter().map(|operand| Argument {
         name: format!("{}...", operand.name),
         value: None,
-        text: text_of(operand.description, operand.name, all).1,
+        text: text_of(operand.description, operand.name, all).1.to_owned(),
     });
     let mut groups = vec![Group {
         heading: None,
         arguments: operands.collect(),
     }];
-    for flag in flags.clone() {
-        let (heading, mut text) = text_of(flag.description, flag.long, all);
-        text += match flag.optionality {
+    for flag in flags_of(info) {
+        let (heading, text) = text_of(flag.description, flag.long, all);
+        let suffix = match flag.optionality {
             Optionality::Repeating => "; repeatable",
             Optionality::Required => "; required",
-            _ => "",
+            Optionality::Optional | Optionality::Greedy => "",
         };
-        if heading.is_some() {
-            let arguments = Vec::new();
-            groups.push(Group { heading, arguments });
-        }
         let argument = Argument {
             name: flag.long.to_owned(),
             value: value_of(flag),
-            text,
+            text: format!("{text}{suffix}"),
         };
-        groups
-            .last_mut()
-            .expect("it begins with one")
-            .arguments
-            .push(argument);
+        match groups.last_mut() {
+            Some(group) if heading.is_none() => group.arguments.push(argument),
+            _ => groups.push(Group {
+                heading,
+                arguments: vec![argument],
+            }),
+        }
     }
     groups.retain(|group| !group.arguments.is_empty());
-    let required = flags
-        .clone()
-        .filter(|flag| flag.optionality == Optionality::Required);
-    let required =
-        required.map(|flag| format!("{} {}", flag.long, value_of(flag).unwrap_or_default()));
-    let optional = flags
-        .clone()
-        .any(|flag| flag.optionality != Optionality::Required);
-    let commands: Vec<&str> = info.commands.iter().map(|command| command.name).collect();
-    let arguments: Vec<String> = required
-        .chain(optional.then(|| String::from("[flags]")))
-        .chain(
-            info.positionals
-                .iter()
-                .map(|operand| format!("{}...", operand.name)),
-        )
-        .chain((!commands.is_empty()).then(|| commands.join("|")))
-        .collect();
     let notes = info.notes.iter().map(|note| split_heading(note));
+    let commands = info.commands.iter();
     Page {
         name: name.to_owned(),
-        arguments: arguments.join(" "),
+        arguments: arguments_of(info),
         text: info.description,
         groups,
-        commands: info
-            .commands
-            .iter()
+        commands: commands
             .map(|below| page(&format!("{name} {}", below.name), &below.command, all))
             .collect(),
         notes: notes
@@ -149,6 +127,23 @@ fn page(name: &str, info: &CommandInfoWithArgs, all: &CommandInfoWithArgs) -> Pa
             .collect(),
         examples: info.examples,
     }
+}
+
+/// Required flags by name, `[flags]` for all others, operands, and the commands below.
+fn arguments_of(info: &CommandInfoWithArgs) -> String {
+    let is_required = |flag: &&FlagInfo<'_>| flag.optionality == Optionality::Required;
+    let required = flags_of(info).filter(is_required);
+    let required =
+        required.map(|flag| format!("{} {}", flag.long, value_of(flag).unwrap_or_default()));
+    let has_optional = flags_of(info).any(|flag| !is_required(&flag));
+    let operands = info.positionals.iter();
+    let below: Vec<&str> = info.commands.iter().map(|below| below.name).collect();
+    let parts: Vec<String> = required
+        .chain(has_optional.then(|| String::from("[flags]")))
+        .chain(operands.map(|operand| format!("{}...", operand.name)))
+        .chain((!below.is_empty()).then(|| below.join("|")))
+        .collect();
+    parts.join(" ")
 }
 
 /// The flags that a command reads, without the `--help` that all have.
@@ -176,24 +171,27 @@ pub(super) fn command_at<'a>(
     })
 }
 
-/// The heading that a declaration opens, and its text, which may stand with another command: `as for audit verify`.
-fn text_of(description: &str, name: &str, all: &CommandInfoWithArgs) -> (Option<String>, String) {
+/// The heading of the group that a declaration opens, and the declaration's text. `as for COMMAND` stands for the text of COMMAND's
+/// flag or operand of the same name; a test makes sure that there is one.
+fn text_of(
+    description: &'static str,
+    name: &str,
+    all: &CommandInfoWithArgs,
+) -> (Option<String>, &'static str) {
     let (heading, text) = split_heading(description);
-    let Some(words) = text.strip_prefix("as for ") else {
-        return (heading, text.to_owned());
-    };
-    let words: Vec<&str> = words.split(' ').collect();
-    let there = command_at(all, &words).expect("`as for` names a command");
-    let flags = there.flags.iter().map(|flag| (flag.long, flag.description));
-    let operands = there
-        .positionals
-        .iter()
-        .map(|operand| (operand.name, operand.description));
-    let mut told = flags.chain(operands);
-    let (_, description) = told
-        .find(|(long, _)| *long == name)
-        .expect("`as for` names a command with the same flag");
-    (heading, split_heading(description).1.to_owned())
+    let other = text.strip_prefix("as for ").and_then(|command| {
+        let words: Vec<&str> = command.split(' ').collect();
+        let info = command_at(all, &words)?;
+        let flags = info.flags.iter().map(|flag| (flag.long, flag.description));
+        let operands = info.positionals.iter();
+        let operands = operands.map(|operand| (operand.name, operand.description));
+        let mut described = flags.chain(operands);
+        described.find(|(other, _)| *other == name)
+    });
+    match other {
+        Some((_, description)) => (heading, split_heading(description).1),
+        None => (heading, text),
+    }
 }
 
 /// `CAPITALS: text`

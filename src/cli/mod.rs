@@ -1,7 +1,7 @@
 //! From the command line to an exit code.
 //!
-//! Errors go to stderr as `starttls-proxy: words`, lower case, no full stop, with file:line:column for files, then a
-//! `hint:` line where something can be done.
+//! Errors go to stderr as `starttls-proxy: words`: lower case, no full stop, and file:line:column if they are about a file. A line
+//! `hint: words` follows if something can be done.
 
 pub mod help;
 mod usage;

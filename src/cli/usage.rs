@@ -1,11 +1,11 @@
-//! What is said where the command line is not understood, and where help was asked for.
+//! Requests for help, and errors for command lines that are not understood.
 
 use argh::{ArgsInfo as _, CommandInfoWithArgs, FlagInfoKind};
 
 use super::help::{self, command_at, flags_of};
 use crate::{exit::Exit, flags::ProgramFlags};
 
-/// The page of help that was asked for, if any was. The value of a flag asks for nothing, whatever it is.
+/// The help that the command line asks for, if it does. A flag's value never asks for help, even if it reads `--help`.
 pub(super) fn help_asked_for(arguments: &[String]) -> Option<String> {
     let command = command_of(arguments);
     let mut rest = arguments.iter().map(String::as_str);
@@ -40,7 +40,7 @@ fn command_of(arguments: &[String]) -> Vec<&str> {
     command
 }
 
-/// Whether a word that follows the flag is its value. Where no command is named yet, it may belong to any.
+/// Whether the word behind this flag is its value. Without a command, the flag may belong to any command.
 fn takes_value(command: &[&str], flag: &str) -> bool {
     let all = ProgramFlags::get_args_info();
     let reads = |info: &CommandInfoWithArgs| {
