@@ -48,7 +48,7 @@ pub enum CommandFlags {
 }
 
 /// Carries mail from a legacy mail server to the world.
-#[derive(FromArgs, ArgsInfo, Debug, Default)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "outbound",
@@ -154,7 +154,7 @@ pub struct OutboundFlags {
 }
 
 /// Carries mail from the world to a legacy mail server.
-#[derive(FromArgs, ArgsInfo, Debug, Default)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "inbound",
@@ -268,7 +268,7 @@ pub struct InboundFlags {
 /// have, up to MAIL, which is not sent. It prints what was found and heard, what is demanded, the verdict, and the
 /// reply that mail would get, word for word. Give it the same flags as outbound. Exit code 1: mail for a domain would
 /// be refused.
-#[derive(FromArgs, ArgsInfo, Debug, Default)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "check",
@@ -329,7 +329,7 @@ pub struct CheckFlags {
     pub refuse_with: Option<String>,
 }
 
-/// Shows what the policy table and cached MTA-STS policies say.
+/// Shows the policy table and cached MTA-STS policies.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "policy")]
 pub struct PolicyFlags {

@@ -37,7 +37,12 @@ fn word(page: &Page) -> &str {
     page.name.rsplit(' ').next().unwrap_or_default()
 }
 
-/// Commands with all that are below them, and whether files may be their operands.
+fn reads_files(page: &Page) -> bool {
+    let mut arguments = page.groups.iter().flat_map(|group| &group.arguments);
+    arguments.any(|argument| argument.name == "FILE...")
+}
+
+/// A command and all commands below it.
 fn all(page: &Page) -> Vec<&Page> {
     let below = page.commands.iter().flat_map(all);
     std::iter::once(page).chain(below).collect()
@@ -141,7 +146,9 @@ pub fn zsh(program: &Page) -> String {
                     _ => format!("'{}[{text}]'", flag.name),
                 });
             }
-            specs.push(String::from("'*: :_files'"));
+            if reads_files(page) {
+                specs.push(String::from("'*: :_files'"));
+            }
             let _ = writeln!(
                 out,
                 "    _arguments \\\n        {}\n}}",
@@ -216,11 +223,7 @@ pub fn fish(program: &Page) -> String {
             let name = &flag.name["--".len()..];
             let _ = writeln!(out, "{start} -l {name}{value} -d {}", quoted(&flag.text));
         }
-        let operands = page.groups.iter().flat_map(|group| &group.arguments);
-        if operands
-            .into_iter()
-            .any(|operand| operand.name == "FILE...")
-        {
+        if reads_files(page) {
             let _ = writeln!(out, "{start} -F");
         }
     }

@@ -251,9 +251,13 @@ mod tests {
     #[test]
     fn help_is_grouped_tells_the_defaults_and_fits_eighty_columns() {
         let pages = ["help", "outbound", "inbound", "check", "policy", "audit"].map(page);
-        for line in pages.iter().flat_map(|page| page.lines()) {
-            assert!(line.chars().count() <= 80, "{line}");
-            assert!(!line.contains("as for "), "{line}");
+        for page in &pages {
+            for line in page.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+            // `as for COMMAND` in a declaration names a flag that there is.
+            let words: Vec<&str> = page.split_whitespace().collect();
+            assert!(!words.join(" ").contains(" as for "), "{page}");
         }
         let headings = |page: &str| -> Vec<String> {
             let lines = page.lines().skip(4);

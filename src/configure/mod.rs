@@ -51,8 +51,7 @@ pub struct PreparedProxy {
 
 impl PreparedProxy {
     /// What `--dry-run` prints.
-    #[must_use]
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let mut text = self.summary.join("\n");
         for warning in &self.warnings {
             let _ = write!(text, "\nwarning: {warning}");
@@ -64,7 +63,7 @@ impl PreparedProxy {
     ///
     /// # Errors
     /// [`Exit::Temporary`]: DANE is on, and the resolvers' answers show that they give no signatures.
-    pub async fn reach_out(&self) -> Result<(), Exit> {
+    pub(crate) async fn reach_out(&self) -> Result<(), Exit> {
         match &self.direction {
             Direction::Outbound(setup) => check_dnssec(setup).await,
             Direction::Inbound(_) => Ok(()),
