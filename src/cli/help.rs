@@ -195,7 +195,7 @@ fn text_of(
 }
 
 /// `CAPITALS: text`
-fn split_heading<'a>(text: &'a str) -> (Option<String>, &'a str) {
+fn split_heading(text: &str) -> (Option<String>, &str) {
     match text.split_once(": ") {
         Some((heading, text)) if !heading.contains(|c: char| c.is_lowercase()) => {
             let (first, rest) = heading.split_at(1);

@@ -20,11 +20,9 @@ pub(super) fn help_asked_for(arguments: &[String]) -> Option<String> {
         .iter()
         .find(|argument| !argument.starts_with('-') && *argument != "help");
     let program = help::program();
-    let below = program.commands.iter();
-    let page = below
-        .filter(|page| named.is_some_and(|named| page.name == format!("{} {named}", help::PROGRAM)))
-        .next()
-        .unwrap_or(&program);
+    let name = format!("{} {}", help::PROGRAM, named.map_or("", String::as_str));
+    let mut commands = program.commands.iter();
+    let page = commands.find(|page| page.name == name).unwrap_or(&program);
     asked.then(|| page.help())
 }
 
