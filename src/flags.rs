@@ -418,7 +418,7 @@ pub enum AuditCommandFlags {
 }
 
 /// Says that the log is intact, or names the first line that is not. Exit code 1: the log is not intact.
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
 #[argh(subcommand, name = "verify")]
 pub struct AuditVerifyFlags {
     /// head of the log at an earlier time that was kept elsewhere; the log must contain it
@@ -436,7 +436,7 @@ pub struct AuditVerifyFlags {
 }
 
 /// Prints records for people to read.
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
 #[argh(subcommand, name = "show")]
 pub struct AuditShowFlags {
     /// only mail from or to this domain
@@ -469,7 +469,7 @@ pub struct AuditShowFlags {
 }
 
 /// Writes a page for auditors. Exit code 1: the log is not intact.
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
 #[argh(subcommand, name = "report")]
 pub struct AuditReportFlags {
     /// write the page to this file
@@ -496,7 +496,7 @@ pub struct AuditReportFlags {
 }
 
 /// Makes a key for --audit-key.
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
 #[argh(subcommand, name = "keygen")]
 pub struct AuditKeygenFlags {
     /// write the private key to this file, and the public key to the same name with .pub
