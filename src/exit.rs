@@ -1,35 +1,79 @@
-//! Why the program ends, and the exit code that says so (sysexits.h).
+//! Why the program ends, and the exit code that says so. The codes are those of BSD's sysexits.h.
 
-use crate::serve;
+/// Each exit code with what it says, for people.
+pub(crate) const CODES: [(u8, &str); 7] = [
+    (0, "all is well"),
+    (
+        NO,
+        "the answer is no: mail would be refused (check), the log is not intact (audit), the policy is not cached (policy)",
+    ),
+    (USAGE, "the command line is wrong"),
+    (SOFTWARE, "a fault of this program"),
+    (
+        RECORDS_LOST,
+        "the proxy ended, and its last records are not on disk",
+    ),
+    (
+        TEMPORARY,
+        "something that may come right by itself; start it again",
+    ),
+    (
+        CONFIGURATION,
+        "a flag's value or a file is wrong; nothing was started",
+    ),
+];
 
-/// Why the program ends without having done what was asked.
+const NO: u8 = 1;
+/// EX_USAGE.
+const USAGE: u8 = 64;
+/// EX_SOFTWARE: a panic that ended more than one session.
+pub(crate) const SOFTWARE: u8 = 70;
+/// EX_IOERR.
+const RECORDS_LOST: u8 = 74;
+/// EX_TEMPFAIL: whoever started the process starts it again.
+const TEMPORARY: u8 = 75;
+/// EX_CONFIG: starting again does not help.
+const CONFIGURATION: u8 = 78;
+
+/// Why the program ends without having done what was asked; with words for the administrator.
 #[derive(Debug)]
 pub enum Exit {
-    /// Exit 64: the command line.
-    Usage(String),
-    /// Exit 78: a flag's value, a file, an address.
-    Configuration(String),
-    /// Exit 75 and 74: what [`serve::ServeError`] says.
-    Serving(serve::ServeError),
-    /// Exit 1: it was done, and the answer is no.
+    /// The command was carried out, and the answer is no. The command has printed it.
     No,
-}
-
-impl From<serve::ServeError> for Exit {
-    fn from(failed: serve::ServeError) -> Self {
-        Self::Serving(failed)
-    }
+    /// The command line is wrong.
+    Usage(String),
+    /// A flag's value, a file or an address is wrong.
+    Configuration(String),
+    /// What failed may work a moment later: an address in use, a locked file, a resolver.
+    Temporary(String),
+    /// The process ended and its last records are not on disk.
+    RecordsLost(String),
 }
 
 impl Exit {
     /// The exit code.
-    #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 64,
-            Self::Configuration(_) => serve::EX_CONFIG,
-            Self::Serving(failed) => failed.code,
-            Self::No => 1,
+            Self::No => NO,
+            Self::Usage(_) => USAGE,
+            Self::Configuration(_) => CONFIGURATION,
+            Self::Temporary(_) => TEMPORARY,
+            Self::RecordsLost(_) => RECORDS_LOST,
         }
     }
 }
+
+/// What to tell the administrator; nothing where the command has told it.
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::No => Ok(()),
+            Self::Usage(words)
+            | Self::Configuration(words)
+            | Self::Temporary(words)
+            | Self::RecordsLost(words) => f.write_str(words),
+        }
+    }
+}
+
+impl std::error::Error for Exit {}

@@ -1,6 +1,11 @@
-//! The flags, each declared once. `help.rs` says the same for people; a test compares.
+//! The flags of the command line. Each text is written once, as the doc comment of its flag; `cli::help` makes the help from
+//! these declarations, and `examples/manual` the man pages and the completions of shells.
+//!
+//! - A flag whose text begins with `CAPITALS:` opens a group of that name, which lasts up to the next one.
+//! - A flag whose text is `as for COMMAND` has the text of COMMAND's flag of the same name.
+//! - An example is a caption and, from its second line on, what is typed.
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
@@ -8,454 +13,498 @@ use crate::{
     policy::Prefix,
 };
 
-/// starttls-proxy
-#[derive(FromArgs, Debug)]
+/// SMTP leaves over STARTTLS with a verified peer, or not at all. Each command explains its flags with --help;
+/// --version prints the version.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    example = "What would happen to mail for a domain? This sends no mail and changes nothing:\n\
+               starttls-proxy check example.com",
+    note = "FILES: /etc/starttls-proxy/policy is where the units of systemd look for the policy table; \
+            /var/lib/starttls-proxy is where they keep the audit log and MTA-STS policies. The proxy itself \
+            looks for no file that no flag names, but for /etc/resolv.conf, /etc/hosts and the system's \
+            certificate authorities."
+)]
 pub struct ProgramFlags {
     /// what to do
     #[argh(subcommand)]
     pub command: CommandFlags,
 }
 
-/// The four programs, and a look into the policy.
-#[derive(FromArgs, Debug)]
+/// The commands.
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 #[allow(clippy::large_enum_variant, reason = "made once a process")]
 pub enum CommandFlags {
-    /// legacy server to the world
+    /// `starttls-proxy outbound`
     Outbound(OutboundFlags),
-    /// the world to legacy server
+    /// `starttls-proxy inbound`
     Inbound(InboundFlags),
-    /// what mail would get
+    /// `starttls-proxy check`
     Check(CheckFlags),
-    /// look into the policy
+    /// `starttls-proxy policy`
     Policy(PolicyFlags),
-    /// the evidence
+    /// `starttls-proxy audit`
     Audit(AuditFlags),
 }
 
-/// from a legacy mail server to the world
-#[derive(FromArgs, Debug, Default)]
-#[argh(subcommand, name = "outbound")]
+/// Carries mail from a legacy mail server to the world.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "outbound",
+    example = "On a router between the mail server and the firewall, with the rules of systemd/tproxy.nft:\n\
+               starttls-proxy outbound --listen '[::]:2525' --intercept tproxy \\\n\
+              \x20 --keep-client-address --audit-log /var/log/starttls-proxy/out.jsonl",
+    note = "SIGNALS: SIGHUP reads the files of the flags again and takes all of them or none. SIGTERM and SIGINT \
+            stop the proxy: it takes no more sessions and waits for messages under way."
+)]
 pub struct OutboundFlags {
-    /// listen here
-    #[argh(option)]
+    /// CONNECTIONS: accept clients on this address (default: the sockets that systemd passes)
+    #[argh(option, arg_name = "ADDR:PORT")]
     pub listen: Vec<SocketAddr>,
-    /// tproxy or redirect
-    #[argh(option)]
+    /// connect each client to the server that it meant to reach, as the kernel's rule of this kind tells
+    #[argh(option, arg_name = "tproxy|redirect")]
     pub intercept: Option<Intercept>,
-    /// smart host
-    #[argh(option)]
+    /// instead of --intercept: send all mail to this smart host (default port 25; smtps:// is TLS from the first
+    /// byte, default port 465)
+    #[argh(option, arg_name = "[smtps://]HOST[:PORT]")]
     pub upstream: Option<String>,
-    /// connect from the client's address
+    /// connect to servers from the client's own address
     #[argh(switch)]
     pub keep_client_address: bool,
-    /// mark for our connections
-    #[argh(option, from_str_fn(mark))]
+    /// set this mark (SO_MARK) on the proxy's own connections, for your routing rules
+    #[argh(option, from_str_fn(mark), arg_name = "N")]
     pub fwmark: Option<u32>,
-    /// our name
-    #[argh(option)]
+    /// name of the proxy in greetings and in its own EHLO (default: the host's name)
+    #[argh(option, arg_name = "NAME")]
     pub hostname: Option<String>,
-    /// policy table
-    #[argh(option)]
+    /// POLICY AND TRUST: table of what each peer must prove, in the syntax of Postfix's smtp_tls_policy_maps
+    #[argh(option, arg_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// level where nothing else speaks
-    #[argh(option)]
+    /// what a peer must prove where the table, DANE and MTA-STS say nothing (default verify)
+    #[argh(option, arg_name = "encrypt|verify|secure|dane|dane-only|mta-sts")]
     pub level: Option<String>,
-    /// trust anchors
-    #[argh(option)]
+    /// trust these certificate authorities instead of the system's
+    #[argh(option, arg_name = "PEM")]
     pub ca_file: Option<PathBuf>,
-    /// lowest TLS version
-    #[argh(option)]
+    /// lowest TLS version (default 1.2)
+    #[argh(option, arg_name = "1.2|1.3")]
     pub min_tls: Option<String>,
-    /// no TLSA look-ups
+    /// do not look for TLSA records (DANE)
     #[argh(switch)]
     pub no_dane: bool,
-    /// no MTA-STS
+    /// do not look for MTA-STS policies
     #[argh(switch)]
     pub no_mta_sts: bool,
-    /// resolvers
-    #[argh(option, from_str_fn(resolver))]
+    /// send DNS queries to this resolver (default: those of /etc/resolv.conf)
+    #[argh(option, from_str_fn(resolver), arg_name = "IP[:PORT]")]
     pub resolver: Vec<SocketAddr>,
-    /// DNSSEC anchor
-    #[argh(option)]
+    /// validate DNSSEC from this trust anchor instead of the root's built-in keys
+    #[argh(option, arg_name = "FILE")]
     pub dnssec_anchor: Option<PathBuf>,
-    /// cache across restarts
-    #[argh(option)]
+    /// keep MTA-STS policies in this directory across restarts
+    #[argh(option, arg_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// policy hosts on private addresses
+    /// fetch MTA-STS policies from private addresses too (for labs)
     #[argh(switch)]
     pub mta_sts_private: bool,
-    /// client certificate
-    #[argh(option)]
+    /// certificate for servers that ask for one; goes with --client-key
+    #[argh(option, arg_name = "PEM")]
     pub client_cert: Option<PathBuf>,
-    /// its key
-    #[argh(option)]
+    /// private key of --client-cert
+    #[argh(option, arg_name = "PEM")]
     pub client_key: Option<PathBuf>,
-    /// defer or reject
-    #[argh(option)]
+    /// REFUSALS: defer answers 4yz and the mail stays queued (default); reject answers 5yz and the mail bounces,
+    /// where nobody on the path can have forged the reason
+    #[argh(option, arg_name = "defer|reject")]
     pub refuse_with: Option<String>,
-    /// judge, but let pass
+    /// judge and record all mail, but refuse none
     #[argh(switch)]
     pub observe: bool,
-    /// evidence file
-    #[argh(option)]
+    /// EVIDENCE: append hash-chained records to this file; a message's record is on disk before its 250
+    #[argh(option, arg_name = "FILE")]
     pub audit_log: Option<PathBuf>,
-    /// checkpoint key
-    #[argh(option)]
+    /// sign the checkpoints of the audit log with this key (audit keygen makes one)
+    #[argh(option, arg_name = "PEM")]
     pub audit_key: Option<PathBuf>,
-    /// full, domain or hashed
-    #[argh(option)]
+    /// what records hold of envelope addresses (default full)
+    #[argh(option, arg_name = "full|domain|hashed")]
     pub audit_addresses: Option<String>,
-    /// tlsrpt collector
-    #[argh(option)]
+    /// report the result of each TLS session to the tlsrpt collector at this socket
+    #[argh(option, arg_name = "PATH")]
     pub tlsrpt_socket: Option<PathBuf>,
-    /// one Received line
+    /// add one Received line to the top of each message
     #[argh(switch)]
     pub add_received: bool,
-    /// metrics listener
-    #[argh(option)]
+    /// OPERATION: serve counters for Prometheus on this address, at /metrics
+    #[argh(option, arg_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
-    /// sessions in all
-    #[argh(option, default = "1000", from_str_fn(count))]
+    /// sessions at a time, in all (default 1000)
+    #[argh(option, default = "1000", from_str_fn(count), arg_name = "N")]
     pub max_sessions: usize,
-    /// sessions of one address
-    #[argh(option, default = "200", from_str_fn(count))]
+    /// sessions at a time from one client address (default 200)
+    #[argh(option, default = "200", from_str_fn(count), arg_name = "N")]
     pub max_sessions_per_client: usize,
-    /// seconds
-    #[argh(option, default = "30")]
+    /// how long a stop waits for messages under way (default 30)
+    #[argh(option, default = "30", arg_name = "SECONDS")]
     pub drain_timeout: u64,
-    /// read everything, say what would be done
+    /// read all flags and files, print what the proxy would do, and exit
     #[argh(switch)]
     pub dry_run: bool,
 }
 
-/// from the world to a legacy mail server
-#[derive(FromArgs, Debug, Default)]
-#[argh(subcommand, name = "inbound")]
+/// Carries mail from the world to a legacy mail server.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "inbound",
+    example = "In front of a mail server at 192.168.7.10:\n\
+               starttls-proxy inbound --listen 0.0.0.0:25 --upstream 192.168.7.10:25 \\\n\
+              \x20 --keep-client-address --cert mx.pem --key mx.key",
+    note = "SIGNALS: SIGHUP reads the files of the flags again and takes all of them or none. SIGTERM and SIGINT \
+            stop the proxy: it takes no more sessions and waits for messages under way."
+)]
 pub struct InboundFlags {
-    /// listen here
-    #[argh(option)]
+    /// CONNECTIONS: as for outbound
+    #[argh(option, arg_name = "ADDR:PORT")]
     pub listen: Vec<SocketAddr>,
-    /// the inside server
-    #[argh(option)]
+    /// the legacy mail server, which is spoken to in the clear (default port 25)
+    #[argh(option, arg_name = "HOST[:PORT]")]
     pub upstream: Option<String>,
-    /// tproxy or redirect
-    #[argh(option)]
+    /// instead of --upstream: connect each client to the server that it meant to reach, as the kernel's rule of this
+    /// kind tells
+    #[argh(option, arg_name = "tproxy|redirect")]
     pub intercept: Option<Intercept>,
-    /// connect from the client's address
+    /// connect to the mail server from the client's own address
     #[argh(switch)]
     pub keep_client_address: bool,
-    /// PROXY header to the inside server
-    #[argh(option)]
+    /// or: tell the mail server the client's address in a PROXY header of this version
+    #[argh(option, arg_name = "v1|v2")]
     pub send_proxy: Option<Version>,
-    /// the server shall not know clients
+    /// or: let the mail server see no client's address, and mean it
     #[argh(switch)]
     pub hide_client_address: bool,
-    /// load balancers
-    #[argh(option)]
+    /// take the client's address from the PROXY header of load balancers in this prefix
+    #[argh(option, arg_name = "PREFIX")]
     pub accept_proxy: Vec<Prefix>,
-    /// mark for our connections
-    #[argh(option, from_str_fn(mark))]
+    /// as for outbound
+    #[argh(option, from_str_fn(mark), arg_name = "N")]
     pub fwmark: Option<u32>,
-    /// our name
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "NAME")]
     pub hostname: Option<String>,
-    /// certificates
-    #[argh(option)]
+    /// CERTIFICATES AND POLICY: certificate of the proxy, with its chain; each goes with its --key, and clients get
+    /// the one for the name they ask for (SNI), else the first
+    #[argh(option, arg_name = "PEM")]
     pub cert: Vec<PathBuf>,
-    /// their keys
-    #[argh(option)]
+    /// private key of a --cert, in the same order
+    #[argh(option, arg_name = "PEM")]
     pub key: Vec<PathBuf>,
-    /// their staples
-    #[argh(option)]
+    /// OCSP response to staple to a --cert, in the same order
+    #[argh(option, arg_name = "DER")]
     pub ocsp: Vec<PathBuf>,
-    /// none, request or require
-    #[argh(option)]
+    /// whether clients are asked for a certificate (default none)
+    #[argh(option, arg_name = "none|request|require")]
     pub client_auth: Option<String>,
-    /// issuers of clients
-    #[argh(option)]
+    /// trust these authorities for clients' certificates instead of the system's
+    #[argh(option, arg_name = "PEM")]
     pub client_ca: Option<PathBuf>,
-    /// take server certificates
+    /// accept clients' certificates that were issued for servers only
     #[argh(switch)]
     pub accept_server_eku: bool,
-    /// policy table
-    #[argh(option)]
+    /// table of what clients must prove, by @sender.domain or by client address or prefix
+    #[argh(option, arg_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// may speak in the clear
-    #[argh(option)]
+    /// let clients in this prefix send in the clear
+    #[argh(option, arg_name = "PREFIX")]
     pub exempt: Vec<Prefix>,
-    /// lowest TLS version
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "1.2|1.3")]
     pub min_tls: Option<String>,
-    /// let plaintext pass
+    /// REFUSALS: offer STARTTLS, but let mail in the clear pass, and record it
     #[argh(switch)]
     pub observe: bool,
-    /// evidence file
-    #[argh(option)]
+    /// EVIDENCE: as for outbound
+    #[argh(option, arg_name = "FILE")]
     pub audit_log: Option<PathBuf>,
-    /// checkpoint key
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "PEM")]
     pub audit_key: Option<PathBuf>,
-    /// full, domain or hashed
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "full|domain|hashed")]
     pub audit_addresses: Option<String>,
-    /// one Received line
+    /// as for outbound
     #[argh(switch)]
     pub add_received: bool,
-    /// metrics listener
-    #[argh(option)]
+    /// OPERATION: as for outbound
+    #[argh(option, arg_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
-    /// sessions in all
-    #[argh(option, default = "1000", from_str_fn(count))]
+    /// as for outbound
+    #[argh(option, default = "1000", from_str_fn(count), arg_name = "N")]
     pub max_sessions: usize,
-    /// sessions of one address
-    #[argh(option, default = "50", from_str_fn(count))]
+    /// sessions at a time from one client address (default 50)
+    #[argh(option, default = "50", from_str_fn(count), arg_name = "N")]
     pub max_sessions_per_client: usize,
-    /// handshakes at once
-    #[argh(option, default = "100", from_str_fn(count))]
+    /// TLS handshakes at a time (default 100)
+    #[argh(option, default = "100", from_str_fn(count), arg_name = "N")]
     pub max_handshakes: usize,
-    /// foreign domain for the relay probe
-    #[argh(option, default = "String::from(\"probe.invalid\")")]
+    /// foreign domain to which the proxy tries whether the mail server relays for strangers (default probe.invalid;
+    /// off: no probe)
+    #[argh(
+        option,
+        default = "String::from(\"probe.invalid\")",
+        arg_name = "DOMAIN"
+    )]
     pub relay_probe: String,
-    /// seconds
-    #[argh(option, default = "30")]
+    /// as for outbound
+    #[argh(option, default = "30", arg_name = "SECONDS")]
     pub drain_timeout: u64,
-    /// read everything, say what would be done
+    /// as for outbound
     #[argh(switch)]
     pub dry_run: bool,
 }
 
-/// what mail for a domain would get
-#[derive(FromArgs, Debug, Default)]
-#[argh(subcommand, name = "check")]
+/// Shows what mail for a domain would get, and why. With each mail exchanger it holds the session that mail would
+/// have, up to MAIL, which is not sent. It prints what was found and heard, what is demanded, the verdict, and the
+/// reply that mail would get, word for word. Give it the same flags as outbound. Exit code 1: mail for a domain would
+/// be refused.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "check",
+    example = "With the table that is in force:\n\
+               starttls-proxy check --policy /etc/starttls-proxy/policy clinic.example"
+)]
 pub struct CheckFlags {
-    /// domains
-    #[argh(positional)]
+    /// recipient domain
+    #[argh(positional, arg_name = "DOMAIN")]
     pub domains: Vec<String>,
-    /// domains, one a line
-    #[argh(option)]
+    /// read domains from this file, one on each line
+    #[argh(option, arg_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// one JSON object a domain
+    /// print one JSON object for each domain
     #[argh(switch)]
     pub json: bool,
-    /// policy table
-    #[argh(option)]
+    /// name in EHLO (default: the host's name)
+    #[argh(option, arg_name = "NAME")]
+    pub hostname: Option<String>,
+    /// AS FOR OUTBOUND: as for outbound
+    #[argh(option, arg_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// level where nothing else speaks
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "encrypt|verify|secure|dane|dane-only|mta-sts")]
     pub level: Option<String>,
-    /// defer or reject
-    #[argh(option)]
-    pub refuse_with: Option<String>,
-    /// trust anchors
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "PEM")]
     pub ca_file: Option<PathBuf>,
-    /// lowest TLS version
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "1.2|1.3")]
     pub min_tls: Option<String>,
-    /// no TLSA look-ups
+    /// as for outbound
     #[argh(switch)]
     pub no_dane: bool,
-    /// no MTA-STS
+    /// as for outbound
     #[argh(switch)]
     pub no_mta_sts: bool,
-    /// resolvers
-    #[argh(option, from_str_fn(resolver))]
+    /// as for outbound
+    #[argh(option, from_str_fn(resolver), arg_name = "IP[:PORT]")]
     pub resolver: Vec<SocketAddr>,
-    /// DNSSEC anchor
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "FILE")]
     pub dnssec_anchor: Option<PathBuf>,
-    /// cache across restarts
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// policy hosts on private addresses
+    /// as for outbound
     #[argh(switch)]
     pub mta_sts_private: bool,
-    /// client certificate
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "PEM")]
     pub client_cert: Option<PathBuf>,
-    /// its key
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "PEM")]
     pub client_key: Option<PathBuf>,
-    /// our name
-    #[argh(option)]
-    pub hostname: Option<String>,
+    /// as for outbound
+    #[argh(option, arg_name = "defer|reject")]
+    pub refuse_with: Option<String>,
 }
 
-/// look into the policy
-#[derive(FromArgs, Debug)]
+/// Shows the policy table and cached MTA-STS policies.
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "policy")]
 pub struct PolicyFlags {
-    /// test, show or purge
+    /// what to do
     #[argh(subcommand)]
     pub verb: PolicyCommandFlags,
 }
 
 /// What to do with the policy.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 pub enum PolicyCommandFlags {
-    /// which line decides
+    /// `policy test`
     Test(PolicyTestFlags),
-    /// the table and the MTA-STS cache
+    /// `policy show`
     Show(PolicyShowFlags),
-    /// forget cached policies
+    /// `policy purge`
     Purge(PolicyPurgeFlags),
 }
 
-/// which line decides
-#[derive(FromArgs, Debug)]
+/// Prints the line of the table that decides for each NAME, and why. Asks no network.
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "test")]
 pub struct PolicyTestFlags {
-    /// policy table
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// level where nothing else speaks
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "encrypt|verify|secure|dane|dane-only|mta-sts")]
     pub level: Option<String>,
-    /// domains, @senders, addresses or prefixes
-    #[argh(positional)]
+    /// recipient.domain, @sender.domain, \[relay\]:PORT, the address of a server or client, or a prefix
+    #[argh(positional, arg_name = "NAME")]
     pub names: Vec<String>,
 }
 
-/// the table, and MTA-STS policies in the cache
-#[derive(FromArgs, Debug)]
+/// Prints the lines of the table, with a warning for each that nothing reaches, and the MTA-STS policies that are
+/// cached. Exit code 1: a DOMAIN is not in the cache.
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "show")]
 pub struct PolicyShowFlags {
-    /// policy table
-    #[argh(option)]
+    /// as for outbound
+    #[argh(option, arg_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// the cache
-    #[argh(option)]
+    /// directory in which outbound keeps MTA-STS policies
+    #[argh(option, arg_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// all where none is named
-    #[argh(positional)]
+    /// print only the cached policies of these domains (default: all)
+    #[argh(positional, arg_name = "DOMAIN")]
     pub domains: Vec<String>,
 }
 
-/// forget cached MTA-STS policies
-#[derive(FromArgs, Debug)]
+/// Forgets cached MTA-STS policies. Exit code 1: a DOMAIN is not in the cache.
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "purge")]
 pub struct PolicyPurgeFlags {
-    /// the cache
-    #[argh(option)]
+    /// as for policy show
+    #[argh(option, arg_name = "DIR")]
     pub state_dir: PathBuf,
-    /// which
-    #[argh(positional)]
+    /// forget the policy of this domain
+    #[argh(positional, arg_name = "DOMAIN")]
     pub domains: Vec<String>,
 }
 
-/// the evidence
-#[derive(FromArgs, Debug)]
+/// Checks and shows the evidence. FILE... are the files of one audit log; a single FILE stands for itself and for all
+/// files that were rotated out of it.
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "audit")]
 pub struct AuditFlags {
-    /// verify, show, report or keygen
+    /// what to do
     #[argh(subcommand)]
     pub verb: AuditCommandFlags,
 }
 
 /// What to do with the evidence.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 pub enum AuditCommandFlags {
-    /// is it intact
+    /// `audit verify`
     Verify(AuditVerifyFlags),
-    /// records for people
+    /// `audit show`
     Show(AuditShowFlags),
-    /// the page for auditors
+    /// `audit report`
     Report(AuditReportFlags),
-    /// a key for checkpoints
+    /// `audit keygen`
     Keygen(AuditKeygenFlags),
 }
 
-/// intact, or the first line that is not
-#[derive(FromArgs, Debug, Default)]
+/// Says that the log is intact, or names the first line that is not. Exit code 1: the log is not intact.
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
 #[argh(subcommand, name = "verify")]
 pub struct AuditVerifyFlags {
-    /// earlier checkpoint kept elsewhere
-    #[argh(option)]
+    /// head of the log at an earlier time that was kept elsewhere; the log must contain it
+    #[argh(option, arg_name = "SIZE:HASH|FILE")]
     pub anchor: Vec<String>,
-    /// public keys of the checkpoints
-    #[argh(option)]
+    /// public key that signed the checkpoints
+    #[argh(option, arg_name = "PEM|NAME+ID+KEY")]
     pub key: Vec<String>,
-    /// first record that must be there
-    #[argh(option, default = "0")]
+    /// first record that must be there: older ones were left out knowingly (default 0)
+    #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,
-    /// of one log
-    #[argh(positional)]
+    /// file of the log
+    #[argh(positional, arg_name = "FILE")]
     pub files: Vec<PathBuf>,
 }
 
-/// records for people
-#[derive(FromArgs, Debug, Default)]
+/// Prints records for people to read.
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
 #[argh(subcommand, name = "show")]
 pub struct AuditShowFlags {
-    /// sender's or recipient's domain
-    #[argh(option)]
+    /// only mail from or to this domain
+    #[argh(option, arg_name = "DOMAIN")]
     pub domain: Option<String>,
-    /// an address of the envelope or a network address
-    #[argh(option)]
+    /// only what has this envelope or network address
+    #[argh(option, arg_name = "ADDRESS")]
     pub address: Option<String>,
-    /// audit key, to find hashed addresses
-    #[argh(option)]
+    /// the log's --audit-key, with which --address finds hashed addresses
+    #[argh(option, arg_name = "PEM")]
     pub key: Option<PathBuf>,
-    /// from (RFC 3339 or YYYY-MM-DD)
-    #[argh(option)]
+    /// only from this time on: RFC 3339, or YYYY-MM-DD
+    #[argh(option, arg_name = "TIME")]
     pub since: Option<String>,
-    /// before
-    #[argh(option)]
+    /// only before this time
+    #[argh(option, arg_name = "TIME")]
     pub until: Option<String>,
-    /// authorised, unprotected, refused or observed
-    #[argh(option)]
+    /// only mail with this verdict
+    #[argh(option, arg_name = "authorised|unprotected|refused|observed")]
     pub verdict: Option<String>,
-    /// one session's id
-    #[argh(option)]
+    /// only this session
+    #[argh(option, arg_name = "ID")]
     pub session: Option<String>,
-    /// as they are
+    /// print the lines of the log as they are
     #[argh(switch)]
     pub json: bool,
-    /// of one log
-    #[argh(positional)]
+    /// as for audit verify
+    #[argh(positional, arg_name = "FILE")]
     pub files: Vec<PathBuf>,
 }
 
-/// the page for auditors
-#[derive(FromArgs, Debug, Default)]
+/// Writes a page for auditors. Exit code 1: the log is not intact.
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
 #[argh(subcommand, name = "report")]
 pub struct AuditReportFlags {
-    /// where to write it
-    #[argh(option)]
+    /// write the page to this file
+    #[argh(option, arg_name = "FILE")]
     pub html: PathBuf,
-    /// earlier checkpoint kept elsewhere
-    #[argh(option)]
+    /// as for audit verify
+    #[argh(option, arg_name = "SIZE:HASH|FILE")]
     pub anchor: Vec<String>,
-    /// public keys of the checkpoints
-    #[argh(option)]
+    /// as for audit verify
+    #[argh(option, arg_name = "PEM|NAME+ID+KEY")]
     pub key: Vec<String>,
-    /// first record that must be there
-    #[argh(option, default = "0")]
+    /// as for audit verify
+    #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,
-    /// from
-    #[argh(option)]
+    /// as for audit show
+    #[argh(option, arg_name = "TIME")]
     pub since: Option<String>,
-    /// to
-    #[argh(option)]
+    /// as for audit show
+    #[argh(option, arg_name = "TIME")]
     pub until: Option<String>,
-    /// of one log
-    #[argh(positional)]
+    /// as for audit verify
+    #[argh(positional, arg_name = "FILE")]
     pub files: Vec<PathBuf>,
 }
 
-/// a new key for --audit-key
-#[derive(FromArgs, Debug, Default)]
+/// Makes a key for --audit-key.
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
 #[argh(subcommand, name = "keygen")]
 pub struct AuditKeygenFlags {
-    /// the private key goes here, the public one beside it
-    #[argh(option)]
+    /// write the private key to this file, and the public key to the same name with .pub
+    #[argh(option, arg_name = "PEM")]
     pub out: PathBuf,
 }
 
-/// `0x1a` or `26`.
+/// A mark of packets: `0x1a` or `26`.
 fn mark(text: &str) -> Result<u32, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16),
@@ -464,7 +513,7 @@ fn mark(text: &str) -> Result<u32, String> {
     parsed.map_err(|_| format!("'{text}' is no mark (write 26 or 0x1a)"))
 }
 
-/// How many of something may be at once.
+/// How many of something may exist at the same time: at least 1.
 fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("0 would let nobody in".into()),
@@ -473,7 +522,7 @@ fn count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`.
+/// The address of a resolver, port 53 if none is given: `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`.
 fn resolver(text: &str) -> Result<SocketAddr, String> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     text.parse::<SocketAddr>()

@@ -79,9 +79,10 @@ pub mod tlsrpt;
 
 pub mod session;
 
+pub mod exit;
+
 pub mod serve;
 
-pub mod exit;
 pub mod flags;
 
 pub mod configure;

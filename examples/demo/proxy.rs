@@ -5,9 +5,7 @@
 use crate::Outcome;
 use argh::FromArgs;
 use starttls_proxy::{
-    configure,
-    exit::Exit,
-    flags,
+    configure, flags,
     net::{ClientAddr, IntendedAddr, ServerAddr, into_tokio},
     serve::{Direction, Plan},
     session::{Arrival, drive::Stop, inbound, outbound},
@@ -34,20 +32,14 @@ impl Proxy {
     pub async fn outbound(arguments: &[&str], intended: SocketAddr) -> Outcome<Self> {
         let flags = flags::OutboundFlags::from_args(&["outbound"], arguments)
             .map_err(|early| early.output)?;
-        Self::start(
-            configure::outbound(&flags).map_err(words)?.bind().await?,
-            intended,
-        )
+        Self::start(configure::outbound(&flags)?.bind().await?, intended)
     }
 
     /// `starttls-proxy inbound`.
     pub async fn inbound(arguments: &[&str], intended: SocketAddr) -> Outcome<Self> {
         let flags = flags::InboundFlags::from_args(&["inbound"], arguments)
             .map_err(|early| early.output)?;
-        Self::start(
-            configure::inbound(&flags).map_err(words)?.bind().await?,
-            intended,
-        )
+        Self::start(configure::inbound(&flags)?.bind().await?, intended)
     }
 
     fn start(plan: Plan, intended: SocketAddr) -> Outcome<Self> {
@@ -112,14 +104,6 @@ async fn serve(
     };
     if let Some(audit) = audit {
         audit.close();
-    }
-}
-
-fn words(failure: Exit) -> String {
-    match failure {
-        Exit::Usage(words) | Exit::Configuration(words) => words,
-        Exit::Serving(failed) => failed.words,
-        Exit::No => "no".into(),
     }
 }
 

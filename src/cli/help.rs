@@ -1,187 +1,289 @@
-//! What `--help` prints, set by hand so that it can be read: 80 columns, flags in the order of the questions they answer.
-//! A test holds each text against the flags that are parsed.
+//! The help, made from the declarations in [`flags`](crate::flags): 80 columns, flags in the order and in the groups in which
+//! they are declared there. `examples/manual` makes man pages and completions of the same [`Page`]s.
 
-/// `starttls-proxy --help`
-pub const TOP: &str = "\
-starttls-proxy: SMTP leaves over STARTTLS with a verified peer, or not at all
+use std::fmt::Write as _;
 
-  starttls-proxy outbound [flags]     legacy mail server -> the world
-  starttls-proxy inbound  [flags]     the world -> legacy mail server
-  starttls-proxy check DOMAIN...      what mail for DOMAIN would get, and why
-  starttls-proxy policy test|show|purge
-                                      which table line decides; cached MTA-STS
-  starttls-proxy audit verify|show|report|keygen
-                                      the evidence
+use argh::{ArgsInfo as _, CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
-Each command explains its flags with --help. A first try, without any change to
-the network, that says what would happen to mail for a domain:
+use crate::{exit, flags::ProgramFlags};
 
-  starttls-proxy check example.com
+/// What the program is called.
+pub const PROGRAM: &str = "starttls-proxy";
+/// The width of a terminal, which the help keeps to.
+const COLUMNS: usize = 80;
+/// The column where the texts of flags begin.
+const TEXT: usize = 29;
 
-Exit codes: 0 done, 1 the answer is no (check, audit verify), 64 wrong usage,
-78 wrong configuration, 75 not now (try again), 70 a bug in this program,
-74 ended with its last records not on disk.
-";
+/// What there is to say about one command.
+#[derive(Debug)]
+pub struct Page {
+    /// The words that call it: `starttls-proxy policy test`.
+    pub name: String,
+    /// What is typed behind the name: `[flags] NAME...`
+    pub arguments: String,
+    /// What it does. The first sentence stands for it in lists of commands.
+    pub text: &'static str,
+    /// Operands and flags in the order of their declaration; for the program itself its exit codes.
+    pub groups: Vec<Group>,
+    /// Commands below it: `policy test` below `policy`.
+    pub commands: Vec<Page>,
+    /// Paragraphs with their headings.
+    pub notes: Vec<(String, &'static str)>,
+    /// Each is a caption, and lines to type.
+    pub examples: &'static [&'static str],
+}
 
-/// `starttls-proxy outbound --help`
-pub const OUTBOUND: &str = "\
-starttls-proxy outbound: from a legacy mail server to the world
+/// Flags that belong together.
+#[derive(Debug)]
+pub struct Group {
+    /// `None` where the command has too few flags for groups.
+    pub heading: Option<String>,
+    /// In the order of declaration.
+    pub arguments: Vec<Argument>,
+}
 
-Where
-  --listen ADDR:PORT         listen here (repeatable; else systemd's sockets)
-  --intercept tproxy|redirect
-                             the server is where the client meant to go
-  --upstream [smtps://]HOST[:PORT]
-                             or: all mail goes to this smart host
-  --keep-client-address      connect with the client's own address as source
-  --fwmark N                 mark our connections (SO_MARK), for your rules
-  --hostname NAME            our name in greetings (default: this host's)
-Whom
-  --policy FILE              table in the syntax of smtp_tls_policy_maps
-  --level LEVEL              where nothing else speaks: encrypt verify secure
-                             dane dane-only mta-sts (default verify)
-  --ca-file PEM              trust these instead of the system's authorities
-  --min-tls 1.2|1.3          lowest version (default 1.2)
-  --no-dane                  do not look for TLSA records
-  --no-mta-sts               do not look for MTA-STS policies
-  --resolver IP[:PORT]       ask these (repeatable; default /etc/resolv.conf)
-  --dnssec-anchor FILE       validate from this anchor instead of the root's
-  --state-dir DIR            MTA-STS policies survive a restart here
-  --mta-sts-private          allow policy hosts on private addresses (labs)
-  --client-cert PEM --client-key PEM
-                             shown to servers that ask for a certificate
-When not
-  --refuse-with defer|reject 4yz keeps the mail queued (default), 5yz bounces
-  --observe                  judge and record, but let all mail pass
-Proof
-  --audit-log FILE           hash-chained evidence, on disk before the 250
-  --audit-key PEM            signs its checkpoints (audit keygen makes one)
-  --audit-addresses full|domain|hashed
-                             what records say of envelopes (default full)
-  --tlsrpt-socket PATH       report results to a tlsrpt collector
-  --add-received             put one Received line before each message
-Running
-  --metrics ADDR:PORT        counters for Prometheus at /metrics
-  --max-sessions N           at once, in all (default 1000)
-  --max-sessions-per-client N
-                             at once, of one address (default 200)
-  --drain-timeout SECONDS    how long a stop waits for messages (default 30)
-  --dry-run                  read all files, say what would be done, exit
+/// A flag, or an operand.
+#[derive(Debug)]
+pub struct Argument {
+    /// `--listen`, or `DOMAIN...`.
+    pub name: String,
+    /// `ADDR:PORT`, or words to choose from: `tproxy|redirect`; `None` for switches and operands.
+    pub value: Option<&'static str>,
+    /// What it means, a phrase without a full stop.
+    pub text: String,
+}
 
-Example, on a router between the mail server (eth1) and the firewall:
-  starttls-proxy outbound --listen '[::]:2525' --intercept tproxy \\
-    --keep-client-address --audit-log /var/log/starttls-proxy/out.jsonl
-with the rules of systemd/tproxy.nft loaded.
-";
+impl Argument {
+    /// `--listen ADDR:PORT`
+    #[must_use]
+    pub fn written(&self) -> String {
+        match self.value {
+            Some(value) => format!("{} {value}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
 
-/// `starttls-proxy inbound --help`
-pub const INBOUND: &str = "\
-starttls-proxy inbound: from the world to a legacy mail server
+/// The program's page, with those of its commands.
+#[must_use]
+pub fn program() -> Page {
+    let info = ProgramFlags::get_args_info();
+    let mut page = page(PROGRAM, &info, &info);
+    let codes = exit::CODES.map(|(code, text)| Argument {
+        name: code.to_string(),
+        value: None,
+        text: text.to_owned(),
+    });
+    page.groups.push(Group {
+        heading: Some(String::from("Exit codes")),
+        arguments: codes.into(),
+    });
+    page
+}
 
-Where
-  --listen ADDR:PORT         listen here (repeatable; else systemd's sockets)
-  --upstream HOST:PORT       the inside server
-  --intercept tproxy|redirect
-                             or: the server is where the client meant to go
-  --keep-client-address      the inside server sees the client's own address
-  --send-proxy v1|v2         or: tell it by a PROXY header
-  --hide-client-address      or: neither, and this is meant
-  --accept-proxy PREFIX      these load balancers send a PROXY header
-                             (repeatable)
-  --fwmark N                 mark our connections (SO_MARK), for your rules
-  --hostname NAME            our name in greetings (default: this host's)
-Whom
-  --cert PEM --key PEM       certificate and key (repeatable pairs, chosen by
-                             SNI; the first serves where none fits)
-  --ocsp DER                 OCSP staple, for the pairs in their order
-  --client-auth none|request|require
-                             ask clients for a certificate (default none)
-  --client-ca PEM            who may have issued it
-  --accept-server-eku        take certificates for servers as clients' too
-  --policy FILE              table: @sender.domain or client prefix -> level
-  --exempt PREFIX            may speak in the clear (repeatable)
-  --min-tls 1.2|1.3          lowest version (default 1.2)
-When not
-  --observe                  offer STARTTLS, let plaintext pass, record it
-Proof
-  --audit-log FILE           hash-chained evidence, on disk before the 250
-  --audit-key PEM            signs its checkpoints (audit keygen makes one)
-  --audit-addresses full|domain|hashed
-                             what records say of envelopes (default full)
-  --add-received             put one Received line before each message
-Running
-  --metrics ADDR:PORT        counters for Prometheus at /metrics
-  --max-sessions N           at once, in all (default 1000)
-  --max-sessions-per-client N
-                             at once, of one address (default 50)
-  --max-handshakes N         TLS handshakes under way at once (default 100)
-  --relay-probe DOMAIN       foreign domain for the open-relay probe
-                             (default probe.invalid; 'off' for none)
-  --drain-timeout SECONDS    how long a stop waits for messages (default 30)
-  --dry-run                  read all files, say what would be done, exit
+fn page(name: &str, info: &CommandInfoWithArgs, all: &CommandInfoWithArgs) -> Page {
+    let operands = info.positionals.iter().map(|operand| Argument {
+        name: format!("{}...", operand.name),
+        value: None,
+        text: text_of(operand.description, operand.name, all).1.to_owned(),
+    });
+    let mut groups = vec![Group {
+        heading: None,
+        arguments: operands.collect(),
+    }];
+    for flag in flags_of(info) {
+        let (heading, text) = text_of(flag.description, flag.long, all);
+        let suffix = match flag.optionality {
+            Optionality::Repeating => "; repeatable",
+            Optionality::Required => "; required",
+            Optionality::Optional | Optionality::Greedy => "",
+        };
+        let argument = Argument {
+            name: flag.long.to_owned(),
+            value: value_of(flag),
+            text: format!("{text}{suffix}"),
+        };
+        match groups.last_mut() {
+            Some(group) if heading.is_none() => group.arguments.push(argument),
+            _ => groups.push(Group {
+                heading,
+                arguments: vec![argument],
+            }),
+        }
+    }
+    groups.retain(|group| !group.arguments.is_empty());
+    let notes = info.notes.iter().map(|note| split_heading(note));
+    let commands = info.commands.iter();
+    Page {
+        name: name.to_owned(),
+        arguments: arguments_of(info),
+        text: info.description,
+        groups,
+        commands: commands
+            .map(|below| page(&format!("{name} {}", below.name), &below.command, all))
+            .collect(),
+        notes: notes
+            .map(|(heading, text)| (heading.unwrap_or_default(), text))
+            .collect(),
+        examples: info.examples,
+    }
+}
 
-Example, in front of a server at 192.168.7.10:
-  starttls-proxy inbound --listen 0.0.0.0:25 --upstream 192.168.7.10:25 \\
-    --keep-client-address --cert mx.pem --key mx.key
-";
+/// Required flags by name, `[flags]` for all others, operands, and the commands below.
+fn arguments_of(info: &CommandInfoWithArgs) -> String {
+    let is_required = |flag: &&FlagInfo<'_>| flag.optionality == Optionality::Required;
+    let required = flags_of(info).filter(is_required);
+    let required =
+        required.map(|flag| format!("{} {}", flag.long, value_of(flag).unwrap_or_default()));
+    let has_optional = flags_of(info).any(|flag| !is_required(&flag));
+    let operands = info.positionals.iter();
+    let below: Vec<&str> = info.commands.iter().map(|below| below.name).collect();
+    let parts: Vec<String> = required
+        .chain(has_optional.then(|| String::from("[flags]")))
+        .chain(operands.map(|operand| format!("{}...", operand.name)))
+        .chain((!below.is_empty()).then(|| below.join("|")))
+        .collect();
+    parts.join(" ")
+}
 
-/// `starttls-proxy check --help`
-pub const CHECK: &str = "\
-starttls-proxy check DOMAIN...: what mail for DOMAIN would get, and why
+/// The flags that a command reads, without the `--help` that all have.
+pub(super) fn flags_of(
+    info: &CommandInfoWithArgs,
+) -> impl Iterator<Item = &'static FlagInfo<'static>> + Clone {
+    info.flags.iter().filter(|flag| flag.long != "--help")
+}
 
-Holds with each mail exchanger the session that mail would have, up to its MAIL,
-which is not sent, and prints what was found and heard, what is demanded, the
-verdict, and what mail gets, word for word. Exit code 1 if any mail would be
-refused.
+fn value_of(flag: &FlagInfo<'static>) -> Option<&'static str> {
+    match flag.kind {
+        FlagInfoKind::Option { arg_name } => Some(arg_name),
+        FlagInfoKind::Switch => None,
+    }
+}
 
-  --file FILE                domains, one a line (with or besides DOMAIN...)
-  --json                     one JSON object a domain
-  --policy FILE --level LEVEL --refuse-with defer|reject
-  --ca-file PEM --min-tls 1.2|1.3 --no-dane --no-mta-sts
-  --resolver IP[:PORT] --dnssec-anchor FILE --state-dir DIR --mta-sts-private
-  --client-cert PEM --client-key PEM
-                             as for outbound: give the same
-  --hostname NAME            our name in EHLO (default: this host's)
+/// The command that is called by these words, which do not include the program's name.
+pub(super) fn command_at<'a>(
+    info: &'a CommandInfoWithArgs,
+    words: &[&str],
+) -> Option<&'a CommandInfoWithArgs> {
+    words.iter().try_fold(info, |info, word| {
+        let below = info.commands.iter().find(|below| below.name == *word);
+        below.map(|below| &below.command)
+    })
+}
 
-Example:
-  starttls-proxy check --policy /etc/starttls-proxy/policy clinic.example
-";
+/// The heading of the group that a declaration opens, and the declaration's text. `as for COMMAND` stands for the text of COMMAND's
+/// flag or operand of the same name; a test makes sure that there is one.
+fn text_of(
+    description: &'static str,
+    name: &str,
+    all: &CommandInfoWithArgs,
+) -> (Option<String>, &'static str) {
+    let (heading, text) = split_heading(description);
+    let other = text.strip_prefix("as for ").and_then(|command| {
+        let words: Vec<&str> = command.split(' ').collect();
+        let info = command_at(all, &words)?;
+        let flags = info.flags.iter().map(|flag| (flag.long, flag.description));
+        let operands = info.positionals.iter();
+        let operands = operands.map(|operand| (operand.name, operand.description));
+        let mut described = flags.chain(operands);
+        described.find(|(other, _)| *other == name)
+    });
+    match other {
+        Some((_, description)) => (heading, split_heading(description).1),
+        None => (heading, text),
+    }
+}
 
-/// `starttls-proxy policy --help`
-pub const POLICY: &str = "\
-starttls-proxy policy: look into the policy
+/// `CAPITALS: text`
+fn split_heading(text: &str) -> (Option<String>, &str) {
+    match text.split_once(": ") {
+        Some((heading, text)) if !heading.contains(|c: char| c.is_lowercase()) => {
+            let (first, rest) = heading.split_at(1);
+            (Some(first.to_owned() + &rest.to_lowercase()), text)
+        }
+        _ => (None, text),
+    }
+}
 
-  policy test [--policy FILE] [--level LEVEL] NAME...
-                             which line decides for it, and why; a NAME is
-                             recipient.domain, @sender.domain, [relay]:PORT,
-                             an address (server or client) or a prefix
-  policy show [--policy FILE] [--state-dir DIR] [DOMAIN...]
-                             the table's lines, with a warning for each that
-                             nothing reaches; MTA-STS policies in the cache
-  policy purge --state-dir DIR DOMAIN...
-                             forget them
-";
+impl Page {
+    /// The first sentence of what the command does, without its full stop.
+    #[must_use]
+    pub fn brief(&self) -> &'static str {
+        let sentence = self.text.split_once(". ").map(|(first, _)| first);
+        sentence.unwrap_or(self.text).trim_end_matches('.')
+    }
 
-/// `starttls-proxy audit --help`
-pub const AUDIT: &str = "\
-starttls-proxy audit: the evidence
+    /// The text of `--help`.
+    #[must_use]
+    pub fn help(&self) -> String {
+        let mut out = String::new();
+        wrap(&mut out, 0, &format!("{} {}", self.name, self.arguments));
+        out.push('\n');
+        wrap(&mut out, 0, self.text);
+        for command in &self.commands {
+            if self.name == PROGRAM {
+                let _ = write!(out, "\n  {} {}\n", command.name, command.arguments);
+                wrap(&mut out, 6, &format!("{}.", command.brief()));
+            } else {
+                let _ = write!(out, "\n{} {}\n", command.name, command.arguments);
+                wrap(&mut out, 2, command.text);
+                command
+                    .groups
+                    .iter()
+                    .for_each(|group| list(&mut out, group));
+            }
+        }
+        for group in &self.groups {
+            let _ = writeln!(out, "\n{}", group.heading.as_deref().unwrap_or("Arguments"));
+            list(&mut out, group);
+        }
+        for (heading, text) in &self.notes {
+            let _ = writeln!(out, "\n{heading}");
+            wrap(&mut out, 2, text);
+        }
+        for example in self.examples {
+            let (caption, lines) = example.split_once('\n').unwrap_or((example, ""));
+            out.push_str("\nExample\n");
+            wrap(&mut out, 2, caption);
+            lines
+                .lines()
+                .for_each(|line| out += &format!("    {line}\n"));
+        }
+        out
+    }
+}
 
-FILE... are files of one log; a single one stands for itself and all that were
-rotated out of it.
+/// The arguments of a group, with their texts in a column of their own.
+fn list(out: &mut String, group: &Group) {
+    for argument in &group.arguments {
+        let mut text = String::new();
+        wrap(&mut text, TEXT, &argument.text);
+        let written = format!("  {}", argument.written());
+        let begins_beside = written.len() < TEXT;
+        let _ = match begins_beside {
+            true => write!(out, "{written:TEXT$}{}", text.trim_start()),
+            false => write!(out, "{written}\n{text}"),
+        };
+    }
+}
 
-  audit verify FILE...       intact, or the first line that is not (exit 1)
-    --anchor SIZE:HASH|FILE  an earlier head kept elsewhere (repeatable)
-    --key PEM|NAME+ID+KEY    public key of the checkpoints (repeatable)
-    --from N                 older records than N are knowingly left out
-  audit show FILE...         records for people
-    --domain D  --address A  --session ID
-    --verdict authorised|unprotected|refused|observed
-    --since TIME  --until TIME
-                             RFC 3339 or YYYY-MM-DD
-    --key PEM                the audit key, to find a hashed address
-    --json                   the lines as they are
-  audit report FILE... --html OUT
-                             the page for auditors; --anchor, --key, --from,
-                             --since and --until as above
-  audit keygen --out PEM     a new key for --audit-key, and its public half
-";
+/// A paragraph, every line of it indented.
+fn wrap(out: &mut String, indent: usize, text: &str) {
+    let mut width = 0;
+    for word in text.split(' ') {
+        let breaks = width > 0 && width + 1 + word.len() > COLUMNS;
+        if width == 0 || breaks {
+            let _ = write!(
+                out,
+                "{}{:indent$}{word}",
+                if breaks { "\n" } else { "" },
+                ""
+            );
+            width = indent + word.len();
+        } else {
+            let _ = write!(out, " {word}");
+            width += 1 + word.len();
+        }
+    }
+    out.push('\n');
+}

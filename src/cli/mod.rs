@@ -1,7 +1,7 @@
 //! From the command line to an exit code.
 //!
-//! Errors go to stderr as `starttls-proxy: words`, lower case, no full stop, with file:line:column for files, then a
-//! `hint:` line where something can be done.
+//! Errors go to stderr as `starttls-proxy: words`: lower case, no full stop, and file:line:column if they are about a file. A line
+//! `hint: words` follows if something can be done.
 
 pub mod help;
 mod usage;
@@ -17,40 +17,37 @@ use argh::FromArgs as _;
 use crate::{
     commands::{self, audit, runtime},
     configure,
-    exit::Exit,
+    exit::{self, Exit},
     flags::{AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags},
     logging, serve,
 };
 
-/// How long the end of the program waits for tasks that were not asked to end.
+/// How long the end of the program waits for tasks that nobody asked to end.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
-/// Runs the program; a panic that nothing confined is exit code 70.
+/// Runs the program. A panic outside of a session ends it.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let code = match std::panic::catch_unwind(|| run(&arguments)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            if let Exit::Usage(words)
-            | Exit::Configuration(words)
-            | Exit::Serving(serve::ServeError { words, .. }) = &failure
-                && !words.is_empty()
-            {
+            let words = failure.to_string();
+            if !words.is_empty() {
                 logging::write_raw(&format!("starttls-proxy: {}\n", words.trim_end()));
             }
             ExitCode::from(failure.code())
         }
-        Err(_) => ExitCode::from(70),
+        Err(_) => ExitCode::from(exit::SOFTWARE),
     };
     logging::flush();
     code
 }
 
 fn run(arguments: &[String]) -> Result<(), Exit> {
-    let arguments = apart(arguments);
+    let arguments = split_values(arguments);
     if let Some(text) = usage::help_asked_for(&arguments) {
-        print(text);
+        print(&text);
         return Ok(());
     }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -83,9 +80,9 @@ fn served(prepared: configure::PreparedProxy, dry_run: bool) -> Result<(), Exit>
     let outcome = runtime.block_on(async {
         prepared.reach_out().await?;
         let plan = prepared.bind().await?;
-        serve::run(plan).await.map_err(Exit::from)
+        serve::run(plan).await
     });
-    // What still hangs (a look-up, a disk) is left behind.
+    // A look-up or a disk that does not answer is left behind.
     runtime.shutdown_timeout(LEFT_BEHIND);
     outcome
 }
@@ -104,8 +101,8 @@ fn evidence(command: &AuditCommandFlags) -> Result<(), Exit> {
     }
 }
 
-/// `--flag=value` as `--flag value`, which is what the parser reads.
-fn apart(arguments: &[String]) -> Vec<String> {
+/// Turns `--flag=value` into `--flag value`, which is what argh reads.
+fn split_values(arguments: &[String]) -> Vec<String> {
     arguments
         .iter()
         .flat_map(|argument| match argument.split_once('=') {
@@ -117,7 +114,7 @@ fn apart(arguments: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// To stdout; who closed it does not want to know.
+/// Prints to stdout. Whoever closed it does not want the text, so that is no error.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
@@ -146,19 +143,25 @@ mod tests {
         flags
     }
 
+    /// What `starttls-proxy COMMAND --help` prints.
+    fn page(command: &str) -> String {
+        let words = [command.to_owned(), String::from("--help")];
+        usage::help_asked_for(&words).expect("it is asked for")
+    }
+
     #[test]
     fn every_flag_is_explained_and_none_is_explained_that_is_not_there() {
-        let texts: [(&[&[&str]], &str); 5] = [
-            (&[&["outbound"]], help::OUTBOUND),
-            (&[&["inbound"]], help::INBOUND),
-            (&[&["check"]], help::CHECK),
+        let commands: [(&[&[&str]], &str); 5] = [
+            (&[&["outbound"]], "outbound"),
+            (&[&["inbound"]], "inbound"),
+            (&[&["check"]], "check"),
             (
                 &[
                     &["policy", "test"],
                     &["policy", "show"],
                     &["policy", "purge"],
                 ],
-                help::POLICY,
+                "policy",
             ),
             (
                 &[
@@ -167,17 +170,17 @@ mod tests {
                     &["audit", "report"],
                     &["audit", "keygen"],
                 ],
-                help::AUDIT,
+                "audit",
             ),
         ];
-        for (commands, text) in texts {
+        for (commands, command) in commands {
             let mut parsed: Vec<String> = commands
                 .iter()
                 .flat_map(|command| flags_of(command))
                 .collect();
             parsed.sort();
             parsed.dedup();
-            let mut explained: Vec<String> = text
+            let mut explained: Vec<String> = page(command)
                 .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
                 .filter(|word| word.starts_with("--") && word.len() > 2)
                 .map(str::to_owned)
@@ -189,19 +192,71 @@ mod tests {
     }
 
     #[test]
-    fn help_fits_eighty_columns() {
-        for text in [
-            help::TOP,
-            help::OUTBOUND,
-            help::INBOUND,
-            help::CHECK,
-            help::POLICY,
-            help::AUDIT,
-        ] {
-            for line in text.lines() {
+    fn help_is_grouped_tells_the_defaults_and_fits_eighty_columns() {
+        let pages = ["help", "outbound", "inbound", "check", "policy", "audit"].map(page);
+        for page in &pages {
+            for line in page.lines() {
                 assert!(line.chars().count() <= 80, "{line}");
             }
+            // `as for COMMAND` in a declaration names a flag that there is.
+            let words: Vec<&str> = page.split_whitespace().collect();
+            assert!(!words.join(" ").contains(" as for "), "{page}");
         }
+        let headings = |page: &str| -> Vec<String> {
+            let lines = page.lines().skip(4);
+            let lines = lines.filter(|line| line.starts_with(char::is_uppercase));
+            lines.map(str::to_owned).collect()
+        };
+        assert_eq!(headings(&pages[0])[0], "Exit codes");
+        assert_eq!(
+            headings(&pages[1])[..5],
+            [
+                "Connections",
+                "Policy and trust",
+                "Refusals",
+                "Evidence",
+                "Operation"
+            ]
+        );
+        assert_eq!(
+            headings(&pages[2])[..5],
+            [
+                "Connections",
+                "Certificates and policy",
+                "Refusals",
+                "Evidence",
+                "Operation"
+            ]
+        );
+        let outbound =
+            crate::flags::OutboundFlags::from_args(&[], &[]).expect("no flag is required");
+        let inbound = crate::flags::InboundFlags::from_args(&[], &[]).expect("no flag is required");
+        let told = |page: usize, text: &str, default: &dyn std::fmt::Display| {
+            let words: Vec<&str> = pages[page].split_whitespace().collect();
+            let words = words.join(" ");
+            let expected = format!("{text} (default {default}");
+            assert!(words.contains(&expected), "{expected}");
+        };
+        for (page, sessions, of_one_client, drain) in [
+            (
+                1,
+                outbound.max_sessions,
+                outbound.max_sessions_per_client,
+                outbound.drain_timeout,
+            ),
+            (
+                2,
+                inbound.max_sessions,
+                inbound.max_sessions_per_client,
+                inbound.drain_timeout,
+            ),
+        ] {
+            told(page, "in all", &sessions);
+            told(page, "one client address", &of_one_client);
+            told(page, "under way", &drain);
+        }
+        told(2, "handshakes at a time", &inbound.max_handshakes);
+        told(2, "for strangers", &inbound.relay_probe);
     }
 
     fn said(arguments: &[&str]) -> String {
@@ -306,26 +361,26 @@ mod tests {
             let one = format!("--hostname={value}");
             said(&["outbound", &one]);
         }
-        for (arguments, text) in [
-            (&["help"][..], help::TOP),
-            (&["-h"], help::TOP),
-            (&[], help::TOP),
-            (&["help", "outbound"], help::OUTBOUND),
-            (&["outbound", "--help"], help::OUTBOUND),
+        for (arguments, begins) in [
+            (&["help"][..], "starttls-proxy outbound|"),
+            (&["-h"], "starttls-proxy outbound|"),
+            (&[], "starttls-proxy outbound|"),
+            (&["help", "outbound"], "starttls-proxy outbound [flags]\n"),
+            (&["outbound", "--help"], "starttls-proxy outbound [flags]\n"),
             (
                 &["outbound", "--hostname", "mx", "--observe", "help"],
-                help::OUTBOUND,
+                "starttls-proxy outbound [flags]\n",
             ),
-            (&["outbound", "--nonsense", "--help"], help::OUTBOUND),
-            (&["policy", "test", "-h"], help::POLICY),
-            (&["audit", "help"], help::AUDIT),
+            (
+                &["outbound", "--nonsense", "--help"],
+                "starttls-proxy outbound [flags]\n",
+            ),
+            (&["policy", "test", "-h"], "starttls-proxy policy test|"),
+            (&["audit", "help"], "starttls-proxy audit verify|"),
         ] {
             let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
-            assert_eq!(
-                usage::help_asked_for(&arguments),
-                Some(text),
-                "{arguments:?}"
-            );
+            let page = usage::help_asked_for(&arguments).expect("it is asked for");
+            assert!(page.starts_with(begins), "{arguments:?}: {page}");
         }
     }
 

@@ -1,23 +1,12 @@
-//! What is said where the command line is not understood, and where help was asked for.
+//! Requests for help, and errors for command lines that are not understood.
 
-use argh::FromArgs as _;
+use argh::{ArgsInfo as _, CommandInfoWithArgs, FlagInfoKind};
 
-use super::{Exit, help};
-use crate::flags::ProgramFlags;
+use super::help::{self, command_at, flags_of};
+use crate::{exit::Exit, flags::ProgramFlags};
 
-/// Each command with its text of help, which names all its flags.
-const COMMANDS: [(&str, &str); 5] = [
-    ("outbound", help::OUTBOUND),
-    ("inbound", help::INBOUND),
-    ("check", help::CHECK),
-    ("policy", help::POLICY),
-    ("audit", help::AUDIT),
-];
-const POLICY_VERBS: &[&str] = &["test", "show", "purge"];
-const AUDIT_VERBS: &[&str] = &["verify", "show", "report", "keygen"];
-
-/// The text of help that was asked for. The value of a flag asks for nothing, whatever it is.
-pub(super) fn help_asked_for(arguments: &[String]) -> Option<&'static str> {
+/// The help that the command line asks for, if it does. A flag's value never asks for help, even if it reads `--help`.
+pub(super) fn help_asked_for(arguments: &[String]) -> Option<String> {
     let command = command_of(arguments);
     let mut rest = arguments.iter().map(String::as_str);
     let mut asked = arguments.is_empty();
@@ -30,44 +19,40 @@ pub(super) fn help_asked_for(arguments: &[String]) -> Option<&'static str> {
     let named = arguments
         .iter()
         .find(|argument| !argument.starts_with('-') && *argument != "help");
-    let text = named.and_then(|named| text_of(named));
-    asked.then_some(text.unwrap_or(help::TOP))
+    let program = help::program();
+    let name = format!("{} {}", help::PROGRAM, named.map_or("", String::as_str));
+    let mut commands = program.commands.iter();
+    let page = commands.find(|page| page.name == name).unwrap_or(&program);
+    asked.then(|| page.help())
 }
 
-fn text_of(command: &str) -> Option<&'static str> {
-    COMMANDS
-        .iter()
-        .find(|(name, _)| *name == command)
-        .map(|(_, text)| *text)
-}
-
-/// The words before the first flag that say what is to be done: `outbound`, `policy test`.
+/// The words before the first flag that name a command: `outbound`, `policy test`.
 fn command_of(arguments: &[String]) -> Vec<&str> {
     let words = arguments.iter().map(String::as_str);
     let mut words = words.take_while(|word| !word.starts_with('-'));
     let mut command: Vec<&str> = words.by_ref().take(1).collect();
-    if let ["policy" | "audit"] = command[..] {
+    let all = ProgramFlags::get_args_info();
+    if command_at(&all, &command).is_some_and(|info| !info.commands.is_empty()) {
         command.extend(words.next());
     }
     command
 }
 
-/// The parser itself tells: it misses the value where one belongs behind the flag.
+/// Whether the word behind this flag is its value. Without a command, the flag may belong to any command.
 fn takes_value(command: &[&str], flag: &str) -> bool {
-    let in_command = |command: &[&str]| {
-        let words = [command, &[flag]].concat();
-        ProgramFlags::from_args(&["starttls-proxy"], &words)
-            .is_err_and(|early| early.output.starts_with("No value provided"))
+    let all = ProgramFlags::get_args_info();
+    let reads = |info: &CommandInfoWithArgs| {
+        flags_of(info).any(|known| known.long == flag && known.kind != FlagInfoKind::Switch)
     };
     match command {
-        [] => COMMANDS.iter().any(|(name, _)| in_command(&[name])),
-        command => in_command(command),
+        [] => all.commands.iter().any(|below| reads(&below.command)),
+        command => command_at(&all, command).is_some_and(reads),
     }
 }
 
-/// The parser's complaint in our form, with what was meant and where to read on.
+/// The parser's complaint in the form of all errors, with hints: what was meant, and which help to read.
 pub(super) fn failure(complaint: &str, arguments: &[String]) -> Exit {
-    // It lists what is missing a line each, behind the first.
+    // The first line says what is wrong; each further line names a missing flag.
     let mut lines = complaint
         .lines()
         .map(str::trim)
@@ -87,10 +72,11 @@ pub(super) fn failure(complaint: &str, arguments: &[String]) -> Exit {
     if !listed.is_empty() {
         said = format!("{} {}", said, listed.join(", "));
     }
+    let all = ProgramFlags::get_args_info();
     let command = arguments
         .first()
-        .filter(|first| text_of(first).is_some())
-        .map_or(String::new(), |c| format!(" {c}"));
+        .filter(|first| command_at(&all, &[first]).is_some())
+        .map_or(String::new(), |command| format!(" {command}"));
     let meant = complaint
         .strip_prefix("Unrecognized argument: ")
         .and_then(|wrong| meant_by(wrong.trim().trim_matches('"'), arguments))
@@ -100,42 +86,39 @@ pub(super) fn failure(complaint: &str, arguments: &[String]) -> Exit {
     ))
 }
 
-/// What a word that is none was meant to be.
+/// What a misspelt flag or command was meant to be.
 fn meant_by(wrong: &str, arguments: &[String]) -> Option<String> {
     let command = command_of(arguments);
+    let all = ProgramFlags::get_args_info();
     if wrong.starts_with('-') {
-        let own = command.first().copied().and_then(text_of);
-        let known = own.map(flags_in).unwrap_or_default();
-        if let Some(flag) = nearest(wrong, known.iter().copied()) {
+        let own = command.first().and_then(|first| command_at(&all, &[first]));
+        if let Some(flag) = own.and_then(|own| nearest(wrong, &flags_below(own))) {
             return Some(format!("did you mean {flag}?"));
         }
-        let others = COMMANDS.iter().find_map(|(other, text)| {
-            let flag = nearest(wrong, flags_in(text).into_iter())?;
-            Some((other, flag))
-        });
-        return others.map(|(other, flag)| match flag == wrong {
-            true => format!("{wrong} is a flag of {other}"),
-            false => format!("did you mean {flag}? it is a flag of {other}"),
+        let mut others = all.commands.iter();
+        return others.find_map(|other| {
+            let flag = nearest(wrong, &flags_below(&other.command))?;
+            Some(match flag == wrong {
+                true => format!("{wrong} is a flag of {}", other.name),
+                false => format!("did you mean {flag}? it is a flag of {}", other.name),
+            })
         });
     }
-    let words: Vec<&str> = match command[..] {
-        [first, second] if second == wrong && first == "policy" => POLICY_VERBS.to_vec(),
-        [first, second] if second == wrong && first == "audit" => AUDIT_VERBS.to_vec(),
-        [first, ..] if first == wrong => COMMANDS.iter().map(|(name, _)| *name).collect(),
-        _ => return None,
-    };
-    nearest(wrong, words.into_iter()).map(|word| format!("did you mean {word}?"))
+    let (last, before) = command.split_last().filter(|(last, _)| **last == wrong)?;
+    let names = command_at(&all, before)?.commands.iter();
+    let names: Vec<&str> = names.map(|below| below.name).collect();
+    nearest(last, &names).map(|word| format!("did you mean {word}?"))
 }
 
-fn flags_in(text: &str) -> Vec<&str> {
-    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
-    words
-        .filter(|word| word.starts_with("--") && word.len() > 2)
-        .collect()
+/// The flags of a command and of the commands below it.
+fn flags_below(info: &CommandInfoWithArgs) -> Vec<&'static str> {
+    let below = info.commands.iter().map(|below| &below.command);
+    let commands = std::iter::once(info).chain(below);
+    commands.flat_map(flags_of).map(|flag| flag.long).collect()
 }
 
-/// The word that is fewest slips of the fingers away, where there are few for its length.
-fn nearest<'a>(wrong: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The word that differs by the fewest typing errors, if they are few for its length.
+fn nearest<'a>(wrong: &str, words: &[&'a str]) -> Option<&'a str> {
     let plain = |word: &str| {
         word.trim_start_matches('-')
             .replace('_', "-")
@@ -143,13 +126,14 @@ fn nearest<'a>(wrong: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a 
     };
     let typed = plain(wrong);
     words
+        .iter()
         .map(|word| (slips(&typed, &plain(word)), word))
         .filter(|(slips, _)| *slips <= 1 + typed.len() / 6)
         .min_by_key(|(slips, _)| *slips)
-        .map(|(_, word)| word)
+        .map(|(_, word)| *word)
 }
 
-/// Letters left out, put in, replaced, or swapped with their neighbour.
+/// Number of letters that are missing, added, replaced, or swapped with their neighbour.
 fn slips(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];

@@ -1,23 +1,25 @@
-//! `--keep-client-address` needs a client and a server of one address family: an IPv6 client's address cannot be the source
-//! of a connection over IPv4. Where that can be known at the start, it is said there.
+//! `--keep-client-address` needs client and server to be of one address family: an IPv6 address cannot be the source of a
+//! connection over IPv4. What can be known of it at the start is said there.
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::session::setup::{CommonSetup, Upstream};
+use crate::{serve::Direction, session::setup::Upstream};
 
-/// Whether the listeners let clients in whose address can be kept. A warning where they let in others, too.
+/// Compares the address family of the server with those of the listeners. Returns a warning where some of the clients that the
+/// listeners accept have an address that cannot be kept.
 ///
 /// # Errors
-/// No client's address could ever be kept. A load balancer's (`balanced`) may be, since it tells another address than its own.
+/// No client's address could ever be kept. Behind a load balancer this is not known: it tells another address than its own.
 pub(super) fn check(
-    common: &CommonSetup,
-    upstream: Option<&Upstream>,
-    balanced: bool,
+    direction: &Direction,
     listening: &[SocketAddr],
 ) -> Result<Option<String>, String> {
-    // Intercepted, the server has the family of the address that the client went to.
-    match upstream.and_then(Upstream::ip) {
-        Some(server) if common.keep_client_address => compare(server, balanced, listening),
+    let balanced = matches!(direction, Direction::Inbound(setup) if !setup.accept_proxy.is_empty());
+    // Without --upstream the server has the family of the address that the client connected to.
+    match direction.upstream().and_then(Upstream::ip) {
+        Some(server) if direction.common().keep_client_address => {
+            compare(server, balanced, listening)
+        }
         _ => Ok(None),
     }
 }
@@ -30,7 +32,7 @@ fn compare(
     let family = |is_v4: bool| if is_v4 { "IPv4" } else { "IPv6" };
     let ours = family(server.to_canonical().is_ipv4());
     let other = family(!server.to_canonical().is_ipv4());
-    // `[::]` takes clients of both.
+    // `[::]` accepts clients of both families.
     let lets_in = |wanted: &str| {
         balanced
             || listening.iter().any(|own| {

@@ -1,29 +1,29 @@
-//! `inbound`: its flags and files.
+//! What only `inbound` has: its flags, and the files that say who the proxy is and which clients are trusted.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    CONNECT, Exit, PreparedProxy, Reading, audit_of, evidence_line, families, flags, hostname,
-    listens, lookup_of, parsed, policy_line, sessions, table_in, warn, where_to, wrong,
+    PreparedProxy,
+    direction::{DirectionFiles, FileContent, SharedFlags, prepare, shared_flags},
+    reading::FileReading,
+    table::table_in,
+    values::{lookup_of, parsed, upstream},
 };
 use crate::{
-    audit::PolicyField,
     clock,
-    metrics::Metrics,
-    net::Dial,
+    exit::Exit,
+    flags::InboundFlags,
+    lookup::Lookup,
+    net::proxy_header::Version,
     policy::{
-        Level, Settings,
+        Level, Prefix, Settings,
         table::{Table, TablePurpose},
     },
-    serve::{self, Direction, Reloaded, limits::Limits},
+    serve::{self, Direction},
     session::{
         handshakes::Handshakes,
         networks::TriedNetworks,
-        setup::{CommonSetup, InboundSetup},
+        setup::{CommonSetup, InboundSetup, Upstream},
         write_budget::WriteBudget,
     },
     tls::{CertificateFiles, ClientAuth, MinTls, ServerOptions, ServerTls, Trust},
@@ -32,9 +32,9 @@ use crate::{
 /// `starttls-proxy inbound`
 ///
 /// # Errors
-/// The first flag or file that is wrong.
-pub fn inbound(flags: &flags::InboundFlags) -> Result<PreparedProxy, Exit> {
-    let upstream = where_to(flags.intercept.is_some(), flags.upstream.as_deref())?;
+/// The first flag that is wrong, or all that is wrong with the files.
+pub fn inbound(flags: &InboundFlags) -> Result<PreparedProxy, Exit> {
+    let upstream = upstream(flags.intercept.is_some(), flags.upstream.as_deref())?;
     if upstream
         .as_ref()
         .is_some_and(|upstream| upstream.implicit_tls)
@@ -54,177 +54,92 @@ pub fn inbound(flags: &flags::InboundFlags) -> Result<PreparedProxy, Exit> {
         };
         return Err(Exit::Usage(words.into()));
     }
-    let options = server_options(flags)?;
-    let sources = Sources {
-        options,
-        policy: flags.policy.clone(),
-        exempt: flags.exempt.iter().map(ToString::to_string).collect(),
-    };
-    let (reading, read) = Reading::steady(&sources.files(), |reading| sources.read(reading));
-    let Some((table, policy, tls)) = read else {
-        return Err(wrong(reading.words()));
-    };
-    let common = CommonSetup {
-        hostname: hostname(flags.hostname.as_deref())?,
-        configuration: sources.configuration(&reading, &tls),
-        dial: Dial::new(flags.fwmark, CONNECT),
-        intercept: flags.intercept,
-        keep_client_address: flags.keep_client_address,
-        observe: flags.observe,
-        add_received: flags.add_received,
-        listening: Arc::from([]),
-        policy: policy.clone().map(Arc::new),
-        audit: None,
-        metrics: Arc::new(Metrics::default()),
-        write_budget: Arc::new(WriteBudget::for_strangers()),
-    };
-    let mut warnings = sources.remarks(&table);
-    let balanced = !flags.accept_proxy.is_empty();
-    warnings.extend(
-        families::check(&common, upstream.as_ref(), balanced, &flags.listen).map_err(wrong)?,
-    );
-    let (max_sessions, too_few) = sessions(flags.max_sessions);
-    warnings.extend(too_few);
-    warnings.extend(tls.expires_within(serve::EXPIRY_WARNING, clock::wall()));
-    // Only the inside server's name is looked up: nobody is trusted for anything.
-    let lookup = Arc::new(lookup_of(
-        &[],
-        false,
-        None,
-        None,
-        false,
-        &Trust::in_nobody(),
-    )?);
-    let mut summary = vec![String::from(
-        "inbound: the world -> legacy mail server; STARTTLS is demanded (unlike RFC 3207 §4 asks of a public MX)",
-    )];
-    summary.extend(listens(
-        &flags.listen,
-        flags.intercept,
-        flags.upstream.as_deref(),
-    ));
-    summary.extend(tls.own_certificates().map(|(file, own)| {
-        format!(
-            "certificate: {}: {} until {}",
-            file.display(),
-            own.names_in_words(),
-            own.not_after.day()
-        )
-    }));
-    summary.extend(policy.as_ref().map(policy_line));
-    summary.push(evidence_line(flags.audit_log.as_deref()));
-    if flags.observe {
-        summary.push("observe: STARTTLS is offered, plaintext passes and is recorded".into());
-    }
-    let audit = audit_of(
-        flags.audit_log.as_ref(),
-        flags.audit_key.as_ref(),
-        flags.audit_addresses.as_deref(),
-        &common.hostname,
-        "inbound",
-    )?;
-    let site = InboundSetup {
-        common,
+    let files = InboundFiles {
         upstream,
         settings: Settings {
             observe: flags.observe,
             ..Settings::default()
         },
-        table,
-        tls: Some(tls),
-        lookup,
+        tls: server_options(flags)?,
+        policy: flags.policy.clone(),
         send_proxy: flags.send_proxy,
         accept_proxy: flags.accept_proxy.clone(),
         exempt: flags.exempt.clone(),
         handshakes: Handshakes::new(flags.max_handshakes),
         tried: Arc::new(TriedNetworks::new(clock::instant())),
     };
-    let in_force = Mutex::new(reading.digests());
-    let reload = move |old: &Direction| {
-        let Direction::Inbound(old) = old else {
-            return Reloaded {
-                outcome: Err(String::from("the direction cannot change")),
-                files: Vec::new(),
-            };
-        };
-        let (reading, read) = Reading::steady(&sources.files(), |reading| sources.read(reading));
-        let mut in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        let files = reading.outcomes(&in_force);
-        let outcome = read.ok_or_else(|| reading.words());
-        let outcome = outcome.map(|(table, policy, tls)| {
-            *in_force = reading.digests();
-            warn(&sources.remarks(&table));
-            warn(&tls.expires_within(serve::EXPIRY_WARNING, clock::wall()));
-            let mut common = old.common.clone();
-            common.policy = policy.map(Arc::new);
-            common.configuration = sources.configuration(&reading, &tls);
-            Direction::Inbound(Arc::new(InboundSetup {
-                common,
-                upstream: old.upstream.clone(),
-                settings: old.settings,
-                table,
-                tls: Some(tls),
-                lookup: Arc::clone(&old.lookup),
-                send_proxy: old.send_proxy,
-                accept_proxy: old.accept_proxy.clone(),
-                exempt: old.exempt.clone(),
-                handshakes: old.handshakes.clone(),
-                tried: Arc::clone(&old.tried),
-            }))
-        });
-        Reloaded { outcome, files }
-    };
-    Ok(PreparedProxy {
-        direction: Direction::Inbound(Arc::new(site)),
-        listen: flags.listen.clone(),
-        metrics: flags.metrics,
-        audit,
-        reload: Box::new(reload),
-        limits: Limits::new(max_sessions, flags.max_sessions_per_client),
-        drain_timeout: Duration::from_secs(flags.drain_timeout),
-        relay_probe: (flags.relay_probe != "off").then(|| flags.relay_probe.clone()),
-        warnings,
-        summary,
-    })
+    let mut prepared = prepare(&shared_flags!(flags), files, WriteBudget::for_strangers())?;
+    prepared.relay_probe = (flags.relay_probe != "off").then(|| flags.relay_probe.clone());
+    Ok(prepared)
 }
 
-/// The files that say who may come in and who we are, and how they are read.
-struct Sources {
-    options: ServerOptions,
+/// The files that say who the proxy is and which clients are trusted, and what is made of them.
+struct InboundFiles {
+    upstream: Option<Upstream>,
+    settings: Settings,
+    tls: ServerOptions,
     policy: Option<PathBuf>,
-    exempt: Vec<String>,
+    send_proxy: Option<Version>,
+    accept_proxy: Vec<Prefix>,
+    exempt: Vec<Prefix>,
+    /// Places for handshakes and what is known of networks outlast a reload.
+    handshakes: Handshakes,
+    tried: Arc<TriedNetworks>,
 }
 
-impl Sources {
-    /// All that are named on the command line.
-    fn files(&self) -> Vec<PathBuf> {
-        let one = [&self.policy, &self.options.client_ca];
-        let pairs = self.options.pairs.iter();
+impl DirectionFiles for InboundFiles {
+    type Tls = ServerTls;
+    const HEADLINE: &'static str = "inbound: the world -> legacy mail server; STARTTLS is demanded (unlike RFC 3207 §4 asks of a public MX)";
+    const OBSERVED: &'static str = "observe: STARTTLS is offered, plaintext passes and is recorded";
+
+    fn paths(&self) -> Vec<PathBuf> {
+        let single = [&self.policy, &self.tls.client_ca];
+        let single = single.into_iter().map(Option::as_ref);
+        let pairs = self.tls.pairs.iter();
         let pairs = pairs.flat_map(|pair| [Some(&pair.cert), Some(&pair.key), pair.ocsp.as_ref()]);
-        let one = one.into_iter().map(Option::as_ref);
-        one.chain(pairs).flatten().cloned().collect()
+        single.chain(pairs).flatten().cloned().collect()
     }
 
-    /// Each is read, whatever is wrong with the others.
-    fn read(&self, reading: &mut Reading) -> Option<(Table, Option<PolicyField>, ServerTls)> {
-        let settings = Settings::default();
-        let policy = self.policy.as_deref();
+    fn private_keys(&self) -> Vec<PathBuf> {
+        let pairs = self.tls.pairs.iter();
+        pairs.map(|pair| pair.key.clone()).collect()
+    }
+
+    fn read(
+        &self,
+        reading: &mut FileReading,
+        _: Option<&Lookup>,
+    ) -> Option<FileContent<ServerTls>> {
+        let exempt: Vec<String> = self.exempt.iter().map(ToString::to_string).collect();
         let table = table_in(
             reading,
-            policy,
+            self.policy.as_deref(),
             &TablePurpose::Inbound,
-            &settings,
-            &self.exempt,
+            &Settings::default(),
+            &exempt,
         );
-        let tls = reading.take(ServerTls::new(&self.options));
+        let tls = reading.take(ServerTls::new(&self.tls));
         let (table, policy) = table?;
-        Some((table, policy, tls?))
+        Some(FileContent {
+            table,
+            policy,
+            tls: tls?,
+            renewal: None,
+        })
     }
 
-    /// What is allowed and yet worth a warning.
-    fn remarks(&self, table: &Table) -> Vec<String> {
+    /// Only the name of the inside server is looked up, and nobody is trusted for it.
+    fn lookup(&self, _: &ServerTls) -> Result<Lookup, Exit> {
+        lookup_of(&[], false, None, None, false, &Trust::in_nobody())
+    }
+
+    fn surroundings(&self, tls: &ServerTls) -> Vec<String> {
+        vec![tls.trust.sha256()]
+    }
+
+    fn table_remarks(&self, table: &Table) -> Vec<String> {
         let now = clock::wall();
-        let asks = self.options.client_auth != ClientAuth::None;
+        let asks = self.tls.client_auth != ClientAuth::None;
         let unasked = table.applying(now).filter(|entry| {
             let proves = [Level::Fingerprint, Level::Verify, Level::Secure];
             !asks && proves.contains(&entry.level)
@@ -240,14 +155,46 @@ impl Sources {
         remarks.into_iter().chain(unasked).collect()
     }
 
-    fn configuration(&self, reading: &Reading, tls: &ServerTls) -> Arc<str> {
-        let pairs = self.options.pairs.iter();
-        let keys: Vec<PathBuf> = pairs.map(|pair| pair.key.clone()).collect();
-        reading.configuration(&keys, &[tls.trust.sha256()]).into()
+    fn certificate_remarks(&self, tls: &ServerTls) -> Vec<String> {
+        tls.expires_within(serve::EXPIRY_WARNING, clock::wall())
+    }
+
+    fn summary(&self, tls: &ServerTls) -> Vec<String> {
+        let own = tls.own_certificates().map(|(file, own)| {
+            format!(
+                "certificate: {}: {} until {}",
+                file.display(),
+                own.names_in_words(),
+                own.not_after.day()
+            )
+        });
+        own.collect()
+    }
+
+    fn direction(
+        &self,
+        common: CommonSetup,
+        table: Table,
+        tls: ServerTls,
+        lookup: Arc<Lookup>,
+    ) -> Direction {
+        Direction::Inbound(Arc::new(InboundSetup {
+            common,
+            upstream: self.upstream.clone(),
+            settings: self.settings,
+            table,
+            tls: Some(tls),
+            lookup,
+            send_proxy: self.send_proxy,
+            accept_proxy: self.accept_proxy.clone(),
+            exempt: self.exempt.clone(),
+            handshakes: self.handshakes.clone(),
+            tried: Arc::clone(&self.tried),
+        }))
     }
 }
 
-fn server_options(flags: &flags::InboundFlags) -> Result<ServerOptions, Exit> {
+fn server_options(flags: &InboundFlags) -> Result<ServerOptions, Exit> {
     if flags.cert.is_empty() || flags.cert.len() != flags.key.len() {
         let words = "--cert and --key come in pairs, and there is at least one\nhint: --cert mx.pem --key mx.key";
         return Err(Exit::Usage(words.into()));

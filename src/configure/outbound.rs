@@ -1,29 +1,26 @@
-//! `outbound`: its flags and files.
+//! What only `outbound` has: its flags, and the files that say which peers are trusted.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use super::{
-    CONNECT, Exit, PreparedProxy, Reading, audit_of, client_options, evidence_line, families,
-    flags, hostname, listens, lookup_of, on, policy_line, resolvers_in_force, sessions, settings,
-    table_in, warn, where_to, wrong,
+    PreparedProxy,
+    direction::{DirectionFiles, FileContent, SharedFlags, prepare, shared_flags},
+    reading::FileReading,
+    table::table_in,
+    values::{client_options, lookup_of, resolv_conf_in_force, settings, upstream},
 };
 use crate::{
-    audit::PolicyField,
     clock,
-    lookup::{Lookup, Renewal},
-    metrics::Metrics,
-    net::Dial,
+    exit::Exit,
+    flags::OutboundFlags,
+    lookup::Lookup,
     policy::{
         Settings,
         table::{Table, TablePurpose},
     },
-    serve::{Direction, Reloaded, limits::Limits},
+    serve::Direction,
     session::{
-        setup::{CommonSetup, OutboundSetup},
+        setup::{CommonSetup, OutboundSetup, Upstream},
         write_budget::WriteBudget,
     },
     tls::{ClientOptions, ClientTls, Trust},
@@ -33,9 +30,9 @@ use crate::{
 /// `starttls-proxy outbound`
 ///
 /// # Errors
-/// The first flag or file that is wrong.
-pub fn outbound(flags: &flags::OutboundFlags) -> Result<PreparedProxy, Exit> {
-    let upstream = where_to(flags.intercept.is_some(), flags.upstream.as_deref())?;
+/// The first flag that is wrong, or all that is wrong with the files.
+pub fn outbound(flags: &OutboundFlags) -> Result<PreparedProxy, Exit> {
+    let upstream = upstream(flags.intercept.is_some(), flags.upstream.as_deref())?;
     if flags.client_cert.is_some() != flags.client_key.is_some() {
         return Err(Exit::Usage(
             "--client-cert and --client-key go together".into(),
@@ -56,197 +53,79 @@ pub fn outbound(flags: &flags::OutboundFlags) -> Result<PreparedProxy, Exit> {
         tls.min_tls,
     )?;
     settings.check(upstream.is_some()).map_err(Exit::Usage)?;
-    let way = upstream
-        .as_ref()
-        .map_or(TablePurpose::Intercepted, |upstream| {
-            TablePurpose::Upstream(upstream.host.clone(), upstream.port)
-        });
-    let sources = Sources {
-        way,
+    let purpose = match &upstream {
+        Some(upstream) => TablePurpose::Upstream(upstream.host.clone(), upstream.port),
+        None => TablePurpose::Intercepted,
+    };
+    let tlsrpt = flags.tlsrpt_socket.as_deref().map(Tlsrpt::new).transpose();
+    let files = OutboundFiles {
+        upstream,
+        purpose,
         settings,
         tls,
         policy: flags.policy.clone(),
         anchor: flags.dnssec_anchor.clone(),
-        resolvers: resolvers_in_force(&flags.resolver),
+        resolv_conf: resolv_conf_in_force(&flags.resolver),
+        resolver: flags.resolver.clone(),
+        state_dir: flags.state_dir.clone(),
+        mta_sts_private: flags.mta_sts_private,
+        tlsrpt: tlsrpt.map_err(Exit::Configuration)?.map(Arc::new),
     };
-    let files = sources.files();
-    let (reading, read) = Reading::steady(&files, |reading| sources.read(reading, None));
-    let Some(Read {
-        table,
-        policy,
-        tls: client_tls,
-        ..
-    }) = read
-    else {
-        return Err(wrong(reading.words()));
-    };
-    let common = CommonSetup {
-        hostname: hostname(flags.hostname.as_deref())?,
-        configuration: sources.configuration(&reading, &client_tls),
-        dial: Dial::new(flags.fwmark, CONNECT),
-        intercept: flags.intercept,
-        keep_client_address: flags.keep_client_address,
-        observe: flags.observe,
-        add_received: flags.add_received,
-        listening: Arc::from([]),
-        policy: policy.clone().map(Arc::new),
-        audit: None,
-        metrics: Arc::new(Metrics::default()),
-        write_budget: Arc::new(WriteBudget::unlimited()),
-    };
-    let lookup = Arc::new(lookup_of(
-        &flags.resolver,
-        settings.dane,
-        flags.dnssec_anchor.as_ref(),
-        flags.state_dir.as_ref(),
-        flags.mta_sts_private,
-        &client_tls.trust,
-    )?);
-    let tlsrpt = flags
-        .tlsrpt_socket
-        .as_deref()
-        .map(|path| Tlsrpt::new(path).map(Arc::new))
-        .transpose()
-        .map_err(wrong)?;
-    let mut warnings = table.remarks(&sources.way, clock::wall());
-    warnings
-        .extend(families::check(&common, upstream.as_ref(), false, &flags.listen).map_err(wrong)?);
-    let (max_sessions, too_few) = sessions(flags.max_sessions);
-    warnings.extend(too_few);
-    let mut summary = vec![String::from("outbound: legacy mail server -> the world")];
-    summary.extend(listens(
-        &flags.listen,
-        flags.intercept,
-        flags.upstream.as_deref(),
-    ));
-    summary.push(format!(
-        "level: {}{}{}",
-        settings.level,
-        on("dane", settings.dane),
-        on("mta-sts", settings.mta_sts)
-    ));
-    summary.extend(policy.as_ref().map(policy_line));
-    summary.push(evidence_line(flags.audit_log.as_deref()));
-    if flags.observe {
-        summary.push("observe: everything is judged and recorded, nothing is refused".into());
-    }
-    let audit = audit_of(
-        flags.audit_log.as_ref(),
-        flags.audit_key.as_ref(),
-        flags.audit_addresses.as_deref(),
-        &common.hostname,
-        "outbound",
-    )?;
-    let site = OutboundSetup {
-        common,
-        upstream,
-        settings,
-        table,
-        tls: Arc::new(client_tls),
-        lookup,
-        memory: Arc::default(),
-        tlsrpt,
-    };
-    let in_force = Mutex::new(reading.digests());
-    let reload = move |old: &Direction| {
-        let Direction::Outbound(old) = old else {
-            return Reloaded {
-                outcome: Err(String::from("the direction cannot change")),
-                files: Vec::new(),
-            };
-        };
-        let files = sources.files();
-        let (reading, read) = Reading::steady(&files, |reading| {
-            sources.read(reading, Some(old.lookup.as_ref()))
-        });
-        let mut in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcomes = reading.outcomes(&in_force);
-        let outcome = read.ok_or_else(|| reading.words()).map(|read| {
-            *in_force = reading.digests();
-            warn(&read.table.remarks(&sources.way, clock::wall()));
-            if let Some(renewal) = read.renewal {
-                old.lookup.adopt(renewal);
-            }
-            let mut common = old.common.clone();
-            common.policy = read.policy.map(Arc::new);
-            common.configuration = sources.configuration(&reading, &read.tls);
-            Direction::Outbound(Arc::new(OutboundSetup {
-                common,
-                upstream: old.upstream.clone(),
-                settings: old.settings,
-                table: read.table,
-                tls: Arc::new(read.tls),
-                lookup: Arc::clone(&old.lookup),
-                // What failed under the old configuration may do under the new one.
-                memory: Arc::default(),
-                tlsrpt: old.tlsrpt.clone(),
-            }))
-        });
-        Reloaded {
-            outcome,
-            files: outcomes,
-        }
-    };
-    Ok(PreparedProxy {
-        direction: Direction::Outbound(Arc::new(site)),
-        listen: flags.listen.clone(),
-        metrics: flags.metrics,
-        audit,
-        reload: Box::new(reload),
-        limits: Limits::new(max_sessions, flags.max_sessions_per_client),
-        drain_timeout: Duration::from_secs(flags.drain_timeout),
-        relay_probe: None,
-        warnings,
-        summary,
-    })
+    prepare(&shared_flags!(flags), files, WriteBudget::unlimited())
 }
 
-/// The files that say whom to trust, and how they are read.
-struct Sources {
-    way: TablePurpose,
+/// The files that say which peers are trusted, and what is made of them.
+struct OutboundFiles {
+    upstream: Option<Upstream>,
+    purpose: TablePurpose,
     settings: Settings,
     tls: ClientOptions,
     policy: Option<PathBuf>,
     anchor: Option<PathBuf>,
-    /// `/etc/resolv.conf` as it was at the start, where no `--resolver` is given: it is not read again.
-    resolvers: String,
+    /// SHA-256 of `/etc/resolv.conf` at the start, which is not read again; empty with `--resolver`.
+    resolv_conf: String,
+    resolver: Vec<SocketAddr>,
+    state_dir: Option<PathBuf>,
+    mta_sts_private: bool,
+    tlsrpt: Option<Arc<Tlsrpt>>,
 }
 
-/// What they say.
-struct Read {
-    table: Table,
-    policy: Option<PolicyField>,
-    tls: ClientTls,
-    /// At a reload.
-    renewal: Option<Renewal>,
-}
+impl DirectionFiles for OutboundFiles {
+    type Tls = ClientTls;
+    const HEADLINE: &'static str = "outbound: legacy mail server -> the world";
+    const OBSERVED: &'static str = "observe: everything is judged and recorded, nothing is refused";
 
-impl Sources {
-    /// All that are named on the command line.
-    fn files(&self) -> Vec<PathBuf> {
+    fn paths(&self) -> Vec<PathBuf> {
         let pair = self.tls.pair.iter().flat_map(|(cert, key)| [cert, key]);
-        let one = [&self.policy, &self.tls.ca_file, &self.anchor];
-        one.into_iter().flatten().chain(pair).cloned().collect()
+        let single = [&self.policy, &self.tls.ca_file, &self.anchor];
+        single.into_iter().flatten().chain(pair).cloned().collect()
     }
 
-    /// Each is read, whatever is wrong with the others.
-    fn read(&self, reading: &mut Reading, old: Option<&Lookup>) -> Option<Read> {
+    fn private_keys(&self) -> Vec<PathBuf> {
+        self.tls.pair.iter().map(|(_, key)| key.clone()).collect()
+    }
+
+    fn read(
+        &self,
+        reading: &mut FileReading,
+        running: Option<&Lookup>,
+    ) -> Option<FileContent<ClientTls>> {
         let table = table_in(
             reading,
             self.policy.as_deref(),
-            &self.way,
+            &self.purpose,
             &self.settings,
             &[],
         );
         let tls = reading.take(ClientTls::new(&self.tls));
-        // The anchor is read whether or not the authorities can be.
+        // The DNSSEC anchor is read even if the authorities cannot be, so that its own faults are told.
         let roots = tls
             .as_ref()
             .map_or_else(|| Trust::in_nobody().anchors(), |tls| tls.trust.anchors());
-        let renewal = old.map(|lookup| lookup.renewal(roots)).transpose();
+        let renewal = running.map(|lookup| lookup.renewal(roots)).transpose();
         let renewal = reading.take(renewal);
         let (table, policy) = table?;
-        Some(Read {
+        Some(FileContent {
             table,
             policy,
             tls: tls?,
@@ -254,9 +133,56 @@ impl Sources {
         })
     }
 
-    fn configuration(&self, reading: &Reading, tls: &ClientTls) -> Arc<str> {
-        let keys: Vec<PathBuf> = self.tls.pair.iter().map(|(_, key)| key.clone()).collect();
-        let also = [tls.trust.sha256(), self.resolvers.clone()];
-        reading.configuration(&keys, &also).into()
+    fn lookup(&self, tls: &ClientTls) -> Result<Lookup, Exit> {
+        lookup_of(
+            &self.resolver,
+            self.settings.dane,
+            self.anchor.as_ref(),
+            self.state_dir.as_ref(),
+            self.mta_sts_private,
+            &tls.trust,
+        )
+    }
+
+    fn surroundings(&self, tls: &ClientTls) -> Vec<String> {
+        vec![tls.trust.sha256(), self.resolv_conf.clone()]
+    }
+
+    fn table_remarks(&self, table: &Table) -> Vec<String> {
+        table.remarks(&self.purpose, clock::wall())
+    }
+
+    fn certificate_remarks(&self, _: &ClientTls) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn summary(&self, _: &ClientTls) -> Vec<String> {
+        let used = |name, is_used| format!(", {}{name}", if is_used { "" } else { "no " });
+        vec![format!(
+            "level: {}{}{}",
+            self.settings.level,
+            used("dane", self.settings.dane),
+            used("mta-sts", self.settings.mta_sts)
+        )]
+    }
+
+    fn direction(
+        &self,
+        common: CommonSetup,
+        table: Table,
+        tls: ClientTls,
+        lookup: Arc<Lookup>,
+    ) -> Direction {
+        Direction::Outbound(Arc::new(OutboundSetup {
+            common,
+            upstream: self.upstream.clone(),
+            settings: self.settings,
+            table,
+            tls: Arc::new(tls),
+            lookup,
+            // A host that failed under the old configuration may do under the new one.
+            memory: Arc::default(),
+            tlsrpt: self.tlsrpt.clone(),
+        }))
     }
 }

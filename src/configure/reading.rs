@@ -1,4 +1,5 @@
-//! One reading of all the files of a configuration: what is hashed is what is in force, and each file's own fault is told.
+//! One reading of all files of a configuration. The octets that are hashed are the octets that are in force, and each file's fault
+//! is told with its name.
 
 use std::{
     collections::BTreeMap,
@@ -10,25 +11,25 @@ use aws_lc_rs::digest;
 
 use crate::{audit, tls::sha256};
 
-/// Files that change while they are read are read again so many times.
+/// Number of readings before a file that changes during each of them is an error.
 const TRIES: usize = 3;
 
-/// SHA-256 of each file's octets, or why it cannot be read; by the name it was given.
-pub(super) type Digests = BTreeMap<PathBuf, Result<String, String>>;
+/// SHA-256 of each file's octets (64 hexadecimal digits), or why the file cannot be read; by the file's name as it was given.
+pub(super) type FileDigests = BTreeMap<PathBuf, Result<String, String>>;
 
-/// What is read, and what was wrong.
+/// The files of one reading, and what was wrong with them.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
-    /// In the order in which they were named.
+pub(super) struct FileReading {
+    /// In the order in which the command line and the table name them.
     files: Vec<PathBuf>,
-    digests: Digests,
+    digests: FileDigests,
     errors: Vec<String>,
 }
 
-impl Reading {
-    /// Reads these files, by `read`, which notes those that it finds named in them. What it gives was made of the octets
-    /// that are digested: where a file changed in between, all is read again.
-    pub(super) fn steady<T>(
+impl FileReading {
+    /// Reads `files` by calling `read`, which also [notes](Self::note) the files that it finds named in them. What `read` returns was
+    /// made of the octets that are hashed: if a file changed in between, everything is read again.
+    pub(super) fn consistent<T>(
         files: &[PathBuf],
         mut read: impl FnMut(&mut Self) -> Option<T>,
     ) -> (Self, Option<T>) {
@@ -37,7 +38,7 @@ impl Reading {
             let mut reading = Self::default();
             files.iter().for_each(|file| reading.note(file));
             if files.iter().any(|file| is_irregular(file)) {
-                // Reading it could take forever.
+                // Reading a pipe could take forever.
                 reading.add_unreadable();
                 return (reading, None);
             }
@@ -64,7 +65,7 @@ impl Reading {
         }
     }
 
-    /// Whether there is a file whose content is not known, whatever became of what was read of it.
+    /// Adds an error for each file that could not be hashed, unless it has one. Returns whether there is such a file.
     fn add_unreadable(&mut self) -> bool {
         let unreadable = self.digests.iter().filter_map(|(file, digest)| {
             let words = digest.as_ref().err()?;
@@ -81,7 +82,7 @@ impl Reading {
         !unreadable.is_empty()
     }
 
-    /// Before a file is read.
+    /// Hashes a file. Must be called before the file is read.
     pub(super) fn note(&mut self, file: &Path) {
         if !self.digests.contains_key(file) {
             self.files.push(file.to_owned());
@@ -89,33 +90,33 @@ impl Reading {
         }
     }
 
-    /// Keeps what was wrong; each line of it names its file first.
+    /// Keeps the error of an outcome. Each line of an error begins with the name of its file.
     pub(super) fn take<T>(&mut self, outcome: Result<T, String>) -> Option<T> {
         outcome
             .map_err(|words| self.errors.extend(words.lines().map(str::to_owned)))
             .ok()
     }
 
-    /// What a file holds, in 64 hexadecimal digits; `None` where it was not noted or could not be read.
+    /// SHA-256 of a file, 64 hexadecimal digits; `None` if the file was not noted or could not be read.
     pub(super) fn sha256(&self, file: &Path) -> Option<String> {
         self.digests.get(file)?.clone().ok()
     }
 
-    /// All that was wrong.
+    /// All errors, one on each line.
     pub(super) fn words(&self) -> String {
         self.errors.join("\n")
     }
 
-    /// What is in force now that this was taken.
-    pub(super) fn digests(&self) -> Digests {
+    /// The digests of all files, to be kept once this reading is in force.
+    pub(super) fn digests(&self) -> FileDigests {
         self.digests.clone()
     }
 
-    /// SHA-256 over the command line, what else is in force, and the content of every file but `keys`: a certificate holds
-    /// the public half of its key, and the two are held against each other where they are read.
+    /// SHA-256 over the command line, the content of every file but the private `keys`, and the strings in `also`. A private key may
+    /// be left out because its certificate is hashed, and the two are checked against each other when they are read.
     pub(super) fn configuration(&self, keys: &[PathBuf], also: &[String]) -> String {
         let mut context = digest::Context::new(&digest::SHA256);
-        // Lengths go in too, so that no two parts run together.
+        // The length goes in first, so that no two lists of parts give the same octets.
         let mut part = |text: &str| {
             context.update(&(text.len() as u64).to_be_bytes());
             context.update(text.as_bytes());
@@ -131,9 +132,9 @@ impl Reading {
         audit::hex(context.finish().as_ref())
     }
 
-    /// What came of each file at a reload. Nothing is taken where anything is wrong, so a file that is right and has changed
-    /// says that its old content stays; one that has not changed is in force as it is.
-    pub(super) fn outcomes(&self, in_force: &Digests) -> Vec<audit::ReloadedFileField> {
+    /// What a reload did with each file. A reload takes all files or none: if any file is wrong, a good file that has changed is
+    /// listed with an error too, because its old content stays in force. A file that has not changed is in force anyway.
+    pub(super) fn outcomes(&self, in_force: &FileDigests) -> Vec<audit::ReloadedFileField> {
         let fault = |file: &Path| {
             let name = file.display().to_string();
             if let Some(Err(words)) = self.digests.get(file) {
@@ -172,7 +173,8 @@ impl Reading {
     }
 }
 
-/// Errors are written `FILE: words` or `FILE:LINE:COLUMN: words`. One about a file that a table names stands at both.
+/// Whether an error is about this file. Errors are written `FILE: words` or `FILE:LINE:COLUMN: words`; an error in a file that the
+/// table names (`tafile=`) belongs to the table and to that file.
 fn names_first(words: &str, file: &str) -> bool {
     let about = |text: &str| {
         text.strip_prefix(file)
@@ -184,7 +186,8 @@ fn names_first(words: &str, file: &str) -> bool {
             .is_some_and(|(_, rest)| about(rest))
 }
 
-/// A pipe gives its content once and is empty the next time, and an empty table demands nothing.
+/// Whether this is a pipe or another special file. A pipe gives its content once and is empty the next time, and an empty table
+/// demands nothing. `/dev/null` is always empty and may stand for an empty table.
 fn is_irregular(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|metadata| !metadata.is_file()) && file != Path::new("/dev/null")
 }

@@ -26,6 +26,7 @@ use self::limits::Limits;
 use crate::{
     audit::{self, Record, ReloadedFileField},
     clock,
+    exit::Exit,
     lookup::hosts_file,
     metrics,
     net::{self, Intercept},
@@ -36,62 +37,17 @@ use crate::{
     },
 };
 
-/// Exit code: the configuration is wrong, and starting again does not help.
-pub(crate) const EX_CONFIG: u8 = 78;
-/// Exit code: the fault may pass, so the service manager should start the process again.
-pub(crate) const EX_TEMPFAIL: u8 = 75;
-/// Exit code: the process ended and its last records are not on disk.
-pub(crate) const EX_IOERR: u8 = 74;
-
 /// How often the counts of unwritten events are written.
 const REPORT: Duration = Duration::from_secs(60);
 /// This proxy's own certificates that end within this many days are warned about.
 pub(crate) const EXPIRY_WARNING: u32 = 14;
 
-/// Why the process does not serve, or did not end well.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServeError {
-    /// The exit code: `EX_CONFIG`, `EX_TEMPFAIL` or `EX_IOERR`.
-    pub code: u8,
-    /// In words, for the administrator.
-    pub words: String,
-}
-
-impl std::fmt::Display for ServeError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.words)
-    }
-}
-
-impl std::error::Error for ServeError {}
-
-impl ServeError {
-    /// The configuration is wrong.
-    #[must_use]
-    pub fn configuration(words: impl Into<String>) -> Self {
-        Self {
-            code: EX_CONFIG,
-            words: words.into(),
-        }
-    }
-
-    /// The fault may pass.
-    #[must_use]
-    pub fn temporary(words: impl Into<String>) -> Self {
-        Self {
-            code: EX_TEMPFAIL,
-            words: words.into(),
-        }
-    }
-
-    /// This process cannot listen at this address. The address may be free, or exist, a moment later.
-    #[must_use]
-    pub fn no_listener(address: SocketAddr, error: &io::Error) -> Self {
-        let words = format!("cannot listen on {address}: {error}");
-        match error.kind() {
-            io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => Self::temporary(words),
-            _ => Self::configuration(words),
-        }
+/// Why nothing listens at `address`. An address that is in use, or not there yet, may be free or there a moment later.
+pub(crate) fn no_listener(address: SocketAddr, error: &io::Error) -> Exit {
+    let words = format!("cannot listen on {address}: {error}");
+    match error.kind() {
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => Exit::Temporary(words),
+        _ => Exit::Configuration(words),
     }
 }
 
@@ -105,21 +61,21 @@ pub enum Direction {
 }
 
 impl Direction {
-    fn common(&self) -> &CommonSetup {
+    pub(crate) fn common(&self) -> &CommonSetup {
         match self {
             Self::Outbound(setup) => &setup.common,
             Self::Inbound(setup) => &setup.common,
         }
     }
 
-    fn upstream(&self) -> Option<&Upstream> {
+    pub(crate) fn upstream(&self) -> Option<&Upstream> {
         match self {
             Self::Outbound(setup) => setup.upstream.as_ref(),
             Self::Inbound(setup) => setup.upstream.as_ref(),
         }
     }
 
-    fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Outbound(_) => "outbound",
             Self::Inbound(_) => "inbound",
@@ -163,7 +119,7 @@ pub struct Plan {
 pub fn listeners(
     addresses: &[SocketAddr],
     intercept: Option<Intercept>,
-) -> Result<Vec<StdListener>, ServeError> {
+) -> Result<Vec<StdListener>, Exit> {
     let mut inherited = ListenFd::from_env();
     let mut found = Vec::new();
     for index in 0..inherited.len() {
@@ -171,21 +127,19 @@ pub fn listeners(
             Ok(Some(listener)) => found.push(listener),
             Ok(None) => {}
             Err(error) => {
-                return Err(ServeError::configuration(format!(
+                return Err(Exit::Configuration(format!(
                     "socket {index} of systemd is no TCP listener: {error}"
                 )));
             }
         }
     }
     for address in addresses {
-        found.push(
-            net::listen(*address, intercept)
-                .map_err(|error| ServeError::no_listener(*address, &error))?,
-        );
+        found
+            .push(net::listen(*address, intercept).map_err(|error| no_listener(*address, &error))?);
     }
     if found.is_empty() {
         let words = "nothing to listen on\nhint: give --listen ADDR:PORT, or start it from a systemd socket unit";
-        return Err(ServeError::configuration(words));
+        return Err(Exit::Configuration(words.into()));
     }
     Ok(found)
 }
@@ -194,7 +148,7 @@ pub fn listeners(
 ///
 /// # Errors
 /// Why it cannot start, or that the last records are not on disk.
-pub async fn run(plan: Plan) -> Result<(), ServeError> {
+pub async fn run(plan: Plan) -> Result<(), Exit> {
     let Plan {
         listeners,
         metrics_listener,
@@ -209,7 +163,7 @@ pub async fn run(plan: Plan) -> Result<(), ServeError> {
     let audit = direction.common().audit.clone();
     let current = Arc::new(RwLock::new(direction));
     let (stopping, stop) = watch::channel(Stop::Not);
-    let words = |error: io::Error| ServeError::temporary(format!("cannot start: {error}"));
+    let words = |error: io::Error| Exit::Temporary(format!("cannot start: {error}"));
 
     if let Some(listener) = metrics_listener {
         let metrics = Arc::clone(&now(&current).common().metrics);
@@ -254,11 +208,9 @@ pub async fn run(plan: Plan) -> Result<(), ServeError> {
             common.metrics.get(metrics::MESSAGES, "accepted"),
         );
         if !records::stopped(audit, reason, sessions, messages).await {
-            return Err(ServeError {
-                code: EX_IOERR,
-                words: "the last records are not in the audit log: its disk does not take them"
-                    .into(),
-            });
+            return Err(Exit::RecordsLost(
+                "the last records are not in the audit log: its disk does not take them".into(),
+            ));
         }
     }
     Ok(())
@@ -266,7 +218,7 @@ pub async fn run(plan: Plan) -> Result<(), ServeError> {
 
 /// `--upstream` must not lead back to this process. A name is looked up in `/etc/hosts` only: its DNS addresses are checked when it is
 /// connected to, because an answer from the network must not keep the process from starting.
-fn refuse_ourselves_as_upstream(direction: &Direction) -> Result<(), ServeError> {
+fn refuse_ourselves_as_upstream(direction: &Direction) -> Result<(), Exit> {
     let Some(upstream) = direction.upstream() else {
         return Ok(());
     };
@@ -278,7 +230,7 @@ fn refuse_ourselves_as_upstream(direction: &Direction) -> Result<(), ServeError>
     for ip in addresses {
         let address = SocketAddr::new(ip, upstream.port);
         if dial.is_ourselves(address) {
-            return Err(ServeError::configuration(format!(
+            return Err(Exit::Configuration(format!(
                 "--upstream {}:{} is this proxy itself ({address}, --listen): mail would go in circles\n\
                  hint: name the mail server that is to get it",
                 upstream.host, upstream.port
