@@ -232,8 +232,9 @@ fn formatted(level: Level, text: &str) -> Vec<u8> {
         };
         format!("<{priority}>{text}\n").into_bytes()
     } else {
-        let at = humantime::format_rfc3339_millis(clock::wall());
-        format!("{at} {level:5} {text}\n").into_bytes()
+        // A clock that no calendar knows is no reason to lose the line.
+        let at = jiff::Timestamp::try_from(clock::wall()).unwrap_or_default();
+        format!("{at:.3} {level:5} {text}\n").into_bytes()
     }
 }
 

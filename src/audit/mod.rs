@@ -12,7 +12,7 @@ mod record;
 mod verify;
 
 pub use address::{Address, AddressForm, WireText, printable};
-pub use chain::{Hash, Head, hex, timestamp};
+pub use chain::{Hash, Head, timestamp};
 pub use checkpoint::{Checkpoint, PublicKey};
 pub use disk::{Disk, FileDisk, Place, rotated};
 pub use log::{AuditError, AuditLog, Durable, Notice, Options, Receipt};

@@ -466,7 +466,7 @@ fn tlsa_words(tlsa: &Dns<Vec<crate::policy::Tlsa>>) -> String {
                         r.usage,
                         r.selector,
                         r.matching,
-                        crate::audit::hex(&r.data)
+                        data_encoding::HEXLOWER.encode(&r.data)
                     )
                 })
                 .collect();

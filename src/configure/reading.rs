@@ -128,7 +128,7 @@ impl Reading {
             part(digest.as_deref().unwrap_or_default());
         }
         also.iter().for_each(|one| part(one));
-        audit::hex(context.finish().as_ref())
+        data_encoding::HEXLOWER.encode(context.finish().as_ref())
     }
 
     /// What came of each file at a reload. Nothing is taken where anything is wrong, so a file that is right and has changed

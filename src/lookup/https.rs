@@ -7,24 +7,17 @@ use hyper::{
     body::{Bytes, Incoming},
     client::conn::http1,
     header,
-    rt::ReadBufCursor,
 };
+use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
     sync::{Arc, PoisonError, RwLock},
-    task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// The next address is tried when the one before has not answered by then (RFC 8305 §5).
@@ -88,7 +81,7 @@ async fn exchange(
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_FIELDS)
-        .handshake(Hyper(stream))
+        .handshake(TokioIo::new(stream))
         .await
         .map_err(failed)?;
     let request = Request::get(path)
@@ -196,42 +189,6 @@ fn is_certificate_error(error: &io::Error) -> bool {
         inner,
         Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
     )
-}
-
-/// A stream of tokio's as hyper wants it.
-struct Hyper(TlsStream<TcpStream>);
-
-impl hyper::rt::Read for Hyper {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut octets = [0; 8 * 1024];
-        let room = cursor.remaining().min(octets.len());
-        let mut buffer = ReadBuf::new(&mut octets[..room]);
-        let read = Pin::new(&mut self.0).poll_read(cx, &mut buffer);
-        cursor.put_slice(buffer.filled());
-        read
-    }
-}
-
-impl hyper::rt::Write for Hyper {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        octets: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, octets)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
 }
 
 /// Whether an address is one of the public Internet, as the special-purpose registries of IANA have it (RFC 6890).

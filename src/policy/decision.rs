@@ -5,6 +5,8 @@ use super::{
     Settings, Sts, Verdict, refusal, require,
 };
 use crate::smtp::{Recipient, Refusal};
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -189,8 +191,8 @@ impl Serialize for Decision {
         let mut decision = serializer.serialize_struct("Decision", 7)?;
         // A clock before 1970 is broken, and cannot be written as a date here.
         let at = self.at.max(SystemTime::UNIX_EPOCH);
-        let at = humantime::format_rfc3339_micros(at).to_string();
-        decision.serialize_field("at", &at)?;
+        let at = Timestamp::try_from(at).unwrap_or(Timestamp::MAX);
+        decision.serialize_field("at", &format_args!("{at:.6}"))?;
         decision.serialize_field("ask", &self.ask)?;
         decision.serialize_field("findings", &self.findings.as_deref())?;
         decision.serialize_field("demand", &self.demand)?;
@@ -203,12 +205,12 @@ impl Serialize for Decision {
 
 /// Octets as lower-case hex, in records.
 pub(super) fn hex<S: Serializer>(octets: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&hex_of(octets))
+    serializer.collect_str(&HEXLOWER.encode_display(octets))
 }
 
 /// Several of them.
 pub(super) fn hex_list<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(list.iter().map(|octets| hex_of(octets)))
+    serializer.collect_seq(list.iter().map(|octets| HEXLOWER.encode(octets)))
 }
 
 /// How many trust anchors, in place of the certificates themselves.
@@ -221,10 +223,6 @@ pub(super) fn count<S: Serializer>(
         .as_ref()
         .map(|anchors| anchors.len())
         .serialize(serializer)
-}
-
-fn hex_of(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// Where it comes from, as words behind "from".

@@ -1,6 +1,7 @@
 //! The book of one session: whose it is, what happened in it so far, and the book of its transaction, which is handed over by value
 //! to the record of its message. What happens is told as a [`Fact`]; this says for whom, and how often.
 
+use jiff::Timestamp;
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use aws_lc_rs::digest;
@@ -433,7 +434,7 @@ impl Evidence {
             direction: self.word(),
             host: &host,
             configuration: &configuration,
-            sha256: audit::hex(digest.as_ref()),
+            sha256: data_encoding::HEXLOWER.encode(digest.as_ref()),
             decisions,
             peer: peer.as_deref(),
         };
@@ -585,12 +586,15 @@ fn session_id() -> String {
     let mut bytes = [0_u8; 6];
     // Without randomness the id is not unique; nothing but reading the log depends on it.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
-    audit::hex(&bytes)
+    data_encoding::HEXLOWER.encode(&bytes)
 }
 
 /// RFC 5322 §3.3.
 fn rfc5322_date(at: std::time::SystemTime) -> String {
-    httpdate::fmt_http_date(at).replace("GMT", "+0000")
+    Timestamp::try_from(at)
+        .unwrap_or_default()
+        .strftime("%a, %d %b %Y %H:%M:%S +0000")
+        .to_string()
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use super::{
     Peer, Trust,
-    cert::{Date, hex},
+    cert::Date,
     chain,
     der::Certificate,
     trust::{Wrong, name_of, short},
 };
 use crate::policy::{NamePattern, Reason, Tlsa};
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
+use data_encoding::HEXLOWER;
 use rustls::pki_types::{CertificateDer, Der, TrustAnchor};
 use std::time::SystemTime;
 use webpki::anchor_from_trusted_cert;
@@ -173,5 +174,8 @@ fn in_words(record: &Tlsa) -> String {
         data,
     } = record;
     let shown = &data[..data.len().min(32)];
-    format!("TLSA {usage} {selector} {matching} {}", short(&hex(shown)))
+    format!(
+        "TLSA {usage} {selector} {matching} {}",
+        short(&HEXLOWER.encode(shown))
+    )
 }

@@ -20,7 +20,7 @@ mod server;
 mod signature;
 mod trust;
 
-pub use cert::{CertFacts, Date, hex, sha256};
+pub use cert::{CertFacts, Date, sha256};
 pub use client::{ClientOptions, ClientTls, Hello};
 pub use fault::{HandshakeFault, Kind};
 pub use server::{ClientAuth, Pair, ServerOptions, ServerTls};

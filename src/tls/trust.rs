@@ -2,7 +2,7 @@
 
 use super::{
     Peer,
-    cert::{CertFacts, Date, hex, sha256},
+    cert::{CertFacts, Date, sha256},
     chain::{self, Purposes, Verified},
     dane,
     der::Certificate,
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::policy::{NamePattern, Reason, ReferenceIdentity};
 use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
+use data_encoding::HEXLOWER;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, TrustAnchor},
@@ -278,10 +279,16 @@ fn fingerprint(peer: &Peer, listed: &[Vec<u8>]) -> Result<String, Wrong> {
         };
         let is = |bytes: &[u8]| digest::digest(algorithm, bytes).as_ref() == &wanted[..];
         if is(certificate) {
-            return Ok(format!("certificate fingerprint {}", hex(wanted)));
+            return Ok(format!(
+                "certificate fingerprint {}",
+                HEXLOWER.encode(wanted)
+            ));
         }
         if spki.is_some_and(is) {
-            return Ok(format!("public key fingerprint {}", hex(wanted)));
+            return Ok(format!(
+                "public key fingerprint {}",
+                HEXLOWER.encode(wanted)
+            ));
         }
     }
     let leaf = &peer.chain[0];

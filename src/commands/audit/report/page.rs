@@ -13,10 +13,11 @@ use crate::{
         verify::facts,
     },
 };
+use jiff::civil::DateTime;
 use std::{
     collections::BTreeSet,
     fmt::{self, Display, Formatter, Write as _},
-    time::SystemTime,
+    time::Duration,
 };
 
 /// Rows of the table of domains; more are summed up.
@@ -529,19 +530,14 @@ impl Page<'_> {
         let Some(until) = until else {
             return "<span class=\"badge warn\">no end</span>".into();
         };
-        let instant = |text: &str| humantime::parse_rfc3339(text).ok();
+        let moment = |text: &str| text.strip_suffix('Z')?.parse::<DateTime>().ok();
         let (Some(end), Some(now)) = (
-            instant(&format!("{}T23:59:59Z", day(until))),
-            instant(&self.now),
+            moment(&format!("{}T23:59:59Z", day(until))),
+            moment(&self.now),
         ) else {
             return Text(until).to_string();
         };
-        let days = |later: SystemTime, earlier| {
-            later
-                .duration_since(earlier)
-                .map(|time| time.as_secs() / 86_400)
-        };
-        match days(end, now) {
+        match Duration::try_from(end.duration_since(now)).map(|left| left.as_secs() / 86_400) {
             Ok(0) => format!("{} <span class=\"badge warn\">today</span>", Text(until)),
             Ok(left) => format!(
                 "{} <span class=\"badge\">{}</span>",
