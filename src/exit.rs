@@ -9,14 +9,14 @@ pub enum Exit {
     Usage(String),
     /// Exit 78: a flag's value, a file, an address.
     Configuration(String),
-    /// Exit 75 and 74: what [`serve::Failed`] says.
-    Serving(serve::Failed),
+    /// Exit 75 and 74: what [`serve::ServeError`] says.
+    Serving(serve::ServeError),
     /// Exit 1: it was done, and the answer is no.
     No,
 }
 
-impl From<serve::Failed> for Exit {
-    fn from(failed: serve::Failed) -> Self {
+impl From<serve::ServeError> for Exit {
+    fn from(failed: serve::ServeError) -> Self {
         Self::Serving(failed)
     }
 }

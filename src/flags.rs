@@ -10,33 +10,33 @@ use crate::{
 
 /// starttls-proxy
 #[derive(FromArgs, Debug)]
-pub struct Top {
+pub struct ProgramFlags {
     /// what to do
     #[argh(subcommand)]
-    pub command: Command,
+    pub command: CommandFlags,
 }
 
 /// The four programs, and a look into the policy.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
 #[allow(clippy::large_enum_variant, reason = "made once a process")]
-pub enum Command {
+pub enum CommandFlags {
     /// legacy server to the world
-    Outbound(Outbound),
+    Outbound(OutboundFlags),
     /// the world to legacy server
-    Inbound(Inbound),
+    Inbound(InboundFlags),
     /// what mail would get
-    Check(Check),
+    Check(CheckFlags),
     /// look into the policy
-    Policy(Policy),
+    Policy(PolicyFlags),
     /// the evidence
-    Audit(Audit),
+    Audit(AuditFlags),
 }
 
 /// from a legacy mail server to the world
 #[derive(FromArgs, Debug, Default)]
 #[argh(subcommand, name = "outbound")]
-pub struct Outbound {
+pub struct OutboundFlags {
     /// listen here
     #[argh(option)]
     pub listen: Vec<SocketAddr>,
@@ -132,7 +132,7 @@ pub struct Outbound {
 /// from the world to a legacy mail server
 #[derive(FromArgs, Debug, Default)]
 #[argh(subcommand, name = "inbound")]
-pub struct Inbound {
+pub struct InboundFlags {
     /// listen here
     #[argh(option)]
     pub listen: Vec<SocketAddr>,
@@ -228,7 +228,7 @@ pub struct Inbound {
 /// what mail for a domain would get
 #[derive(FromArgs, Debug, Default)]
 #[argh(subcommand, name = "check")]
-pub struct Check {
+pub struct CheckFlags {
     /// domains
     #[argh(positional)]
     pub domains: Vec<String>,
@@ -285,28 +285,28 @@ pub struct Check {
 /// look into the policy
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "policy")]
-pub struct Policy {
+pub struct PolicyFlags {
     /// test, show or purge
     #[argh(subcommand)]
-    pub verb: PolicyVerb,
+    pub verb: PolicyCommandFlags,
 }
 
 /// What to do with the policy.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
-pub enum PolicyVerb {
+pub enum PolicyCommandFlags {
     /// which line decides
-    Test(PolicyTest),
+    Test(PolicyTestFlags),
     /// the table and the MTA-STS cache
-    Show(PolicyShow),
+    Show(PolicyShowFlags),
     /// forget cached policies
-    Purge(PolicyPurge),
+    Purge(PolicyPurgeFlags),
 }
 
 /// which line decides
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "test")]
-pub struct PolicyTest {
+pub struct PolicyTestFlags {
     /// policy table
     #[argh(option)]
     pub policy: Option<PathBuf>,
@@ -321,7 +321,7 @@ pub struct PolicyTest {
 /// the table, and MTA-STS policies in the cache
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "show")]
-pub struct PolicyShow {
+pub struct PolicyShowFlags {
     /// policy table
     #[argh(option)]
     pub policy: Option<PathBuf>,
@@ -336,7 +336,7 @@ pub struct PolicyShow {
 /// forget cached MTA-STS policies
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "purge")]
-pub struct PolicyPurge {
+pub struct PolicyPurgeFlags {
     /// the cache
     #[argh(option)]
     pub state_dir: PathBuf,
@@ -348,30 +348,30 @@ pub struct PolicyPurge {
 /// the evidence
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "audit")]
-pub struct Audit {
+pub struct AuditFlags {
     /// verify, show, report or keygen
     #[argh(subcommand)]
-    pub verb: AuditVerb,
+    pub verb: AuditCommandFlags,
 }
 
 /// What to do with the evidence.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
-pub enum AuditVerb {
+pub enum AuditCommandFlags {
     /// is it intact
-    Verify(AuditVerify),
+    Verify(AuditVerifyFlags),
     /// records for people
-    Show(AuditShow),
+    Show(AuditShowFlags),
     /// the page for auditors
-    Report(AuditReport),
+    Report(AuditReportFlags),
     /// a key for checkpoints
-    Keygen(AuditKeygen),
+    Keygen(AuditKeygenFlags),
 }
 
 /// intact, or the first line that is not
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "verify")]
-pub struct AuditVerify {
+pub struct AuditVerifyFlags {
     /// earlier checkpoint kept elsewhere
     #[argh(option)]
     pub anchor: Vec<String>,
@@ -389,7 +389,7 @@ pub struct AuditVerify {
 /// records for people
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "show")]
-pub struct AuditShow {
+pub struct AuditShowFlags {
     /// sender's or recipient's domain
     #[argh(option)]
     pub domain: Option<String>,
@@ -422,7 +422,7 @@ pub struct AuditShow {
 /// the page for auditors
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "report")]
-pub struct AuditReport {
+pub struct AuditReportFlags {
     /// where to write it
     #[argh(option)]
     pub html: PathBuf,
@@ -449,7 +449,7 @@ pub struct AuditReport {
 /// a new key for --audit-key
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "keygen")]
-pub struct AuditKeygen {
+pub struct AuditKeygenFlags {
     /// the private key goes here, the public one beside it
     #[argh(option)]
     pub out: PathBuf,

@@ -29,7 +29,7 @@
 //! 3. A recipient is handed to a peer that was not authorised for its domain: each RCPT is a [`Question`](smtp::Question).
 //! 4. A reply that the server did not give accepts a message: there is no 250 to a message in the machines, only
 //!    [`Action::Pass`](smtp::Action::Pass) and the server's own reply.
-//! 5. The two sides come to disagree where a command, reply or message ends: [`smtp::framing`] refuses what two parsers could
+//! 5. The two sides come to disagree where a command, reply or message ends: `smtp/framing.rs` refuses what two parsers could
 //!    read differently; replies are paired by counting.
 //! 6. A message is acknowledged whose record is not on disk: its reply waits for [`Recorded`](smtp::Recorded).
 //! 7. A fault opens it: every error on the way to a decision is a refusal, and a panic ends one session. Who does not read the
@@ -40,7 +40,7 @@
 //!
 //! # Reading order
 //!
-//! [`smtp`] (the contract of a machine), `smtp::outbound`, [`policy`] (two questions), [`session::drive`] (one loop),
+//! [`smtp`] (the contract of a machine), [`smtp::Outbound`], [`policy`] (two questions), [`session::drive`] (one loop),
 //! [`session::outbound`] (who may have this mail, and is the peer that?), [`session::facts`] (one struct per thing that happens,
 //! which alone makes its log line, its counters and its record), then whatever you came for. What `check` shows is a
 //! [`session::rehearsal`]: a session that is stopped where its mail would go out.

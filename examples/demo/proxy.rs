@@ -10,7 +10,7 @@ use starttls_proxy::{
     flags,
     net::{ClientAddr, IntendedAddr, ServerAddr, into_tokio},
     serve::{Direction, Plan},
-    session::{drive::Stop, inbound, outbound},
+    session::{Arrival, drive::Stop, inbound, outbound},
 };
 use std::{
     net::SocketAddr,
@@ -32,8 +32,8 @@ pub struct Proxy {
 impl Proxy {
     /// `starttls-proxy outbound`, for clients that mean to go to `intended`.
     pub async fn outbound(arguments: &[&str], intended: SocketAddr) -> Outcome<Self> {
-        let flags =
-            flags::Outbound::from_args(&["outbound"], arguments).map_err(|early| early.output)?;
+        let flags = flags::OutboundFlags::from_args(&["outbound"], arguments)
+            .map_err(|early| early.output)?;
         Self::start(
             configure::outbound(&flags).map_err(words)?.bind().await?,
             intended,
@@ -42,8 +42,8 @@ impl Proxy {
 
     /// `starttls-proxy inbound`.
     pub async fn inbound(arguments: &[&str], intended: SocketAddr) -> Outcome<Self> {
-        let flags =
-            flags::Inbound::from_args(&["inbound"], arguments).map_err(|early| early.output)?;
+        let flags = flags::InboundFlags::from_args(&["inbound"], arguments)
+            .map_err(|early| early.output)?;
         Self::start(
             configure::inbound(&flags).map_err(words)?.bind().await?,
             intended,
@@ -90,26 +90,18 @@ async fn serve(
             },
             _ = stop.changed() => break,
         };
-        let address = ClientAddr(address);
+        let arrival = Arrival {
+            client: ClientAddr(address),
+            intended: IntendedAddr(intended),
+            server: Some(ServerAddr(intended)),
+            first: Vec::new(),
+        };
         match &direction {
             Direction::Outbound(site) => {
-                let server = Some(ServerAddr(intended));
-                sessions.spawn(outbound::run(
-                    site.clone(),
-                    client,
-                    address,
-                    server,
-                    never.clone(),
-                ));
+                sessions.spawn(outbound::run(site.clone(), client, arrival, never.clone()));
             }
             Direction::Inbound(site) => {
-                let ends = inbound::Ends {
-                    client: address,
-                    intended: IntendedAddr(intended),
-                    server: Some(ServerAddr(intended)),
-                    first: Vec::new(),
-                };
-                sessions.spawn(inbound::run(site.clone(), client, ends, never.clone()));
+                sessions.spawn(inbound::run(site.clone(), client, arrival, never.clone()));
             }
         }
     }

@@ -1,7 +1,7 @@
 #![no_main]
 //! Any bytes as replies: read alike however they are cut, and shown as nothing but whole printable lines.
 
-use starttls_proxy::smtp::reply::{Read, Reply, ReplyReader};
+use starttls_proxy::smtp::{Reply, ReplyPart, ReplyReader};
 
 /// The replies in `bytes`, cut at `cut`, and whether all of it was well-formed.
 fn replies(bytes: &[u8], cut: usize) -> (Vec<Reply>, bool) {
@@ -10,13 +10,13 @@ fn replies(bytes: &[u8], cut: usize) -> (Vec<Reply>, bool) {
     for end in [cut, bytes.len()] {
         loop {
             match reader.read(&bytes[taken..end]) {
-                Read::More(length) => taken += length,
-                Read::Whole(length, reply) => {
+                ReplyPart::More(length) => taken += length,
+                ReplyPart::Whole(length, reply) => {
                     taken += length;
                     replies.push(reply);
                 }
-                Read::Partial => break,
-                Read::Malformed => return (replies, false),
+                ReplyPart::Partial => break,
+                ReplyPart::Malformed => return (replies, false),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The files: opened once by one writer, continued after a crash, cut only where nothing was acknowledged.
 
 use super::{
-    OpenError, Torn, WireText,
+    OpenError, TornField, WireText,
     chain::{Hash, Head, Header},
 };
 use std::{
@@ -20,11 +20,11 @@ const TORN_TEXT: usize = 4096;
 
 /// Whether the file that is being written still stands under the log's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Placement {
     /// It does, and what was asked for is done.
-    Kept,
+    InPlace,
     /// Someone moved it away, so nothing was done. What it has stays in it; [`Disk::begin`] is next.
-    Moved,
+    MovedAway,
 }
 
 /// What the log needs of the file it is writing. There is one real one, [`FileDisk`]; tests put faults in front of it.
@@ -47,7 +47,7 @@ pub trait Disk: Send {
     ///
     /// # Errors
     /// The system's, or the file was cut or written to by someone else. Any part of `lines` may be in the file.
-    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place>;
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement>;
     /// Returns when everything written is on stable storage.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ pub trait Disk: Send {
     ///
     /// # Errors
     /// The system's.
-    fn rotate(&mut self, suffix: &str) -> io::Result<Place>;
+    fn rotate(&mut self, suffix: &str) -> io::Result<Placement>;
 }
 
 /// A file on a file system.
@@ -79,7 +79,7 @@ pub(super) struct Found {
     pub(super) first: u64,
     /// When the current file was last written; `None` if it is empty.
     pub(super) modified: Option<SystemTime>,
-    pub(super) torn: Option<Torn>,
+    pub(super) torn: Option<TornField>,
 }
 
 impl FileDisk {
@@ -109,12 +109,14 @@ impl FileDisk {
     }
 
     /// Whether the file under the log's name is the one that is open.
-    fn place(&self) -> io::Result<Place> {
+    fn place(&self) -> io::Result<Placement> {
         let here = self.file.metadata()?;
         match fs::metadata(&self.path) {
-            Ok(there) if (there.dev(), there.ino()) == (here.dev(), here.ino()) => Ok(Place::Kept),
-            Ok(_) => Ok(Place::Moved),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Place::Moved),
+            Ok(there) if (there.dev(), there.ino()) == (here.dev(), here.ino()) => {
+                Ok(Placement::InPlace)
+            }
+            Ok(_) => Ok(Placement::MovedAway),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Placement::MovedAway),
             Err(error) => Err(error),
         }
     }
@@ -197,27 +199,27 @@ impl Disk for FileDisk {
         Ok(kept)
     }
 
-    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place> {
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement> {
         let there = self.file.metadata()?.len();
         if there != length {
             return Err(io::Error::other(format!(
                 "the file has {there} octets where {length} were written: someone else cut it or wrote to it",
             )));
         }
-        if self.place()? == Place::Moved {
-            return Ok(Place::Moved);
+        if self.place()? == Placement::MovedAway {
+            return Ok(Placement::MovedAway);
         }
         self.file.write_all(lines)?;
-        Ok(Place::Kept)
+        Ok(Placement::InPlace)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    fn rotate(&mut self, suffix: &str) -> io::Result<Place> {
-        if self.place()? == Place::Moved {
-            return Ok(Place::Moved);
+    fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
+        if self.place()? == Placement::MovedAway {
+            return Ok(Placement::MovedAway);
         }
         let aside = with_suffix(&self.path, suffix);
         if aside.try_exists()? {
@@ -229,7 +231,7 @@ impl Disk for FileDisk {
         fs::rename(&self.path, &aside)?;
         self.file = private(&self.path)?;
         sync_directory(&self.path)?;
-        Ok(Place::Kept)
+        Ok(Placement::InPlace)
     }
 }
 
@@ -325,7 +327,7 @@ fn find_end(path: &Path, file: &mut File) -> Result<Found, OpenError> {
             None => Head::default(),
         },
     };
-    let torn = (!end.behind.is_empty()).then(|| Torn {
+    let torn = (!end.behind.is_empty()).then(|| TornField {
         octets: end.behind.len() as u64,
         sha256: Hash::of(&end.behind).to_string(),
         text: WireText::escape(&end.behind[..end.behind.len().min(TORN_TEXT)]),

@@ -14,7 +14,7 @@
 mod writer;
 
 use super::{
-    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, Torn,
+    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, TornField,
     address::Addresses,
     chain::timestamp,
     checkpoint::{SigningKey, is_origin},
@@ -42,7 +42,7 @@ const LINE_HEAD: usize = 160;
 const MAX_PENDING: usize = 32 << 20;
 
 /// How a log is kept.
-pub struct Options {
+pub struct AuditOptions {
     /// The log; rotated files get its name and a suffix, `FILE.lock` keeps a second writer away.
     pub file: PathBuf,
     /// Private key of the checkpoints (Ed25519, PKCS#8, PEM); without it they are not signed.
@@ -73,7 +73,7 @@ pub struct Options {
     pub notice: Box<dyn Fn(Notice) + Send>,
 }
 
-impl Options {
+impl AuditOptions {
     /// The usual: checkpoints every 1,000 records or minute, files of 256 MiB or a day, no key, addresses in full.
     #[must_use]
     pub fn new(file: PathBuf, origin: String) -> Self {
@@ -112,7 +112,7 @@ pub enum Notice {
     /// A checkpoint is durable. Where this line is kept on another machine, it anchors the chain.
     Checkpoint(Checkpoint),
     /// A crash had left a torn last line; it was cut off, and a record says so.
-    Torn(Torn),
+    Torn(TornField),
     /// Someone moved the file away; the chain goes on in a new one.
     Moved,
     /// The log cannot be written: no new sessions, and nothing is acknowledged.
@@ -278,7 +278,7 @@ impl AuditLog {
     ///
     /// # Errors
     /// What is wrong with the options, the key or the file, and what to do. Nothing is served then (fail closed).
-    pub fn open(options: Options) -> Result<Self, OpenError> {
+    pub fn open(options: AuditOptions) -> Result<Self, OpenError> {
         Self::open_on(options, |disk| Box::new(disk))
     }
 
@@ -287,7 +287,7 @@ impl AuditLog {
     /// # Errors
     /// As `open`.
     pub fn open_on(
-        options: Options,
+        options: AuditOptions,
         wrap: impl FnOnce(FileDisk) -> Box<dyn Disk>,
     ) -> Result<Self, OpenError> {
         let file = options.file.display().to_string();
@@ -394,7 +394,7 @@ impl AuditLog {
     }
 
     /// Writes all that was queued and a last checkpoint, and ends the log; later records are refused. Blocks until that is
-    /// durable or has failed, and no longer than [`Options::close_within`]. Whether all is durable.
+    /// durable or has failed, and no longer than [`AuditOptions::close_within`]. Whether all is durable.
     pub fn close(&self) -> bool {
         self.writer.end()
     }

@@ -14,13 +14,15 @@ mod verify;
 pub use address::{Address, AddressForm, WireText, printable};
 pub use chain::{Hash, Head, timestamp};
 pub use checkpoint::{Checkpoint, PublicKey};
-pub use disk::{Disk, FileDisk, Place, rotated};
-pub use log::{AuditError, AuditLog, Durable, Notice, Options, Receipt};
+pub use disk::{Disk, FileDisk, Placement, rotated};
+pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use record::{
-    Certificate, CheckpointRecord, Connection, Counted, Decision, Direction, Exemption, Heard,
-    LogOpened, LogRecovered, Message, NotRecorded, Outcome, Peer, PolicyChange, PolicyFile,
-    Protection, Record, Refusal, Reload, ReloadedFile, Repeated, Session, SessionClosed,
-    SessionOpened, Start, Stop, Tls, Torn, TrustFile, Unprotected, VERSION, Verdict,
+    CertificateField, CheckpointRecord, ConnectionField, CountField, DecisionField, DirectionField,
+    ExemptionField, HeardRecord, LogOpenedRecord, LogRecoveredRecord, MessageRecord,
+    NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField, Record,
+    RefusalRecord, ReloadRecord, ReloadedFileField, RepeatedField, SessionClosedRecord,
+    SessionField, SessionOpenedRecord, StartRecord, StopRecord, TlsField, TornField,
+    TrustFileField, UnprotectedRecord, VERSION, VerdictField, VerdictRecord,
 };
 pub(crate) use {
     address::hashed,

@@ -61,34 +61,34 @@ pub const VERSION: u32 = 1;
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Record {
     /// The program began to serve.
-    Start(Start),
+    Start(StartRecord),
     /// The program ends in good order. A log whose last record is neither this nor the checkpoint behind it is still being
     /// written, was cut off by a crash, or was cut by someone.
-    Stop(Stop),
+    Stop(StopRecord),
     /// Files were read again on request.
-    Reload(Reload),
+    Reload(ReloadRecord),
     /// The policy in force changed.
-    PolicyChange(PolicyChange),
+    PolicyChange(PolicyChangeRecord),
     /// A client connected. Written with the first thing worth keeping of its session, at the latest with its end.
-    SessionOpened(SessionOpened),
+    SessionOpened(SessionOpenedRecord),
     /// A session ended.
-    SessionClosed(SessionClosed),
+    SessionClosed(SessionClosedRecord),
     /// The policy answered for one recipient (outbound) or one sender (inbound).
-    Verdict(Box<Verdict>),
+    Verdict(Box<VerdictRecord>),
     /// The proxy itself refused something to the client, for another reason than a verdict that stands in a record of its own.
-    Refusal(Box<Refusal>),
+    Refusal(Box<RefusalRecord>),
     /// The server said something in the clear that kept the session from going on.
-    Heard(Box<Heard>),
+    Heard(Box<HeardRecord>),
     /// A session went on without an authenticated peer, because an entry of the administrator allows it.
-    Unprotected(Box<Unprotected>),
+    Unprotected(Box<UnprotectedRecord>),
     /// A message was handed over, or may have been.
-    Message(Box<Message>),
+    Message(Box<MessageRecord>),
     /// Refusals and sessions without a message that were too many to be recorded singly.
-    NotRecorded(NotRecorded),
+    NotRecorded(NotRecordedRecord),
     /// The log was opened by a process. Written by the log itself, before the process can write anything.
-    LogOpened(LogOpened),
+    LogOpened(LogOpenedRecord),
     /// Writing works again after it had failed. Written by the log itself.
-    LogRecovered(LogRecovered),
+    LogRecovered(LogRecoveredRecord),
     /// All before this line, vouched for. Written by the log itself.
     Checkpoint(CheckpointRecord),
 }
@@ -96,7 +96,7 @@ pub enum Record {
 /// Which way mail goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Direction {
+pub enum DirectionField {
     /// From an inside client to the world.
     Outbound,
     /// From the world to an inside server.
@@ -105,11 +105,11 @@ pub enum Direction {
 
 /// `start`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Start {
+pub struct StartRecord {
     /// Version of the program.
     pub version: String,
     /// Which way mail goes.
-    pub direction: Direction,
+    pub direction: DirectionField,
     /// Name of the machine.
     pub host: String,
     /// Process id.
@@ -120,12 +120,12 @@ pub struct Start {
     /// The command line.
     pub arguments: Vec<WireText>,
     /// The policy in force, where there is a table or `--exempt`.
-    pub policy: Option<PolicyFile>,
+    pub policy: Option<PolicyField>,
 }
 
 /// `stop`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Stop {
+pub struct StopRecord {
     /// Why: the signal's name, or what went wrong.
     pub reason: String,
     /// Sessions since the start.
@@ -136,16 +136,16 @@ pub struct Stop {
 
 /// `reload`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Reload {
+pub struct ReloadRecord {
     /// What was read again, each with what came of it.
-    pub files: Vec<ReloadedFile>,
+    pub files: Vec<ReloadedFileField>,
     /// As in `start`, after the reload.
     pub configuration: String,
 }
 
-/// One file of a [`Reload`].
+/// One file of a [`ReloadRecord`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ReloadedFile {
+pub struct ReloadedFileField {
     /// As given on the command line, or in the table.
     pub file: String,
     /// Why the old content stays in force; `null` where the new one is.
@@ -154,32 +154,32 @@ pub struct ReloadedFile {
 
 /// `policy-change`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PolicyChange {
+pub struct PolicyChangeRecord {
     /// SHA-256 of the table that was in force, 64 hexadecimal digits.
     pub before: Option<String>,
     /// The table that is in force now.
-    pub policy: Option<PolicyFile>,
+    pub policy: Option<PolicyField>,
 }
 
 /// A policy table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PolicyFile {
+pub struct PolicyField {
     /// As given on the command line; empty where there is no table, but `--exempt`.
     pub file: String,
     /// SHA-256 of its bytes, 64 hexadecimal digits.
     pub sha256: String,
     /// The files of trust anchors that its entries name.
-    pub tafiles: Vec<TrustFile>,
+    pub tafiles: Vec<TrustFileField>,
     /// Number of its entries.
     pub entries: u64,
     /// Its ways out: every entry of a level that can leave mail without an authenticated peer and is not past its date, and
     /// every `--exempt`.
-    pub exemptions: Vec<Exemption>,
+    pub exemptions: Vec<ExemptionField>,
 }
 
 /// A file of trust anchors that a table names (`tafile=`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TrustFile {
+pub struct TrustFileField {
     /// As the table names it.
     pub file: String,
     /// SHA-256 of its bytes, 64 hexadecimal digits.
@@ -188,7 +188,7 @@ pub struct TrustFile {
 
 /// One way out that the administrator made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Exemption {
+pub struct ExemptionField {
     /// The next hop, prefix or address it is for, as written.
     pub entry: String,
     /// `none`, `may`, `encrypt`; or `exempt` for `--exempt`.
@@ -203,7 +203,7 @@ pub struct Exemption {
 
 /// A TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Connection {
+pub struct ConnectionField {
     /// Who opened it: address and port.
     pub from: SocketAddr,
     /// To where: address and port. With interception, of the client's connection, where the client meant to go.
@@ -212,31 +212,31 @@ pub struct Connection {
 
 /// The session that a record belongs to, repeated so that every record stands alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Session {
+pub struct SessionField {
     /// Its id, the same in the program's log.
     pub id: String,
     /// Which way mail goes.
-    pub direction: Direction,
+    pub direction: DirectionField,
     /// The client's connection to us.
-    pub client: Connection,
+    pub client: ConnectionField,
     /// Our connection to the server; `null` until there is one.
-    pub server: Option<Connection>,
+    pub server: Option<ConnectionField>,
     /// The name in EHLO or HELO that counts (RFC 5321 §4.1.1.1), as sent; `null` before it.
     pub hello: Option<WireText>,
 }
 
 /// `session-opened`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SessionOpened {
+pub struct SessionOpenedRecord {
     /// The session.
-    pub session: Session,
+    pub session: SessionField,
 }
 
 /// `session-closed`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SessionClosed {
+pub struct SessionClosedRecord {
     /// The session.
-    pub session: Session,
+    pub session: SessionField,
     /// How it ended: `quit`, `client-closed`, `server-closed`, `refused`, `timeout`, `stopped`; or in one word the incident that ended it.
     pub end: String,
     /// How long it was, in microseconds.
@@ -248,20 +248,20 @@ pub struct SessionClosed {
     /// Octets from the server and to the server, likewise.
     pub server_octets: [u64; 2],
     /// TLS of the outside connection; `null` for plaintext.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsField>,
     /// What happened more than once in this session and has one record only, each with how often more.
-    pub repeated: Vec<Repeated>,
+    pub repeated: Vec<RepeatedField>,
 }
 
 /// What was not written again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Repeated {
+pub struct RepeatedField {
     /// The `event` of the record that stands for all: `verdict`, `unprotected`, `refusal` or `heard`.
     pub event: String,
     /// The domain in that record; `null` where it has none, and for the sum of what concerned many domains.
     pub domain: Option<String>,
     /// The verdict in that record.
-    pub verdict: Option<Protection>,
+    pub verdict: Option<VerdictField>,
     /// The reason in that record.
     pub reason: Option<String>,
     /// `observed` in that record.
@@ -272,27 +272,27 @@ pub struct Repeated {
 
 /// `verdict`: one for each domain of a session, as long as it stays the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verdict {
+pub struct VerdictRecord {
     /// The session.
-    pub session: Session,
+    pub session: SessionField,
     /// For whom it was made, `@domain`, since all of a domain are judged alike: the recipient's outbound, the sender's inbound;
     /// `null` where the peer as such was judged.
     pub address: Option<Address>,
     /// What came of it, and why.
-    pub decision: Decision,
+    pub decision: DecisionField,
     /// Of a refusal: the reply, without CR LF; with `observed`, the one that enforcing would have given.
     pub reply: Option<WireText>,
     /// TLS of the outside connection; `null` for plaintext, and before the handshake.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsField>,
     /// Who the peer showed itself to be.
-    pub peer: Option<Peer>,
+    pub peer: Option<PeerField>,
 }
 
 /// `refusal`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Refusal {
+pub struct RefusalRecord {
     /// The session.
-    pub session: Session,
+    pub session: SessionField,
     /// The domain it concerns: of the sender whose MAIL was refused; of a remembered refusal, the domain for whose mail the server
     /// was found wanting, which need not be this session's. `null` before there is any, and for MAIL in the clear where no rule could let it pass, so that it
     /// is not read.
@@ -313,9 +313,9 @@ pub struct Refusal {
 
 /// `heard`: what a server refused with before mail could pass. It decides nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Heard {
+pub struct HeardRecord {
     /// The session.
-    pub session: Session,
+    pub session: SessionField,
     /// What it answers: `greeting`, `ehlo` or `starttls`.
     pub stage: String,
     /// Its reply code; `null` where it has none.
@@ -330,26 +330,26 @@ pub struct Heard {
 
 /// `unprotected`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Unprotected {
+pub struct UnprotectedRecord {
     /// The session.
-    pub session: Session,
+    pub session: SessionField,
     /// What allows it.
-    pub decision: Decision,
+    pub decision: DecisionField,
     /// TLS of the outside connection; `null`: in the clear.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsField>,
 }
 
 /// `not-recorded`: what strangers did so often that it was counted instead (see README.md). At most one a minute. Messages,
 /// the verdicts they rest on and sessions with a message are never among it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NotRecorded {
+pub struct NotRecordedRecord {
     /// What was counted, the most frequent first.
-    pub counts: Vec<Counted>,
+    pub counts: Vec<CountField>,
 }
 
-/// One count of a [`NotRecorded`].
+/// One count of a [`NotRecordedRecord`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Counted {
+pub struct CountField {
     /// Whose: an IPv4 address with `/32` or an IPv6 network with `/64`; `null` for all that are not told apart.
     pub prefix: Option<String>,
     /// What: `turned-away` (a connection that was answered 421 before a session), `session-opened`, `session-closed`, `refusal`
@@ -365,9 +365,9 @@ pub struct Counted {
 
 /// `message`: the evidence. On disk before the client is told that the message was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Message {
+pub struct MessageRecord {
     /// The session, with both connections.
-    pub session: Session,
+    pub session: SessionField,
     /// Name of the machine.
     pub host: String,
     /// SHA-256 of the configuration in force, as in `start` and `reload`.
@@ -383,16 +383,16 @@ pub struct Message {
     /// SHA-256 of those octets, 64 hexadecimal digits.
     pub sha256: String,
     /// The weakest of `decisions`; `refused` only where each of those is `observed`.
-    pub verdict: Protection,
+    pub verdict: VerdictField,
     /// One for each domain of `recipients` (outbound), or the one for `sender` (inbound; none where no rule speaks of that client or
     /// sender), without their `findings`, which stand in the record of the verdict.
-    pub decisions: Vec<Decision>,
+    pub decisions: Vec<DecisionField>,
     /// TLS of the outside connection; `null` for plaintext.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsField>,
     /// Who the peer showed itself to be; `null` for plaintext, and for a client without certificate.
-    pub peer: Option<Peer>,
+    pub peer: Option<PeerField>,
     /// What the server said of it.
-    pub outcome: Outcome,
+    pub outcome: OutcomeField,
     /// The server's final reply, lines joined by `\r\n`, without the last CR LF, addresses in it in the log's form; `null` where
     /// the connection ended before it.
     pub reply: Option<WireText>,
@@ -401,7 +401,7 @@ pub struct Message {
 /// What became of a message, by the first digit of the server's final reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum OutcomeField {
     /// 2yz.
     Accepted,
     /// 4yz or 5yz.
@@ -412,7 +412,7 @@ pub enum Outcome {
     Unknown,
 }
 
-impl Outcome {
+impl OutcomeField {
     /// Reads a final reply.
     #[must_use]
     pub fn of(reply: Option<&[u8]>) -> Self {
@@ -427,7 +427,7 @@ impl Outcome {
 /// The three verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Protection {
+pub enum VerdictField {
     /// Over TLS with a peer that proved what was demanded.
     Authorised,
     /// Allowed by an entry of the administrator without that proof.
@@ -438,11 +438,11 @@ pub enum Protection {
 
 /// What the policy said, and what made it say so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Decision {
+pub struct DecisionField {
     /// The domain, address literal or host that was asked about.
     pub domain: String,
     /// What came of it; with `observed`, what the policy said, which then refused nobody.
-    pub verdict: Protection,
+    pub verdict: VerdictField,
     /// `--observe`: nothing was enforced, and the mail passed whatever `verdict` says.
     pub observed: bool,
     /// The level in force (with `observed`, the one that enforcing would have asked for): none, may, encrypt, fingerprint, verify, secure, dane, dane-only, mta-sts.
@@ -466,7 +466,7 @@ pub struct Decision {
 
 /// Facts of a TLS connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Tls {
+pub struct TlsField {
     /// `TLSv1.3` or `TLSv1.2`.
     pub version: String,
     /// The suite's IANA name.
@@ -479,16 +479,16 @@ pub struct Tls {
 
 /// Who the peer showed itself to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Peer {
+pub struct PeerField {
     /// Its own certificate.
-    pub certificate: Certificate,
+    pub certificate: CertificateField,
     /// SHA-256 of each certificate it presented, its own first, in its order; 64 hexadecimal digits each.
     pub chain: Vec<String>,
 }
 
 /// A certificate, by what an auditor asks about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Certificate {
+pub struct CertificateField {
     /// SHA-256 of the whole certificate, 64 hexadecimal digits.
     pub sha256: String,
     /// SHA-256 of its SubjectPublicKeyInfo, 64 hexadecimal digits.
@@ -509,7 +509,7 @@ pub struct Certificate {
 
 /// `log-opened`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LogOpened {
+pub struct LogOpenedRecord {
     /// The log's name in its checkpoints.
     pub origin: String,
     /// The verifier key of the checkpoints that follow, as signed-note tools write it; `null` without `--audit-key`.
@@ -517,12 +517,12 @@ pub struct LogOpened {
     /// Form of addresses: full, domain or hashed.
     pub addresses: super::AddressForm,
     /// What a crash had left of a last line, if anything.
-    pub torn: Option<Torn>,
+    pub torn: Option<TornField>,
 }
 
 /// The remains of lines that were being written when the machine or the process went down. No client ever got a 250 for them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Torn {
+pub struct TornField {
     /// Octets cut off the end of the file.
     pub octets: u64,
     /// Their SHA-256, 64 hexadecimal digits.
@@ -533,7 +533,7 @@ pub struct Torn {
 
 /// `log-recovered`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LogRecovered {
+pub struct LogRecoveredRecord {
     /// When writing first failed, RFC 3339.
     pub since: String,
     /// What the system said.

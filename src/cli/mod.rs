@@ -18,7 +18,7 @@ use crate::{
     commands::{self, audit as command, runtime},
     configure,
     exit::Exit,
-    flags::{self, AuditVerb, Command, PolicyVerb, Top},
+    flags::{self, AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags},
     logging, serve,
 };
 
@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
         Ok(Err(failure)) => {
             if let Exit::Usage(words)
             | Exit::Configuration(words)
-            | Exit::Serving(serve::Failed { words, .. }) = &failure
+            | Exit::Serving(serve::ServeError { words, .. }) = &failure
                 && !words.is_empty()
             {
                 logging::write_raw(&format!("starttls-proxy: {}\n", words.trim_end()));
@@ -58,23 +58,23 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
         print(concat!("starttls-proxy ", env!("CARGO_PKG_VERSION"), "\n"));
         return Ok(());
     }
-    let top = Top::from_args(&["starttls-proxy"], &words)
+    let top = ProgramFlags::from_args(&["starttls-proxy"], &words)
         .map_err(|early| usage::failure(&early.output, &arguments))?;
     logging::install();
     match top.command {
-        Command::Outbound(flags) => served(configure::outbound(&flags)?, flags.dry_run),
-        Command::Inbound(flags) => served(configure::inbound(&flags)?, flags.dry_run),
-        Command::Check(flags) => commands::check(&flags),
-        Command::Policy(policy) => match policy.verb {
-            PolicyVerb::Test(flags) => commands::policy_test(&flags),
-            PolicyVerb::Show(flags) => commands::policy_show(&flags),
-            PolicyVerb::Purge(flags) => commands::policy_purge(&flags),
+        CommandFlags::Outbound(flags) => served(configure::outbound(&flags)?, flags.dry_run),
+        CommandFlags::Inbound(flags) => served(configure::inbound(&flags)?, flags.dry_run),
+        CommandFlags::Check(flags) => commands::check::check(&flags),
+        CommandFlags::Policy(policy) => match policy.verb {
+            PolicyCommandFlags::Test(flags) => commands::policy::test(&flags),
+            PolicyCommandFlags::Show(flags) => commands::policy::show(&flags),
+            PolicyCommandFlags::Purge(flags) => commands::policy::purge(&flags),
         },
-        Command::Audit(audit) => evidence(audit.verb),
+        CommandFlags::Audit(audit) => evidence(audit.verb),
     }
 }
 
-fn served(prepared: configure::Prepared, dry_run: bool) -> Result<(), Exit> {
+fn served(prepared: configure::PreparedProxy, dry_run: bool) -> Result<(), Exit> {
     if dry_run {
         print(&prepared.summary());
         return Ok(());
@@ -90,12 +90,12 @@ fn served(prepared: configure::Prepared, dry_run: bool) -> Result<(), Exit> {
     outcome
 }
 
-fn evidence(verb: AuditVerb) -> Result<(), Exit> {
+fn evidence(verb: AuditCommandFlags) -> Result<(), Exit> {
     let (out, errors) = (&mut std::io::stdout().lock(), &mut std::io::stderr().lock());
     let progress = std::io::stderr().is_terminal();
-    if let AuditVerb::Verify(flags::AuditVerify { files, .. })
-    | AuditVerb::Report(flags::AuditReport { files, .. })
-    | AuditVerb::Show(flags::AuditShow { files, .. }) = &verb
+    if let AuditCommandFlags::Verify(flags::AuditVerifyFlags { files, .. })
+    | AuditCommandFlags::Report(flags::AuditReportFlags { files, .. })
+    | AuditCommandFlags::Show(flags::AuditShowFlags { files, .. }) = &verb
         && files.is_empty()
     {
         return Err(Exit::Usage("audit: name at least one file".into()));
@@ -108,10 +108,10 @@ fn evidence(verb: AuditVerb) -> Result<(), Exit> {
         progress,
     };
     let code = match verb {
-        AuditVerb::Verify(f) => {
+        AuditCommandFlags::Verify(f) => {
             command::verify(&verify(f.files, f.anchor, f.key, f.from), out, errors)
         }
-        AuditVerb::Report(f) => {
+        AuditCommandFlags::Report(f) => {
             let verify = verify(f.files, f.anchor, f.key, f.from);
             command::report(
                 &command::Report {
@@ -124,8 +124,8 @@ fn evidence(verb: AuditVerb) -> Result<(), Exit> {
                 errors,
             )
         }
-        AuditVerb::Show(f) => {
-            let flags::AuditShow {
+        AuditCommandFlags::Show(f) => {
+            let flags::AuditShowFlags {
                 domain,
                 address,
                 key,
@@ -149,7 +149,9 @@ fn evidence(verb: AuditVerb) -> Result<(), Exit> {
             };
             command::show(&show, out, errors)
         }
-        AuditVerb::Keygen(f) => command::keygen(&command::Keygen { out: f.out }, out, errors),
+        AuditCommandFlags::Keygen(f) => {
+            command::keygen(&command::Keygen { out: f.out }, out, errors)
+        }
     };
     match code {
         command::DONE => Ok(()),
@@ -184,7 +186,7 @@ mod tests {
     fn flags_of(command: &[&str]) -> Vec<String> {
         let mut words = command.to_vec();
         words.push("--help");
-        let text = Top::from_args(&["starttls-proxy"], &words)
+        let text = ProgramFlags::from_args(&["starttls-proxy"], &words)
             .expect_err("help ends early")
             .output;
         let flags = text

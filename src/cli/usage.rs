@@ -2,7 +2,7 @@
 
 use argh::FromArgs as _;
 
-use super::{Exit, flags::Top, help};
+use super::{Exit, flags::ProgramFlags, help};
 
 /// Each command with its text of help, which names all its flags.
 const COMMANDS: [(&str, &str); 5] = [
@@ -55,7 +55,7 @@ fn command_of(arguments: &[String]) -> Vec<&str> {
 fn takes_value(command: &[&str], flag: &str) -> bool {
     let in_command = |command: &[&str]| {
         let words = [command, &[flag]].concat();
-        Top::from_args(&["starttls-proxy"], &words)
+        ProgramFlags::from_args(&["starttls-proxy"], &words)
             .is_err_and(|early| early.output.starts_with("No value provided"))
     };
     match command {

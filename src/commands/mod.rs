@@ -2,15 +2,8 @@
 //! records.
 
 pub mod audit;
-mod check;
-mod deciding;
-mod policy;
-
-pub use check::{
-    Checked, check,
-    probe::{Asker, Heard, Probed},
-};
-pub use policy::{policy_purge, policy_show, policy_test};
+pub mod check;
+pub mod policy;
 
 use crate::exit::Exit;
 

@@ -3,14 +3,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::session::site::{Common, Upstream};
+use crate::session::setup::{CommonSetup, Upstream};
 
 /// Whether the listeners let clients in whose address can be kept. A warning where they let in others, too.
 ///
 /// # Errors
 /// No client's address could ever be kept. A load balancer's (`balanced`) may be, since it tells another address than its own.
 pub(super) fn check(
-    common: &Common,
+    common: &CommonSetup,
     upstream: Option<&Upstream>,
     balanced: bool,
     listening: &[SocketAddr],

@@ -7,33 +7,33 @@ use std::{
 };
 
 use super::{
-    CONNECT, Exit, Prepared, Reading, audit_of, evidence_line, families, flags, hostname, listens,
-    lookup_of, parsed, policy_line, sessions, table_in, warn, where_to, wrong,
+    CONNECT, Exit, PreparedProxy, Reading, audit_of, evidence_line, families, flags, hostname,
+    listens, lookup_of, parsed, policy_line, sessions, table_in, warn, where_to, wrong,
 };
 use crate::{
-    audit::PolicyFile,
+    audit::PolicyField,
     clock,
     metrics::Metrics,
     net::Dial,
     policy::{
         Level, Settings,
-        table::{Table, Way},
+        table::{Table, TablePurpose},
     },
     serve::{self, Direction, Reloaded, limits::Limits},
     session::{
         handshakes::Handshakes,
-        ledger::Ledger,
         networks::TriedNetworks,
-        site::{Common, Inbound},
+        setup::{CommonSetup, InboundSetup},
+        write_budget::WriteBudget,
     },
-    tls::{ClientAuth, MinTls, Pair, ServerOptions, ServerTls, Trust},
+    tls::{CertificateFiles, ClientAuth, MinTls, ServerOptions, ServerTls, Trust},
 };
 
 /// `starttls-proxy inbound`
 ///
 /// # Errors
 /// The first flag or file that is wrong.
-pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Exit> {
+pub fn inbound(flags: &flags::InboundFlags) -> Result<PreparedProxy, Exit> {
     let upstream = where_to(flags.intercept.is_some(), flags.upstream.as_deref())?;
     if upstream
         .as_ref()
@@ -64,7 +64,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Exit> {
     let Some((table, policy, tls)) = read else {
         return Err(wrong(reading.words()));
     };
-    let common = Common {
+    let common = CommonSetup {
         hostname: hostname(flags.hostname.as_deref())?,
         configuration: sources.configuration(&reading, &tls),
         dial: Dial::new(flags.fwmark, CONNECT),
@@ -76,7 +76,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Exit> {
         policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
-        ledger: Arc::new(Ledger::of_strangers()),
+        write_budget: Arc::new(WriteBudget::for_strangers()),
     };
     let mut warnings = sources.remarks(&table);
     let balanced = !flags.accept_proxy.is_empty();
@@ -123,7 +123,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Exit> {
         &common.hostname,
         "inbound",
     )?;
-    let site = Inbound {
+    let site = InboundSetup {
         common,
         upstream,
         settings: Settings {
@@ -158,7 +158,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Exit> {
             let mut common = old.common.clone();
             common.policy = policy.map(Arc::new);
             common.configuration = sources.configuration(&reading, &tls);
-            Direction::Inbound(Arc::new(Inbound {
+            Direction::Inbound(Arc::new(InboundSetup {
                 common,
                 upstream: old.upstream.clone(),
                 settings: old.settings,
@@ -174,7 +174,7 @@ pub fn inbound(flags: &flags::Inbound) -> Result<Prepared, Exit> {
         });
         Reloaded { outcome, files }
     };
-    Ok(Prepared {
+    Ok(PreparedProxy {
         direction: Direction::Inbound(Arc::new(site)),
         listen: flags.listen.clone(),
         metrics: flags.metrics,
@@ -206,10 +206,16 @@ impl Sources {
     }
 
     /// Each is read, whatever is wrong with the others.
-    fn read(&self, reading: &mut Reading) -> Option<(Table, Option<PolicyFile>, ServerTls)> {
+    fn read(&self, reading: &mut Reading) -> Option<(Table, Option<PolicyField>, ServerTls)> {
         let settings = Settings::default();
         let policy = self.policy.as_deref();
-        let table = table_in(reading, policy, &Way::Inbound, &settings, &self.exempt);
+        let table = table_in(
+            reading,
+            policy,
+            &TablePurpose::Inbound,
+            &settings,
+            &self.exempt,
+        );
         let tls = reading.take(ServerTls::new(&self.options));
         let (table, policy) = table?;
         Some((table, policy, tls?))
@@ -230,7 +236,7 @@ impl Sources {
                 entry.file, entry.line, entry.key, entry.level
             )
         });
-        let remarks = table.remarks(&Way::Inbound, now);
+        let remarks = table.remarks(&TablePurpose::Inbound, now);
         remarks.into_iter().chain(unasked).collect()
     }
 
@@ -241,7 +247,7 @@ impl Sources {
     }
 }
 
-fn server_options(flags: &flags::Inbound) -> Result<ServerOptions, Exit> {
+fn server_options(flags: &flags::InboundFlags) -> Result<ServerOptions, Exit> {
     if flags.cert.is_empty() || flags.cert.len() != flags.key.len() {
         let words = "--cert and --key come in pairs, and there is at least one\nhint: --cert mx.pem --key mx.key";
         return Err(Exit::Usage(words.into()));
@@ -253,7 +259,7 @@ fn server_options(flags: &flags::Inbound) -> Result<ServerOptions, Exit> {
     let pairs = flags.cert.iter().zip(&flags.key).zip(staples);
     Ok(ServerOptions {
         pairs: pairs
-            .map(|((cert, key), ocsp)| Pair {
+            .map(|((cert, key), ocsp)| CertificateFiles {
                 cert: cert.clone(),
                 key: key.clone(),
                 ocsp: ocsp.cloned(),

@@ -27,16 +27,16 @@ use crate::{
     lookup::{self, DnssecSupport, Lookup},
     policy::{
         Level, RefuseWith, Settings,
-        table::{Table, Way},
+        table::{Table, TablePurpose},
     },
     serve::{
-        self, Direction, Failed, Plan,
+        self, Direction, Plan, ServeError,
         limits::{self, Limits},
         metrics_page,
     },
     session::{
         records,
-        site::{Common, Outbound, Upstream},
+        setup::{CommonSetup, OutboundSetup, Upstream},
     },
     tls::{ClientOptions, MinTls, Trust},
 };
@@ -48,11 +48,11 @@ const CONNECT: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// A whole configuration, read and checked; nothing is bound yet.
-pub struct Prepared {
+pub struct PreparedProxy {
     direction: Direction,
     listen: Vec<SocketAddr>,
     metrics: Option<SocketAddr>,
-    audit: Option<audit::Options>,
+    audit: Option<audit::AuditOptions>,
     reload: serve::Reload,
     limits: Limits,
     drain_timeout: Duration,
@@ -62,7 +62,7 @@ pub struct Prepared {
     summary: Vec<String>,
 }
 
-impl Prepared {
+impl PreparedProxy {
     /// For `--dry-run`.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -88,7 +88,7 @@ impl Prepared {
     ///
     /// # Errors
     /// In words.
-    pub async fn bind(self) -> Result<Plan, Failed> {
+    pub async fn bind(self) -> Result<Plan, ServeError> {
         let Self {
             direction,
             listen,
@@ -102,8 +102,8 @@ impl Prepared {
         let audit = match audit {
             Some(options) => Some(Arc::new(AuditLog::open(options).map_err(
                 |error| match error {
-                    audit::OpenError::Wrong(words) => Failed::configuration(words),
-                    audit::OpenError::Temporary(words) => Failed::temporary(words),
+                    audit::OpenError::Wrong(words) => ServeError::configuration(words),
+                    audit::OpenError::Temporary(words) => ServeError::temporary(words),
                 },
             )?)),
             None => None,
@@ -111,7 +111,8 @@ impl Prepared {
         let listeners = serve::listeners(&listen, intercept)?;
         let metrics_listener = metrics
             .map(|address| {
-                metrics_page::bind(address).map_err(|error| Failed::no_listener(address, &error))
+                metrics_page::bind(address)
+                    .map_err(|error| ServeError::no_listener(address, &error))
             })
             .transpose()?;
         let bound: Vec<SocketAddr> = listeners
@@ -125,7 +126,7 @@ impl Prepared {
             is_balanced(&direction),
             &bound,
         )
-        .map_err(Failed::configuration)?;
+        .map_err(ServeError::configuration)?;
         let unknown_before = mismatch.filter(|_| listen.is_empty());
         let listening: Vec<u16> = bound.iter().map(SocketAddr::port).collect();
         let direction = with_common(direction, |common| {
@@ -136,8 +137,8 @@ impl Prepared {
             log::warn!("{warning}");
         }
         let which = match &direction {
-            Direction::Outbound(_) => audit::Direction::Outbound,
-            Direction::Inbound(_) => audit::Direction::Inbound,
+            Direction::Outbound(_) => audit::DirectionField::Outbound,
+            Direction::Inbound(_) => audit::DirectionField::Inbound,
         };
         records::started(common(&direction), which);
         let (drain_timeout, relay_probe) = (self.drain_timeout, self.relay_probe);
@@ -155,7 +156,7 @@ impl Prepared {
 
 /// Where DANE counts on signatures that no resolver gives, nothing is started: the unit tries again, since one forged answer at a
 /// start must not stop mail for good.
-async fn say_how_dnssec_goes(site: &Outbound) -> Result<(), Exit> {
+async fn say_how_dnssec_goes(site: &OutboundSetup) -> Result<(), Exit> {
     let by_address = site.upstream.as_ref().is_some_and(|to| to.ip().is_some());
     if by_address {
         return Ok(());
@@ -170,7 +171,7 @@ async fn say_how_dnssec_goes(site: &Outbound) -> Result<(), Exit> {
             log::error!("{words}");
             tokio::spawn(say_later(Arc::clone(&site.lookup)));
         }
-        DnssecSupport::Missing(words) => return Err(Failed::temporary(words).into()),
+        DnssecSupport::Missing(words) => return Err(ServeError::temporary(words).into()),
     }
     Ok(())
 }
@@ -188,7 +189,7 @@ async fn say_later(lookup: Arc<Lookup>) {
     }
 }
 
-fn common(direction: &Direction) -> &Common {
+fn common(direction: &Direction) -> &CommonSetup {
     match direction {
         Direction::Outbound(site) => &site.common,
         Direction::Inbound(site) => &site.common,
@@ -208,7 +209,7 @@ fn upstream(direction: &Direction) -> Option<&Upstream> {
 }
 
 /// The sites are not shared with anybody yet where this is called.
-fn with_common(direction: Direction, change: impl Fn(&mut Common)) -> Direction {
+fn with_common(direction: Direction, change: impl Fn(&mut CommonSetup)) -> Direction {
     match direction {
         Direction::Outbound(mut site) => {
             if let Some(site) = Arc::get_mut(&mut site) {
@@ -344,7 +345,7 @@ pub fn lookup_of(
 /// levels that the `settings` rule out.
 pub fn table_of(
     path: Option<&Path>,
-    way: Option<&Way>,
+    way: Option<&TablePurpose>,
     settings: &Settings,
 ) -> Result<Table, Exit> {
     table_noting(path, way, settings, &mut |_| ()).map_err(wrong)
@@ -353,7 +354,7 @@ pub fn table_of(
 /// The same; `note` is told of each file that the table names, before it is read.
 fn table_noting(
     path: Option<&Path>,
-    way: Option<&Way>,
+    way: Option<&TablePurpose>,
     settings: &Settings,
     note: &mut dyn FnMut(&Path),
 ) -> Result<Table, String> {
@@ -384,10 +385,10 @@ fn table_noting(
 fn table_in(
     reading: &mut Reading,
     path: Option<&Path>,
-    way: &Way,
+    way: &TablePurpose,
     settings: &Settings,
     exempt: &[String],
-) -> Option<(Table, Option<audit::PolicyFile>)> {
+) -> Option<(Table, Option<audit::PolicyField>)> {
     let read = table_noting(path, Some(way), settings, &mut |file| reading.note(file));
     let table = reading.take(read)?;
     let shown = (path.is_some() || !exempt.is_empty()).then(|| {
@@ -406,7 +407,7 @@ fn table_in(
         named.dedup();
         policy.tafiles = named
             .into_iter()
-            .map(|file| audit::TrustFile {
+            .map(|file| audit::TrustFileField {
                 file: file.clone(),
                 sha256: sha256(Path::new(file)),
             })
@@ -446,7 +447,7 @@ fn audit_of(
     addresses: Option<&str>,
     hostname: &str,
     word: &str,
-) -> Result<Option<audit::Options>, Exit> {
+) -> Result<Option<audit::AuditOptions>, Exit> {
     let form = parsed::<audit::AddressForm>("audit-addresses", addresses)?.unwrap_or_default();
     let Some(file) = file else {
         if key.is_some() || addresses.is_some() {
@@ -457,7 +458,7 @@ fn audit_of(
         }
         return Ok(None);
     };
-    let mut options = audit::Options::new(file.clone(), format!("{hostname}/{word}"));
+    let mut options = audit::AuditOptions::new(file.clone(), format!("{hostname}/{word}"));
     options.key = key.cloned();
     options.addresses = form;
     options
@@ -502,7 +503,7 @@ fn on(name: &str, is: bool) -> String {
 }
 
 /// TLS to a peer that need not prove who it is is no way to plaintext, and no proof either.
-fn policy_line(policy: &audit::PolicyFile) -> String {
+fn policy_line(policy: &audit::PolicyField) -> String {
     let unauthenticated = policy
         .exemptions
         .iter()

@@ -7,24 +7,24 @@ use std::{
 };
 
 use super::{
-    CONNECT, Exit, Prepared, Reading, audit_of, client_options, evidence_line, families, flags,
-    hostname, listens, lookup_of, on, policy_line, resolvers_in_force, sessions, settings,
+    CONNECT, Exit, PreparedProxy, Reading, audit_of, client_options, evidence_line, families,
+    flags, hostname, listens, lookup_of, on, policy_line, resolvers_in_force, sessions, settings,
     table_in, warn, where_to, wrong,
 };
 use crate::{
-    audit::PolicyFile,
+    audit::PolicyField,
     clock,
     lookup::{Lookup, Renewal},
     metrics::Metrics,
     net::Dial,
     policy::{
         Settings,
-        table::{Table, Way},
+        table::{Table, TablePurpose},
     },
     serve::{Direction, Reloaded, limits::Limits},
     session::{
-        ledger::Ledger,
-        site::{Common, Outbound},
+        setup::{CommonSetup, OutboundSetup},
+        write_budget::WriteBudget,
     },
     tls::{ClientOptions, ClientTls, Trust},
     tlsrpt::Tlsrpt,
@@ -34,7 +34,7 @@ use crate::{
 ///
 /// # Errors
 /// The first flag or file that is wrong.
-pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Exit> {
+pub fn outbound(flags: &flags::OutboundFlags) -> Result<PreparedProxy, Exit> {
     let upstream = where_to(flags.intercept.is_some(), flags.upstream.as_deref())?;
     if flags.client_cert.is_some() != flags.client_key.is_some() {
         return Err(Exit::Usage(
@@ -56,9 +56,11 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Exit> {
         tls.min_tls,
     )?;
     settings.check(upstream.is_some()).map_err(Exit::Usage)?;
-    let way = upstream.as_ref().map_or(Way::Intercepted, |upstream| {
-        Way::Upstream(upstream.host.clone(), upstream.port)
-    });
+    let way = upstream
+        .as_ref()
+        .map_or(TablePurpose::Intercepted, |upstream| {
+            TablePurpose::Upstream(upstream.host.clone(), upstream.port)
+        });
     let sources = Sources {
         way,
         settings,
@@ -78,7 +80,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Exit> {
     else {
         return Err(wrong(reading.words()));
     };
-    let common = Common {
+    let common = CommonSetup {
         hostname: hostname(flags.hostname.as_deref())?,
         configuration: sources.configuration(&reading, &client_tls),
         dial: Dial::new(flags.fwmark, CONNECT),
@@ -90,7 +92,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Exit> {
         policy: policy.clone().map(Arc::new),
         audit: None,
         metrics: Arc::new(Metrics::default()),
-        ledger: Arc::new(Ledger::of_our_own()),
+        write_budget: Arc::new(WriteBudget::unlimited()),
     };
     let lookup = Arc::new(lookup_of(
         &flags.resolver,
@@ -135,7 +137,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Exit> {
         &common.hostname,
         "outbound",
     )?;
-    let site = Outbound {
+    let site = OutboundSetup {
         common,
         upstream,
         settings,
@@ -168,7 +170,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Exit> {
             let mut common = old.common.clone();
             common.policy = read.policy.map(Arc::new);
             common.configuration = sources.configuration(&reading, &read.tls);
-            Direction::Outbound(Arc::new(Outbound {
+            Direction::Outbound(Arc::new(OutboundSetup {
                 common,
                 upstream: old.upstream.clone(),
                 settings: old.settings,
@@ -185,7 +187,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Exit> {
             files: outcomes,
         }
     };
-    Ok(Prepared {
+    Ok(PreparedProxy {
         direction: Direction::Outbound(Arc::new(site)),
         listen: flags.listen.clone(),
         metrics: flags.metrics,
@@ -201,7 +203,7 @@ pub fn outbound(flags: &flags::Outbound) -> Result<Prepared, Exit> {
 
 /// The files that say whom to trust, and how they are read.
 struct Sources {
-    way: Way,
+    way: TablePurpose,
     settings: Settings,
     tls: ClientOptions,
     policy: Option<PathBuf>,
@@ -213,7 +215,7 @@ struct Sources {
 /// What they say.
 struct Read {
     table: Table,
-    policy: Option<PolicyFile>,
+    policy: Option<PolicyField>,
     tls: ClientTls,
     /// At a reload.
     renewal: Option<Renewal>,

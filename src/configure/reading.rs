@@ -133,7 +133,7 @@ impl Reading {
 
     /// What came of each file at a reload. Nothing is taken where anything is wrong, so a file that is right and has changed
     /// says that its old content stays; one that has not changed is in force as it is.
-    pub(super) fn outcomes(&self, in_force: &Digests) -> Vec<audit::ReloadedFile> {
+    pub(super) fn outcomes(&self, in_force: &Digests) -> Vec<audit::ReloadedFileField> {
         let fault = |file: &Path| {
             let name = file.display().to_string();
             if let Some(Err(words)) = self.digests.get(file) {
@@ -164,7 +164,7 @@ impl Reading {
         };
         self.files
             .iter()
-            .map(|file| audit::ReloadedFile {
+            .map(|file| audit::ReloadedFileField {
                 file: file.display().to_string(),
                 error: fault(file).or_else(|| stays(file)),
             })

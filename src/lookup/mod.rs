@@ -16,7 +16,7 @@ mod sts;
 
 use crate::{
     clock, files,
-    policy::{Dns, Findings, Mx, MxHost, Needs, Security, Sts},
+    policy::{Dns, Findings, MxHost, Needs, Security, Sts},
     smtp::Domain,
 };
 use cache::Cache;
@@ -310,16 +310,6 @@ fn https_config(roots: Arc<rustls::RootCertStore>) -> Result<rustls::ClientConfi
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
-}
-
-/// The hosts of an answer, in preference order; none for a null MX.
-#[must_use]
-pub fn hosts(mx: &Mx) -> &[MxHost] {
-    match mx {
-        Mx::Null => &[],
-        Mx::Hosts(hosts) => hosts,
-        Mx::Implicit(host) => std::slice::from_ref(host),
-    }
 }
 
 #[cfg(test)]

@@ -64,7 +64,6 @@ impl Demand {
             host,
             references: vec![ReferenceIdentity::Anyone],
             tls13_only: false,
-            enforced: false,
             testing: None,
             not_an_mx: false,
         }
@@ -314,7 +313,7 @@ mod tests {
     fn without_a_demand_observing_sends_the_name_of_the_likely_host() {
         let demand = Demand::observing(&ask(), &findings());
         assert_eq!(demand.sni.as_deref(), Some("mx1.clinic.example"));
-        assert!(!demand.enforced);
+        assert!(!demand.is_enforced());
         let nothing = Demand::observing(&ask(), &Findings::none());
         assert_eq!((nothing.sni, nothing.host), (None, None));
     }
@@ -375,6 +374,6 @@ mod tests {
         assert_eq!(names("b.example"), [host("mx.b.example")]);
         assert_eq!(names("d.example"), [host("d.example"), below("d.example")]);
         assert!(matches!(require(None), Err((Reason::NoPolicy, _))));
-        assert!(!require(Some("c.example")).expect("demand").enforced);
+        assert!(!require(Some("c.example")).expect("demand").is_enforced());
     }
 }

@@ -30,7 +30,7 @@ pub fn judge(demand: &Demand, shown: &Shown) -> Verdict {
     if demand.level == Level::None {
         return Verdict::Unprotected("level none".into());
     }
-    match (proof(demand, shown), demand.enforced) {
+    match (proof(demand, shown), demand.is_enforced()) {
         (Ok(proof), true) => Verdict::Authorised(proof),
         (Ok(proof), false) => Verdict::Unprotected(proof),
         (Err((reason, why)), true) => {
@@ -109,7 +109,6 @@ mod tests {
             host: None,
             references: vec![ReferenceIdentity::Anyone; alternatives],
             tls13_only: false,
-            enforced: !level.allows_plaintext(),
             testing: None,
             not_an_mx: false,
         }

@@ -140,6 +140,18 @@ pub struct Missing {
     pub why: String,
 }
 
+impl Mx {
+    /// The hosts, in preference order; none for a null MX.
+    #[must_use]
+    pub fn hosts(&self) -> &[MxHost] {
+        match self {
+            Self::Null => &[],
+            Self::Hosts(hosts) => hosts,
+            Self::Implicit(host) => std::slice::from_ref(host),
+        }
+    }
+}
+
 /// What a domain says about where its mail goes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Mx {
@@ -275,8 +287,6 @@ pub struct Demand {
     pub references: Vec<ReferenceIdentity>,
     /// `protocols=`/`--min-tls`: TLS 1.3 only.
     pub tls13_only: bool,
-    /// Failing it is reported, not enforced (MTA-STS testing, `may`).
-    pub enforced: bool,
     /// A failure is reported to TLSRPT under these policies too (MTA-STS in testing mode).
     pub testing: Option<ReferenceIdentity>,
     /// The addresses of all MX hosts are known, and the destination is none of them.
@@ -284,6 +294,12 @@ pub struct Demand {
 }
 
 impl Demand {
+    /// Whether a peer that fails the demand is refused. Under levels none and may, mail is handed to that peer all the same.
+    #[must_use]
+    pub fn is_enforced(&self) -> bool {
+        !self.level.allows_plaintext()
+    }
+
     /// What [`Shown::Tls`] has one result for each, in this order: `references`, then `testing`.
     pub fn alternatives(&self) -> impl Iterator<Item = &ReferenceIdentity> {
         self.references.iter().chain(&self.testing)

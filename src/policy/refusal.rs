@@ -179,19 +179,17 @@ fn proves_no_dane(findings: &Findings) -> bool {
     let Dns::Found(mx, Security::Secure) = &findings.mx else {
         return false;
     };
-    let hosts = match mx {
-        Mx::Null => return false,
-        Mx::Hosts(hosts) => hosts.as_slice(),
-        Mx::Implicit(host) => std::slice::from_ref(host),
-    };
-    hosts.iter().all(|host| {
-        matches!(host.addresses, Dns::Found(_, Security::Secure))
-            && match &host.tlsa {
-                Dns::Absent(Security::Secure) => true,
-                Dns::Found(records, Security::Secure) => super::dane::usable(records).is_empty(),
-                _ => false,
-            }
-    })
+    *mx != Mx::Null
+        && mx.hosts().iter().all(|host| {
+            matches!(host.addresses, Dns::Found(_, Security::Secure))
+                && match &host.tlsa {
+                    Dns::Absent(Security::Secure) => true,
+                    Dns::Found(records, Security::Secure) => {
+                        super::dane::usable(records).is_empty()
+                    }
+                    _ => false,
+                }
+        })
 }
 
 /// `clinic.example: mx1.clinic.example[203.0.113.9] not authenticated: certificate-host-mismatch: names *.hoster.example
@@ -303,7 +301,6 @@ mod tests {
             host: Some("mx1.clinic.example".into()),
             references: Vec::new(),
             tls13_only: false,
-            enforced: true,
             testing: None,
             not_an_mx: false,
         }

@@ -183,7 +183,6 @@ fn plain(level: Level, basis: Basis) -> Demand {
         host: None,
         references: Vec::new(),
         tls13_only: false,
-        enforced: !level.allows_plaintext(),
         testing: None,
         not_an_mx: false,
     }

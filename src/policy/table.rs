@@ -24,7 +24,7 @@ mod tests;
 
 pub use attributes::{Match, Servername, Until};
 pub use key::Key;
-pub use reach::Way;
+pub use reach::TablePurpose;
 
 use super::{Ask, Basis, Level, NextHop};
 use crate::smtp::{Domain, Recipient};

@@ -25,13 +25,7 @@ use crate::{
     clock,
     metrics::{self, Metrics},
     net::{self, ClientAddr, Forbidden, IntendedAddr, ServerAddr, proxy_header},
-    session::{
-        budget::Kind,
-        drive::Stop,
-        inbound::{self, Ends},
-        outbound,
-        site::Common,
-    },
+    session::{Arrival, budget::Kind, drive::Stop, inbound, outbound, setup::CommonSetup},
 };
 
 /// A load balancer must have sent its PROXY header by then.
@@ -154,7 +148,7 @@ fn admit(
     let common = direction.common();
     // A load balancer's own address would count all the world as one client.
     let balancer = listed(direction, client);
-    if !balancer && !common.ledger.admit(client.0.ip()) {
+    if !balancer && !common.write_budget.admit(client.0.ip()) {
         return Err(("budget", TOO_OFTEN.into()));
     }
     let place = if balancer {
@@ -174,7 +168,7 @@ fn admit(
 
 /// One reply, if it fits into the socket right now, and no session.
 fn turn_away(
-    common: &Common,
+    common: &CommonSetup,
     stream: &TcpStream,
     client: ClientAddr,
     why: &'static str,
@@ -186,7 +180,7 @@ fn turn_away(
 }
 
 /// Counts it, and says it in the log if this client may still make us.
-fn turned_away(common: &Common, client: ClientAddr, why: &'static str, words: &str) {
+fn turned_away(common: &CommonSetup, client: ClientAddr, why: &'static str, words: &str) {
     common.metrics.count(metrics::TURNED_AWAY, why);
     // Who has no budget left was counted when that was found.
     if why == "budget" {
@@ -195,7 +189,7 @@ fn turned_away(common: &Common, client: ClientAddr, why: &'static str, words: &s
     let line = format!("turned away client={client} why={why}{words}");
     let octets = line.len() + LINE_HEAD;
     if common
-        .ledger
+        .write_budget
         .may_write(client.0.ip(), Kind::TurnedAway, octets)
     {
         log::warn!("{line}");
@@ -215,21 +209,18 @@ async fn session(
         log::debug!("client={client} went before it was served: {error}");
         return;
     }
+    let is_outbound = matches!(direction, Direction::Outbound(_));
+    let mut arrival = match arrival(&common, &stream, client, is_outbound) {
+        Ok(arrival) => arrival,
+        Err((why, refusal)) => return turn_away(&common, &stream, client, why, &refusal),
+    };
     let metrics = Arc::clone(&common.metrics);
     match direction {
         Direction::Outbound(site) => {
-            let server = match target(&common, &stream, client, true) {
-                Ok(server) => server,
-                Err((why, refusal)) => return turn_away(&common, &stream, client, why, &refusal),
-            };
             let _open = begin(&metrics, "outbound");
-            outbound::run(site, stream, client, server, stop).await;
+            outbound::run(site, stream, arrival, stop).await;
         }
         Direction::Inbound(site) => {
-            let mut ends = match inbound_ends(&common, &mut stream, client) {
-                Ok(ends) => ends,
-                Err((why, refusal)) => return turn_away(&common, &stream, client, why, &refusal),
-            };
             let mut places = vec![place];
             if site
                 .accept_proxy
@@ -239,10 +230,10 @@ async fn session(
                 match timeout(PROXY_HEADER, read_header(&mut stream)).await {
                     Ok(Ok((origin, first))) => {
                         if let proxy_header::Origin::Addresses(source, destination) = origin {
-                            ends.client = ClientAddr(net::canonical(source));
-                            ends.intended = IntendedAddr(net::canonical(destination));
-                            let client = ends.client;
-                            if !common.ledger.admit(client.0.ip()) {
+                            arrival.client = ClientAddr(net::canonical(source));
+                            arrival.intended = IntendedAddr(net::canonical(destination));
+                            let client = arrival.client;
+                            if !common.write_budget.admit(client.0.ip()) {
                                 return turn_away(&common, &stream, client, "budget", TOO_OFTEN);
                             }
                             match limits.enter_client(client.0.ip()) {
@@ -253,7 +244,7 @@ async fn session(
                                 }
                             }
                         }
-                        ends.first = first;
+                        arrival.first = first;
                     }
                     // Not a word of SMTP to who does not speak the agreed protocol.
                     Ok(Err(error)) => {
@@ -267,7 +258,7 @@ async fn session(
                 }
             }
             let _open = begin(&metrics, "inbound");
-            inbound::run(site, stream, ends, stop).await;
+            inbound::run(site, stream, arrival, stop).await;
         }
     }
 }
@@ -277,17 +268,18 @@ fn begin<'a>(metrics: &'a Metrics, direction: &str) -> metrics::OpenSession<'a> 
     metrics.session()
 }
 
-fn inbound_ends(
-    common: &Common,
-    stream: &mut TcpStream,
+fn arrival(
+    common: &CommonSetup,
+    stream: &TcpStream,
     client: ClientAddr,
-) -> Result<Ends, (&'static str, String)> {
-    let server = target(common, stream, client, false)?;
+    outbound: bool,
+) -> Result<Arrival, (&'static str, String)> {
+    let server = target(common, stream, client, outbound)?;
     let own = stream.local_addr().map_err(|_| ("gone", String::new()))?;
     let intended = server.map_or(IntendedAddr(net::canonical(own)), |ServerAddr(to)| {
         IntendedAddr(to)
     });
-    Ok(Ends {
+    Ok(Arrival {
         client,
         intended,
         server,
@@ -297,7 +289,7 @@ fn inbound_ends(
 
 /// Where an intercepted connection is to go on to; `None` with `--upstream`.
 fn target(
-    common: &Common,
+    common: &CommonSetup,
     stream: &TcpStream,
     client: ClientAddr,
     outbound: bool,

@@ -24,7 +24,7 @@ use tokio::{
 
 use self::limits::Limits;
 use crate::{
-    audit::{self, Record, ReloadedFile},
+    audit::{self, Record, ReloadedFileField},
     clock,
     lookup::hosts_file,
     metrics,
@@ -32,7 +32,7 @@ use crate::{
     session::{
         drive::Stop,
         records,
-        site::{Common, Inbound, Outbound, Upstream},
+        setup::{CommonSetup, InboundSetup, OutboundSetup, Upstream},
     },
 };
 
@@ -49,22 +49,22 @@ const REPORT: Duration = Duration::from_secs(60);
 pub const EXPIRY_WARNING: u32 = 14;
 /// Why the process does not serve, or did not end well.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failed {
+pub struct ServeError {
     /// The exit code: one of [`EX_CONFIG`], [`EX_TEMPFAIL`] and [`EX_IOERR`].
     pub code: u8,
     /// In words, for the administrator.
     pub words: String,
 }
 
-impl std::fmt::Display for Failed {
+impl std::fmt::Display for ServeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.words)
     }
 }
 
-impl std::error::Error for Failed {}
+impl std::error::Error for ServeError {}
 
-impl Failed {
+impl ServeError {
     /// The configuration is wrong.
     #[must_use]
     pub fn configuration(words: impl Into<String>) -> Self {
@@ -98,13 +98,13 @@ impl Failed {
 #[derive(Clone)]
 pub enum Direction {
     /// Legacy server to world.
-    Outbound(Arc<Outbound>),
+    Outbound(Arc<OutboundSetup>),
     /// World to legacy server.
-    Inbound(Arc<Inbound>),
+    Inbound(Arc<InboundSetup>),
 }
 
 impl Direction {
-    fn common(&self) -> &Common {
+    fn common(&self) -> &CommonSetup {
         match self {
             Self::Outbound(site) => &site.common,
             Self::Inbound(site) => &site.common,
@@ -134,7 +134,7 @@ pub struct Reloaded {
     /// The new site, or why the old one stays; all or nothing.
     pub outcome: Result<Direction, String>,
     /// What came of each file.
-    pub files: Vec<ReloadedFile>,
+    pub files: Vec<ReloadedFileField>,
 }
 
 /// All that running takes; making it has read and checked every flag and file.
@@ -162,7 +162,7 @@ pub struct Plan {
 pub fn listeners(
     addresses: &[SocketAddr],
     intercept: Option<Intercept>,
-) -> Result<Vec<StdListener>, Failed> {
+) -> Result<Vec<StdListener>, ServeError> {
     let mut inherited = ListenFd::from_env();
     let mut found = Vec::new();
     for index in 0..inherited.len() {
@@ -170,7 +170,7 @@ pub fn listeners(
             Ok(Some(listener)) => found.push(listener),
             Ok(None) => {}
             Err(error) => {
-                return Err(Failed::configuration(format!(
+                return Err(ServeError::configuration(format!(
                     "socket {index} of systemd is no TCP listener: {error}"
                 )));
             }
@@ -179,12 +179,12 @@ pub fn listeners(
     for address in addresses {
         found.push(
             net::listen(*address, intercept)
-                .map_err(|error| Failed::no_listener(*address, &error))?,
+                .map_err(|error| ServeError::no_listener(*address, &error))?,
         );
     }
     if found.is_empty() {
         let words = "nothing to listen on\nhint: give --listen ADDR:PORT, or start it from a systemd socket unit";
-        return Err(Failed::configuration(words));
+        return Err(ServeError::configuration(words));
     }
     Ok(found)
 }
@@ -193,7 +193,7 @@ pub fn listeners(
 ///
 /// # Errors
 /// What kept it from starting, or that the last records are not on disk.
-pub async fn run(plan: Plan) -> Result<(), Failed> {
+pub async fn run(plan: Plan) -> Result<(), ServeError> {
     let Plan {
         listeners,
         metrics_listener,
@@ -208,7 +208,7 @@ pub async fn run(plan: Plan) -> Result<(), Failed> {
     let audit = direction.common().audit.clone();
     let current = Arc::new(RwLock::new(direction));
     let (stopping, stop) = watch::channel(Stop::Not);
-    let words = |error: io::Error| Failed::temporary(format!("cannot start: {error}"));
+    let words = |error: io::Error| ServeError::temporary(format!("cannot start: {error}"));
 
     if let Some(listener) = metrics_listener {
         let metrics = Arc::clone(&now(&current).common().metrics);
@@ -253,7 +253,7 @@ pub async fn run(plan: Plan) -> Result<(), Failed> {
             common.metrics.get(metrics::MESSAGES, "accepted"),
         );
         if !records::stopped(audit, reason, sessions, messages).await {
-            return Err(Failed {
+            return Err(ServeError {
                 code: EX_IOERR,
                 words: "the last records are not in the audit log: its disk does not take them"
                     .into(),
@@ -265,7 +265,7 @@ pub async fn run(plan: Plan) -> Result<(), Failed> {
 
 /// `--upstream` must lead somewhere else. What a name's DNS says is looked at when it is connected to: an answer from the
 /// network must not keep the process from starting.
-fn not_itself(direction: &Direction) -> Result<(), Failed> {
+fn not_itself(direction: &Direction) -> Result<(), ServeError> {
     let Some(upstream) = direction.upstream() else {
         return Ok(());
     };
@@ -277,7 +277,7 @@ fn not_itself(direction: &Direction) -> Result<(), Failed> {
     for ip in addresses {
         let address = SocketAddr::new(ip, upstream.port);
         if dial.is_ourselves(address) {
-            return Err(Failed::configuration(format!(
+            return Err(ServeError::configuration(format!(
                 "--upstream {}:{} is this proxy itself ({address}, --listen): mail would go in circles\n\
                  hint: name the mail server that is to get it",
                 upstream.host, upstream.port
@@ -288,8 +288,8 @@ fn not_itself(direction: &Direction) -> Result<(), Failed> {
 }
 
 /// One line and one record for all that strangers did too often to be written singly.
-fn tell_what_was_not_written(common: &Common) {
-    let counts = common.ledger.report();
+fn tell_what_was_not_written(common: &CommonSetup) {
+    let counts = common.write_budget.report();
     if counts.is_empty() {
         return;
     }
@@ -305,14 +305,14 @@ fn tell_what_was_not_written(common: &Common) {
         most.collect::<Vec<_>>().join(", ")
     );
     if let Some(audit) = &common.audit {
-        let counts = counts.iter().map(|count| audit::Counted {
+        let counts = counts.iter().map(|count| audit::CountField {
             prefix: count.prefix.map(|prefix| prefix.to_string()),
             kind: count.kind.word().to_owned(),
             count: count.count,
             first: audit::timestamp(count.first),
             last: audit::timestamp(count.last),
         });
-        audit.append(&Record::NotRecorded(audit::NotRecorded {
+        audit.append(&Record::NotRecorded(audit::NotRecordedRecord {
             counts: counts.collect(),
         }));
     }

@@ -9,7 +9,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{net::ServerAddr, policy::Dns, session::site::Inbound};
+use crate::{net::ServerAddr, policy::Dns, session::setup::InboundSetup};
 
 /// Between two probes.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -22,7 +22,7 @@ const LINES: usize = 128;
 
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ProbeResult {
     /// It takes mail for anybody from us: the reply.
     OpenRelay(String),
     /// It refuses: the reply.
@@ -32,18 +32,18 @@ pub enum Outcome {
 }
 
 /// Probes now and every hour, and says what it found.
-pub async fn hourly(site: Arc<Inbound>, domain: String) {
+pub async fn hourly(site: Arc<InboundSetup>, domain: String) {
     loop {
         match timeout(LIMIT, probe(&site, &domain)).await {
-            Ok(Ok(Outcome::OpenRelay(reply))) => log::error!(
+            Ok(Ok(ProbeResult::OpenRelay(reply))) => log::error!(
                 "in: OPEN RELAY: the inside server takes mail for {domain} from this proxy's address ({reply}); all the \
                  world can send through it. hint: let it relay only for addresses that are not this proxy's, or use \
                  --keep-client-address"
             ),
-            Ok(Ok(Outcome::Refuses(reply))) => {
+            Ok(Ok(ProbeResult::Refuses(reply))) => {
                 log::info!("in: relay probe: the inside server refuses {domain} ({reply})")
             }
-            Ok(Ok(Outcome::Unclear(words))) => {
+            Ok(Ok(ProbeResult::Unclear(words))) => {
                 log::warn!("in: relay probe: no answer to judge by: {words}")
             }
             Ok(Err(error)) => log::warn!("in: relay probe: {error}"),
@@ -53,7 +53,7 @@ pub async fn hourly(site: Arc<Inbound>, domain: String) {
     }
 }
 
-async fn probe(site: &Inbound, domain: &str) -> io::Result<Outcome> {
+async fn probe(site: &InboundSetup, domain: &str) -> io::Result<ProbeResult> {
     let upstream = site.upstream.as_ref().ok_or(io::ErrorKind::NotFound)?;
     let ip = match upstream.ip() {
         Some(ip) => ip,
@@ -86,7 +86,7 @@ async fn ask(
     server: &mut BufReader<TcpStream>,
     hostname: &str,
     domain: &str,
-) -> io::Result<Outcome> {
+) -> io::Result<ProbeResult> {
     let steps = [
         (None, "greeting"),
         (Some(format!("EHLO {hostname}\r\n")), "EHLO"),
@@ -98,7 +98,7 @@ async fn ask(
         }
         let answer = reply(server).await?;
         if !answer.starts_with('2') {
-            return Ok(Outcome::Unclear(format!("{name}: {answer}")));
+            return Ok(ProbeResult::Unclear(format!("{name}: {answer}")));
         }
     }
     server
@@ -108,9 +108,9 @@ async fn ask(
     let answer = reply(server).await?;
     server.get_mut().write_all(b"QUIT\r\n").await?;
     Ok(match answer.as_bytes().first() {
-        Some(b'2') => Outcome::OpenRelay(answer),
-        Some(b'5' | b'4') => Outcome::Refuses(answer),
-        _ => Outcome::Unclear(answer),
+        Some(b'2') => ProbeResult::OpenRelay(answer),
+        Some(b'5' | b'4') => ProbeResult::Refuses(answer),
+        _ => ProbeResult::Unclear(answer),
     })
 }
 
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
-    async fn probe_server_that_says(rcpt: &'static str) -> Outcome {
+    async fn probe_server_that_says(rcpt: &'static str) -> ProbeResult {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let server = tokio::spawn(async move {
@@ -180,11 +180,11 @@ mod tests {
     async fn a_server_that_takes_a_foreign_recipient_is_an_open_relay() {
         assert_eq!(
             probe_server_that_says("250 ok\r\n").await,
-            Outcome::OpenRelay("250 ok".into())
+            ProbeResult::OpenRelay("250 ok".into())
         );
         assert_eq!(
             probe_server_that_says("550-no\r\n550 relaying denied\r\n").await,
-            Outcome::Refuses("550 relaying denied".into())
+            ProbeResult::Refuses("550 relaying denied".into())
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Drives a machine: moves bytes between two legs and the machine, carries out its actions, waits for what comes next.
 //!
-//! What the actions mean (where to connect, whom to trust, what to write down) is for the direction's [`Hands`]; how they
+//! What the actions mean (where to connect, whom to trust, what to write down) is for the direction's [`ActionHandler`]; how they
 //! are carried out in order, and that nothing is lost or sent out of turn, is here.
 
 use std::{
@@ -21,8 +21,8 @@ use super::leg::{Leg, Stream};
 use crate::{
     clock,
     smtp::{
-        Action, Answer, Completed, Conditions, Input, Machine, Note, Question, Recorded, Refusal,
-        Side,
+        Action, Answer, Completed, Input, Machine, Note, Question, Recorded, Refusal, Side,
+        StartTlsConditions,
     },
 };
 
@@ -30,7 +30,7 @@ use crate::{
 pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What came of a job.
-pub enum Done {
+pub enum ActionResult {
     /// The connection to the server, or why there is none.
     Connected(Result<Stream, Refusal>),
     /// TLS on that side. `NotGoodEnough` keeps the connection and tells the client why; `Failed` has none any more.
@@ -75,24 +75,24 @@ impl Stop {
 
 /// What a direction knows how to do. Each job owns what it needs, so that the session goes on meanwhile; what it learned is the
 /// hands' again when it comes back.
-pub trait Hands {
+pub trait ActionHandler {
     /// What a job of this direction comes back with.
-    type Outcome: Send + 'static;
+    type JobResult: Send + 'static;
     /// A job came back: takes what it learned, and gives what the machine is told.
-    fn done(&mut self, outcome: Self::Outcome) -> Done;
+    fn finish(&mut self, outcome: Self::JobResult) -> ActionResult;
     /// [`Action::Connect`].
-    fn connect(&mut self) -> Job<Self::Outcome>;
+    fn connect(&mut self) -> Job<Self::JobResult>;
     /// [`Action::Upgrade`]: everything before it is flushed and nothing behind it was read.
-    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Self::Outcome>;
+    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Self::JobResult>;
     /// [`Action::Authorise`].
-    fn authorise(&mut self, question: Question) -> Job<Self::Outcome>;
+    fn authorise(&mut self, question: Question) -> Job<Self::JobResult>;
     /// [`Action::Record`].
-    fn record(&mut self, message: Completed) -> Job<Self::Outcome>;
+    fn record(&mut self, message: Completed) -> Job<Self::JobResult>;
     /// [`Action::Note`].
     fn note(&mut self, note: Note);
-    /// Inbound: see [`Conditions`]. Outbound they say nothing.
-    fn conditions(&self) -> Conditions {
-        Conditions::default()
+    /// Inbound: see [`StartTlsConditions`]. Outbound they say nothing.
+    fn conditions(&self) -> StartTlsConditions {
+        StartTlsConditions::default()
     }
     /// Octets of a message on their way to the server.
     fn content(&mut self, octets: &[u8]);
@@ -106,19 +106,19 @@ pub trait Hands {
 
 const BOTH: [Side; 2] = [Side::Server, Side::Client];
 
-struct Drive<M, H: Hands> {
+struct Drive<M, H: ActionHandler> {
     machine: M,
     hands: H,
     client: Leg,
     server: Leg,
-    jobs: Vec<Job<H::Outcome>>,
+    jobs: Vec<Job<H::JobResult>>,
     /// TLS starts on this side as soon as it is flushed.
     upgrading: Option<Side>,
     /// Connections that say goodbye: whose, and how many octets that takes.
     leaving: Vec<(Side, JoinHandle<u64>)>,
     began: Instant,
     timer: Option<(Duration, Pin<Box<Sleep>>)>,
-    /// What the machine was last told about the client's bytes: see [`Machine::held_back`].
+    /// What the machine was last told about the client's bytes: see [`Machine::set_held_back`].
     held_back: bool,
     stop: watch::Receiver<Stop>,
     /// Ready once the process is further with ending than the machine knows; `None` when it knows all.
@@ -138,7 +138,7 @@ enum Event<T> {
 
 /// Runs a session from its first action to its end. `client` is its connection; `stop` says when the
 /// process is asked to end.
-pub async fn drive<M: Machine, H: Hands>(
+pub async fn drive<M: Machine, H: ActionHandler>(
     machine: M,
     hands: H,
     client: Leg,
@@ -183,7 +183,7 @@ pub async fn drive<M: Machine, H: Hands>(
     drive.hands
 }
 
-impl<M: Machine, H: Hands> Drive<M, H> {
+impl<M: Machine, H: ActionHandler> Drive<M, H> {
     fn now(&self) -> Duration {
         clock::instant().duration_since(self.began)
     }
@@ -215,7 +215,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 }
                 let now = self.now();
                 if side == Side::Client {
-                    self.machine.conditions(self.hands.conditions());
+                    self.machine.set_conditions(self.hands.conditions());
                 }
                 let leg = match side {
                     Side::Client => &self.client,
@@ -233,7 +233,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         let held_back = self.server.backed_up();
         if std::mem::replace(&mut self.held_back, held_back) != held_back {
             let now = self.now();
-            self.machine.held_back(held_back, now);
+            self.machine.set_held_back(held_back, now);
         }
     }
 
@@ -244,7 +244,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
     }
 
     fn carry_out(&mut self) {
-        while let Some(action) = self.machine.action() {
+        while let Some(action) = self.machine.next_action() {
             match action {
                 Action::Connect => {
                     let old = std::mem::take(&mut self.server);
@@ -280,7 +280,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                     self.hands.note(note);
                     // The line has the time of its message, and names the client as it was introduced over TLS (RFC 3207 §4.2).
                     if begins && let Some(line) = self.hands.trace() {
-                        self.machine.trace(line);
+                        self.machine.set_trace(line);
                     }
                 }
                 Action::Close { side, abort } => {
@@ -327,7 +327,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         }
     }
 
-    fn take_in(&mut self, event: Event<H::Outcome>) {
+    fn take_in(&mut self, event: Event<H::JobResult>) {
         match event {
             Event::Read(_, Ok(1..)) => {}
             Event::Read(side, Ok(0)) => self.tell(Input::Closed(side)),
@@ -342,7 +342,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
                 }
             }
             Event::Done(outcome) => {
-                let done = self.hands.done(outcome);
+                let done = self.hands.finish(outcome);
                 self.finished(done);
             }
             Event::Deadline => self.tell(Input::Deadline),
@@ -357,36 +357,36 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         }
     }
 
-    fn finished(&mut self, done: Done) {
+    fn finished(&mut self, done: ActionResult) {
         match done {
-            Done::Connected(Ok(stream)) => {
+            ActionResult::Connected(Ok(stream)) => {
                 self.server.open(stream);
                 self.tell(Input::Connected(Ok(())));
             }
-            Done::Connected(Err(refusal)) => self.tell(Input::Connected(Err(refusal))),
-            Done::Upgraded(side, Upgraded::Up(stream)) => {
+            ActionResult::Connected(Err(refusal)) => self.tell(Input::Connected(Err(refusal))),
+            ActionResult::Upgraded(side, Upgraded::Up(stream)) => {
                 self.leg(side).open(stream);
                 if let Some(line) = self.hands.trace() {
-                    self.machine.trace(line);
+                    self.machine.set_trace(line);
                 }
                 self.tell(Input::Upgraded(side, Ok(())));
             }
-            Done::Upgraded(side, Upgraded::NotGoodEnough(stream, refusal)) => {
+            ActionResult::Upgraded(side, Upgraded::NotGoodEnough(stream, refusal)) => {
                 self.leg(side).open(stream);
                 self.tell(Input::Upgraded(side, Err(refusal)));
             }
-            Done::Upgraded(Side::Server, Upgraded::Failed(refusal)) => {
+            ActionResult::Upgraded(Side::Server, Upgraded::Failed(refusal)) => {
                 self.tell(Input::Upgraded(Side::Server, Err(refusal)));
             }
-            Done::Upgraded(Side::Client, Upgraded::Failed(_)) => {
+            ActionResult::Upgraded(Side::Client, Upgraded::Failed(_)) => {
                 self.tell(Input::Closed(Side::Client))
             }
-            Done::Answered(answer) => self.tell(Input::Answer(answer)),
-            Done::Recorded(outcome) => self.tell(Input::Recorded(outcome)),
+            ActionResult::Answered(answer) => self.tell(Input::Answer(answer)),
+            ActionResult::Recorded(outcome) => self.tell(Input::Recorded(outcome)),
         }
     }
 
-    async fn next(&mut self) -> Event<H::Outcome> {
+    async fn next(&mut self) -> Event<H::JobResult> {
         match self.machine.deadline() {
             None => self.timer = None,
             Some(due) if self.timer.as_ref().is_some_and(|(set, _)| *set == due) => {}
@@ -395,7 +395,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_side(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Event<H::Outcome>> {
+    fn poll_side(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Event<H::JobResult>> {
         if !self.leg(side).wants_input() || self.blocked(side) {
             return Poll::Pending;
         }
@@ -404,7 +404,7 @@ impl<M: Machine, H: Hands> Drive<M, H> {
             .map(|outcome| Event::Read(side, outcome))
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event<H::Outcome>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event<H::JobResult>> {
         for side in BOTH {
             let waited_for = self.upgrading == Some(side) || self.leg(side).backed_up();
             match self.leg(side).poll_write(cx) {

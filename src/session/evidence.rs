@@ -8,7 +8,7 @@ use aws_lc_rs::digest;
 
 use super::{
     budget::Kind,
-    drive::Done,
+    drive::ActionResult,
     facts::{
         Broken, Closed, Fact, Handed, HandshakeFailed, Heard, Incident, Judged, Keep, Lacking,
         Opened, Refused, RefusedAgain, Secured, Unrecorded,
@@ -16,15 +16,19 @@ use super::{
     memory::Remembered,
     records::{entry, unwritable},
     repeats::Repeats,
-    site::Common,
+    setup::CommonSetup,
 };
 use crate::{
-    audit::{self, AuditLog, Connection, Direction, Outcome, Protection, Record, WireText},
+    audit::{
+        self, AuditLog, ConnectionField, DirectionField, OutcomeField, Record, VerdictField,
+        WireText,
+    },
     clock,
     net::ClientAddr,
     policy::Decision,
     smtp::{
-        Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side, command,
+        Cause, Completed, Domain, End, Note, Question, Recipient, Recorded, Refusal, Side,
+        fits_a_trace,
     },
     tls::Peer,
 };
@@ -38,14 +42,14 @@ const PREFIX: usize = 120;
 
 /// See the module.
 pub struct Evidence {
-    common: Common,
+    common: CommonSetup,
     id: String,
-    direction: Direction,
+    direction: DirectionField,
     client: ClientAddr,
     began: Instant,
     /// Where the client meant to go; with `--upstream`, where it came.
     to: SocketAddr,
-    server: Option<Connection>,
+    server: Option<ConnectionField>,
     hello: Option<Vec<u8>>,
     peer: Option<Arc<Peer>>,
     transaction: Transaction,
@@ -71,9 +75,9 @@ pub struct Evidence {
 /// What was decided for one transaction, and the digest of its message.
 struct Transaction {
     /// Outbound: what allowed each recipient, in policy's own terms.
-    recipients: HashMap<Recipient, Arc<audit::Decision>>,
+    recipients: HashMap<Recipient, Arc<audit::DecisionField>>,
     /// Inbound: what allowed the sender; a sender that no rule speaks of has none.
-    sender: Option<(Option<Domain>, Arc<audit::Decision>)>,
+    sender: Option<(Option<Domain>, Arc<audit::DecisionField>)>,
     digest: digest::Context,
 }
 
@@ -90,7 +94,12 @@ impl Default for Transaction {
 impl Evidence {
     /// A session begins. Nothing is written down before something worth it happens.
     #[must_use]
-    pub fn open(common: &Common, direction: Direction, client: ClientAddr, to: SocketAddr) -> Self {
+    pub fn open(
+        common: &CommonSetup,
+        direction: DirectionField,
+        client: ClientAddr,
+        to: SocketAddr,
+    ) -> Self {
         Self {
             common: common.clone(),
             id: session_id(),
@@ -119,16 +128,16 @@ impl Evidence {
     /// `out` or `in`.
     fn word(&self) -> &'static str {
         match self.direction {
-            Direction::Outbound => "out",
-            Direction::Inbound => "in",
+            DirectionField::Outbound => "out",
+            DirectionField::Inbound => "in",
         }
     }
 
-    fn session(&self) -> audit::Session {
-        audit::Session {
+    fn session(&self) -> audit::SessionField {
+        audit::SessionField {
             id: self.id.clone(),
             direction: self.direction,
-            client: Connection {
+            client: ConnectionField {
                 from: self.client.0,
                 to: self.to,
             },
@@ -165,19 +174,19 @@ impl Evidence {
     }
 
     /// Whether this line and record may be written, which anybody who can connect causes as often as he likes. The session's
-    /// own beginning and end are paid for once; what is not written is counted by the ledger.
+    /// own beginning and end are paid for once; what is not written is counted by the write_budget.
     fn affords(&mut self, fact: &impl Fact, record: Option<&Record>) -> bool {
         if self.messages > 0 {
             return true;
         }
-        let (client, ledger) = (self.client.0.ip(), Arc::clone(&self.common.ledger));
+        let (client, write_budget) = (self.client.0.ip(), Arc::clone(&self.common.write_budget));
         let session = match self.afforded {
             Some(afforded) => afforded,
             None => {
                 let opened = self.record_of(&Opened);
                 let records = opened.map_or(0, |record| octets(&record) + LAST_RECORD);
                 let octets = records + LAST_LINE;
-                let afforded = ledger.may_write(client, Kind::SessionOpened, octets);
+                let afforded = write_budget.may_write(client, Kind::SessionOpened, octets);
                 *self.afforded.insert(afforded)
             }
         };
@@ -186,7 +195,7 @@ impl Evidence {
             Some(record) => {
                 let line = fact.line().map_or(0, |(_, line)| PREFIX + line.len());
                 let octets = line + octets(record);
-                ledger.may_write(client, Kind::Refusal, octets) && session
+                write_budget.may_write(client, Kind::Refusal, octets) && session
             }
         }
     }
@@ -218,13 +227,13 @@ impl Evidence {
     // ----- connections -----
 
     /// The connection to the server stands.
-    pub fn connected(&mut self, server: Connection) {
+    pub fn connected(&mut self, server: ConnectionField) {
         self.server = Some(server);
         self.peer = self.peer.take().filter(|_| self.is_inbound());
     }
 
     fn is_inbound(&self) -> bool {
-        self.direction == Direction::Inbound
+        self.direction == DirectionField::Inbound
     }
 
     /// TLS is up on the outside.
@@ -283,7 +292,7 @@ impl Evidence {
     /// The audit log cannot be written.
     pub fn unprotected(
         &mut self,
-        entry: audit::Decision,
+        entry: audit::DecisionField,
         observed: Option<&Refusal>,
         about: &Question,
     ) -> Result<(), Refusal> {
@@ -292,7 +301,7 @@ impl Evidence {
 
     fn judged(
         &mut self,
-        entry: audit::Decision,
+        entry: audit::DecisionField,
         address: Option<String>,
         reply: Option<&Refusal>,
         refused: bool,
@@ -307,7 +316,7 @@ impl Evidence {
         });
         if !refused {
             // What was found stands in the record of the verdict, once.
-            let entry = Arc::new(audit::Decision {
+            let entry = Arc::new(audit::DecisionField {
                 findings: None,
                 ..entry
             });
@@ -372,7 +381,7 @@ impl Evidence {
                     proved,
                 });
             }
-            Note::Lacking(keyword) => {
+            Note::MissingExtension(keyword) => {
                 self.tell(&Lacking(keyword));
             }
             Note::Ends(end) => self.end = Some(end),
@@ -414,13 +423,16 @@ impl Evidence {
 
     /// The server's final reply is in, or will never be: writes the message down. Queued before this returns, whatever
     /// becomes of the future.
-    pub fn message(&mut self, message: &Completed) -> impl Future<Output = Done> + Send + use<> {
+    pub fn message(
+        &mut self,
+        message: &Completed,
+    ) -> impl Future<Output = ActionResult> + Send + use<> {
         let transaction = std::mem::take(&mut self.transaction);
         self.messages += 1;
-        let accepted = Outcome::of(message.reply.as_deref()) == Outcome::Accepted;
+        let accepted = OutcomeField::of(message.reply.as_deref()) == OutcomeField::Accepted;
         self.accepted += u64::from(accepted);
         if accepted {
-            self.common.ledger.delivered(self.client.0.ip());
+            self.common.write_budget.delivered(self.client.0.ip());
         }
         let (decisions, digest) = transaction.hand_over(self.direction, message);
         let peer = self.peer.clone();
@@ -448,9 +460,9 @@ impl Evidence {
         let metrics = Arc::clone(&self.common.metrics);
         async move {
             let Some(durable) = durable else {
-                return Done::Recorded(Ok(Recorded::assertion()));
+                return ActionResult::Recorded(Ok(Recorded::assertion()));
             };
-            Done::Recorded(match durable.await {
+            ActionResult::Recorded(match durable.await {
                 Ok(_) => Ok(Recorded::assertion()),
                 Err(error) => {
                     let error = error.to_string();
@@ -480,8 +492,8 @@ impl Evidence {
         };
         // The TLS of the outside leg: inbound it protects the hop to us, outbound the hop from us, which ESMTP alone says.
         let with = match self.direction {
-            Direction::Inbound => "ESMTPS",
-            Direction::Outbound => "ESMTP",
+            DirectionField::Inbound => "ESMTPS",
+            DirectionField::Outbound => "ESMTP",
         };
         Some(
             format!(
@@ -522,11 +534,11 @@ impl Transaction {
     /// The decisions of the message's own parties, and its digest.
     fn hand_over(
         self,
-        direction: Direction,
+        direction: DirectionField,
         message: &Completed,
-    ) -> (Vec<audit::Decision>, digest::Digest) {
-        let mut decisions: Vec<audit::Decision> = Vec::new();
-        if direction == Direction::Inbound {
+    ) -> (Vec<audit::DecisionField>, digest::Digest) {
+        let mut decisions: Vec<audit::DecisionField> = Vec::new();
+        if direction == DirectionField::Inbound {
             // A decision about another sender is none about this one.
             let own = self
                 .sender
@@ -548,15 +560,15 @@ impl Transaction {
 }
 
 /// A recipient that no decision is known for is never said to have been protected.
-fn undecided(recipient: &Recipient) -> audit::Decision {
+fn undecided(recipient: &Recipient) -> audit::DecisionField {
     log::error!("no decision is known for a recipient that the server accepted");
-    audit::Decision {
+    audit::DecisionField {
         domain: match recipient {
             Recipient::Domain(domain) => domain.to_string(),
             Recipient::Literal(literal) => literal.clone(),
             Recipient::Postmaster => String::from("postmaster"),
         },
-        verdict: Protection::Unprotected,
+        verdict: VerdictField::Unprotected,
         observed: false,
         level: None,
         basis: None,
@@ -578,7 +590,7 @@ fn octets(record: &Record) -> usize {
 fn plain_name(name: &[u8]) -> Option<&str> {
     std::str::from_utf8(name)
         .ok()
-        .filter(|_| command::fits_a_trace(name))
+        .filter(|_| fits_a_trace(name))
 }
 
 /// Twelve hexadecimal digits that no other session of late has.

@@ -10,10 +10,10 @@ pub use heard::Heard;
 use std::fmt::Write as _;
 
 use crate::{
-    audit::{self, AuditLog, Outcome, Protection, Record, WireText},
+    audit::{self, AuditLog, OutcomeField, Record, VerdictField, WireText},
     metrics::{self, Metrics},
     policy::{Decision, NextHop},
-    smtp::{Completed, Recipient, Refusal, Side, extensions::Keyword},
+    smtp::{Completed, Keyword, Recipient, Refusal, Side},
     tls::{HandshakeFault, Peer, sha256},
 };
 
@@ -39,7 +39,7 @@ pub struct Kind {
     /// The domain that it is about.
     pub domain: Option<String>,
     /// The verdict.
-    pub verdict: Option<Protection>,
+    pub verdict: Option<VerdictField>,
     /// The reason.
     pub reason: Option<String>,
     /// Nothing was enforced.
@@ -59,7 +59,7 @@ pub trait Fact {
     /// The end of its log line: `key=value` pairs.
     fn line(&self) -> Option<(log::Level, String)>;
     /// Its record in this session, where it has one.
-    fn record(&self, _audit: &AuditLog, _session: audit::Session) -> Option<Record> {
+    fn record(&self, _audit: &AuditLog, _session: audit::SessionField) -> Option<Record> {
         None
     }
     /// Whether its line and record must be written.
@@ -75,8 +75,10 @@ impl Fact for Opened {
     fn line(&self) -> Option<(log::Level, String)> {
         None
     }
-    fn record(&self, _audit: &AuditLog, session: audit::Session) -> Option<Record> {
-        Some(Record::SessionOpened(audit::SessionOpened { session }))
+    fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
+        Some(Record::SessionOpened(audit::SessionOpenedRecord {
+            session,
+        }))
     }
 }
 
@@ -116,8 +118,8 @@ impl Fact for HandshakeFailed<'_> {
         );
         Some((log::Level::Warn, line))
     }
-    fn record(&self, _audit: &AuditLog, session: audit::Session) -> Option<Record> {
-        Some(Record::Refusal(Box::new(audit::Refusal {
+    fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
+        Some(Record::Refusal(Box::new(audit::RefusalRecord {
             session,
             domain: None,
             level: None,
@@ -135,7 +137,7 @@ impl Fact for HandshakeFailed<'_> {
 /// The policy decided.
 pub struct Judged<'a> {
     /// What it said.
-    pub entry: &'a audit::Decision,
+    pub entry: &'a audit::DecisionField,
     /// For whom: `@domain`; `None` where the peer as such was judged.
     pub address: Option<String>,
     /// The reply that refuses, given or (observed) not.
@@ -157,7 +159,7 @@ impl Judged<'_> {
     }
 
     fn is_refused(&self) -> bool {
-        self.entry.verdict == Protection::Refused && !self.entry.observed
+        self.entry.verdict == VerdictField::Refused && !self.entry.observed
     }
 }
 
@@ -166,8 +168,8 @@ impl Fact for Judged<'_> {
         let entry = self.entry;
         Some(Kind {
             event: match entry.verdict {
-                Protection::Unprotected => "unprotected",
-                Protection::Authorised | Protection::Refused => "verdict",
+                VerdictField::Unprotected => "unprotected",
+                VerdictField::Authorised | VerdictField::Refused => "verdict",
             },
             domain: Some(entry.domain.clone()),
             verdict: Some(entry.verdict),
@@ -224,8 +226,8 @@ impl Fact for Judged<'_> {
             line.push_str(" observed=yes");
         }
         let level = match entry.verdict {
-            Protection::Authorised => log::Level::Info,
-            Protection::Unprotected | Protection::Refused => log::Level::Warn,
+            VerdictField::Authorised => log::Level::Info,
+            VerdictField::Unprotected | VerdictField::Refused => log::Level::Warn,
         };
         let _ = match self.reply {
             Some(reply) => write!(line, " reply={}", quoted(reply)),
@@ -233,17 +235,17 @@ impl Fact for Judged<'_> {
         };
         Some((level, line))
     }
-    fn record(&self, audit: &AuditLog, session: audit::Session) -> Option<Record> {
+    fn record(&self, audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
         let tls = self.peer.map(tls_record);
         let decision = self.entry.clone();
-        Some(if decision.verdict == Protection::Unprotected {
-            Record::Unprotected(Box::new(audit::Unprotected {
+        Some(if decision.verdict == VerdictField::Unprotected {
+            Record::Unprotected(Box::new(audit::UnprotectedRecord {
                 session,
                 decision,
                 tls,
             }))
         } else {
-            Record::Verdict(Box::new(audit::Verdict {
+            Record::Verdict(Box::new(audit::VerdictRecord {
                 session,
                 address: self
                     .address
@@ -295,8 +297,8 @@ impl Fact for Refused<'_> {
         let _ = write!(line, " reason={reason} reply={}", quoted(self.refusal));
         Some((log::Level::Warn, line))
     }
-    fn record(&self, _audit: &AuditLog, session: audit::Session) -> Option<Record> {
-        Some(Record::Refusal(Box::new(audit::Refusal {
+    fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
+        Some(Record::Refusal(Box::new(audit::RefusalRecord {
             session,
             domain: self.domain.map(str::to_owned),
             level: None,
@@ -334,8 +336,8 @@ impl Fact for RefusedAgain<'_> {
         );
         Some((log::Level::Warn, line))
     }
-    fn record(&self, _audit: &AuditLog, session: audit::Session) -> Option<Record> {
-        Some(Record::Refusal(Box::new(audit::Refusal {
+    fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
+        Some(Record::Refusal(Box::new(audit::RefusalRecord {
             session,
             domain: self.first.domain.clone(),
             level: self.first.level.clone(),
@@ -393,28 +395,28 @@ pub struct Handed<'a> {
     /// SHA-256 of its octets.
     pub sha256: String,
     /// One for each domain of its recipients, or the one for its sender.
-    pub decisions: Vec<audit::Decision>,
+    pub decisions: Vec<audit::DecisionField>,
     /// Who was at the other end of the outside link, where it had TLS.
     pub peer: Option<&'a Peer>,
 }
 
 impl Handed<'_> {
-    fn outcome(&self) -> (Outcome, &'static str) {
-        let outcome = Outcome::of(self.message.reply.as_deref());
+    fn outcome(&self) -> (OutcomeField, &'static str) {
+        let outcome = OutcomeField::of(self.message.reply.as_deref());
         let word = match outcome {
-            Outcome::Accepted => "accepted",
-            Outcome::Rejected => "rejected",
-            Outcome::Unknown => "unknown",
+            OutcomeField::Accepted => "accepted",
+            OutcomeField::Rejected => "rejected",
+            OutcomeField::Unknown => "unknown",
         };
         (outcome, word)
     }
 
     /// With no decision about anybody: over TLS nothing more was demanded, in the clear nothing was.
-    fn verdict(&self) -> Protection {
+    fn verdict(&self) -> VerdictField {
         let weakest = self.decisions.iter().map(|decision| decision.verdict).max();
         weakest.unwrap_or(match self.peer {
-            Some(_) => Protection::Authorised,
-            None => Protection::Unprotected,
+            Some(_) => VerdictField::Authorised,
+            None => VerdictField::Unprotected,
         })
     }
 }
@@ -435,11 +437,11 @@ impl Fact for Handed<'_> {
         );
         Some((log::Level::Info, line))
     }
-    fn record(&self, audit: &AuditLog, session: audit::Session) -> Option<Record> {
+    fn record(&self, audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
         let message = self.message;
         let recipients = message.recipients.iter();
         let reply = message.reply.as_deref();
-        Some(Record::Message(Box::new(audit::Message {
+        Some(Record::Message(Box::new(audit::MessageRecord {
             session,
             host: self.host.to_owned(),
             configuration: self.configuration.to_owned(),
@@ -508,7 +510,7 @@ pub struct Closed<'a> {
     /// Who was at the other end of the outside link, where it had TLS.
     pub peer: Option<&'a Peer>,
     /// What was not written again.
-    pub repeated: Vec<audit::Repeated>,
+    pub repeated: Vec<audit::RepeatedField>,
     /// No record came before.
     pub empty: bool,
 }
@@ -527,8 +529,8 @@ impl Fact for Closed<'_> {
         }
         Some((log::Level::Info, line))
     }
-    fn record(&self, _audit: &AuditLog, session: audit::Session) -> Option<Record> {
-        Some(Record::SessionClosed(audit::SessionClosed {
+    fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
+        Some(Record::SessionClosed(audit::SessionClosedRecord {
             session,
             end: self.end.to_owned(),
             duration_us: u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),

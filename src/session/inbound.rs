@@ -5,24 +5,24 @@ use std::{sync::Arc, time::Duration};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, time::timeout};
 
 use super::{
-    drive::{Done, Hands, Job, Stop, Upgraded, drive},
+    Arrival,
+    drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
     evidence::Evidence,
     leg::{Leg, Stream},
     networks::Attempt,
     records::{Exempt, in_the_clear},
-    site::Inbound as Site,
+    setup::InboundSetup,
 };
 use crate::{
-    audit::{Connection, Direction},
+    audit::{ConnectionField, DirectionField},
     clock,
     net::{ClientAddr, Dialled, IntendedAddr, NotTried, ServerAddr, canonical, proxy_header},
     policy::{
         self, Ask, Basis, Decision, Demand, Dns, Findings, Moment, NextHop, Reason, Shown, Verdict,
     },
     smtp::{
-        Answer, Authorised, Cause, Completed, Conditions, Domain, Exempted, Note, Question,
-        Refusal, Side,
-        inbound::{Inbound as Machine, InboundConfig},
+        Answer, Authorised, Cause, Completed, Domain, Exempted, Inbound as Machine, InboundConfig,
+        Note, Question, Refusal, Side, StartTlsConditions,
     },
     tls::Peer,
 };
@@ -30,31 +30,29 @@ use crate::{
 /// A whole TLS handshake takes at most this long.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
-/// The ends of an inbound session.
-pub struct Ends {
-    /// Who connected, or who a listed load balancer says did.
-    pub client: ClientAddr,
-    /// Where it meant to go.
-    pub intended: IntendedAddr,
-    /// The inside server, where interception tells; else `--upstream` is looked up.
-    pub server: Option<ServerAddr>,
-    /// Read behind a PROXY header already.
-    pub first: Vec<u8>,
-}
-
 /// One session.
-pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Receiver<Stop>) {
+pub async fn run(
+    site: Arc<InboundSetup>,
+    client: TcpStream,
+    arrival: Arrival,
+    stop: watch::Receiver<Stop>,
+) {
     let common = &site.common;
-    let evidence = Evidence::open(common, Direction::Inbound, ends.client, ends.intended.0);
+    let evidence = Evidence::open(
+        common,
+        DirectionField::Inbound,
+        arrival.client,
+        arrival.intended.0,
+    );
     let says = |basis| Exempt { basis, level: None };
     let exempt = site
         .exempt
         .iter()
-        .find(|prefix| prefix.contains(ends.client.0.ip()))
+        .find(|prefix| prefix.contains(arrival.client.0.ip()))
         .map(|prefix| says(Basis::Exempt(prefix.to_string())));
     let entry = site
         .table
-        .find_sender(None, ends.client.0.ip(), clock::wall());
+        .find_sender(None, arrival.client.0.ip(), clock::wall());
     let by_table = entry
         .filter(|entry| entry.level.allows_plaintext())
         .map(Exempt::from);
@@ -68,14 +66,14 @@ pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Re
         tls_available: site.tls.is_some(),
         plaintext_allowed,
     });
-    let leg = Leg::new(Stream::Plain(client), ends.first);
+    let leg = Leg::new(Stream::Plain(client), arrival.first);
     let errand = Errand {
         site: Arc::clone(&site),
-        client: ends.client,
-        intended: ends.intended,
-        server: ends.server,
+        client: arrival.client,
+        intended: arrival.intended,
+        server: arrival.server,
     };
-    let hands = InboundHands {
+    let hands = InboundSession {
         errand,
         exempt,
         evidence,
@@ -88,7 +86,7 @@ pub async fn run(site: Arc<Site>, client: TcpStream, ends: Ends, stop: watch::Re
 }
 
 /// What one session knows, and does.
-struct InboundHands {
+struct InboundSession {
     errand: Errand,
     /// What lets this client speak in the clear.
     exempt: Option<Exempt>,
@@ -103,7 +101,7 @@ struct InboundHands {
 /// What jobs need.
 #[derive(Clone)]
 struct Errand {
-    site: Arc<Site>,
+    site: Arc<InboundSetup>,
     client: ClientAddr,
     intended: IntendedAddr,
     server: Option<ServerAddr>,
@@ -111,24 +109,26 @@ struct Errand {
 
 /// What a job came back with.
 enum Outcome {
-    Connected(Result<(Stream, Connection, Dialled), Refusal>),
+    Connected(Result<(Stream, ConnectionField, Dialled), Refusal>),
     /// TLS and who is at its other end, or what went wrong.
     Upgraded(Side, Result<(Stream, Box<Peer>), String>),
-    Done(Done),
+    Done(ActionResult),
 }
 
-impl Hands for InboundHands {
-    type Outcome = Outcome;
+impl ActionHandler for InboundSession {
+    type JobResult = Outcome;
 
-    fn done(&mut self, outcome: Outcome) -> Done {
+    fn finish(&mut self, outcome: Outcome) -> ActionResult {
         match outcome {
             Outcome::Connected(Ok((stream, connection, dialled))) => {
                 self.evidence.connected(connection);
                 self.dialled = Some(dialled);
-                Done::Connected(Ok(stream))
+                ActionResult::Connected(Ok(stream))
             }
-            Outcome::Connected(Err(refusal)) => Done::Connected(Err(refusal)),
-            Outcome::Upgraded(side, outcome) => Done::Upgraded(side, self.upgraded(outcome)),
+            Outcome::Connected(Err(refusal)) => ActionResult::Connected(Err(refusal)),
+            Outcome::Upgraded(side, outcome) => {
+                ActionResult::Upgraded(side, self.upgraded(outcome))
+            }
             Outcome::Done(done) => done,
         }
     }
@@ -148,17 +148,17 @@ impl Hands for InboundHands {
         Box::pin(async move { Outcome::Upgraded(side, errand.upgrade(stream).await) })
     }
 
-    fn conditions(&self) -> Conditions {
+    fn conditions(&self) -> StartTlsConditions {
         // They are about STARTTLS, and every read of the client asks, those of message octets too.
         if self.peer.is_some() {
-            return Conditions::default();
+            return StartTlsConditions::default();
         }
-        Conditions {
+        StartTlsConditions {
             overloaded: self.site().handshakes.full(self.errand.client.0.ip()),
-            tried_lately: self
+            may_have_tried: self
                 .site()
                 .tried
-                .tried_lately(self.errand.client.0.ip(), clock::instant()),
+                .may_have_tried(self.errand.client.0.ip(), clock::instant()),
         }
     }
 
@@ -172,7 +172,9 @@ impl Hands for InboundHands {
                 Answer::Authorised(Authorised::unauthenticated())
             }
         };
-        Box::pin(std::future::ready(Outcome::Done(Done::Answered(answer))))
+        Box::pin(std::future::ready(Outcome::Done(ActionResult::Answered(
+            answer,
+        ))))
     }
 
     fn record(&mut self, message: Completed) -> Job<Outcome> {
@@ -205,7 +207,7 @@ impl Hands for InboundHands {
 }
 
 impl Errand {
-    async fn connect(&self) -> Result<(Stream, Connection, Dialled), Refusal> {
+    async fn connect(&self) -> Result<(Stream, ConnectionField, Dialled), Refusal> {
         let mut outcome = Err(no_server("it has no address"));
         for server in self.servers().await? {
             outcome = self.dial(server).await;
@@ -238,7 +240,10 @@ impl Errand {
         }
     }
 
-    async fn dial(&self, server: ServerAddr) -> Result<(Stream, Connection, Dialled), Refusal> {
+    async fn dial(
+        &self,
+        server: ServerAddr,
+    ) -> Result<(Stream, ConnectionField, Dialled), Refusal> {
         let common = &self.site.common;
         let source = common.keep_client_address.then(|| self.client.0.ip());
         let connected = async {
@@ -252,7 +257,7 @@ impl Errand {
                     ))
                     .await?;
             }
-            let connection = Connection {
+            let connection = ConnectionField {
                 from: canonical(stream.local_addr()?),
                 to: canonical(stream.peer_addr()?),
             };
@@ -294,8 +299,8 @@ impl Errand {
     }
 }
 
-impl InboundHands {
-    fn site(&self) -> &Site {
+impl InboundSession {
+    fn site(&self) -> &InboundSetup {
         &self.errand.site
     }
 
@@ -418,7 +423,7 @@ impl InboundHands {
                 let refusal = policy::refuse_client(sender, *reason, words, secured);
                 // As for everybody who has not started TLS: the reply of this moment, which is the one that is recorded.
                 let now = self.conditions();
-                Some(match !secured && now.tried_lately {
+                Some(match !secured && now.may_have_tried {
                     true => now.starttls_first().because(refusal.cause),
                     false => refusal,
                 })

@@ -10,9 +10,9 @@ use std::{
 
 use serde_json::Value;
 
-use super::{ledger::Ledger, site::Common};
+use super::{setup::CommonSetup, write_budget::WriteBudget};
 use crate::{
-    audit::{AuditLog, Options},
+    audit::{AuditLog, AuditOptions},
     metrics::Metrics,
     net::Dial,
 };
@@ -20,7 +20,7 @@ use crate::{
 /// See the module.
 pub struct Kept {
     directory: PathBuf,
-    pub common: Common,
+    pub common: CommonSetup,
 }
 
 impl Kept {
@@ -31,8 +31,9 @@ impl Kept {
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).expect("a directory");
         let file = directory.join("audit.jsonl");
-        let log = AuditLog::open(Options::new(file, "mail.example/test".into())).expect("a log");
-        let common = Common {
+        let log =
+            AuditLog::open(AuditOptions::new(file, "mail.example/test".into())).expect("a log");
+        let common = CommonSetup {
             audit: Some(Arc::new(log)),
             ..Self::without()
         };
@@ -40,8 +41,8 @@ impl Kept {
     }
 
     /// Without an audit log.
-    pub fn without() -> Common {
-        Common {
+    pub fn without() -> CommonSetup {
+        CommonSetup {
             hostname: "proxy.example".into(),
             configuration: Arc::from("00"),
             dial: Dial::default(),
@@ -53,7 +54,7 @@ impl Kept {
             policy: None,
             audit: None,
             metrics: Arc::new(Metrics::default()),
-            ledger: Arc::new(Ledger::of_our_own()),
+            write_budget: Arc::new(WriteBudget::unlimited()),
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 use super::fading::Fading;
 use crate::{
     policy::{LONGEST_TEXT, one_line},
-    smtp::{Cause, Refusal, extensions::Keyword},
+    smtp::{Cause, Keyword, Refusal},
 };
 
 /// How long a fault of the host is remembered.

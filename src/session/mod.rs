@@ -10,7 +10,7 @@
 //! What `check` shows is a session, too: a [`rehearsal`] that is stopped where its mail would go out.
 //!
 //! A session is one task. Its hands own all that it knows; what takes time is a job that owns what it needs, and what a job learned
-//! is written down when it comes back ([`drive::Hands::done`]).
+//! is written down when it comes back ([`drive::ActionHandler::done`]).
 //!
 //! The tokens that let a machine forward, exempt and acknowledge are made here and nowhere else:
 //! [`Authorised`](crate::smtp::Authorised) and [`Exempted`](crate::smtp::Exempted) behind a verdict that was written down,
@@ -25,7 +25,6 @@ pub mod handshakes;
 pub mod inbound;
 #[cfg(test)]
 mod kept;
-pub mod ledger;
 pub mod leg;
 pub mod memory;
 pub mod networks;
@@ -33,5 +32,20 @@ pub mod outbound;
 pub mod records;
 pub mod rehearsal;
 mod repeats;
-pub mod site;
+pub mod setup;
 pub mod tlsrpt;
+pub mod write_budget;
+
+use crate::net::{ClientAddr, IntendedAddr, ServerAddr};
+
+/// A connection for which a session is to begin.
+pub struct Arrival {
+    /// Who connected, or who connected to the listed load balancer in front of us.
+    pub client: ClientAddr,
+    /// Where the client meant to go: the server behind an intercepted connection, otherwise the address it connected to.
+    pub intended: IntendedAddr,
+    /// The server to connect to. `None` with `--upstream`, whose host is looked up when it is connected to.
+    pub server: Option<ServerAddr>,
+    /// Octets that were already read behind a PROXY header.
+    pub first: Vec<u8>,
+}

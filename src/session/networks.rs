@@ -52,7 +52,7 @@ impl TriedNetworks {
 
     /// Has a client of this network tried lately?
     #[must_use]
-    pub fn tried_lately(&self, client: IpAddr, now: Instant) -> bool {
+    pub fn may_have_tried(&self, client: IpAddr, now: Instant) -> bool {
         let (inner, network) = (self.inner(), network(client));
         now < inner.everybody
             || inner.under_way.contains_key(&network)
@@ -130,8 +130,8 @@ mod tests {
     fn for_minutes_after_a_start_everybody_counts_as_having_tried() {
         let now = clock::instant();
         let networks = TriedNetworks::new(now);
-        assert!(networks.tried_lately(ip("192.0.2.1"), now + TRIED / 2));
-        assert!(!networks.tried_lately(ip("192.0.2.1"), now + TRIED));
+        assert!(networks.may_have_tried(ip("192.0.2.1"), now + TRIED / 2));
+        assert!(!networks.may_have_tried(ip("192.0.2.1"), now + TRIED));
     }
 
     #[test]
@@ -143,11 +143,14 @@ mod tests {
         networks.failed(ip("2001:db8:0:1::1"), now);
         networks.failed(ip("::ffff:198.51.100.1"), now);
         for tried in ["192.0.2.200", "2001:db8:0:1:ffff::", "198.51.100.2"] {
-            assert!(networks.tried_lately(ip(tried), now + TRIED / 2), "{tried}");
-            assert!(!networks.tried_lately(ip(tried), now + TRIED), "{tried}");
+            assert!(
+                networks.may_have_tried(ip(tried), now + TRIED / 2),
+                "{tried}"
+            );
+            assert!(!networks.may_have_tried(ip(tried), now + TRIED), "{tried}");
         }
         for other in ["192.0.3.1", "2001:db8:0:2::1"] {
-            assert!(!networks.tried_lately(ip(other), now), "{other}");
+            assert!(!networks.may_have_tried(ip(other), now), "{other}");
         }
     }
 
@@ -155,7 +158,7 @@ mod tests {
     fn who_starts_tls_counts_as_having_tried_until_it_has_spoken_over_tls() {
         let start = clock::instant();
         let networks = Arc::new(TriedNetworks::new(start - TRIED));
-        let tried = |client| networks.tried_lately(ip(client), clock::instant());
+        let tried = |client| networks.may_have_tried(ip(client), clock::instant());
         assert!(!tried("192.0.2.9"));
         let (one, other) = (
             networks.attempt(ip("192.0.2.1")),
@@ -177,9 +180,9 @@ mod tests {
         let networks = TriedNetworks::new(now);
         let now = now + TRIED;
         for n in 0..=u32::try_from(CAPACITY).unwrap() {
-            assert!(!networks.tried_lately(ip("192.0.2.1"), now));
+            assert!(!networks.may_have_tried(ip("192.0.2.1"), now));
             networks.failed(Ipv4Addr::from_bits(n << 8).into(), now);
         }
-        assert!(networks.tried_lately(ip("192.0.2.1"), now));
+        assert!(networks.may_have_tried(ip("192.0.2.1"), now));
     }
 }

@@ -2,30 +2,30 @@
 
 mod jobs;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use tokio::{net::TcpStream, sync::watch};
 
 use self::jobs::{Errand, Gathered, Handshake, Outcome, Pending, Reached, ask};
 use super::{
-    drive::{Done, Hands, Job, Stop, Upgraded, drive},
+    Arrival,
+    drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
     evidence::Evidence,
     leg::{Leg, Stream},
     memory::{self, Remembered},
-    site::Outbound as Site,
+    setup::OutboundSetup,
 };
 use crate::{
-    audit::Direction,
+    audit::DirectionField,
     clock,
-    net::{ClientAddr, Dialled, ServerAddr, canonical},
+    net::{ClientAddr, Dialled, IntendedAddr, ServerAddr},
     policy::{
         self, Ask, Decision, Demand, Findings, Level, Moment, NextHop, Reason, Scope, Shown,
         Verdict,
     },
     smtp::{
-        Answer, Authorised, Cause, Completed, Exempted, Note, Question, Refusal, Side,
-        extensions::Keyword,
-        outbound::{Outbound as Machine, OutboundConfig},
+        Answer, Authorised, Cause, Completed, Exempted, Keyword, Note, Outbound as Machine,
+        OutboundConfig, Question, Refusal, Side,
     },
     tls::Peer,
 };
@@ -33,32 +33,29 @@ use crate::{
 /// A reason and its words.
 type Failure = (Reason, String);
 
-/// One session: from `client`, which meant to go to `server`; `None` with `--upstream`.
+/// Serves one session, until both of its connections are closed.
 pub async fn run(
-    site: Arc<Site>,
+    site: Arc<OutboundSetup>,
     client: TcpStream,
-    address: ClientAddr,
-    server: Option<ServerAddr>,
+    arrival: Arrival,
     stop: watch::Receiver<Stop>,
 ) {
-    let own = client.local_addr().map(canonical).unwrap_or(address.0);
-    let (machine, hands) = begin(&site, address, own, server);
-    let leg = Leg::new(Stream::Plain(client), Vec::new());
+    let (machine, hands) = begin(&site, arrival.client, arrival.intended, arrival.server);
+    let leg = Leg::new(Stream::Plain(client), arrival.first);
     let hands = drive(machine, hands, leg, stop).await;
     hands.evidence.closed();
 }
 
-/// The machine of a session and its hands; `own` is the address that the client came to.
+/// The machine of a session, and the session that carries out what the machine wants.
 pub(super) fn begin(
-    site: &Arc<Site>,
+    site: &Arc<OutboundSetup>,
     client: ClientAddr,
-    own: SocketAddr,
+    IntendedAddr(to): IntendedAddr,
     server: Option<ServerAddr>,
-) -> (Machine, OutboundHands) {
-    let to = server.map_or(own, |ServerAddr(to)| to);
-    let hands = OutboundHands {
+) -> (Machine, OutboundSession) {
+    let hands = OutboundSession {
         known_at_connect: known_at_connect(site, server),
-        evidence: Evidence::open(&site.common, Direction::Outbound, client, to),
+        evidence: Evidence::open(&site.common, DirectionField::Outbound, client, to),
         errand: Errand {
             site: Arc::clone(site),
             client,
@@ -89,7 +86,7 @@ pub(super) fn begin(
 }
 
 /// With `--upstream`, or where an entry for the destination address proves the peer by itself.
-fn known_at_connect(site: &Site, server: Option<ServerAddr>) -> bool {
+fn known_at_connect(site: &OutboundSetup, server: Option<ServerAddr>) -> bool {
     match server {
         None => true,
         Some(ServerAddr(to)) => {
@@ -106,7 +103,7 @@ fn known_at_connect(site: &Site, server: Option<ServerAddr>) -> bool {
 }
 
 /// What one session knows, and does.
-pub(super) struct OutboundHands {
+pub(super) struct OutboundSession {
     errand: Errand,
     known_at_connect: bool,
     evidence: Evidence,
@@ -126,17 +123,19 @@ pub(super) struct OutboundHands {
     authorised: bool,
 }
 
-impl Hands for OutboundHands {
-    type Outcome = Outcome;
+impl ActionHandler for OutboundSession {
+    type JobResult = Outcome;
 
-    fn done(&mut self, outcome: Outcome) -> Done {
+    fn finish(&mut self, outcome: Outcome) -> ActionResult {
         match outcome {
             Outcome::Connected(outcome) => {
-                Done::Connected(outcome.and_then(|reached| self.reached(*reached)))
+                ActionResult::Connected(outcome.and_then(|reached| self.reached(*reached)))
             }
-            Outcome::Upgraded(side, handshake) => Done::Upgraded(side, self.upgraded(*handshake)),
-            Outcome::Gathered(gathered) => Done::Answered(self.judge(*gathered)),
-            Outcome::Answered(answer) => Done::Answered(answer),
+            Outcome::Upgraded(side, handshake) => {
+                ActionResult::Upgraded(side, self.upgraded(*handshake))
+            }
+            Outcome::Gathered(gathered) => ActionResult::Answered(self.judge(*gathered)),
+            Outcome::Answered(answer) => ActionResult::Answered(answer),
             Outcome::Done(done) => done,
         }
     }
@@ -153,7 +152,7 @@ impl Hands for OutboundHands {
             Some(pending) => Box::pin(self.errand.clone().upgrade(side, stream, pending)),
             None => {
                 let failed = Upgraded::Failed(local_fault("TLS without a demand"));
-                at_once(Outcome::Done(Done::Upgraded(side, failed)))
+                at_once(Outcome::Done(ActionResult::Upgraded(side, failed)))
             }
         }
     }
@@ -177,7 +176,7 @@ impl Hands for OutboundHands {
         match &note {
             Note::NoTls { words, refusal } => self.no_tls(words, refusal),
             Note::HostFault { refusal, lasting } => self.host_fault(refusal, *lasting),
-            Note::Lacking(keyword) => self.lacking(*keyword),
+            Note::MissingExtension(keyword) => self.lacking(*keyword),
             _ => {}
         }
         self.evidence.note(note);
@@ -204,13 +203,13 @@ fn at_once(outcome: Outcome) -> Job<Outcome> {
     Box::pin(std::future::ready(outcome))
 }
 
-impl OutboundHands {
+impl OutboundSession {
     /// What the policy decided last, and who answered the last handshake.
     pub(super) fn learned(self) -> (Option<Decision>, Option<Arc<Peer>>) {
         (self.evidence.decided(), self.peer)
     }
 
-    fn site(&self) -> &Site {
+    fn site(&self) -> &OutboundSetup {
         &self.errand.site
     }
 
@@ -472,7 +471,7 @@ impl OutboundHands {
 
     /// The refusal for a handshake that failed; where mail may go in the clear then, the machine asks for a new connection.
     fn handshake_failed(&mut self, pending: Pending, words: String, of_the_host: bool) -> Refusal {
-        let enforced = pending.demand.enforced;
+        let enforced = pending.demand.is_enforced();
         let lost = Shown::HandshakeFailed(words);
         let decision = self.in_the_clear(pending, &lost);
         self.lost = Some(lost);

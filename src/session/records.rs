@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::site::Common;
+use super::setup::CommonSetup;
 use crate::{
-    audit::{self, AuditLog, Protection, Record, WireText},
+    audit::{self, AuditLog, Record, VerdictField, WireText},
     policy::{
         Basis, Decision, Level, NextHop, Verdict,
         table::{Entry, Table},
@@ -15,18 +15,18 @@ use crate::{
 
 /// A decision as records, log and counters say it.
 #[must_use]
-pub fn entry(decision: &Decision) -> audit::Decision {
+pub fn entry(decision: &Decision) -> audit::DecisionField {
     let demand = decision.demand.as_ref();
     let (verdict, reason, detail) = match &decision.verdict {
-        Verdict::Authorised(matched) => (Protection::Authorised, None, matched),
-        Verdict::Unprotected(why) => (Protection::Unprotected, None, why),
+        Verdict::Authorised(matched) => (VerdictField::Authorised, None, matched),
+        Verdict::Unprotected(why) => (VerdictField::Unprotected, None, why),
         Verdict::Refused(reason, words) => {
-            (Protection::Refused, Some(reason.word().to_owned()), words)
+            (VerdictField::Refused, Some(reason.word().to_owned()), words)
         }
     };
     let (basis, rule, until, why) =
         demand.map_or((None, None, None, None), |demand| basis(&demand.basis));
-    audit::Decision {
+    audit::DecisionField {
         domain: whom(&decision.ask.next_hop, decision.ask.server),
         verdict,
         observed: decision.observed,
@@ -50,11 +50,11 @@ pub fn in_the_clear(
     client: std::net::IpAddr,
     exempt: &Exempt,
     observed: Option<&Refusal>,
-) -> audit::Decision {
+) -> audit::DecisionField {
     let (basis, rule, until, why) = basis(&exempt.basis);
-    audit::Decision {
+    audit::DecisionField {
         domain: client.to_string(),
-        verdict: Protection::Unprotected,
+        verdict: VerdictField::Unprotected,
         observed: observed.is_some(),
         level: exempt.level.map(|level| level.to_string()),
         basis,
@@ -133,19 +133,19 @@ fn basis(basis: &Basis) -> Rule {
 
 /// A verdict in one word.
 #[must_use]
-pub fn word(verdict: Protection) -> &'static str {
+pub fn word(verdict: VerdictField) -> &'static str {
     match verdict {
-        Protection::Authorised => "authorised",
-        Protection::Unprotected => "unprotected",
-        Protection::Refused => "refused",
+        VerdictField::Authorised => "authorised",
+        VerdictField::Unprotected => "unprotected",
+        VerdictField::Refused => "refused",
     }
 }
 
 /// TLS facts for a record.
 #[must_use]
-pub fn tls_record(peer: &Peer) -> audit::Tls {
+pub fn tls_record(peer: &Peer) -> audit::TlsField {
     let facts = &peer.facts;
-    audit::Tls {
+    audit::TlsField {
         version: facts.version.clone(),
         suite: facts.suite.clone(),
         group: Some(facts.group.clone()),
@@ -155,11 +155,11 @@ pub fn tls_record(peer: &Peer) -> audit::Tls {
 
 /// The peer's certificate for a record; `None` where it showed none that can be read.
 #[must_use]
-pub fn peer_record(peer: &Peer) -> Option<audit::Peer> {
+pub fn peer_record(peer: &Peer) -> Option<audit::PeerField> {
     let leaf = peer.leaf()?;
     let addresses = leaf.addresses.iter().map(ToString::to_string);
     let names = leaf.names.iter().cloned().chain(addresses);
-    let certificate = audit::Certificate {
+    let certificate = audit::CertificateField {
         sha256: leaf.sha256.clone(),
         spki_sha256: leaf.spki_sha256.clone(),
         subject: leaf.subject.as_str().into(),
@@ -169,7 +169,7 @@ pub fn peer_record(peer: &Peer) -> Option<audit::Peer> {
         not_before: leaf.not_before.to_string(),
         not_after: leaf.not_after.to_string(),
     };
-    Some(audit::Peer {
+    Some(audit::PeerField {
         certificate,
         chain: peer.chain.iter().map(|one| one.sha256.clone()).collect(),
     })
@@ -195,25 +195,25 @@ pub fn policy_file(
     table: &Table,
     exempt: &[String],
     now: SystemTime,
-) -> audit::PolicyFile {
+) -> audit::PolicyField {
     let ways_out = table
         .applying(now)
         .filter(|entry| entry.level <= Level::Encrypt)
-        .map(|entry| audit::Exemption {
+        .map(|entry| audit::ExemptionField {
             entry: entry.key.to_string(),
             level: entry.level.to_string(),
             until: entry.until.as_ref().map(ToString::to_string),
             reason: entry.reason.clone(),
             rule: format!("{name}:{}", entry.line),
         });
-    let prefixes = exempt.iter().map(|prefix| audit::Exemption {
+    let prefixes = exempt.iter().map(|prefix| audit::ExemptionField {
         entry: prefix.clone(),
         level: String::from("exempt"),
         until: None,
         reason: None,
         rule: format!("--exempt {prefix}"),
     });
-    audit::PolicyFile {
+    audit::PolicyField {
         file: name.to_owned(),
         sha256,
         tafiles: Vec::new(),
@@ -223,9 +223,9 @@ pub fn policy_file(
 }
 
 /// The process begins to serve.
-pub fn started(common: &Common, direction: audit::Direction) {
+pub fn started(common: &CommonSetup, direction: audit::DirectionField) {
     if let Some(audit) = &common.audit {
-        audit.append(&Record::Start(audit::Start {
+        audit.append(&Record::Start(audit::StartRecord {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             direction,
             host: common.hostname.clone(),
@@ -240,9 +240,9 @@ pub fn started(common: &Common, direction: audit::Direction) {
 }
 
 /// SIGHUP: what came of it.
-pub fn reloaded(common: &Common, files: Vec<audit::ReloadedFile>) {
+pub fn reloaded(common: &CommonSetup, files: Vec<audit::ReloadedFileField>) {
     if let Some(audit) = &common.audit {
-        audit.append(&Record::Reload(audit::Reload {
+        audit.append(&Record::Reload(audit::ReloadRecord {
             files,
             configuration: common.configuration.to_string(),
         }));
@@ -250,15 +250,15 @@ pub fn reloaded(common: &Common, files: Vec<audit::ReloadedFile>) {
 }
 
 /// SIGHUP brought another table, or another file that it names.
-pub fn policy_changed(old: &Common, new: &Common) {
-    let content = |common: &Common| {
+pub fn policy_changed(old: &CommonSetup, new: &CommonSetup) {
+    let content = |common: &CommonSetup| {
         let policy = common.policy.as_ref();
         policy.map(|policy| (policy.sha256.clone(), policy.tafiles.clone()))
     };
     if let Some(audit) = &new.audit
         && content(old) != content(new)
     {
-        audit.append(&Record::PolicyChange(audit::PolicyChange {
+        audit.append(&Record::PolicyChange(audit::PolicyChangeRecord {
             before: content(old).map(|(sha256, _)| sha256),
             policy: new.policy.as_deref().cloned(),
         }));
@@ -270,7 +270,7 @@ pub fn policy_changed(old: &Common, new: &Common) {
 pub async fn stopped(audit: Arc<AuditLog>, reason: &str, sessions: u64, messages: u64) -> bool {
     let reason = reason.to_owned();
     // Written and waited for when the log is closed.
-    audit.append(&Record::Stop(audit::Stop {
+    audit.append(&Record::Stop(audit::StopRecord {
         reason,
         sessions,
         messages,

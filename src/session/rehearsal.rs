@@ -15,14 +15,12 @@ use super::{
     drive::{Stop, drive},
     leg::{Leg, Stream},
     outbound::begin,
-    site::Outbound as Site,
+    setup::OutboundSetup,
 };
 use crate::{
-    net::{ClientAddr, ServerAddr},
+    net::{ClientAddr, IntendedAddr, ServerAddr},
     policy::Decision,
-    smtp::{
-        Action, Domain, Input, Machine, Note, Question, Refusal, Side, Stage, outbound::Outbound,
-    },
+    smtp::{Action, Domain, Input, Machine, Note, Outbound, Question, Refusal, Side, Stage},
     tls::Peer,
 };
 
@@ -33,9 +31,9 @@ const PIPE: usize = 4096;
 
 /// What a rehearsal showed.
 #[derive(Debug)]
-pub struct Rehearsed {
+pub struct RehearsedSession {
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: RehearsalResult,
     /// What the policy decided last; `None`: it was not asked.
     pub decision: Option<Decision>,
     /// Who answered the handshake.
@@ -48,7 +46,7 @@ pub struct Rehearsed {
 
 /// What came of a rehearsal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RehearsalResult {
     /// MAIL and RCPT would have gone to the server.
     Passes,
     /// They would not.
@@ -63,13 +61,18 @@ pub enum Outcome {
 /// Rehearses mail for the postmaster of `domain` over the server at `server`, for at most about `patience`: a server that is
 /// silent for longer has the effect that it has after the minutes for which mail waits.
 pub async fn rehearse(
-    site: &Arc<Site>,
+    site: &Arc<OutboundSetup>,
     domain: &Domain,
     server: SocketAddr,
     patience: Duration,
-) -> Rehearsed {
+) -> RehearsedSession {
     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-    let (machine, hands) = begin(site, ClientAddr(nobody), nobody, Some(ServerAddr(server)));
+    let (machine, hands) = begin(
+        site,
+        ClientAddr(nobody),
+        IntendedAddr(server),
+        Some(ServerAddr(server)),
+    );
     let mut rehearsal = Rehearsal {
         machine,
         patience,
@@ -88,10 +91,10 @@ pub async fn rehearse(
         talk(ours, &site.common.hostname, domain),
     );
     let (decision, peer) = hands.learned();
-    Rehearsed {
+    RehearsedSession {
         outcome: match rehearsal.last {
-            Some(_) if rehearsal.asked => Outcome::Passes,
-            _ => Outcome::Refused {
+            Some(_) if rehearsal.asked => RehearsalResult::Passes,
+            _ => RehearsalResult::Refused {
                 reply,
                 refusal: rehearsal.refusal,
             },
@@ -199,9 +202,9 @@ impl Machine for &mut Rehearsal {
         self.machine.handle(input, now);
     }
 
-    fn action(&mut self) -> Option<Action> {
+    fn next_action(&mut self) -> Option<Action> {
         if self.last.is_none() {
-            let action = self.machine.action()?;
+            let action = self.machine.next_action()?;
             match &action {
                 Action::Send(Side::Server, bytes)
                     if !HARMLESS.iter().any(|command| bytes.starts_with(command)) =>
@@ -231,8 +234,8 @@ impl Machine for &mut Rehearsal {
         self.machine.deadline().map(|due| due.min(self.patience))
     }
 
-    fn trace(&mut self, line: Vec<u8>) {
-        self.machine.trace(line);
+    fn set_trace(&mut self, line: Vec<u8>) {
+        self.machine.set_trace(line);
     }
 
     fn finished(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::facts::Kind;
-use crate::audit::Repeated;
+use crate::audit::RepeatedField;
 
 /// Kinds of facts that a session remembers; what it has forgotten is told anew.
 const KINDS: usize = 64;
@@ -14,7 +14,7 @@ pub struct Repeats {
     /// Each with how often more it happened; the one told last stands last.
     kinds: VecDeque<(Kind, u64)>,
     /// Of kinds that were forgotten.
-    forgotten: Vec<Repeated>,
+    forgotten: Vec<RepeatedField>,
 }
 
 impl Repeats {
@@ -38,33 +38,33 @@ impl Repeats {
         if times == 0 {
             return;
         }
-        let sum = Repeated {
+        let sum = RepeatedField {
             domain: None,
             ..repeated(kind, 0)
         };
-        let same = |one: &Repeated| {
-            Repeated {
+        let same = |one: &RepeatedField| {
+            RepeatedField {
                 times: 0,
                 ..one.clone()
             } == sum
         };
         match self.forgotten.iter_mut().find(|one| same(one)) {
             Some(known) => known.times += times,
-            None => self.forgotten.push(Repeated { times, ..sum }),
+            None => self.forgotten.push(RepeatedField { times, ..sum }),
         }
     }
 
     /// All that was not told.
     #[must_use]
-    pub fn told(self) -> Vec<Repeated> {
+    pub fn told(self) -> Vec<RepeatedField> {
         let known = self.kinds.into_iter().filter(|(_, times)| *times > 0);
         let known = known.map(|(kind, times)| repeated(kind, times));
         self.forgotten.into_iter().chain(known).collect()
     }
 }
 
-fn repeated(kind: Kind, times: u64) -> Repeated {
-    Repeated {
+fn repeated(kind: Kind, times: u64) -> RepeatedField {
+    RepeatedField {
         event: kind.event.to_owned(),
         domain: kind.domain,
         verdict: kind.verdict,

@@ -127,9 +127,7 @@ fn host_of<'a>(mx: &'a Dns<Mx>, decision: &Decision) -> Option<&'a MxHost> {
         .demand
         .as_ref()
         .and_then(|demand| demand.host.as_deref())?;
-    crate::lookup::hosts(mx)
-        .iter()
-        .find(|host| host.name == name)
+    mx.hosts().iter().find(|host| host.name == name)
 }
 
 /// As in a zone file.

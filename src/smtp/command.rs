@@ -3,7 +3,7 @@
 use super::{
     Cause, Domain, Refusal,
     extensions::{Extensions, Keyword},
-    path::{self, Sender, Target},
+    path::{self, ForwardPath, Sender},
 };
 
 /// One command line of a client.
@@ -21,7 +21,7 @@ pub enum Command {
     /// RCPT.
     Rcpt {
         /// Whom it is for.
-        target: Target,
+        target: ForwardPath,
         /// It has a parameter of DSN (RFC 3461 §4).
         dsn: bool,
     },

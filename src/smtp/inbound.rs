@@ -4,7 +4,7 @@
 //! hears of a client with the EHLO that came over TLS, on a connection that is opened for it.
 
 use super::{
-    Action, Answer, Cause, Conditions, End, Input, Machine, Question, Refusal, Side, Stage,
+    Action, Answer, Cause, End, Input, Machine, Question, Refusal, Side, Stage, StartTlsConditions,
     command::refusal,
     extensions::{Extensions, Keyword},
     heard,
@@ -225,7 +225,7 @@ impl Inbound {
             Answer::Upgrade { .. } => self.relay.refuse(self.relay.conditions.starttls_first()),
             // Whoever answered may have thought of an earlier moment.
             Answer::Refused(Refusal { code: 530, .. })
-                if !self.secured && self.relay.conditions.tried_lately =>
+                if !self.secured && self.relay.conditions.may_have_tried =>
             {
                 self.relay.refuse(self.relay.conditions.starttls_first());
             }
@@ -286,7 +286,7 @@ impl Machine for Inbound {
         self.wind(now);
     }
 
-    fn action(&mut self) -> Option<Action> {
+    fn next_action(&mut self) -> Option<Action> {
         self.relay.action()
     }
 
@@ -294,16 +294,16 @@ impl Machine for Inbound {
         self.relay.deadline()
     }
 
-    fn conditions(&mut self, now: Conditions) {
+    fn set_conditions(&mut self, now: StartTlsConditions) {
         self.relay.conditions = now;
     }
 
-    fn held_back(&mut self, held: bool, now: Duration) {
+    fn set_held_back(&mut self, held: bool, now: Duration) {
         self.relay.hold_back(held);
         self.wind(now);
     }
 
-    fn trace(&mut self, line: Vec<u8>) {
+    fn set_trace(&mut self, line: Vec<u8>) {
         self.relay.set_trace(line);
     }
 

@@ -2,10 +2,10 @@
 //!
 //! # The contract of driving a machine
 //!
-//! [`Outbound`](outbound::Outbound) and [`Inbound`](inbound::Inbound) are driven alike (the trait [`Machine`]):
+//! [`Outbound`] and [`Inbound`] are driven alike (the trait [`Machine`]):
 //!
 //! 1. give one input: [`Machine::receive`] with all bytes of a side that were not taken yet, or [`Machine::handle`];
-//! 2. drain [`Machine::action`] until it is `None`, carrying out each action in order;
+//! 2. drain [`Machine::next_action`] until it is `None`, carrying out each action in order;
 //! 3. wait for bytes, a close, an answer, or [`Machine::deadline`] (then `handle(Input::Deadline, now)`).
 //!
 //! After [`Action::Close`] nothing more is taken from that side or sent to it; closing it again changes nothing, and
@@ -15,25 +15,30 @@
 //! `now` is the time since the session began. Bytes that the machine does not take stay with the driver, which offers
 //! them again, with what came behind them, after any other input; it stops reading a side whose untaken bytes
 //! reach [`MAX_UNTAKEN`]. A driver also stops reading a side while its output to the other side is backed up, and says so
-//! of the client's ([`Machine::held_back`]).
+//! of the client's ([`Machine::set_held_back`]).
 //!
 //! Message bytes never enter the machine as owned data: [`Action::Pass`] moves bytes of the slice just offered from
 //! one side to the other as they are, so that "verbatim" is visible in the type.
 
-pub mod command;
-pub mod extensions;
-pub mod framing;
+mod command;
+mod extensions;
+mod framing;
 mod heard;
-pub mod inbound;
-pub mod outbound;
-pub mod path;
+mod inbound;
+mod outbound;
+mod path;
 mod relay;
-pub mod reply;
+mod reply;
 #[cfg(test)]
 mod script;
-pub mod timer;
+mod timer;
 
-pub use path::Target;
+pub(crate) use command::fits_a_trace;
+pub use extensions::Keyword;
+pub use inbound::{Inbound, InboundConfig};
+pub use outbound::{Outbound, OutboundConfig};
+pub use path::ForwardPath;
+pub use reply::{Reply, ReplyPart, ReplyReader};
 
 use std::{fmt, time::Duration};
 
@@ -317,7 +322,7 @@ pub struct Completed {
     /// Its domain; `None` for the null reverse-path and for address literals.
     pub sender_domain: Option<Domain>,
     /// The accepted recipients: what policy judged, and the path as written between `<` and `>`.
-    pub recipients: Vec<Target>,
+    pub recipients: Vec<ForwardPath>,
     /// Octets of the message as relayed: DATA with dot-stuffing and without the final `.` CRLF line, or the sum of BDAT chunks.
     pub octets: u64,
     /// The server's final reply, verbatim, CRLFs included. `None`: the connection ended before it (outcome unknown).
@@ -328,7 +333,7 @@ pub struct Completed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// The server is told this name of the client's EHLO or HELO; the last one counts. As the client wrote it: towards the outside
-    /// our own may stand in its place, and not every name fits a trace line ([`command::fits_a_trace`]).
+    /// our own may stand in its place, and not every name fits a trace line (`fits_a_trace`).
     Hello(Vec<u8>),
     /// A transaction begins: what was decided for an earlier one does not concern it.
     TransactionBegins,
@@ -362,7 +367,7 @@ pub enum Note {
         refusal: Refusal,
     },
     /// An authenticated server lacks this inside TLS, and the client used it: the client's next session there is not shown it.
-    Lacking(extensions::Keyword),
+    MissingExtension(extensions::Keyword),
     /// How the session ends. Told once.
     Ends(End),
 }
@@ -412,20 +417,20 @@ impl End {
 
 /// Inbound: what STARTTLS can be answered at this moment, and how mail in the clear is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Conditions {
+pub struct StartTlsConditions {
     /// No place for a handshake can be had: STARTTLS gets 421 and the session ends. STARTTLS stays offered, because real MTAs go
     /// on in the clear after 454 or a missing offer, and bounce.
     pub overloaded: bool,
     /// A handshake of this client's network failed a short while ago, or this process has just started: mail in the clear gets
     /// 4yz instead of 530, because the client may have tried.
-    pub tried_lately: bool,
+    pub may_have_tried: bool,
 }
 
-impl Conditions {
+impl StartTlsConditions {
     /// What a client is answered that has not started TLS: 530 ends the matter for a real MTA, so whoever may have tried gets 4yz.
     #[must_use]
     pub fn starttls_first(&self) -> Refusal {
-        let (code, text) = match self.tried_lately {
+        let (code, text) = match self.may_have_tried {
             true => (451, "mail is taken over TLS only, try again with STARTTLS"),
             false => (530, "must issue a STARTTLS command first"),
         };
@@ -441,16 +446,16 @@ pub trait Machine {
     /// Tells it what happened.
     fn handle(&mut self, input: Input, now: Duration);
     /// The next thing to do.
-    fn action(&mut self) -> Option<Action>;
+    fn next_action(&mut self) -> Option<Action>;
     /// When `Input::Deadline` is due, as time since the session began.
     fn deadline(&self) -> Option<Duration>;
     /// Inbound: said before the client's bytes are offered. Outbound it says nothing.
-    fn conditions(&mut self, _now: Conditions) {}
+    fn set_conditions(&mut self, _now: StartTlsConditions) {}
     /// Whether the driver holds the client's bytes back, because the server has not read what was sent to it. Said when it
     /// changes. That time is the server's: it does not count against a client that must send its message in time.
-    fn held_back(&mut self, _held: bool, _now: Duration) {}
+    fn set_held_back(&mut self, _held: bool, _now: Duration) {}
     /// `--add-received`: the trace line, CRLF included, that goes in front of each message from now on.
-    fn trace(&mut self, line: Vec<u8>);
+    fn set_trace(&mut self, line: Vec<u8>);
     /// Both sides are done with.
     fn finished(&self) -> bool;
 }

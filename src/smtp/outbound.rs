@@ -33,7 +33,7 @@ pub struct OutboundConfig {
     pub plaintext_possible: bool,
     /// TLS comes first (RFC 8314 §3.3), before the server's greeting.
     pub implicit_tls: bool,
-    /// What [`Note::Lacking`](super::Note::Lacking) told of this server in an earlier session of this client: not shown before TLS.
+    /// What [`Note::MissingExtension`](super::Note::MissingExtension) told of this server in an earlier session of this client: not shown before TLS.
     pub hidden: Vec<Keyword>,
 }
 
@@ -545,7 +545,7 @@ impl Machine for Outbound {
         self.wind(now);
     }
 
-    fn action(&mut self) -> Option<Action> {
+    fn next_action(&mut self) -> Option<Action> {
         self.relay.action()
     }
 
@@ -553,12 +553,12 @@ impl Machine for Outbound {
         self.relay.deadline()
     }
 
-    fn held_back(&mut self, held: bool, now: Duration) {
+    fn set_held_back(&mut self, held: bool, now: Duration) {
         self.relay.hold_back(held);
         self.wind(now);
     }
 
-    fn trace(&mut self, line: Vec<u8>) {
+    fn set_trace(&mut self, line: Vec<u8>) {
         self.relay.set_trace(line);
     }
 

@@ -28,7 +28,7 @@ pub struct Sender {
 
 /// A forward-path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct ForwardPath {
     /// As written between `<` and `>`.
     pub path: Vec<u8>,
     /// What of it policy judges.
@@ -88,7 +88,7 @@ pub(super) fn target(
     arguments: &[u8],
     offered: &Extensions,
     smtputf8: bool,
-) -> Result<(Target, bool), Refusal> {
+) -> Result<(ForwardPath, bool), Refusal> {
     let (path, parameters) = path(arguments, b"TO:")?;
     let mut seen = Vec::new();
     let given = self::parameters(parameters, &mut seen)?;
@@ -100,7 +100,7 @@ pub(super) fn target(
         }
     }
     readable(parameters, smtputf8)?;
-    let target = Target {
+    let target = ForwardPath {
         path: path.to_vec(),
         recipient: recipient(path, smtputf8)?,
     };

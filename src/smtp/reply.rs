@@ -135,7 +135,7 @@ fn reorders_or_controls(c: char) -> bool {
 
 /// What a server's bytes begin with.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Read {
+pub enum ReplyPart {
     /// A line of a reply that goes on, of that many octets.
     More(usize),
     /// The last line of a reply, of that many octets.
@@ -154,15 +154,15 @@ pub struct ReplyReader {
 
 impl ReplyReader {
     /// Reads the line that `bytes` begin with.
-    pub fn read(&mut self, bytes: &[u8]) -> Read {
+    pub fn read(&mut self, bytes: &[u8]) -> ReplyPart {
         let length = match framing::line(bytes, framing::MAX_REPLY_LINE) {
             framing::Line::Whole(length) => length,
-            framing::Line::Partial => return Read::Partial,
-            framing::Line::TooLong | framing::Line::Broken => return Read::Malformed,
+            framing::Line::Partial => return ReplyPart::Partial,
+            framing::Line::TooLong | framing::Line::Broken => return ReplyPart::Malformed,
         };
         let line = &bytes[..length];
         let Some((code, last, text)) = split(&line[..length - 2]) else {
-            return Read::Malformed;
+            return ReplyPart::Malformed;
         };
         let mut reply = self
             .unfinished
@@ -172,15 +172,15 @@ impl ReplyReader {
             || reply.lines.len() == MAX_LINES
             || reply.verbatim.len() + length > MAX_OCTETS
         {
-            return Read::Malformed;
+            return ReplyPart::Malformed;
         }
         reply.lines.push(text.to_vec());
         reply.verbatim.extend_from_slice(line);
         if last {
-            return Read::Whole(length, reply);
+            return ReplyPart::Whole(length, reply);
         }
         self.unfinished = Some(reply);
-        Read::More(length)
+        ReplyPart::More(length)
     }
 
     /// Whether lines of a reply are in whose last is not.
@@ -211,13 +211,13 @@ mod tests {
     use super::*;
 
     /// Reads the first reply of `bytes`, cut at `cut`.
-    fn read(bytes: &[u8], cut: usize) -> Read {
+    fn read(bytes: &[u8], cut: usize) -> ReplyPart {
         let mut reader = ReplyReader::default();
         let (mut taken, mut end) = (0, cut);
         loop {
             match reader.read(&bytes[taken..end]) {
-                Read::More(n) => taken += n,
-                Read::Partial if end < bytes.len() => end = bytes.len(),
+                ReplyPart::More(n) => taken += n,
+                ReplyPart::Partial if end < bytes.len() => end = bytes.len(),
                 other => return other,
             }
         }
@@ -227,7 +227,7 @@ mod tests {
     fn a_reply_is_read_alike_wherever_it_is_cut() {
         let bytes = b"250-mx.example\r\n250-SIZE 1000\r\n250\r\n354 next\r\n";
         for cut in 0..bytes.len() {
-            let Read::Whole(5, reply) = read(bytes, cut) else {
+            let ReplyPart::Whole(5, reply) = read(bytes, cut) else {
                 panic!("cut at {cut}");
             };
             assert_eq!(reply.code, 250);
@@ -253,7 +253,11 @@ mod tests {
             b"ok\r\n",
         ] {
             for cut in 0..bytes.len() {
-                assert_eq!(read(bytes, cut), Read::Malformed, "{bytes:?} cut at {cut}");
+                assert_eq!(
+                    read(bytes, cut),
+                    ReplyPart::Malformed,
+                    "{bytes:?} cut at {cut}"
+                );
             }
         }
     }
@@ -261,18 +265,18 @@ mod tests {
     #[test]
     fn replies_are_bounded_in_line_lines_and_octets() {
         let long = [b"250 ".as_slice(), &[b'x'; framing::MAX_REPLY_LINE]].concat();
-        assert_eq!(read(&long, 1), Read::Malformed);
+        assert_eq!(read(&long, 1), ReplyPart::Malformed);
         assert_eq!(
             read(&b"250-x\r\n".repeat(MAX_LINES + 1), 1),
-            Read::Malformed
+            ReplyPart::Malformed
         );
         let line = [b"250-".as_slice(), &[b'x'; 2000], b"\r\n"].concat();
-        assert_eq!(read(&line.repeat(40), 1), Read::Malformed);
+        assert_eq!(read(&line.repeat(40), 1), ReplyPart::Malformed);
     }
 
     #[test]
     fn text_is_printable_and_utf8_only_where_it_was_agreed() {
-        let Read::Whole(_, reply) = read("250 a\x1b[1m é \u{202e}b\r\n".as_bytes(), 1) else {
+        let ReplyPart::Whole(_, reply) = read("250 a\x1b[1m é \u{202e}b\r\n".as_bytes(), 1) else {
             panic!("whole");
         };
         assert_eq!(reply.to_bytes(false), b"250 a?[1m ?? ???b\r\n");

@@ -34,7 +34,7 @@ impl<M: Machine> Script<M> {
     }
 
     fn drain(&mut self, offered: Option<Side>) {
-        while let Some(action) = self.machine.action() {
+        while let Some(action) = self.machine.next_action() {
             match action {
                 Action::Send(side, bytes) => {
                     assert_eq!(
@@ -93,7 +93,7 @@ impl<M: Machine> Script<M> {
                     | Note::TransactionBegins
                     | Note::Heard { .. }
                     | Note::NoTls { .. }
-                    | Note::Lacking(_)
+                    | Note::MissingExtension(_)
                     | Note::Ends(_),
                 ) => {}
                 Action::Close { side, abort } => self.closed[side as usize] = Some(abort),

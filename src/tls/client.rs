@@ -31,7 +31,7 @@ pub struct ClientOptions {
 
 /// What the ClientHello says.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Hello<'a> {
+pub struct HelloOptions<'a> {
     /// The name in SNI (RFC 6066 §3), without trailing dot; an address or what is no host name sends none.
     pub sni: Option<&'a str>,
     /// TLS 1.3 only.
@@ -84,11 +84,11 @@ impl ClientTls {
     /// that is silent until then may be one that breaks on the post-quantum key share, as one that hangs up.
     ///
     /// # Errors
-    /// Says what happened, and with `Kind::Died` that the next try should be `classical_only`.
+    /// Says what happened, and with `FaultKind::Died` that the next try should be `classical_only`.
     pub async fn connect<S>(
         &self,
         stream: S,
-        hello: Hello<'_>,
+        hello: HelloOptions<'_>,
     ) -> Result<(TlsStream<S>, Peer), HandshakeFault>
     where
         S: AsyncRead + AsyncWrite + Unpin,

@@ -8,7 +8,7 @@ use std::{fmt, io};
 /// What kind of failure it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum FaultKind {
     /// The connection ended or was reset without an alert. Some peers do so on a large ClientHello: the next try to that address
     /// goes without the post-quantum key share.
     Died,
@@ -28,7 +28,7 @@ pub enum Kind {
 /// A handshake that failed. Its words are printable ASCII on one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandshakeFault {
-    kind: Kind,
+    kind: FaultKind,
     words: String,
 }
 
@@ -43,16 +43,16 @@ impl std::error::Error for HandshakeFault {}
 impl HandshakeFault {
     /// What kind of failure it was.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> FaultKind {
         self.kind
     }
 
     /// This proxy could not go on with the handshake; `words` say why.
     pub(super) fn ours(words: String) -> Self {
-        Self::new(Kind::Ours, words)
+        Self::new(FaultKind::Ours, words)
     }
 
-    fn new(kind: Kind, words: impl Into<String>) -> Self {
+    fn new(kind: FaultKind, words: impl Into<String>) -> Self {
         Self {
             kind,
             words: words.into(),
@@ -68,55 +68,55 @@ impl HandshakeFault {
         }
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::new(
-                Kind::Died,
+                FaultKind::Died,
                 "the peer closed the connection during the handshake without an alert",
             ),
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe => Self::new(
-                Kind::Died,
+                FaultKind::Died,
                 "the peer reset the connection during the handshake without an alert",
             ),
-            _ => Self::new(Kind::Died, format!("the connection failed: {error}")),
+            _ => Self::new(FaultKind::Died, format!("the connection failed: {error}")),
         }
     }
 
     fn of_tls(error: &Error) -> Self {
         match error {
             Error::AlertReceived(alert) => Self::of_alert(*alert),
-            Error::PeerIncompatible(why) => Self::new(Kind::TooOld, incompatible(why)),
+            Error::PeerIncompatible(why) => Self::new(FaultKind::TooOld, incompatible(why)),
             Error::PeerMisbehaved(
                 PeerMisbehaved::SelectedUnofferedCipherSuite
                 | PeerMisbehaved::SelectedUnusableCipherSuiteForVersion,
             ) => Self::new(
-                Kind::TooOld,
+                FaultKind::TooOld,
                 "the peer chose a cipher suite that is refused here: one without forward secrecy or AEAD (static RSA, CBC or older)",
             ),
             Error::PeerMisbehaved(
                 PeerMisbehaved::SelectedUnofferedKxGroup
                 | PeerMisbehaved::IllegalHelloRetryRequestWithUnofferedNamedGroup,
             ) => Self::new(
-                Kind::TooOld,
+                FaultKind::TooOld,
                 "the peer chose a key exchange group that is not offered here: X25519, P-256 and P-384 are, not P-521, X448 or brainpool",
             ),
             Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion) => Self::new(
-                Kind::TooOld,
+                FaultKind::TooOld,
                 "the peer speaks no TLS version that is known here",
             ),
             Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::new(
-                Kind::Protocol,
+                FaultKind::Protocol,
                 "the peer answered with something that is not TLS",
             ),
             Error::NoApplicationProtocol => Self::new(
-                Kind::Protocol,
+                FaultKind::Protocol,
                 "the peer wants another protocol than SMTP (ALPN)",
             ),
             Error::NoCertificatesPresented => {
-                Self::new(Kind::Certificate, "the peer presented no certificate")
+                Self::new(FaultKind::Certificate, "the peer presented no certificate")
             }
-            Error::InvalidCertificate(why) => Self::new(Kind::Certificate, certificate(why)),
+            Error::InvalidCertificate(why) => Self::new(FaultKind::Certificate, certificate(why)),
             other => Self::new(
-                Kind::Protocol,
+                FaultKind::Protocol,
                 format!("the peer does not keep to the protocol: {}", ascii(other)),
             ),
         }
@@ -126,17 +126,20 @@ impl HandshakeFault {
         let name = alert_name(alert);
         match alert {
             AlertDescription::ProtocolVersion => Self::new(
-                Kind::TooOld,
+                FaultKind::TooOld,
                 format!(
                     "the peer takes no TLS version that is offered here, and older ones are refused; or its certificate's key serves none \
                      of them (secp256k1, brainpool) (alert {name})"
                 ),
             ),
             AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-                Self::new(Kind::TooOld, format!("{NOTHING_IN_COMMON} (alert {name})"))
+                Self::new(
+                    FaultKind::TooOld,
+                    format!("{NOTHING_IN_COMMON} (alert {name})"),
+                )
             }
             _ => Self::new(
-                Kind::Alert,
+                FaultKind::Alert,
                 format!("the peer refused the handshake (alert {name})"),
             ),
         }

@@ -21,9 +21,9 @@ mod signature;
 mod trust;
 
 pub use cert::{CertFacts, Date, sha256};
-pub use client::{ClientOptions, ClientTls, Hello};
-pub use fault::{HandshakeFault, Kind};
-pub use server::{ClientAuth, Pair, ServerOptions, ServerTls};
+pub use client::{ClientOptions, ClientTls, HelloOptions};
+pub use fault::{FaultKind, HandshakeFault};
+pub use server::{CertificateFiles, ClientAuth, ServerOptions, ServerTls};
 pub use trust::Trust;
 
 #[cfg(doc)]

@@ -33,7 +33,7 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 /// `--cert`, `--key` and perhaps `--ocsp` that belong together.
 #[derive(Clone, Debug)]
-pub struct Pair {
+pub struct CertificateFiles {
     /// PEM, the host's own certificate first, then its issuers.
     pub cert: PathBuf,
     /// PEM.
@@ -73,7 +73,7 @@ impl FromStr for ClientAuth {
 #[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
     /// At least one; the first serves unknown names.
-    pub pairs: Vec<Pair>,
+    pub pairs: Vec<CertificateFiles>,
     /// `--client-auth`.
     pub client_auth: ClientAuth,
     /// `--client-ca`; `None`: the system's trust store.
@@ -210,7 +210,7 @@ struct Own {
 }
 
 impl Own {
-    fn read(pair: &Pair) -> Result<Self, String> {
+    fn read(pair: &CertificateFiles) -> Result<Self, String> {
         let key = pem::pair(&pair.cert, &pair.key, &provider(true));
         let (mut key, ocsp) = pem::both(key, pair.ocsp.as_deref().map(staple).transpose())?;
         key.ocsp = ocsp;
@@ -299,7 +299,7 @@ fn staple(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 impl OwnCertificates {
-    fn read(pairs: &[Pair]) -> Result<Self, String> {
+    fn read(pairs: &[CertificateFiles]) -> Result<Self, String> {
         if pairs.is_empty() {
             return Err("no certificate: STARTTLS needs --cert and --key".into());
         }

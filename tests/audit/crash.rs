@@ -2,7 +2,7 @@
 
 use crate::support::{Directory, options, stop, verify, wait};
 use starttls_proxy::{
-    audit::{AuditLog, Hash, Notice, Options, rotated},
+    audit::{AuditLog, AuditOptions, Hash, Notice, rotated},
     commands::audit as command,
 };
 use std::{
@@ -30,7 +30,7 @@ fn writer() {
         std::io::stdout().write_all(text.as_bytes()).unwrap();
         std::io::stdout().flush().unwrap();
     };
-    let log = AuditLog::open(Options {
+    let log = AuditLog::open(AuditOptions {
         checkpoint_records: 20,
         rotate_octets: 40_000,
         notice: Box::new(move |notice| {

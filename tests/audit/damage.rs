@@ -3,7 +3,7 @@
 use crate::support::{Directory, options, stop, verify, wait};
 use proptest::prelude::*;
 use starttls_proxy::{
-    audit::{AuditLog, Head, Options, rotated},
+    audit::{AuditLog, AuditOptions, Head, rotated},
     commands::audit as command,
 };
 use std::{
@@ -28,7 +28,7 @@ fn write(name: &str, origin: &str, key: Option<&Path>) -> Log {
         private = key.to_owned();
         public = format!("{}.pub", key.display());
     }
-    let log = AuditLog::open(Options {
+    let log = AuditLog::open(AuditOptions {
         key: Some(private),
         origin: origin.into(),
         checkpoint_records: 10,

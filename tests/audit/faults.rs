@@ -2,7 +2,7 @@
 
 use crate::support::{Directory, options, stop, verify, wait};
 use starttls_proxy::{
-    audit::{AuditLog, Disk, FileDisk, Notice, Options, Place},
+    audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement},
     commands::audit as command,
 };
 use std::{
@@ -78,7 +78,7 @@ impl Disk for FaultyDisk {
         }
     }
 
-    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place> {
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement> {
         let fault = self.faults.0.0.lock().unwrap().append;
         match fault {
             Some((through, kind)) => {
@@ -116,15 +116,18 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
-    fn rotate(&mut self, suffix: &str) -> io::Result<Place> {
+    fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
         self.disk.rotate(suffix)
     }
 }
 
-fn open(file: &Path, change: impl FnOnce(&mut Options)) -> (AuditLog, Faults, Receiver<Notice>) {
+fn open(
+    file: &Path,
+    change: impl FnOnce(&mut AuditOptions),
+) -> (AuditLog, Faults, Receiver<Notice>) {
     let faults = Faults::default();
     let (sender, notices) = channel();
-    let mut options = Options {
+    let mut options = AuditOptions {
         retry_after: Duration::from_millis(5),
         notice: Box::new(move |notice| sender.send(notice).unwrap_or_default()),
         ..options(file)
@@ -276,7 +279,7 @@ fn memory_for_what_cannot_be_written_is_bounded_and_what_is_lost_is_counted() {
         switches.reopen = Some(io::ErrorKind::StorageFull);
     });
     wait(log.append_durable(&stop(0))).unwrap_err();
-    let large = starttls_proxy::audit::Record::Stop(starttls_proxy::audit::Stop {
+    let large = starttls_proxy::audit::Record::Stop(starttls_proxy::audit::StopRecord {
         reason: "x".repeat(1 << 20),
         sessions: 0,
         messages: 0,

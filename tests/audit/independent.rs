@@ -2,7 +2,7 @@
 
 use crate::support::{Directory, options, stop, verify, wait};
 use starttls_proxy::{
-    audit::{AuditLog, Options, rotated},
+    audit::{AuditLog, AuditOptions, rotated},
     commands::audit as command,
 };
 use std::{
@@ -37,7 +37,7 @@ fn run(script: &str, arguments: &[&Path]) -> Output {
 /// A signed log in three files and its public key.
 fn written(directory: &Directory) -> (Vec<PathBuf>, PathBuf) {
     let (key, public) = directory.key();
-    let log = AuditLog::open(Options {
+    let log = AuditLog::open(AuditOptions {
         key: Some(key),
         rotate_octets: 5000,
         ..options(&directory.file())

@@ -2,7 +2,7 @@
 
 use crate::support::{Directory, message, options, stop, verify, wait};
 use starttls_proxy::{
-    audit::{AuditLog, Options},
+    audit::{AuditLog, AuditOptions},
     commands::audit as command,
 };
 use std::{
@@ -27,7 +27,7 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> (T, Duration) {
 fn a_million_records() {
     let directory = Directory::new("million");
     let (key, public) = directory.key();
-    let log = AuditLog::open(Options {
+    let log = AuditLog::open(AuditOptions {
         key: Some(key),
         rotate_octets: u64::MAX,
         ..options(&directory.file())

@@ -3,7 +3,7 @@
 
 use crate::support::{Directory, options, stop, verify, wait};
 use starttls_proxy::{
-    audit::{AuditLog, Disk, FileDisk, Notice, Options, Place},
+    audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement},
     commands::audit as command,
 };
 use std::{
@@ -70,7 +70,7 @@ impl Disk for Moving {
         self.step(Fault::Begin)?;
         self.disk.begin(durable)
     }
-    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Place> {
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement> {
         if let Err(error) = self.step(Fault::Append) {
             self.disk.append(length, &lines[..lines.len() / 2])?;
             return Err(error);
@@ -81,15 +81,15 @@ impl Disk for Moving {
         self.step(Fault::Sync)?;
         self.disk.sync()
     }
-    fn rotate(&mut self, suffix: &str) -> io::Result<Place> {
+    fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
         self.step(Fault::None)?;
         self.disk.rotate(suffix)
     }
 }
 
-fn quick(file: &Path) -> (Options, Receiver<Notice>) {
+fn quick(file: &Path) -> (AuditOptions, Receiver<Notice>) {
     let (sender, notices) = channel();
-    let options = Options {
+    let options = AuditOptions {
         retry_after: Duration::from_millis(1),
         checkpoint_records: 4,
         notice: Box::new(move |notice| sender.send(notice).unwrap_or_default()),

@@ -3,7 +3,8 @@
 use crate::support::{Directory, closed, message, options, refused, sample, session};
 use starttls_proxy::{
     audit::{
-        AuditLog, Counted, Direction, Message, NotRecorded, Protection, Record, Refusal, Repeated,
+        AuditLog, CountField, DirectionField, MessageRecord, NotRecordedRecord, Record,
+        RefusalRecord, RepeatedField, VerdictField,
     },
     commands::audit as command,
 };
@@ -147,16 +148,16 @@ fn of_a_damaged_log_only_what_stands_before_the_damage_counts() {
 fn tls_with_whoever_called_or_answered_is_not_called_authenticated() {
     let directory = Directory::new("inbound");
     let log = AuditLog::open(options(&directory.file())).unwrap();
-    let change = |n, change: &dyn Fn(&mut Message)| {
+    let change = |n, change: &dyn Fn(&mut MessageRecord)| {
         let Record::Message(mut message) = message(&log, n) else {
             unreachable!()
         };
-        message.session.direction = Direction::Inbound;
+        message.session.direction = DirectionField::Inbound;
         change(&mut message);
         log.append(&Record::Message(message));
     };
     // A client with a certificate that a rule asked for; one that no rule speaks of; level encrypt; and one in the clear.
-    change(2, &|message| message.verdict = Protection::Authorised);
+    change(2, &|message| message.verdict = VerdictField::Authorised);
     change(2, &|message| {
         message.decisions.clear();
         message.peer = None;
@@ -187,7 +188,7 @@ fn a_verdict_that_refused_is_counted_and_listed_by_its_reason() {
     let page = log_of(&directory, |log| {
         (0..3).for_each(|_| log.append(&refused(log, 5)));
         // The next session was refused at its greeting for the same.
-        log.append(&Record::Refusal(Box::new(Refusal {
+        log.append(&Record::Refusal(Box::new(RefusalRecord {
             session: session(1),
             domain: Some("pharmacy.example".into()),
             level: Some("verify".into()),
@@ -199,10 +200,10 @@ fn a_verdict_that_refused_is_counted_and_listed_by_its_reason() {
         let Record::SessionClosed(mut closed) = closed(1) else {
             unreachable!()
         };
-        closed.repeated.push(Repeated {
+        closed.repeated.push(RepeatedField {
             event: "verdict".into(),
             domain: Some("pharmacy.example".into()),
-            verdict: Some(Protection::Refused),
+            verdict: Some(VerdictField::Refused),
             reason: Some("certificate-expired".into()),
             observed: false,
             times: 19,
@@ -238,10 +239,10 @@ fn what_observe_mode_let_pass_is_never_shown_as_protected_nor_as_refused() {
         };
         let decision = &mut message.decisions[0];
         decision.observed = true;
-        decision.verdict = Protection::Refused;
+        decision.verdict = VerdictField::Refused;
         decision.reason = Some("starttls-not-supported".into());
         let domain = decision.domain.clone();
-        message.verdict = Protection::Refused;
+        message.verdict = VerdictField::Refused;
         message.tls = None;
         message.peer = None;
         log.append(&Record::Message(message));
@@ -278,10 +279,10 @@ fn the_parties_on_the_page_are_those_of_the_mail_and_not_those_that_were_connect
         message.decisions[0].domain = "relay.example".into();
         log.append(&Record::Message(message.clone()));
         // Inbound, a client that a prefix exempts.
-        message.session.direction = Direction::Inbound;
+        message.session.direction = DirectionField::Inbound;
         message.sender = log.address(b"x@sender.test");
         message.decisions[0].domain = "192.0.2.7".into();
-        message.decisions[0].verdict = Protection::Unprotected;
+        message.decisions[0].verdict = VerdictField::Unprotected;
         message.decisions[0].level = None;
         message.tls = None;
         log.append(&Record::Message(message));
@@ -310,7 +311,7 @@ fn the_parties_on_the_page_are_those_of_the_mail_and_not_those_that_were_connect
 fn what_came_over_the_wire_stays_text() {
     let directory = Directory::new("markup");
     let log = AuditLog::open(options(&directory.file())).unwrap();
-    log.append(&Record::Refusal(Box::new(Refusal {
+    log.append(&Record::Refusal(Box::new(RefusalRecord {
         session: session(1),
         domain: Some("<b>&\"'".into()),
         level: None,
@@ -331,14 +332,14 @@ fn what_came_over_the_wire_stays_text() {
 fn what_was_only_counted_is_on_the_page() {
     let directory = Directory::new("counted");
     let page = log_of(&directory, |log| {
-        let counted = |kind: &str, count| Counted {
+        let counted = |kind: &str, count| CountField {
             prefix: None,
             kind: kind.into(),
             count,
             first: "2026-11-24T06:05:00Z".into(),
             last: "2026-11-24T06:06:00Z".into(),
         };
-        log.append(&Record::NotRecorded(NotRecorded {
+        log.append(&Record::NotRecorded(NotRecordedRecord {
             counts: vec![
                 counted("turned-away", 2),
                 counted("session-opened", 7),
@@ -364,13 +365,13 @@ fn a_message_counts_with_each_reason_for_which_enforcing_would_have_refused_it()
         };
         let decision = &mut message.decisions[0];
         decision.observed = true;
-        decision.verdict = Protection::Refused;
+        decision.verdict = VerdictField::Refused;
         decision.reason = Some("certificate-expired".into());
         let mut other = decision.clone();
         other.domain = "nobody.example".into();
         other.reason = Some("null-mx".into());
         message.decisions.push(other);
-        message.verdict = Protection::Refused;
+        message.verdict = VerdictField::Refused;
         log.append(&Record::Message(message));
     });
     assert!(page.contains("1 message passed only because"), "{page}");

@@ -2,7 +2,7 @@
 
 use crate::support::{Directory, options, stop, verify, wait};
 use starttls_proxy::{
-    audit::{AuditLog, Options},
+    audit::{AuditLog, AuditOptions},
     commands::audit as command,
 };
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 /// Opens the log under this name and writes a few records.
 fn write(file: &Path, origin: &str, key: Option<PathBuf>) {
-    let log = AuditLog::open(Options {
+    let log = AuditLog::open(AuditOptions {
         origin: origin.into(),
         key,
         ..options(file)

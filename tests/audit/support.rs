@@ -1,10 +1,12 @@
 //! What the tests share: directories, waiting, records.
 
+use data_encoding::HEXLOWER;
 use starttls_proxy::{
     audit::{
-        AuditLog, Certificate, Connection, Decision, Direction, Exemption, Message, Options,
-        Outcome, Peer, PolicyFile, Protection, Record, Reload, ReloadedFile, Session,
-        SessionClosed, SessionOpened, Start, Stop, Tls, Unprotected, Verdict, WireText, hex,
+        AuditLog, AuditOptions, CertificateField, ConnectionField, DecisionField, DirectionField,
+        ExemptionField, MessageRecord, OutcomeField, PeerField, PolicyField, Record, ReloadRecord,
+        ReloadedFileField, SessionClosedRecord, SessionField, SessionOpenedRecord, StartRecord,
+        StopRecord, TlsField, UnprotectedRecord, VerdictField, VerdictRecord, WireText,
     },
     commands::audit as command,
 };
@@ -81,15 +83,15 @@ pub fn wait<F: Future>(future: F) -> F::Output {
 
 /// A small record with a number in it.
 pub fn stop(n: u64) -> Record {
-    Record::Stop(Stop {
+    Record::Stop(StopRecord {
         reason: format!("record {n}"),
         sessions: n,
         messages: n,
     })
 }
 
-pub fn options(file: &Path) -> Options {
-    Options::new(file.to_owned(), "mail.hospital.example/outbound".into())
+pub fn options(file: &Path) -> AuditOptions {
+    AuditOptions::new(file.to_owned(), "mail.hospital.example/outbound".into())
 }
 
 /// Runs `audit verify`; gives the exit code and what was printed.
@@ -99,30 +101,30 @@ pub fn verify(arguments: &command::Verify) -> (u8, String) {
     (code, String::from_utf8([out, errors].concat()).unwrap())
 }
 
-fn connection(from: [u8; 4], port: u16, to: [u8; 4]) -> Connection {
+fn connection(from: [u8; 4], port: u16, to: [u8; 4]) -> ConnectionField {
     let address = |octets, port| SocketAddr::new(IpAddr::V4(Ipv4Addr::from(octets)), port);
-    Connection {
+    ConnectionField {
         from: address(from, port),
         to: address(to, 25),
     }
 }
 
-pub fn session(n: u64) -> Session {
+pub fn session(n: u64) -> SessionField {
     let port = 40_000 + u16::try_from(n % 20_000).unwrap();
     let to = [203, 0, 113, u8::try_from(n % 20).unwrap() + 1];
     let both = connection([10, 0, 0, 5], port, to);
-    Session {
+    SessionField {
         id: format!("{n:08x}"),
-        direction: Direction::Outbound,
+        direction: DirectionField::Outbound,
         client: both,
         server: Some(both),
         hello: Some("exchange.hospital.example".into()),
     }
 }
 
-pub fn tls(n: u64) -> Tls {
+pub fn tls(n: u64) -> TlsField {
     let old = n.is_multiple_of(9);
-    Tls {
+    TlsField {
         version: if old { "TLSv1.2" } else { "TLSv1.3" }.into(),
         suite: match (old, n % 4) {
             (true, _) => "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
@@ -143,19 +145,21 @@ pub fn tls(n: u64) -> Tls {
     }
 }
 
-pub fn peer(n: u64) -> Peer {
+pub fn peer(n: u64) -> PeerField {
     let hash = |salt: u64| {
-        hex(&[
-            n.to_be_bytes(),
-            salt.to_be_bytes(),
-            n.to_be_bytes(),
-            n.to_be_bytes(),
-        ]
-        .concat())
+        HEXLOWER.encode(
+            &[
+                n.to_be_bytes(),
+                salt.to_be_bytes(),
+                n.to_be_bytes(),
+                n.to_be_bytes(),
+            ]
+            .concat(),
+        )
     };
     let name = format!("mx1.{}", domain(n));
-    Peer {
-        certificate: Certificate {
+    PeerField {
+        certificate: CertificateField {
             sha256: hash(1),
             spki_sha256: hash(2),
             subject: format!("CN={name}").as_str().into(),
@@ -202,16 +206,16 @@ fn place(n: u64) -> usize {
     }
 }
 
-pub fn decision(n: u64) -> Decision {
+pub fn decision(n: u64) -> DecisionField {
     let (domain, level, basis) = DOMAINS[place(n)];
     let table = basis == "table";
     let exempt = matches!(level, "none" | "encrypt");
-    Decision {
+    DecisionField {
         domain: domain.into(),
         verdict: if exempt {
-            Protection::Unprotected
+            VerdictField::Unprotected
         } else {
-            Protection::Authorised
+            VerdictField::Authorised
         },
         observed: false,
         level: Some(level.into()),
@@ -255,11 +259,11 @@ pub fn message(log: &AuditLog, n: u64) -> Record {
         "dr.okafor",
     ][usize::try_from(n % 5).unwrap()];
     let outcome = match n % 997 {
-        996 => Outcome::Unknown,
-        995 => Outcome::Rejected,
-        _ => Outcome::Accepted,
+        996 => OutcomeField::Unknown,
+        995 => OutcomeField::Rejected,
+        _ => OutcomeField::Accepted,
     };
-    Record::Message(Box::new(Message {
+    Record::Message(Box::new(MessageRecord {
         session: session(n),
         host: "mail.hospital.example".into(),
         configuration: "5c".repeat(32),
@@ -267,22 +271,22 @@ pub fn message(log: &AuditLog, n: u64) -> Record {
         sender: log.address(b"ward3@hospital.example"),
         recipients: vec![log.address(format!("{local}@{}", decision.domain).as_bytes())],
         octets: 2_000 + n * 7_349 % 90_000,
-        sha256: hex(&[n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes(); 4].concat()),
+        sha256: HEXLOWER.encode(&[n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes(); 4].concat()),
         verdict: decision.verdict,
         tls: (!plain).then(|| tls(n)),
         peer: (!plain).then(|| peer(n)),
         decisions: vec![decision],
         outcome,
         reply: match outcome {
-            Outcome::Accepted => Some("250 2.0.0 Ok: queued as 4XyZ1b2c3d".into()),
-            Outcome::Rejected => Some("552 5.3.4 message too large".into()),
-            Outcome::Unknown => None,
+            OutcomeField::Accepted => Some("250 2.0.0 Ok: queued as 4XyZ1b2c3d".into()),
+            OutcomeField::Rejected => Some("552 5.3.4 message too large".into()),
+            OutcomeField::Unknown => None,
         },
     }))
 }
 
 pub fn closed(n: u64) -> Record {
-    Record::SessionClosed(SessionClosed {
+    Record::SessionClosed(SessionClosedRecord {
         session: session(n),
         end: "quit".into(),
         duration_us: 412_000,
@@ -321,12 +325,12 @@ pub fn refused(log: &AuditLog, n: u64) -> Record {
     let reply = format!(
         "421 4.7.5 {domain}: mx1.{domain}[203.0.113.9] not authenticated: {reason}: {says} (level verify, from MX)"
     );
-    let verdict = Verdict {
+    let verdict = VerdictRecord {
         session: session(n),
         address: Some(log.address(format!("@{domain}").as_bytes())),
-        decision: Decision {
+        decision: DecisionField {
             domain: domain.into(),
-            verdict: Protection::Refused,
+            verdict: VerdictField::Refused,
             observed: false,
             level: Some("verify".into()),
             basis: Some("mx".into()),
@@ -346,16 +350,16 @@ pub fn refused(log: &AuditLog, n: u64) -> Record {
 
 pub fn start() -> Record {
     let exemption =
-        |entry: &str, level: &str, until: Option<&str>, reason: &str, line: u32| Exemption {
+        |entry: &str, level: &str, until: Option<&str>, reason: &str, line: u32| ExemptionField {
             entry: entry.into(),
             level: level.into(),
             until: until.map(Into::into),
             reason: Some(reason.into()),
             rule: format!("/etc/starttls-proxy/policy:{line}"),
         };
-    Record::Start(Start {
+    Record::Start(StartRecord {
         version: "0.1.0".into(),
-        direction: Direction::Outbound,
+        direction: DirectionField::Outbound,
         host: "mail.hospital.example".into(),
         pid: 71,
         configuration: "5c".repeat(32),
@@ -369,7 +373,7 @@ pub fn start() -> Record {
         ]
         .map(WireText::from)
         .to_vec(),
-        policy: Some(PolicyFile {
+        policy: Some(PolicyField {
             file: "/etc/starttls-proxy/policy".into(),
             sha256: "ab".repeat(32),
             tafiles: Vec::new(),
@@ -406,7 +410,7 @@ fn sample_clock() -> SystemTime {
 pub fn sample(file: &Path, key: PathBuf) -> AuditLog {
     let begin = 1_771_113_600_u64;
     SECONDS.store(begin, Ordering::SeqCst);
-    let log = AuditLog::open(Options {
+    let log = AuditLog::open(AuditOptions {
         key: Some(key),
         clock: sample_clock,
         ..options(file)
@@ -421,12 +425,12 @@ pub fn sample(file: &Path, key: PathBuf) -> AuditLog {
         for _ in 0..(if weekend { busy / 4 + 1 } else { busy }) {
             n += 1;
             SECONDS.store(begin + hour * 3600 + n * 37 % 3600, Ordering::SeqCst);
-            log.append(&Record::SessionOpened(SessionOpened {
+            log.append(&Record::SessionOpened(SessionOpenedRecord {
                 session: session(n),
             }));
             let decision = decision(n);
-            if decision.verdict == Protection::Unprotected {
-                log.append(&Record::Unprotected(Box::new(Unprotected {
+            if decision.verdict == VerdictField::Unprotected {
+                log.append(&Record::Unprotected(Box::new(UnprotectedRecord {
                     session: session(n),
                     tls: (decision.level.as_deref() != Some("none")).then(|| tls(n)),
                     decision,
@@ -441,8 +445,8 @@ pub fn sample(file: &Path, key: PathBuf) -> AuditLog {
         if clock == 23 {
             if day % 7 == 3 {
                 let (file, error) = ("/etc/starttls-proxy/policy".into(), None);
-                let files = vec![ReloadedFile { file, error }];
-                log.append(&Record::Reload(Reload {
+                let files = vec![ReloadedFileField { file, error }];
+                log.append(&Record::Reload(ReloadRecord {
                     files,
                     configuration: "5c".repeat(32),
                 }));

@@ -2,7 +2,7 @@
 
 use crate::support::{Directory, domain, message, options, stop, verify, wait};
 use starttls_proxy::{
-    audit::{AddressForm, AuditLog, Hash, Notice, Options, rotated},
+    audit::{AddressForm, AuditLog, AuditOptions, Hash, Notice, rotated},
     commands::audit as command,
 };
 use std::{
@@ -48,7 +48,7 @@ fn what_is_acknowledged_is_in_the_file() {
 fn a_stopped_log_is_intact_and_says_so() {
     let directory = Directory::new("stopped");
     let (key, public) = directory.key();
-    let log = AuditLog::open(Options {
+    let log = AuditLog::open(AuditOptions {
         key: Some(key),
         ..options(&directory.file())
     })
@@ -109,7 +109,7 @@ fn many_sessions_write_one_chain_each_in_its_order() {
 fn the_chain_goes_on_over_restarts_and_rotated_files() {
     let directory = Directory::new("restarts");
     for run in 0..5 {
-        let log = AuditLog::open(Options {
+        let log = AuditLog::open(AuditOptions {
             rotate_octets: 4000,
             ..options(&directory.file())
         })
@@ -145,7 +145,7 @@ fn clock() -> SystemTime {
 #[test]
 fn each_day_has_its_file_which_ends_in_a_checkpoint() {
     let directory = Directory::new("daily");
-    let log = AuditLog::open(Options {
+    let log = AuditLog::open(AuditOptions {
         clock,
         ..options(&directory.file())
     })
@@ -184,7 +184,7 @@ fn each_day_has_its_file_which_ends_in_a_checkpoint() {
 fn checkpoints_are_told_once_they_are_durable_and_anchor_the_log() {
     let directory = Directory::new("told");
     let (sender, notices) = channel();
-    let log = AuditLog::open(Options {
+    let log = AuditLog::open(AuditOptions {
         checkpoint_after: Duration::from_millis(1),
         notice: Box::new(move |notice| sender.send(notice).unwrap_or_default()),
         ..options(&directory.file())
@@ -244,7 +244,7 @@ fn crashed(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
     change(&mut bytes);
     fs::write(directory.file(), bytes).unwrap();
     let (sender, notices) = channel();
-    drop(AuditLog::open(Options {
+    drop(AuditLog::open(AuditOptions {
         notice: Box::new(move |notice| sender.send(notice).unwrap_or_default()),
         ..options(&directory.file())
     }));
@@ -295,37 +295,37 @@ fn what_is_wrong_with_the_options_is_said_before_anything_is_written() {
     let missing = directory.0.join("missing.pem");
     let bad_key = directory.0.join("bad.pem");
     fs::write(&bad_key, "nonsense").unwrap();
-    let cases: [(Options, &str); 5] = [
+    let cases: [(AuditOptions, &str); 5] = [
         (
-            Options {
+            AuditOptions {
                 addresses: AddressForm::Hashed,
                 ..options(&directory.file())
             },
             "hashed addresses need --audit-key",
         ),
         (
-            Options {
+            AuditOptions {
                 key: Some(missing),
                 ..options(&directory.file())
             },
             "missing.pem: no PKCS#8 private key",
         ),
         (
-            Options {
+            AuditOptions {
                 key: Some(bad_key),
                 ..options(&directory.file())
             },
             "make one with `audit keygen`",
         ),
         (
-            Options {
+            AuditOptions {
                 origin: "two words".into(),
                 ..options(&directory.file())
             },
             "cannot name an audit log",
         ),
         (
-            Options {
+            AuditOptions {
                 checkpoint_records: 1001,
                 ..options(&directory.file())
             },
@@ -343,7 +343,7 @@ fn what_is_wrong_with_the_options_is_said_before_anything_is_written() {
 fn a_hashed_address_is_found_with_the_key_and_not_in_the_log() {
     let directory = Directory::new("hashed");
     let (key, _) = directory.key();
-    let log = AuditLog::open(Options {
+    let log = AuditLog::open(AuditOptions {
         key: Some(key.clone()),
         addresses: AddressForm::Hashed,
         ..options(&directory.file())

@@ -6,7 +6,7 @@ mod pki;
 mod world;
 
 use pki::Scratch;
-use starttls_proxy::{commands::Checked, policy::Level};
+use starttls_proxy::{commands::check::CheckedDomain, policy::Level};
 use std::{process::Command, sync::atomic::Ordering, time::Duration};
 use world::{Mx, OFFER, Tls, World};
 
@@ -19,7 +19,7 @@ fn said<'a>(page: &'a str, key: &str) -> Option<&'a str> {
 }
 
 #[track_caller]
-fn assert_refused(checked: &Checked, reason: &str, reply: &str) -> String {
+fn assert_refused(checked: &CheckedDomain, reason: &str, reply: &str) -> String {
     let page = checked.page(false);
     assert!(checked.refused() && checked.any_refused(), "{page}");
     let verdict = said(&page, "verdict").expect("a verdict");

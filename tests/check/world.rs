@@ -3,7 +3,7 @@
 use super::pki::{Authority, Leaf, Scratch};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use starttls_proxy::{
-    commands::{Asker, Checked},
+    commands::check::{CheckedDomain, probe::Checker},
     lookup::{Lookup, LookupOptions},
     net::Dial,
     policy::{Settings, table::Table},
@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    pub async fn check(&self) -> Checked {
+    pub async fn check(&self) -> CheckedDomain {
         let scratch = Scratch::new();
         let ca_file = Some(self.authority.write(&scratch.0, "ca"));
         let options = ClientOptions {
@@ -221,7 +221,7 @@ impl World {
             allow_private: false,
             roots: Arc::new(rustls::RootCertStore::empty()),
         });
-        let asker = Asker {
+        let checker = Checker {
             hostname: "proxy.hospital.example".into(),
             dial: Dial::new(None, HANG),
             tls: Arc::new(ClientTls::new(&options).expect("an authority")),
@@ -233,7 +233,7 @@ impl World {
             patience: self.patience,
         };
         let domain = Domain::parse(CLINIC).expect("a domain");
-        Checked::new(domain, &asker).await
+        CheckedDomain::new(domain, &checker).await
     }
 
     /// What the servers were told; they have ended each connection.

@@ -7,7 +7,7 @@ use super::{
 };
 use starttls_proxy::{
     session::{
-        drive::{Done, Hands, Job, Stop, drive},
+        drive::{ActionHandler, ActionResult, Job, Stop, drive},
         leg::{Leg, Stream},
     },
     smtp::{Action, Answer, Completed, Exempted, Input, Machine, Note, Question, Recorded, Side},
@@ -33,19 +33,19 @@ impl Machine for Spy {
     fn handle(&mut self, input: Input, now: Duration) {
         self.0.handle(input, now);
     }
-    fn action(&mut self) -> Option<Action> {
-        self.0.action()
+    fn next_action(&mut self) -> Option<Action> {
+        self.0.next_action()
     }
     fn deadline(&self) -> Option<Duration> {
         self.0.deadline()
     }
-    fn held_back(&mut self, held: bool, now: Duration) {
+    fn set_held_back(&mut self, held: bool, now: Duration) {
         // A test that is over hears nothing more.
         let _ = self.1.send(held);
-        self.0.held_back(held, now);
+        self.0.set_held_back(held, now);
     }
-    fn trace(&mut self, line: Vec<u8>) {
-        self.0.trace(line);
+    fn set_trace(&mut self, line: Vec<u8>) {
+        self.0.set_trace(line);
     }
     fn finished(&self) -> bool {
         self.0.finished()
@@ -55,26 +55,26 @@ impl Machine for Spy {
 /// Lets everything pass.
 struct Willing(Option<TcpStream>);
 
-impl Hands for Willing {
-    type Outcome = Done;
-    fn done(&mut self, done: Done) -> Done {
+impl ActionHandler for Willing {
+    type JobResult = ActionResult;
+    fn finish(&mut self, done: ActionResult) -> ActionResult {
         done
     }
-    fn connect(&mut self) -> Job<Done> {
+    fn connect(&mut self) -> Job<ActionResult> {
         let server = self.0.take().expect("connected once");
-        Box::pin(std::future::ready(Done::Connected(Ok(Stream::Plain(
-            server,
-        )))))
+        Box::pin(std::future::ready(ActionResult::Connected(Ok(
+            Stream::Plain(server),
+        ))))
     }
-    fn upgrade(&mut self, _side: Side, _stream: Stream) -> Job<Done> {
+    fn upgrade(&mut self, _side: Side, _stream: Stream) -> Job<ActionResult> {
         unreachable!("nobody starts TLS")
     }
-    fn authorise(&mut self, _question: Question) -> Job<Done> {
+    fn authorise(&mut self, _question: Question) -> Job<ActionResult> {
         let answer = Answer::Exempted(Exempted::assertion());
-        Box::pin(std::future::ready(Done::Answered(answer)))
+        Box::pin(std::future::ready(ActionResult::Answered(answer)))
     }
-    fn record(&mut self, _message: Completed) -> Job<Done> {
-        let done = Done::Recorded(Ok(Recorded::assertion()));
+    fn record(&mut self, _message: Completed) -> Job<ActionResult> {
+        let done = ActionResult::Recorded(Ok(Recorded::assertion()));
         Box::pin(std::future::ready(done))
     }
     fn note(&mut self, _note: Note) {}

@@ -1,12 +1,7 @@
 //! The machines, made from the words behind `outbound` and `inbound`.
 
 use super::script::Direction;
-use starttls_proxy::smtp::{
-    Machine,
-    extensions::Keyword,
-    inbound::{Inbound, InboundConfig},
-    outbound::{Outbound, OutboundConfig},
-};
+use starttls_proxy::smtp::{Inbound, InboundConfig, Keyword, Machine, Outbound, OutboundConfig};
 
 /// Our name in all dialogues.
 pub const HOSTNAME: &str = "proxy.example";

@@ -249,7 +249,7 @@ pub fn show_note(note: &Note) -> String {
             format!("heard {proved}{stage:?} {}", escape(reply))
         }
         Note::NoTls { words, refusal } => format!("no-tls {} {words}", refusal.cause.word()),
-        Note::Lacking(keyword) => format!("lacking {keyword:?}"),
+        Note::MissingExtension(keyword) => format!("lacking {keyword:?}"),
         Note::Ends(end) => format!("ends {}", end.word()),
     }
 }

@@ -110,7 +110,7 @@ pub enum Step {
     NoNote(String),
     Conditions {
         overloaded: bool,
-        tried_lately: bool,
+        may_have_tried: bool,
     },
     /// The server does not read.
     Stalls(bool),
@@ -363,7 +363,7 @@ fn parse(line: &str) -> Result<Step, String> {
         ("no", _) => Step::NoNote(rest.strip_prefix("note ").ok_or("no note TEXT")?.to_owned()),
         ("conditions", _) => Step::Conditions {
             overloaded: rest == "overloaded",
-            tried_lately: rest == "tried-lately",
+            may_have_tried: rest == "tried-lately",
         },
         ("wait", _) => Step::Wait(duration(rest)?),
         ("drain", "") => Step::Drain,
@@ -590,7 +590,8 @@ impl fmt::Display for Step {
                 overloaded: true, ..
             } => writeln!(f, "conditions overloaded"),
             Self::Conditions {
-                tried_lately: true, ..
+                may_have_tried: true,
+                ..
             } => writeln!(f, "conditions tried-lately"),
             Self::Conditions { .. } => writeln!(f, "conditions normal"),
             Self::Stalls(true) => writeln!(f, "s stalls"),

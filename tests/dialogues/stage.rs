@@ -6,8 +6,8 @@ use super::{
     watch::Watch,
 };
 use starttls_proxy::smtp::{
-    self, Action, Authorised, Completed, Conditions, Exempted, Input, MAX_UNTAKEN, Machine, Note,
-    Question, Recorded, Refusal, Side,
+    self, Action, Authorised, Completed, Exempted, Input, MAX_UNTAKEN, Machine, Note, Question,
+    Recorded, Refusal, Side, StartTlsConditions,
 };
 use std::{collections::VecDeque, time::Duration};
 
@@ -144,22 +144,22 @@ impl Stage {
             Step::Drain => self.stop(Input::Drain),
             Step::Cut => self.stop(Input::Cut),
             Step::Trace(line) => {
-                self.machine.trace(line.clone());
+                self.machine.set_trace(line.clone());
                 Ok(())
             }
             Step::Conditions {
                 overloaded,
-                tried_lately,
+                may_have_tried,
             } => {
-                self.machine.conditions(Conditions {
+                self.machine.set_conditions(StartTlsConditions {
                     overloaded: *overloaded,
-                    tried_lately: *tried_lately,
+                    may_have_tried: *may_have_tried,
                 });
                 Ok(())
             }
             Step::Stalls(stalls) => {
                 self.stalled = *stalls;
-                self.machine.held_back(*stalls, self.now);
+                self.machine.set_held_back(*stalls, self.now);
                 self.carry_out()?;
                 self.settle()
             }
@@ -331,7 +331,7 @@ impl Stage {
 
     fn carry_out(&mut self) -> Outcome {
         for _ in 0..100_000 {
-            match self.machine.action() {
+            match self.machine.next_action() {
                 Some(action) => self.act(action)?,
                 None => return Ok(()),
             }

@@ -11,12 +11,12 @@ use super::{
 use rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::ServerName};
 use starttls_proxy::{
     session::{
-        drive::{Done, Hands, Job, Stop, Upgraded, drive},
+        drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
         leg::{Leg, Stream},
     },
     smtp::{
-        self, Action, Authorised, Cause, Completed, Conditions, Exempted, Input, Machine, Note,
-        Question, Recorded, Refusal, Side,
+        self, Action, Authorised, Cause, Completed, Exempted, Input, Machine, Note, Question,
+        Recorded, Refusal, Side, StartTlsConditions,
     },
 };
 use std::{
@@ -74,15 +74,15 @@ enum Told {
 
 struct Played {
     tell: mpsc::UnboundedSender<Told>,
-    conditions: Arc<Mutex<Conditions>>,
+    conditions: Arc<Mutex<StartTlsConditions>>,
 }
 
 impl Played {
     fn job<T: Send + 'static>(
         &self,
         job: impl FnOnce(oneshot::Sender<T>) -> Wanted,
-        done: impl FnOnce(T) -> Done + Send + 'static,
-    ) -> Job<Done> {
+        done: impl FnOnce(T) -> ActionResult + Send + 'static,
+    ) -> Job<ActionResult> {
         let (answer, answered) = oneshot::channel();
         // A test that is over hears nothing more.
         let _ = self.tell.send(Told::Job(job(answer)));
@@ -95,33 +95,36 @@ impl Played {
     }
 }
 
-impl Hands for Played {
-    type Outcome = Done;
-    fn done(&mut self, done: Done) -> Done {
+impl ActionHandler for Played {
+    type JobResult = ActionResult;
+    fn finish(&mut self, done: ActionResult) -> ActionResult {
         done
     }
-    fn connect(&mut self) -> Job<Done> {
-        self.job(Wanted::Connect, Done::Connected)
+    fn connect(&mut self) -> Job<ActionResult> {
+        self.job(Wanted::Connect, ActionResult::Connected)
     }
-    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Done> {
+    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<ActionResult> {
         self.job(
             |answer| Wanted::Handshake(side, stream, answer),
-            move |up| Done::Upgraded(side, up),
+            move |up| ActionResult::Upgraded(side, up),
         )
     }
-    fn authorise(&mut self, question: Question) -> Job<Done> {
-        self.job(|answer| Wanted::Ask(question, answer), Done::Answered)
+    fn authorise(&mut self, question: Question) -> Job<ActionResult> {
+        self.job(
+            |answer| Wanted::Ask(question, answer),
+            ActionResult::Answered,
+        )
     }
-    fn record(&mut self, message: Completed) -> Job<Done> {
+    fn record(&mut self, message: Completed) -> Job<ActionResult> {
         self.job(
             |answer| Wanted::Record(show_record(&message), answer),
-            Done::Recorded,
+            ActionResult::Recorded,
         )
     }
     fn note(&mut self, note: Note) {
         let _ = self.tell.send(Told::Note(note));
     }
-    fn conditions(&self) -> Conditions {
+    fn conditions(&self) -> StartTlsConditions {
         *self.conditions.lock().expect("nobody panics with it")
     }
     fn content(&mut self, _octets: &[u8]) {}
@@ -213,20 +216,20 @@ impl Machine for Any {
     fn handle(&mut self, input: Input, now: Duration) {
         self.0.handle(input, now);
     }
-    fn action(&mut self) -> Option<Action> {
-        self.0.action()
+    fn next_action(&mut self) -> Option<Action> {
+        self.0.next_action()
     }
     fn deadline(&self) -> Option<Duration> {
         self.0.deadline()
     }
-    fn conditions(&mut self, now: Conditions) {
-        self.0.conditions(now);
+    fn set_conditions(&mut self, now: StartTlsConditions) {
+        self.0.set_conditions(now);
     }
-    fn held_back(&mut self, held: bool, now: Duration) {
-        self.0.held_back(held, now);
+    fn set_held_back(&mut self, held: bool, now: Duration) {
+        self.0.set_held_back(held, now);
     }
-    fn trace(&mut self, line: Vec<u8>) {
-        self.0.trace(line);
+    fn set_trace(&mut self, line: Vec<u8>) {
+        self.0.set_trace(line);
     }
     fn finished(&self) -> bool {
         self.0.finished()
@@ -242,9 +245,9 @@ pub fn play(script: &Script, machine: Box<dyn Machine + Send>) -> Result<(), Str
     let played = async {
         let (proxy_end, client) = pair().await?;
         let (tell, told) = mpsc::unbounded_channel();
-        let conditions = Arc::new(Mutex::new(Conditions {
+        let conditions = Arc::new(Mutex::new(StartTlsConditions {
             overloaded: false,
-            tried_lately: false,
+            may_have_tried: false,
         }));
         let hands = Played {
             tell,
@@ -292,7 +295,7 @@ struct Wire {
     /// Expected, and not answered yet.
     current: VecDeque<Wanted>,
     notes: VecDeque<Note>,
-    conditions: Arc<Mutex<Conditions>>,
+    conditions: Arc<Mutex<StartTlsConditions>>,
     stop: watch::Sender<Stop>,
 }
 
@@ -477,11 +480,11 @@ impl Wire {
             }
             Step::Conditions {
                 overloaded,
-                tried_lately,
+                may_have_tried,
             } => {
-                *self.conditions.lock().expect("nobody panics with it") = Conditions {
+                *self.conditions.lock().expect("nobody panics with it") = StartTlsConditions {
                     overloaded: *overloaded,
-                    tried_lately: *tried_lately,
+                    may_have_tried: *may_have_tried,
                 };
                 Ok(())
             }

@@ -144,7 +144,7 @@ impl<'w> Sim<'w> {
         for note in self.stage.notes.drain(..) {
             match note {
                 Note::TransactionBegins => self.transactions += 1,
-                Note::Lacking(keyword) => self.taught.push(format!("{keyword:?}")),
+                Note::MissingExtension(keyword) => self.taught.push(format!("{keyword:?}")),
                 _ => {}
             }
         }
@@ -524,7 +524,7 @@ impl Sim<'_> {
                 }
                 12 if throw(2) == 0 => self.happen(Step::Conditions {
                     overloaded: throw(2) == 0,
-                    tried_lately: throw(2) == 0,
+                    may_have_tried: throw(2) == 0,
                 })?,
                 _ => more = self.next(dice)?,
             }

@@ -1,11 +1,11 @@
 //! The writing thread.
 
-use super::{AuditError, Checkpoint, Entry, Notice, Options, Receipt, Shared, Ticket, locked};
+use super::{AuditError, AuditOptions, Checkpoint, Entry, Notice, Receipt, Shared, Ticket, locked};
 use crate::audit::{
-    CheckpointRecord, Disk, Head, LogOpened, LogRecovered, Record, Torn,
+    CheckpointRecord, Disk, Head, LogOpenedRecord, LogRecoveredRecord, Record, TornField,
     chain::timestamp,
     checkpoint::{Note, SigningKey},
-    disk::{Found, Place, suffix},
+    disk::{Found, Placement, suffix},
 };
 use crate::clock;
 use std::{
@@ -17,7 +17,7 @@ use std::{
 /// What the thread keeps: the chain's end, and the lines that are not known to be durable.
 pub(super) struct Writing {
     shared: Arc<Shared>,
-    options: Options,
+    options: AuditOptions,
     key: Option<SigningKey>,
     disk: Box<dyn Disk>,
     head: Head,
@@ -51,7 +51,7 @@ struct Failure {
 impl Writing {
     pub(super) fn new(
         shared: Arc<Shared>,
-        options: Options,
+        options: AuditOptions,
         key: Option<SigningKey>,
         disk: Box<dyn Disk>,
         found: &Found,
@@ -79,8 +79,8 @@ impl Writing {
     }
 
     /// Says in the log that it was opened, and by that tries whether it can be written.
-    pub(super) fn begin(&mut self, torn: Option<Torn>) -> io::Result<()> {
-        let opened = LogOpened {
+    pub(super) fn begin(&mut self, torn: Option<TornField>) -> io::Result<()> {
+        let opened = LogOpenedRecord {
             origin: self.options.origin.clone(),
             key: self
                 .key
@@ -235,7 +235,7 @@ impl Writing {
         self.write(sync)?;
         if let Some(failure) = self.failure.take() {
             let lost = std::mem::take(&mut locked(&self.shared.queue).lost);
-            self.add_own(&Record::LogRecovered(LogRecovered {
+            self.add_own(&Record::LogRecovered(LogRecoveredRecord {
                 since: failure.since,
                 error: failure.error,
                 lost,
@@ -254,7 +254,7 @@ impl Writing {
             let places = self.checkpoints.iter().map(|(place, _)| *place);
             let checkpoint = { places }.find(|place| *place > 0);
             let end = checkpoint.unwrap_or(self.lines.len());
-            if self.hand_over(end)? == Place::Moved {
+            if self.hand_over(end)? == Placement::MovedAway {
                 self.go_on_in_a_new_file()?;
             } else if checkpoint.is_some() {
                 self.sync()?;
@@ -266,13 +266,13 @@ impl Writing {
     }
 
     /// Writes the lines up to `end`.
-    fn hand_over(&mut self, end: usize) -> io::Result<Place> {
+    fn hand_over(&mut self, end: usize) -> io::Result<Placement> {
         if self.written >= end {
-            return Ok(Place::Kept);
+            return Ok(Placement::InPlace);
         }
         let length = self.durable + self.written as u64;
         let place = self.disk.append(length, &self.lines[self.written..end])?;
-        if place == Place::Kept {
+        if place == Placement::InPlace {
             self.written = end;
         }
         Ok(place)
@@ -368,8 +368,8 @@ impl Writing {
         }
         self.write(true)?;
         match self.disk.rotate(&suffix(&self.day, self.first))? {
-            Place::Kept => self.is_in_a_new_file(),
-            Place::Moved => self.go_on_in_a_new_file()?,
+            Placement::InPlace => self.is_in_a_new_file(),
+            Placement::MovedAway => self.go_on_in_a_new_file()?,
         }
         Ok(())
     }

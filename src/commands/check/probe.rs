@@ -7,26 +7,26 @@ use std::{
 };
 
 use crate::{
-    audit::{self, Protection, WireText},
+    audit::{self, VerdictField, WireText},
     clock,
-    lookup::{Lookup, hosts},
+    lookup::Lookup,
     metrics::Metrics,
     net::Dial,
     policy::{self, Ask, Decision, Dns, Findings, Moment, NextHop, Reason, Settings, Verdict},
     session::{
         facts,
-        ledger::Ledger,
         memory::HostMemory,
         records::entry,
-        rehearsal::{Outcome, Rehearsed, rehearse},
-        site::{Common, Outbound},
+        rehearsal::{RehearsalResult, RehearsedSession, rehearse},
+        setup::{CommonSetup, OutboundSetup},
+        write_budget::WriteBudget,
     },
     smtp::{Cause, Domain, Recipient, Refusal},
     tls::{ClientTls, Peer},
 };
 
 /// What is needed to ask.
-pub struct Asker {
+pub struct Checker {
     /// `--hostname`.
     pub hostname: String,
     /// How connections are made.
@@ -46,13 +46,13 @@ pub struct Asker {
 }
 
 /// What one address showed.
-pub struct Probed {
+pub struct CheckedAddress {
     /// Where.
     pub address: SocketAddr,
     /// Who answered the handshake.
     pub peer: Option<Arc<Peer>>,
     /// What log and record would say.
-    pub said: audit::Decision,
+    pub said: audit::DecisionField,
     /// Mail passes.
     pub passes: bool,
     /// What mail gets at its first try, where it passes at the next: a handshake died that does well without the post-quantum
@@ -63,14 +63,14 @@ pub struct Probed {
     /// What kept the policy from being asked, if anything: connection refused, no greeting, ...
     pub unreachable: Option<String>,
     /// What the server said in the clear against going on.
-    pub heard: Vec<Heard>,
+    pub heard: Vec<HeardRefusal>,
     /// The server was not waited for as long as mail would wait.
     pub cut_short: bool,
 }
 
 /// A refusal of the server before mail could pass, as the record of a session has it.
 #[derive(Debug, serde::Serialize)]
-pub struct Heard {
+pub struct HeardRefusal {
     /// What it answers: `greeting`, `ehlo` or `starttls`.
     pub stage: &'static str,
     /// Its code; `None` where it has none.
@@ -83,25 +83,30 @@ pub struct Heard {
     pub unproved: bool,
 }
 
-impl Asker {
+impl Checker {
     /// Asks `address` what mail for `domain` would get there. `findings` are what the page shows of the domain.
-    pub async fn ask(&self, domain: &Domain, address: IpAddr, findings: &Arc<Findings>) -> Probed {
+    pub async fn ask(
+        &self,
+        domain: &Domain,
+        address: IpAddr,
+        findings: &Arc<Findings>,
+    ) -> CheckedAddress {
         let address = SocketAddr::new(address, self.port);
         // Each has a memory of its own: what one domain's session met is not told to another's.
         let site = Arc::new(self.site());
         let mut rehearsed = rehearse(&site, domain, address, self.patience).await;
         let mut first = None;
-        if let Outcome::Refused { reply, .. } = &rehearsed.outcome
+        if let RehearsalResult::Refused { reply, .. } = &rehearsed.outcome
             && site.memory.owes_classical(address.ip(), clock::instant())
         {
             // The handshake died, perhaps of the large ClientHello: what becomes of mail shows at its next try.
             let again = rehearse(&site, domain, address, self.patience).await;
-            if again.outcome == Outcome::Passes {
+            if again.outcome == RehearsalResult::Passes {
                 first = Some(reply.clone());
                 rehearsed = again;
             }
         }
-        let Rehearsed {
+        let RehearsedSession {
             outcome,
             decision,
             peer,
@@ -111,9 +116,9 @@ impl Asker {
         let decided = decision.is_some();
         let decision = decision.unwrap_or_else(|| self.demanded(domain, address, findings));
         let mut said = entry(&decision);
-        let passes = outcome == Outcome::Passes;
+        let passes = outcome == RehearsalResult::Passes;
         let (mut reply, mut unreachable) = (None, None);
-        if let Outcome::Refused {
+        if let RehearsalResult::Refused {
             reply: words,
             refusal,
         } = outcome
@@ -124,14 +129,14 @@ impl Asker {
             };
             if !decided || !refusal.as_ref().is_some_and(is_policys) {
                 let cause = refusal.as_ref().map(|refusal| refusal.cause);
-                said.verdict = Protection::Refused;
+                said.verdict = VerdictField::Refused;
                 said.reason = Some(cause.unwrap_or(Cause::LocalFault).word().to_owned());
                 said.detail = refusal.map_or_else(|| words.clone(), |refusal| refusal.text);
             }
             unreachable = (!decided).then(|| said.detail.clone());
             reply = Some(words);
         }
-        Probed {
+        CheckedAddress {
             address,
             peer,
             said,
@@ -142,7 +147,7 @@ impl Asker {
             heard: heard
                 .iter()
                 .map(|(stage, reply, proved)| {
-                    Heard::new(&facts::Heard {
+                    HeardRefusal::new(&facts::Heard {
                         stage: *stage,
                         reply,
                         proved: *proved,
@@ -153,9 +158,9 @@ impl Asker {
         }
     }
 
-    fn site(&self) -> Outbound {
-        Outbound {
-            common: Common {
+    fn site(&self) -> OutboundSetup {
+        OutboundSetup {
+            common: CommonSetup {
                 hostname: self.hostname.clone(),
                 configuration: Arc::from(""),
                 dial: self.dial.clone(),
@@ -167,7 +172,7 @@ impl Asker {
                 policy: None,
                 audit: None,
                 metrics: Arc::new(Metrics::default()),
-                ledger: Arc::new(Ledger::of_our_own()),
+                write_budget: Arc::new(WriteBudget::unlimited()),
             },
             upstream: None,
             settings: self.settings,
@@ -180,7 +185,7 @@ impl Asker {
     }
 
     /// What becomes of mail for a domain that has no host that can be asked.
-    pub fn decide_unasked(&self, domain: &Domain, findings: &Arc<Findings>) -> Probed {
+    pub fn decide_unasked(&self, domain: &Domain, findings: &Arc<Findings>) -> CheckedAddress {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], self.port));
         let decision = self.demanded(domain, nowhere, findings);
         let mut said = entry(&decision);
@@ -193,7 +198,7 @@ impl Asker {
             );
             reply = None;
         }
-        Probed {
+        CheckedAddress {
             address: nowhere,
             peer: None,
             said,
@@ -237,7 +242,8 @@ impl Asker {
 /// Whether it is not known, for some host at least, if it has an address.
 fn address_unknown(findings: &Findings) -> bool {
     match &findings.mx {
-        Dns::Found(mx, _) => hosts(mx)
+        Dns::Found(mx, _) => mx
+            .hosts()
             .iter()
             .any(|host| !matches!(host.addresses, Dns::Found(..) | Dns::Absent(_))),
         Dns::Absent(_) => false,
@@ -245,7 +251,7 @@ fn address_unknown(findings: &Findings) -> bool {
     }
 }
 
-impl Heard {
+impl HeardRefusal {
     fn new(fact: &facts::Heard<'_>) -> Self {
         Self {
             stage: fact.stage(),

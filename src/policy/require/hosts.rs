@@ -99,13 +99,10 @@ impl Hosts {
     }
 
     fn of_domain(mx: &Mx, security: Security, server: IpAddr, dane: Use) -> Result<Self, Denial> {
-        let hosts = match mx {
-            Mx::Null => {
-                return Err((Reason::NullMx, "its MX record says so (RFC 7505)".into()));
-            }
-            Mx::Hosts(hosts) => hosts.as_slice(),
-            Mx::Implicit(host) => std::slice::from_ref(host),
-        };
+        if *mx == Mx::Null {
+            return Err((Reason::NullMx, "its MX record says so (RFC 7505)".into()));
+        }
+        let hosts = mx.hosts();
         // An MX record that holds an address names nobody (RFC 7672 §2.2; RFC 5321 §5.1 wants a name).
         let (addresses, named): (Vec<&MxHost>, Vec<&MxHost>) = hosts
             .iter()

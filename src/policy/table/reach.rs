@@ -9,7 +9,7 @@ use std::{net::IpAddr, time::SystemTime};
 
 /// What a table is for; that says which of its keys are ever looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum TablePurpose {
     /// To the world, and it is not known how: `check` and `policy`.
     Outbound,
     /// To the world with `--intercept`: recipients' domains, and destination addresses at port 25.
@@ -20,7 +20,7 @@ pub enum Way {
     Inbound,
 }
 
-impl Way {
+impl TablePurpose {
     /// What the keys of a table are about, where that is clear: keys with `@` are about mail that comes in, all others but
     /// addresses and prefixes about mail that goes out.
     #[must_use]
@@ -37,9 +37,9 @@ impl Table {
     /// The entries that mean nothing this way, since their keys or levels are about mail that goes the other, or need what
     /// the command line switches off.
     #[must_use]
-    pub fn unfit(&self, way: &Way, settings: &Settings) -> Vec<TableError> {
+    pub fn unfit(&self, way: &TablePurpose, settings: &Settings) -> Vec<TableError> {
         let why = |entry: &Entry| match way {
-            Way::Inbound => unfit_for_clients(entry),
+            TablePurpose::Inbound => unfit_for_clients(entry),
             _ => unfit_for_servers(entry, way, settings),
         };
         self.entries
@@ -58,7 +58,7 @@ impl Table {
     /// What is allowed and yet worth a warning, as `file:line: words`: entries past their date, and those that can never be
     /// reached.
     #[must_use]
-    pub fn remarks(&self, way: &Way, now: SystemTime) -> Vec<String> {
+    pub fn remarks(&self, way: &TablePurpose, now: SystemTime) -> Vec<String> {
         self.entries
             .iter()
             .filter_map(|entry| {
@@ -75,10 +75,10 @@ impl Table {
             .collect()
     }
 
-    fn never_reached(&self, entry: &Entry, way: &Way) -> Option<String> {
+    fn never_reached(&self, entry: &Entry, way: &TablePurpose) -> Option<String> {
         match way {
-            Way::Upstream(host, port) => self.behind_upstream(entry, host, *port),
-            Way::Intercepted => match &entry.key {
+            TablePurpose::Upstream(host, port) => self.behind_upstream(entry, host, *port),
+            TablePurpose::Intercepted => match &entry.key {
                 Key::Host(host, _) => Some(format!(
                     "never reached: only --upstream asks for a host in brackets; for a recipient's domain write {host}"
                 )),
@@ -89,7 +89,7 @@ impl Table {
                 Key::Any => self.spoken_for_everywhere(entry),
                 _ => self.spoken_for(entry, Some(25)),
             },
-            Way::Outbound | Way::Inbound => self.spoken_for(entry, None),
+            TablePurpose::Outbound | TablePurpose::Inbound => self.spoken_for(entry, None),
         }
     }
 
@@ -248,7 +248,7 @@ fn rank(key: &Key, host: &str, port: u16) -> Option<usize> {
     }
 }
 
-fn unfit_for_servers(entry: &Entry, way: &Way, settings: &Settings) -> Option<String> {
+fn unfit_for_servers(entry: &Entry, way: &TablePurpose, settings: &Settings) -> Option<String> {
     let (key, level) = (&entry.key, entry.level);
     if key.is_sender() {
         let bare = key.to_string();
@@ -263,7 +263,7 @@ fn unfit_for_servers(entry: &Entry, way: &Way, settings: &Settings) -> Option<St
             "level {level} needs DANE; leave --no-dane away, or choose another level"
         ));
     }
-    if level == Level::MtaSts && matches!(way, Way::Upstream(..)) {
+    if level == Level::MtaSts && matches!(way, TablePurpose::Upstream(..)) {
         return Some(
             "level mta-sts is about recipients' domains, not about an --upstream host; choose verify"
                 .into(),

@@ -3,8 +3,8 @@ use serde_json::json;
 use super::*;
 use crate::{
     policy::{Ask, Basis, Demand, Findings, Level, NextHop, Reason, ReferenceIdentity, Verdict},
-    session::{kept::Kept, ledger::Ledger},
-    smtp::{Stage, Target, extensions::Keyword},
+    session::{kept::Kept, write_budget::WriteBudget},
+    smtp::{ForwardPath, Keyword, Stage},
     tls::tests::{peer, pki::Authority},
 };
 
@@ -12,13 +12,13 @@ fn domain(name: &str) -> Domain {
     Domain::parse(name).expect("a domain")
 }
 
-fn to(address: &str) -> Target {
+fn to(address: &str) -> ForwardPath {
     let name = address.rsplit_once('@').expect("an address").1;
     let recipient = match name.starts_with('[') {
         true => Recipient::Literal(name.into()),
         false => Recipient::Domain(domain(name)),
     };
-    Target {
+    ForwardPath {
         path: address.as_bytes().to_vec(),
         recipient,
     }
@@ -48,7 +48,6 @@ fn decision(next_hop: NextHop, verdict: Verdict) -> Decision {
             host: None,
             references: vec![ReferenceIdentity::Anyone],
             tls13_only: false,
-            enforced: true,
             testing: None,
             not_an_mx: false,
         }),
@@ -65,7 +64,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(direction: Direction) -> Self {
+    fn new(direction: DirectionField) -> Self {
         let kept = Kept::new();
         let client = ClientAddr(([10, 0, 0, 5], 4711).into());
         let to = ([203, 0, 113, 9], 25).into();
@@ -74,7 +73,7 @@ impl Session {
     }
 
     /// RCPT: it is judged, and allowed or not.
-    fn judge(&mut self, target: &Target, verdict: Verdict) {
+    fn judge(&mut self, target: &ForwardPath, verdict: Verdict) {
         let about = Question::Recipient(target.recipient.clone());
         let next_hop = NextHop::Recipient(target.recipient.clone());
         let written = self.evidence.verdict(&decision(next_hop, verdict), &about);
@@ -133,7 +132,7 @@ fn somebody() -> Arc<Peer> {
 
 #[test]
 fn inbound_a_message_has_the_decision_of_its_own_sender_and_no_other() {
-    let mut session = Session::new(Direction::Inbound);
+    let mut session = Session::new(DirectionField::Inbound);
     session.evidence.secured(somebody());
     session.listed("partner.example");
     session.message("a@partner.example", &["b@inside.example"]);
@@ -156,7 +155,7 @@ fn inbound_a_message_has_the_decision_of_its_own_sender_and_no_other() {
 
 #[test]
 fn outbound_a_message_has_the_decisions_of_its_own_recipients_and_no_others() {
-    let mut session = Session::new(Direction::Outbound);
+    let mut session = Session::new(DirectionField::Outbound);
     session.evidence.note(Note::TransactionBegins);
     session.judge(&to("a@earlier.example"), proved());
     session.message("s@inside.example", &["a@earlier.example"]);
@@ -181,7 +180,7 @@ fn outbound_a_message_has_the_decisions_of_its_own_recipients_and_no_others() {
 
 #[test]
 fn with_a_smart_host_its_one_decision_stands_for_all_recipients() {
-    let mut session = Session::new(Direction::Outbound);
+    let mut session = Session::new(DirectionField::Outbound);
     session.evidence.note(Note::TransactionBegins);
     for address in ["a@one.example", "b@two.example"] {
         let about = Question::Recipient(to(address).recipient);
@@ -198,7 +197,7 @@ fn with_a_smart_host_its_one_decision_stands_for_all_recipients() {
 
 #[test]
 fn a_recipient_that_nobody_judged_is_never_said_to_have_been_protected() {
-    let mut session = Session::new(Direction::Outbound);
+    let mut session = Session::new(DirectionField::Outbound);
     session.evidence.secured(somebody());
     session.evidence.note(Note::TransactionBegins);
     session.judge(&to("a@one.example"), proved());
@@ -210,7 +209,7 @@ fn a_recipient_that_nobody_judged_is_never_said_to_have_been_protected() {
 
 #[test]
 fn a_repeated_fact_of_one_session_is_one_record_with_its_count() {
-    let mut session = Session::new(Direction::Outbound);
+    let mut session = Session::new(DirectionField::Outbound);
     session.evidence.note(Note::TransactionBegins);
     let recipients: Vec<String> = (0..300).map(|n| format!("u{n}@clinic.example")).collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
@@ -247,7 +246,7 @@ fn a_repeated_fact_of_one_session_is_one_record_with_its_count() {
 
 #[test]
 fn what_was_found_stands_in_the_verdict_once_and_is_not_kept() {
-    let mut session = Session::new(Direction::Outbound);
+    let mut session = Session::new(DirectionField::Outbound);
     session.evidence.note(Note::TransactionBegins);
     for n in 0..1000 {
         session.judge(&to(&format!("u@d{n}.example")), proved());
@@ -263,7 +262,7 @@ fn what_was_found_stands_in_the_verdict_once_and_is_not_kept() {
 
 #[test]
 fn a_refusal_by_verdict_is_written_once_with_reason_domain_level_and_reply() {
-    let mut session = Session::new(Direction::Outbound);
+    let mut session = Session::new(DirectionField::Outbound);
     session.judge(&to("a@b.test"), expired());
     let Some(given) = decision(NextHop::Address, expired()).refusal else {
         unreachable!()
@@ -294,7 +293,7 @@ fn a_refusal_by_verdict_is_written_once_with_reason_domain_level_and_reply() {
 
 #[test]
 fn a_remembered_refusal_keeps_reason_domain_and_level_and_says_that_it_is_remembered() {
-    let mut session = Session::new(Direction::Outbound);
+    let mut session = Session::new(DirectionField::Outbound);
     let first = Remembered {
         refusal: Refusal {
             code: 421,
@@ -332,7 +331,7 @@ fn a_remembered_refusal_keeps_reason_domain_and_level_and_says_that_it_is_rememb
 
 #[test]
 fn a_refusal_has_the_word_of_its_cause_and_the_domain_of_its_sender() {
-    let mut session = Session::new(Direction::Inbound);
+    let mut session = Session::new(DirectionField::Inbound);
     let refusal = |cause| Refusal {
         cause,
         ..protocol(421)
@@ -381,14 +380,14 @@ fn a_session_ends_with_the_machines_word_or_the_incident_that_ended_it() {
         End::Stopped,
     ];
     for end in ends {
-        let mut session = Session::new(Direction::Inbound);
+        let mut session = Session::new(DirectionField::Inbound);
         session.evidence.note(Note::Ends(end));
         assert_eq!(
             session.end().records("session-closed")[0]["end"],
             end.word()
         );
     }
-    let mut session = Session::new(Direction::Inbound);
+    let mut session = Session::new(DirectionField::Inbound);
     session.evidence.note(Note::Incident("early-talker"));
     session.evidence.note(Note::Ends(End::Refused));
     assert_eq!(
@@ -399,9 +398,9 @@ fn a_session_ends_with_the_machines_word_or_the_incident_that_ended_it() {
 
 #[test]
 fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end() {
-    let mut session = Session::new(Direction::Inbound);
+    let mut session = Session::new(DirectionField::Inbound);
     session.evidence.note(Note::Hello(b"a b\x01".to_vec()));
-    session.evidence.note(Note::Lacking(Keyword::Dsn));
+    session.evidence.note(Note::MissingExtension(Keyword::Dsn));
     assert!(!session.evidence.recorded);
     session.evidence.note(Note::Heard {
         stage: Stage::Greeting,
@@ -423,10 +422,11 @@ fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end()
 
 #[test]
 fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_the_same() {
-    let mut session = Session::new(Direction::Inbound);
-    session.kept.common.ledger = Arc::new(Ledger::of_strangers());
+    let mut session = Session::new(DirectionField::Inbound);
+    session.kept.common.write_budget = Arc::new(WriteBudget::for_strangers());
     let client = ClientAddr(([192, 0, 2, 7], 4711).into());
-    let open = |kept: &Kept| Evidence::open(&kept.common, Direction::Inbound, client, client.0);
+    let open =
+        |kept: &Kept| Evidence::open(&kept.common, DirectionField::Inbound, client, client.0);
     for _ in 0..5000 {
         let mut evidence = open(&session.kept);
         evidence.note(Note::Refused(protocol(501)));
@@ -439,7 +439,7 @@ fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_th
     session.evidence = evidence;
     session.message("a@b.example", &["c@inside.example"]);
     session.evidence.note(Note::Refused(protocol(555)));
-    let ledger = Arc::clone(&session.kept.common.ledger);
+    let write_budget = Arc::clone(&session.kept.common.write_budget);
     let kept = session.end();
     let records = kept.records("*");
     let last: Vec<&str> = records[records.len() - 4..]
@@ -452,14 +452,14 @@ fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_th
     );
     // A client has 1 MiB at once; the chain adds to each record.
     assert!(kept.octets() < 2 << 20, "{} octets", kept.octets());
-    let counts = ledger.report();
+    let counts = write_budget.report();
     let opened = counts.iter().find(|one| one.kind == Kind::SessionOpened);
     assert!(opened.is_some_and(|one| one.count > 3000), "{counts:?}");
 }
 
 #[test]
 fn a_trace_line_never_holds_a_name_that_is_none() {
-    let mut session = Session::new(Direction::Inbound);
+    let mut session = Session::new(DirectionField::Inbound);
     session.evidence.secured(somebody());
     let line = |session: &Session| {
         let line = session.evidence.trace().expect("a line");
@@ -499,7 +499,7 @@ fn a_trace_line_never_holds_a_name_that_is_none() {
 fn without_an_audit_log_everything_is_counted_all_the_same() {
     let common = Kept::without();
     let client = ClientAddr(([10, 0, 0, 5], 4711).into());
-    let mut evidence = Evidence::open(&common, Direction::Outbound, client, client.0);
+    let mut evidence = Evidence::open(&common, DirectionField::Outbound, client, client.0);
     evidence.note(Note::Refused(protocol(501)));
     let about = Question::Recipient(to("a@b.test").recipient);
     assert!(

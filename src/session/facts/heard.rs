@@ -97,8 +97,8 @@ impl Fact for Heard<'_> {
         );
         Some((log::Level::Warn, line))
     }
-    fn record(&self, _audit: &AuditLog, session: audit::Session) -> Option<Record> {
-        Some(Record::Heard(Box::new(audit::Heard {
+    fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
+        Some(Record::Heard(Box::new(audit::HeardRecord {
             session,
             stage: self.stage().to_owned(),
             code: self.code(),

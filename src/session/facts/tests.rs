@@ -2,8 +2,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{heard::HEARD, *};
 use crate::{
-    audit::{Connection, Direction, Options},
-    smtp::{Cause, End, Stage, Target},
+    audit::{AuditOptions, ConnectionField, DirectionField},
+    smtp::{Cause, End, ForwardPath, Stage},
 };
 
 /// The schema as its documentation has it.
@@ -36,8 +36,8 @@ fn documented(item: &str, field: &str) -> String {
     comment.join(" ")
 }
 
-fn entry(verdict: Protection) -> audit::Decision {
-    audit::Decision {
+fn entry(verdict: VerdictField) -> audit::DecisionField {
+    audit::DecisionField {
         domain: "clinic.example".into(),
         verdict,
         observed: false,
@@ -46,7 +46,7 @@ fn entry(verdict: Protection) -> audit::Decision {
         rule: None,
         until: None,
         why: None,
-        reason: (verdict == Protection::Refused).then(|| "certificate-expired".into()),
+        reason: (verdict == VerdictField::Refused).then(|| "certificate-expired".into()),
         detail: "over".into(),
         findings: None,
     }
@@ -58,11 +58,11 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
         std::env::temp_dir().join(format!("starttls-proxy-facts-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");
     let file = directory.join("audit.jsonl");
-    let log = AuditLog::open(Options::new(file, "mail.example/out".into())).expect("a log");
-    let session = audit::Session {
+    let log = AuditLog::open(AuditOptions::new(file, "mail.example/out".into())).expect("a log");
+    let session = audit::SessionField {
         id: "0123456789ab".into(),
-        direction: Direction::Outbound,
-        client: Connection {
+        direction: DirectionField::Outbound,
+        client: ConnectionField {
             from: ([10, 0, 0, 5], 4711).into(),
             to: ([203, 0, 113, 9], 25).into(),
         },
@@ -81,7 +81,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
     let message = Completed {
         sender: b"a@b.test".to_vec(),
         sender_domain: None,
-        recipients: vec![Target {
+        recipients: vec![ForwardPath {
             path: b"x@clinic.example".to_vec(),
             recipient: Recipient::Literal("[192.0.2.1]".into()),
         }],
@@ -94,7 +94,10 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
         reply: None,
         peer: None,
     };
-    let (refused, clear) = (entry(Protection::Refused), entry(Protection::Unprotected));
+    let (refused, clear) = (
+        entry(VerdictField::Refused),
+        entry(VerdictField::Unprotected),
+    );
     let facts: [(&str, &dyn Fact); 9] = [
         ("SessionOpened", &Opened),
         ("Refusal", &HandshakeFailed("reset")),
@@ -131,7 +134,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
                 host: "mail.example",
                 configuration: "00",
                 sha256: String::new(),
-                decisions: vec![entry(Protection::Authorised)],
+                decisions: vec![entry(VerdictField::Authorised)],
                 peer: None,
             },
         ),

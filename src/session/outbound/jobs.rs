@@ -5,17 +5,17 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 use super::super::{
-    drive::Done,
+    drive::ActionResult,
     leg::Stream,
-    site::{Outbound as Site, Upstream},
+    setup::{OutboundSetup, Upstream},
 };
 use crate::{
-    audit::Connection,
+    audit::ConnectionField,
     clock, metrics,
     net::{ClientAddr, Dialled, NotTried, ServerAddr, canonical},
     policy::{self, Ask, Decision, Demand, Dns, Findings, NextHop, Reason},
     smtp::{Answer, Cause, Question, Recipient, Refusal, Side},
-    tls::{Hello, Kind, Peer},
+    tls::{FaultKind, HelloOptions, Peer},
 };
 
 /// A whole TLS handshake takes at most this long.
@@ -34,14 +34,14 @@ pub enum Outcome {
     /// The answer was there at once.
     Answered(Answer),
     /// The machine can be told as it is.
-    Done(Done),
+    Done(ActionResult),
 }
 
 /// Who the jobs work for.
 #[derive(Clone)]
 pub struct Errand {
     /// What all sessions share.
-    pub site: Arc<Site>,
+    pub site: Arc<OutboundSetup>,
     /// Whose session it is.
     pub client: ClientAddr,
 }
@@ -53,7 +53,7 @@ pub struct Reached {
     /// Where it goes.
     pub server: ServerAddr,
     /// Both ends.
-    pub connection: Connection,
+    pub connection: ConnectionField,
     /// Listed as ours while it lives.
     pub dialled: Dialled,
     /// With implicit TLS the handshake comes next: what it must show.
@@ -115,7 +115,7 @@ impl Errand {
         let connected = common.dial.connect(server, source).await;
         let reached = connected.and_then(|(stream, dialled)| {
             Ok(Reached {
-                connection: Connection {
+                connection: ConnectionField {
                     from: canonical(stream.local_addr()?),
                     to: canonical(stream.peer_addr()?),
                 },
@@ -215,7 +215,7 @@ impl Errand {
     pub async fn upgrade(self, side: Side, stream: Stream, pending: Pending) -> Outcome {
         let memory = &self.site.memory;
         let classical = memory.begins_classical(pending.ask.server, clock::instant());
-        let hello = Hello {
+        let hello = HelloOptions {
             sni: pending.demand.sni.as_deref(),
             tls13_only: pending.demand.tls13_only,
             classical_only: classical,
@@ -224,7 +224,7 @@ impl Errand {
             Stream::Plain(tcp) => {
                 match timeout(HANDSHAKE, self.site.tls.connect(tcp, hello)).await {
                     Ok(Ok((tls, peer))) => Ok((Stream::ToServer(Box::new(tls)), peer)),
-                    Ok(Err(fault)) => Err((fault.kind() == Kind::Died, fault.to_string())),
+                    Ok(Err(fault)) => Err((fault.kind() == FaultKind::Died, fault.to_string())),
                     Err(_) => {
                         let late = "the handshake was not finished within 30 s";
                         Err((true, String::from(late)))
@@ -245,7 +245,7 @@ impl Errand {
 }
 
 /// The policy's question for the machine's.
-pub fn ask(site: &Site, ServerAddr(to): ServerAddr, question: &Question) -> Ask {
+pub fn ask(site: &OutboundSetup, ServerAddr(to): ServerAddr, question: &Question) -> Ask {
     let next_hop = match (&site.upstream, question) {
         (Some(upstream), _) => NextHop::Upstream(upstream.host.clone()),
         (None, Question::Recipient(recipient)) => NextHop::Recipient(recipient.clone()),

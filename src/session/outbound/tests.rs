@@ -5,7 +5,7 @@ use crate::{
     lookup::{self, Lookup},
     policy::{Basis, ReferenceIdentity, Settings, table::Table},
     session::{kept::Kept, memory::HostMemory},
-    smtp::{Domain, Recipient, Target},
+    smtp::{Domain, ForwardPath, Recipient},
     tls::{
         ClientOptions, ClientTls,
         tests::pki::{Authority, Scratch},
@@ -15,7 +15,7 @@ use crate::{
 const CLIENT: [u8; 4] = [10, 0, 0, 5];
 const SERVER: [u8; 4] = [203, 0, 113, 9];
 
-fn site(kept: &Kept, observe: bool, table: &str) -> Site {
+fn site(kept: &Kept, observe: bool, table: &str) -> OutboundSetup {
     let scratch = Scratch::new();
     let ca_file = Authority::root("outbound").write(&scratch.0, "ca");
     let tls = ClientTls::new(&ClientOptions {
@@ -35,7 +35,7 @@ fn site(kept: &Kept, observe: bool, table: &str) -> Site {
     .expect("a resolver");
     let mut common = kept.common.clone();
     common.observe = observe;
-    Site {
+    OutboundSetup {
         common,
         upstream: None,
         settings: Settings {
@@ -59,12 +59,12 @@ fn in_a_runtime(test: impl FnOnce()) {
     test();
 }
 
-fn session(site: Site) -> OutboundHands {
+fn session(site: OutboundSetup) -> OutboundSession {
     let client = ClientAddr((CLIENT, 4711).into());
     let server = ServerAddr((SERVER, 25).into());
-    OutboundHands {
+    OutboundSession {
         known_at_connect: false,
-        evidence: Evidence::open(&site.common, Direction::Outbound, client, server.0),
+        evidence: Evidence::open(&site.common, DirectionField::Outbound, client, server.0),
         errand: Errand {
             site: Arc::new(site),
             client,
@@ -91,14 +91,13 @@ fn demand(level: Level) -> Demand {
         host: None,
         references: vec![ReferenceIdentity::Anyone],
         tls13_only: false,
-        enforced: !level.allows_plaintext(),
         testing: None,
         not_an_mx: false,
     }
 }
 
 /// RCPT for that domain, where policy demands this.
-fn rcpt(hands: &mut OutboundHands, name: &str, required: Result<Demand, Failure>) -> Answer {
+fn rcpt(hands: &mut OutboundSession, name: &str, required: Result<Demand, Failure>) -> Answer {
     let question = Question::Recipient(recipient(name));
     let server = hands.server.expect("a server");
     let gathered = Gathered {
@@ -107,20 +106,20 @@ fn rcpt(hands: &mut OutboundHands, name: &str, required: Result<Demand, Failure>
         findings: Some(Arc::new(Findings::none())),
         required,
     };
-    match hands.done(Outcome::Gathered(Box::new(gathered))) {
-        Done::Answered(answer) => answer,
+    match hands.finish(Outcome::Gathered(Box::new(gathered))) {
+        ActionResult::Answered(answer) => answer,
         _ => unreachable!("a question has an answer"),
     }
 }
 
-fn verify(hands: &mut OutboundHands, name: &str) -> Answer {
+fn verify(hands: &mut OutboundSession, name: &str) -> Answer {
     rcpt(hands, name, Ok(demand(Level::Verify)))
 }
 
 /// The message for these domains, in the clear or not; ends the session.
-fn message(mut hands: OutboundHands, names: &[&str]) {
+fn message(mut hands: OutboundSession, names: &[&str]) {
     hands.note(Note::MessageBegins);
-    let to = |name: &&str| Target {
+    let to = |name: &&str| ForwardPath {
         path: format!("u@{name}").into_bytes(),
         recipient: recipient(name),
     };
@@ -134,7 +133,7 @@ fn message(mut hands: OutboundHands, names: &[&str]) {
     hands.evidence.closed();
 }
 
-fn no_tls(hands: &mut OutboundHands, cause: Cause, words: &str) {
+fn no_tls(hands: &mut OutboundSession, cause: Cause, words: &str) {
     hands.note(Note::NoTls {
         words: words.into(),
         refusal: Refusal {
@@ -157,7 +156,7 @@ fn decisions(kept: &Kept) -> Vec<[Value; 5]> {
         .collect()
 }
 
-fn handshake_fails(hands: &mut OutboundHands, words: &str) -> Upgraded {
+fn handshake_fails(hands: &mut OutboundSession, words: &str) -> Upgraded {
     let pending = hands.pending.take().expect("TLS was asked for");
     hands.upgraded(Handshake {
         pending,
@@ -376,7 +375,7 @@ fn a_session_refused_again_connects_nowhere_and_its_record_says_for_whom_it_was(
                 .refusal([10, 0, 0, 6].into(), SERVER.into(), now)
                 .is_some()
         );
-        let mut next = session(Site {
+        let mut next = session(OutboundSetup {
             memory,
             ..self::site(&kept, false, "")
         });
@@ -425,7 +424,7 @@ fn the_clients_next_session_is_not_shown_what_its_server_lacked() {
         let kept = Kept::new();
         let mut hands = session(site(&kept, false, ""));
         assert!(hands.hidden().is_empty());
-        hands.note(Note::Lacking(Keyword::Dsn));
+        hands.note(Note::MissingExtension(Keyword::Dsn));
         assert_eq!(hands.hidden(), [Keyword::Dsn]);
     });
 }

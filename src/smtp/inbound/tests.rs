@@ -371,7 +371,7 @@ fn an_idle_client_is_told_that_the_proxy_stops() {
 fn a_trace_line_that_is_known_with_tls_is_not_forgotten_with_what_was_before() {
     let mut script = cleartext(config());
     script.client("STARTTLS⏎").codes();
-    script.machine.trace(b"Received: x\r\n".to_vec());
+    script.machine.set_trace(b"Received: x\r\n".to_vec());
     script.upgraded(Side::Client).client("EHLO a⏎").connected();
     script.server("220 x⏎").server(THEIRS);
     script.client("MAIL FROM:<a@b>⏎").authorised();

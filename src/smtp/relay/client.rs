@@ -10,7 +10,7 @@ use crate::smtp::{
     command::{self, Command, Fault, refusal},
     extensions::{Extensions, Keyword},
     framing::{self, Line},
-    path::{Sender, Target},
+    path::{ForwardPath, Sender},
     reply::Reply,
 };
 
@@ -241,7 +241,7 @@ impl Relay {
         }
     }
 
-    fn rcpt(&mut self, line: &[u8], target: Target, dsn: bool) -> Step {
+    fn rcpt(&mut self, line: &[u8], target: ForwardPath, dsn: bool) -> Step {
         let length = line.len();
         let problem = match &self.transaction {
             None => Some("need MAIL before RCPT"),

@@ -268,7 +268,7 @@ impl Relay {
             .is_some_and(|t| matches!(t.message, Message::Traced | Message::Chunks))
     }
 
-    /// See [`crate::smtp::Machine::held_back`].
+    /// See [`crate::smtp::Machine::set_held_back`].
     pub(in crate::smtp) fn hold_back(&mut self, held: bool) {
         self.held_back = held;
     }

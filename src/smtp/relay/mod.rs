@@ -13,11 +13,12 @@ mod transfer;
 mod used;
 
 use super::{
-    Action, Authorised, Conditions, End, Exempted, Note, Question, Refusal, Side, Stage, command,
+    Action, Authorised, End, Exempted, Note, Question, Refusal, Side, Stage, StartTlsConditions,
+    command,
     extensions::{Extensions, Keyword, Offer},
     framing::{DataScanner, Rest},
     heard::{HeardOffer, Rule},
-    path::{Sender, Target},
+    path::{ForwardPath, Sender},
     reply::{Reply, ReplyReader},
     timer::Timer,
 };
@@ -49,7 +50,7 @@ pub(super) enum Pending {
     },
     Rcpt {
         line: Vec<u8>,
-        target: Target,
+        target: ForwardPath,
         /// DSN is used.
         dsn: bool,
     },
@@ -171,7 +172,7 @@ pub(super) struct Relay {
     pub(super) rule: Option<Rule>,
     pub(super) manner: Manner,
     pub(super) starttls: StartTls,
-    pub(super) conditions: Conditions,
+    pub(super) conditions: StartTlsConditions,
     /// The client's last EHLO name, as written.
     pub(super) hello_name: Vec<u8>,
     /// What the last EHLO was told; `None` before the first.
@@ -223,7 +224,7 @@ impl Relay {
             rule: None,
             manner: Manner::Mail,
             starttls: StartTls::Unknown,
-            conditions: Conditions::default(),
+            conditions: StartTlsConditions::default(),
             hello_name: Vec::new(),
             told: None,
             link: Link::Shut,
@@ -489,15 +490,15 @@ impl Relay {
 
     /// Reads a line of the server while the machine waits for a reply of its own; `None`: it is not whole yet.
     pub(super) fn read_reply(&mut self, bytes: &[u8]) -> (Step, Option<Reply>) {
-        use super::reply::Read;
+        use super::reply::ReplyPart;
         match self.reader.read(bytes) {
-            Read::Partial => (Step::Starved, None),
-            Read::More(len) => (self.drop(Side::Server, len), None),
-            Read::Whole(len, reply) => {
+            ReplyPart::Partial => (Step::Starved, None),
+            ReplyPart::More(len) => (self.drop(Side::Server, len), None),
+            ReplyPart::Whole(len, reply) => {
                 self.moved[Side::Server as usize] = true;
                 (self.drop(Side::Server, len), Some(reply))
             }
-            Read::Malformed => {
+            ReplyPart::Malformed => {
                 self.incident("malformed-reply");
                 self.lost((4, 2), "malformed reply");
                 (Step::Took(0), None)

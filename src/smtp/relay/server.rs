@@ -7,7 +7,7 @@ use crate::smtp::{
     extensions::Keyword,
     framing::DataScanner,
     heard::{self, HeardOffer},
-    path::Target,
+    path::ForwardPath,
     reply::Reply,
 };
 
@@ -98,7 +98,7 @@ impl Relay {
     }
 
     /// The refusal of the held MAIL answers its recipients; whatever the server thinks of them then does not matter.
-    fn recipient(&mut self, target: Target, reply: Reply) {
+    fn recipient(&mut self, target: ForwardPath, reply: Reply) {
         let refused = self.transaction.as_ref().and_then(|t| t.refused.clone());
         if let Some(refused) = refused {
             return self.deliver(&refused);

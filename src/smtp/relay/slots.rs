@@ -2,7 +2,7 @@
 //!
 //! A server's reply belongs to the first command that waits for one, by counting and by nothing else (RFC 2920 §3.1).
 
-use crate::smtp::{path::Target, reply::Reply};
+use crate::smtp::{path::ForwardPath, reply::Reply};
 use std::collections::VecDeque;
 
 /// Most replies owed at once; beyond it no command is taken.
@@ -15,7 +15,7 @@ pub(super) enum Awaited {
     HeldMail,
     Mail,
     /// RCPT for this recipient.
-    Rcpt(Target),
+    Rcpt(ForwardPath),
     Data,
     /// The end of DATA.
     EndOfData,

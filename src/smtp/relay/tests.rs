@@ -290,7 +290,7 @@ fn every_refusal_of_ours_is_noted() {
         plaintext_allowed: false,
     });
     machine.receive(Side::Client, b"MAIL FROM:<a@b>\r\n", Duration::ZERO);
-    let noted = std::iter::from_fn(|| machine.action()).any(|action| {
+    let noted = std::iter::from_fn(|| machine.next_action()).any(|action| {
         matches!(action, crate::smtp::Action::Note(Note::Refused(refusal)) if refusal.code == 530)
     });
     assert!(noted);

@@ -2,7 +2,7 @@
 
 use crate::smtp::{
     Completed,
-    path::{Sender, Target},
+    path::{ForwardPath, Sender},
     reply::Reply,
 };
 
@@ -15,7 +15,7 @@ pub(super) struct Transaction {
     /// The server's refusal of the held MAIL: it answers every recipient, since MAIL itself is answered already.
     pub(super) refused: Option<Reply>,
     /// Those that the server accepted.
-    pub(super) recipients: Vec<Target>,
+    pub(super) recipients: Vec<ForwardPath>,
     /// One of its recipients was handed over to a server that had proved who it is.
     pub(super) authenticated: bool,
     /// How far the message is.

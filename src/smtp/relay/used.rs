@@ -63,7 +63,7 @@ impl Relay {
     fn teach(&mut self, missing: Keyword, authenticated: bool) {
         if authenticated && !self.taught.contains(&missing) {
             self.taught.push(missing);
-            self.note(Note::Lacking(missing));
+            self.note(Note::MissingExtension(missing));
         }
     }
 

@@ -5,8 +5,8 @@ use crate::{
     clock,
     policy::{NamePattern, Reason, ReferenceIdentity},
     tls::{
-        CertFacts, ClientOptions, ClientTls, Hello, Pair, Peer, ServerOptions, ServerTls, TlsFacts,
-        Trust,
+        CertFacts, CertificateFiles, ClientOptions, ClientTls, HelloOptions, Peer, ServerOptions,
+        ServerTls, TlsFacts, Trust,
         pki::{Authority, Leaf, Scratch},
     },
 };
@@ -230,7 +230,7 @@ async fn what_a_server_staples_is_heard_by_the_client() {
     let ocsp = Some(world.dir.write("staple", response));
     let (cert, key) = leaf.write(&world.dir.0, "leaf");
     let server = ServerTls::new(&ServerOptions {
-        pairs: vec![Pair { cert, key, ocsp }],
+        pairs: vec![CertificateFiles { cert, key, ocsp }],
         ..ServerOptions::default()
     })
     .unwrap();
@@ -240,7 +240,10 @@ async fn what_a_server_staples_is_heard_by_the_client() {
     })
     .unwrap();
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let (ours, _) = tokio::join!(client.connect(near, Hello::default()), server.accept(far));
+    let (ours, _) = tokio::join!(
+        client.connect(near, HelloOptions::default()),
+        server.accept(far)
+    );
     let (_, peer) = ours.unwrap();
     assert_eq!(
         client.trust.check(&peer, &identity(), in_days(0)),

@@ -509,7 +509,7 @@ fn a_byte_order_mark_hides_no_certificate_and_no_key() {
     let key = dir.write("own.key", format!("{MARK}{}", leaf.key.serialize_pem()));
     let ocsp = None;
     let options = ServerOptions {
-        pairs: vec![Pair { cert, key, ocsp }],
+        pairs: vec![CertificateFiles { cert, key, ocsp }],
         ..ServerOptions::default()
     };
     ServerTls::new(&options).unwrap();

@@ -94,7 +94,7 @@ fn options(pairs: &[(&Leaf, &str)], dir: &Path) -> ServerOptions {
     let pairs = pairs.iter().map(|(leaf, stem)| {
         let (cert, key) = leaf.write(dir, stem);
         let ocsp = None;
-        Pair { cert, key, ocsp }
+        CertificateFiles { cert, key, ocsp }
     });
     ServerOptions {
         pairs: pairs.collect(),
@@ -254,7 +254,7 @@ async fn the_lowest_version_is_kept() {
     .unwrap();
     let (config, _) = lax_client(&[&TLS12], &[ECDSA], None);
     let fault = meet(&tls, config, OURS).await.0.unwrap_err();
-    assert_eq!(fault.kind(), Kind::TooOld);
+    assert_eq!(fault.kind(), FaultKind::TooOld);
     let (config, _) = lax_client(&[&TLS12, &TLS13], &[ECDSA], None);
     assert!(meet(&tls, config, OURS).await.0.is_ok());
 }
@@ -269,7 +269,7 @@ async fn what_is_not_tls_is_told_as_such() {
         let (near, mut far) = duplex(64 * 1024);
         far.write_all(octets).await.unwrap();
         let fault = tls.accept(near).await.unwrap_err();
-        assert_eq!(fault.kind(), Kind::Protocol);
+        assert_eq!(fault.kind(), FaultKind::Protocol);
         assert!(fault.to_string().ends_with("not TLS"), "{fault}");
     }
 }
@@ -294,7 +294,7 @@ async fn a_hello_in_records_of_one_octet_is_read() {
         drop(far);
     };
     let (outcome, ()) = tokio::join!(tls.accept(near), client);
-    assert_eq!(outcome.unwrap_err().kind(), Kind::Died);
+    assert_eq!(outcome.unwrap_err().kind(), FaultKind::Died);
 }
 
 #[tokio::test]
@@ -397,7 +397,7 @@ async fn required_certificates_fail_the_handshake_where_they_are_not_acceptable(
         assert!(presented(&tls, version, Some(&good)).await.unwrap().is_ok());
         for (own, words) in &bad {
             let fault = presented(&tls, version, *own).await.unwrap_err();
-            assert_eq!(fault.kind(), Kind::Certificate);
+            assert_eq!(fault.kind(), FaultKind::Certificate);
             assert!(fault.to_string().contains(words), "{fault}");
         }
     }
@@ -449,7 +449,7 @@ async fn a_client_without_its_certificates_key_fails() {
             config.client_auth_cert_resolver =
                 Arc::new(rustls::sign::SingleCertAndKey::from(stolen));
             let fault = meet(&tls, config, OURS).await.0.unwrap_err();
-            assert_eq!(fault.kind(), Kind::Certificate);
+            assert_eq!(fault.kind(), FaultKind::Certificate);
         }
     }
 }

@@ -74,9 +74,9 @@ fn client() -> ClientTls {
 async fn meet(dir: &Path, flags: &str) -> Result<Peer, HandshakeFault> {
     let server = Server::start(dir, flags);
     let tcp = TcpStream::connect(server.address).await.unwrap();
-    let hello = Hello {
+    let hello = HelloOptions {
         sni: Some(HOST),
-        ..Hello::default()
+        ..HelloOptions::default()
     };
     client().connect(tcp, hello).await.map(|(_, peer)| peer)
 }
@@ -142,7 +142,7 @@ async fn peers_that_offer_only_what_is_refused_are_named_as_such() {
         "-tls1_3 -groups P-521",
     ] {
         let fault = meet(&dir.0, flags).await.unwrap_err();
-        assert_eq!(fault.kind(), Kind::TooOld, "{flags}: {fault}");
+        assert_eq!(fault.kind(), FaultKind::TooOld, "{flags}: {fault}");
     }
 }
 
@@ -152,7 +152,7 @@ async fn keys_that_are_too_weak_are_named() {
     for version in ["-tls1_2", "-tls1_3"] {
         let flags = format!("{version} -cipher ALL:@SECLEVEL=0");
         let fault = meet(&dir.0, &flags).await.unwrap_err();
-        assert_eq!(fault.kind(), Kind::Certificate);
+        assert_eq!(fault.kind(), FaultKind::Certificate);
         assert!(fault.to_string().contains("RSA with 1024 bits"), "{fault}");
     }
 }
@@ -199,7 +199,7 @@ async fn keys_and_groups_of_unknown_kinds_are_named_for_what_they_are() {
         for version in versions {
             let fault = meet(&dir.0, version).await.unwrap_err();
             let words = fault.to_string();
-            assert_eq!(fault.kind(), Kind::TooOld, "{kind} {version}: {fault}");
+            assert_eq!(fault.kind(), FaultKind::TooOld, "{kind} {version}: {fault}");
             assert!(words.contains(name), "{kind} {version}: {fault}");
         }
     }
@@ -334,7 +334,7 @@ async fn serving(
         let leaf = authority.leaf_of(kind, &[HOST], |_| ());
         let (cert, key) = leaf.write(&dir.0, &format!("own-{at}"));
         let ocsp = None;
-        Pair { cert, key, ocsp }
+        CertificateFiles { cert, key, ocsp }
     };
     let tls = ServerTls::new(&ServerOptions {
         pairs: kinds.iter().enumerate().map(pair).collect(),
@@ -409,7 +409,7 @@ async fn clients_that_offer_only_what_is_refused_are_named_as_such() {
         ("-tls1_2 -sigalgs RSA+SHA1 -cipher ALL:@SECLEVEL=0", "SHA-1"),
     ] {
         let fault = called_by(flags).await.unwrap_err();
-        assert_eq!(fault.kind(), Kind::TooOld, "{flags}: {fault}");
+        assert_eq!(fault.kind(), FaultKind::TooOld, "{flags}: {fault}");
         assert!(fault.to_string().contains(words), "{flags}: {fault}");
     }
     assert_eq!(called_by("").await.unwrap().facts.version, "TLSv1.3");

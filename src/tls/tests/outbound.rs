@@ -24,7 +24,7 @@ fn plain() -> ClientTls {
 type Ours = Result<(client::TlsStream<DuplexStream>, Peer), HandshakeFault>;
 type Theirs = std::io::Result<server::TlsStream<DuplexStream>>;
 
-async fn meet(tls: &ClientTls, hello: Hello<'_>, config: ServerConfig) -> (Ours, Theirs) {
+async fn meet(tls: &ClientTls, hello: HelloOptions<'_>, config: ServerConfig) -> (Ours, Theirs) {
     let (near, far) = duplex(64 * 1024);
     let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::join!(tls.connect(near, hello), acceptor.accept(far))
@@ -68,7 +68,7 @@ fn presenting(
 #[tokio::test]
 async fn the_post_quantum_group_is_agreed_on_in_one_round_trip() {
     let leaf = Leaf::self_signed(&[HOST]);
-    let (ours, _) = meet(&plain(), Hello::default(), server_config(&leaf)).await;
+    let (ours, _) = meet(&plain(), HelloOptions::default(), server_config(&leaf)).await;
     let (_, peer) = ours.unwrap();
     assert_eq!(
         peer.facts,
@@ -86,9 +86,9 @@ async fn the_post_quantum_group_is_agreed_on_in_one_round_trip() {
 #[tokio::test]
 async fn a_peer_that_broke_on_it_is_asked_without_it() {
     let leaf = Leaf::self_signed(&[HOST]);
-    let hello = Hello {
+    let hello = HelloOptions {
         classical_only: true,
-        ..Hello::default()
+        ..HelloOptions::default()
     };
     let (ours, _) = meet(&plain(), hello, server_config(&leaf)).await;
     let (_, peer) = ours.unwrap();
@@ -100,13 +100,13 @@ async fn a_peer_that_broke_on_it_is_asked_without_it() {
 async fn a_peer_without_it_gets_the_classical_share_of_the_same_hello() {
     let leaf = Leaf::self_signed(&[HOST]);
     let x25519 = config(&leaf, &[&TLS13], |p| p.kx_groups = vec![kx_group::X25519]);
-    let (ours, _) = meet(&plain(), Hello::default(), x25519).await;
+    let (ours, _) = meet(&plain(), HelloOptions::default(), x25519).await;
     let facts = ours.unwrap().1.facts;
     assert_eq!((&*facts.group, facts.hello_retry), ("X25519", false));
     let p256 = config(&leaf, &[&TLS13], |p| {
         p.kx_groups = vec![kx_group::SECP256R1]
     });
-    let (ours, _) = meet(&plain(), Hello::default(), p256).await;
+    let (ours, _) = meet(&plain(), HelloOptions::default(), p256).await;
     let facts = ours.unwrap().1.facts;
     assert_eq!((&*facts.group, facts.hello_retry), ("secp256r1", true));
 }
@@ -115,23 +115,23 @@ async fn a_peer_without_it_gets_the_classical_share_of_the_same_hello() {
 async fn tls_1_2_is_taken_unless_1_3_is_demanded() {
     let leaf = Leaf::self_signed(&[HOST]);
     let old = || config(&leaf, &[&TLS12], |_| ());
-    let (ours, _) = meet(&plain(), Hello::default(), old()).await;
+    let (ours, _) = meet(&plain(), HelloOptions::default(), old()).await;
     let facts = ours.unwrap().1.facts;
     assert_eq!(facts.version, "TLSv1.2");
     assert_eq!(facts.suite, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384");
     assert_eq!(facts.group, "X25519");
 
-    let strict = Hello {
+    let strict = HelloOptions {
         tls13_only: true,
-        ..Hello::default()
+        ..HelloOptions::default()
     };
     let by_flag = client_tls(ClientOptions {
         min_tls: "1.3".parse().unwrap(),
         ..ClientOptions::default()
     });
-    for (tls, hello) in [(plain(), strict), (by_flag, Hello::default())] {
+    for (tls, hello) in [(plain(), strict), (by_flag, HelloOptions::default())] {
         let fault = meet(&tls, hello, old()).await.0.unwrap_err();
-        assert_eq!(fault.kind(), Kind::TooOld);
+        assert_eq!(fault.kind(), FaultKind::TooOld);
         assert!(fault.to_string().contains("version"), "{fault}");
     }
 }
@@ -148,9 +148,9 @@ async fn sni_is_the_host_without_its_dot_and_never_an_address() {
         (Some(""), None),
         (None, None),
     ] {
-        let hello = Hello {
+        let hello = HelloOptions {
             sni: asked,
-            ..Hello::default()
+            ..HelloOptions::default()
         };
         let (ours, theirs) = meet(&plain(), hello, server_config(&leaf)).await;
         assert_eq!(ours.unwrap().1.facts.sni.as_deref(), sent);
@@ -169,9 +169,9 @@ async fn nothing_is_resumed_so_every_session_presents_a_certificate() {
         let acceptor = TlsAcceptor::from(Arc::new(server));
         for _ in 0..2 {
             let (near, far) = duplex(64 * 1024);
-            let hello = Hello {
+            let hello = HelloOptions {
                 sni: Some(HOST),
-                ..Hello::default()
+                ..HelloOptions::default()
             };
             let (ours, theirs) = tokio::join!(tls.connect(near, hello), acceptor.accept(far));
             let (mut stream, peer) = ours.unwrap();
@@ -200,7 +200,7 @@ async fn a_certificate_that_no_library_parses_carries_a_dane_ee_session() {
         for version in [&TLS12, &TLS13] {
             let server = presenting(vec![cert.clone()], &leaf, version);
             let tls = plain();
-            let (_, peer) = meet(&tls, Hello::default(), server).await.0.unwrap();
+            let (_, peer) = meet(&tls, HelloOptions::default(), server).await.0.unwrap();
             let record = Tlsa {
                 usage: 3,
                 selector: 0,
@@ -227,11 +227,11 @@ async fn who_shows_a_certificate_without_having_its_key_fails() {
     let thief = Leaf::self_signed(&[HOST]);
     for version in [&TLS12, &TLS13] {
         let server = presenting(victim.chain.clone(), &thief, version);
-        let fault = meet(&plain(), Hello::default(), server)
+        let fault = meet(&plain(), HelloOptions::default(), server)
             .await
             .0
             .unwrap_err();
-        assert_eq!(fault.kind(), Kind::Certificate);
+        assert_eq!(fault.kind(), FaultKind::Certificate);
         assert!(
             fault.to_string().contains("signature does not fit"),
             "{fault}"
@@ -239,7 +239,7 @@ async fn who_shows_a_certificate_without_having_its_key_fails() {
     }
     let garbage = Der::from(&b"no certificate"[..]);
     let server = presenting(vec![garbage], &thief, &TLS13);
-    let fault = meet(&plain(), Hello::default(), server)
+    let fault = meet(&plain(), HelloOptions::default(), server)
         .await
         .0
         .unwrap_err();
@@ -260,7 +260,7 @@ async fn a_maze_of_issuers_is_given_up_and_a_larger_one_never_read() {
     let tls = plain();
     let leaf = maze(100);
     let server = presenting(leaf.chain.clone(), &leaf, &TLS13);
-    let (_, peer) = meet(&tls, Hello::default(), server).await.0.unwrap();
+    let (_, peer) = meet(&tls, HelloOptions::default(), server).await.0.unwrap();
     assert_eq!(peer.chain.len(), 101);
     assert!(tls.trust.check(&peer, &pkix(&[host(HOST)]), now()).is_err());
 
@@ -269,8 +269,11 @@ async fn a_maze_of_issuers_is_given_up_and_a_larger_one_never_read() {
     leaf.chain
         .extend(vec![one; 64 * 1024 / leaf.chain[1].len()]);
     let server = presenting(leaf.chain.clone(), &leaf, &TLS13);
-    let fault = meet(&tls, Hello::default(), server).await.0.unwrap_err();
-    assert_eq!(fault.kind(), Kind::Protocol, "{fault}");
+    let fault = meet(&tls, HelloOptions::default(), server)
+        .await
+        .0
+        .unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Protocol, "{fault}");
 }
 
 /// A peer that takes the ClientHello, answers with these octets, and closes.
@@ -283,7 +286,7 @@ async fn answered_with(octets: &[u8]) -> HandshakeFault {
         drop(far);
     };
     let tls = plain();
-    tokio::join!(tls.connect(near, Hello::default()), answer)
+    tokio::join!(tls.connect(near, HelloOptions::default()), answer)
         .0
         .unwrap_err()
 }
@@ -291,12 +294,12 @@ async fn answered_with(octets: &[u8]) -> HandshakeFault {
 #[tokio::test]
 async fn a_peer_that_hangs_up_without_an_alert_died() {
     let fault = answered_with(b"").await;
-    assert_eq!(fault.kind(), Kind::Died);
+    assert_eq!(fault.kind(), FaultKind::Died);
     assert!(fault.to_string().contains("without an alert"), "{fault}");
     // In the middle of a record too.
     assert_eq!(
         answered_with(&[22, 3, 3, 0, 100, 2]).await.kind(),
-        Kind::Died
+        FaultKind::Died
     );
 }
 
@@ -307,7 +310,7 @@ fn a_reset_is_a_death() {
         std::io::ErrorKind::ConnectionAborted,
         std::io::ErrorKind::BrokenPipe,
     ] {
-        assert_eq!(HandshakeFault::of(&kind.into()).kind(), Kind::Died);
+        assert_eq!(HandshakeFault::of(&kind.into()).kind(), FaultKind::Died);
     }
 }
 
@@ -315,12 +318,12 @@ fn a_reset_is_a_death() {
 async fn alerts_are_named_and_those_of_old_peers_explained() {
     let alert = |code| [21, 3, 1, 0, 2, 2, code];
     for (code, kind, words) in [
-        (70, Kind::TooOld, "takes no TLS version"),
-        (40, Kind::TooOld, "(alert handshake_failure)"),
-        (71, Kind::TooOld, "(alert insufficient_security)"),
-        (80, Kind::Alert, "(alert internal_error)"),
-        (48, Kind::Alert, "(alert unknown_ca)"),
-        (200, Kind::Alert, "(alert 200)"),
+        (70, FaultKind::TooOld, "takes no TLS version"),
+        (40, FaultKind::TooOld, "(alert handshake_failure)"),
+        (71, FaultKind::TooOld, "(alert insufficient_security)"),
+        (80, FaultKind::Alert, "(alert internal_error)"),
+        (48, FaultKind::Alert, "(alert unknown_ca)"),
+        (200, FaultKind::Alert, "(alert 200)"),
     ] {
         let fault = answered_with(&alert(code)).await;
         assert_eq!(fault.kind(), kind);
@@ -331,7 +334,7 @@ async fn alerts_are_named_and_those_of_old_peers_explained() {
 #[tokio::test]
 async fn an_answer_that_is_not_tls_is_told_as_such() {
     let fault = answered_with(b"500 5.5.1 unknown command\r\n").await;
-    assert_eq!(fault.kind(), Kind::Protocol);
+    assert_eq!(fault.kind(), FaultKind::Protocol);
     assert_eq!(
         fault.to_string(),
         "the peer answered with something that is not TLS"
@@ -359,11 +362,11 @@ async fn a_peer_that_wants_a_certificate_says_so_with_the_first_read() {
             .with_single_cert(leaf.chain.clone(), leaf.private_key())
             .unwrap()
     };
-    let (ours, theirs) = meet(&plain(), Hello::default(), demanding()).await;
+    let (ours, theirs) = meet(&plain(), HelloOptions::default(), demanding()).await;
     assert!(theirs.is_err());
     let error = ours.unwrap().0.read_u8().await.unwrap_err();
     let fault = HandshakeFault::of(&error);
-    assert_eq!(fault.kind(), Kind::Alert);
+    assert_eq!(fault.kind(), FaultKind::Alert);
     assert!(
         fault.to_string().contains("certificate_required"),
         "{fault}"
@@ -375,7 +378,7 @@ async fn a_peer_that_wants_a_certificate_says_so_with_the_first_read() {
         pair: Some(own.write(&dir.0, "client")),
         ..ClientOptions::default()
     });
-    let (_, theirs) = meet(&tls, Hello::default(), demanding()).await;
+    let (_, theirs) = meet(&tls, HelloOptions::default(), demanding()).await;
     let shown = theirs
         .unwrap()
         .get_ref()

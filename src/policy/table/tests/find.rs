@@ -144,7 +144,7 @@ fn an_entry_applies_through_its_last_day_and_then_the_next_one_does() {
         .collect();
     assert_eq!(applying, [2, 3]);
     assert_eq!(
-        table.remarks(&Way::Outbound, day(20_001)),
+        table.remarks(&TablePurpose::Outbound, day(20_001)),
         ["policy:1: a.example: the entry is past its until= date and does not apply any more"]
     );
 }

@@ -7,18 +7,18 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(20_000 * 86_400)
 }
 
-fn upstream(host: &str, port: u16) -> Way {
-    Way::Upstream(host.into(), port)
+fn upstream(host: &str, port: u16) -> TablePurpose {
+    TablePurpose::Upstream(host.into(), port)
 }
 
 /// The lines that a table's remarks are about.
-fn remarked(text: &str, way: &Way) -> Vec<u32> {
+fn remarked(text: &str, way: &TablePurpose) -> Vec<u32> {
     let remarks = table(text).remarks(way, now());
     let line = |remark: &String| remark.split(':').nth(1)?.parse().ok();
     remarks.iter().filter_map(line).collect()
 }
 
-fn unfit(text: &str, way: &Way) -> Vec<String> {
+fn unfit(text: &str, way: &TablePurpose) -> Vec<String> {
     let errors = table(text).unfit(way, &Settings::default());
     errors.iter().map(ToString::to_string).collect()
 }
@@ -28,12 +28,12 @@ fn a_key_of_the_other_direction_is_an_error_that_says_what_to_write() {
     for (text, way, words) in [
         (
             "@a.example secure",
-            Way::Outbound,
+            TablePurpose::Outbound,
             "write a.example for mail to",
         ),
         (
             "@.a.example secure",
-            Way::Intercepted,
+            TablePurpose::Intercepted,
             "write .a.example for",
         ),
         (
@@ -43,32 +43,44 @@ fn a_key_of_the_other_direction_is_an_error_that_says_what_to_write() {
         ),
         (
             "a.example encrypt",
-            Way::Inbound,
+            TablePurpose::Inbound,
             "write @a.example for mail",
         ),
         (
             ".a.example none",
-            Way::Inbound,
+            TablePurpose::Inbound,
             "write @.a.example for mail",
         ),
         (
             "[a.example]:587 may",
-            Way::Inbound,
+            TablePurpose::Inbound,
             "write @a.example for mail",
         ),
-        ("[192.0.2.1]:25 none", Way::Inbound, "write [192.0.2.1]"),
-        ("* encrypt", Way::Inbound, "0.0.0.0/0 and ::/0"),
-        ("[192.0.2.1] dane", Way::Inbound, "choose fingerprint"),
-        ("192.0.2.0/24 mta-sts", Way::Inbound, "choose fingerprint"),
-        ("192.0.2.0/24 verify", Way::Inbound, "needs match="),
+        (
+            "[192.0.2.1]:25 none",
+            TablePurpose::Inbound,
+            "write [192.0.2.1]",
+        ),
+        ("* encrypt", TablePurpose::Inbound, "0.0.0.0/0 and ::/0"),
+        (
+            "[192.0.2.1] dane",
+            TablePurpose::Inbound,
+            "choose fingerprint",
+        ),
+        (
+            "192.0.2.0/24 mta-sts",
+            TablePurpose::Inbound,
+            "choose fingerprint",
+        ),
+        ("192.0.2.0/24 verify", TablePurpose::Inbound, "needs match="),
         (
             "[192.0.2.1] secure",
-            Way::Inbound,
+            TablePurpose::Inbound,
             "needs match= with a name",
         ),
         (
             "[192.0.2.1] secure match=nexthop",
-            Way::Inbound,
+            TablePurpose::Inbound,
             "needs match= with a name",
         ),
     ] {
@@ -81,11 +93,17 @@ fn a_key_of_the_other_direction_is_an_error_that_says_what_to_write() {
     }
     let inbound = "@a.example secure\n@.b.example none\n[192.0.2.1] encrypt\n10.0.0.0/8 verify match=a.example";
     let outbound = "a.example secure\n.b.example none\n[192.0.2.1]:25 encrypt\n[c.example] verify\n10.0.0.0/8 dane\n* verify";
-    assert!(unfit(inbound, &Way::Inbound).is_empty());
-    assert!(unfit(outbound, &Way::Outbound).is_empty());
-    assert_eq!(Way::of(&table(inbound)), Some(Way::Inbound));
-    assert_eq!(Way::of(&table(outbound)), Some(Way::Outbound));
-    assert_eq!(Way::of(&table("10.0.0.0/8 none")), None);
+    assert!(unfit(inbound, &TablePurpose::Inbound).is_empty());
+    assert!(unfit(outbound, &TablePurpose::Outbound).is_empty());
+    assert_eq!(
+        TablePurpose::of(&table(inbound)),
+        Some(TablePurpose::Inbound)
+    );
+    assert_eq!(
+        TablePurpose::of(&table(outbound)),
+        Some(TablePurpose::Outbound)
+    );
+    assert_eq!(TablePurpose::of(&table("10.0.0.0/8 none")), None);
 }
 
 #[test]
@@ -95,8 +113,8 @@ fn a_level_that_the_command_line_rules_out_is_an_error() {
         ..Settings::default()
     };
     for (text, way) in [
-        ("a.example dane", Way::Intercepted),
-        ("* dane-only", Way::Outbound),
+        ("a.example dane", TablePurpose::Intercepted),
+        ("* dane-only", TablePurpose::Outbound),
         ("[relay.example] dane", upstream("relay.example", 25)),
     ] {
         assert_eq!(table(text).unfit(&way, &Settings::default()), [], "{text}");
@@ -115,7 +133,7 @@ fn a_level_that_the_command_line_rules_out_is_an_error() {
 
 #[test]
 fn a_line_that_nothing_reaches_is_remarked() {
-    use Way::{Inbound, Intercepted, Outbound};
+    use TablePurpose::{Inbound, Intercepted, Outbound};
     let halves = "10.0.0.0/24 none\n10.0.0.0/25 encrypt\n10.0.0.128/25 encrypt";
     for way in [Outbound, Inbound, Intercepted] {
         assert_eq!(remarked(halves, &way), [1], "{way:?}");
@@ -175,7 +193,7 @@ proptest! {
         let table = table(&text.join("\n"));
         let client = std::net::Ipv4Addr::new(192, 0, 2, asked).into();
         let found = table.find_sender(None, client, now()).map(|entry| entry.line);
-        let remarked = remarked(&text.join("\n"), &Way::Inbound);
+        let remarked = remarked(&text.join("\n"), &TablePurpose::Inbound);
         prop_assert!(!remarked.iter().any(|line| Some(*line) == found));
         // And what is not remarked is found for some address.
         for line in (1..).take(text.len()).filter(|line| !remarked.contains(line)) {

@@ -138,7 +138,7 @@ fn tiny_chunks_are_limited() {
         script.client("BDAT 1⏎x").server("250 x⏎");
     }
     assert_eq!(script.codes().last(), Some(&421));
-    script.machine.action();
+    script.machine.next_action();
     assert!(script.machine.finished());
 }
 

@@ -270,14 +270,14 @@ fn a_message_that_is_cut_off_is_recorded_and_one_that_has_its_reply_is_answered(
 #[test]
 fn the_trace_line_goes_in_front_of_each_message() {
     let mut script = envelope(ALL);
-    script.machine.trace(b"Received: x\r\n".to_vec());
+    script.machine.set_trace(b"Received: x\r\n".to_vec());
     script.client("DATA⏎").server("354 go⏎").client("text⏎.⏎");
     script.server_got("DATA⏎Received: x⏎text⏎.⏎");
     script.server("250 ok⏎");
     assert_eq!(script.records[0].octets, 6);
 
     let mut script = envelope(ALL);
-    script.machine.trace(b"Received: x\r\n".to_vec());
+    script.machine.set_trace(b"Received: x\r\n".to_vec());
     script
         .client("BDAT 4 LAST⏎text")
         .server_got("BDAT 13⏎Received: x⏎");
@@ -291,7 +291,7 @@ fn the_trace_line_goes_in_front_of_each_message() {
         .client_got("354 go⏎250 ok⏎".split_once('⏎').expect("two").1);
 
     let mut script = envelope(ALL);
-    script.machine.trace(b"Received: x\r\n".to_vec());
+    script.machine.set_trace(b"Received: x\r\n".to_vec());
     script.client("BDAT 4 LAST⏎text").server("552 full⏎");
     script
         .client_got("552 full⏎")

@@ -12,17 +12,19 @@ use tokio::task::JoinSet;
 
 pub mod probe;
 
-use self::probe::{Asker, Probed};
+use self::probe::{CheckedAddress, Checker};
 use super::runtime;
 use crate::{
-    audit::{Protection, printable},
+    audit::{VerdictField, printable},
     clock, configure,
     exit::Exit,
     files,
-    flags::Check,
-    lookup::{DnssecSupport, StsEntry, hosts},
+    flags::CheckFlags,
+    lookup::{DnssecSupport, StsEntry},
     net::Dial,
-    policy::{Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, needs, table::Way},
+    policy::{
+        Ask, Dns, Findings, Mx, MxHost, Needs, NextHop, Security, Sts, needs, table::TablePurpose,
+    },
     smtp::{Domain, Recipient},
     tls::ClientTls,
 };
@@ -40,38 +42,38 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const LONGEST_VALUE: usize = 2000;
 
 /// What came of one domain.
-pub struct Checked {
+pub struct CheckedDomain {
     domain: Domain,
     findings: Arc<Findings>,
-    probed: Vec<(MxHost, Vec<Probed>)>,
+    probed: Vec<(MxHost, Vec<CheckedAddress>)>,
     /// Decided without asking anybody: no host is left to ask.
-    decided: Option<Probed>,
+    decided: Option<CheckedAddress>,
 }
 
-impl Checked {
+impl CheckedDomain {
     /// Asks all of `domain`'s mail exchangers, mail for whom is never sent.
-    pub async fn new(domain: Domain, asker: &Asker) -> Self {
+    pub async fn new(domain: Domain, checker: &Checker) -> Self {
         // The hosts to ask are the MX hosts, whatever decides; what decides asks for more.
         let nowhere = Ask {
             next_hop: NextHop::Recipient(Recipient::Domain(domain.clone())),
             server: [0, 0, 0, 0].into(),
-            port: asker.port,
+            port: checker.port,
         };
         let more = needs(
             &nowhere,
-            asker.table.find(&nowhere, clock::wall()),
-            &asker.settings,
+            checker.table.find(&nowhere, clock::wall()),
+            &checker.settings,
         );
         let needs = Needs { mx: true, ..more };
-        let findings = Arc::new(asker.lookup.gather(&domain, needs).await);
+        let findings = Arc::new(checker.lookup.gather(&domain, needs).await);
         let mut probed = Vec::new();
         let mut left = ADDRESSES;
         if let Dns::Found(mx, _) = &findings.mx {
-            for host in hosts(mx) {
+            for host in mx.hosts() {
                 let mut of_host = Vec::new();
                 if let Dns::Found(addresses, _) = &host.addresses {
                     for address in addresses.iter().take(left) {
-                        of_host.push(asker.ask(&domain, *address, &findings).await);
+                        of_host.push(checker.ask(&domain, *address, &findings).await);
                     }
                     left = left.saturating_sub(addresses.len());
                 }
@@ -80,7 +82,7 @@ impl Checked {
         }
         let decided = match probed.iter().any(|(_, of_host)| !of_host.is_empty()) {
             true => None,
-            false => Some(asker.decide_unasked(&domain, &findings)),
+            false => Some(checker.decide_unasked(&domain, &findings)),
         };
         Self {
             domain,
@@ -90,7 +92,7 @@ impl Checked {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Probed> {
+    fn all(&self) -> impl Iterator<Item = &CheckedAddress> {
         self.probed
             .iter()
             .flat_map(|(_, probed)| probed)
@@ -112,7 +114,7 @@ impl Checked {
     /// For programs.
     #[must_use]
     pub fn json(&self) -> Value {
-        let probed = |one: &Probed, host: Option<&str>| {
+        let probed = |one: &CheckedAddress, host: Option<&str>| {
             let said = &one.said;
             json!({
                 "host": host,
@@ -150,7 +152,7 @@ impl Checked {
 ///
 /// # Errors
 /// Wrong flags or files; exit 1 if mail for any domain would be refused.
-pub fn check(flags: &Check) -> Result<(), Exit> {
+pub fn check(flags: &CheckFlags) -> Result<(), Exit> {
     let domains = domains(flags)?;
     let options = configure::client_options(
         &flags.ca_file,
@@ -167,7 +169,11 @@ pub fn check(flags: &Check) -> Result<(), Exit> {
         options.min_tls,
     )?;
     settings.check(false).map_err(Exit::Usage)?;
-    let table = configure::table_of(flags.policy.as_deref(), Some(&Way::Outbound), &settings)?;
+    let table = configure::table_of(
+        flags.policy.as_deref(),
+        Some(&TablePurpose::Outbound),
+        &settings,
+    )?;
     let tls = ClientTls::new(&options).map_err(Exit::Configuration)?;
     let hostname = configure::hostname(flags.hostname.as_deref())?;
     runtime()?.block_on(async {
@@ -179,7 +185,7 @@ pub fn check(flags: &Check) -> Result<(), Exit> {
             flags.mta_sts_private,
             &tls.trust,
         )?;
-        let asker = Asker {
+        let checker = Checker {
             hostname,
             dial: Dial::new(None, CONNECT),
             tls: Arc::new(tls),
@@ -189,7 +195,7 @@ pub fn check(flags: &Check) -> Result<(), Exit> {
             port: 25,
             patience: PATIENCE,
         };
-        if let DnssecSupport::Missing(words) = asker.lookup.dnssec_support().await {
+        if let DnssecSupport::Missing(words) = checker.lookup.dnssec_support().await {
             let words = clean(&words);
             match flags.json {
                 true => eprintln!("starttls-proxy: {words}"),
@@ -198,11 +204,11 @@ pub fn check(flags: &Check) -> Result<(), Exit> {
         }
         // The page says what the log of a session would say.
         log::set_max_level(log::LevelFilter::Error);
-        run(domains, Arc::new(asker), flags.json).await
+        run(domains, Arc::new(checker), flags.json).await
     })
 }
 
-fn domains(flags: &Check) -> Result<Vec<Domain>, Exit> {
+fn domains(flags: &CheckFlags) -> Result<Vec<Domain>, Exit> {
     let mut names = flags.domains.clone();
     if let Some(path) = &flags.file {
         let text = files::text(path)
@@ -230,20 +236,20 @@ fn domains(flags: &Check) -> Result<Vec<Domain>, Exit> {
     names.iter().map(parse).collect()
 }
 
-async fn run(domains: Vec<Domain>, asker: Arc<Asker>, as_json: bool) -> Result<(), Exit> {
+async fn run(domains: Vec<Domain>, checker: Arc<Checker>, as_json: bool) -> Result<(), Exit> {
     let total = domains.len();
     let progress = total > 1 && std::io::stderr().is_terminal();
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let mut waiting = domains.into_iter().enumerate();
     let mut running = JoinSet::new();
-    let mut done: Vec<Option<Checked>> = (0..total).map(|_| None).collect();
+    let mut done: Vec<Option<CheckedDomain>> = (0..total).map(|_| None).collect();
     let (mut printed, mut finished, mut refused) = (0, 0, 0);
     loop {
         while running.len() < AT_ONCE
             && let Some((index, domain)) = waiting.next()
         {
-            let asker = Arc::clone(&asker);
-            running.spawn(async move { (index, Checked::new(domain, &asker).await) });
+            let checker = Arc::clone(&checker);
+            running.spawn(async move { (index, CheckedDomain::new(domain, &checker).await) });
         }
         let Some(joined) = running.join_next().await else {
             break;
@@ -281,11 +287,11 @@ async fn run(domains: Vec<Domain>, asker: Arc<Asker>, as_json: bool) -> Result<(
     if refused > 0 { Err(Exit::No) } else { Ok(()) }
 }
 
-impl Checked {
+impl CheckedDomain {
     /// For people, in colours where they are wanted.
     #[must_use]
     pub fn page(&self, colour: bool) -> String {
-        let mut page = Page {
+        let mut page = DomainPage {
             text: String::new(),
             colour,
         };
@@ -334,12 +340,12 @@ fn clean(text: &str) -> String {
 }
 
 /// The page for one domain.
-struct Page {
+struct DomainPage {
     text: String,
     colour: bool,
 }
 
-impl Page {
+impl DomainPage {
     fn paint(&self, code: &str, text: &str) -> String {
         match self.colour {
             true => format!("\x1b[{code}m{text}\x1b[0m"),
@@ -360,7 +366,7 @@ impl Page {
     }
 
     /// What the address showed.
-    fn shown(&mut self, one: &Probed) {
+    fn shown(&mut self, one: &CheckedAddress) {
         if let Some(peer) = &one.peer {
             let facts = &peer.facts;
             let sni = facts.sni.as_deref().unwrap_or("-");
@@ -393,7 +399,7 @@ impl Page {
         }
     }
 
-    fn verdict(&mut self, one: &Probed) {
+    fn verdict(&mut self, one: &CheckedAddress) {
         let said = &one.said;
         let level = said.level.as_deref().unwrap_or("-");
         let basis = said
@@ -411,9 +417,9 @@ impl Page {
             &format!("{level}, from {basis}{until}{why}"),
         );
         let word = match said.verdict {
-            Protection::Authorised => self.paint(GREEN, "authorised"),
-            Protection::Unprotected => self.paint(YELLOW, "unprotected"),
-            Protection::Refused => {
+            VerdictField::Authorised => self.paint(GREEN, "authorised"),
+            VerdictField::Unprotected => self.paint(YELLOW, "unprotected"),
+            VerdictField::Refused => {
                 let reason = said.reason.as_deref().unwrap_or("-");
                 self.paint(RED, &format!("refused: {reason}"))
             }

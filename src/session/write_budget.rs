@@ -11,18 +11,18 @@ use crate::clock;
 /// What strangers may make us write. Outbound there are none: the client is the administrator's own mail server, so all is
 /// written and nobody is turned away.
 #[derive(Debug)]
-pub struct Ledger(Option<Mutex<Budget>>);
+pub struct WriteBudget(Option<Mutex<Budget>>);
 
-impl Ledger {
+impl WriteBudget {
     /// Inbound: with the bounds of [`Budget`].
     #[must_use]
-    pub fn of_strangers() -> Self {
+    pub fn for_strangers() -> Self {
         Self(Some(Mutex::new(Budget::new(clock::instant()))))
     }
 
     /// Outbound: without bounds.
     #[must_use]
-    pub fn of_our_own() -> Self {
+    pub fn unlimited() -> Self {
         Self(None)
     }
 

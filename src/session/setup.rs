@@ -5,9 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{handshakes::Handshakes, ledger::Ledger, memory::HostMemory, networks::TriedNetworks};
+use super::{
+    handshakes::Handshakes, memory::HostMemory, networks::TriedNetworks, write_budget::WriteBudget,
+};
 use crate::{
-    audit::{AuditLog, PolicyFile},
+    audit::{AuditLog, PolicyField},
     lookup::Lookup,
     metrics::Metrics,
     net::{Dial, Intercept, proxy_header::Version},
@@ -18,7 +20,7 @@ use crate::{
 
 /// Shared by both directions, and kept over a reload.
 #[derive(Clone)]
-pub struct Common {
+pub struct CommonSetup {
     /// `--hostname`: our name in greetings and, where we speak for ourselves, in EHLO.
     pub hostname: String,
     /// SHA-256 of everything that configures the process, 64 hexadecimal digits.
@@ -36,13 +38,13 @@ pub struct Common {
     /// Ports that this process listens on.
     pub listening: Arc<[u16]>,
     /// The table's file as records show it.
-    pub policy: Option<Arc<PolicyFile>>,
+    pub policy: Option<Arc<PolicyField>>,
     /// `--audit-log`.
     pub audit: Option<Arc<AuditLog>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// What strangers may make us write.
-    pub ledger: Arc<Ledger>,
+    pub write_budget: Arc<WriteBudget>,
 }
 
 /// `--upstream`.
@@ -123,9 +125,9 @@ impl Upstream {
 }
 
 /// Legacy server to world.
-pub struct Outbound {
+pub struct OutboundSetup {
     /// Shared by both directions.
-    pub common: Common,
+    pub common: CommonSetup,
     /// Where all mail goes; `None` when intercepting.
     pub upstream: Option<Upstream>,
     /// `--level`, `--no-dane`, ...
@@ -143,9 +145,9 @@ pub struct Outbound {
 }
 
 /// World to legacy server.
-pub struct Inbound {
+pub struct InboundSetup {
     /// Shared by both directions.
-    pub common: Common,
+    pub common: CommonSetup,
     /// The inside server; `None` when intercepting.
     pub upstream: Option<Upstream>,
     /// What is shown of the table's levels.

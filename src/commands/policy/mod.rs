@@ -2,25 +2,28 @@
 
 use std::path::Path;
 
-use super::{check, deciding, runtime};
+mod deciding_line;
+
+use super::{check, runtime};
 use crate::{
     clock, configure,
     exit::Exit,
-    flags::{PolicyPurge, PolicyShow, PolicyTest},
+    flags::{PolicyPurgeFlags, PolicyShowFlags, PolicyTestFlags},
     lookup::Lookup,
     policy::{
         Settings,
-        table::{Table, Way},
+        table::{Table, TablePurpose},
     },
     smtp::Domain,
     tls::Trust,
 };
+use deciding_line::deciding_line;
 
 /// `policy test NAME...`: which line decides, and why. Asks no network.
 ///
 /// # Errors
 /// The table is wrong, or a name is none that a table speaks about.
-pub fn policy_test(flags: &PolicyTest) -> Result<(), Exit> {
+pub fn test(flags: &PolicyTestFlags) -> Result<(), Exit> {
     if flags.names.is_empty() {
         return Err(Exit::Usage(
             "policy test: name a domain, @sender.domain, an address or a prefix\n\
@@ -40,7 +43,7 @@ pub fn policy_test(flags: &PolicyTest) -> Result<(), Exit> {
     let lines = flags
         .names
         .iter()
-        .map(|name| deciding::line(&table, way.as_ref(), &settings, name))
+        .map(|name| deciding_line(&table, way.as_ref(), &settings, name))
         .collect::<Result<Vec<_>, _>>()?;
     println!("{}", lines.join("\n"));
     print_remarks(&table, way.as_ref());
@@ -48,14 +51,17 @@ pub fn policy_test(flags: &PolicyTest) -> Result<(), Exit> {
 }
 
 /// The table, held against the direction that its own keys tell; `None` where it speaks of addresses only.
-fn table_and_way(path: Option<&Path>, settings: &Settings) -> Result<(Table, Option<Way>), Exit> {
-    let way = Way::of(&configure::table_of(path, None, settings)?);
+fn table_and_way(
+    path: Option<&Path>,
+    settings: &Settings,
+) -> Result<(Table, Option<TablePurpose>), Exit> {
+    let way = TablePurpose::of(&configure::table_of(path, None, settings)?);
     let table = configure::table_of(path, way.as_ref(), settings)?;
     Ok((table, way))
 }
 
-fn print_remarks(table: &Table, way: Option<&Way>) {
-    for remark in table.remarks(way.unwrap_or(&Way::Outbound), clock::wall()) {
+fn print_remarks(table: &Table, way: Option<&TablePurpose>) {
+    for remark in table.remarks(way.unwrap_or(&TablePurpose::Outbound), clock::wall()) {
         println!("warning: {remark}");
     }
 }
@@ -88,7 +94,7 @@ fn domains(names: &[String]) -> Result<Vec<Domain>, Exit> {
 ///
 /// # Errors
 /// The table or the cache cannot be read; exit 1 if a named domain is not in the cache.
-pub fn policy_show(flags: &PolicyShow) -> Result<(), Exit> {
+pub fn show(flags: &PolicyShowFlags) -> Result<(), Exit> {
     let wanted = domains(&flags.domains)?;
     if flags.policy.is_none() && flags.state_dir.is_none() {
         return Err(Exit::Usage(
@@ -131,7 +137,7 @@ pub fn policy_show(flags: &PolicyShow) -> Result<(), Exit> {
 ///
 /// # Errors
 /// A file cannot be removed; exit 1 if a domain was not in the cache.
-pub fn policy_purge(flags: &PolicyPurge) -> Result<(), Exit> {
+pub fn purge(flags: &PolicyPurgeFlags) -> Result<(), Exit> {
     if flags.domains.is_empty() {
         return Err(Exit::Usage("policy purge: name the domains".into()));
     }

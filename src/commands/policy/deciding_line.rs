@@ -7,7 +7,7 @@ use crate::{
     exit::Exit,
     policy::{
         Ask, Level, NextHop, Prefix, Settings,
-        table::{Entry, Key, Table, Way},
+        table::{Entry, Key, Table, TablePurpose},
     },
     smtp::{Domain, Recipient},
 };
@@ -16,9 +16,9 @@ use crate::{
 ///
 /// # Errors
 /// The name is none that a table speaks about.
-pub(super) fn line(
+pub(super) fn deciding_line(
     table: &Table,
-    way: Option<&Way>,
+    way: Option<&TablePurpose>,
     settings: &Settings,
     name: &str,
 ) -> Result<String, Exit> {
@@ -70,7 +70,7 @@ pub(super) fn line(
         ),
         Key::Sender(domain) => inbound(Some(&domain), nobody),
         Key::Address(address, None) => match way {
-            Some(Way::Inbound) => inbound(None, address),
+            Some(TablePurpose::Inbound) => inbound(None, address),
             Some(_) => destination(address, 25),
             None => format!(
                 "{}\n{}",
@@ -151,8 +151,8 @@ mod tests {
 
     fn told(text: &str, name: &str) -> String {
         let table = Table::parse("policy", text, &mut |_| Err("no file".into())).expect("a table");
-        let way = Way::of(&table);
-        line(&table, way.as_ref(), &Settings::default(), name).expect(name)
+        let way = TablePurpose::of(&table);
+        deciding_line(&table, way.as_ref(), &Settings::default(), name).expect(name)
     }
 
     const INBOUND: &str = "@partner.example verify match=partner.example\n@.partner.example encrypt\n\
@@ -216,7 +216,7 @@ mod tests {
         let table = Table::default();
         for name in ["", "@", "a b", "*", ".example", "@.example", "192.0.2.1/24"] {
             assert!(
-                line(&table, None, &Settings::default(), name).is_err(),
+                deciding_line(&table, None, &Settings::default(), name).is_err(),
                 "{name}"
             );
         }
