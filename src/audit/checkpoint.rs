@@ -244,13 +244,12 @@ pub(super) fn unbase64(text: &str) -> Option<Vec<u8>> {
 
 /// PEM (RFC 7468) of `der`.
 pub(crate) fn pem(label: &str, der: &[u8]) -> String {
-    let text = BASE64.encode(der);
-    let mut pem = format!("-----BEGIN {label}-----\n");
-    for line in text.as_bytes().chunks(64) {
-        pem.extend(line.iter().copied().map(char::from));
-        pem.push('\n');
-    }
-    pem + &format!("-----END {label}-----\n")
+    // 48 octets are a line of 64 letters (RFC 7468 §2).
+    let lines: Vec<String> = der.chunks(48).map(|octets| BASE64.encode(octets)).collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
 }
 
 #[cfg(test)]

@@ -101,6 +101,34 @@ pub fn listen(address: SocketAddr, intercept: Option<Intercept>) -> io::Result<S
     Ok(socket.into())
 }
 
+/// The listeners that a systemd socket unit hands to this process (`sd_listen_fds(3)`). To be called once: they are then owned.
+///
+/// # Errors
+/// In words, where one of them is no TCP socket.
+pub fn inherited() -> Result<Vec<StdListener>, String> {
+    let sockets = sd_listen_fds::get().unwrap_or_default();
+    let listener = |(index, (_, socket)): (usize, (_, sd_listen_fds::OwnedFd))| {
+        let socket = Socket::from(socket.into_std());
+        let tcp = |kind| {
+            let domain = socket.domain()?;
+            socket.set_cloexec(true)?;
+            Ok::<_, io::Error>(
+                kind == Type::STREAM && [Domain::IPV4, Domain::IPV6].contains(&domain),
+            )
+        };
+        let why = match socket.r#type().map(tcp) {
+            Ok(Ok(true)) => return Ok(socket.into()),
+            Ok(_) => "a valid tcp socket",
+            Err(_) => "a socket",
+        };
+        Err(format!(
+            "socket {index} of systemd is no TCP listener: fd {} is not {why}",
+            index + 3
+        ))
+    };
+    sockets.into_iter().enumerate().map(listener).collect()
+}
+
 /// Hands a bound socket to the runtime.
 ///
 /// # Errors

@@ -214,13 +214,10 @@ fn anchors(ca_file: Option<&Path>) -> Result<Anchors, String> {
         }
         return Ok((store, named));
     }
-    let found = rustls_native_certs::load_native_certs();
-    store.add_parsable_certificates(found.certs);
+    let (certificates, fault) = pem::system_certificates();
+    store.add_parsable_certificates(certificates);
     if store.is_empty() {
-        let why = found
-            .errors
-            .first()
-            .map_or_else(String::new, |error| format!(" ({error})"));
+        let why = fault.map_or_else(String::new, |fault| format!(" ({fault})"));
         return Err(format!(
             "the system has no trust store{why}; install ca-certificates, or name a file with --ca-file"
         ));
