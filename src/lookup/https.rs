@@ -191,6 +191,21 @@ fn is_certificate_error(error: &io::Error) -> bool {
     )
 }
 
+/// TLS towards policy hosts: WebPKI, TLS 1.2 or 1.3 (RFC 8461 §3.3).
+pub(super) fn client_config(
+    roots: Arc<rustls::RootCertStore>,
+) -> Result<rustls::ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
+}
+
 /// Whether an address is one of the public Internet, as the special-purpose registries of IANA have it (RFC 6890).
 #[must_use]
 pub(super) fn is_public(address: IpAddr) -> bool {

@@ -15,7 +15,7 @@ use std::{
 /// Marks of purges older than this are dropped: no policy lives longer (RFC 8461 §3.2).
 const MARK_LIFETIME: Duration = Duration::from_secs(31_557_600);
 
-/// What is kept of a policy.
+/// What is stored of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct StoredPolicy {
     /// Of this form.
@@ -50,7 +50,7 @@ impl StoredPolicy {
 
 /// The directories below `--state-dir`.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct PolicyStore {
     policies: PathBuf,
     aside: PathBuf,
     unreadable: PathBuf,
@@ -59,13 +59,13 @@ pub(super) struct Store {
 
 /// What was on disk.
 #[derive(Debug, Default)]
-pub(super) struct Loaded {
+pub(super) struct LoadedPolicies {
     pub(super) policies: HashMap<Domain, StoredPolicy>,
     /// Domains whose policy was there and cannot be read.
     pub(super) unreadable: HashSet<Domain>,
 }
 
-impl Store {
+impl PolicyStore {
     /// Makes what is missing below `state_dir`.
     ///
     /// # Errors
@@ -96,26 +96,29 @@ impl Store {
     ///
     /// # Errors
     /// In words, with the path, where a directory cannot be read.
-    pub(super) fn load(&self, usable: impl Fn(&StoredPolicy) -> bool) -> Result<Loaded, String> {
-        let mut loaded = Loaded::default();
+    pub(super) fn load(
+        &self,
+        usable: impl Fn(&StoredPolicy) -> bool,
+    ) -> Result<LoadedPolicies, String> {
+        let mut loaded = LoadedPolicies::default();
         for (name, path) in entries(&self.policies)? {
             let Some(domain) = Domain::parse(&name) else {
                 log::warn!("mta-sts: {} is no file of ours", path.display());
                 continue;
             };
-            let kept = fs::read(&path)
+            let stored = fs::read(&path)
                 .map_err(|error| error.to_string())
                 .and_then(|octets| {
-                    let kept: StoredPolicy =
+                    let stored: StoredPolicy =
                         serde_json::from_slice(&octets).map_err(|e| e.to_string())?;
-                    let ours = kept.version == 1 && kept.domain == domain.as_str();
-                    (ours && usable(&kept))
-                        .then_some(kept)
+                    let ours = stored.version == 1 && stored.domain == domain.as_str();
+                    (ours && usable(&stored))
+                        .then_some(stored)
                         .ok_or_else(|| "not a policy of this domain".to_owned())
                 });
-            match kept {
-                Ok(kept) => {
-                    loaded.policies.insert(domain, kept);
+            match stored {
+                Ok(stored) => {
+                    loaded.policies.insert(domain, stored);
                 }
                 Err(error) => {
                     log::error!("mta-sts: {}: {error}; set aside", path.display());
@@ -139,14 +142,14 @@ impl Store {
     }
 
     /// Writes a policy so that it is there whole after a crash at any moment.
-    pub(super) fn save(&self, kept: &StoredPolicy) -> io::Result<()> {
-        let aside = self.aside.join(&kept.domain);
+    pub(super) fn save(&self, stored: &StoredPolicy) -> io::Result<()> {
+        let aside = self.aside.join(&stored.domain);
         let mut file = File::create(&aside)?;
-        file.write_all(&serde_json::to_vec(kept)?)?;
+        file.write_all(&serde_json::to_vec(stored)?)?;
         file.sync_all()?;
-        fs::rename(&aside, self.policies.join(&kept.domain))?;
+        fs::rename(&aside, self.policies.join(&stored.domain))?;
         File::open(&self.policies)?.sync_all()?;
-        absent_is_fine(fs::remove_file(self.unreadable.join(&kept.domain)))?;
+        absent_is_fine(fs::remove_file(self.unreadable.join(&stored.domain)))?;
         Ok(())
     }
 
