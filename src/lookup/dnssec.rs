@@ -283,47 +283,114 @@ impl Resolve for Validators {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::base::iana::ExtendedErrorCode;
-    use domain::net::client::request::{Error, GetResponse, RequestMessage, SendRequest};
-    use std::pin::Pin;
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+    use domain::{
+        base::iana::{Class, ExtendedErrorCode, SecurityAlgorithm},
+        net::client::request::{ComposeRequest, Error, GetResponse, RequestMessage, SendRequest},
+        rdata::{Dnskey, Rrsig, dnssec::Timestamp},
+    };
+    use std::{
+        pin::Pin,
+        time::{Duration, UNIX_EPOCH},
+    };
 
-    /// Gives no keys.
-    #[derive(Debug)]
-    struct Silent;
+    /// Gives the root's keys, and no others.
+    #[derive(Clone, Debug)]
+    struct RootOnly {
+        keys: Message<Bytes>,
+        asked_for_root: bool,
+    }
 
-    impl SendRequest<RequestMessage<Vec<u8>>> for Silent {
-        fn send_request(&self, _: RequestMessage<Vec<u8>>) -> Box<dyn GetResponse + Send + Sync> {
-            Box::new(Self)
+    impl SendRequest<RequestMessage<Vec<u8>>> for RootOnly {
+        fn send_request(
+            &self,
+            request: RequestMessage<Vec<u8>>,
+        ) -> Box<dyn GetResponse + Send + Sync> {
+            let question = request.to_message().unwrap();
+            let asked_for_root = question.sole_question().unwrap().qname().is_root();
+            Box::new(Self {
+                asked_for_root,
+                ..self.clone()
+            })
         }
     }
 
-    impl GetResponse for Silent {
+    impl GetResponse for RootOnly {
         fn get_response(
             &mut self,
         ) -> Pin<Box<dyn Future<Output = Result<Message<Bytes>, Error>> + Send + Sync + '_>>
         {
-            Box::pin(async { Err(Error::NoTransportAvailable) })
+            let found = self.asked_for_root.then(|| self.keys.clone());
+            Box::pin(async { found.ok_or(Error::NoTransportAvailable) })
         }
+    }
+
+    fn seconds(after: Duration) -> u32 {
+        let since = crate::clock::wall().duration_since(UNIX_EPOCH).unwrap() + after;
+        u32::try_from(since.as_secs()).unwrap()
+    }
+
+    /// A root with one key, and that key as the trust anchor.
+    fn root() -> (RootOnly, TrustAnchors) {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let public = pair.public_key().as_ref();
+        let algorithm = SecurityAlgorithm::ED25519;
+        let key = Dnskey::new(257, 3, algorithm, public.to_vec()).unwrap();
+        let (from, until) = (seconds(Duration::ZERO), seconds(Duration::from_secs(3600)));
+        // What is signed (RFC 4034 §3.1.8.1): the RRSIG without its signature, then the record.
+        let mut signed = [&[0, 48, 15, 0, 0, 0, 14, 16][..], &until.to_be_bytes()].concat();
+        signed.extend(from.to_be_bytes());
+        signed.extend(key.key_tag().to_be_bytes());
+        signed.extend([0, 0, 0, 48, 0, 1, 0, 0, 14, 16, 0, 36, 1, 1, 3, 15]);
+        signed.extend(public);
+        let (name, ttl) = (Name::root_vec(), Ttl::from_secs(3600));
+        let signature = Rrsig::new(
+            Rtype::DNSKEY,
+            algorithm,
+            0,
+            ttl,
+            Timestamp::from(until),
+            Timestamp::from(from),
+            key.key_tag(),
+            name.clone(),
+            pair.sign(&signed).as_ref().to_vec(),
+        );
+        let mut keys = MessageBuilder::new_vec().question();
+        keys.push((&name, Rtype::DNSKEY)).unwrap();
+        let mut keys = keys.answer();
+        keys.push((&name, Class::IN, ttl, &key)).unwrap();
+        keys.push((&name, Class::IN, ttl, signature.unwrap()))
+            .unwrap();
+        let keys = Message::from_octets(Bytes::from(keys.finish())).unwrap();
+        let anchor = format!(
+            ". IN DNSKEY 257 3 15 {}",
+            data_encoding::BASE64.encode(public)
+        );
+        let resolver = RootOnly {
+            keys,
+            asked_for_root: false,
+        };
+        (resolver, TrustAnchors::from_u8(anchor.as_bytes()).unwrap())
     }
 
     #[tokio::test]
     async fn a_lack_of_keys_is_known_by_the_words_that_the_validator_uses() {
-        let name = Name::<Vec<u8>>::vec_from_str("a.example").unwrap();
+        let name: Name<Vec<u8>> = "a.example".parse().unwrap();
         let mut answer = MessageBuilder::new_vec().question();
         answer.push((&name, Rtype::A)).unwrap();
         let mut answer = answer.answer();
         let record = (&name, Ttl::from_secs(1), A::from_octets(192, 0, 2, 1));
         answer.push(record).unwrap();
         let mut message = Message::from_octets(Bytes::from(answer.finish())).unwrap();
-        let context = ValidationContext::new(trust_anchors(None).unwrap(), Silent);
-        // The second time it is remembered.
+        let (resolver, anchors) = root();
+        let context = ValidationContext::new(anchors, resolver);
+        // The second time, the validator answers from its cache.
         for _ in 0..2 {
-            let (state, error) = context
-                .validate_msg::<_, Vec<u8>>(&mut message)
-                .await
-                .unwrap();
+            let validated = context.validate_msg::<_, Vec<u8>>(&mut message).await;
+            let (state, error) = validated.unwrap();
             assert!(matches!(state, ValidationState::Bogus));
-            assert!(is_lack_of_keys(&error.unwrap()));
+            let error = error.unwrap();
+            assert!(is_lack_of_keys(&error), "{}", extended_words(&error));
         }
         let other = ExtendedError::new_with_str(ExtendedErrorCode::DNSSEC_BOGUS, "No signature");
         assert!(!is_lack_of_keys(&other.unwrap()));

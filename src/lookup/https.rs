@@ -1,4 +1,4 @@
-//! One HTTPS request, as RFC 8461 §3.3 wants it: no redirect, no cache, and a limit to everything.
+//! One HTTPS request by the rules of RFC 8461 §3.3: no redirect, no HTTP cache, and limits for time and size.
 
 use crate::policy::Reason;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -20,32 +20,32 @@ use std::{
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// The next address is tried when the one before has not answered by then (RFC 8305 §5).
+/// The next address is tried if the previous one has not answered within this time (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(500);
-/// One attempt at one address.
+/// Time for one attempt at one address.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
-/// Octets of a policy (RFC 8461 §3.3 suggests 64 KiB).
+/// Most octets of a policy (RFC 8461 §3.3 suggests 64 KiB).
 const MAX_BODY: usize = 64 * 1024;
-/// Octets of the response's head.
+/// Most octets of the response's header section.
 const MAX_HEAD: usize = 16 * 1024;
-/// Fields of the response's head.
+/// Most fields of the response's header section.
 const MAX_FIELDS: usize = 64;
-/// Addresses tried.
+/// Most addresses that are tried.
 const MAX_ADDRESSES: usize = 4;
 
-/// Why there is no policy: a TLSRPT result type (RFC 8460 §4.3.2.2), and words.
+/// Why a policy could not be fetched: a TLSRPT result type (RFC 8460 §4.3.2.2), and words.
 pub(super) type FetchFailure = (Reason, String);
 
 fn fetch_error(words: impl Into<String>) -> FetchFailure {
     (Reason::StsPolicyFetchError, words.into())
 }
 
-/// Where policy hosts are, and how they are trusted.
+/// How policy hosts are reached and verified.
 pub(super) struct PolicyClient {
     pub(super) port: u16,
-    /// A reload brings another.
+    /// A reload replaces it.
     pub(super) tls: RwLock<Arc<rustls::ClientConfig>>,
-    /// For a whole exchange (RFC 8461 §3.3 suggests a minute).
+    /// Time for a whole exchange (RFC 8461 §3.3 suggests a minute).
     pub(super) patience: Duration,
 }
 
@@ -54,7 +54,7 @@ impl PolicyClient {
         Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// GETs `https://<host><path>` from the first of the addresses that takes the connection.
+    /// GETs `https://<host><path>` from the first address that accepts the connection.
     pub(super) async fn get(
         &self,
         host: &str,
@@ -95,7 +95,7 @@ async fn exchange(
         let response = sender.send_request(request).await.map_err(failed)?;
         body(host, response).await
     };
-    // The connection is driven here and dies here; when it ends first, the answer says so.
+    // The connection is driven here and dropped here. If it ends first, `answer` reports it.
     let driver = async {
         let _ = connection.await;
         std::future::pending::<Infallible>().await
@@ -151,7 +151,7 @@ async fn connect(
         };
         match timeout(patience, attempts.join_next()).await {
             Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
-            // A wrong certificate says more than an address that is down.
+            // A wrong certificate tells more than an address that does not answer.
             Ok(Some(Ok(Err((reason, words))))) if failure.0 != Reason::StsWebpkiInvalid => {
                 failure = (reason, format!("{host}{words}"));
             }
@@ -160,7 +160,7 @@ async fn connect(
     }
 }
 
-/// One address. Words of a failure go behind the host's name.
+/// Tries one address. The words of a failure follow the host's name.
 async fn attempt(
     tls: Arc<rustls::ClientConfig>,
     name: ServerName<'static>,
@@ -206,7 +206,7 @@ pub(super) fn client_config(
     Ok(config)
 }
 
-/// Whether an address is one of the public Internet, as the special-purpose registries of IANA have it (RFC 6890).
+/// Whether an address belongs to the public Internet, by the special-purpose registries of IANA (RFC 6890).
 #[must_use]
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
@@ -236,7 +236,7 @@ pub(super) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Whether the address is one of this host's: then the kernel answers it with that same address as source.
+/// Whether the address is this host's own. The kernel then chooses the same address as the source.
 pub(super) fn is_own(address: IpAddr) -> bool {
     let any: IpAddr = match address {
         IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -244,7 +244,7 @@ pub(super) fn is_own(address: IpAddr) -> bool {
     };
     std::net::UdpSocket::bind((any, 0))
         .and_then(|socket| {
-            // Sends nothing: a datagram socket only remembers its peer.
+            // Sends no packet: a datagram socket only remembers its peer.
             socket.connect((address, 443))?;
             socket.local_addr()
         })

@@ -1,7 +1,7 @@
 //! MTA-STS policies on disk, one file for each domain, so that a restart does not forget what a domain demanded.
 //!
-//! A file appears whole or not at all (written aside, synced, renamed). What cannot be read is set aside and reported, and its domain is
-//! known to have had a policy. A purge leaves a mark, so that a running process drops what it remembers, too.
+//! A file appears whole or not at all: it is written aside, synced and renamed. A file that cannot be read is set aside and reported,
+//! and its domain is known to have had a policy. A purge leaves a mark, so that a running process forgets the policy too.
 
 use crate::{clock, smtp::Domain};
 use std::{
@@ -12,21 +12,21 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// Marks of purges older than this are dropped: no policy lives longer (RFC 8461 §3.2).
+/// Older marks of purges are removed: no policy lives longer (RFC 8461 §3.2).
 const MARK_LIFETIME: Duration = Duration::from_secs(31_557_600);
 
-/// What is stored of a policy.
+/// The content of one file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct StoredPolicy {
-    /// Of this form.
+    /// Version of this format.
     version: u32,
-    /// The policy domain; the file's name, too.
+    /// The policy domain, which is also the name of the file.
     pub(super) domain: String,
     /// The `id` of the TXT record that it was fetched for.
     pub(super) id: String,
     /// Microseconds since 1970.
     fetched: u64,
-    /// As fetched.
+    /// The text as it was fetched.
     pub(super) text: String,
 }
 
@@ -57,16 +57,16 @@ pub(super) struct PolicyStore {
     purged: PathBuf,
 }
 
-/// What was on disk.
+/// The policies on disk.
 #[derive(Debug, Default)]
 pub(super) struct LoadedPolicies {
     pub(super) policies: HashMap<Domain, StoredPolicy>,
-    /// Domains whose policy was there and cannot be read.
+    /// Domains whose policy cannot be read.
     pub(super) unreadable: HashSet<Domain>,
 }
 
 impl PolicyStore {
-    /// Makes what is missing below `state_dir`.
+    /// Creates the missing directories below `state_dir`.
     ///
     /// # Errors
     /// In words, with the path.
@@ -92,10 +92,10 @@ impl PolicyStore {
         Ok(store)
     }
 
-    /// Reads all; what `usable` refuses or what is no file of ours is set aside.
+    /// Reads all policies. A file that `usable` refuses, or that was not written by [`save`](Self::save), is set aside.
     ///
     /// # Errors
-    /// In words, with the path, where a directory cannot be read.
+    /// In words, with the path, if a directory cannot be read.
     pub(super) fn load(
         &self,
         usable: impl Fn(&StoredPolicy) -> bool,
@@ -141,7 +141,7 @@ impl PolicyStore {
         Ok(loaded)
     }
 
-    /// Writes a policy so that it is there whole after a crash at any moment.
+    /// Writes a policy. After a crash at any moment, the old or the new file is there, and whole.
     pub(super) fn save(&self, stored: &StoredPolicy) -> io::Result<()> {
         let aside = self.aside.join(&stored.domain);
         let mut file = File::create(&aside)?;
@@ -153,12 +153,12 @@ impl PolicyStore {
         Ok(())
     }
 
-    /// Removes a policy whose time is over.
+    /// Removes an expired policy.
     pub(super) fn remove(&self, domain: &Domain) -> io::Result<()> {
         absent_is_fine(fs::remove_file(self.policies.join(domain.as_str()))).map(drop)
     }
 
-    /// Removes what there is about a domain and leaves a mark; false: there was nothing.
+    /// Removes the files of a domain and leaves a mark. Returns false if there was no file.
     pub(super) fn purge(&self, domain: &Domain) -> io::Result<bool> {
         File::create(self.purged.join(domain.as_str()))?.set_modified(clock::wall())?;
         let policy = absent_is_fine(fs::remove_file(self.policies.join(domain.as_str())))?;
@@ -166,7 +166,7 @@ impl PolicyStore {
         Ok(policy || unreadable)
     }
 
-    /// When the domain was last purged, by whichever process.
+    /// When the domain was last purged by any process.
     pub(super) fn purged_at(&self, domain: &Domain) -> Option<SystemTime> {
         modified(&self.purged.join(domain.as_str()))
     }

@@ -1,4 +1,4 @@
-//! MTA-STS (RFC 8461): discovery, fetch, and a cache that outlives restarts and does not forget what it should remember.
+//! MTA-STS (RFC 8461): discovery, fetch, and a cache of policies that outlives restarts.
 
 use super::{
     cache::Cache,
@@ -27,17 +27,17 @@ use tokio::{
     task::JoinSet,
 };
 
-/// How long mail waits for a policy that is being fetched, counted from when the fetch began. The fetch goes on behind it.
+/// How long mail waits for a policy, counted from the beginning of its fetch. The fetch goes on afterwards.
 const FETCH_WAIT: Duration = Duration::from_secs(5);
-/// Policies that are refreshed at once.
+/// Most policies that are refreshed at the same time.
 const REFRESHES: usize = 16;
 /// How long a refresh waits for the DNS.
 const DISCOVERY: Duration = Duration::from_secs(30);
-/// How often it is seen to which policies are due.
+/// Time between two looks for policies that are due for a refresh.
 const ROUND: Duration = Duration::from_secs(3600);
-/// Domains with a policy, a failed fetch, or a fetch under way.
+/// Most domains with a policy, a failed fetch, or a fetch under way.
 const MAX_DOMAINS: usize = 10_000;
-/// Octets of all their policies.
+/// Most octets of all policies.
 const MAX_OCTETS: usize = 32 * 1024 * 1024;
 
 /// A cached MTA-STS policy, for `policy show`.
@@ -49,7 +49,7 @@ pub struct StsEntry {
     pub sts: Sts,
     /// Seconds until it expires.
     pub expires_in: u64,
-    /// As it was fetched.
+    /// The text as it was fetched.
     pub text: String,
 }
 
@@ -61,13 +61,13 @@ pub(super) struct StsCache {
     allow_private: bool,
     store: Option<Arc<PolicyStore>>,
     domains: Mutex<HashMap<Domain, DomainState>>,
-    /// Had a policy that cannot be read any more, as was seen then.
+    /// Domains whose stored policy cannot be read, and when that was noticed.
     unreadable: Mutex<HashMap<Domain, SystemTime>>,
     limits: FetchLimits,
 }
 
 impl StsCache {
-    /// Reads what is on disk.
+    /// Reads the policies on disk.
     pub(super) fn new(
         dns: Arc<Cache>,
         client: https::PolicyClient,
@@ -104,7 +104,7 @@ impl StsCache {
         })
     }
 
-    /// Trusts other authorities from now on, so that fetches which failed may be tried again.
+    /// Uses other trust anchors from now on. Failed fetches may then be tried again at once.
     pub(super) fn trust_instead(&self, tls: Arc<rustls::ClientConfig>) {
         *self
             .client
@@ -116,7 +116,7 @@ impl StsCache {
         }
     }
 
-    /// The policy that applies to a domain. What is not there at `deadline` goes on being fetched, for the next who asks.
+    /// The policy that applies to a domain. A fetch that is not done at `deadline` goes on, for the next decision.
     pub(super) async fn policy(self: &Arc<Self>, domain: &Domain, deadline: Instant) -> Sts {
         self.forget_if_purged(domain).await;
         let id = match self.discover(domain, deadline).await {
@@ -136,7 +136,7 @@ impl StsCache {
         let fetched = self.await_fetch(domain, &id);
         let _ = tokio::time::timeout_at(deadline.min(until).into(), fetched).await;
         self.known_without_fetch(domain, &id).unwrap_or_else(|| {
-            // Not cached, and not to be had now: no policy (RFC 8461 §3.3).
+            // Neither cached nor fetched now: there is no policy (RFC 8461 §3.3).
             let words = format!("the policy of {domain} could not be fetched so far");
             let failure = (Reason::StsPolicyFetchError, words);
             let otherwise = Sts::Unavailable(failure.0, failure.1.clone());
@@ -152,7 +152,7 @@ impl StsCache {
         }
     }
 
-    /// What holds without asking again: the policy of that id, or a failure to get it that is not long ago.
+    /// The result that holds without another fetch: the policy with this id, or a recent failure to fetch it.
     fn known_without_fetch(&self, domain: &Domain, id: &str) -> Option<Sts> {
         let state = self.domains().get(domain).cloned()?;
         if let Some(cached) = state.live().filter(|cached| cached.stored.id == id) {
@@ -167,7 +167,7 @@ impl StsCache {
         Some(self.cached_or(domain, Some(failed.failure.clone()), otherwise))
     }
 
-    /// An unexpired policy applies whatever became of the record or the policy host (RFC 8461 §3.3).
+    /// The unexpired policy, which applies even if the record or the policy host is gone (RFC 8461 §3.3); else `otherwise`.
     fn cached_or(&self, domain: &Domain, failure: Option<FetchFailure>, otherwise: Sts) -> Sts {
         if let Some(cached) = self.domains().get(domain).and_then(DomainState::live) {
             return cached.sts(failure);
@@ -181,7 +181,7 @@ impl StsCache {
         otherwise
     }
 
-    /// Waits for a fetch: somebody else's that is under way, else one of its own, which goes on when nobody waits any more.
+    /// Waits for the fetch that is under way, or else begins one. The fetch goes on if nobody waits for it any more.
     async fn await_fetch(self: &Arc<Self>, domain: &Domain, id: &str) {
         let turn = self.turn(domain).lock_owned().await;
         if self.known_without_fetch(domain, id).is_some() {
@@ -287,7 +287,8 @@ impl StsCache {
         self.limits.fetch(&addresses, get).await
     }
 
-    /// Addresses of a policy host that may be asked: a domain must not make us talk to what only we can reach.
+    /// The addresses of a policy host. Without `allow_private` only public ones: a domain must not make the proxy connect to hosts that
+    /// only the proxy can reach.
     async fn addresses_of(&self, host: &str) -> Result<Vec<IpAddr>, FetchFailure> {
         let fault = |words: String| (Reason::StsPolicyFetchError, format!("{host}: {words}"));
         let (v6, v4) = tokio::join!(
@@ -312,7 +313,7 @@ impl StsCache {
         if addresses.is_empty() {
             return Err(fault(why));
         }
-        // In turns, since a family as a whole may be out of reach.
+        // The families take turns, since one of them may be out of reach as a whole.
         addresses.sort_by_key(|(position, _)| *position);
         let mut addresses: Vec<IpAddr> = addresses.into_iter().map(|(_, one)| one).collect();
         if !self.allow_private {
@@ -324,7 +325,7 @@ impl StsCache {
         Ok(addresses)
     }
 
-    /// Sees to the policies that are due, once an hour.
+    /// Refreshes, once an hour, the policies that are due.
     pub(super) async fn refresh_daily(self: Arc<Self>) {
         loop {
             tokio::time::sleep(ROUND).await;
@@ -332,7 +333,7 @@ impl StsCache {
         }
     }
 
-    /// Fetches every policy again that is due, whether its id changed or not, so that it does not expire unnoticed (RFC 8461 §3.3).
+    /// Fetches every policy that is due, even if its id has not changed, so that no policy expires unnoticed (RFC 8461 §3.3).
     pub(super) async fn refresh(self: &Arc<Self>) {
         let due: Vec<(Domain, String)> = self
             .domains()
@@ -343,7 +344,7 @@ impl StsCache {
             .collect();
         let mut refreshing = JoinSet::new();
         for (domain, id) in due {
-            // Hosts that do not answer must not keep the others from being refreshed before they expire.
+            // Hosts that do not answer must not delay the other refreshes until those policies expire.
             while refreshing.len() >= REFRESHES {
                 let _ = refreshing.join_next().await;
             }
@@ -364,7 +365,7 @@ impl StsCache {
                     self.fetch(domain, &id, (turn, entered)).await;
                 }
             }
-            // Its time runs out; until then it holds.
+            // The policy holds until it expires.
             Discovery::Absent => {
                 let words = format!("_mta-sts.{domain} has no policy record any more");
                 self.remember_failure(domain, id, (Reason::StsPolicyFetchError, words));
@@ -389,7 +390,7 @@ impl StsCache {
         });
     }
 
-    /// Drops what was purged by another process.
+    /// Forgets the policy if another process has purged it since.
     async fn forget_if_purged(&self, domain: &Domain) {
         let Some(store) = self.store.clone() else {
             return;
@@ -433,7 +434,7 @@ impl StsCache {
         entries
     }
 
-    /// Forgets a domain; false: nothing was known of it.
+    /// Forgets a domain. Returns false if no policy of it was known.
     pub(super) fn purge(&self, domain: &Domain) -> Result<bool, String> {
         let on_disk = match &self.store {
             Some(store) => store
@@ -464,7 +465,7 @@ impl StsCache {
     }
 }
 
-/// What the TXT record says (RFC 8461 §3.1).
+/// The content of the TXT record (RFC 8461 §3.1).
 enum Discovery {
     Id(String),
     Absent,
