@@ -15,8 +15,8 @@ use crate::{
     policy::{self, Ask, Decision, Dns, Findings, Moment, NextHop, Reason, Settings, Verdict},
     session::{
         facts,
+        fields::decision_field,
         memory::HostMemory,
-        records::entry,
         rehearsal::{RehearsalResult, RehearsedSession, rehearse},
         setup::{CommonSetup, OutboundSetup},
         write_budget::WriteBudget,
@@ -115,7 +115,7 @@ impl Checker {
         } = rehearsed;
         let decided = decision.is_some();
         let decision = decision.unwrap_or_else(|| self.demanded(domain, address, findings));
-        let mut said = entry(&decision);
+        let mut said = decision_field(&decision);
         let passes = outcome == RehearsalResult::Passes;
         let (mut reply, mut unreachable) = (None, None);
         if let RehearsalResult::Refused {
@@ -147,7 +147,7 @@ impl Checker {
             heard: heard
                 .iter()
                 .map(|(stage, reply, proved)| {
-                    HeardRefusal::new(&facts::Heard {
+                    HeardRefusal::new(&facts::HeardFact {
                         stage: *stage,
                         reply,
                         proved: *proved,
@@ -188,7 +188,7 @@ impl Checker {
     pub fn decide_unasked(&self, domain: &Domain, findings: &Arc<Findings>) -> CheckedAddress {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], self.port));
         let decision = self.demanded(domain, nowhere, findings);
-        let mut said = entry(&decision);
+        let mut said = decision_field(&decision);
         let mut reply = decision.refusal.as_ref().map(ToString::to_string);
         if decision.demand.is_some() && !address_unknown(findings) {
             // No resolver is to blame, and no mail server comes to us with such mail.
@@ -252,7 +252,7 @@ fn address_unknown(findings: &Findings) -> bool {
 }
 
 impl HeardRefusal {
-    fn new(fact: &facts::Heard<'_>) -> Self {
+    fn new(fact: &facts::HeardFact<'_>) -> Self {
         Self {
             stage: fact.stage(),
             code: fact.code(),
