@@ -1,4 +1,4 @@
-//! Text files as people save them: editors of Windows put a byte order mark in front, and some write UTF-16.
+//! Text files with the marks that editors leave: those of Windows put a byte order mark in front, and some write UTF-16.
 
 use std::{fs, io, path::Path};
 
@@ -8,18 +8,18 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 /// The whole file, without the byte order mark.
 ///
 /// # Errors
-/// As the system says; `InvalidData`, and what to do, where it is not UTF-8.
+/// As the system says; `InvalidData` with the remedy if the file is not UTF-8.
 pub fn text(path: &Path) -> io::Result<String> {
     let octets = octets(path)?;
     String::from_utf8(octets)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8; save it as UTF-8"))
 }
 
-/// The whole file, without a byte order mark at the beginning of any line (one stands amid a file that was put together
-/// from several): what stands behind one, such as the first certificate of a PEM file, would not be seen.
+/// The whole file, without byte order marks at the beginning of lines. A file that was joined from several has marks in the middle.
+/// A mark would hide the text behind it, such as the first certificate of a PEM file.
 ///
 /// # Errors
-/// As the system says; `InvalidData`, and what to do, where it is UTF-16.
+/// As the system says; `InvalidData` with the remedy if the file is UTF-16.
 pub fn octets(path: &Path) -> io::Result<Vec<u8>> {
     let read = fs::read(path)?;
     if read.starts_with(b"\xff\xfe") || read.starts_with(b"\xfe\xff") {

@@ -1,10 +1,10 @@
-//! Log lines on their way to stderr. Mail never waits for whoever reads them: a line is put into a bounded queue, and a
-//! thread of its own writes it.
+//! Log lines on their way to stderr. Mail never waits for the reader of stderr: a line goes into a bounded queue, and a thread of
+//! its own writes it.
 //!
 //! When nobody reads (a full pipe, a journal that is stuck), the queue fills and lines are dropped. They are counted
-//! (`starttls_proxy_log_lines_dropped_total`), and a line says how many were dropped as soon as there is room again. Each class
-//! of lines has room of its own, so that a flood of ordinary lines displaces no error, and no flood displaces the head of a
-//! checkpoint, which is what another machine anchors the audit log with.
+//! (`starttls_proxy_log_lines_dropped_total`), and as soon as there is room again a line tells how many were dropped. Each class of
+//! lines has room of its own: a flood of ordinary lines displaces no error, and no flood displaces the head of a checkpoint, with
+//! which another machine anchors the audit log.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -22,28 +22,28 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::clock;
 
-/// Target of log records that are the head of a checkpoint. It begins with the crate's name, as RUST_LOG expects.
+/// Target of log records with the head of a checkpoint. It begins with the crate's name, as RUST_LOG expects.
 pub const CHECKPOINT: &str = "starttls_proxy::checkpoint";
 
-/// How long the end of the process waits for the last lines to be read.
+/// How long the end of the process waits until the last lines are read.
 const LAST_LINES: Duration = Duration::from_secs(2);
-/// Where stderr is a pipe that does not block, a full one is tried again after so long.
+/// Time until a full pipe is tried again, if stderr is a pipe that does not block.
 const FULL_PIPE: Duration = Duration::from_millis(50);
 
-/// What a line is worth.
+/// Importance of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Ordinary,
-    /// Errors, panics, and why the program ends.
+    /// Errors, panics, and the reason why the program ends.
     Error,
-    /// Heads of checkpoints: one a minute, or one in 1,000 records. Their room holds some 20,000.
+    /// Heads of checkpoints: one a minute, or one in 1,000 records. There is room for about 20,000.
     Checkpoint,
 }
 
 impl Class {
     const ALL: [Self; 3] = [Self::Ordinary, Self::Error, Self::Checkpoint];
 
-    /// Octets of lines that may wait.
+    /// Most octets of waiting lines.
     fn room(self) -> usize {
         match self {
             Self::Ordinary => 1 << 20,
@@ -62,18 +62,18 @@ impl Class {
     }
 }
 
-/// Lines that wait to be written.
+/// The lines that wait to be written.
 #[derive(Default)]
 struct QueueState {
     lines: VecDeque<(Class, Vec<u8>)>,
-    /// Octets of them, by class.
+    /// Their octets, by class.
     octets: [usize; 3],
-    /// Classes that were full. They take lines again when half of their room is free, so that a reader who is merely slow
-    /// does not see a line about dropped lines behind each line.
+    /// Classes that were full. A class takes lines again when half of its room is free. Otherwise a slow reader would see a line about
+    /// dropped lines after each line.
     full: [bool; 3],
-    /// Lines that were dropped and not told of yet.
+    /// Dropped lines that no line has reported yet.
     untold: u64,
-    /// Lines that were dropped since the start.
+    /// Lines dropped since the start.
     dropped: u64,
     /// A line is being written.
     writing: bool,
@@ -117,9 +117,9 @@ impl QueueState {
 #[derive(Default)]
 struct LineQueue {
     waiting: Mutex<QueueState>,
-    /// There is something to write.
+    /// Signals that there is something to write.
     filled: Condvar,
-    /// There is nothing to write any more.
+    /// Signals that everything is written.
     emptied: Condvar,
 }
 
@@ -134,14 +134,14 @@ impl LineQueue {
         }
     }
 
-    /// Writes one line after the other. Ends never.
+    /// Writes one line after the other. Never returns.
     fn write_to(&self, mut out: impl Write) {
         loop {
             let line = self.next();
             let written = write_whole(&mut out, &line);
             let mut waiting = self.locked();
             waiting.writing = false;
-            // Who closed the pipe cannot be told; the counter tells who asks.
+            // A reader that closed the pipe cannot be told. The counter tells the administrator.
             waiting.dropped += u64::from(written.is_err());
         }
     }
@@ -161,10 +161,10 @@ impl LineQueue {
         }
     }
 
-    /// Waits until all that was put in is written, at most so long.
+    /// Waits until all lines are written, but no longer than `limit`.
     fn flush(&self, limit: Duration) {
         let busy = |waiting: &mut QueueState| waiting.writing || !waiting.lines.is_empty();
-        // Whether the time was up makes no difference: the process ends.
+        // A time-out makes no difference: the process ends.
         let _ = self
             .emptied
             .wait_timeout_while(self.locked(), limit, busy)
@@ -191,35 +191,35 @@ fn queue() -> &'static LineQueue {
     QUEUE.get_or_init(|| {
         let queue = Arc::<LineQueue>::default();
         let writer = Arc::clone(&queue);
-        // Not through `std::io::Stderr`, whose lock somebody else may hold.
+        // Not through `std::io::Stderr`: another thread may hold its lock.
         let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
         let write = move || match stderr {
             Ok(file) => writer.write_to(file),
             Err(_) => writer.write_to(io::sink()),
         };
-        // Without threads nothing will be served; what is said until then is lost.
+        // Without threads nothing can be served. Lines until then are lost.
         let _ = thread::Builder::new().name("log".into()).spawn(write);
         queue
     })
 }
 
-/// Lines that nobody read in time since the start, or that could not be written.
+/// Number of lines since the start that nobody read in time or that could not be written.
 #[must_use]
 pub fn dropped() -> u64 {
     queue().locked().dropped
 }
 
-/// Puts text on stderr as it is, behind the lines that wait.
+/// Puts a text on stderr unchanged, after the lines that wait.
 pub fn write_raw(text: &str) {
     queue().put(Class::Error, text.as_bytes().to_vec());
 }
 
-/// Waits a moment for the last lines to be written; for the end of the process.
+/// Waits up to 2 s until the last lines are written; for the end of the process.
 pub fn flush() {
     queue().flush(LAST_LINES);
 }
 
-/// One line an event: with the journal's priority where it reads along, else with the time.
+/// An event as one line: with a priority if stderr goes to the journal, else with the time.
 fn formatted(level: Level, text: &str) -> Vec<u8> {
     static JOURNAL: OnceLock<bool> = OnceLock::new();
     let text = one_line(text);
@@ -232,18 +232,19 @@ fn formatted(level: Level, text: &str) -> Vec<u8> {
         };
         format!("<{priority}>{text}\n").into_bytes()
     } else {
-        let at = humantime::format_rfc3339_millis(clock::wall());
-        format!("{at} {level:5} {text}\n").into_bytes()
+        // A clock beyond the calendar is no reason to lose the line.
+        let at = jiff::Timestamp::try_from(clock::wall()).unwrap_or_default();
+        format!("{at:.3} {level:5} {text}\n").into_bytes()
     }
 }
 
-/// Words of a policy host or a resolver come this far, and none of them may act on the terminal of who reads the log.
+/// Escapes control characters. The text may quote a policy host or a resolver, and must not control the terminal of the log's reader.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\n' => line.push_str("; "),
-            // What turns the writing direction makes a line read as another (Unicode TR 36 §3.1).
+            // A change of the writing direction makes a line look like another (Unicode TR 36 §3.1).
             '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
                 line.extend(c.escape_default());
             }
@@ -254,7 +255,7 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// What `log` calls. env_logger reads RUST_LOG and says which lines are wanted.
+/// The logger behind `log`'s macros. env_logger reads RUST_LOG and decides which lines are wanted.
 struct QueueLogger(env_logger::Logger);
 
 impl Log for QueueLogger {
@@ -274,21 +275,21 @@ impl Log for QueueLogger {
     }
 }
 
-/// From here on `log`'s macros and panics go through the queue.
+/// Sends `log`'s macros and panics through the queue from now on.
 pub fn install() {
     let filter = env_logger::Builder::new()
         .filter_level(LevelFilter::Info)
         .parse_default_env()
         .build();
     let most = filter.filter();
-    // A second logger in one process (tests) is none of a user's business.
+    // Tests set a logger several times in one process. That is no error.
     if log::set_boxed_logger(Box::new(QueueLogger(filter))).is_ok() {
         log::set_max_level(most);
         std::panic::set_hook(Box::new(panicked));
     }
 }
 
-/// The usual words of a panic. The usual hook would wait for whoever reads stderr.
+/// Logs the usual words of a panic. The standard hook would wait for the reader of stderr.
 fn panicked(info: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let mut words = format!("thread '{}' {info}", thread.name().unwrap_or("<unnamed>"));

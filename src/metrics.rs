@@ -18,7 +18,7 @@ pub const SESSIONS: Family = (
     "Sessions begun.",
     "direction",
 );
-/// Connections that were turned away before a session.
+/// Connections refused before a session.
 pub const TURNED_AWAY: Family = (
     "starttls_proxy_turned_away_total",
     "Connections refused before a session, by limit or guard.",
@@ -60,13 +60,13 @@ pub const OCTETS: Family = (
     "Octets of messages relayed.",
     "direction",
 );
-/// MTA-STS policies that could not be had when mail wanted them, by reason.
+/// MTA-STS policies that could not be fetched when a decision needed them, by reason.
 pub const STS_FAULTS: Family = (
     "starttls_proxy_mta_sts_faults_total",
     "Decisions for which an announced MTA-STS policy could not be fetched, by reason.",
     "reason",
 );
-/// Records that could not be written.
+/// Audit records that could not be made durable.
 pub const RECORD_FAULTS: Family = (
     "starttls_proxy_audit_faults_total",
     "Records that could not be made durable.",
@@ -81,18 +81,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// One more of it.
+    /// Adds one to a counter.
     pub fn count(&self, family: Family, label: &str) {
         self.add(family, label, 1);
     }
 
-    /// So many more of it.
+    /// Adds `by` to a counter.
     pub fn add(&self, family: Family, label: &str, by: u64) {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         *counters.entry((family, label.to_owned())).or_default() += by;
     }
 
-    /// How many of it, over all labels.
+    /// The sum of a counter over all labels.
     #[must_use]
     pub fn total(&self, family: Family) -> u64 {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,7 +103,7 @@ impl Metrics {
             .sum()
     }
 
-    /// How many of it with this label.
+    /// The value of a counter with this label.
     #[must_use]
     pub fn get(&self, family: Family, label: &str) -> u64 {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,20 +113,20 @@ impl Metrics {
             .unwrap_or_default()
     }
 
-    /// A session is open until the returned value is dropped.
+    /// Counts a session as open until the returned value is dropped.
     #[must_use]
     pub fn session(&self) -> OpenSession<'_> {
         self.open.fetch_add(1, Relaxed);
         OpenSession(self)
     }
 
-    /// Sessions open now.
+    /// Number of sessions open now.
     #[must_use]
     pub fn open_sessions(&self) -> u64 {
         self.open.load(Relaxed)
     }
 
-    /// The text format, version 0.0.4.
+    /// All counters in the text format of Prometheus, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
         let mut out = String::from(

@@ -1,5 +1,5 @@
-//! TLSRPT (RFC 8460): events for an existing collector, sent as datagrams in the form of sys4's tlsrpt-reporter, which counts them and
-//! mails the reports.
+//! TLSRPT (RFC 8460): events for an existing collector. They are datagrams in the format of sys4's tlsrpt-reporter, which counts them
+//! and mails the reports.
 
 use crate::policy::Reason;
 use serde::Serialize;
@@ -11,41 +11,41 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Largest datagram that is sent, in octets; the kernel's default send buffer takes it.
+/// Octets of the largest datagram. The kernel's default send buffer takes it.
 const MAX_DATAGRAM: usize = 128 * 1024;
-/// Longest text of a failure, in octets.
+/// Octets of the longest text of a failure.
 const MAX_WORDS: usize = 500;
-/// Of so many dropped in a row one is logged, and the first.
+/// Of dropped events in a row, the first is logged and then one in this many.
 const LOG_EVERY: u64 = 1000;
 
-/// The socket of a collector. Never blocks and never fails mail: what the collector does not take is dropped, and logged.
+/// The socket of a collector. It never blocks and never fails mail: an event that the collector does not take is dropped and logged.
 #[derive(Debug)]
 pub struct Tlsrpt {
     socket: UnixDatagram,
     path: PathBuf,
-    /// In a row.
+    /// Events dropped in a row.
     dropped: AtomicU64,
 }
 
-/// Which kind of policy an event was judged by (RFC 8460 §4.4, `policy-type`).
+/// Type of the policy that was applied (RFC 8460 §4.4, `policy-type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyType {
     /// TLSA records.
     Tlsa,
     /// MTA-STS.
     Sts,
-    /// Neither was published.
+    /// The domain publishes neither.
     NoPolicyFound,
 }
 
-/// One policy that a delivery was judged by, and what came of it.
+/// One policy that was applied to a delivery, and the outcome (RFC 8460 §4.4, `policies`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyOutcome {
-    /// Its kind.
+    /// Type of the policy.
     pub kind: PolicyType,
-    /// The domain it was found at: the recipient's for MTA-STS, the TLSA base domain for TLSA.
+    /// The domain that publishes it: the recipient's for MTA-STS, the TLSA base domain for TLSA.
     pub domain: String,
-    /// The policy as published: lines of MTA-STS, TLSA records as text.
+    /// The published policy: the lines of MTA-STS, or the TLSA records as text.
     pub strings: Vec<String>,
     /// MTA-STS: the `mx` patterns.
     pub mx_patterns: Vec<String>,
@@ -56,17 +56,17 @@ pub struct PolicyOutcome {
 /// RFC 8460 §4.4, `failure-details`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureDetails {
-    /// The result type. Reasons that have none (RFC 8460 §4.3.4: time-outs) are not reported.
+    /// The result type. Reasons without one (RFC 8460 §4.3.4: time-outs) are not reported.
     pub reason: Reason,
-    /// Our own address, where known.
+    /// The proxy's own address, if known.
     pub sending_ip: Option<IpAddr>,
-    /// The MX host's name, where known.
+    /// The MX host's name, if known.
     pub mx: Option<String>,
-    /// The name in its EHLO reply, where known.
+    /// The name in the MX host's EHLO reply, if known.
     pub helo: Option<String>,
-    /// Its address.
+    /// The MX host's address.
     pub receiving_ip: Option<IpAddr>,
-    /// More in words, for the domain's administrator.
+    /// Details in words, for the domain's administrator.
     pub words: String,
 }
 
@@ -178,7 +178,7 @@ impl Tlsrpt {
     /// Opens a socket towards the collector at `path`; the collector need not be there yet.
     ///
     /// # Errors
-    /// In words, where no socket can be had or the path is too long for one.
+    /// In words, if there is no socket or the path is too long for one.
     pub fn new(path: &Path) -> Result<Self, String> {
         let failed = |error: io::Error| format!("--tlsrpt-socket {}: {error}", path.display());
         SocketAddr::from_pathname(path).map_err(failed)?;
@@ -191,8 +191,8 @@ impl Tlsrpt {
         })
     }
 
-    /// Hands one session's outcome for `domain` over; `record` is its TLSRPT record as published
-    /// ([`Lookup::tlsrpt_record`](crate::lookup::Lookup::tlsrpt_record)), and names who gets the report.
+    /// Sends the outcome of one session for `domain`. `record` is the domain's TLSRPT record as published
+    /// ([`Lookup::tlsrpt_record`](crate::lookup::Lookup::tlsrpt_record)), which names the receivers of the report.
     pub fn send(&self, domain: &str, record: &str, policies: &[PolicyOutcome]) {
         let policies: Vec<_> = policies.iter().filter_map(TlsrptPolicy::of).collect();
         if policies.is_empty() {

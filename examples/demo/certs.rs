@@ -1,5 +1,6 @@
 //! An authority and the certificates that it issues, made at each run and kept in memory but for the files that the proxy reads.
 
+use data_encoding::BASE64;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::{error::Error, sync::Arc};
 use tokio_rustls::{
@@ -34,7 +35,7 @@ impl Authority {
     }
 
     pub fn pem(&self) -> String {
-        self.0.pem()
+        pem("CERTIFICATE", self.0.der())
     }
 
     /// For a proxy, which reads files.
@@ -42,8 +43,8 @@ impl Authority {
         let key = KeyPair::generate()?;
         let cert = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.0)?;
         Ok(Identity {
-            cert: cert.pem(),
-            key: key.serialize_pem(),
+            cert: pem("CERTIFICATE", cert.der()),
+            key: pem("PRIVATE KEY", key.serialized_der()),
         })
     }
 
@@ -69,4 +70,14 @@ impl Authority {
             .with_no_client_auth();
         Ok(TlsConnector::from(Arc::new(config)))
     }
+}
+
+/// RFC 7468.
+fn pem(label: &str, der: &[u8]) -> String {
+    // 48 octets are a line of 64 letters (RFC 7468 §2).
+    let lines: Vec<String> = der.chunks(48).map(|octets| BASE64.encode(octets)).collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
 }

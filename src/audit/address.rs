@@ -178,7 +178,10 @@ impl Addresses {
     fn hash(&self, local: &[u8], domain: &[u8]) -> String {
         let key = self.key.as_ref().expect("made with a key for this form");
         let tag = hmac::sign(key, &[local, b"@", domain].concat());
-        format!("hmac:{}", super::chain::hex(&tag.as_ref()[..16]))
+        format!(
+            "hmac:{}",
+            data_encoding::HEXLOWER.encode(&tag.as_ref()[..16])
+        )
     }
 }
 

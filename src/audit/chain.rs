@@ -1,10 +1,9 @@
 //! The chain: each line carries the hash of the line before it.
 
 use aws_lc_rs::digest;
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
+use std::{fmt, time::SystemTime};
 
 /// Begins every line of this version; the hash of the line before follows.
 const PREFIX: &[u8] = b"{\"v\":1,\"prev\":\"";
@@ -30,37 +29,19 @@ impl Hash {
     /// From 64 hexadecimal digits in lower case.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let mut hash = [0; 32];
-        if text.len() != 64 {
-            return None;
-        }
-        for (octet, pair) in hash.iter_mut().zip(text.chunks_exact(2)) {
-            *octet = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Some(Self(hash))
+        HEXLOWER.decode(text).ok()?.try_into().ok().map(Self)
     }
 
     fn digits(self) -> [u8; 64] {
         let mut text = [0; 64];
-        for (pair, octet) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = b"0123456789abcdef"[usize::from(octet >> 4)];
-            pair[1] = b"0123456789abcdef"[usize::from(octet & 15)];
-        }
+        HEXLOWER.encode_mut(&self.0, &mut text);
         text
-    }
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
     }
 }
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        write!(f, "{}", HEXLOWER.encode_display(&self.0))
     }
 }
 
@@ -68,12 +49,6 @@ impl fmt::Debug for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-/// Octets as hexadecimal digits in lower case.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether `text` agrees with the form of a time as far as it goes.
@@ -174,16 +149,14 @@ impl<'a> Header<'a> {
 /// that a wrong clock causes no crash.
 #[must_use]
 pub(crate) fn timestamp(at: SystemTime) -> String {
-    let in_range = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .min(Duration::from_secs(253_402_300_799));
-    humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + in_range).to_string()
+    let at = Timestamp::try_from(at.max(SystemTime::UNIX_EPOCH)).unwrap_or(Timestamp::MAX);
+    format!("{at:.6}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_line_names_the_line_before_at_the_documented_places() {

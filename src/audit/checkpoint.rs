@@ -14,9 +14,10 @@
 
 use super::{
     OpenError,
-    chain::{Hash, Head, hex},
+    chain::{Hash, Head},
 };
 use aws_lc_rs::signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use data_encoding::{BASE64, HEXLOWER};
 use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
 use std::{fmt, path::Path};
 
@@ -101,7 +102,7 @@ impl SigningKey {
     pub(super) fn note(&self, origin: &str, text: &str) -> (String, String) {
         let mut blob = self.public().id(origin).to_vec();
         blob.extend_from_slice(self.0.sign(text.as_bytes()).as_ref());
-        let signature = base64(&blob);
+        let signature = BASE64.encode(&blob);
         (
             format!("{text}\n\u{2014} {origin} {signature}\n"),
             signature,
@@ -168,7 +169,11 @@ impl PublicKey {
     #[must_use]
     pub(crate) fn verifier(&self, name: &str) -> String {
         let typed = [&[ED25519][..], &self.0].concat();
-        format!("{name}+{}+{}", hex(&self.id(name)), base64(&typed))
+        format!(
+            "{name}+{}+{}",
+            HEXLOWER.encode(&self.id(name)),
+            BASE64.encode(&typed)
+        )
     }
 
     /// Reads a verifier key.
@@ -178,7 +183,7 @@ impl PublicKey {
         let (name, rest) = text.split_once('+')?;
         let (id, key) = rest.split_once('+')?;
         let key = Self(unbase64(key)?.strip_prefix(&[ED25519])?.try_into().ok()?);
-        (hex(&key.id(name)) == id).then_some(key)
+        (HEXLOWER.encode(&key.id(name)) == id).then_some(key)
     }
 
     /// SHA-256 of the SubjectPublicKeyInfo, for people to compare.
@@ -206,7 +211,7 @@ impl<'a> SignedNote<'a> {
         format!(
             "{origin}\n{}\n{}\ntime {at}\n",
             head.size,
-            base64(&head.hash.0)
+            BASE64.encode(&head.hash.0)
         )
     }
 
@@ -254,52 +259,19 @@ pub(super) fn is_origin(name: &str) -> bool {
             .all(|b| b.is_ascii_graphic() && b != b'+' && b != b'"' && b != b'\\')
 }
 
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// RFC 4648 §4.
-pub(super) fn base64(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word = chunk
-            .iter()
-            .fold(0, |word, &byte| word << 8 | u32::from(byte))
-            << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let sextet = (word >> (18 - 6 * place)) & 63;
-            text.push(if place <= chunk.len() {
-                char::from(BASE64[sextet as usize])
-            } else {
-                '='
-            });
-        }
-    }
-    text
-}
-
-/// RFC 4648 §4, canonical only: what [`base64`] would not have written is refused, so that no two texts mean the same octets.
+/// The octets of canonical base64 (RFC 4648 §4), so that no two texts mean the same octets.
 pub(super) fn unbase64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let mut word = 0_u32;
-        for &letter in chunk {
-            let sextet = BASE64.iter().position(|&b| b == letter)?;
-            word = word << 6 | u32::try_from(sextet).ok()?;
-        }
-        word <<= 6 * (4 - chunk.len());
-        bytes.extend_from_slice(&word.to_be_bytes()[1..chunk.len()]);
-    }
-    (base64(&bytes) == text).then_some(bytes)
+    BASE64.decode(text.as_bytes()).ok()
 }
 
 /// PEM (RFC 7468) of `der`.
 fn pem(label: &str, der: &[u8]) -> String {
-    let text = base64(der);
-    let mut pem = format!("-----BEGIN {label}-----\n");
-    for line in text.as_bytes().chunks(64) {
-        pem.extend(line.iter().copied().map(char::from));
-        pem.push('\n');
-    }
-    pem + &format!("-----END {label}-----\n")
+    // 48 octets are a line of 64 letters (RFC 7468 §2).
+    let lines: Vec<String> = der.chunks(48).map(|octets| BASE64.encode(octets)).collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
 }
 
 #[cfg(test)]
@@ -315,7 +287,7 @@ mod tests {
             ("foo", "Zm9v"),
             ("foobar", "Zm9vYmFy"),
         ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
+            assert_eq!(BASE64.encode(bytes.as_bytes()), text);
             assert_eq!(unbase64(text).unwrap(), bytes.as_bytes());
         }
         for wrong in ["Zh==", "Zg", "Zg=", "Zm9v\n", "Z", "Zm9v====", "Zm-v"] {

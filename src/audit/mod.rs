@@ -14,7 +14,7 @@ mod record;
 mod verify;
 
 pub use address::{Address, AddressForm, WireText};
-pub use chain::{Hash, Head, hex};
+pub use chain::{Hash, Head};
 pub use checkpoint::Checkpoint;
 pub use disk::{Disk, FileDisk, Placement, rotated};
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};

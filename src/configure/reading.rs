@@ -129,7 +129,7 @@ impl FileReading {
             part(digest.as_deref().unwrap_or_default());
         }
         also.iter().for_each(|one| part(one));
-        audit::hex(context.finish().as_ref())
+        data_encoding::HEXLOWER.encode(context.finish().as_ref())
     }
 
     /// What a reload did with each file. A reload takes all files or none: if any file is wrong, a good file that has changed is

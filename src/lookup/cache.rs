@@ -1,4 +1,4 @@
-//! Answers of the DNS, remembered for as long as they hold; one question at a time for each name and kind.
+//! Answers of the DNS, remembered as long as they hold. Each name and type is asked about once at a time.
 
 use super::dns::{DnsResponse, Rdata, RecordType, Resolve, Rrset};
 use crate::{clock, policy::Dns};
@@ -12,20 +12,20 @@ use std::{
 };
 use tokio::sync::Mutex as AsyncMutex;
 
-/// Names and kinds remembered at once.
+/// Most names and types that are remembered.
 const MAX_ANSWERS: usize = 20_000;
-/// Octets of all answers that are remembered; beyond that some are forgotten.
+/// Most octets of all remembered answers. Beyond that, some are forgotten.
 const MAX_OCTETS: usize = 32 * 1024 * 1024;
 /// An answer is kept at least this long, so that one session asks the same thing once.
 const FLOOR: Duration = Duration::from_secs(5);
-/// And at most this long, whatever its TTL.
+/// An answer is kept at most this long, whatever its TTL.
 const CEILING: Duration = Duration::from_secs(24 * 3600);
 /// Absences are kept at most this long (RFC 2308 §5 suggests one to three hours).
 const ABSENCE_CEILING: Duration = Duration::from_secs(3600);
 /// Bogus answers and failures are asked again after this long (RFC 9520 §3.2).
 const ERROR: Duration = Duration::from_secs(5);
 
-/// A reply and when it was got.
+/// A response and when it was received.
 #[derive(Clone, Debug)]
 pub(super) struct CachedResponse {
     pub(super) reply: Arc<DnsResponse>,
@@ -46,7 +46,7 @@ fn lifetime(reply: &DnsResponse) -> Duration {
     }
 }
 
-/// An answer in memory, and its part of the sum.
+/// A response in memory, and its share of the sum of octets.
 struct StoredResponse {
     known: CachedResponse,
     octets: usize,
@@ -71,7 +71,7 @@ impl Drop for StoredResponse {
     }
 }
 
-/// About what an answer takes.
+/// Octets of memory that an answer takes, roughly.
 fn octets(answer: &Dns<Rrset>) -> usize {
     let record = |record: &Rdata| match record {
         Rdata::Address(_) => 0,
@@ -87,15 +87,15 @@ fn octets(answer: &Dns<Rrset>) -> usize {
     size_of::<DnsResponse>() + whole.sum::<usize>()
 }
 
-/// Who asks holds the lock; who wants to know the same waits for it.
+/// Locked while its question is under way, so that everyone else with the same question waits for that answer.
 type CacheSlot = Arc<AsyncMutex<Option<StoredResponse>>>;
 
-/// A resolver with a memory.
+/// A resolver that remembers.
 pub(super) struct Cache {
     resolver: RwLock<Arc<dyn Resolve>>,
     slots: Mutex<HashMap<(String, RecordType), CacheSlot>>,
     capacity: usize,
-    /// Octets of all answers.
+    /// Octets of all responses.
     sum: Arc<AtomicUsize>,
 }
 
@@ -109,7 +109,7 @@ impl Cache {
         }
     }
 
-    /// Asks somebody else from now on, and forgets what was answered before.
+    /// Uses another resolver from now on, and forgets all answers of the old one.
     pub(super) fn ask_instead(&self, resolver: Arc<dyn Resolve>) {
         *self
             .resolver
@@ -121,7 +121,7 @@ impl Cache {
             .clear();
     }
 
-    /// The remembered answer, or a fresh one. Once begun, asking goes on when the caller has gone, and is remembered.
+    /// The remembered answer, or a fresh one. A question that was begun goes on after its caller is gone, and its answer is remembered.
     pub(super) async fn get(&self, name: &str, kind: RecordType) -> CachedResponse {
         let mut slot = self.slot(name, kind).lock_owned().await;
         if let Some(held) = slot.as_ref().filter(|held| held.known.holds()) {
@@ -145,7 +145,7 @@ impl Cache {
         })
     }
 
-    /// As if all lifetimes had passed.
+    /// Forgets everything, as if all lifetimes had passed.
     #[cfg(test)]
     pub(super) fn forget(&self) {
         self.slots.lock().unwrap().clear();
@@ -167,7 +167,7 @@ impl Cache {
     }
 }
 
-/// Forgets what no longer holds; where that is not an eighth, some of the rest too.
+/// Forgets answers that no longer hold. If that frees less than an eighth of the capacity, some others are forgotten too.
 fn make_room(slots: &mut HashMap<(String, RecordType), CacheSlot>, capacity: usize) {
     let holds = |slot: &CacheSlot| match slot.try_lock() {
         Ok(held) => held.as_ref().is_some_and(|held| held.known.holds()),
@@ -188,7 +188,7 @@ mod tests {
     use crate::{lookup::dns::BoxFuture, policy::Security};
     use tokio::sync::Semaphore;
 
-    /// Answers when it is let, and counts.
+    /// Answers when the test permits it, and counts questions.
     struct Counting {
         asked: AtomicUsize,
         gate: Semaphore,

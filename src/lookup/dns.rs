@@ -1,4 +1,4 @@
-//! Questions and answers of the DNS: the trait that all look-ups go through, and what is on the wire.
+//! Questions and answers of the DNS: the trait that all look-ups use, and the messages that are sent and read.
 
 use crate::policy::{Dns, Security, Tlsa};
 use domain::{
@@ -30,18 +30,19 @@ use tokio::{
     time::timeout,
 };
 
-/// Records of one RRset, but for text, of which nothing is kept on. An answer with more fails: nobody honest has as many, and each record of the audit log repeats them.
+/// Most records of one RRset, except TXT, which the audit log does not repeat. An answer with more fails: no honest domain has so
+/// many, and each record of the audit log repeats them.
 const MAX_RECORDS: usize = 100;
 /// The longest chain of CNAME records that is followed.
 const MAX_ALIASES: usize = 11;
-/// How long one resolver is waited for, first and second round.
+/// Time for the answer of one resolver, in the first and in the second round.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(6)];
-/// Exchanges with resolvers at once.
+/// Most exchanges with resolvers at the same time.
 const MAX_EXCHANGES: usize = 256;
-/// Octets of an answer that a resolver may send by UDP (RFC 9715 §3.1: no fragments).
+/// Octets of the longest answer that a resolver may send by UDP (RFC 9715 §3.1: no fragments).
 const UDP_PAYLOAD: u16 = 1232;
 
-/// What is asked for.
+/// Type of the records that a question asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecordType {
     /// IPv4 addresses.
@@ -67,58 +68,70 @@ pub enum Rdata {
     Cname(String),
     /// MX: preference, and exchange in lower case; an empty exchange is the root (RFC 7505).
     Mx(u16, String),
-    /// TLSA.
+    /// TLSA (RFC 6698 §2.1).
     Tlsa(Tlsa),
     /// TXT, its strings joined (RFC 8461 §3.1).
     Txt(Vec<u8>),
 }
 
-/// An RRset of the kind that was asked for, and where the aliases led to it.
+/// An RRset of the type that was asked for, and the name where it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rrset {
-    /// The owner after all CNAME records, in lower case.
+    /// The name at the end of all CNAME records, in lower case.
     pub owner: String,
     /// At least one.
     pub records: Vec<Rdata>,
 }
 
-/// What came of one question.
+/// The result of one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsResponse {
-    /// The RRset and its state; `Secure` only if every step of the way to it is.
+    /// The RRset and its DNSSEC state, which is `Secure` only if every alias on the way is.
     pub answer: Dns<Rrset>,
-    /// How long it holds by what the DNS said; for errors zero.
+    /// How long the DNS says that it holds; zero for errors.
     pub ttl: Duration,
-    /// The absence is that of the whole name (NXDOMAIN), not of one kind of record.
+    /// The whole name does not exist (NXDOMAIN), not only records of one type.
     pub no_such_name: bool,
 }
 
 impl DnsResponse {
-    /// No answer.
+    /// There is no usable answer.
     pub fn failed(why: impl Into<String>) -> Self {
         Self {
-            answer: Dns::Failed(super::bounded(why.into())),
+            answer: Dns::Failed(bounded(why.into())),
             ttl: Duration::ZERO,
             no_such_name: false,
         }
     }
 
-    /// An answer that validation proved false.
+    /// Validation proved the answer false.
     pub fn bogus(why: impl Into<String>) -> Self {
         Self {
-            answer: Dns::Bogus(super::bounded(why.into())),
+            answer: Dns::Bogus(bounded(why.into())),
             ttl: Duration::ZERO,
             no_such_name: false,
         }
     }
+}
+
+/// Octets of a text that quotes others: enough to recognise the cause.
+const WORDS: usize = 300;
+
+/// Cuts the words of a failure. They go into log and record each time, and strangers must not make those long.
+pub(super) fn bounded(mut words: String) -> String {
+    if words.len() > WORDS {
+        words.truncate(words.floor_char_boundary(WORDS - 3));
+        words += "...";
+    }
+    words
 }
 
 /// A future as a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Who answers. A reply is never [`Dns::NotAsked`].
+/// Something that answers questions. A response is never [`Dns::NotAsked`].
 pub trait Resolve: Send + Sync {
-    /// Asks for the records of one kind at a name (without trailing dot), following aliases.
+    /// Asks for the records of one type at a name (without trailing dot), and follows aliases.
     fn resolve<'a>(&'a self, name: &'a str, kind: RecordType) -> BoxFuture<'a, DnsResponse>;
 }
 
@@ -153,7 +166,7 @@ pub fn name_servers(file: &str, text: &str) -> Result<Vec<SocketAddr>, String> {
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
     resolvers: Arc<[SocketAddr]>,
-    /// Index of the one that answered last: a dead resolver in front costs its time-out once, not at each question.
+    /// Index of the resolver that answered last. It is asked first, so that a dead resolver costs its time-out once.
     good: Arc<AtomicUsize>,
     exchanges: Arc<Semaphore>,
 }
@@ -167,7 +180,7 @@ impl Transport {
         }
     }
 
-    /// One of its resolvers alone. Both together have no more exchanges at once than one.
+    /// A transport to one resolver alone. Both share one limit of exchanges.
     pub(super) fn only(&self, resolver: SocketAddr) -> Self {
         Self {
             exchanges: Arc::clone(&self.exchanges),
@@ -175,7 +188,7 @@ impl Transport {
         }
     }
 
-    /// The first answer that is one, else the last error reply, else why there is none.
+    /// The first usable answer. If there is none: the last error response, or why no resolver answered.
     async fn exchange(
         &self,
         mut request: RequestMessage<Vec<u8>>,
@@ -216,7 +229,7 @@ impl Transport {
     }
 }
 
-/// NOERROR and NXDOMAIN say something about the name, all else only about the resolver.
+/// NOERROR and NXDOMAIN say something about the name. Every other code says something about the resolver only.
 pub(super) fn is_answer(reply: &Message<Bytes>) -> bool {
     matches!(reply.opt_rcode(), OptRcode::NOERROR | OptRcode::NXDOMAIN)
 }
@@ -233,14 +246,14 @@ async fn ask(
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    // A socket for each question: its port is half of what a forger off the path has to guess (RFC 5452 §9.2).
+    // A socket of its own for each question: a forger off the path must guess its port besides the id (RFC 5452 §9.2).
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(resolver).await?;
     socket.send(&query).await?;
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
         let length = socket.recv(&mut buffer).await?;
-        // What does not belong to the question is somebody else's; the answer may still come.
+        // A message that does not belong to the question is somebody else's. The answer may still come.
         let Some(reply) = reply_to(request, &buffer[..length]) else {
             continue;
         };
@@ -276,7 +289,7 @@ fn reply_to(request: &RequestMessage<Vec<u8>>, octets: &[u8]) -> Option<Message<
     request.is_answer(message.for_slice()).then_some(message)
 }
 
-/// The validator's own questions (DS, DNSKEY) go the same way.
+/// The validator asks its own questions (DS, DNSKEY) through the same transport.
 impl SendRequest<RequestMessage<Vec<u8>>> for Transport {
     fn send_request(&self, request: RequestMessage<Vec<u8>>) -> Box<dyn GetResponse + Send + Sync> {
         Box::new(PendingExchange {
@@ -305,16 +318,16 @@ impl GetResponse for PendingExchange {
     }
 }
 
-/// How a question is to be answered by the resolver.
+/// What a question wants from the resolver.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Style {
-    /// As it likes; without EDNS, which some resolvers do not know.
+    /// Records only; without EDNS, which some resolvers do not know.
     Plain,
-    /// With signatures, and what it finds bogus too (RFC 4035 §3.2.1, §3.2.2).
+    /// Records with signatures, even if the resolver finds them bogus (RFC 4035 §3.2.1, §3.2.2).
     Signatures,
 }
 
-/// Asks, and returns whatever comes, an error code too; else why nothing came.
+/// Asks, and returns any response, even one with an error code; else why there was no response.
 pub(super) async fn any_reply(
     wire: &Transport,
     name: &str,
@@ -339,7 +352,7 @@ pub(super) async fn any_reply(
     wire.exchange(request).await
 }
 
-/// Asks, and returns the answer (NOERROR or NXDOMAIN) as it came; else what to reply instead.
+/// Asks, and returns the answer (NOERROR or NXDOMAIN) unread; else the response that stands for it.
 pub(super) async fn query(
     wire: &Transport,
     name: &str,
@@ -356,7 +369,7 @@ pub(super) async fn query(
     }
 }
 
-/// What an error reply means: a resolver that validates says SERVFAIL for what is bogus, and may say why (RFC 8914).
+/// The meaning of an error response. A validating resolver sends SERVFAIL for a bogus answer, and may send the reason (RFC 8914).
 fn error_reply(reply: &Message<Bytes>) -> DnsResponse {
     let opt = reply.opt();
     let extended: Option<ExtendedError<_>> = opt.as_ref().and_then(|opt| opt.opt().first());
@@ -364,7 +377,7 @@ fn error_reply(reply: &Message<Bytes>) -> DnsResponse {
     let mut bogus = false;
     if let Some(extended) = extended {
         words = format!("{words}, {}", extended_words(&extended));
-        // Codes 5 to 12: indeterminate, bogus, expired, not yet valid, and what is missing.
+        // Codes 5 to 12: indeterminate, bogus, expired, not yet valid, and missing keys or records.
         bogus = (5..=12).contains(&extended.code().to_int());
     }
     if bogus {
@@ -374,7 +387,7 @@ fn error_reply(reply: &Message<Bytes>) -> DnsResponse {
     }
 }
 
-/// An extended error in words, for a log line. "Bogus" alone says no more than who tells it does, so its own text stands for it.
+/// An extended error in words, for a log line. The code "Bogus" says no more than the caller does, so only its text is used.
 pub(super) fn extended_words<Octs: AsRef<[u8]>>(error: &ExtendedError<Octs>) -> String {
     let text = match error.text() {
         Some(Ok(text)) => Some(text.escape_default().to_string()),
@@ -388,7 +401,7 @@ pub(super) fn extended_words<Octs: AsRef<[u8]>>(error: &ExtendedError<Octs>) -> 
     }
 }
 
-/// The resource record type of a kind.
+/// The type as the `domain` crate has it.
 pub(super) fn rtype(kind: RecordType) -> Rtype {
     match kind {
         RecordType::A => Rtype::A,
@@ -400,7 +413,7 @@ pub(super) fn rtype(kind: RecordType) -> Rtype {
     }
 }
 
-/// Reads an answer whose state is known: follows the aliases, and takes the records at their end.
+/// Reads an answer whose DNSSEC state is known: follows the aliases and takes the records at their end.
 pub(super) fn read(message: &Message<Bytes>, kind: RecordType, security: Security) -> DnsResponse {
     read_records(message, kind, security)
         .unwrap_or_else(|_| DnsResponse::failed("the answer is malformed"))
@@ -464,7 +477,7 @@ fn read_records(
     })
 }
 
-/// NXDOMAIN or NODATA: holds as long as the SOA record says (RFC 2308 §5); a referral is neither.
+/// NXDOMAIN or NODATA, which holds as long as the SOA record says (RFC 2308 §5). A referral is neither.
 fn absence(
     message: &Message<Bytes>,
     security: Security,
@@ -513,14 +526,14 @@ fn data(data: &AllRecordData<Bytes, ParsedName<Bytes>>, kind: RecordType) -> Opt
     }
 }
 
-/// A name as text: lower case, no trailing dot, what is not printable escaped; the root is empty.
+/// A name as text: in lower case, without trailing dot, unprintable octets escaped. The root is empty.
 fn lower(name: &impl ToName) -> String {
     let name: Name<Vec<u8>> = name.to_name();
     let text = name.to_string().to_ascii_lowercase();
     text.trim_end_matches('.').to_owned()
 }
 
-/// Asks for no signatures and validates nothing, so that every answer is insecure, whatever its AD bit says.
+/// Asks for no signatures and validates nothing. Every answer is insecure, whatever its AD bit says.
 pub(super) struct Unvalidated(pub(super) Transport);
 
 impl Resolve for Unvalidated {

@@ -1,9 +1,9 @@
-//! Whether DNSSEC signatures can be had at all, told from what the resolvers answer at a start.
+//! Whether the resolvers give DNSSEC signatures at all, tested at the start.
 
 use super::{
-    ResolverConfig,
     dns::{RecordType, Resolve, Style, Transport, any_reply, is_answer},
     dnssec::{Validator, has_signatures, trust_anchors},
+    resolver_config::ResolverConfig,
 };
 use crate::policy::{Dns, Security};
 use domain::base::{Message, Rtype, iana::OptRcode};
@@ -17,101 +17,96 @@ use std::{
 };
 use tokio::{task::JoinSet, time::timeout};
 
-/// A resolver that has not answered by then is silent.
+/// A resolver that has not answered within this time counts as silent.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// A name below the root that every root says something signed about: that it is delegated, or that it does not exist. It has one
-/// label, for which systemd-resolved 252 refuses to ask.
+/// A name below the root about which every root has a signed answer: a delegation, or a proof that the name does not exist. It has
+/// one label: systemd-resolved 252 refuses to ask for such names.
 const BELOW: &str = "com";
-/// Where systemd-resolved listens; the second address does not follow its own names.
+/// Addresses of the stub resolver in systemd-resolved (`systemd-resolved.service(8)`).
 const STUBS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(127, 0, 0, 54)];
-/// What systemd-resolved itself asks, in the form of `resolv.conf`.
+/// The servers that systemd-resolved itself asks, in the format of `resolv.conf`.
 const BEHIND_THE_STUB: &str = "/run/systemd/resolve/resolv.conf";
 
-/// What the resolvers' answers show about DNSSEC.
+/// Whether DNSSEC can be used, as the resolvers' answers show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum DnssecSupport {
-    /// Not used: DANE is off.
+    /// DANE is off, so nothing was asked.
     Off,
     /// At least one resolver gives signatures that follow from the trust anchor.
     Available {
         /// How DNSSEC is validated, in one line.
         words: String,
-        /// What is wrong with the other resolvers; it costs time only.
+        /// What is wrong with the other resolvers. It costs time only.
         faults: Vec<String>,
     },
-    /// No resolver answers, which shows nothing: mail is deferred for as long as that lasts.
+    /// No resolver answers, which shows nothing. Mail is deferred as long as that lasts.
     Unknown(String),
-    /// Answers show that signatures cannot be had. One sentence that says whose answers, and what to do.
+    /// The answers have no usable signatures. One sentence that names the resolvers and the remedy.
     Missing(String),
 }
 
-/// What one resolver's answers show.
+/// The same for one resolver.
 enum ResolverSupport {
     Available,
-    /// Why there are none; words behind the resolver's name.
+    /// Why there are no signatures; words that follow the resolver's name.
     Missing(String),
-    /// Why it cannot be told; words behind the resolver's name.
+    /// Why nothing can be concluded; words that follow the resolver's name.
     Unknown(String),
 }
 
-impl ResolverConfig {
-    pub(super) async fn dnssec_support(&self) -> DnssecSupport {
-        if !self.dnssec {
-            return DnssecSupport::Off;
-        }
-        let mut asking = JoinSet::new();
-        for (index, &resolver) in self.resolvers.iter().enumerate() {
-            let anchor = self.anchor.clone();
-            asking.spawn(async move { (index, ask(resolver, anchor.as_deref()).await) });
-        }
-        let mut shown = asking.join_all().await;
-        shown.sort_by_key(|(index, _)| *index);
-        let (mut good, mut none, mut silent) = (false, Vec::new(), Vec::new());
-        for (index, shown) in shown {
-            let resolver = self.resolvers[index];
-            match shown {
-                ResolverSupport::Available => good = true,
-                ResolverSupport::Missing(words) => {
-                    none.push(format!("resolver {resolver} {words}"))
-                }
-                ResolverSupport::Unknown(words) => {
-                    silent.push(format!("resolver {resolver} {words}"))
-                }
-            }
-        }
-        if good {
-            none.append(&mut silent);
-            return DnssecSupport::Available {
-                words: self.words(),
-                faults: none,
-            };
-        }
-        if none.is_empty() {
-            return DnssecSupport::Unknown(format!(
-                "whether DNSSEC signatures can be had is not known yet: {}; mail waits until a resolver answers",
-                silent.join("; ")
-            ));
-        }
-        let otherwise = behind_the_stub(&self.resolvers, Path::new(BEHIND_THE_STUB));
-        DnssecSupport::Missing(format!(
-            "DANE is on, but DNSSEC signatures cannot be had: {}; {otherwise}, or go without DANE on purpose: --no-dane",
-            none.join("; ")
-        ))
+/// Asks every resolver at once.
+pub(super) async fn survey(config: &ResolverConfig) -> DnssecSupport {
+    if !config.dnssec {
+        return DnssecSupport::Off;
     }
-
-    fn words(&self) -> String {
-        let anchor = match &self.anchor {
-            None => "the root keys of IANA".to_owned(),
-            Some(anchor) => anchor.display().to_string(),
+    let mut asking = JoinSet::new();
+    for (index, &resolver) in config.resolvers.iter().enumerate() {
+        let anchor = config.anchor.clone();
+        asking.spawn(async move { (index, ask(resolver, anchor.as_deref()).await) });
+    }
+    let mut found = asking.join_all().await;
+    found.sort_by_key(|(index, _)| *index);
+    let (mut available, mut missing, mut unknown) = (false, Vec::new(), Vec::new());
+    for (index, support) in found {
+        let resolver = config.resolvers[index];
+        match support {
+            ResolverSupport::Available => available = true,
+            ResolverSupport::Missing(words) => missing.push(format!("resolver {resolver} {words}")),
+            ResolverSupport::Unknown(words) => unknown.push(format!("resolver {resolver} {words}")),
+        }
+    }
+    if available {
+        missing.append(&mut unknown);
+        return DnssecSupport::Available {
+            words: validated_how(config),
+            faults: missing,
         };
-        let list: Vec<_> = self.resolvers.iter().map(ToString::to_string).collect();
-        let list = list.join(", ");
-        format!("DNSSEC is validated here, from {anchor}; resolvers: {list}")
     }
+    if missing.is_empty() {
+        return DnssecSupport::Unknown(format!(
+            "whether DNSSEC signatures can be had is not known yet: {}; mail waits until a resolver answers",
+            unknown.join("; ")
+        ));
+    }
+    let otherwise = behind_the_stub(&config.resolvers, Path::new(BEHIND_THE_STUB));
+    DnssecSupport::Missing(format!(
+        "DANE is on, but DNSSEC signatures cannot be had: {}; {otherwise}, or go without DANE on purpose: --no-dane",
+        missing.join("; ")
+    ))
 }
 
-/// What to do about resolvers without signatures: ready to copy where systemd-resolved stands between us and others.
+fn validated_how(config: &ResolverConfig) -> String {
+    let anchor = match &config.anchor {
+        None => "the root keys of IANA".to_owned(),
+        Some(anchor) => anchor.display().to_string(),
+    };
+    let list: Vec<_> = config.resolvers.iter().map(ToString::to_string).collect();
+    let list = list.join(", ");
+    format!("DNSSEC is validated here, from {anchor}; resolvers: {list}")
+}
+
+/// The remedy for resolvers without signatures. Behind systemd-resolved it is flags that can be copied.
 fn behind_the_stub(resolvers: &[SocketAddr], file: &Path) -> String {
     let is_stub = |resolver: &SocketAddr| STUBS.iter().any(|stub| resolver.ip() == *stub);
     let mut flags = String::new();
@@ -154,7 +149,7 @@ async fn questions(resolver: SocketAddr, anchor: Option<&Path>) -> ResolverSuppo
     let (keys, below) = match (keys, below) {
         (Ok(keys), Ok(below)) => (keys, below),
         (Err(words), Err(_)) => return unanswered(&wire, words).await,
-        // One of them came, so that the other was lost or held up.
+        // One answer arrived, so the other was lost or delayed.
         (Ok(one), Err(words)) | (Err(words), Ok(one)) => {
             return fault(&one).map_or(ResolverSupport::Unknown(words), ResolverSupport::Missing);
         }
@@ -170,7 +165,7 @@ async fn questions(resolver: SocketAddr, anchor: Option<&Path>) -> ResolverSuppo
         Ok(anchors) => anchors,
         Err(words) => return ResolverSupport::Unknown(words),
     };
-    // That there is no MX record at the root takes the keys, their signatures, and a proof of absence.
+    // To prove that the root has no MX record takes the keys, their signatures, and a signed proof of absence.
     match Validator::new(wire, anchors)
         .resolve(".", RecordType::Mx)
         .await
@@ -189,7 +184,7 @@ async fn questions(resolver: SocketAddr, anchor: Option<&Path>) -> ResolverSuppo
     }
 }
 
-/// What an answer shows against its resolver. SERVFAIL is no such answer: a resolver says it, too, while it cannot reach others.
+/// The fault that an answer shows in its resolver. SERVFAIL shows none: a resolver also sends it while it cannot reach other servers.
 fn fault(answer: &Message<Bytes>) -> Option<String> {
     match answer.opt_rcode() {
         OptRcode::SERVFAIL => None,
@@ -201,7 +196,7 @@ fn fault(answer: &Message<Bytes>) -> Option<String> {
     }
 }
 
-/// Nothing came of a question for signatures. That shows something only if the same resolver answers one without.
+/// There was no answer to a question for signatures. That is the resolver's fault only if it answers a question without them.
 async fn unanswered(wire: &Transport, words: String) -> ResolverSupport {
     let plain = timeout(PATIENCE / 2, any_reply(wire, ".", Rtype::SOA, Style::Plain));
     match plain.await {

@@ -1,8 +1,8 @@
-//! Who may fetch a policy now: limits that hosts which do not answer cannot hold against those that do.
+//! How many policies are fetched at the same time, so that hosts which do not answer hold up no fetch from hosts that do.
 //!
-//! A fetch begins in one of a few quick limits, and has it for a second. What is not done by then goes on in one of the slow limits;
-//! where these are taken, the fetch that has been there longest ends. So a newcomer waits seconds at most, however many hosts are
-//! silent. One address has a share of the limits only, and the number of fetches is bounded in all.
+//! A fetch begins with a quick permit, and has it for a second. If it is not done by then, it goes on with a slow permit; if none is
+//! left, the oldest slow fetch ends. So a new fetch waits for seconds at most, however many hosts are silent. One address gets only a
+//! share of the permits, and the number of all fetches is bounded.
 
 use super::https::FetchFailure;
 use crate::policy::Reason;
@@ -18,23 +18,23 @@ use tokio::{
     time::timeout,
 };
 
-/// Fetches at once that have just begun.
+/// Most fetches at the same time within their first second.
 const QUICK: usize = 32;
-/// How long a fetch may have a quick place.
+/// How long a fetch may have a quick permit.
 const QUICK_TIME: Duration = Duration::from_secs(1);
-/// Fetches at once that take longer.
+/// Most fetches at the same time that take longer.
 const SLOW: usize = 32;
-/// Fetches at once of one address.
+/// Most fetches at the same time from one address.
 const SHARE: usize = 4;
-/// How long a fetch waits for others of its address.
+/// How long a fetch waits for other fetches from its address.
 const SHARE_PATIENCE: Duration = Duration::from_secs(60);
-/// Fetches in all, with those that wait.
+/// Most fetches in all, including those that wait.
 const ALL: usize = 512;
 
 pub(super) struct FetchLimits {
     all: Arc<Semaphore>,
     quick: Semaphore,
-    /// The oldest first; each is told when it has to go.
+    /// The oldest first. Each is notified when it must end.
     slow: Mutex<VecDeque<Arc<Notify>>>,
     shares: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
 }
@@ -49,12 +49,12 @@ impl FetchLimits {
         }
     }
 
-    /// A fetch may begin to wait for its place; `None`: too many do.
+    /// Permits a fetch to begin or to wait; `None`: too many do.
     pub(super) fn enter(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.all).try_acquire_owned().ok()
     }
 
-    /// Fetches from a host at these addresses, when its turn has come.
+    /// Runs a fetch from a host with these addresses when its turn has come.
     pub(super) async fn fetch<T>(
         &self,
         addresses: &[IpAddr],
@@ -73,11 +73,11 @@ impl FetchLimits {
             return done;
         }
         drop(quick);
-        let place = self.slow_permit();
+        let permit = self.slow_permit();
         tokio::select! {
             biased;
             done = fetch => done,
-            () = place.notice.notified() => gone("does not answer, and others wait for its place"),
+            () = permit.notice.notified() => gone("does not answer, and others wait for its place"),
         }
     }
 
@@ -115,7 +115,7 @@ impl FetchLimits {
     }
 }
 
-/// Who has a /64 has all its addresses.
+/// The network that counts as one address: of IPv6 a /64, since its owner has all its addresses.
 fn network(address: &IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => *address,
@@ -126,7 +126,7 @@ fn network(address: &IpAddr) -> IpAddr {
     }
 }
 
-/// One of [`FetchLimits::slow`], until it is dropped.
+/// An entry in [`FetchLimits::slow`], until it is dropped.
 struct SlowPermit<'a> {
     limits: &'a FetchLimits,
     notice: Arc<Notify>,
@@ -139,7 +139,7 @@ impl Drop for SlowPermit<'_> {
     }
 }
 
-/// One of [`FetchLimits::shares`]; the last one takes the entry away.
+/// A use of an entry in [`FetchLimits::shares`]. The last use removes the entry.
 struct AddressPermit<'a> {
     limits: &'a FetchLimits,
     network: IpAddr,
@@ -150,7 +150,7 @@ impl Drop for AddressPermit<'_> {
     fn drop(&mut self) {
         let shares = &self.limits.shares;
         let mut shares = shares.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map's own, and ours.
+        // The reference of the map, and this one.
         if Arc::strong_count(&self.semaphore) <= 2 {
             shares.remove(&self.network);
         }

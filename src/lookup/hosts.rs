@@ -1,4 +1,4 @@
-//! From a domain to its mail exchangers, their addresses and their TLSA records, each with its DNSSEC state (RFC 7672 §2.2).
+//! The mail exchangers of a domain, their addresses and their TLSA records, each with its DNSSEC state (RFC 7672 §2.2).
 
 use super::{
     cache::Cache,
@@ -22,17 +22,17 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 
-/// MX hosts whose addresses and TLSA records are looked up; a domain with more has failed for those beyond.
+/// Most MX hosts of a domain that are looked up. The others are `Failed`.
 const MAX_HOSTS: usize = 20;
 
-/// How long addresses of the other family are waited for where those of one are there.
+/// How long to wait for the addresses of the other family when those of one family are known.
 const OTHER_FAMILY: Duration = Duration::from_secs(5);
 
-/// One decision's questions.
+/// The questions of one decision.
 pub(super) struct DomainLookup {
     dns: Arc<Cache>,
     pub(super) deadline: Instant,
-    /// Seconds since the oldest answer used was got.
+    /// Seconds since the oldest of the answers was received.
     age: AtomicU64,
 }
 
@@ -64,7 +64,7 @@ impl DomainLookup {
         }
     }
 
-    /// The MX RRset with its hosts, and what the domain is a secure alias of.
+    /// The MX RRset with its hosts, and the name that the domain is a secure alias of.
     pub(super) async fn mx(
         self: &Arc<Self>,
         domain: &Domain,
@@ -74,7 +74,8 @@ impl DomainLookup {
         let (rrset, security) = match reply.answer {
             Dns::Found(rrset, security) => (rrset, security),
             Dns::Absent(security) => {
-                // RFC 5321 §5.1: the domain itself, unless it does not exist. Some servers say so of a name that has addresses.
+                // RFC 5321 §5.1: the domain itself is the host, unless it does not exist. Some servers answer NXDOMAIN for a name that
+                // has addresses.
                 let host = self.host(domain.as_str(), 0, tlsa_port).await;
                 if reply.no_such_name && matches!(host.addresses, Dns::Absent(_)) {
                     return (Dns::Absent(security), None);
@@ -100,7 +101,7 @@ impl DomainLookup {
         {
             return (Dns::Found(Mx::Null, security), expanded);
         }
-        // RFC 7505 §3: beside others the root means nothing.
+        // RFC 7505 §3: beside other exchangers the root means nothing.
         exchangers.retain(|(_, name)| !name.is_empty());
         exchangers.sort();
         exchangers.dedup_by(|a, b| a.1 == b.1);
@@ -134,7 +135,7 @@ impl DomainLookup {
         hosts
     }
 
-    /// A and AAAA. Where one has come, the other is waited for a little longer only, so that there is time left for TLSA.
+    /// A and AAAA. When one is found, the other gets only a little more time, so that some is left for TLSA.
     async fn both_families(&self, name: &str) -> (Dns<Rrset>, Dns<Rrset>) {
         let (v4, v6) = (
             self.ask(name, RecordType::A),
@@ -168,7 +169,7 @@ impl DomainLookup {
     pub(super) async fn host(&self, name: &str, preference: u16, tlsa_port: Option<u16>) -> MxHost {
         let name = name.to_ascii_lowercase();
         if Domain::parse(&name).is_none() || name.parse::<IpAddr>().is_ok() {
-            // No host has such a name (RFC 5321 §2.3.5), so there is nothing to ask for.
+            // No host has such a name (RFC 5321 §2.3.5), so there is nothing to ask.
             return unknown(name, preference, Dns::Absent(Security::Insecure));
         }
         let (v4, v6) = self.both_families(&name).await;
@@ -193,8 +194,9 @@ impl DomainLookup {
         }
     }
 
-    /// The TLSA RRset and the base domain it was sought at (RFC 7672 §2.2.3, RFC 7671 §7): where aliases led, if every step and the
-    /// addresses are secure; where there is none, or the end is insecure, the original name, if that is secure.
+    /// The TLSA RRset and its base domain (RFC 7672 §2.2.3, RFC 7671 §7). If all aliases and the addresses are secure, the base is the
+    /// end of the aliases. If that has no TLSA records, or the end is insecure, the base is the original name, provided that it is
+    /// secure.
     async fn tlsa(&self, name: &str, port: u16, found: &Dns<Rrset>) -> (String, Dns<Vec<Tlsa>>) {
         let Dns::Found(addresses, security) = found else {
             return (name.to_owned(), Dns::NotAsked);
@@ -236,7 +238,7 @@ impl DomainLookup {
 
 fn unknown(name: String, preference: u16, addresses: Dns<Vec<IpAddr>>) -> MxHost {
     let tlsa = match &addresses {
-        // What was not asked cannot be absent.
+        // A question that was not asked proves no absence.
         Dns::Failed(words) => Dns::Failed(words.clone()),
         _ => Dns::NotAsked,
     };
@@ -260,11 +262,11 @@ fn map<T, U>(answer: Dns<T>, f: impl FnOnce(T) -> U) -> Dns<U> {
     }
 }
 
-/// A and AAAA of `name` as one answer, as weak as the weaker (RFC 7672 §2.2.2); and the family that is not in it although the
-/// other is.
+/// Joins the answers for A and AAAA of `name` into one, as weak as the weaker (RFC 7672 §2.2.2). The second value is the family that
+/// is missing although the other is there.
 ///
-/// One family does where it is secure: the TLSA records are then sought at a name that is proved. Where it is insecure, it does
-/// if the other has merely failed: nothing that DANE rests on can hide there. Bogus beside insecure stays bogus.
+/// One family is enough if it is secure: TLSA records are then looked up at a proven name. An insecure family is enough if the other
+/// has merely failed: nothing that DANE relies on can be hidden there. Bogus beside insecure stays bogus.
 fn together(name: &str, v4: Dns<Rrset>, v6: Dns<Rrset>) -> (Dns<Rrset>, Option<Missing>) {
     use Dns::{Absent, Bogus, Failed, Found, NotAsked};
     use Security::{Insecure, Secure};
@@ -284,7 +286,7 @@ fn together(name: &str, v4: Dns<Rrset>, v6: Dns<Rrset>) -> (Dns<Rrset>, Option<M
             a.records.extend(b.records);
             Found(a, weaker(x, y))
         }
-        // An alias that changes between two questions. Without signatures either answer is as good as the other.
+        // The alias changed between the two questions. Without signatures both answers are equally good.
         (Found(mut a, Insecure), Found(b, Insecure)) => {
             a.records.extend(b.records);
             if a.owner == name {

@@ -1,4 +1,4 @@
-//! `/etc/hosts` and `localhost`, for the names that the administrator gives (`--upstream`). Recipients' domains never come here.
+//! `/etc/hosts` and `localhost`, for names from the administrator (`--upstream`). Recipients' domains are never looked up here.
 
 use crate::files;
 use std::{
@@ -6,8 +6,8 @@ use std::{
     path::Path,
 };
 
-/// The addresses of `name` in the hosts file at `path`, in its order; none where it is not in it. `localhost` is always
-/// this host (RFC 6761 §6.3).
+/// The addresses of `name` in the hosts file at `path`, in the file's order; empty if it is not in the file. `localhost` is always this
+/// host (RFC 6761 §6.3).
 #[must_use]
 pub fn addresses(path: &Path, name: &str) -> Vec<IpAddr> {
     let text = files::text(path).unwrap_or_default();
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn every_line_with_the_name_counts_and_comments_do_not() {
-        let text = "10.0.0.5 exchange.corp PendingExchange # old\n# 10.0.0.6 exchange.corp\nfd00::5 exchange.corp\nx exchange.corp\n";
+        let text = "10.0.0.5 exchange.corp Exchange # old\n# 10.0.0.6 exchange.corp\nfd00::5 exchange.corp\nx exchange.corp\n";
         let found: Vec<IpAddr> = vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
         assert_eq!(named(text, "EXCHANGE.corp"), found);
         assert_eq!(named(text, "exchange"), found[..1]);

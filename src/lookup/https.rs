@@ -1,4 +1,4 @@
-//! One HTTPS request, as RFC 8461 §3.3 wants it: no redirect, no cache, and a limit to everything.
+//! One HTTPS request by the rules of RFC 8461 §3.3: no redirect, no HTTP cache, and limits for time and size.
 
 use crate::policy::Reason;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -7,52 +7,45 @@ use hyper::{
     body::{Bytes, Incoming},
     client::conn::http1,
     header,
-    rt::ReadBufCursor,
 };
+use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
     sync::{Arc, PoisonError, RwLock},
-    task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// The next address is tried when the one before has not answered by then (RFC 8305 §5).
+/// The next address is tried if the previous one has not answered within this time (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(500);
-/// One attempt at one address.
+/// Time for one attempt at one address.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
-/// Octets of a policy (RFC 8461 §3.3 suggests 64 KiB).
+/// Most octets of a policy (RFC 8461 §3.3 suggests 64 KiB).
 const MAX_BODY: usize = 64 * 1024;
-/// Octets of the response's head.
+/// Most octets of the response's header section.
 const MAX_HEAD: usize = 16 * 1024;
-/// Fields of the response's head.
+/// Most fields of the response's header section.
 const MAX_FIELDS: usize = 64;
-/// Addresses tried.
+/// Most addresses that are tried.
 const MAX_ADDRESSES: usize = 4;
 
-/// Why there is no policy: a TLSRPT result type (RFC 8460 §4.3.2.2), and words.
+/// Why a policy could not be fetched: a TLSRPT result type (RFC 8460 §4.3.2.2), and words.
 pub(super) type FetchFailure = (Reason, String);
 
 fn fetch_error(words: impl Into<String>) -> FetchFailure {
     (Reason::StsPolicyFetchError, words.into())
 }
 
-/// Where policy hosts are, and how they are trusted.
+/// How policy hosts are reached and verified.
 pub(super) struct PolicyClient {
     pub(super) port: u16,
-    /// A reload brings another.
+    /// A reload replaces it.
     pub(super) tls: RwLock<Arc<rustls::ClientConfig>>,
-    /// For a whole exchange (RFC 8461 §3.3 suggests a minute).
+    /// Time for a whole exchange (RFC 8461 §3.3 suggests a minute).
     pub(super) patience: Duration,
 }
 
@@ -61,7 +54,7 @@ impl PolicyClient {
         Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// GETs `https://<host><path>` from the first of the addresses that takes the connection.
+    /// GETs `https://<host><path>` from the first address that accepts the connection.
     pub(super) async fn get(
         &self,
         host: &str,
@@ -88,7 +81,7 @@ async fn exchange(
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_FIELDS)
-        .handshake(Hyper(stream))
+        .handshake(TokioIo::new(stream))
         .await
         .map_err(failed)?;
     let request = Request::get(path)
@@ -102,7 +95,7 @@ async fn exchange(
         let response = sender.send_request(request).await.map_err(failed)?;
         body(host, response).await
     };
-    // The connection is driven here and dies here; when it ends first, the answer says so.
+    // The connection is driven here and dropped here. If it ends first, `answer` reports it.
     let driver = async {
         let _ = connection.await;
         std::future::pending::<Infallible>().await
@@ -158,7 +151,7 @@ async fn connect(
         };
         match timeout(patience, attempts.join_next()).await {
             Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
-            // A wrong certificate says more than an address that is down.
+            // A wrong certificate tells more than an address that does not answer.
             Ok(Some(Ok(Err((reason, words))))) if failure.0 != Reason::StsWebpkiInvalid => {
                 failure = (reason, format!("{host}{words}"));
             }
@@ -167,7 +160,7 @@ async fn connect(
     }
 }
 
-/// One address. Words of a failure go behind the host's name.
+/// Tries one address. The words of a failure follow the host's name.
 async fn attempt(
     tls: Arc<rustls::ClientConfig>,
     name: ServerName<'static>,
@@ -198,43 +191,22 @@ fn is_certificate_error(error: &io::Error) -> bool {
     )
 }
 
-/// A stream of tokio's as hyper wants it.
-struct Hyper(TlsStream<TcpStream>);
-
-impl hyper::rt::Read for Hyper {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut octets = [0; 8 * 1024];
-        let room = cursor.remaining().min(octets.len());
-        let mut buffer = ReadBuf::new(&mut octets[..room]);
-        let read = Pin::new(&mut self.0).poll_read(cx, &mut buffer);
-        cursor.put_slice(buffer.filled());
-        read
-    }
+/// TLS towards policy hosts: WebPKI, TLS 1.2 or 1.3 (RFC 8461 §3.3).
+pub(super) fn client_config(
+    roots: Arc<rustls::RootCertStore>,
+) -> Result<rustls::ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
 }
 
-impl hyper::rt::Write for Hyper {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        octets: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, octets)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-/// Whether an address is one of the public Internet, as the special-purpose registries of IANA have it (RFC 6890).
+/// Whether an address belongs to the public Internet, by the special-purpose registries of IANA (RFC 6890).
 #[must_use]
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
@@ -264,7 +236,7 @@ pub(super) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Whether the address is one of this host's: then the kernel answers it with that same address as source.
+/// Whether the address is this host's own. The kernel then chooses the same address as the source.
 pub(super) fn is_own(address: IpAddr) -> bool {
     let any: IpAddr = match address {
         IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -272,7 +244,7 @@ pub(super) fn is_own(address: IpAddr) -> bool {
     };
     std::net::UdpSocket::bind((any, 0))
         .and_then(|socket| {
-            // Sends nothing: a datagram socket only remembers its peer.
+            // Sends no packet: a datagram socket only remembers its peer.
             socket.connect((address, 443))?;
             socket.local_addr()
         })

@@ -1,7 +1,7 @@
 //! MTA-STS policies on disk, one file for each domain, so that a restart does not forget what a domain demanded.
 //!
-//! A file appears whole or not at all (written aside, synced, renamed). What cannot be read is set aside and reported, and its domain is
-//! known to have had a policy. A purge leaves a mark, so that a running process drops what it remembers, too.
+//! A file appears whole or not at all: it is written aside, synced and renamed. A file that cannot be read is set aside and reported,
+//! and its domain is known to have had a policy. A purge leaves a mark, so that a running process forgets the policy too.
 
 use crate::{clock, smtp::Domain};
 use std::{
@@ -12,21 +12,21 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// Marks of purges older than this are dropped: no policy lives longer (RFC 8461 §3.2).
+/// Older marks of purges are removed: no policy lives longer (RFC 8461 §3.2).
 const MARK_LIFETIME: Duration = Duration::from_secs(31_557_600);
 
-/// What is kept of a policy.
+/// The content of one file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct StoredPolicy {
-    /// Of this form.
+    /// Version of this format.
     version: u32,
-    /// The policy domain; the file's name, too.
+    /// The policy domain, which is also the name of the file.
     pub(super) domain: String,
     /// The `id` of the TXT record that it was fetched for.
     pub(super) id: String,
     /// Microseconds since 1970.
     fetched: u64,
-    /// As fetched.
+    /// The text as it was fetched.
     pub(super) text: String,
 }
 
@@ -50,23 +50,23 @@ impl StoredPolicy {
 
 /// The directories below `--state-dir`.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct PolicyStore {
     policies: PathBuf,
     aside: PathBuf,
     unreadable: PathBuf,
     purged: PathBuf,
 }
 
-/// What was on disk.
+/// The policies on disk.
 #[derive(Debug, Default)]
-pub(super) struct Loaded {
+pub(super) struct LoadedPolicies {
     pub(super) policies: HashMap<Domain, StoredPolicy>,
-    /// Domains whose policy was there and cannot be read.
+    /// Domains whose policy cannot be read.
     pub(super) unreadable: HashSet<Domain>,
 }
 
-impl Store {
-    /// Makes what is missing below `state_dir`.
+impl PolicyStore {
+    /// Creates the missing directories below `state_dir`.
     ///
     /// # Errors
     /// In words, with the path.
@@ -92,30 +92,33 @@ impl Store {
         Ok(store)
     }
 
-    /// Reads all; what `usable` refuses or what is no file of ours is set aside.
+    /// Reads all policies. A file that `usable` refuses, or that was not written by [`save`](Self::save), is set aside.
     ///
     /// # Errors
-    /// In words, with the path, where a directory cannot be read.
-    pub(super) fn load(&self, usable: impl Fn(&StoredPolicy) -> bool) -> Result<Loaded, String> {
-        let mut loaded = Loaded::default();
+    /// In words, with the path, if a directory cannot be read.
+    pub(super) fn load(
+        &self,
+        usable: impl Fn(&StoredPolicy) -> bool,
+    ) -> Result<LoadedPolicies, String> {
+        let mut loaded = LoadedPolicies::default();
         for (name, path) in entries(&self.policies)? {
             let Some(domain) = Domain::parse(&name) else {
                 log::warn!("mta-sts: {} is no file of ours", path.display());
                 continue;
             };
-            let kept = fs::read(&path)
+            let stored = fs::read(&path)
                 .map_err(|error| error.to_string())
                 .and_then(|octets| {
-                    let kept: StoredPolicy =
+                    let stored: StoredPolicy =
                         serde_json::from_slice(&octets).map_err(|e| e.to_string())?;
-                    let ours = kept.version == 1 && kept.domain == domain.as_str();
-                    (ours && usable(&kept))
-                        .then_some(kept)
+                    let ours = stored.version == 1 && stored.domain == domain.as_str();
+                    (ours && usable(&stored))
+                        .then_some(stored)
                         .ok_or_else(|| "not a policy of this domain".to_owned())
                 });
-            match kept {
-                Ok(kept) => {
-                    loaded.policies.insert(domain, kept);
+            match stored {
+                Ok(stored) => {
+                    loaded.policies.insert(domain, stored);
                 }
                 Err(error) => {
                     log::error!("mta-sts: {}: {error}; set aside", path.display());
@@ -138,24 +141,24 @@ impl Store {
         Ok(loaded)
     }
 
-    /// Writes a policy so that it is there whole after a crash at any moment.
-    pub(super) fn save(&self, kept: &StoredPolicy) -> io::Result<()> {
-        let aside = self.aside.join(&kept.domain);
+    /// Writes a policy. After a crash at any moment, the old or the new file is there, and whole.
+    pub(super) fn save(&self, stored: &StoredPolicy) -> io::Result<()> {
+        let aside = self.aside.join(&stored.domain);
         let mut file = File::create(&aside)?;
-        file.write_all(&serde_json::to_vec(kept)?)?;
+        file.write_all(&serde_json::to_vec(stored)?)?;
         file.sync_all()?;
-        fs::rename(&aside, self.policies.join(&kept.domain))?;
+        fs::rename(&aside, self.policies.join(&stored.domain))?;
         File::open(&self.policies)?.sync_all()?;
-        absent_is_fine(fs::remove_file(self.unreadable.join(&kept.domain)))?;
+        absent_is_fine(fs::remove_file(self.unreadable.join(&stored.domain)))?;
         Ok(())
     }
 
-    /// Removes a policy whose time is over.
+    /// Removes an expired policy.
     pub(super) fn remove(&self, domain: &Domain) -> io::Result<()> {
         absent_is_fine(fs::remove_file(self.policies.join(domain.as_str()))).map(drop)
     }
 
-    /// Removes what there is about a domain and leaves a mark; false: there was nothing.
+    /// Removes the files of a domain and leaves a mark. Returns false if there was no file.
     pub(super) fn purge(&self, domain: &Domain) -> io::Result<bool> {
         File::create(self.purged.join(domain.as_str()))?.set_modified(clock::wall())?;
         let policy = absent_is_fine(fs::remove_file(self.policies.join(domain.as_str())))?;
@@ -163,7 +166,7 @@ impl Store {
         Ok(policy || unreadable)
     }
 
-    /// When the domain was last purged, by whichever process.
+    /// When the domain was last purged by any process.
     pub(super) fn purged_at(&self, domain: &Domain) -> Option<SystemTime> {
         modified(&self.purged.join(domain.as_str()))
     }

@@ -1,17 +1,18 @@
-//! MTA-STS (RFC 8461): discovery, fetch, and a cache that outlives restarts and does not forget what it should remember.
+//! MTA-STS (RFC 8461): discovery, fetch, and a cache of policies that outlives restarts.
 
 use super::{
     cache::Cache,
-    dns::{Rdata, RecordType},
+    dns::{Rdata, RecordType, Rrset, bounded},
+    domain_state::{CachedPolicy, DomainState, FailedFetch, make_room},
     fetch_limits::FetchLimits,
     https::{self, FetchFailure},
-    store::{Store, StoredPolicy},
+    store::{PolicyStore, StoredPolicy},
 };
 use crate::{
     clock,
     policy::{
         Dns, Reason, Sts,
-        mta_sts::{MIN_LIFETIME, Policy, announced_id},
+        mta_sts::{Policy, announced_id},
     },
     smtp::Domain,
 };
@@ -26,139 +27,67 @@ use tokio::{
     task::JoinSet,
 };
 
-/// A failed fetch is not tried again before this (RFC 8461 §3.3).
-const BACK_OFF: Duration = Duration::from_secs(5 * 60);
-/// How long mail waits for a policy that is being fetched, counted from when the fetch began. The fetch goes on behind it.
+/// How long mail waits for a policy, counted from the beginning of its fetch. The fetch goes on afterwards.
 const FETCH_WAIT: Duration = Duration::from_secs(5);
-/// Policies that are refreshed at once.
+/// Most policies that are refreshed at the same time.
 const REFRESHES: usize = 16;
 /// How long a refresh waits for the DNS.
 const DISCOVERY: Duration = Duration::from_secs(30);
-/// How often it is seen to which policies are due.
+/// Time between two looks for policies that are due for a refresh.
 const ROUND: Duration = Duration::from_secs(3600);
-/// Domains with a policy, a failed fetch, or a fetch under way.
+/// Most domains with a policy, a failed fetch, or a fetch under way.
 const MAX_DOMAINS: usize = 10_000;
-/// Octets of all their policies.
+/// Most octets of all policies.
 const MAX_OCTETS: usize = 32 * 1024 * 1024;
 
-/// All that is known of MTA-STS.
+/// A cached MTA-STS policy, for `policy show`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct StsEntry {
+    /// The policy domain.
+    pub domain: String,
+    /// The policy with its id and age.
+    pub sts: Sts,
+    /// Seconds until it expires.
+    pub expires_in: u64,
+    /// The text as it was fetched.
+    pub text: String,
+}
+
+/// All MTA-STS policies that are known, and how more are fetched.
 pub(super) struct StsCache {
     dns: Arc<Cache>,
     client: https::PolicyClient,
     /// Policy hosts may have addresses that are not public.
     allow_private: bool,
-    store: Option<Arc<Store>>,
+    store: Option<Arc<PolicyStore>>,
     domains: Mutex<HashMap<Domain, DomainState>>,
-    /// Had a policy that cannot be read any more, as was seen then.
+    /// Domains whose stored policy cannot be read, and when that was noticed.
     unreadable: Mutex<HashMap<Domain, SystemTime>>,
     limits: FetchLimits,
 }
 
-/// One domain.
-#[derive(Clone, Debug, Default)]
-pub(super) struct DomainState {
-    pub(super) policy: Option<CachedPolicy>,
-    failed: Option<FailedFetch>,
-    /// When the fetch began that is under way.
-    began: Option<Instant>,
-    /// Held while a fetch is under way.
-    turn: Arc<AsyncMutex<()>>,
-}
-
-/// A policy that was fetched.
-#[derive(Clone, Debug)]
-pub(super) struct CachedPolicy {
-    kept: StoredPolicy,
-    policy: Policy,
-    fetched: SystemTime,
-    refresh_failed: Option<FetchFailure>,
-}
-
-/// A fetch that failed.
-#[derive(Clone, Debug)]
-struct FailedFetch {
-    id: String,
-    failure: FetchFailure,
-    at: Instant,
-}
-
-impl CachedPolicy {
-    pub(super) fn read(kept: StoredPolicy) -> Result<Self, String> {
-        let policy = Policy::parse(&kept.text)?;
-        let fetched = kept.fetched();
-        Ok(Self {
-            kept,
-            policy,
-            fetched,
-            refresh_failed: None,
-        })
-    }
-
-    /// Seconds left; a clock that was set back makes a policy younger, never void.
-    fn expires_in(&self) -> Option<u64> {
-        let lifetime = self.policy.max_age.max(MIN_LIFETIME);
-        lifetime.checked_sub(self.age()).filter(|&left| left > 0)
-    }
-
-    fn age(&self) -> u64 {
-        clock::wall()
-            .duration_since(self.fetched)
-            .unwrap_or_default()
-            .as_secs()
-    }
-
-    fn sts(&self, refresh_failed: Option<FetchFailure>) -> Sts {
-        Sts::Policy {
-            policy: self.policy.clone(),
-            id: self.kept.id.clone(),
-            age: self.age(),
-            refresh_failed: refresh_failed.or_else(|| self.refresh_failed.clone()),
-        }
-    }
-}
-
-impl DomainState {
-    fn live(&self) -> Option<&CachedPolicy> {
-        self.policy
-            .as_ref()
-            .filter(|cached| cached.expires_in().is_some())
-    }
-
-    fn is_being_fetched(&self) -> bool {
-        self.turn.try_lock().is_err()
-    }
-
-    /// Nothing is known that is worth keeping.
-    fn idle(&self) -> bool {
-        let failed = self.failed.as_ref();
-        self.live().is_none()
-            && failed.is_none_or(|failed| clock::instant().duration_since(failed.at) >= BACK_OFF)
-            && !self.is_being_fetched()
-    }
-}
-
 impl StsCache {
-    /// Reads what is on disk.
+    /// Reads the policies on disk.
     pub(super) fn new(
         dns: Arc<Cache>,
         client: https::PolicyClient,
         allow_private: bool,
-        store: Option<Store>,
+        store: Option<PolicyStore>,
     ) -> Result<Self, String> {
         let mut domains = HashMap::new();
         let mut unreadable = HashMap::new();
         if let Some(store) = &store {
-            let loaded = store.load(|kept| Policy::parse(&kept.text).is_ok())?;
+            let loaded = store.load(|stored| Policy::parse(&stored.text).is_ok())?;
             let seen = clock::wall();
             unreadable.extend(loaded.unreadable.into_iter().map(|domain| (domain, seen)));
-            for (domain, kept) in loaded.policies {
-                let policy = Some(CachedPolicy::read(kept)?);
-                let slot = DomainState {
+            for (domain, stored) in loaded.policies {
+                let policy = Some(CachedPolicy::read(stored)?);
+                let state = DomainState {
                     policy,
                     ..DomainState::default()
                 };
-                if slot.live().is_some() {
-                    domains.insert(domain, slot);
+                if state.live().is_some() {
+                    domains.insert(domain, state);
                 } else if let Err(error) = store.remove(&domain) {
                     log::warn!("mta-sts: {domain}: expired policy: {error}");
                 }
@@ -175,21 +104,21 @@ impl StsCache {
         })
     }
 
-    /// Trusts other authorities from now on, so that fetches which failed may be tried again.
+    /// Uses other trust anchors from now on. Failed fetches may then be tried again at once.
     pub(super) fn trust_instead(&self, tls: Arc<rustls::ClientConfig>) {
         *self
             .client
             .tls
             .write()
             .unwrap_or_else(PoisonError::into_inner) = tls;
-        for slot in self.domains().values_mut() {
-            slot.failed = None;
+        for state in self.domains().values_mut() {
+            state.failed = None;
         }
     }
 
-    /// The policy that applies to a domain. What is not there at `deadline` goes on being fetched, for the next who asks.
+    /// The policy that applies to a domain. A fetch that is not done at `deadline` goes on, for the next decision.
     pub(super) async fn policy(self: &Arc<Self>, domain: &Domain, deadline: Instant) -> Sts {
-        self.heed_purge(domain).await;
+        self.forget_if_purged(domain).await;
         let id = match self.discover(domain, deadline).await {
             Discovery::Id(id) => id,
             Discovery::Absent => return self.cached_or(domain, None, Sts::Absent),
@@ -199,15 +128,15 @@ impl StsCache {
                 return self.cached_or(domain, Some(failure), otherwise);
             }
         };
-        if let Some(sts) = self.settled(domain, &id) {
+        if let Some(sts) = self.known_without_fetch(domain, &id) {
             return sts;
         }
-        let began = self.domains().get(domain).and_then(|slot| slot.began);
+        let began = self.domains().get(domain).and_then(|state| state.began);
         let until = began.unwrap_or_else(clock::instant) + FETCH_WAIT;
-        let fetched = self.fetched(domain, &id);
+        let fetched = self.await_fetch(domain, &id);
         let _ = tokio::time::timeout_at(deadline.min(until).into(), fetched).await;
-        self.settled(domain, &id).unwrap_or_else(|| {
-            // Not cached, and not to be had now: no policy (RFC 8461 §3.3).
+        self.known_without_fetch(domain, &id).unwrap_or_else(|| {
+            // Neither cached nor fetched now: there is no policy (RFC 8461 §3.3).
             let words = format!("the policy of {domain} could not be fetched so far");
             let failure = (Reason::StsPolicyFetchError, words);
             let otherwise = Sts::Unavailable(failure.0, failure.1.clone());
@@ -223,14 +152,14 @@ impl StsCache {
         }
     }
 
-    /// What holds without asking again: the policy of that id, or a failure to get it that is not long ago.
-    fn settled(&self, domain: &Domain, id: &str) -> Option<Sts> {
-        let slot = self.domains().get(domain).cloned()?;
-        if let Some(cached) = slot.live().filter(|cached| cached.kept.id == id) {
+    /// The result that holds without another fetch: the policy with this id, or a recent failure to fetch it.
+    fn known_without_fetch(&self, domain: &Domain, id: &str) -> Option<Sts> {
+        let state = self.domains().get(domain).cloned()?;
+        if let Some(cached) = state.live().filter(|cached| cached.stored.id == id) {
             return Some(cached.sts(None));
         }
-        let failed = slot.failed.as_ref()?;
-        if failed.id != id || clock::instant().duration_since(failed.at) >= BACK_OFF {
+        let failed = state.failed.as_ref()?;
+        if failed.id != id || !failed.holds() {
             return None;
         }
         let (reason, words) = failed.failure.clone();
@@ -238,7 +167,7 @@ impl StsCache {
         Some(self.cached_or(domain, Some(failed.failure.clone()), otherwise))
     }
 
-    /// An unexpired policy applies whatever became of the record or the policy host (RFC 8461 §3.3).
+    /// The unexpired policy, which applies even if the record or the policy host is gone (RFC 8461 §3.3); else `otherwise`.
     fn cached_or(&self, domain: &Domain, failure: Option<FetchFailure>, otherwise: Sts) -> Sts {
         if let Some(cached) = self.domains().get(domain).and_then(DomainState::live) {
             return cached.sts(failure);
@@ -252,17 +181,17 @@ impl StsCache {
         otherwise
     }
 
-    /// Waits for a fetch: somebody else's that is under way, else one of its own, which goes on when nobody waits any more.
-    async fn fetched(self: &Arc<Self>, domain: &Domain, id: &str) {
+    /// Waits for the fetch that is under way, or else begins one. The fetch goes on if nobody waits for it any more.
+    async fn await_fetch(self: &Arc<Self>, domain: &Domain, id: &str) {
         let turn = self.turn(domain).lock_owned().await;
-        if self.settled(domain, id).is_some() {
+        if self.known_without_fetch(domain, id).is_some() {
             return;
         }
         let Some(entered) = self.limits.enter() else {
             log::warn!("mta-sts: {domain}: not fetched now, too many others are");
             return;
         };
-        self.begin(domain);
+        self.note_begin(domain);
         let (cache, domain, id) = (Arc::clone(self), domain.clone(), id.to_owned());
         let task = tokio::spawn(async move { cache.fetch(&domain, &id, (turn, entered)).await });
         if let Err(error) = task.await {
@@ -279,7 +208,7 @@ impl StsCache {
         Arc::clone(&domains.entry(domain.clone()).or_default().turn)
     }
 
-    fn begin(&self, domain: &Domain) {
+    fn note_begin(&self, domain: &Domain) {
         self.domains().entry(domain.clone()).or_default().began = Some(clock::instant());
     }
 
@@ -298,29 +227,29 @@ impl StsCache {
                     (Reason::StsPolicyInvalid, words)
                 })
         }) {
-            Ok(cached) => self.keep(domain, cached).await,
+            Ok(cached) => self.remember_policy(domain, cached).await,
             Err(failure) => self.remember_failure(domain, id, failure),
         }
     }
 
-    async fn keep(&self, domain: &Domain, cached: CachedPolicy) {
+    async fn remember_policy(&self, domain: &Domain, cached: CachedPolicy) {
         log::info!(
             "mta-sts: {domain}: policy {:?} id {} for {} s",
             cached.policy.mode,
-            cached.kept.id,
+            cached.stored.id,
             cached.policy.max_age
         );
-        let kept = cached.kept.clone();
+        let stored = cached.stored.clone();
         {
             let mut domains = self.domains();
-            let slot = domains.entry(domain.clone()).or_default();
-            slot.policy = Some(cached);
-            slot.failed = None;
-            slot.began = None;
+            let state = domains.entry(domain.clone()).or_default();
+            state.policy = Some(cached);
+            state.failed = None;
+            state.began = None;
         }
         self.unreadable().remove(domain);
         if let Some(store) = self.store.clone() {
-            let saved = tokio::task::spawn_blocking(move || store.save(&kept)).await;
+            let saved = tokio::task::spawn_blocking(move || store.save(&stored)).await;
             if let Err(error) = saved.unwrap_or_else(|error| Err(error.into())) {
                 log::error!("mta-sts: {domain}: policy not on disk, a restart forgets it: {error}");
             }
@@ -328,21 +257,21 @@ impl StsCache {
     }
 
     fn remember_failure(&self, domain: &Domain, id: &str, (reason, words): FetchFailure) {
-        let failure = (reason, super::bounded(words));
+        let failure = (reason, bounded(words));
         let mut domains = self.domains();
-        let slot = domains.entry(domain.clone()).or_default();
-        match slot.live().and_then(CachedPolicy::expires_in) {
+        let state = domains.entry(domain.clone()).or_default();
+        match state.live().and_then(CachedPolicy::expires_in) {
             Some(left) => log::error!(
                 "mta-sts: {domain}: refresh failed, the cached policy holds for {left} s: {}",
                 failure.1
             ),
             None => log::warn!("mta-sts: {domain}: no policy: {}", failure.1),
         }
-        if let Some(cached) = &mut slot.policy {
+        if let Some(cached) = &mut state.policy {
             cached.refresh_failed = Some(failure.clone());
         }
-        slot.began = None;
-        slot.failed = Some(FailedFetch {
+        state.began = None;
+        state.failed = Some(FailedFetch {
             id: id.to_owned(),
             failure,
             at: clock::instant(),
@@ -351,15 +280,16 @@ impl StsCache {
 
     async fn download(&self, domain: &Domain) -> Result<Vec<u8>, FetchFailure> {
         let host = format!("mta-sts.{domain}");
-        let addresses = self.policy_host(&host).await?;
+        let addresses = self.addresses_of(&host).await?;
         let get = self
             .client
             .get(&host, "/.well-known/mta-sts.txt", &addresses);
         self.limits.fetch(&addresses, get).await
     }
 
-    /// Addresses of a policy host that may be asked: a domain must not make us talk to what only we can reach.
-    async fn policy_host(&self, host: &str) -> Result<Vec<IpAddr>, FetchFailure> {
+    /// The addresses of a policy host. Without `allow_private` only public ones: a domain must not make the proxy connect to hosts that
+    /// only the proxy can reach.
+    async fn addresses_of(&self, host: &str) -> Result<Vec<IpAddr>, FetchFailure> {
         let fault = |words: String| (Reason::StsPolicyFetchError, format!("{host}: {words}"));
         let (v6, v4) = tokio::join!(
             self.dns.get(host, RecordType::Aaaa),
@@ -383,7 +313,7 @@ impl StsCache {
         if addresses.is_empty() {
             return Err(fault(why));
         }
-        // In turns, since a family as a whole may be out of reach.
+        // The families take turns, since one of them may be out of reach as a whole.
         addresses.sort_by_key(|(position, _)| *position);
         let mut addresses: Vec<IpAddr> = addresses.into_iter().map(|(_, one)| one).collect();
         if !self.allow_private {
@@ -395,7 +325,7 @@ impl StsCache {
         Ok(addresses)
     }
 
-    /// Sees to the policies that are due, once an hour.
+    /// Refreshes, once an hour, the policies that are due.
     pub(super) async fn refresh_daily(self: Arc<Self>) {
         loop {
             tokio::time::sleep(ROUND).await;
@@ -403,18 +333,18 @@ impl StsCache {
         }
     }
 
-    /// Fetches every policy again that is due, whether its id changed or not, so that it does not expire unnoticed (RFC 8461 §3.3).
+    /// Fetches every policy that is due, even if its id has not changed, so that no policy expires unnoticed (RFC 8461 §3.3).
     pub(super) async fn refresh(self: &Arc<Self>) {
         let due: Vec<(Domain, String)> = self
             .domains()
             .iter()
-            .filter_map(|(domain, slot)| Some((domain.clone(), slot.live()?)))
+            .filter_map(|(domain, state)| Some((domain.clone(), state.live()?)))
             .filter(|(_, cached)| cached.policy.wants_refresh(cached.age()))
-            .map(|(domain, cached)| (domain, cached.kept.id.clone()))
+            .map(|(domain, cached)| (domain, cached.stored.id.clone()))
             .collect();
         let mut refreshing = JoinSet::new();
         for (domain, id) in due {
-            // Hosts that do not answer must not keep the others from being refreshed before they expire.
+            // Hosts that do not answer must not delay the other refreshes until those policies expire.
             while refreshing.len() >= REFRESHES {
                 let _ = refreshing.join_next().await;
             }
@@ -425,17 +355,17 @@ impl StsCache {
     }
 
     async fn refresh_one(&self, domain: &Domain, id: &str) {
-        self.heed_purge(domain).await;
-        let slot = self.domains().get(domain).cloned();
-        let Some(slot) = slot else { return };
-        let turn = slot.turn.lock_owned().await;
+        self.forget_if_purged(domain).await;
+        let state = self.domains().get(domain).cloned();
+        let Some(state) = state else { return };
+        let turn = state.turn.lock_owned().await;
         match self.discover(domain, clock::instant() + DISCOVERY).await {
             Discovery::Id(id) => {
                 if let Some(entered) = self.limits.enter() {
                     self.fetch(domain, &id, (turn, entered)).await;
                 }
             }
-            // Its time runs out; until then it holds.
+            // The policy holds until it expires.
             Discovery::Absent => {
                 let words = format!("_mta-sts.{domain} has no policy record any more");
                 self.remember_failure(domain, id, (Reason::StsPolicyFetchError, words));
@@ -460,8 +390,8 @@ impl StsCache {
         });
     }
 
-    /// Drops what was purged by another process.
-    async fn heed_purge(&self, domain: &Domain) {
+    /// Forgets the policy if another process has purged it since.
+    async fn forget_if_purged(&self, domain: &Domain) {
         let Some(store) = self.store.clone() else {
             return;
         };
@@ -469,14 +399,14 @@ impl StsCache {
         let purged = tokio::task::spawn_blocking(move || store.purged_at(&asked)).await;
         let Ok(Some(at)) = purged else { return };
         let mut domains = self.domains();
-        if let Some(slot) = domains.get_mut(domain)
-            && slot
+        if let Some(state) = domains.get_mut(domain)
+            && state
                 .policy
                 .as_ref()
                 .is_some_and(|cached| cached.fetched <= at)
         {
-            slot.policy = None;
-            slot.failed = None;
+            state.policy = None;
+            state.failed = None;
         }
         drop(domains);
         let mut unreadable = self.unreadable();
@@ -486,17 +416,17 @@ impl StsCache {
     }
 
     /// Every unexpired policy, by domain.
-    pub(super) fn list(&self) -> Vec<super::StsEntry> {
+    pub(super) fn list(&self) -> Vec<StsEntry> {
         let mut entries: Vec<_> = self
             .domains()
             .iter()
-            .filter_map(|(domain, slot)| {
-                let cached = slot.live()?;
-                Some(super::StsEntry {
+            .filter_map(|(domain, state)| {
+                let cached = state.live()?;
+                Some(StsEntry {
                     domain: domain.as_str().to_owned(),
                     sts: cached.sts(None),
                     expires_in: cached.expires_in()?,
-                    text: cached.kept.text.clone(),
+                    text: cached.stored.text.clone(),
                 })
             })
             .collect();
@@ -504,7 +434,7 @@ impl StsCache {
         entries
     }
 
-    /// Forgets a domain; false: nothing was known of it.
+    /// Forgets a domain. Returns false if no policy of it was known.
     pub(super) fn purge(&self, domain: &Domain) -> Result<bool, String> {
         let on_disk = match &self.store {
             Some(store) => store
@@ -515,12 +445,12 @@ impl StsCache {
         let in_memory = self
             .domains()
             .remove(domain)
-            .is_some_and(|slot| slot.policy.is_some());
+            .is_some_and(|state| state.policy.is_some());
         Ok(self.unreadable().remove(domain).is_some() || in_memory || on_disk)
     }
 
     #[cfg(test)]
-    pub(super) fn slot(&self, domain: &Domain) -> Option<DomainState> {
+    pub(super) fn state(&self, domain: &Domain) -> Option<DomainState> {
         self.domains().get(domain).cloned()
     }
 
@@ -535,55 +465,14 @@ impl StsCache {
     }
 }
 
-/// Forgets domains of which nothing is known; where that is not enough, the fetches that failed, the oldest first, since those cost
-/// a new try only; then the policies that expire first. Says whose went.
-pub(super) fn make_room(
-    domains: &mut HashMap<Domain, DomainState>,
-    most: usize,
-    octets: usize,
-) -> Vec<Domain> {
-    let octets_of = |slot: &DomainState| {
-        slot.policy
-            .as_ref()
-            .map_or(0, |cached| cached.kept.text.len())
-    };
-    let mut sum: usize = domains.values().map(octets_of).sum();
-    let mut gone = Vec::new();
-    if domains.len() < most && sum < octets {
-        return gone;
-    }
-    let mut order: Vec<_> = domains
-        .iter()
-        .map(|(domain, slot)| {
-            let expires_in = slot.live().and_then(CachedPolicy::expires_in);
-            let failed = slot.failed.as_ref().map(|failed| failed.at);
-            (expires_in, failed, domain.clone())
-        })
-        .collect();
-    order.sort();
-    for (_, _, domain) in order {
-        if !domains[&domain].idle() && domains.len() < most && sum < octets {
-            break;
-        }
-        if domains[&domain].is_being_fetched() {
-            continue;
-        }
-        if let Some(slot) = domains.remove(&domain) {
-            sum -= octets_of(&slot);
-            gone.push(domain);
-        }
-    }
-    gone
-}
-
-/// What the TXT record says (RFC 8461 §3.1).
+/// The content of the TXT record (RFC 8461 §3.1).
 enum Discovery {
     Id(String),
     Absent,
     Failed(FetchFailure),
 }
 
-fn discovery(answer: &Dns<super::dns::Rrset>) -> Discovery {
+fn discovery(answer: &Dns<Rrset>) -> Discovery {
     let failed = |reason, words: &String| {
         Discovery::Failed((
             reason,
@@ -600,7 +489,7 @@ fn discovery(answer: &Dns<super::dns::Rrset>) -> Discovery {
             match announced_id(&texts) {
                 Ok(Some(id)) => Discovery::Id(id),
                 Ok(None) => Discovery::Absent,
-                Err(words) => Discovery::Failed((Reason::StsPolicyInvalid, super::bounded(words))),
+                Err(words) => Discovery::Failed((Reason::StsPolicyInvalid, bounded(words))),
             }
         }
         Dns::Absent(_) | Dns::NotAsked => Discovery::Absent,

@@ -1,7 +1,7 @@
-//! Sockets only: listening with and without interception, where a client meant to go, connecting with a chosen source.
+//! Sockets: listening with and without interception, the original destination of a connection, connecting with a chosen source.
 //!
-//! Interception (Linux): with TPROXY the accepted socket's own address is the original destination; with REDIRECT it is
-//! asked from conntrack (`SO_ORIGINAL_DST`). Both need rules outside this program: `systemd/*.nft`.
+//! Interception (Linux): with TPROXY the original destination is the accepted socket's own address; with REDIRECT conntrack knows it
+//! (`SO_ORIGINAL_DST`). Both need rules outside this program: `systemd/*.nft`.
 
 pub mod proxy_header;
 
@@ -20,13 +20,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 /// The only port that interception connects to.
 pub const SMTP_PORT: u16 = 25;
 
-/// Connections that may wait in the kernel for an accept.
+/// Most connections that wait in the kernel to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// How connections reach us.
+/// How the kernel diverts connections to this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intercept {
-    /// nft `tproxy`: needs CAP_NET_RAW here; no address is rewritten.
+    /// nft `tproxy`: needs CAP_NET_RAW in this process; no address is rewritten.
     Tproxy,
     /// nft `redirect`: needs no capability; the kernel's NAT table remembers the destination.
     Redirect,
@@ -43,15 +43,15 @@ impl FromStr for Intercept {
     }
 }
 
-/// Who connected to us, or who a listed load balancer says connected to it. IPv4 in IPv6 is shown as IPv4.
+/// Address of the client, by its connection or by the PROXY header of a listed load balancer. IPv4 in IPv6 is shown as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(pub SocketAddr);
 
-/// Where the client meant to go.
+/// Address that the client meant to connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IntendedAddr(pub SocketAddr);
 
-/// Where we go.
+/// Address that the proxy connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServerAddr(pub SocketAddr);
 
@@ -101,6 +101,34 @@ pub fn listen(address: SocketAddr, intercept: Option<Intercept>) -> io::Result<S
     Ok(socket.into())
 }
 
+/// The listeners that a systemd socket unit passes to this process (`sd_listen_fds(3)`). Must be called once only: the caller owns them.
+///
+/// # Errors
+/// In words, if one of them is no TCP socket.
+pub fn inherited() -> Result<Vec<StdListener>, String> {
+    let sockets = sd_listen_fds::get().unwrap_or_default();
+    let listener = |(index, (_, socket)): (usize, (_, sd_listen_fds::OwnedFd))| {
+        let socket = Socket::from(socket.into_std());
+        let tcp = |kind| {
+            let domain = socket.domain()?;
+            socket.set_cloexec(true)?;
+            Ok::<_, io::Error>(
+                kind == Type::STREAM && [Domain::IPV4, Domain::IPV6].contains(&domain),
+            )
+        };
+        let why = match socket.r#type().map(tcp) {
+            Ok(Ok(true)) => return Ok(socket.into()),
+            Ok(_) => "a valid tcp socket",
+            Err(_) => "a socket",
+        };
+        Err(format!(
+            "socket {index} of systemd is no TCP listener: fd {} is not {why}",
+            index + 3
+        ))
+    };
+    sockets.into_iter().enumerate().map(listener).collect()
+}
+
 /// Hands a bound socket to the runtime.
 ///
 /// # Errors
@@ -125,10 +153,10 @@ fn set_transparent(socket: &SockRef<'_>, family: IpAddr) -> io::Result<()> {
     })
 }
 
-/// Where the client of an intercepted connection meant to go.
+/// The address that the client of an intercepted connection meant to connect to.
 ///
 /// # Errors
-/// `NotFound` where a connection came to a REDIRECT listener without being redirected (somebody spoke to the listener itself).
+/// `NotFound` if a connection reached a REDIRECT listener without being redirected: a client connected to the listener itself.
 pub fn intended(stream: &TcpStream, intercept: Intercept) -> io::Result<IntendedAddr> {
     let address = match intercept {
         Intercept::Tproxy => stream.local_addr()?,
@@ -148,23 +176,23 @@ pub fn intended(stream: &TcpStream, intercept: Intercept) -> io::Result<Intended
     Ok(IntendedAddr(canonical(address)))
 }
 
-/// Why we do not connect there.
+/// Why an intercepted connection is not carried on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forbidden {
     /// Intercepted for a port that is not SMTP's.
     Port,
-    /// It is this program, or this host.
+    /// The destination is this program, or this host.
     Ourselves,
-    /// Loopback, link-local, multicast, unspecified, broadcast: no mail host of anyone else.
+    /// The destination is loopback, link-local, multicast, unspecified or broadcast: never somebody else's mail host.
     Unroutable,
 }
 
-/// May an intercepted connection be carried on to where its client meant to go?
+/// Whether an intercepted connection may be carried on to the address that its client meant to connect to.
 ///
-/// `listening` are the ports that this process listens on, `outbound` is the direction: inbound, the server may well be this host.
+/// `listening` are the ports that this process listens on. `outbound` is the direction: inbound, the server may be this host.
 ///
 /// # Errors
-/// Why not.
+/// The reason why it may not.
 pub fn may_connect(
     intended: IntendedAddr,
     listening: &[u16],
@@ -207,7 +235,7 @@ fn is_unroutable(ip: IpAddr) -> bool {
     }
 }
 
-/// The kernel answers a host's own address with that address as source; no packet is sent for it.
+/// Towards an address of this host, the kernel chooses the same address as the source. No packet is sent.
 fn is_this_host(ip: IpAddr) -> bool {
     let any: SocketAddr = if ip.is_ipv4() {
         ([0, 0, 0, 0], 0).into()
@@ -225,12 +253,12 @@ fn is_this_host(ip: IpAddr) -> bool {
         .is_ok_and(|own| own.ip() == ip)
 }
 
-/// Why a connection is not even tried.
+/// Why a connection is not tried at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotTried {
-    /// The address is one that this process listens on.
+    /// This process listens on the address.
     Ourselves,
-    /// The client's address is to be kept, and is of another family than the server's.
+    /// The client's address is to be kept, and its family is not the server's.
     OtherFamily,
 }
 
@@ -248,7 +276,7 @@ impl fmt::Display for NotTried {
 impl std::error::Error for NotTried {}
 
 impl NotTried {
-    /// Whether that is why [`Dial::connect`] failed.
+    /// The reason in an error of [`Dial::connect`], if it has one.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
@@ -269,13 +297,13 @@ struct Listening {
 }
 
 impl Listening {
-    /// Would a connection to that address come here?
+    /// Whether a connection to that address would come here.
     fn takes(&self, to: SocketAddr) -> bool {
         let own = self.address.ip();
         if to.port() != self.address.port() {
             return false;
         }
-        // Who connects to the unspecified address gets loopback.
+        // A connection to the unspecified address goes to loopback.
         let loopback = to.ip().is_unspecified() && (own.is_loopback() || own.is_unspecified());
         let to = to.ip();
         let family = own.is_ipv4() == to.is_ipv4() || (own.is_ipv6() && !self.v6_only);
@@ -285,20 +313,20 @@ impl Listening {
     }
 }
 
-/// How connections to servers are made.
+/// Makes connections to servers.
 #[derive(Clone, Debug, Default)]
 pub struct Dial {
     /// `--fwmark`: SO_MARK on each.
     pub fwmark: Option<u32>,
-    /// How long one attempt may take.
+    /// Time for one attempt.
     pub timeout: Option<Duration>,
-    /// Connections that are open, so that one of them coming back to our listener is known.
+    /// Open connections, so that one that comes back to a listener of this process is recognised.
     open: Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>,
-    /// Where this process listens: never connected to.
+    /// Addresses that this process listens on. They are never connected to.
     own: Arc<Mutex<Vec<Listening>>>,
 }
 
-/// A connection of ours, listed as open while this lives.
+/// Lists a connection of this process as open, until it is dropped.
 #[derive(Debug)]
 pub struct Dialled {
     ends: (SocketAddr, SocketAddr),
@@ -325,7 +353,7 @@ impl Dial {
         }
     }
 
-    /// From here on, no connection is made to where these listen.
+    /// Makes no connection to the addresses of these listeners from now on.
     pub fn never_to(&self, listeners: &[StdListener]) {
         let listening = listeners.iter().filter_map(|listener| {
             let address = listener.local_addr().ok()?;
@@ -336,17 +364,17 @@ impl Dial {
         own.extend(listening);
     }
 
-    /// Would a connection to that address come back to this process? Told by the addresses that it listens on.
+    /// Whether a connection to that address would come back to this process, by the addresses that it listens on.
     #[must_use]
     pub fn is_ourselves(&self, to: SocketAddr) -> bool {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         own.iter().any(|own| own.takes(canonical(to)))
     }
 
-    /// Connects to `server`, from `source` where it is given (`--keep-client-address`; needs CAP_NET_RAW and the divert rule).
+    /// Connects to `server`, from `source` if that is given (`--keep-client-address`; needs CAP_NET_RAW and the divert rule).
     ///
     /// # Errors
-    /// As the system says; `TimedOut` after the timeout; [`NotTried`] where a connection would be wrong.
+    /// As the system says; `TimedOut` after the timeout; [`NotTried`] if a connection would be wrong.
     pub async fn connect(
         &self,
         server: ServerAddr,
@@ -399,8 +427,8 @@ impl Dial {
         ))
     }
 
-    /// Is this accepted connection one that we made ourselves? Told by its ends, and by its mark where the kernel hands
-    /// marks on (`net.ipv4.tcp_fwmark_accept`).
+    /// Whether this process itself made this accepted connection. Its addresses tell it, and its mark if the kernel passes marks on
+    /// (`net.ipv4.tcp_fwmark_accept`).
     #[must_use]
     pub fn is_ours(
         &self,
@@ -414,7 +442,7 @@ impl Dial {
             return true;
         }
         let intended = intended.0;
-        // A rule of this host's may have redirected it here, from where it was dialled to.
+        // A rule on this host may have redirected the connection here from the address that was dialled.
         let redirected = self::intended(accepted, Intercept::Redirect).map(|to| to.0);
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.contains(&(client.0, intended))

@@ -1,15 +1,16 @@
-//! The PROXY protocol, versions 1 and 2: read from a listed load balancer, or sent to the inside server. Pure.
+//! The PROXY protocol, versions 1 and 2: read from a listed load balancer, or sent to the inside server. Pure. Written by hand, because
+//! it is two short formats, and nothing beyond the addresses is used.
 
 use std::{
     net::{IpAddr, SocketAddr},
     str::FromStr,
 };
 
-/// The 12 octets that begin a version 2 header.
+/// First 12 octets of a version 2 header.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Longest version 1 header, CRLF included, in octets.
 const LONGEST_V1: usize = 107;
-/// Longest version 2 header that is taken: TLVs beyond that are nobody's need, in octets.
+/// Longest version 2 header that is accepted, in octets. Longer TLVs are not needed here.
 const LONGEST_V2: usize = 16 + 2048;
 
 /// Which version to send.
@@ -32,27 +33,27 @@ impl FromStr for Version {
     }
 }
 
-/// What a header says.
+/// Content of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The connection came from the first address, meant for the second.
+    /// The connection came from the first address and was meant for the second.
     Addresses(SocketAddr, SocketAddr),
-    /// LOCAL or UNKNOWN: the balancer itself (a health check); the socket's own addresses hold.
+    /// LOCAL or UNKNOWN: the balancer itself connected (a health check). The socket's own addresses hold.
     Balancer,
 }
 
-/// Outcome of looking at the first bytes of a connection.
+/// Result of reading the first octets of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// More bytes are needed.
+    /// More octets are needed.
     Partial,
-    /// A header of this many octets.
+    /// A whole header, and its length in octets.
     Whole(Origin, usize),
     /// No header, or a broken one.
     Malformed,
 }
 
-/// Reads a header from the first bytes of a connection.
+/// Reads a header from the first octets of a connection.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Parsed {
     let common = bytes.len().min(SIGNATURE.len());
@@ -96,7 +97,7 @@ fn parse_v1(line: &[u8]) -> Option<Origin> {
     ))
 }
 
-/// Digits only, no sign, no leading zero (the specification's own rule).
+/// Digits only, without sign or leading zero (PROXY protocol §2.1).
 fn port(word: &str) -> Option<u16> {
     let plain = word.bytes().all(|b| b.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
     if plain { word.parse().ok() } else { None }
@@ -139,7 +140,7 @@ fn addresses<const N: usize>(body: &[u8]) -> Option<([u8; N], [u8; N], u16, u16)
     ))
 }
 
-/// The header that tells the inside server who the client is. Two families that differ are both written as IPv6.
+/// The header that tells the inside server the client's address. If the families differ, both addresses are written as IPv6.
 #[must_use]
 pub fn header(version: Version, client: SocketAddr, intended: SocketAddr) -> Vec<u8> {
     let v4 = client.is_ipv4() && intended.is_ipv4();

@@ -4,9 +4,7 @@ use std::{
     convert::Infallible,
     io,
     net::{SocketAddr, TcpListener as StdListener},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -14,16 +12,11 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    rt::{Read, ReadBufCursor, Write},
     server::conn::http1,
     service::service_fn,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    sync::Semaphore,
-    time::timeout,
-};
+use hyper_util::rt::TokioIo;
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{metrics::Metrics, net};
 
@@ -63,7 +56,7 @@ pub async fn serve(listener: StdListener, metrics: Arc<Metrics>) -> io::Result<I
                     });
                     let connection = http1::Builder::new()
                         .keep_alive(false)
-                        .serve_connection(Adapter(stream), answer);
+                        .serve_connection(TokioIo::new(stream), answer);
                     if !matches!(timeout(LIMIT, connection).await, Ok(Ok(()))) {
                         log::debug!("metrics: a scrape did not finish");
                     }
@@ -90,38 +83,4 @@ fn page(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes>>
         hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
     );
     response
-}
-
-/// tokio's traits as hyper's.
-struct Adapter(TcpStream);
-
-impl Read for Adapter {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut bytes = [0_u8; 2048];
-        let room = cursor.remaining().min(bytes.len());
-        let mut buffer = ReadBuf::new(&mut bytes[..room]);
-        ready!(Pin::new(&mut self.get_mut().0).poll_read(cx, &mut buffer))?;
-        cursor.put_slice(buffer.filled());
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Write for Adapter {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, bytes)
-    }
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
-    }
 }

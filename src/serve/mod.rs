@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -120,19 +119,7 @@ pub fn listeners(
     addresses: &[SocketAddr],
     intercept: Option<Intercept>,
 ) -> Result<Vec<StdListener>, Exit> {
-    let mut inherited = ListenFd::from_env();
-    let mut found = Vec::new();
-    for index in 0..inherited.len() {
-        match inherited.take_tcp_listener(index) {
-            Ok(Some(listener)) => found.push(listener),
-            Ok(None) => {}
-            Err(error) => {
-                return Err(Exit::Configuration(format!(
-                    "socket {index} of systemd is no TCP listener: {error}"
-                )));
-            }
-        }
-    }
+    let mut found = net::inherited().map_err(Exit::Configuration)?;
     for address in addresses {
         found
             .push(net::listen(*address, intercept).map_err(|error| no_listener(*address, &error))?);

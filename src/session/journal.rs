@@ -505,7 +505,7 @@ fn session_id() -> String {
     let mut bytes = [0_u8; 6];
     // Without randomness the identifier is not unique. Only readers of the log depend on it.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
-    audit::hex(&bytes)
+    data_encoding::HEXLOWER.encode(&bytes)
 }
 
 #[cfg(test)]

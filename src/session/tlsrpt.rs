@@ -137,7 +137,7 @@ fn text(record: &Tlsa) -> String {
         record.usage,
         record.selector,
         record.matching,
-        crate::audit::hex(&record.data)
+        data_encoding::HEXLOWER.encode(&record.data)
     )
 }
 

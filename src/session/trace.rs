@@ -39,7 +39,10 @@ fn plain_name(name: &[u8]) -> Option<&str> {
 
 /// RFC 5322 §3.3.
 fn rfc5322_date(at: SystemTime) -> String {
-    httpdate::fmt_http_date(at).replace("GMT", "+0000")
+    jiff::Timestamp::try_from(at)
+        .unwrap_or_default()
+        .strftime("%a, %d %b %Y %H:%M:%S +0000")
+        .to_string()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 
 use super::fields::{plain_decision, recipient_word};
 use crate::{
-    audit::{self, DecisionField, DirectionField, VerdictField},
+    audit::{DecisionField, DirectionField, VerdictField},
     smtp::{Completed, Domain, Question, Recipient},
 };
 
@@ -84,7 +84,10 @@ impl TransactionDecisions {
                 }
             }
         }
-        (decisions, audit::hex(self.digest.finish().as_ref()))
+        (
+            decisions,
+            data_encoding::HEXLOWER.encode(self.digest.finish().as_ref()),
+        )
     }
 }
 

@@ -2,11 +2,15 @@
 
 use super::der::{self, AltName, Certificate};
 use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
+use jiff::{
+    SignedDuration,
+    civil::{DateTime, Time, date},
+};
 use rustls::pki_types::CertificateDer;
 use serde::{Serialize, Serializer};
 use std::{
     fmt,
-    fmt::Write,
     net::IpAddr,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -59,17 +63,22 @@ impl Date {
     /// Without the time of day: `2026-03-01`.
     #[must_use]
     pub(crate) fn day(self) -> String {
-        let (year, month, day) = civil(self.0.div_euclid(86_400));
-        format!("{year:04}-{month:02}-{day:02}")
+        self.civil().date().to_string()
+    }
+
+    /// The nearest moment of the years -9999 to 9999.
+    fn civil(self) -> DateTime {
+        let since_1970 = SignedDuration::from_secs(self.0);
+        date(1970, 1, 1)
+            .to_datetime(Time::midnight())
+            .saturating_add(since_1970)
     }
 }
 
 /// RFC 3339, to the second: `2026-03-01T00:00:00Z`.
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let second = self.0.rem_euclid(86_400);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(f, "{}T{hour:02}:{minute:02}:{second:02}Z", self.day())
+        write!(f, "{:.0}Z", self.civil())
     }
 }
 
@@ -77,25 +86,6 @@ impl Serialize for Date {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
-}
-
-/// Year, month and day of a number of days since 1970-01-01; the year begins in March, as in `der`.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days.saturating_add(719_468);
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
 }
 
 impl CertFacts {
@@ -133,7 +123,7 @@ impl CertFacts {
             names,
             addresses,
             issuer: name_in_words(certificate.issuer),
-            serial: hex(certificate.serial),
+            serial: HEXLOWER.encode(certificate.serial),
             not_before: Date(certificate.not_before),
             not_after: Date(certificate.not_after),
             key: key_in_words(certificate.spki),
@@ -162,17 +152,7 @@ impl CertFacts {
 /// SHA-256 in lower-case hexadecimal.
 #[must_use]
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-/// Lower-case hexadecimal.
-#[must_use]
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    HEXLOWER.encode(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
 /// Printable ASCII stays, and all other characters become `\u{..}`. A backslash is escaped too, so that no text can imitate an escape.
@@ -215,7 +195,7 @@ fn attribute_in_words(oid: &[u8]) -> String {
         [0x55, 4, 11] => "OU".into(),
         [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 0x19] => "DC".into(),
         [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1] => "emailAddress".into(),
-        other => format!("oid.{}", hex(other)),
+        other => format!("oid.{}", HEXLOWER.encode(other)),
     }
 }
 
@@ -230,7 +210,7 @@ fn text_of(value: der::Element<'_>) -> String {
                 .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
                 .collect()
         }
-        _ => format!("#{}", hex(value.whole)),
+        _ => format!("#{}", HEXLOWER.encode(value.whole)),
     }
 }
 
@@ -255,7 +235,7 @@ pub(super) fn key_in_words(spki: &[u8]) -> String {
         [0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 0x11] => "ML-DSA-44".into(),
         [0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 0x12] => "ML-DSA-65".into(),
         [0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 0x13] => "ML-DSA-87".into(),
-        other => format!("oid.{}", hex(other)),
+        other => format!("oid.{}", HEXLOWER.encode(other)),
     }
 }
 
@@ -275,7 +255,7 @@ pub(super) fn algorithm_in_words(identifier: &[u8]) -> String {
         [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1] => "ECDSA with SHA-1".into(),
         [0x2a, 0x86, 0x48, 0xce, 0x38, 4, ..] => "DSA".into(),
         [0x2b, 0x65, 0x71] => "Ed448".into(),
-        other => format!("oid.{}", hex(other)),
+        other => format!("oid.{}", HEXLOWER.encode(other)),
     }
 }
 
@@ -295,7 +275,7 @@ fn curve_in_words(curve: Option<&[u8]>) -> String {
         [0x2b, 0x24, 3, 3, 2, 8, 1, 1, 7] => "brainpoolP256r1".into(),
         [0x2b, 0x24, 3, 3, 2, 8, 1, 1, 0x0b] => "brainpoolP384r1".into(),
         [0x2b, 0x24, 3, 3, 2, 8, 1, 1, 0x0d] => "brainpoolP512r1".into(),
-        other => format!("oid.{}", hex(other)),
+        other => format!("oid.{}", HEXLOWER.encode(other)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! DANE (RFC 7672 §3): does the chain match a TLSA record? `policy` says which records are usable.
 
 use super::{
-    cert::{Date, hex},
+    cert::Date,
     chain::{self, Purposes, bare_anchor},
     der::Certificate,
     names::{short, shown_name},
@@ -12,6 +12,7 @@ use crate::policy::{
     dane::{DANE_EE, DANE_TA},
 };
 use aws_lc_rs::digest::{SHA256, SHA512, digest};
+use data_encoding::HEXLOWER;
 use rustls::pki_types::CertificateDer;
 use std::time::SystemTime;
 use webpki::anchor_from_trusted_cert;
@@ -159,5 +160,8 @@ fn in_words(record: &Tlsa) -> String {
         data,
     } = record;
     let shown = &data[..data.len().min(32)];
-    format!("TLSA {usage} {selector} {matching} {}", short(&hex(shown)))
+    format!(
+        "TLSA {usage} {selector} {matching} {}",
+        short(&HEXLOWER.encode(shown))
+    )
 }

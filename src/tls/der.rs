@@ -4,6 +4,7 @@
 //! rightly refuses to parse: version 1, or unknown critical extensions. The reader judges nothing. On any input it neither panics nor
 //! allocates, and each step moves forward, so that the work is linear in the length.
 
+use jiff::civil::DateTime;
 use std::net::IpAddr;
 
 /// Universal and context tags that occur here (X.690 §8.1.2).
@@ -339,17 +340,21 @@ pub(super) fn time(element: Element<'_>) -> Option<i64> {
     if rest[10] != b'Z' {
         return None;
     }
-    let month = digits(&rest[0..2])?;
-    let day = digits(&rest[2..4])?;
-    let hour = digits(&rest[4..6])?;
-    let minute = digits(&rest[6..8])?;
-    let second = digits(&rest[8..10])?;
-    let valid = (1..=12).contains(&month)
-        && (1..=days_in(year, month)).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second < 60;
-    valid.then(|| ((days_from_civil(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
+    let part = |at: usize| digits(&rest[at..at + 2]).and_then(|part| i8::try_from(part).ok());
+    let time = DateTime::new(
+        i16::try_from(year).ok()?,
+        part(0)?,
+        part(2)?,
+        part(4)?,
+        part(6)?,
+        part(8)?,
+        0,
+    );
+    Some(
+        time.ok()?
+            .duration_since(DateTime::constant(1970, 1, 1, 0, 0, 0, 0))
+            .as_secs(),
+    )
 }
 
 fn digits(text: &[u8]) -> Option<i64> {
@@ -358,24 +363,6 @@ fn digits(text: &[u8]) -> Option<i64> {
             .is_ascii_digit()
             .then(|| n * 10 + i64::from(octet - b'0'))
     })
-}
-
-fn days_in(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days since 1970-01-01 in the Gregorian calendar; the year begins in March, so that the leap day is its last.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
 #[cfg(test)]

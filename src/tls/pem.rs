@@ -10,7 +10,12 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
-use std::path::Path;
+use std::{
+    collections::HashSet,
+    env, fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 /// All certificates of a file; at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -25,6 +30,56 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
         ));
     }
     Ok(certificates)
+}
+
+/// The system's trust store, and the first fault in it. `SSL_CERT_FILE` and `SSL_CERT_DIR` name it; without either, it is where
+/// distributions put it. Each file is read once, although directories hold several links to it.
+pub fn system_certificates() -> (Vec<CertificateDer<'static>>, Option<String>) {
+    let dirs = env::var_os("SSL_CERT_DIR").unwrap_or_default();
+    let named: Vec<PathBuf> = env::split_paths(&dirs)
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .collect();
+    let (file, dirs) = match env::var_os("SSL_CERT_FILE") {
+        None if named.is_empty() => {
+            let usual = openssl_probe::probe();
+            (usual.cert_file, usual.cert_dir)
+        }
+        file => (file.map(PathBuf::from), named),
+    };
+    let (mut certificates, mut faults) = (Vec::new(), Vec::new());
+    let mut files: Vec<PathBuf> = file.into_iter().collect();
+    for dir in dirs {
+        match fs::read_dir(&dir) {
+            Ok(entries) => files.extend(
+                entries
+                    .filter_map(|entry| Some(entry.ok()?.path()))
+                    .filter(|path| path.is_file()),
+            ),
+            Err(error) => faults.push(format!("opening directory: {error} at '{}'", dir.display())),
+        }
+    }
+    let mut read = HashSet::new();
+    for file in files {
+        if fs::metadata(&file).is_ok_and(|data| !read.insert((data.dev(), data.ino()))) {
+            continue;
+        }
+        let fault = |error| match error {
+            pem::Error::Io(error) => format!("{error} at '{}'", file.display()),
+            error => error.to_string(),
+        };
+        match CertificateDer::pem_file_iter(&file) {
+            Ok(found) => found.for_each(|found| match found {
+                Ok(certificate) => certificates.push(certificate),
+                Err(error) => {
+                    faults.push(format!("failed to read PEM from file: {}", fault(error)))
+                }
+            }),
+            Err(error) => faults.push(format!("failed to read PEM from file: {}", fault(error))),
+        }
+    }
+    certificates.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+    certificates.dedup();
+    (certificates, faults.into_iter().next())
 }
 
 /// A chain, end entity first, with the key of its first certificate.

@@ -1,7 +1,7 @@
 //! Does a presented chain prove a reference identity? By chain (RFC 5280 §6) and names (RFC 9525), by fingerprint, or by DANE.
 
 use super::{
-    cert::{Date, hex, sha256},
+    cert::{Date, sha256},
     chain::{self, Purposes, Verified},
     dane,
     der::Certificate,
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::policy::{Denial, Reason, ReferenceIdentity};
 use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
+use data_encoding::HEXLOWER;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, TrustAnchor},
@@ -223,13 +224,10 @@ fn anchors(ca_file: Option<&Path>) -> Result<Anchors, String> {
         }
         return Ok((store, named));
     }
-    let found = rustls_native_certs::load_native_certs();
-    store.add_parsable_certificates(found.certs);
+    let (certificates, fault) = pem::system_certificates();
+    store.add_parsable_certificates(certificates);
     if store.is_empty() {
-        let why = found
-            .errors
-            .first()
-            .map_or_else(String::new, |error| format!(" ({error})"));
+        let why = fault.map_or_else(String::new, |fault| format!(" ({fault})"));
         return Err(format!(
             "the system has no trust store{why}; install ca-certificates, or name a file with --ca-file"
         ));
@@ -282,10 +280,16 @@ fn fingerprint(peer: &Peer, listed: &[Vec<u8>]) -> Result<String, Denial> {
         };
         let is = |bytes: &[u8]| digest::digest(algorithm, bytes).as_ref() == &wanted[..];
         if is(certificate) {
-            return Ok(format!("certificate fingerprint {}", hex(wanted)));
+            return Ok(format!(
+                "certificate fingerprint {}",
+                HEXLOWER.encode(wanted)
+            ));
         }
         if spki.is_some_and(is) {
-            return Ok(format!("public key fingerprint {}", hex(wanted)));
+            return Ok(format!(
+                "public key fingerprint {}",
+                HEXLOWER.encode(wanted)
+            ));
         }
     }
     let leaf = &peer.chain[0];

@@ -1,11 +1,12 @@
 //! Helpers of the tests: directories, waiting, records.
 
+use data_encoding::HEXLOWER;
 use starttls_proxy::{
     audit::{
         AuditLog, AuditOptions, CertificateField, ConnectionField, DecisionField, DirectionField,
         ExemptionField, MessageRecord, OutcomeField, PeerField, PolicyField, Record, ReloadRecord,
         ReloadedFileField, SessionClosedRecord, SessionField, SessionOpenedRecord, StartRecord,
-        StopRecord, TlsField, UnprotectedRecord, VerdictField, VerdictRecord, WireText, hex,
+        StopRecord, TlsField, UnprotectedRecord, VerdictField, VerdictRecord, WireText,
     },
     commands::audit as command,
     exit::Exit,
@@ -168,13 +169,15 @@ pub fn tls(n: u64) -> TlsField {
 
 pub fn peer(n: u64) -> PeerField {
     let hash = |salt: u64| {
-        hex(&[
-            n.to_be_bytes(),
-            salt.to_be_bytes(),
-            n.to_be_bytes(),
-            n.to_be_bytes(),
-        ]
-        .concat())
+        HEXLOWER.encode(
+            &[
+                n.to_be_bytes(),
+                salt.to_be_bytes(),
+                n.to_be_bytes(),
+                n.to_be_bytes(),
+            ]
+            .concat(),
+        )
     };
     let name = format!("mx1.{}", domain(n));
     PeerField {
@@ -290,7 +293,7 @@ pub fn message(log: &AuditLog, n: u64) -> Record {
         sender: log.address(b"ward3@hospital.example"),
         recipients: vec![log.address(format!("{local}@{}", decision.domain).as_bytes())],
         octets: 2_000 + n * 7_349 % 90_000,
-        sha256: hex(&[n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes(); 4].concat()),
+        sha256: HEXLOWER.encode(&[n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes(); 4].concat()),
         verdict: decision.verdict,
         tls: (!plain).then(|| tls(n)),
         peer: (!plain).then(|| peer(n)),

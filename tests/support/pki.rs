@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "nobody who takes this in uses all of it")]
 
+use data_encoding::BASE64;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SignatureAlgorithm, date_time_ymd,
@@ -93,12 +94,12 @@ impl Authority {
 
     /// Its own certificate, for `--ca-file`.
     pub fn pem(&self) -> String {
-        pem(&self.cert)
+        pem("CERTIFICATE", &self.cert)
     }
 
     /// Its key, for what only OpenSSL can sign.
     pub fn key_pem(&self) -> String {
-        self.issuer.key().serialize_pem()
+        pem("PRIVATE KEY", self.issuer.key().serialized_der())
     }
 
     /// Its own certificate as a file.
@@ -130,16 +131,24 @@ impl Leaf {
         PrivateKeyDer::try_from(self.key.serialize_der()).unwrap()
     }
 
+    /// The key, for `--key`.
+    pub fn key_pem(&self) -> String {
+        pem("PRIVATE KEY", self.key.serialized_der())
+    }
+
     /// The chain, for `--cert`.
     pub fn chain_pem(&self) -> String {
-        self.chain.iter().map(|cert| pem(cert)).collect()
+        self.chain
+            .iter()
+            .map(|cert| pem("CERTIFICATE", cert))
+            .collect()
     }
 
     /// Chain and key as files.
     pub fn write(&self, dir: &Path, stem: &str) -> (PathBuf, PathBuf) {
         (
             write(dir, &format!("{stem}.pem"), self.chain_pem()),
-            write(dir, &format!("{stem}.key"), self.key.serialize_pem()),
+            write(dir, &format!("{stem}.key"), self.key_pem()),
         )
     }
 }
@@ -233,32 +242,11 @@ fn host(names: &[&str]) -> CertificateParams {
     params
 }
 
-fn pem(der: &[u8]) -> String {
-    let encoded = base64(der);
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in encoded.as_bytes().chunks(64) {
-        text.extend(line.iter().map(|&octet| char::from(octet)));
-        text.push('\n');
-    }
-    text + "-----END CERTIFICATE-----\n"
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for triple in bytes.chunks(3) {
-        let group = triple
-            .iter()
-            .fold(0_u32, |group, &octet| group << 8 | u32::from(octet))
-            << (8 * (3 - triple.len()));
-        for place in 0..4 {
-            let digit = (group >> (18 - 6 * place)) & 63;
-            text.push(if place <= triple.len() {
-                char::from(DIGITS[digit as usize])
-            } else {
-                '='
-            });
-        }
-    }
-    text
+fn pem(label: &str, der: &[u8]) -> String {
+    // 48 octets are a line of 64 letters (RFC 7468 §2).
+    let lines: Vec<String> = der.chunks(48).map(|octets| BASE64.encode(octets)).collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
 }

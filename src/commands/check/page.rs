@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{CheckedAddress, CheckedDomain};
 use crate::{
-    audit::{VerdictField, hex, printable},
+    audit::{VerdictField, printable},
     lookup::StsEntry,
     policy::{Dns, Mx, Security, Sts, Tlsa, mta_sts::Mode},
 };
@@ -232,7 +232,7 @@ fn tlsa_words(tlsa: &Dns<Vec<Tlsa>>) -> String {
     match answer(tlsa, "none", not_asked) {
         Ok((records, security)) => {
             let words = |r: &Tlsa| {
-                let data = hex(&r.data);
+                let data = data_encoding::HEXLOWER.encode(&r.data);
                 format!("{} {} {} {data}", r.usage, r.selector, r.matching)
             };
             let texts: Vec<String> = records.iter().map(words).collect();

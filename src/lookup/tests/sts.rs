@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     clock,
-    lookup::{Lookup, LookupOptions, dns::RecordType, https, https_config},
+    lookup::{Lookup, LookupOptions, dns::RecordType, https},
     policy::{
         Dns, Needs, Reason, Security, Sts,
         mta_sts::{Mode, Policy},
@@ -256,7 +256,7 @@ async fn a_host_that_never_finishes_is_given_up() {
     world.gate.forget_permits(1000);
     let client = https::PolicyClient {
         port: world.port,
-        tls: Arc::new(https_config(world.options().roots).unwrap()).into(),
+        tls: Arc::new(https::client_config(world.options().roots).unwrap()).into(),
         patience: Duration::from_millis(200),
     };
     let addresses = ["127.0.0.1".parse().unwrap()];

@@ -7,10 +7,10 @@ use super::{
 use crate::{
     clock,
     lookup::{
-        Lookup, LookupOptions,
+        Lookup, LookupOptions, StsEntry,
         dns::RecordType,
+        domain_state::{CachedPolicy, DomainState, make_room},
         store::StoredPolicy,
-        sts::{CachedPolicy, DomainState, make_room},
     },
     policy::{Dns, Reason, Security, Sts},
     smtp::Domain,
@@ -20,6 +20,12 @@ use std::{
     fs,
     time::{Duration, SystemTime},
 };
+
+/// As `policy show` finds it.
+fn shown(lookup: &Lookup) -> StsEntry {
+    let mut entries = lookup.sts_list().into_iter();
+    entries.find(|entry| entry.domain == CLINIC).unwrap()
+}
 
 #[tokio::test]
 async fn a_cached_policy_survives_whatever_becomes_of_record_and_host() {
@@ -60,7 +66,7 @@ async fn a_restart_forgets_nothing() {
         assert_eq!(applies(&world.restarted()).await.0, "1");
     }
     assert_eq!(world.requests(), 1);
-    let entry = world.restarted().sts_show(&domain(CLINIC)).unwrap();
+    let entry = shown(&world.restarted());
     assert_eq!(entry.text, POLICY);
     assert!(entry.expires_in > 604_000);
 }
@@ -195,7 +201,7 @@ async fn a_policy_is_refreshed_daily_although_its_id_is_the_same() {
     let lookup = world.restarted();
     lookup.sts.refresh().await;
     assert_eq!(world.requests(), 1);
-    assert!(lookup.sts_show(&domain(CLINIC)).unwrap().expires_in > 604_000);
+    assert!(shown(&lookup).expires_in > 604_000);
     lookup.sts.refresh().await;
     assert_eq!(world.requests(), 1, "not due yet");
 }
@@ -274,7 +280,7 @@ async fn fetches_that_failed_make_room_before_policies_do() {
     world.respond("HTTP/1.1 404 Not Found\r\n\r\n");
     world.announce("2");
     assert!(applies(&lookup).await.1);
-    let mut failed = lookup.sts.slot(&domain(CLINIC)).unwrap();
+    let mut failed = lookup.sts.state(&domain(CLINIC)).unwrap();
     let mut kept = DomainState::default();
     kept.policy = failed.policy.take();
     let mut domains = HashMap::from([(domain(CLINIC), kept)]);

@@ -6,7 +6,7 @@ use crate::{
     lookup::{
         Lookup, LookupOptions,
         dns::{Rdata, RecordType},
-        store::{Store, StoredPolicy},
+        store::{PolicyStore, StoredPolicy},
     },
     policy::{Needs, Reason, Security, Sts, mta_sts::Mode},
     tls::tests::pki::{Authority, Leaf, Scratch},
@@ -202,5 +202,8 @@ pub(super) fn assert_unavailable(sts: &Sts, expected: Reason, about: &str) {
 pub(super) fn store(world: &World, days: u64) {
     let fetched = clock::wall() - Duration::from_secs(days * 86_400);
     let kept = StoredPolicy::new(&domain(CLINIC), "1", fetched, POLICY);
-    Store::open(&world.folder.0).unwrap().save(&kept).unwrap();
+    PolicyStore::open(&world.folder.0)
+        .unwrap()
+        .save(&kept)
+        .unwrap();
 }

@@ -2,6 +2,8 @@
 
 use super::{super::names::NamePattern, key::domain};
 use crate::smtp::Domain;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use jiff::civil::{Date, date};
 use std::{
     fmt,
     net::IpAddr,
@@ -63,33 +65,19 @@ pub struct Until {
 
 impl Until {
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let number = |range: std::ops::Range<usize>| -> Option<u64> {
-            let digits = text.get(range)?;
-            digits
-                .bytes()
-                .all(|b| b.is_ascii_digit())
-                .then(|| digits.parse().ok())?
+        // ISO 8601 has many forms of a date. This one only is taken.
+        let form = |(octet, form): (u8, u8)| match form {
+            b'0' => octet.is_ascii_digit(),
+            _ => octet == form,
         };
-        if text.len() != 10 || text.get(4..5)? != "-" || text.get(7..8)? != "-" {
+        if text.len() != 10 || !text.bytes().zip(*b"0000-00-00").all(form) {
             return None;
         }
-        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-        let leap = |year: u64| {
-            year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400)
-        };
-        let february = if leap(year) { 29 } else { 28 };
-        let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-        let index = usize::try_from(month).ok()?.checked_sub(1)?;
-        if year < 1970 || !(1..=*lengths.get(index)?).contains(&day) {
-            return None;
-        }
-        let years: u64 = (1970..year)
-            .map(|year| if leap(year) { 366 } else { 365 })
-            .sum();
-        let days = years + lengths[..index].iter().sum::<u64>() + day;
+        let day: Date = text.parse().ok()?;
+        let over = day.duration_since(date(1970, 1, 1)).as_secs() + 86_400;
         Some(Self {
             text: text.to_owned(),
-            over: days * 86_400,
+            over: u64::try_from(over).ok().filter(|&over| over > 0)?,
         })
     }
 
@@ -179,18 +167,11 @@ fn fingerprint(text: &str) -> Result<Vec<u8>, String> {
         }
         false => text.to_owned(),
     };
-    if digits.is_empty() || digits.len() % 2 != 0 || !digits.bytes().all(|b| b.is_ascii_hexdigit())
-    {
-        return Err(format!("{text:?} is no digest; write its hex digits"));
-    }
-    let digest: Vec<u8> = digits
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| {
-            let value = |b: u8| char::from(b).to_digit(16).unwrap_or(0);
-            u8::try_from(value(pair[0]) * 16 + value(pair[1])).unwrap_or(0)
-        })
-        .collect();
+    let digest = HEXLOWER_PERMISSIVE
+        .decode(digits.as_bytes())
+        .ok()
+        .filter(|digest| !digest.is_empty())
+        .ok_or_else(|| format!("{text:?} is no digest; write its hex digits"))?;
     match digest.len() {
         20 | 32 | 48 | 64 => Ok(digest),
         16 => Err(format!(
@@ -204,7 +185,10 @@ fn fingerprint(text: &str) -> Result<Vec<u8>, String> {
 
 /// Digits in pairs between colons, as openssl prints them.
 pub(super) fn hex(digest: &[u8]) -> String {
-    let pairs: Vec<String> = digest.iter().map(|octet| format!("{octet:02x}")).collect();
+    let pairs: Vec<String> = digest
+        .chunks(1)
+        .map(|octet| HEXLOWER.encode(octet))
+        .collect();
     pairs.join(":")
 }
 

@@ -503,7 +503,7 @@ fn a_byte_order_mark_hides_no_certificate_and_no_key() {
     assert_eq!(read, [one.cert.to_vec(), two.cert.to_vec()]);
     let leaf = one.leaf(&["mx.clinic.example"]);
     let cert = dir.write("own.pem", format!("{MARK}{}", leaf.chain_pem()));
-    let key = dir.write("own.key", format!("{MARK}{}", leaf.key.serialize_pem()));
+    let key = dir.write("own.key", format!("{MARK}{}", leaf.key_pem()));
     let ocsp = None;
     let options = ServerOptions {
         pairs: vec![CertificateFiles { cert, key, ocsp }],

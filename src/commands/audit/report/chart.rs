@@ -5,6 +5,7 @@ use super::{
     html::{Escaped, percent},
 };
 use crate::commands::audit::quantity::grouped;
+use jiff::Timestamp;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -172,7 +173,7 @@ fn ceiling(number: u64) -> u64 {
 }
 
 fn instant(at: &str) -> SystemTime {
-    humantime::parse_rfc3339(at).unwrap_or(SystemTime::UNIX_EPOCH)
+    at.parse::<Timestamp>().unwrap_or_default().into()
 }
 
 /// A table of shares of a whole: one row each, with a bar.

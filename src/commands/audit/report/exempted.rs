@@ -5,9 +5,10 @@ use super::{
     html::{Escaped, day, plural},
 };
 use crate::commands::audit::quantity::grouped;
+use jiff::civil::DateTime;
 use std::{
     fmt::{self, Formatter},
-    time::SystemTime,
+    time::Duration,
 };
 
 /// `now` is when the page is made.
@@ -65,17 +66,11 @@ fn end_date(until: Option<&str>, now: &str) -> String {
     let Some(until) = until else {
         return "<span class=\"badge warn\">no end</span>".into();
     };
-    let instant = |text: &str| humantime::parse_rfc3339(text).ok();
-    let (Some(end), Some(now)) = (instant(&format!("{}T23:59:59Z", day(until))), instant(now))
-    else {
+    let moment = |text: &str| text.strip_suffix('Z')?.parse::<DateTime>().ok();
+    let (Some(end), Some(now)) = (moment(&format!("{}T23:59:59Z", day(until))), moment(now)) else {
         return Escaped(until).to_string();
     };
-    let days = |later: SystemTime, earlier| {
-        later
-            .duration_since(earlier)
-            .map(|time| time.as_secs() / 86_400)
-    };
-    match days(end, now) {
+    match Duration::try_from(end.duration_since(now)).map(|left| left.as_secs() / 86_400) {
         Ok(0) => format!("{} <span class=\"badge warn\">today</span>", Escaped(until)),
         Ok(left) => format!(
             "{} <span class=\"badge\">{}</span>",
