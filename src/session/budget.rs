@@ -218,7 +218,7 @@ impl Budget {
         false
     }
 
-    /// Whether so many octets (an event's log line and record) may be written for this client. If not, the event is counted.
+    /// Whether this many octets (an event's log line and record) may be written for this client. If not, the event is counted.
     pub fn spend(&mut self, client: IpAddr, event: BudgetedEvent, octets: usize, now: Now) -> bool {
         let prefix = ClientPrefix::of(client);
         let octets = octets as u64;

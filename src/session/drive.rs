@@ -323,10 +323,8 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
             Side::Server => (&mut self.server, &mut self.client),
         };
         let octets = from.take(len);
-        if content {
-            if let Some(journal) = self.handler.journal() {
-                journal.content(octets);
-            }
+        if content && let Some(journal) = self.handler.journal() {
+            journal.content(octets);
         }
         to.send(octets);
         from.in_message = content;

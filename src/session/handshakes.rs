@@ -48,7 +48,7 @@ struct PlacesAndQueue {
     next: u64,
 }
 
-/// What one network holds, and who waits of it.
+/// The places that one network holds, and its clients that wait.
 #[derive(Debug, Default)]
 struct NetworkShare {
     held: usize,
@@ -238,11 +238,11 @@ mod tests {
         task::{Context, Poll, Waker},
     };
 
-    struct Ask<'a>(Pin<Box<dyn Future<Output = Result<HandshakePlace, QueueFull>> + 'a>>);
+    struct WaitingClient<'a>(Pin<Box<dyn Future<Output = Result<HandshakePlace, QueueFull>> + 'a>>);
 
-    impl std::fmt::Debug for Ask<'_> {
+    impl std::fmt::Debug for WaitingClient<'_> {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("Ask")
+            f.write_str("WaitingClient")
         }
     }
 
@@ -250,7 +250,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn poll(waiting: &mut Ask<'_>) -> Poll<Result<HandshakePlace, QueueFull>> {
+    fn poll(waiting: &mut WaitingClient<'_>) -> Poll<Result<HandshakePlace, QueueFull>> {
         waiting
             .0
             .as_mut()
@@ -258,16 +258,19 @@ mod tests {
     }
 
     /// A place, or the future that waits for one.
-    fn ask<'a>(handshakes: &'a Handshakes, client: &str) -> Result<HandshakePlace, Ask<'a>> {
+    fn ask<'a>(
+        handshakes: &'a Handshakes,
+        client: &str,
+    ) -> Result<HandshakePlace, WaitingClient<'a>> {
         let client = ip(client);
-        let mut waiting = Ask(Box::pin(handshakes.place(client)));
+        let mut waiting = WaitingClient(Box::pin(handshakes.place(client)));
         match poll(&mut waiting) {
             Poll::Ready(outcome) => Ok(outcome.expect("not full")),
             Poll::Pending => Err(waiting),
         }
     }
 
-    fn has(waiting: &mut Ask<'_>) -> Option<HandshakePlace> {
+    fn has(waiting: &mut WaitingClient<'_>) -> Option<HandshakePlace> {
         match poll(waiting) {
             Poll::Ready(outcome) => Some(outcome.expect("called")),
             Poll::Pending => None,
@@ -324,7 +327,7 @@ mod tests {
             waiting.push(ask(&handshakes, "192.0.2.1").expect_err("waits"));
         }
         assert_eq!(waiting.len(), 10, "half of 20");
-        let mut refused = Ask(Box::pin(handshakes.place(ip("192.0.2.99"))));
+        let mut refused = WaitingClient(Box::pin(handshakes.place(ip("192.0.2.99"))));
         assert!(matches!(poll(&mut refused), Poll::Ready(Err(QueueFull))));
         drop(refused);
         assert!(!handshakes.full(ip("203.0.113.1")));

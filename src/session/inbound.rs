@@ -14,7 +14,7 @@ use super::{
     fields::{PlaintextBasis, in_the_clear},
     journal::Journal,
     leg::{Leg, Stream},
-    networks::Attempt,
+    networks::TlsAttempt,
     permits,
     refusals::unreachable,
     setup::InboundSetup,
@@ -87,7 +87,7 @@ struct InboundSession {
     /// Lists the connection to the server as this proxy's own while it lives.
     dialled: Option<Dialled>,
     /// From STARTTLS until the client has said EHLO over TLS.
-    attempt: Option<Attempt>,
+    attempt: Option<TlsAttempt>,
 }
 
 /// The result of a job.

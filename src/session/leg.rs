@@ -177,14 +177,14 @@ impl Leg {
         self.input.take(len)
     }
 
-    /// Puts octets behind those that are to be written.
+    /// Appends octets to the output.
     pub(super) fn send(&mut self, bytes: &[u8]) {
         if self.stream.is_some() {
             self.output.extend_from_slice(bytes);
         }
     }
 
-    /// Whether so many octets wait to be written that nothing more may be read that adds to them.
+    /// Whether too many octets wait to be written: nothing that adds to them may be read now.
     pub(super) fn backed_up(&self) -> bool {
         self.output.len() - self.sent >= BACKED_UP
     }

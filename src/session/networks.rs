@@ -62,9 +62,9 @@ impl TriedNetworks {
 
     /// This client starts TLS now.
     #[must_use]
-    pub fn attempt(self: &Arc<Self>, client: IpAddr) -> Attempt {
+    pub fn attempt(self: &Arc<Self>, client: IpAddr) -> TlsAttempt {
         *self.tries().under_way.entry(network(client)).or_default() += 1;
-        Attempt {
+        TlsAttempt {
             client,
             succeeded: false,
             networks: Arc::clone(self),
@@ -80,13 +80,13 @@ impl TriedNetworks {
 /// A client's attempt to start TLS. Until this is dropped the client's network counts as having tried, because a client that gives up
 /// may be back in the clear before this proxy notices. Dropped without [`succeeded`](Self::succeeded), the attempt has failed.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct TlsAttempt {
     client: IpAddr,
     succeeded: bool,
     networks: Arc<TriedNetworks>,
 }
 
-impl Attempt {
+impl TlsAttempt {
     /// The client sent a command over TLS. Nothing less shows that the handshake is over for the client too: in TLS 1.2 this proxy sends
     /// the last flight, and the network may cut that.
     pub fn succeeded(mut self) {
@@ -94,7 +94,7 @@ impl Attempt {
     }
 }
 
-impl Drop for Attempt {
+impl Drop for TlsAttempt {
     fn drop(&mut self) {
         if !self.succeeded {
             self.networks.failed(self.client, clock::instant());

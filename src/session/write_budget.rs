@@ -38,7 +38,7 @@ impl WriteBudget {
             .is_none_or(|mut budget| budget.admit(client, now()))
     }
 
-    /// Whether so many octets (an event's log line and record) may be written for this client. If not, the event is counted. Not to be
+    /// Whether this many octets (an event's log line and record) may be written for this client. If not, the event is counted. Not to be
     /// asked for messages, for verdicts that let a message pass, nor in a session that has carried a message.
     #[must_use]
     pub fn may_write(&self, client: IpAddr, event: BudgetedEvent, octets: usize) -> bool {
