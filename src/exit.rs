@@ -52,7 +52,8 @@ pub enum Exit {
 
 impl Exit {
     /// The exit code.
-    pub(crate) fn code(&self) -> u8 {
+    #[must_use]
+    pub fn code(&self) -> u8 {
         match self {
             Self::No => NO,
             Self::Usage(_) => USAGE,
