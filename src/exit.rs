@@ -52,6 +52,7 @@ pub enum Exit {
 
 impl Exit {
     /// The exit code.
+    #[must_use]
     pub fn code(&self) -> u8 {
         match self {
             Self::No => NO,
