@@ -362,7 +362,7 @@ impl LinkSetup for Outbound {
 
     fn connected(&mut self, outcome: Result<(), Refusal>) {
         match (self.take_state(), outcome) {
-            (State::AwaitConnect(_), Err(refusal)) => self.relay.end_now(refusal.as_421()),
+            (State::AwaitConnect(_), Err(refusal)) => self.relay.end_now(refusal.closing()),
             (State::AwaitConnect(Attempt::First), Ok(())) if self.config.implicit_tls => {
                 self.relay.act(Action::Upgrade(Side::Server));
                 self.state = State::AwaitImplicitTls;
@@ -386,7 +386,7 @@ impl LinkSetup for Outbound {
                 self.begin_again_in_the_clear(exempted);
             }
             (State::AwaitUpgrade(_, None) | State::AwaitImplicitTls, Err(refusal)) => {
-                self.relay.end_now(refusal.as_421());
+                self.relay.end_now(refusal.closing());
             }
             (state, _) => self.state = state,
         }

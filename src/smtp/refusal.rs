@@ -97,7 +97,7 @@ impl Refusal {
 
     /// The same refusal as 421, which ends the session: the answer where a 5yz would be no verdict on the mail.
     #[must_use]
-    pub(crate) fn as_421(self) -> Self {
+    pub(crate) fn closing(self) -> Self {
         Self { code: 421, ..self }
     }
 }

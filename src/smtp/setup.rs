@@ -116,11 +116,7 @@ impl<S: LinkSetup> Machine for S {
                 Some(Input::Upgraded(side, outcome)) if side == S::TLS_SIDE => {
                     self.upgraded(outcome);
                 }
-                Some(Input::Answer(answer)) => {
-                    if self.relay_mut().takes_answer() {
-                        self.answered(answer);
-                    }
-                }
+                Some(Input::Answer(answer)) => self.answered(answer),
                 Some(Input::Closed(Side::Server)) => self.server_closed(),
                 Some(Input::Deadline) => self.relay_mut().end_if_late(now),
                 _ => {}

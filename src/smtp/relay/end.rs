@@ -128,6 +128,7 @@ impl Relay {
                 self.end_now(stopped());
             }
             Input::Closed(Side::Client) => self.client_closed = true,
+            Input::Answer(answer) => return self.takes_answer().then_some(Input::Answer(answer)),
             input => return Some(input),
         }
         None
@@ -135,7 +136,7 @@ impl Relay {
 
     fn recorded(&mut self, outcome: Result<Recorded, Refusal>) {
         // A fault of ours is no verdict on the message, and only 421 may be sent at any time (RFC 5321 §3.8).
-        let outcome = outcome.map_err(Refusal::as_421);
+        let outcome = outcome.map_err(Refusal::closing);
         if self.unawaited_records > 0 {
             self.unawaited_records -= 1;
             if let Err(refusal) = outcome {

@@ -234,7 +234,7 @@ impl Relay {
     }
 
     /// Whether an answer is expected; each question has one answer.
-    pub(super) fn takes_answer(&mut self) -> bool {
+    fn takes_answer(&mut self) -> bool {
         match &mut self.phase {
             Phase::Pending { asked, .. } => std::mem::take(asked),
             _ => false,
@@ -298,7 +298,7 @@ impl Relay {
     /// client try HELO (RFC 5321 §3.2). A refused MAIL helps no message along, so it counts as an idle command.
     pub(super) fn refuse(&mut self, mut refusal: Refusal) {
         if self.is_hello_pending() {
-            refusal = refusal.as_421();
+            refusal = refusal.closing();
         }
         if refusal.code == 421 {
             return self.end_after_replies(refusal);
