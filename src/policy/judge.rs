@@ -15,7 +15,7 @@ pub enum Shown {
     NoTls(Reason, String),
     /// The handshake failed; the certificate was not judged.
     HandshakeFailed(String),
-    /// TLS is up. One result for each of [`Demand::alternatives`], in order: what matched, or what was wrong.
+    /// TLS is up. One result for each of `Demand::alternatives`, in order: what matched, or what was wrong.
     Tls(Vec<Result<String, Denial>>),
 }
 
