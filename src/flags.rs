@@ -369,7 +369,7 @@ pub enum AuditCommandFlags {
 }
 
 /// intact, or the first line that is not
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, Debug, Default)]
 #[argh(subcommand, name = "verify")]
 pub struct AuditVerifyFlags {
     /// earlier checkpoint kept elsewhere
@@ -387,7 +387,7 @@ pub struct AuditVerifyFlags {
 }
 
 /// records for people
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, Debug, Default)]
 #[argh(subcommand, name = "show")]
 pub struct AuditShowFlags {
     /// sender's or recipient's domain
@@ -420,7 +420,7 @@ pub struct AuditShowFlags {
 }
 
 /// the page for auditors
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, Debug, Default)]
 #[argh(subcommand, name = "report")]
 pub struct AuditReportFlags {
     /// where to write it
@@ -447,7 +447,7 @@ pub struct AuditReportFlags {
 }
 
 /// a new key for --audit-key
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, Debug, Default)]
 #[argh(subcommand, name = "keygen")]
 pub struct AuditKeygenFlags {
     /// the private key goes here, the public one beside it

@@ -107,12 +107,12 @@ struct Datagram<'a> {
     domain: &'a str,
     #[serde(rename = "pr")]
     record: &'a str,
-    policies: Vec<PolicyField<'a>>,
+    policies: Vec<TlsrptPolicy<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct PolicyField<'a> {
+struct TlsrptPolicy<'a> {
     policy_type: u8,
     policy_domain: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -144,7 +144,7 @@ struct FailureField<'a> {
     words: &'a str,
 }
 
-impl<'a> PolicyField<'a> {
+impl<'a> TlsrptPolicy<'a> {
     /// `None`: a failure that is not reportable.
     fn of(judged: &'a PolicyOutcome) -> Option<Self> {
         let mut failure_details = Vec::new();
@@ -194,7 +194,7 @@ impl Tlsrpt {
     /// Hands one session's outcome for `domain` over; `record` is its TLSRPT record as published
     /// ([`Lookup::tlsrpt_record`](crate::lookup::Lookup::tlsrpt_record)), and names who gets the report.
     pub fn send(&self, domain: &str, record: &str, policies: &[PolicyOutcome]) {
-        let policies: Vec<_> = policies.iter().filter_map(PolicyField::of).collect();
+        let policies: Vec<_> = policies.iter().filter_map(TlsrptPolicy::of).collect();
         if policies.is_empty() {
             return;
         }

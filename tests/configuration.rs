@@ -4,10 +4,10 @@
 mod running;
 
 use running::{
-    Client, Pair, Proxy, Scratch, exit_code_and_words, free, inside_server, pair, pki::Authority,
+    Client, INSIDE, Pair, Proxy, Scratch, exit_code_and_words, free, pair, pki::Authority, run,
 };
 use serde_json::Value;
-use std::{fs, io::Write, net::TcpListener, process::Command};
+use std::{fs, io::Write, process::Command};
 
 /// The records of one kind, in their order.
 fn records(log: &str, event: &str) -> Vec<Value> {
@@ -35,13 +35,9 @@ fn record(log: &str, event: &str, number: usize) -> Value {
 
 /// stdout of a run that succeeds.
 fn printed(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
-        .args(arguments)
-        .output()
-        .expect("it runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {said}");
-    String::from_utf8(output.stdout).expect("UTF-8")
+    let (code, printed, said) = run(arguments);
+    assert_eq!(code, Some(0), "{arguments:?}: {said}");
+    printed
 }
 
 /// An outbound proxy that can be reloaded, and its audit log.
@@ -53,7 +49,7 @@ struct Outbound {
 impl Outbound {
     fn start(scratch: &Scratch, more: &[&str]) -> Self {
         let listen = free().to_string();
-        let log = scratch.0.join("audit.jsonl").display().to_string();
+        let log = scratch.path("audit.jsonl");
         let first = ["outbound", "--listen", &listen, "--audit-log", &log];
         let second = [
             "--intercept",
@@ -62,8 +58,7 @@ impl Outbound {
             "127.0.0.1:9",
             "--no-dane",
         ];
-        let mut proxy = Proxy::start(&[&first[..], &second, more].concat());
-        proxy.says(": ready");
+        let proxy = Proxy::ready(&[&first[..], &second, more].concat());
         Self { proxy, log }
     }
 
@@ -91,7 +86,7 @@ const OTHER_ANCHOR: &str =
 
 #[test]
 fn a_swapped_tafile_is_another_policy_and_another_configuration() {
-    let scratch = Scratch::new("tafile");
+    let scratch = Scratch::new();
     let ca = scratch.file("ca.pem", &Authority::root("One").pem());
     let table = scratch.file("policy", &format!("a.example secure tafile={ca}\n"));
     let mut outbound = Outbound::start(&scratch, &["--policy", &table]);
@@ -118,7 +113,7 @@ fn a_swapped_tafile_is_another_policy_and_another_configuration() {
 
 #[test]
 fn the_configurations_hash_follows_every_file_and_nothing_else() {
-    let scratch = Scratch::new("hash");
+    let scratch = Scratch::new();
     let authority = Authority::root("Root");
     let (cert, key) = authority
         .leaf(&["client.example"])
@@ -167,7 +162,7 @@ fn the_configurations_hash_follows_every_file_and_nothing_else() {
 
 #[test]
 fn a_reload_is_all_or_nothing_and_tells_each_files_own_fault() {
-    let scratch = Scratch::new("faults");
+    let scratch = Scratch::new();
     let ca = scratch.file("ca.pem", &Authority::root("One").pem());
     let named = scratch.file("named.pem", &Authority::root("Named").pem());
     let anchor = scratch.file("anchor", ANCHOR);
@@ -224,16 +219,15 @@ fn inbound_certificates_and_authorities_are_in_the_hash_and_each_tells_its_own_f
         scratch,
         cert,
         key,
-    } = pair("inbound-faults");
+    } = pair();
     let ca = scratch.file("clients.pem", &authority.pem());
-    let log = scratch.0.join("audit.jsonl").display().to_string();
+    let log = scratch.path("audit.jsonl");
     let listen = free().to_string();
     let first = ["inbound", "--listen", &listen, "--upstream", "127.0.0.1:9"];
     let second = ["--hide-client-address", "--relay-probe", "off"];
     let third = ["--cert", &cert, "--key", &key, "--audit-log", &log];
     let fourth = ["--client-auth", "request", "--client-ca", &ca];
-    let mut proxy = Proxy::start(&[&first[..], &second, &third, &fourth].concat());
-    proxy.says(": ready");
+    let proxy = Proxy::ready(&[&first[..], &second, &third, &fourth].concat());
     let mut outbound = Outbound { proxy, log };
     let (_, mut last) = outbound.reload("INFO  reloaded");
     authority
@@ -265,33 +259,16 @@ fn inbound_certificates_and_authorities_are_in_the_hash_and_each_tells_its_own_f
 
 #[test]
 fn an_expired_entry_lets_no_stranger_through_in_the_clear() {
-    let Pair {
-        cert, key, scratch, ..
-    } = pair("expired");
-    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let upstream = inside.local_addr().expect("address").to_string();
-    let told = inside_server(inside);
-    let table = scratch.file(
+    let pair = pair();
+    let (upstream, told) = INSIDE.serve();
+    let table = pair.scratch.file(
         "policy",
         "@x.example none until=2020-01-01\n203.0.113.0/24 none until=2020-01-01\n",
     );
-    let listen = free();
-    let address = listen.to_string();
-    let log = scratch.0.join("audit.jsonl").display().to_string();
-    let first = ["inbound", "--listen", &address, "--upstream", &upstream];
-    let second = [
-        "--hide-client-address",
-        "--relay-probe",
-        "off",
-        "--policy",
-        &table,
-    ];
-    let third = ["--cert", &cert, "--key", &key, "--audit-log", &log];
-    let mut proxy = Proxy::start(&[&first[..], &second, &third].concat());
-    proxy.says(": ready");
-    let mut client = Client::connect(listen);
-    client.hears("220");
-    client.says("EHLO client.example").hears("250");
+    let log = pair.scratch.path("audit.jsonl");
+    let more = ["--policy", &table, "--audit-log", &log];
+    let (_proxy, listen) = pair.ready(upstream, &more);
+    let mut client = Client::introduced(listen);
     client.says("NOOP").hears("250");
     // For some minutes after a start mail in the clear is deferred, and refused after that.
     client.says("MAIL FROM:<a@x.example>").hears("451 4.7.0");
@@ -306,7 +283,7 @@ fn an_expired_entry_lets_no_stranger_through_in_the_clear() {
 fn lines_of_the_other_direction_and_lines_given_twice_are_errors_with_their_place() {
     let Pair {
         cert, key, scratch, ..
-    } = pair("directions");
+    } = pair();
     let inbound = [
         "inbound",
         "--upstream",
@@ -350,7 +327,7 @@ fn lines_of_the_other_direction_and_lines_given_twice_are_errors_with_their_plac
 
 #[test]
 fn a_line_that_nothing_reaches_is_a_warning_with_its_place() {
-    let scratch = Scratch::new("shadowed");
+    let scratch = Scratch::new();
     let table = scratch.file(
         "policy",
         "192.0.2.0/24 none\n192.0.2.0/25 encrypt\n192.0.2.128/25 encrypt\nrelay.example verify\n",
@@ -388,7 +365,7 @@ fn a_line_that_nothing_reaches_is_a_warning_with_its_place() {
 fn a_partner_whose_certificate_is_not_asked_for_is_a_warning() {
     let Pair {
         cert, key, scratch, ..
-    } = pair("unasked");
+    } = pair();
     let table = scratch.file("policy", "@a.example encrypt\n@b.example secure\n");
     let first = [
         "inbound",
@@ -416,7 +393,7 @@ fn a_partner_whose_certificate_is_not_asked_for_is_a_warning() {
 /// A pipe is empty when it is read again, and an empty table demands nothing.
 #[test]
 fn a_table_out_of_a_pipe_is_refused() {
-    let scratch = Scratch::new("pipe");
+    let scratch = Scratch::new();
     let pipe = scratch.0.join("policy").display().to_string();
     let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.expect("mkfifo").success());
@@ -447,7 +424,7 @@ fn a_client_address_that_cannot_be_kept_is_refused_at_the_start() {
         key,
         scratch: _kept,
         ..
-    } = pair("families");
+    } = pair();
     let pem = ["--cert", &cert, "--key", &key, "--dry-run"];
     let inbound = |listen: &str, upstream: &str| {
         let first = [

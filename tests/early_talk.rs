@@ -96,7 +96,7 @@ fn what_an_early_talker_hears(
 ) -> String {
     let Pair {
         authority, scratch, ..
-    } = pair("early-talk");
+    } = pair();
     let leaf = authority.leaf(&["mx.clinic.example"]);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -114,20 +114,11 @@ fn what_an_early_talker_hears(
     let ca = scratch.file("ca.pem", &authority.pem());
     let table = scratch.file("table", "[127.0.0.1] secure match=mx.clinic.example\n");
     let at = free();
-    let mut proxy = Proxy::start(&[
-        "outbound",
-        "--listen",
-        &at.to_string(),
-        "--upstream",
-        &upstream,
-        "--policy",
-        &table,
-        "--ca-file",
-        &ca,
-        "--no-dane",
-        "--no-mta-sts",
-    ]);
-    proxy.says(": ready");
+    let address = at.to_string();
+    let first = ["outbound", "--listen", &address, "--upstream", &upstream];
+    let second = ["--policy", &table, "--ca-file", &ca];
+    let third = ["--no-dane", "--no-mta-sts"];
+    let _proxy = Proxy::ready(&[&first[..], &second, &third].concat());
     let mut client = Client::connect(at);
     client.hears("220");
     client.says("EHLO legacy.example").hears("421");

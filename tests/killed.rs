@@ -3,11 +3,11 @@
 #[path = "support/running.rs"]
 mod running;
 
-use running::{HANG, Pair, Proxy, exit_code_and_words, free, inside_server, pair};
+use running::{HANG, Proxy, exit_code_and_words, free, inside_server, pair};
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     process::Command,
     thread,
 };
@@ -79,39 +79,15 @@ fn send_until_killed(
 
 #[test]
 fn what_was_acknowledged_is_recorded_however_often_it_is_killed() {
-    let Pair {
-        cert, key, scratch, ..
-    } = pair("killed");
-    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let upstream = inside.local_addr().expect("address").to_string();
-    let _told = inside_server(inside);
-    let log = scratch.0.join("audit.jsonl").display().to_string();
+    let pair = pair();
+    let upstream = inside_server();
+    let log = pair.scratch.path("audit.jsonl");
     let listen = free();
-    let address = listen.to_string();
-    let arguments = [
-        "inbound",
-        "--listen",
-        &address,
-        "--upstream",
-        &upstream,
-        "--hide-client-address",
-    ];
-    let more = [
-        "--relay-probe",
-        "off",
-        "--cert",
-        &cert,
-        "--key",
-        &key,
-        "--exempt",
-        "127.0.0.0/8",
-        "--audit-log",
-        &log,
-    ];
+    let more = ["--exempt", "127.0.0.0/8", "--audit-log", &log];
+    let arguments = pair.inbound(listen, upstream, &more);
     let mut acknowledged = Vec::new();
     for round in 0..200 {
-        let mut proxy = Proxy::start(&[&arguments[..], &more].concat());
-        proxy.says(": ready");
+        let mut proxy = Proxy::ready(&arguments);
         let kill = [
             Kill::AmidTheMessage,
             Kill::BehindItsEnd,

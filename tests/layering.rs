@@ -295,16 +295,10 @@ fn tls_is_the_business_of_few() {
 /// Where code says what is known: a proof of the machines, and who may make it.
 const PROOFS: [(&str, &[&str]); 3] = [
     // The policy's verdict is in.
-    (
-        "Authorised",
-        &["src/session/inbound.rs", "src/session/outbound.rs"],
-    ),
-    (
-        "Exempted",
-        &["src/session/inbound.rs", "src/session/outbound.rs"],
-    ),
+    ("Authorised", &["src/session/permits.rs"]),
+    ("Exempted", &["src/session/permits.rs"]),
     // The disk has answered.
-    ("Recorded", &["src/session/evidence.rs"]),
+    ("Recorded", &["src/session/journal.rs"]),
 ];
 
 #[test]

@@ -4,47 +4,17 @@
 #[path = "support/running.rs"]
 mod running;
 
-use running::{Client, Pair, Proxy, Scratch, free, inside_server, pair};
+use running::{ClearServer, Client, Pair, Proxy, Scratch, free, inside_server, pair};
 use serde_json::Value;
-use std::{
-    fs,
-    io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    thread,
-};
+use std::{fs, net::SocketAddr};
 
-/// An outside server in the clear with this reply to EHLO; it takes all mail.
-fn clear_server(hello: &'static str) -> SocketAddr {
-    server("220 outside\r\n", hello)
+/// An outside server in the clear with this reply to EHLO.
+fn clear_server(ehlo: &'static str) -> SocketAddr {
+    server("220 outside\r\n", ehlo)
 }
 
-fn server(greeting: &'static str, hello: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let serve = move |stream: TcpStream| {
-        let mut stream = BufReader::new(stream);
-        let mut line = String::new();
-        let mut said = stream.get_mut().write_all(greeting.as_bytes());
-        while said.is_ok() && !line.starts_with("QUIT") && {
-            line.clear();
-            stream.read_line(&mut line).is_ok_and(|got| got > 0)
-        } {
-            let answer = match line.get(..4) {
-                Some("EHLO") => hello,
-                Some("DATA") => "354 go\r\n",
-                Some("STAR") => "454 4.7.0 certificate being renewed\r\n",
-                Some("QUIT") => "221 bye\r\n",
-                _ => "250 2.1.0 ok\r\n",
-            };
-            said = stream.get_mut().write_all(answer.as_bytes());
-        }
-    };
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            thread::spawn(move || serve(stream));
-        }
-    });
-    address
+fn server(greeting: &'static str, ehlo: &'static str) -> SocketAddr {
+    ClearServer { greeting, ehlo }.serve().0
 }
 
 struct Session {
@@ -55,25 +25,34 @@ struct Session {
 
 impl Session {
     /// An outbound session with this smart host.
-    fn outbound(name: &str, upstream: SocketAddr, more: &[&str]) -> Self {
+    fn outbound(upstream: SocketAddr, more: &[&str]) -> Self {
         let (listen, upstream) = (free(), upstream.to_string());
-        let scratch = Scratch::new(name);
-        let log = scratch.0.join("audit.jsonl").display().to_string();
+        let scratch = Scratch::new();
+        let log = scratch.path("audit.jsonl");
         let address = listen.to_string();
         let arguments = ["outbound", "--listen", &address, "--upstream", &upstream];
-        let kept = [
+        let fixed = [
             "--resolver",
             "127.0.0.1:9",
             "--no-dane",
             "--audit-log",
             &log,
         ];
-        let mut proxy = Proxy::start(&[&arguments[..], &kept, more].concat());
-        proxy.says(": ready");
+        Self {
+            proxy: Proxy::ready(&[&arguments[..], &fixed, more].concat()),
+            client: Client::connect(listen),
+            scratch,
+        }
+    }
+
+    /// An inbound session with a server that takes all mail.
+    fn inbound(pair: Pair, more: &[&str]) -> Self {
+        let log = pair.scratch.path("audit.jsonl");
+        let (proxy, listen) = pair.ready(inside_server(), &[more, &["--audit-log", &log]].concat());
         Self {
             proxy,
             client: Client::connect(listen),
-            scratch,
+            scratch: pair.scratch,
         }
     }
 
@@ -83,13 +62,8 @@ impl Session {
     }
 
     fn mail(&mut self, sender: &str, recipients: &[&str]) {
-        let client = &mut self.client;
-        client.says(&format!("MAIL FROM:<{sender}>")).hears("250");
-        for recipient in recipients {
-            client.says(&format!("RCPT TO:<{recipient}>")).hears("250");
-        }
-        client.says("DATA").hears("354");
-        client.says(".").hears("250");
+        self.client.begins_mail(sender, recipients);
+        self.client.says(".").hears("250");
     }
 
     fn quit(mut self) -> Vec<Value> {
@@ -136,7 +110,7 @@ fn observing_says_of_each_message_what_enforcing_would_have_refused_it_for() {
         ),
     ];
     for (hello, reason, words) in cases {
-        let mut session = Session::outbound("observes", clear_server(hello), &["--observe"]);
+        let mut session = Session::outbound(clear_server(hello), &["--observe"]);
         session.begin();
         session.mail("a@inside.example", &["b@one.test", "c@two.test"]);
         let records = session.quit();
@@ -178,7 +152,7 @@ fn why_a_server_refused_is_in_the_record_and_its_code_in_our_reply() {
         ),
     ];
     for (greeting, hello, (stage, reason, code, enhanced)) in cases {
-        let mut session = Session::outbound(stage, server(greeting, hello), &[]);
+        let mut session = Session::outbound(server(greeting, hello), &[]);
         let reply = if stage == "greeting" {
             session.client.hears("421")
         } else {
@@ -214,13 +188,13 @@ fn why_a_server_refused_is_in_the_record_and_its_code_in_our_reply() {
 
 #[test]
 fn three_hundred_recipients_of_one_domain_are_one_verdict() {
-    let scratch = Scratch::new("table");
+    let scratch = Scratch::new();
     let upstream = clear_server("250-outside\r\n250 SIZE\r\n");
     let table = scratch.file(
         "policy",
         &format!("[{}] none reason=\"test\"\n", upstream.ip()),
     );
-    let mut session = Session::outbound("repeats", upstream, &["--policy", &table]);
+    let mut session = Session::outbound(upstream, &["--policy", &table]);
     session.begin();
     let recipients: Vec<String> = (0..300).map(|n| format!("u{n}@clinic.test")).collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
@@ -236,48 +210,14 @@ fn three_hundred_recipients_of_one_domain_are_one_verdict() {
 
 #[test]
 fn each_message_of_a_session_has_what_allowed_its_own_sender() {
-    let Pair {
-        cert, key, scratch, ..
-    } = pair("senders");
-    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let (listen, upstream) = (free(), inside.local_addr().expect("an address").to_string());
-    let _told = inside_server(inside);
-    let log = scratch.0.join("audit.jsonl").display().to_string();
-    let table = scratch.file(
+    let pair = pair();
+    let table = pair.scratch.file(
         "policy",
         "@scanner.test none until=2999-12-31 reason=\"ticket 7\"\n",
     );
-    let address = listen.to_string();
-    let arguments = [
-        "inbound",
-        "--listen",
-        &address,
-        "--upstream",
-        &upstream,
-        "--hide-client-address",
-        "--relay-probe",
-        "off",
-        "--cert",
-        &cert,
-        "--key",
-        &key,
-        "--policy",
-        &table,
-        "--exempt",
-        "127.0.0.1/32",
-        "--audit-log",
-        &log,
-    ];
-    let mut proxy = Proxy::start(&arguments);
-    proxy.says(": ready");
-    let mut client = Client::connect(listen);
-    client.hears("220");
-    client.says("EHLO client.example").hears("250");
-    let mut session = Session {
-        proxy,
-        client,
-        scratch,
-    };
+    let more = ["--policy", &table, "--exempt", "127.0.0.1/32"];
+    let mut session = Session::inbound(pair, &more);
+    session.begin();
     for sender in ["a@scanner.test", "b@other.test", "", "c@scanner.test"] {
         session.mail(sender, &["user@clinic.test"]);
     }
@@ -304,53 +244,20 @@ fn each_message_of_a_session_has_what_allowed_its_own_sender() {
 
 #[test]
 fn a_refused_mail_in_the_clear_is_one_record_with_the_reply_that_was_given() {
-    let Pair {
-        cert, key, scratch, ..
-    } = pair("in-the-clear");
-    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let (listen, upstream) = (free(), inside.local_addr().expect("an address").to_string());
-    let _told = inside_server(inside);
-    let log = scratch.0.join("audit.jsonl").display().to_string();
-    let table = scratch.file(
+    let pair = pair();
+    let table = pair.scratch.file(
         "policy",
         "@partner.test secure match=mx.partner.test\n@scanner.test none reason=x\n",
     );
-    let address = listen.to_string();
-    let arguments = [
-        "inbound",
-        "--listen",
-        &address,
-        "--upstream",
-        &upstream,
-        "--hide-client-address",
-        "--relay-probe",
-        "off",
-        "--cert",
-        &cert,
-        "--key",
-        &key,
-        "--client-auth",
-        "request",
-        "--client-ca",
-        &cert,
-        "--policy",
-        &table,
-        "--audit-log",
-        &log,
-    ];
-    let mut proxy = Proxy::start(&arguments);
-    proxy.says(": ready");
-    let mut client = Client::connect(listen);
+    let cert = pair.cert.clone();
+    let more = ["--client-auth", "request", "--client-ca", &cert];
+    let mut session = Session::inbound(pair, &[&more[..], &["--policy", &table]].concat());
+    let client = &mut session.client;
     let mut heard = client.hears("220").len();
     heard += client.says("HELO client.example").hears("250").len();
     let reply = client.says("MAIL FROM:<a@partner.test>").hears("451");
     heard += reply.len();
     heard += client.says("QUIT").hears("221").len();
-    let session = Session {
-        proxy,
-        client,
-        scratch,
-    };
     let records = session.end();
     assert!(of(&records, "refusal").is_empty(), "{records:?}");
     let verdicts = of(&records, "verdict");

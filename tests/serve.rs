@@ -4,21 +4,19 @@
 mod running;
 
 use running::{
-    Client, HANG, Pair, Proxy, Scratch, exit_code_and_words, free, inside_server, pair,
-    pki::Authority,
+    Client, HANG, INSIDE, Scratch, exit_code_and_words, free, inside_server, metrics_page, nowhere,
+    pair, pki::Authority,
 };
 use std::{
     fs,
-    io::{BufRead, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::BufRead,
+    net::{SocketAddr, TcpListener},
     sync::Arc,
 };
 
 /// TLS over a connection that said STARTTLS; the certificate that was shown.
 fn certificate_served(to: SocketAddr, authority: &Authority, name: &'static str) -> Vec<u8> {
-    let mut client = Client::connect(to);
-    client.hears("220");
-    client.says("EHLO client.example").hears("250");
+    let mut client = Client::introduced(to);
     client.says("STARTTLS").hears("220");
     let mut roots = rustls::RootCertStore::empty();
     let pem = authority.pem();
@@ -45,120 +43,41 @@ fn certificate_served(to: SocketAddr, authority: &Authority, name: &'static str)
 
 #[test]
 fn wrong_usage_is_64_and_wrong_configuration_78_before_anything_is_bound() {
-    let scratch = Scratch::new("exit-codes");
+    let scratch = Scratch::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = listener.local_addr().expect("address").to_string();
     let table = scratch.file("policy", "clinic.example secure\nclinic.example sekure\n");
     let (no_key, log) = (
         scratch.file("no-key", "no key\n"),
-        scratch.0.join("audit.jsonl").display().to_string(),
+        scratch.path("audit.jsonl"),
     );
-    let cases: [(&[&str], i32, &str); 9] = [
+    let outbound = ["outbound", "--listen", &taken, "--upstream", "x.example"];
+    let evidence = ["--audit-log", &log, "--audit-key", &no_key, "--dry-run"];
+    let inbound = ["inbound", "--listen", &taken, "--cert", "a", "--key", "b"];
+    let cases: [(&[&str], &[&str], i32, &str); 9] = [
         (
-            &[
-                "outbound",
-                "--listen",
-                &taken,
-                "--upstream",
-                "x.example",
-                "--max-sessions",
-                "0",
-            ],
+            &outbound,
+            &["--max-sessions", "0"],
             64,
             "0 would let nobody in",
         ),
+        (&outbound, &evidence, 78, &no_key),
+        (&["audit", "verify"], &[], 64, "name at least one file"),
+        (&outbound[..3], &[], 64, "nothing says where mail goes"),
+        (&outbound, &["--level", "sekure"], 64, "sekure"),
+        (&outbound, &["--intercept", "tproxy"], 64, "exclude"),
+        (&outbound, &["--policy", &table], 78, "policy:2:"),
+        (&outbound, &["--ca-file", "/nowhere"], 78, "/nowhere"),
         (
-            &[
-                "outbound",
-                "--listen",
-                &taken,
-                "--upstream",
-                "x.example",
-                "--audit-log",
-                &log,
-                "--audit-key",
-                &no_key,
-                "--dry-run",
-            ],
-            78,
-            &no_key,
-        ),
-        (&["audit", "verify"], 64, "name at least one file"),
-        (
-            &["outbound", "--listen", &taken],
-            64,
-            "nothing says where mail goes",
-        ),
-        (
-            &[
-                "outbound",
-                "--listen",
-                &taken,
-                "--upstream",
-                "x.example",
-                "--level",
-                "sekure",
-            ],
-            64,
-            "sekure",
-        ),
-        (
-            &[
-                "outbound",
-                "--listen",
-                &taken,
-                "--upstream",
-                "x.example",
-                "--intercept",
-                "tproxy",
-            ],
-            64,
-            "exclude",
-        ),
-        (
-            &[
-                "outbound",
-                "--listen",
-                &taken,
-                "--upstream",
-                "x.example",
-                "--policy",
-                &table,
-            ],
-            78,
-            "policy:2:",
-        ),
-        (
-            &[
-                "outbound",
-                "--listen",
-                &taken,
-                "--upstream",
-                "x.example",
-                "--ca-file",
-                "/nowhere",
-            ],
-            78,
-            "/nowhere",
-        ),
-        (
-            &[
-                "inbound",
-                "--listen",
-                &taken,
-                "--upstream",
-                "192.0.2.1:25",
-                "--cert",
-                "a",
-                "--key",
-                "b",
-            ],
+            &inbound,
+            &["--upstream", "192.0.2.1:25"],
             64,
             "--send-proxy",
         ),
     ];
-    for (arguments, code, words) in cases {
-        let (got, said) = exit_code_and_words(arguments);
+    for (first, more, code, words) in cases {
+        let arguments = [first, more].concat();
+        let (got, said) = exit_code_and_words(&arguments);
         assert_eq!(got, Some(code), "{arguments:?}: {said}");
         assert!(
             said.starts_with("starttls-proxy: ") && said.contains(words),
@@ -169,82 +88,37 @@ fn wrong_usage_is_64_and_wrong_configuration_78_before_anything_is_bound() {
 
 #[test]
 fn a_broken_certificate_on_reload_keeps_the_old_one_and_a_good_one_replaces_it() {
-    let Pair {
-        authority,
-        scratch,
-        cert,
-        key,
-    } = pair("reload");
-    let listen = free();
-    let address = listen.to_string();
-    let arguments = [
-        "inbound",
-        "--listen",
-        &address,
-        "--upstream",
-        "127.0.0.1:9",
-        "--hide-client-address",
-    ];
-    let mut proxy = Proxy::start(
-        &[
-            &arguments[..],
-            &["--relay-probe", "off", "--cert", &cert, "--key", &key],
-        ]
-        .concat(),
-    );
-    proxy.says(": ready");
-    let first = certificate_served(listen, &authority, "mx.clinic.example");
+    let pair = pair();
+    let (authority, cert) = (&pair.authority, &pair.cert);
+    let (mut proxy, listen) = pair.ready(nowhere(), &[]);
+    let first = certificate_served(listen, authority, "mx.clinic.example");
 
-    let good = fs::read_to_string(&cert).expect("readable");
-    fs::write(&cert, "no certificate").expect("written");
+    let good = fs::read_to_string(cert).expect("readable");
+    fs::write(cert, "no certificate").expect("written");
     proxy.signal("-HUP");
     proxy.says("not reloaded");
     assert_eq!(
-        certificate_served(listen, &authority, "mx.clinic.example"),
+        certificate_served(listen, authority, "mx.clinic.example"),
         first
     );
 
-    fs::write(&cert, good).expect("written");
+    fs::write(cert, good).expect("written");
     authority
         .leaf(&["mx.clinic.example"])
-        .write(&scratch.0, "mx");
+        .write(&pair.scratch.0, "mx");
     proxy.signal("-HUP");
     proxy.says("INFO  reloaded");
     assert_ne!(
-        certificate_served(listen, &authority, "mx.clinic.example"),
+        certificate_served(listen, authority, "mx.clinic.example"),
         first
     );
 }
 
 #[test]
 fn a_stop_tells_idle_clients_421_and_ends() {
-    let Pair {
-        cert,
-        key,
-        scratch: _kept,
-        ..
-    } = pair("drain");
-    let listen = free();
-    let address = listen.to_string();
-    let arguments = [
-        "inbound",
-        "--listen",
-        &address,
-        "--upstream",
-        "127.0.0.1:9",
-        "--hide-client-address",
-    ];
-    let mut proxy = Proxy::start(
-        &[
-            &arguments[..],
-            &["--relay-probe", "off", "--cert", &cert, "--key", &key],
-        ]
-        .concat(),
-    );
-    proxy.says(": ready");
-    let mut client = Client::connect(listen);
-    client.hears("220");
-    client.says("EHLO client.example").hears("250");
+    let pair = pair();
+    let (mut proxy, listen) = pair.ready(nowhere(), &[]);
+    let mut client = Client::introduced(listen);
     proxy.signal("-TERM");
     client.hears("421 4.3.2");
     client.hears_the_end();
@@ -255,37 +129,12 @@ fn a_stop_tells_idle_clients_421_and_ends() {
 
 #[test]
 fn a_message_that_a_stop_cuts_off_is_recorded_as_such() {
-    let Pair {
-        cert, key, scratch, ..
-    } = pair("cut-off");
-    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let (listen, upstream) = (free(), inside.local_addr().expect("an address"));
-    let (address, upstream) = (listen.to_string(), upstream.to_string());
-    let _told = inside_server(inside);
-    let audit_log = scratch.0.join("audit.jsonl").display().to_string();
-    let arguments = [
-        "inbound",
-        "--listen",
-        &address,
-        "--upstream",
-        &upstream,
-        "--hide-client-address",
-    ];
-    let mut proxy = Proxy::start(
-        &[
-            &arguments[..],
-            &["--relay-probe", "off", "--cert", &cert, "--key", &key],
-            &["--exempt", "127.0.0.1/32", "--audit-log", &audit_log],
-        ]
-        .concat(),
-    );
-    proxy.says(": ready");
-    let mut client = Client::connect(listen);
-    client.hears("220");
-    client.says("EHLO client.example").hears("250");
-    client.says("MAIL FROM:<a@client.example>").hears("250");
-    client.says("RCPT TO:<b@clinic.example>").hears("250");
-    client.says("DATA").hears("354");
+    let pair = pair();
+    let audit_log = pair.scratch.path("audit.jsonl");
+    let more = ["--exempt", "127.0.0.1/32", "--audit-log", &audit_log];
+    let (mut proxy, listen) = pair.ready(inside_server(), &more);
+    let mut client = Client::introduced(listen);
+    client.begins_mail("a@client.example", &["b@clinic.example"]);
     proxy.signal("-TERM");
     proxy.says("stopping");
     proxy.signal("-TERM");
@@ -307,46 +156,16 @@ fn a_message_that_a_stop_cuts_off_is_recorded_as_such() {
 
 #[test]
 fn one_client_too_many_gets_421_and_the_others_are_served() {
-    let Pair {
-        cert,
-        key,
-        scratch: _kept,
-        ..
-    } = pair("limits");
-    let (listen, metrics) = (free(), free());
-    let (address, page) = (listen.to_string(), metrics.to_string());
-    let arguments = [
-        "inbound",
-        "--listen",
-        &address,
-        "--upstream",
-        "127.0.0.1:9",
-        "--hide-client-address",
-    ];
-    let more = [
-        "--relay-probe",
-        "off",
-        "--cert",
-        &cert,
-        "--key",
-        &key,
-        "--max-sessions-per-client",
-        "2",
-        "--metrics",
-        &page,
-    ];
-    let mut proxy = Proxy::start(&[&arguments[..], &more].concat());
-    proxy.says(": ready");
+    let pair = pair();
+    let metrics = free();
+    let page = metrics.to_string();
+    let more = ["--max-sessions-per-client", "2", "--metrics", &page];
+    let (mut proxy, listen) = pair.ready(nowhere(), &more);
     let mut held: Vec<Client> = (0..2).map(|_| Client::connect(listen)).collect();
     held.iter_mut().for_each(|client| drop(client.hears("220")));
     Client::connect(listen).hears("421 4.3.2");
 
-    let mut scrape = TcpStream::connect(metrics).expect("connects");
-    scrape
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .expect("written");
-    let mut text = String::new();
-    scrape.read_to_string(&mut text).expect("a page");
+    let text = metrics_page(metrics);
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     assert!(text.contains("starttls_proxy_sessions_open 2\n"), "{text}");
     assert!(
@@ -369,40 +188,14 @@ fn one_client_too_many_gets_421_and_the_others_are_served() {
 
 #[test]
 fn a_proxy_header_counts_only_from_a_listed_balancer_which_must_send_one() {
-    let Pair {
-        cert,
-        key,
-        scratch: _kept,
-        ..
-    } = pair("balancer");
-    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let upstream = inside.local_addr().expect("address").to_string();
-    let told = inside_server(inside);
-    let (listed, unlisted) = (free(), free());
-    for (listen, prefix) in [(listed, "127.0.0.0/8"), (unlisted, "192.0.2.0/24")] {
-        let address = listen.to_string();
-        let arguments = [
-            "inbound",
-            "--listen",
-            &address,
-            "--upstream",
-            &upstream,
-            "--send-proxy",
-            "v1",
-        ];
+    let pair = pair();
+    let (upstream, told) = INSIDE.serve();
+    for prefix in ["127.0.0.0/8", "192.0.2.0/24"] {
         let more = [
-            "--relay-probe",
-            "off",
-            "--cert",
-            &cert,
-            "--key",
-            &key,
-            "--exempt",
-            "198.51.100.0/24",
+            ["--send-proxy", "v1", "--exempt", "198.51.100.0/24"].as_slice(),
+            &["--accept-proxy", prefix],
         ];
-        let more = [&more[..], &["--accept-proxy", prefix]].concat();
-        let mut proxy = Proxy::start(&[&arguments[..], &more].concat());
-        proxy.says(": ready");
+        let (_proxy, listen) = pair.ready(upstream, &more.concat());
         let mut client = Client::connect(listen);
         client.says("PROXY TCP4 198.51.100.7 203.0.113.25 4711 25");
         if prefix.starts_with("127") {

@@ -4,39 +4,25 @@
 #[path = "support/running.rs"]
 mod running;
 
-use running::{Client, HANG, Proxy, exit_code_and_words, free, inside_server, metrics_page, pair};
+use running::{
+    Client, HANG, Proxy, exit_code_and_words, free, inside_server, metrics_page, pair, run,
+};
 use std::{
     fs,
     io::Read,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
 };
 
-fn words(arguments: &[String]) -> Vec<&str> {
-    arguments.iter().map(String::as_str).collect()
-}
-
-/// An inside server's address, with the server behind it.
-fn server() -> SocketAddr {
-    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = inside.local_addr().expect("an address");
-    drop(inside_server(inside));
-    address
-}
-
 #[test]
 fn a_log_that_nobody_reads_holds_up_neither_sessions_nor_metrics_nor_the_end() {
-    let pair = pair("unread");
-    let (listen, page) = (free(), free());
+    let pair = pair();
+    let page = free();
     let metrics = page.to_string();
-    let arguments = pair.inbound(listen, server(), &["--metrics", &metrics]);
-    let mut proxy = Proxy::start(&words(&arguments));
-    proxy.says(": ready");
+    let (mut proxy, listen) = pair.ready(inside_server(), &["--metrics", &metrics]);
     // From here on nobody reads; each session says more than 100 octets, and the pipe holds 64 KiB.
     for _ in 0..1500 {
-        let mut client = Client::connect(listen);
-        client.hears("220");
-        client.says("EHLO client.example").hears("250");
+        let mut client = Client::introduced(listen);
         client.says("QUIT").hears("221");
     }
     let text = metrics_page(page);
@@ -98,12 +84,12 @@ impl Drop for Frozen {
 
 #[test]
 fn a_frozen_audit_disk_acknowledges_nothing_and_does_not_keep_the_process_from_ending() {
-    let pair = pair("frozen-disk");
+    let pair = pair();
     let listen = free();
-    let log = pair.scratch.0.join("audit.jsonl").display().to_string();
+    let log = pair.scratch.path("audit.jsonl");
     let arguments = pair.inbound(
         listen,
-        server(),
+        inside_server(),
         &[
             "--audit-log",
             &log,
@@ -113,17 +99,12 @@ fn a_frozen_audit_disk_acknowledges_nothing_and_does_not_keep_the_process_from_e
             "1",
         ],
     );
-    let mut proxy = Proxy::start(&words(&arguments));
-    proxy.says(": ready");
-    let mut client = Client::connect(listen);
-    client.hears("220");
-    client.says("EHLO client.example").hears("250");
+    let mut proxy = Proxy::ready(&arguments);
+    let mut client = Client::introduced(listen);
     let Some(frozen) = Frozen::freeze(&proxy) else {
         return;
     };
-    client.says("MAIL FROM:<a@client.example>").hears("250");
-    client.says("RCPT TO:<b@clinic.example>").hears("250");
-    client.says("DATA").hears("354");
+    client.begins_mail("a@client.example", &["b@clinic.example"]);
     client.says("Subject: x\r\n\r\ntext\r\n.");
     proxy.signal("-TERM");
     // The last thing it says. It has ended then, but for the thread that strace holds.
@@ -138,7 +119,7 @@ fn a_frozen_audit_disk_acknowledges_nothing_and_does_not_keep_the_process_from_e
 
 #[test]
 fn an_upstream_that_is_the_proxy_itself_is_an_error_at_the_start() {
-    let pair = pair("itself");
+    let pair = pair();
     let port = free().port();
     for (listen, upstream) in [
         (format!("127.0.0.1:{port}"), format!("127.0.0.1:{port}")),
@@ -175,31 +156,29 @@ fn an_address_that_is_taken_is_worth_another_try() {
 
 #[test]
 fn an_audit_log_that_another_process_still_writes_is_worth_another_try() {
-    let pair = pair("locked");
-    let log = pair.scratch.0.join("audit.jsonl").display().to_string();
+    let pair = pair();
+    let log = pair.scratch.path("audit.jsonl");
     let more = ["--audit-log", &log];
-    let mut first = Proxy::start(&words(&pair.inbound(free(), server(), &more)));
-    first.says(": ready");
-    let second = pair.inbound(free(), server(), &more);
-    let (code, said) = exit_code_and_words(&words(&second));
+    let _first = Proxy::ready(&pair.inbound(free(), inside_server(), &more));
+    let second = pair.inbound(free(), inside_server(), &more);
+    let (code, said) = exit_code_and_words(&second);
     assert_eq!(code, Some(75), "{said}");
     let nowhere = ["--audit-log", "/nonexistent/audit.jsonl"];
-    let (code, said) = exit_code_and_words(&words(&pair.inbound(free(), server(), &nowhere)));
+    let (code, said) = exit_code_and_words(&pair.inbound(free(), inside_server(), &nowhere));
     assert_eq!(code, Some(78), "{said}");
 }
 
 #[test]
 fn without_descriptors_clients_hear_421_and_the_log_says_it_once() {
-    let pair = pair("descriptors");
-    let (listen, upstream) = (free(), server());
+    let pair = pair();
+    let (listen, upstream) = (free(), inside_server());
     let arguments = pair.inbound(listen, upstream, &[]);
     let descriptors = {
-        let mut proxy = Proxy::start(&words(&arguments));
-        proxy.says(": ready");
+        let proxy = Proxy::ready(&arguments);
         let open = fs::read_dir(format!("/proc/{}/fd", proxy.child.id()));
         open.expect("its descriptors").count()
     };
-    let mut proxy = Proxy::start_with_files(descriptors, &words(&arguments));
+    let mut proxy = Proxy::start_with_files(descriptors, &arguments);
     let sized = proxy.says("--max-sessions 1000");
     assert!(
         sized.contains(&format!("{descriptors} open files")),
@@ -226,23 +205,16 @@ fn without_descriptors_clients_hear_421_and_the_log_says_it_once() {
 /// What logrotate does with `create` or without, and who presses SIGHUP for it.
 #[test]
 fn a_log_that_is_moved_while_mail_flows_loses_and_doubles_no_record() {
-    let pair = pair("logrotate");
-    let listen = free();
+    let pair = pair();
     let log = pair.scratch.0.join("audit.jsonl");
     let name = log.display().to_string();
     let more = ["--audit-log", &name, "--exempt", "127.0.0.0/8"];
-    let mut proxy = Proxy::start(&words(&pair.inbound(listen, server(), &more)));
-    proxy.says(": ready");
-    let mut client = Client::connect(listen);
-    client.hears("220");
-    client.says("EHLO client.example").hears("250");
+    let (mut proxy, listen) = pair.ready(inside_server(), &more);
+    let mut client = Client::introduced(listen);
     let mut files = vec![name.clone()];
     for number in 0..60 {
-        client
-            .says(&format!("MAIL FROM:<m{number}@client.example>"))
-            .hears("250");
-        client.says("RCPT TO:<b@clinic.example>").hears("250");
-        client.says("DATA").hears("354");
+        let sender = format!("m{number}@client.example");
+        client.begins_mail(&sender, &["b@clinic.example"]);
         if number % 5 == 0 {
             let aside = format!("{name}-{number}");
             fs::rename(&log, &aside).expect("moved");
@@ -280,26 +252,17 @@ fn a_log_that_is_moved_while_mail_flows_loses_and_doubles_no_record() {
 /// The inside server must never see the proxy's own address where the client's was promised.
 #[test]
 fn a_client_whose_address_cannot_be_kept_is_refused_and_the_server_never_sees_the_proxys_own() {
-    let pair = pair("families");
+    let pair = pair();
     let Ok(inside) = TcpListener::bind("[::1]:0") else {
         return eprintln!("SKIPPED: no IPv6 here, families were not tried");
     };
     let upstream = inside.local_addr().expect("an address");
     inside.set_nonblocking(true).expect("not blocking");
     let listen = free();
-    let mut arguments = pair.inbound(listen, upstream, &["--exempt", "127.0.0.0/8"]);
-    for argument in &mut arguments {
-        match argument.as_str() {
-            "--hide-client-address" => *argument = "--keep-client-address".to_owned(),
-            // Clients of both families can come here, so nothing is wrong at the start.
-            address if address == listen.to_string() => {
-                *argument = format!("[::]:{}", listen.port())
-            }
-            _ => {}
-        }
-    }
-    let mut proxy = Proxy::start(&words(&arguments));
-    proxy.says(": ready");
+    // Clients of both families can come here, so nothing is wrong at the start.
+    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, listen.port()));
+    let more = ["--exempt", "127.0.0.0/8", "--keep-client-address"];
+    let _proxy = Proxy::ready(&pair.inbound(both, upstream, &more));
     let mut client = Client::connect(listen);
     client.hears("220");
     client.says("EHLO client.example").hears("421 4.4.1");
@@ -323,12 +286,12 @@ fn connects_until(listen: SocketAddr, words: &str, most: usize) -> usize {
 
 #[test]
 fn a_flood_of_connections_is_logged_within_a_budget_and_then_counted_in_a_record() {
-    let pair = pair("flood");
+    let pair = pair();
     let listen = free();
-    let log = pair.scratch.0.join("audit.jsonl").display().to_string();
+    let log = pair.scratch.path("audit.jsonl");
     let more = ["--max-sessions-per-client", "1", "--audit-log", &log];
-    let arguments = pair.inbound(listen, server(), &more);
-    let mut proxy = Proxy::start(&words(&arguments));
+    let arguments = pair.inbound(listen, inside_server(), &more);
+    let mut proxy = Proxy::start(&arguments);
     let mut stderr = proxy.take_log();
     let reader = std::thread::spawn(move || {
         let mut said = Vec::new();
@@ -361,22 +324,18 @@ fn a_flood_of_connections_is_logged_within_a_budget_and_then_counted_in_a_record
     );
     let (code, said) = exit_code_and_words(&["audit", "verify", &log]);
     assert_eq!(code, Some(0), "{said}");
-    let shown = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
-        .args(["audit", "show", &log])
-        .output()
-        .expect("it runs");
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let (_, shown, _) = run(&["audit", "show", &log]);
     assert!(shown.contains("turned-away of 127.0.0.1/32"), "{shown}");
 }
 
 #[test]
 fn a_flood_of_connections_that_say_nothing_costs_a_bounded_number_of_octets() {
-    let pair = pair("resets");
+    let pair = pair();
     let listen = free();
     let log = pair.scratch.0.join("audit.jsonl");
     let name = log.display().to_string();
-    let arguments = pair.inbound(listen, server(), &["--audit-log", &name]);
-    let mut proxy = Proxy::start(&words(&arguments));
+    let arguments = pair.inbound(listen, inside_server(), &["--audit-log", &name]);
+    let mut proxy = Proxy::start(&arguments);
     let mut stderr = proxy.take_log();
     let reader = std::thread::spawn(move || {
         let mut said = Vec::new();

@@ -15,7 +15,11 @@ use certs::Authority;
 use mail::{Letter, Mailbox};
 use page::Page;
 use proxy::Proxy;
-use starttls_proxy::commands::audit::{self as command, Keygen, Show, Verify};
+use starttls_proxy::{
+    commands::audit as command,
+    exit::Exit,
+    flags::{AuditKeygenFlags, AuditShowFlags, AuditVerifyFlags},
+};
 use std::{error::Error, fs, path::Path, process::ExitCode};
 use wire::{Crossing, Link, Seen, Wire};
 
@@ -74,7 +78,7 @@ async fn chapters(page: &mut Page, folder: &Path) -> Outcome {
     fs::write(folder.join("ca.pem"), stage.authority.pem())?;
     stage.said(|out| {
         let out_file = folder.join("audit.key");
-        command::keygen(&Keygen { out: out_file }, out, &mut std::io::stderr())
+        command::keygen(&AuditKeygenFlags { out: out_file }, out)
     })?;
     page.title(
         "starttls-proxy: what crosses the wire",
@@ -270,27 +274,27 @@ fn evidence(page: &mut Page, stage: &Stage<'_>) -> Outcome {
     );
     let log = stage.folder.join("outbound.jsonl");
     let (_, message) = stage.said(|out| {
-        let show = Show {
+        let show = AuditShowFlags {
             files: vec![log.clone()],
             address: Some(stage.letter.to.into()),
-            ..Show::default()
+            ..AuditShowFlags::default()
         };
         command::show(&show, out, &mut std::io::stderr())
     })?;
     page.quote(&message);
     let verify = |file: &Path| {
         stage.said(|out| {
-            let verify = Verify {
+            let verify = AuditVerifyFlags {
                 files: vec![file.to_owned()],
-                keys: vec![stage.path("audit.key.pub")],
-                ..Verify::default()
+                key: vec![stage.path("audit.key.pub")],
+                ..AuditVerifyFlags::default()
             };
-            command::verify(&verify, out, &mut std::io::stderr())
+            command::verify(&verify, out, None)
         })
     };
-    let (code, words) = verify(&log)?;
+    let (intact, words) = verify(&log)?;
     page.quote(&words);
-    page.expect(code == command::DONE, "nothing was changed");
+    page.expect(intact, "nothing was changed");
 
     println!("\nThe same with another recipient written into that record:\n");
     let tampered = stage.folder.join("tampered.jsonl");
@@ -299,9 +303,9 @@ fn evidence(page: &mut Page, stage: &Stage<'_>) -> Outcome {
         &tampered,
         text.replace(stage.letter.to, "nobody@else.example"),
     )?;
-    let (code, words) = verify(&tampered)?;
+    let (intact, words) = verify(&tampered)?;
     page.quote(words.lines().next().unwrap_or_default());
-    page.expect(code == command::DAMAGED, "found out");
+    page.expect(!intact, "found out");
     Ok(())
 }
 
@@ -310,11 +314,21 @@ impl Stage<'_> {
         self.folder.join(name).display().to_string()
     }
 
-    /// Exit code and output of a command of the program, without this run's folder.
-    fn said(&self, command: impl FnOnce(&mut Vec<u8>) -> u8) -> Outcome<(u8, String)> {
+    /// Whether a command of the program succeeded, and its output without this run's folder.
+    fn said(
+        &self,
+        command: impl FnOnce(&mut Vec<u8>) -> Result<(), Exit>,
+    ) -> Outcome<(bool, String)> {
         let mut said = Vec::new();
-        let code = command(&mut said);
-        Ok((code, String::from_utf8(said)?.replace(&self.path(""), "")))
+        let succeeded = match command(&mut said) {
+            Ok(()) => true,
+            Err(Exit::No) => false,
+            Err(exit) => return Err(format!("{exit:?}").into()),
+        };
+        Ok((
+            succeeded,
+            String::from_utf8(said)?.replace(&self.path(""), ""),
+        ))
     }
 }
 

@@ -1,12 +1,12 @@
-//! Text from the wire, and addresses of people, in the only forms in which they may enter a record.
+//! Text from the wire and people's addresses, in the only forms in which they may enter a record.
 
 use super::{OpenError, checkpoint::SigningKey};
 use aws_lc_rs::{hkdf, hmac};
 use serde::Serialize;
 use std::{fmt::Write as _, path::Path};
 
-/// Bytes from the wire as printable ASCII: a backslash is `\\`, CR LF inside is `\r\n`, every other octet outside 0x20..=0x7E is
-/// `\xNN`. Nothing is lost, and nothing of it can act on a terminal or forge a line.
+/// Octets from the wire as printable ASCII: a backslash becomes `\\`, CR LF becomes `\r\n`, and every other octet outside 0x20..=0x7E
+/// becomes `\xNN`. Nothing is lost, and the text can neither act on a terminal nor forge a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct WireText(String);
@@ -49,10 +49,10 @@ impl From<&str> for WireText {
     }
 }
 
-/// Text as a terminal may be shown it, whoever wrote it: printable ASCII, all else escaped (`\n`, `\u{1b}`), and three dots in
-/// place of what stands behind about `longest` octets. What [`WireText`] has escaped stays as it is.
+/// Text that is safe to show on a terminal, whoever wrote it: printable ASCII, everything else escaped (`\n`, `\u{1b}`). After about
+/// `longest` octets, three dots replace the rest. Text that [`WireText`] has escaped stays as it is.
 #[must_use]
-pub fn printable(text: &str, longest: usize) -> String {
+pub(crate) fn printable(text: &str, longest: usize) -> String {
     let mut shown = String::new();
     for c in text.chars() {
         if shown.len() >= longest {
@@ -76,7 +76,8 @@ pub enum AddressForm {
     Full,
     /// `@domain` only.
     Domain,
-    /// `hmac:<32 hexadecimal digits>@domain`: who has the key and an address can find its records; nobody can read one out of it.
+    /// `hmac:<32 hexadecimal digits>@domain`. With the key and an address, its records can be found; no address can be read out of
+    /// a record.
     Hashed,
 }
 
@@ -93,20 +94,20 @@ impl std::str::FromStr for AddressForm {
     }
 }
 
-/// An address in the form that the log keeps. Only [`AuditLog::address`](super::AuditLog::address) makes one.
+/// An address in the form that the log keeps. Only [`AuditLog::address`](super::AuditLog::address) makes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Address(WireText);
 
-/// Turns paths into [`Address`]es.
+/// Makes [`Address`]es of paths (RFC 5321 §4.1.2).
 pub(super) struct Addresses {
     form: AddressForm,
     key: Option<hmac::Key>,
 }
 
 impl Addresses {
-    /// `secret` is the private audit key's 32-octet seed. The hashing key is derived from it (HKDF-SHA-256, RFC 5869), so that
-    /// one file is to be kept, and neither key tells the other. `None` where `form` needs a key and there is none.
+    /// `secret` is the private audit key's 32-octet seed. The hashing key is derived from it (HKDF-SHA-256, RFC 5869): so only one
+    /// file must be kept, and the hashing key does not reveal the audit key. `None` where `form` needs a key and there is none.
     pub(super) fn new(form: AddressForm, secret: Option<&[u8]>) -> Option<Self> {
         let key = match (form, secret) {
             (AddressForm::Hashed, Some(secret)) => Some(derive(secret)),
@@ -116,10 +117,10 @@ impl Addresses {
         Some(Self { form, key })
     }
 
-    /// `path` as written between `<` and `>`: a source route (RFC 5321 §4.1.2) counts as part of it.
+    /// `path` is the text between `<` and `>`; a source route (RFC 5321 §4.1.2) counts as part of it.
     pub(super) fn address(&self, path: &[u8]) -> Address {
         let Some(at) = path.iter().rposition(|&b| b == b'@') else {
-            // `<>` and `<postmaster>` (RFC 5321 §4.5.1) name nobody.
+            // `<>` and `<postmaster>` (RFC 5321 §4.5.1) name no person.
             let nobody = path.is_empty() || path.eq_ignore_ascii_case(b"postmaster");
             return Address(match self.form {
                 _ if nobody => path.into(),
@@ -142,15 +143,15 @@ impl Addresses {
         })
     }
 
-    /// Puts a reply in the log's form.
+    /// Puts the addresses in a reply into the log's form.
     pub(super) fn mask(&self, reply: Option<&mut WireText>) {
         if let Some(reply) = reply {
             *reply = self.reply(reply);
         }
     }
 
-    /// A server's or our own reply, in which each address is put in the log's form. Blanks in a quoted local part hide what stands
-    /// before them from this.
+    /// A server's reply or the proxy's own, with each address in the log's form. Of a quoted local part with blanks, only the text
+    /// behind the last blank is recognised.
     pub(super) fn reply(&self, reply: &WireText) -> WireText {
         if self.form == AddressForm::Full {
             return reply.clone();
@@ -181,7 +182,7 @@ impl Addresses {
     }
 }
 
-/// `path` as a log with hashed addresses writes it, whose private key is in `key`.
+/// `path` as it stands in a log with hashed addresses. `key` is the file of that log's private key.
 pub(crate) fn hashed(key: &Path, path: &[u8]) -> Result<String, OpenError> {
     let secret = SigningKey::read(key)?.secret();
     let addresses = Addresses::new(AddressForm::Hashed, secret.as_deref());

@@ -1,4 +1,4 @@
-//! The chain: how a line names the line before it.
+//! The chain: each line carries the hash of the line before it.
 
 use aws_lc_rs::digest;
 use std::{
@@ -6,13 +6,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// What every line of this version begins with; the hash of the line before follows.
+/// Begins every line of this version; the hash of the line before follows.
 const PREFIX: &[u8] = b"{\"v\":1,\"prev\":\"";
 const AFTER_PREV: &[u8] = b"\",\"seq\":";
 const AFTER_SEQ: &[u8] = b",\"at\":\"";
 const AFTER_AT: &[u8] = b"\",\"event\":\"";
-/// A time; each 0 stands for a digit.
-pub(crate) const TIME: &[u8; 27] = b"0000-00-00T00:00:00.000000Z";
+/// The form of a time; each 0 stands for a digit.
+const TIME: &[u8; 27] = b"0000-00-00T00:00:00.000000Z";
 
 /// SHA-256 of a line without its LF.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -76,12 +76,26 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The end of a chain: how many records it has, and the hash of the last.
+/// Whether `text` agrees with the form of a time as far as it goes.
+fn has_form_of_time(text: &[u8]) -> bool {
+    text.iter().zip(TIME).all(|(byte, form)| match form {
+        b'0' => byte.is_ascii_digit(),
+        _ => byte == form,
+    })
+}
+
+/// Whether `text` is the beginning of a time, from the year on: `2026`, `2026-11-24T06`, or all of it.
+#[must_use]
+pub(crate) fn begins_time(text: &str) -> bool {
+    (4..=TIME.len()).contains(&text.len()) && has_form_of_time(text.as_bytes())
+}
+
+/// The end of a chain: the number of its records, and the hash of the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Head {
-    /// Number of records; the next one's `seq`.
+    /// Number of records; also the `seq` of the next record.
     pub size: u64,
-    /// The next one's `prev`.
+    /// Hash of the last record; also the `prev` of the next record.
     pub hash: Hash,
 }
 
@@ -104,19 +118,20 @@ impl Head {
     }
 }
 
-/// The fields at the beginning of a line, found by their place: verifying a log is bounded by hashing, not by parsing JSON.
+/// The fields at the beginning of a line, read from their fixed places, so that verifying a log is bounded by hashing, not by parsing
+/// JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header<'a> {
-    /// 64 octets; hexadecimal digits if the line is as it was written.
+pub(super) struct Header<'a> {
+    /// Hexadecimal digits, if the line is as it was written.
     prev: &'a [u8; 64],
-    pub(crate) seq: u64,
-    pub(crate) at: &'a [u8],
-    pub(crate) event: &'a [u8],
+    pub(super) seq: u64,
+    pub(super) at: &'a [u8],
+    pub(super) event: &'a [u8],
 }
 
 impl<'a> Header<'a> {
-    /// `None`: the line is no record of ours.
-    pub(crate) fn read(line: &'a [u8]) -> Option<Self> {
+    /// `None` where the line is no record of this format.
+    pub(super) fn read(line: &'a [u8]) -> Option<Self> {
         let (prev, rest) = line.strip_prefix(PREFIX)?.split_first_chunk()?;
         let rest = rest.strip_prefix(AFTER_PREV)?;
         let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
@@ -128,10 +143,7 @@ impl<'a> Header<'a> {
             .fold(0, |seq, digit| seq * 10 + u64::from(digit - b'0'));
         let rest = rest[digits..].strip_prefix(AFTER_SEQ)?;
         let (at, rest) = rest.split_at_checked(TIME.len())?;
-        if !at.iter().zip(TIME).all(|(byte, form)| match form {
-            b'0' => byte.is_ascii_digit(),
-            _ => byte == form,
-        }) {
+        if !has_form_of_time(at) {
             return None;
         }
         let rest = rest.strip_prefix(AFTER_AT)?;
@@ -152,15 +164,16 @@ impl<'a> Header<'a> {
         *self.prev == hash.digits()
     }
 
-    /// The hash it names; `None` if that is not written in hexadecimal digits.
+    /// The hash of the line before, as this line names it; `None` if it is not written in hexadecimal digits.
     pub(super) fn prev(&self) -> Option<Hash> {
         Hash::parse(self.prev)
     }
 }
 
-/// A time as records write it: UTC, microseconds, 27 octets. Times before 1970 or after 9999 are not worth a crash.
+/// A time as records write it: UTC, microseconds, 27 octets. A time before 1970 or after 9999 becomes the nearest one in range, so
+/// that a wrong clock causes no crash.
 #[must_use]
-pub fn timestamp(at: SystemTime) -> String {
+pub(crate) fn timestamp(at: SystemTime) -> String {
     let in_range = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()

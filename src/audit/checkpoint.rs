@@ -9,7 +9,7 @@
 //! — mail.clinic.example/outbound qA3Lk...=              key id (4 octets) and Ed25519 signature (64 octets), base64
 //! ```
 //!
-//! Tools that read signed notes verify it with the verifier key that `log-opened` names. The one difference from a
+//! Tools that read signed notes verify a checkpoint with the verifier key that `log-opened` names. One thing differs from a
 //! transparency log: the third line is the end of a chain, not the root of a Merkle tree, so there are no inclusion proofs.
 
 use super::{
@@ -20,22 +20,22 @@ use aws_lc_rs::signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
 use std::{fmt, path::Path};
 
-/// The type octet of Ed25519 in signed notes.
+/// The octet that stands for Ed25519 in signed notes.
 const ED25519: u8 = 1;
-/// What stands before the 32 octets of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410 §4).
+/// The octets before the 32 octets of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410 §4).
 const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
 
-/// A checkpoint that was written: what another machine should remember. Its `Display` is the log line that anchors the chain, and
-/// that `audit verify --anchor` reads.
+/// A checkpoint that was written, for another machine to remember. Its `Display` is the line of the program's log that anchors the
+/// chain; `audit verify --anchor` reads that line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The log's name.
     pub origin: String,
-    /// What it vouches for.
+    /// The number of records that it vouches for, and the hash of the last of them.
     pub head: Head,
-    /// The signature line's last field; `None` without a key.
+    /// The last field of the signature line, base64; `None` without a key.
     pub signature: Option<String>,
 }
 
@@ -53,8 +53,8 @@ impl fmt::Display for Checkpoint {
     }
 }
 
-/// The private key of checkpoints.
-pub(crate) struct SigningKey(Ed25519KeyPair);
+/// The private key that signs checkpoints.
+pub(super) struct SigningKey(Ed25519KeyPair);
 
 impl SigningKey {
     /// Reads a PKCS#8 PEM file.
@@ -77,26 +77,27 @@ impl SigningKey {
             })
     }
 
-    pub(crate) fn generate() -> Option<(Self, Vec<u8>)> {
+    /// A new key, and its PKCS#8 form.
+    pub(super) fn generate() -> Option<(Self, Vec<u8>)> {
         let key = Ed25519KeyPair::generate().ok()?;
         let der = key.to_pkcs8v1().ok()?.as_ref().to_vec();
         Some((Self(key), der))
     }
 
-    /// The 32 octets that hashed addresses are keyed by.
+    /// The key's 32-octet seed, from which the key for hashed addresses is derived.
     pub(super) fn secret(&self) -> Option<Vec<u8>> {
         use aws_lc_rs::encoding::AsBigEndian;
         let seed = self.0.seed().ok()?;
         Some(seed.as_be_bytes().ok()?.as_ref().to_vec())
     }
 
-    pub(crate) fn public(&self) -> PublicKey {
+    pub(super) fn public(&self) -> PublicKey {
         let mut key = [0; 32];
         key.copy_from_slice(self.0.public_key().as_ref());
         PublicKey(key)
     }
 
-    /// Signs `text`, which ends with LF; gives the note and the signature's base64.
+    /// Signs `text`, which ends with LF. Returns the note and the signature's base64.
     pub(super) fn note(&self, origin: &str, text: &str) -> (String, String) {
         let mut blob = self.public().id(origin).to_vec();
         blob.extend_from_slice(self.0.sign(text.as_bytes()).as_ref());
@@ -108,16 +109,36 @@ impl SigningKey {
     }
 }
 
-/// The public key of checkpoints.
+/// A new key pair for `--audit-key`, in PEM.
+pub(crate) struct NewKey {
+    pub(crate) private_pem: String,
+    pub(crate) public_pem: String,
+    pub(crate) public: PublicKey,
+}
+
+impl NewKey {
+    /// `None` where the system gives no random numbers.
+    pub(crate) fn generate() -> Option<Self> {
+        let (key, der) = SigningKey::generate()?;
+        let public = key.public();
+        Some(Self {
+            private_pem: pem("PRIVATE KEY", &der),
+            public_pem: pem("PUBLIC KEY", &public.spki()),
+            public,
+        })
+    }
+}
+
+/// The public key that verifies checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PublicKey([u8; 32]);
+pub(crate) struct PublicKey([u8; 32]);
 
 impl PublicKey {
-    /// Reads a PEM file with the public key, or with the private key it belongs to.
+    /// Reads a PEM file that holds the public key, or the private key it belongs to.
     ///
     /// # Errors
     /// The file cannot be read, or holds no Ed25519 key.
-    pub fn read(file: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn read(file: &Path) -> Result<Self, OpenError> {
         let name = file.display();
         let pem = crate::files::octets(file)
             .map_err(|error| OpenError::Wrong(format!("{name}: {error}")))?;
@@ -132,44 +153,44 @@ impl PublicKey {
         der.strip_prefix(&SPKI_PREFIX)?.try_into().ok().map(Self)
     }
 
-    /// As a SubjectPublicKeyInfo, DER.
-    pub(crate) fn spki(&self) -> Vec<u8> {
+    /// The SubjectPublicKeyInfo, DER.
+    fn spki(&self) -> Vec<u8> {
         [&SPKI_PREFIX[..], &self.0].concat()
     }
 
-    /// The key id of signed notes.
+    /// The key's id in signed notes.
     fn id(&self, name: &str) -> [u8; 4] {
         let hash = Hash::of(&[name.as_bytes(), &[b'\n', ED25519], &self.0].concat());
         [hash.0[0], hash.0[1], hash.0[2], hash.0[3]]
     }
 
-    /// The verifier key of signed notes: `name+id+key`.
+    /// The key as signed notes write it, a verifier key: `name+id+key`.
     #[must_use]
-    pub fn verifier(&self, name: &str) -> String {
+    pub(crate) fn verifier(&self, name: &str) -> String {
         let typed = [&[ED25519][..], &self.0].concat();
         format!("{name}+{}+{}", hex(&self.id(name)), base64(&typed))
     }
 
     /// Reads a verifier key.
     #[must_use]
-    pub fn from_verifier(text: &str) -> Option<Self> {
-        // No name has a `+` (C2SP signed-note), and base64 may have some.
+    pub(crate) fn from_verifier(text: &str) -> Option<Self> {
+        // A name has no `+` (C2SP signed-note), but base64 may.
         let (name, rest) = text.split_once('+')?;
         let (id, key) = rest.split_once('+')?;
         let key = Self(unbase64(key)?.strip_prefix(&[ED25519])?.try_into().ok()?);
         (hex(&key.id(name)) == id).then_some(key)
     }
 
-    /// SHA-256 of the SubjectPublicKeyInfo: what people compare.
+    /// SHA-256 of the SubjectPublicKeyInfo, for people to compare.
     #[must_use]
-    pub fn fingerprint(&self) -> Hash {
+    pub(crate) fn fingerprint(&self) -> Hash {
         Hash::of(&self.spki())
     }
 }
 
-/// A note, taken apart; who signed it is a separate question ([`Note::signed_by`]).
+/// A signed note, parsed. [`SignedNote::signed_by`] verifies its signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Note<'a> {
+pub(super) struct SignedNote<'a> {
     text: &'a str,
     pub(super) origin: &'a str,
     pub(super) head: Head,
@@ -179,8 +200,8 @@ pub(super) struct Note<'a> {
     blob: Vec<u8>,
 }
 
-impl<'a> Note<'a> {
-    /// The text that is signed.
+impl<'a> SignedNote<'a> {
+    /// The text to be signed for a checkpoint of `head`.
     pub(super) fn text(origin: &str, head: Head, at: &str) -> String {
         format!(
             "{origin}\n{}\n{}\ntime {at}\n",
@@ -224,7 +245,8 @@ impl<'a> Note<'a> {
     }
 }
 
-/// An origin names the log and its key: a host, a slash, a word. Neither white space nor `+` may be in it (C2SP signed-note).
+/// Whether `name` can be an origin, which names the log and its key: a host, a slash, a word. Neither white space nor `+` may be in
+/// it (C2SP signed-note), and no character that JSON escapes.
 pub(super) fn is_origin(name: &str) -> bool {
     !name.is_empty()
         && name
@@ -270,7 +292,7 @@ pub(super) fn unbase64(text: &str) -> Option<Vec<u8>> {
 }
 
 /// PEM (RFC 7468) of `der`.
-pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+fn pem(label: &str, der: &[u8]) -> String {
     let text = base64(der);
     let mut pem = format!("-----BEGIN {label}-----\n");
     for line in text.as_bytes().chunks(64) {
@@ -327,9 +349,9 @@ mod tests {
             size: 41_000,
             hash: Hash::of(b"x"),
         };
-        let text = Note::text("mail.example/outbound", head, "2026-11-24T06:05:00.123456Z");
+        let text = SignedNote::text("mail.example/outbound", head, "2026-11-24T06:05:00.123456Z");
         let (note, signature) = key.note("mail.example/outbound", &text);
-        let read = Note::read(&note).unwrap();
+        let read = SignedNote::read(&note).unwrap();
         assert_eq!(
             (read.origin, read.head, read.time),
             (
@@ -348,7 +370,7 @@ mod tests {
                 continue;
             };
             assert!(
-                !Note::read(&changed).is_some_and(|note| note.signed_by(&key.public())),
+                !SignedNote::read(&changed).is_some_and(|note| note.signed_by(&key.public())),
                 "octet {place}"
             );
         }

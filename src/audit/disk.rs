@@ -1,4 +1,4 @@
-//! The files: opened once by one writer, continued after a crash, cut only where nothing was acknowledged.
+//! The log's files: written by one process at a time, continued after a crash, and cut only where nothing was acknowledged.
 
 use super::{
     OpenError, TornField, WireText,
@@ -13,45 +13,45 @@ use std::{
     time::SystemTime,
 };
 
-/// How much of a file's end is read first to find its last record, in octets.
+/// Octets of a file's end that are read first to find its last record.
 const WINDOW: u64 = 1 << 20;
-/// How much of a torn line a record keeps, in octets.
+/// Octets of a torn line that a record keeps.
 const TORN_TEXT: usize = 4096;
 
-/// Whether the file that is being written still stands under the log's name.
+/// Whether the file that is being written still has the log's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// It does, and what was asked for is done.
+    /// It has, and the operation is done.
     InPlace,
-    /// Someone moved it away, so nothing was done. What it has stays in it; [`Disk::begin`] is next.
+    /// Someone moved it away, so nothing was done. Its content stays in it; the caller goes on with [`Disk::begin`].
     MovedAway,
 }
 
-/// What the log needs of the file it is writing. There is one real one, [`FileDisk`]; tests put faults in front of it.
+/// What the log needs of the file it is writing. [`FileDisk`] is the real implementation; tests put faults in front of it.
 pub trait Disk: Send {
-    /// After a failure: opens the file again, creates it where it is gone, and cuts off what stands behind the first `durable`
-    /// octets, in the file that was moved away too: all of that is written anew. Gives the number of octets that are kept in the
-    /// file under the log's name: `durable`, or 0 for a new file.
+    /// After a failure: opens the file again, or creates it where it is gone. Cuts off everything behind the first `durable` octets,
+    /// because all of that is written anew; so too in a file that was moved away. Returns the number of octets that are kept in
+    /// the file under the log's name: `durable`, or 0 for a new file.
     ///
     /// # Errors
-    /// The system's, or the file is not the one that was left.
+    /// The system's, or another file stands under the log's name.
     fn reopen(&mut self, durable: u64) -> io::Result<u64>;
-    /// Goes on in a new file under the log's name, from which the old one was moved away with `durable` octets in it. Gives
-    /// the number of octets that the new one begins with: 0, or `durable` where the old one was deleted (which is what `mv` to
-    /// another file system does at its end), so that nothing is lost with it.
+    /// Goes on in a new file under the log's name, after the old file was moved away with `durable` octets in it. Returns the
+    /// number of octets that the new file begins with. That is 0, or `durable` where the old file was deleted: `mv` to another file
+    /// system ends with that, and nothing may be lost with it.
     ///
     /// # Errors
-    /// The system's, or another file stands there that is not empty. The old one stays open then.
+    /// The system's, or another file stands there that is not empty. The old file stays open then.
     fn begin(&mut self, durable: u64) -> io::Result<u64>;
-    /// Writes whole lines behind the first `length` octets, which are all there is.
+    /// Writes whole lines behind the first `length` octets, which must be all that the file has.
     ///
     /// # Errors
-    /// The system's, or the file was cut or written to by someone else. Any part of `lines` may be in the file.
+    /// The system's, or someone else cut the file or wrote to it. Any part of `lines` may be in the file then.
     fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement>;
     /// Returns when everything written is on stable storage.
     ///
     /// # Errors
-    /// The system's. What was written since the last success may be lost then, whatever a later call says.
+    /// The system's. Everything written since the last success may be lost then, even if a later call succeeds.
     fn sync(&mut self) -> io::Result<()>;
     /// Puts the file aside under its name and `suffix`, and begins a new one.
     ///
@@ -65,13 +65,13 @@ pub trait Disk: Send {
 pub struct FileDisk {
     path: PathBuf,
     file: File,
-    /// Held as long as this lives; the system lets go of it when the process dies.
+    /// Locked as long as this exists. The system unlocks it when the process dies.
     lock: File,
 }
 
-/// Where a log was found to end.
+/// The end of a log, as it is found when the log is opened.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct LogEnd {
     pub(super) head: Head,
     /// Octets in the current file.
     pub(super) length: u64,
@@ -84,7 +84,7 @@ pub(super) struct Found {
 
 impl FileDisk {
     /// Locks the log at `path`, finds its end in it or in the newest rotated file, and cuts off a torn last line.
-    pub(super) fn open(path: &Path) -> Result<(Self, Found), OpenError> {
+    pub(super) fn open(path: &Path) -> Result<(Self, LogEnd), OpenError> {
         let problem = |error: io::Error| OpenError::of(&path.display(), &error);
         let lock = private(&with_suffix(path, "lock")).map_err(problem)?;
         match lock.try_lock() {
@@ -109,7 +109,7 @@ impl FileDisk {
     }
 
     /// Whether the file under the log's name is the one that is open.
-    fn place(&self) -> io::Result<Placement> {
+    fn placement(&self) -> io::Result<Placement> {
         let here = self.file.metadata()?;
         match fs::metadata(&self.path) {
             Ok(there) if (there.dev(), there.ino()) == (here.dev(), here.ino()) => {
@@ -120,11 +120,9 @@ impl FileDisk {
             Err(error) => Err(error),
         }
     }
-}
 
-impl FileDisk {
-    /// What was durable in a file that has no name any more, under the log's name again.
-    fn saved(&self, durable: u64) -> io::Result<File> {
+    /// Copies the durable part of a file that has no name any more to a new file under the log's name.
+    fn restore(&self, durable: u64) -> io::Result<File> {
         let beside = with_suffix(&self.path, "saved");
         let copied = (|| {
             let mut file = private(&beside)?;
@@ -150,7 +148,7 @@ fn not_what_was_left() -> io::Error {
 }
 
 impl Drop for FileDisk {
-    /// Said rather than left to closing: a child process that was just forked may hold the file open for a moment.
+    /// Unlocks explicitly: a child process that was just forked may hold the file open for a moment longer.
     fn drop(&mut self) {
         let _ = self.lock.unlock(); // closing does it too
     }
@@ -167,7 +165,7 @@ impl Disk for FileDisk {
             _ => return Err(not_what_was_left()),
         };
         if !same && here.len() > durable {
-            // What may or may not have reached the file that was moved away is written anew, so it must not stand there too.
+            // Octets that may have reached the file that was moved away are written anew, so they must not stand there too.
             self.file.set_len(durable)?;
             self.file.sync_all()?;
         }
@@ -187,10 +185,10 @@ impl Disk for FileDisk {
             return Err(not_what_was_left());
         }
         let is_deleted = self.file.metadata()?.nlink() == 0;
-        let (file, kept) = match is_deleted.then(|| self.saved(durable)).transpose() {
-            Ok(Some(saved)) => (saved, durable),
+        let (file, kept) = match is_deleted.then(|| self.restore(durable)).transpose() {
+            Ok(Some(restored)) => (restored, durable),
             Ok(None) => (file, 0),
-            // Whoever deletes a log on a full disk wants the room. `audit verify` shows what is missing.
+            // An administrator who deletes a log on a full disk wants the room. `audit verify` shows what is missing.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => (file, 0),
             Err(error) => return Err(error),
         };
@@ -206,7 +204,7 @@ impl Disk for FileDisk {
                 "the file has {there} octets where {length} were written: someone else cut it or wrote to it",
             )));
         }
-        if self.place()? == Placement::MovedAway {
+        if self.placement()? == Placement::MovedAway {
             return Ok(Placement::MovedAway);
         }
         self.file.write_all(lines)?;
@@ -218,7 +216,7 @@ impl Disk for FileDisk {
     }
 
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
-        if self.place()? == Placement::MovedAway {
+        if self.placement()? == Placement::MovedAway {
             return Ok(Placement::MovedAway);
         }
         let aside = with_suffix(&self.path, suffix);
@@ -259,7 +257,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// The suffix of a rotated file: the day (UTC) it was put aside, and its first record's number.
+/// The suffix of a rotated file: the day (UTC) of its records, and the number of its first record.
 pub(super) fn suffix(day: &str, first: u64) -> String {
     format!("{}.{first:012}", day.replace('-', ""))
 }
@@ -287,7 +285,7 @@ pub fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The number in the name of a file that was rotated out of the log called `log`.
+/// The number of the first record, from the name of a file that was rotated out of the log called `log`.
 fn first_record(mut log: OsString, file: &OsString) -> Option<u64> {
     log.push(".");
     let rest = file.to_str()?.strip_prefix(log.to_str()?)?;
@@ -298,7 +296,8 @@ fn first_record(mut log: OsString, file: &OsString) -> Option<u64> {
         .flatten()
 }
 
-fn find_end(path: &Path, file: &mut File) -> Result<Found, OpenError> {
+/// Finds the last record, in the file or else in the newest rotated file, and cuts off a torn last line.
+fn find_end(path: &Path, file: &mut File) -> Result<LogEnd, OpenError> {
     let problem = |path: &Path, error: io::Error| OpenError::of(&path.display(), &error);
     let end = last_record(file).map_err(|error| problem(path, error))?;
     let modified = file
@@ -338,7 +337,7 @@ fn find_end(path: &Path, file: &mut File) -> Result<Found, OpenError> {
             .map_err(|error| problem(path, error))?;
     }
     let first = first_in(file).map_err(|error| problem(path, error))?;
-    Ok(Found {
+    Ok(LogEnd {
         head,
         length: end.length,
         first: first.unwrap_or(head.size),
@@ -348,18 +347,19 @@ fn find_end(path: &Path, file: &mut File) -> Result<Found, OpenError> {
 }
 
 /// The end of one file.
-struct End {
-    /// After its last whole record; `None` if it has none.
+struct FileEnd {
+    /// The chain's head after the file's last whole record; `None` if it has none.
     head: Option<Head>,
-    /// Octets up to and with that record.
+    /// Octets up to the end of that record.
     length: u64,
-    /// What stands behind it.
+    /// The octets behind that record.
     behind: Vec<u8>,
 }
 
-/// A crash leaves part of a line, or (after a power failure) blocks of NULs that were never written; both stand at the end, and
-/// no checkpoint behind them, for that is written only when all before it is durable. Anything else that is wrong is left for `audit verify` to find.
-fn last_record(file: &mut File) -> io::Result<End> {
+/// A crash leaves part of a line, or (after a power failure) blocks of NULs that were never written. Both stand at the end with no
+/// checkpoint behind them, because a checkpoint is written only when everything before it is durable. Any other damage is left for
+/// `audit verify` to find.
+fn last_record(file: &mut File) -> io::Result<FileEnd> {
     let length = file.metadata()?.len();
     let mut window = WINDOW;
     loop {
@@ -394,7 +394,7 @@ fn last_record(file: &mut File) -> io::Result<End> {
         }
         (head, good) = unwritten.unwrap_or((head, good));
         if head.is_some() || from == 0 {
-            return Ok(End {
+            return Ok(FileEnd {
                 head,
                 length: from + good as u64,
                 behind: bytes.split_off(good),
@@ -413,7 +413,7 @@ fn first_in(file: &mut File) -> io::Result<Option<u64>> {
     Ok(Header::read(&line).map(|header| header.seq))
 }
 
-/// What a crash can leave of a file's first line.
+/// Whether a crash can have left these octets of a file's first line.
 fn may_be_torn(bytes: &[u8]) -> bool {
     let begin = b"{\"v\":1,\"prev\":\"";
     let len = bytes.len().min(begin.len());

@@ -1,14 +1,14 @@
 //! The one writer of a chain.
 //!
-//! Records are queued in the order of the calls; one thread writes them. Whoever must know that a record is durable waits
-//! for its [`Receipt`]. While the disk is busy with one `fdatasync`, others queue up and share the next one (group commit).
+//! Records are queued in the order of the calls; one thread writes them. A caller that must know that a record is durable waits
+//! for its [`Receipt`]. While the disk is busy with one `fdatasync`, other records queue up and share the next one (group commit).
 //!
-//! When the disk fails, those who wait are told at once and the log is not [`healthy`](AuditLog::healthy); the lines
-//! that are not known to be durable stay in memory. Writing is tried again every second: the file is cut to what is
-//! durable (a failed `fdatasync` may have lost pages, whatever a second one says) and all else is written anew.
+//! When the disk fails, every waiting caller is told at once and the log is no longer [`healthy`](AuditLog::healthy). Lines that are
+//! not known to be durable stay in memory. Writing is tried again every second: the file is cut to its durable part, and the rest is
+//! written anew. A failed `fdatasync` may have lost pages, even if a second one succeeds.
 //!
-//! A file that is moved away (`mv`, as logrotate does) keeps what was handed over to it, and the chain goes on in a new
-//! one: both together are the log. A disk that neither works nor fails holds up nobody for ever: see
+//! A file that is moved away (`mv`, as logrotate does) keeps the lines that were written to it, and the chain goes on in a new
+//! file. Both together are the log. A disk that neither works nor fails holds nobody up for ever: see
 //! [`AuditLog::give_up`] and [`AuditLog::close`].
 
 mod writer;
@@ -29,25 +29,26 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
+use tokio::sync::oneshot;
 
-/// Records between two checkpoints, at most. Fixed in the format, so that a longer stretch without a signature is a finding.
+/// Largest number of records between two checkpoints. The format fixes it, so that a longer stretch without a signature is damage.
 pub const CHECKPOINT_RECORDS: u64 = 1000;
-/// Octets of a line before its event, at most.
+/// Largest number of octets before the event in a line.
 const LINE_HEAD: usize = 160;
-/// Memory for records that are not durable yet, in octets. Beyond it, nothing is taken.
+/// Memory for records that are not durable yet, in octets. Beyond it, no record is taken.
 const MAX_PENDING: usize = 32 << 20;
 
-/// How a log is kept.
+/// How an audit log is kept.
 pub struct AuditOptions {
-    /// The log; rotated files get its name and a suffix, `FILE.lock` keeps a second writer away.
+    /// The log's file. Rotated files get its name and a suffix; `FILE.lock` keeps a second writer away.
     pub file: PathBuf,
-    /// Private key of the checkpoints (Ed25519, PKCS#8, PEM); without it they are not signed.
+    /// Private key that signs the checkpoints (Ed25519, PKCS#8, PEM); without it they are not signed.
     pub key: Option<PathBuf>,
-    /// Form of addresses.
+    /// Form in which people's addresses are recorded.
     pub addresses: AddressForm,
     /// Name of the log in its checkpoints, e.g. `mail.clinic.example/outbound`: printable ASCII without blanks, `+`, `"` and `\`.
     pub origin: String,
@@ -61,20 +62,20 @@ pub struct AuditOptions {
     pub rotate_daily: bool,
     /// How long a record may wait for the disk before the log counts as unhealthy.
     pub stall_after: Duration,
-    /// How soon records that nothing waits for are made durable.
+    /// How soon records that no caller waits for are made durable.
     pub sync_after: Duration,
-    /// How long after a failure it is tried again.
+    /// Time between a failure and the next try.
     pub retry_after: Duration,
-    /// How long the end of the log waits for a disk that does not answer.
+    /// How long [`AuditLog::close`] waits for a disk that does not answer.
     pub close_within: Duration,
-    /// Time of day.
+    /// The clock that records are dated by.
     pub clock: fn() -> SystemTime,
-    /// Gets what the program's log should say; called by the writing thread.
+    /// Called by the writing thread with what the program's log should say.
     pub notice: Box<dyn Fn(Notice) + Send>,
 }
 
 impl AuditOptions {
-    /// The usual: checkpoints every 1,000 records or minute, files of 256 MiB or a day, no key, addresses in full.
+    /// The defaults: a checkpoint every 1,000 records or minute, files of 256 MiB or a day, no key, addresses in full.
     #[must_use]
     pub fn new(file: PathBuf, origin: String) -> Self {
         Self {
@@ -95,7 +96,7 @@ impl AuditOptions {
         }
     }
 
-    /// Whether the key can sign, before anything is written.
+    /// Checks whether the key can sign, before anything is written.
     ///
     /// # Errors
     /// The file cannot be read, or holds no Ed25519 private key.
@@ -106,16 +107,16 @@ impl AuditOptions {
     }
 }
 
-/// What the program's log should say. `Display` is that line, without the time.
+/// Something the program's log should say. `Display` is that line, without the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A checkpoint is durable. Where this line is kept on another machine, it anchors the chain.
+    /// A checkpoint is durable. Kept on another machine, this line anchors the chain.
     Checkpoint(Checkpoint),
-    /// A crash had left a torn last line; it was cut off, and a record says so.
+    /// A crash had left a torn last line. It was cut off, and a record says so.
     Torn(TornField),
-    /// Someone moved the file away; the chain goes on in a new one.
+    /// Someone moved the file away. The chain goes on in a new one.
     Moved,
-    /// The log cannot be written: no new sessions, and nothing is acknowledged.
+    /// The log cannot be written. New sessions are refused, and no message is acknowledged.
     Failing(String),
     /// It can be written again.
     Recovered {
@@ -144,12 +145,12 @@ impl fmt::Display for Notice {
     }
 }
 
-/// Where a durable record stands.
+/// Position of a durable record in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Its number.
+    /// The record's number.
     pub seq: u64,
-    /// The hash of its line.
+    /// The hash of the record's line.
     pub hash: Hash,
 }
 
@@ -165,89 +166,78 @@ impl fmt::Display for AuditError {
 
 impl std::error::Error for AuditError {}
 
-/// One record on its way to the disk: resolves when it is durable, or when that failed. The record was queued when this
-/// was made; dropping it only means not to wait. Needs no particular runtime.
+/// One record on its way to the disk. Resolves when the record is durable, or when that failed. The record is queued already;
+/// dropping this only means not to wait. Needs no particular runtime.
 #[derive(Debug)]
 #[must_use = "the record counts as durable only once this resolves to a receipt"]
-pub struct Durable(Arc<Mutex<Slot>>);
-
-#[derive(Debug, Default)]
-struct Slot {
-    outcome: Option<Result<Receipt, AuditError>>,
-    waker: Option<Waker>,
-}
+pub struct Durable(oneshot::Receiver<Result<Receipt, AuditError>>);
 
 impl Future for Durable {
     type Output = Result<Receipt, AuditError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut slot = locked(&self.0);
-        if let Some(outcome) = slot.outcome.clone() {
-            return Poll::Ready(outcome);
-        }
-        slot.waker = Some(context.waker().clone());
-        Poll::Pending
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let gone = || AuditError("the audit log's writer is gone".into());
+        let answer = Pin::new(&mut self.0).poll(context);
+        answer.map(|answer| answer.unwrap_or_else(|_| Err(gone())))
     }
 }
 
-/// The writer's end of a [`Durable`]; dropped without an answer, it answers that the writer is gone.
-#[derive(Debug)]
-struct Ticket(Arc<Mutex<Slot>>);
-
-impl Ticket {
-    fn answer(&self, outcome: Result<Receipt, AuditError>) {
-        answer(&self.0, outcome);
-    }
-}
+/// Where the answer to a [`Durable`] goes. `None` once it was answered: by the writer, or by [`AuditLog::give_up`].
+type AnswerSlot = Mutex<Option<oneshot::Sender<Result<Receipt, AuditError>>>>;
 
 /// The first answer counts.
-fn answer(slot: &Mutex<Slot>, outcome: Result<Receipt, AuditError>) {
-    let waker = {
-        let mut slot = locked(slot);
-        slot.outcome.get_or_insert(outcome);
-        slot.waker.take()
-    };
-    if let Some(waker) = waker {
-        waker.wake();
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.answer(Err(AuditError("the audit log's writer is gone".into())));
+fn answer(slot: &AnswerSlot, outcome: Result<Receipt, AuditError>) {
+    if let Some(sender) = locked(slot).take() {
+        let _ = sender.send(outcome); // nobody may be waiting any more
     }
 }
 
 /// A record that waits to be written.
-struct Entry {
+struct QueuedRecord {
     at: String,
     body: Vec<u8>,
-    ticket: Option<Ticket>,
+    /// For a caller that waits for the record. Dropped without an answer, it answers that the writer is gone.
+    slot: Option<Arc<AnswerSlot>>,
 }
 
+/// What was appended and not yet taken by the writer.
 #[derive(Default)]
-struct Queue {
-    entries: Vec<Entry>,
+struct WriteQueue {
+    records: Vec<QueuedRecord>,
     octets: usize,
+    /// Records that were refused because too much was pending.
     lost: u64,
-    closing: bool,
-    /// The writer has ended; nothing will be taken out any more.
-    gone: bool,
-    /// All that was queued was durable when it ended.
-    complete: bool,
+    writer: WriterState,
 }
 
-struct Shared {
-    queue: Mutex<Queue>,
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum WriterState {
+    #[default]
+    Running,
+    /// The log is being closed: the writer ends once everything is written.
+    Closing,
+    /// The writer takes no more records. `complete`: everything that was queued is durable.
+    Ended { complete: bool },
+}
+
+impl WriterState {
+    fn has_ended(self) -> bool {
+        matches!(self, Self::Ended { .. })
+    }
+}
+
+/// What [`AuditLog`] and the writing thread share.
+struct SharedLog {
+    queue: Mutex<WriteQueue>,
     wake: Condvar,
-    /// The writer has ended.
+    /// Signalled when the writer has ended.
     ended: Condvar,
-    /// Who may still wait for a record.
-    waiting: Mutex<Vec<Weak<Mutex<Slot>>>>,
+    /// Slots of callers that may still wait for a record.
+    waiting: Mutex<Vec<Weak<AnswerSlot>>>,
     failing: AtomicBool,
     /// Octets that the writer has taken and that are not durable yet.
     unwritten: AtomicUsize,
-    /// Since when the writer has been busy with what someone waits for.
+    /// Since when the writer has been busy with one batch of records; `None` while it waits for more.
     busy_since: Mutex<Option<Instant>>,
     stall_after: Duration,
     close_within: Duration,
@@ -255,7 +245,7 @@ struct Shared {
     addresses: Addresses,
 }
 
-/// A panic elsewhere does not make the queue wrong: every change of it is one step.
+/// Locks even if a panic poisoned the mutex: every change behind these mutexes is one step, so it is whole or not there.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -263,26 +253,26 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A log that is being written. Clones write the same chain.
 #[derive(Clone)]
 pub struct AuditLog {
-    shared: Arc<Shared>,
-    writer: Arc<Writer>,
+    shared: Arc<SharedLog>,
+    thread: Arc<WriterThread>,
 }
 
-/// Ends the writing thread when the last clone of the log goes.
-struct Writer {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+/// Ends the writing thread when the last clone of the log is dropped.
+struct WriterThread {
+    shared: Arc<SharedLog>,
+    handle: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl AuditLog {
-    /// Opens or begins a log, continuing its chain. When this returns, `log-opened` and a checkpoint are durable.
+    /// Opens or begins a log, and continues its chain. On return, a `log-opened` record and a checkpoint are durable.
     ///
     /// # Errors
-    /// What is wrong with the options, the key or the file, and what to do. Nothing is served then (fail closed).
+    /// Says what is wrong with the options, the key or the file, and what to do. The caller then serves nothing (fail closed).
     pub fn open(options: AuditOptions) -> Result<Self, OpenError> {
         Self::open_on(options, |disk| Box::new(disk))
     }
 
-    /// [`open`](Self::open) with something between the log and its disk.
+    /// [`open`](Self::open), with `wrap` between the log and its disk.
     ///
     /// # Errors
     /// As `open`.
@@ -310,7 +300,7 @@ impl AuditLog {
             )
         })?;
         let (disk, found) = FileDisk::open(&options.file)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedLog {
             queue: Mutex::default(),
             wake: Condvar::new(),
             ended: Condvar::new(),
@@ -323,45 +313,46 @@ impl AuditLog {
             clock: options.clock,
             addresses,
         });
-        let mut writing = writer::Writing::new(shared.clone(), options, key, wrap(disk), &found);
-        writing
+        let mut writer = writer::LogWriter::new(shared.clone(), options, key, wrap(disk), &found);
+        writer
             .begin(found.torn)
             .map_err(|error| OpenError::of(&file, &error))?;
         let thread = thread::Builder::new()
             .name("audit".into())
-            .spawn(move || writing.run())
+            .spawn(move || writer.run())
             .map_err(|error| {
                 OpenError::Temporary(format!("{file}: no thread to write it: {error}"))
             })?;
         Ok(Self {
             shared: shared.clone(),
-            writer: Arc::new(Writer {
+            thread: Arc::new(WriterThread {
                 shared,
-                thread: Mutex::new(Some(thread)),
+                handle: Mutex::new(Some(thread)),
             }),
         })
     }
 
-    /// The address in the form that this log keeps. `path` is what stood between `<` and `>`.
+    /// The address in the form that this log keeps. `path` is the text between `<` and `>`.
     #[must_use]
     pub fn address(&self, path: &[u8]) -> Address {
         self.shared.addresses.address(path)
     }
 
-    /// Octets of the line that this record becomes, nearly: for budgets.
+    /// About how many octets the line of this record will have, for budgets.
     #[must_use]
     pub fn octets(&self, record: &Record) -> usize {
         self.body(record).len() + LINE_HEAD
     }
 
-    /// Queues a record: it is written in order, within a second, and nothing waits for it.
+    /// Queues a record. It is written in order, within a second; the caller does not wait for it.
     pub fn append(&self, record: &Record) {
         self.queue(record, None);
     }
 
-    /// Queues a record that the caller waits for: `log.append_durable(&record).await`. It is queued by the call.
+    /// Queues a record that the caller waits for: `log.append_durable(&record).await`. The call itself queues it.
     pub fn append_durable(&self, record: &Record) -> Durable {
-        let slot = Arc::<Mutex<Slot>>::default();
+        let (sender, receiver) = oneshot::channel();
+        let slot = Arc::new(Mutex::new(Some(sender)));
         {
             let mut waiting = locked(&self.shared.waiting);
             if waiting.len() == waiting.capacity() {
@@ -369,12 +360,12 @@ impl AuditLog {
             }
             waiting.push(Arc::downgrade(&slot));
         }
-        self.queue(record, Some(Ticket(slot.clone())));
-        Durable(slot)
+        self.queue(record, Some(slot));
+        Durable(receiver)
     }
 
-    /// Tells everyone who waits for a record that it is not known to be durable: for a disk that does not answer. The
-    /// records stay queued, so they may still turn up in the log.
+    /// For a disk that does not answer: tells every waiting caller that its record is not known to be durable. The records stay
+    /// queued, so they may still turn up in the log.
     pub fn give_up(&self) {
         let waiting = std::mem::take(&mut *locked(&self.shared.waiting));
         for slot in waiting.iter().filter_map(Weak::upgrade) {
@@ -385,7 +376,7 @@ impl AuditLog {
         }
     }
 
-    /// Whether what is appended now can be expected to become durable soon. New sessions are refused while not.
+    /// Whether a record appended now can be expected to become durable soon. While it is not, new sessions are refused.
     #[must_use]
     pub fn healthy(&self) -> bool {
         let stalled = locked(&self.shared.busy_since)
@@ -393,13 +384,13 @@ impl AuditLog {
         !self.shared.failing.load(Ordering::Acquire) && !stalled
     }
 
-    /// Writes all that was queued and a last checkpoint, and ends the log; later records are refused. Blocks until that is
-    /// durable or has failed, and no longer than [`AuditOptions::close_within`]. Whether all is durable.
+    /// Writes everything that was queued and a last checkpoint, and ends the log; later records are refused. Blocks until that is
+    /// durable or has failed, at most for [`AuditOptions::close_within`]. Returns whether everything is durable.
     pub fn close(&self) -> bool {
-        self.writer.end()
+        self.thread.end()
     }
 
-    /// Replies may name addresses, which then get the log's form too.
+    /// The record as JSON. Addresses in replies get the log's form too.
     fn body(&self, record: &Record) -> Vec<u8> {
         let addresses = &self.shared.addresses;
         let mut record = record.clone();
@@ -413,20 +404,23 @@ impl AuditLog {
         serde_json::to_vec(&record).expect("records have string keys only")
     }
 
-    fn queue(&self, record: &Record, ticket: Option<Ticket>) {
+    fn queue(&self, record: &Record, slot: Option<Arc<AnswerSlot>>) {
         let body = self.body(record);
         let mut queue = locked(&self.shared.queue);
         let pending = queue.octets + self.shared.unwritten.load(Ordering::Acquire);
-        if queue.gone || pending + body.len() > MAX_PENDING {
+        if queue.writer.has_ended() || pending + body.len() > MAX_PENDING {
             queue.lost += 1;
-            if let Some(ticket) = ticket {
-                ticket.answer(Err(AuditError("the audit log cannot take more".into())));
+            if let Some(slot) = slot {
+                answer(
+                    &slot,
+                    Err(AuditError("the audit log cannot take more".into())),
+                );
             }
             return;
         }
         queue.octets += body.len();
         let at = timestamp((self.shared.clock)());
-        queue.entries.push(Entry { at, body, ticket });
+        queue.records.push(QueuedRecord { at, body, slot });
         drop(queue);
         self.shared.wake.notify_one();
     }
@@ -438,30 +432,36 @@ impl fmt::Debug for AuditLog {
     }
 }
 
-impl Writer {
+impl WriterThread {
     fn end(&self) -> bool {
         let shared = &self.shared;
         let mut queue = locked(&shared.queue);
-        queue.closing = true;
+        if queue.writer == WriterState::Running {
+            queue.writer = WriterState::Closing;
+        }
         shared.wake.notify_one();
         let (queue, _) = shared
             .ended
-            .wait_timeout_while(queue, shared.close_within, |queue| !queue.gone)
+            .wait_timeout_while(queue, shared.close_within, |queue| {
+                !queue.writer.has_ended()
+            })
             .unwrap_or_else(PoisonError::into_inner);
-        let (gone, complete) = (queue.gone, queue.complete);
+        let state = queue.writer;
         drop(queue);
-        // A thread that waits for its disk is left to the end of the process.
-        if gone && let Some(thread) = locked(&self.thread).take() {
+        // A thread that still waits for its disk is left running until the process ends.
+        if state.has_ended()
+            && let Some(thread) = locked(&self.handle).take()
+        {
             let _ = thread.join(); // a writer that panicked has answered everyone who waits
         }
-        gone && complete
+        state == WriterState::Ended { complete: true }
     }
 }
 
-impl Drop for Writer {
+impl Drop for WriterThread {
     fn drop(&mut self) {
-        // Whoever closed it has waited already, and was told.
-        if !locked(&self.shared.queue).closing {
+        // Where it is closing, `close` has waited already, and its caller was told.
+        if locked(&self.shared.queue).writer != WriterState::Closing {
             self.end();
         }
     }

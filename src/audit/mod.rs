@@ -1,7 +1,9 @@
-//! Evidence: what was handed to whom, over what, and on whose word; on disk before anyone is told that mail was accepted.
+//! Evidence: which message was handed to whom, how it was protected, and which rule allowed it. A record is on disk before the client
+//! is told that its mail was accepted.
 //!
-//! [`Record`] is the schema, [`AuditLog`] the one writer of a chain of records, [`Checkpoint`] what another machine remembers of it,
-//! [`verify`] the question whether it is still what was written. This module knows nothing of SMTP, TLS or policy: it takes plain data.
+//! [`Record`] is the schema. [`AuditLog`] is the one writer of a chain of records. A [`Checkpoint`] is what another machine remembers of
+//! the chain. `verify` finds out whether a log is still what was written. This module knows nothing of SMTP, TLS or policy: it takes
+//! plain data.
 
 mod address;
 mod chain;
@@ -11,9 +13,9 @@ mod log;
 mod record;
 mod verify;
 
-pub use address::{Address, AddressForm, WireText, printable};
-pub use chain::{Hash, Head, hex, timestamp};
-pub use checkpoint::{Checkpoint, PublicKey};
+pub use address::{Address, AddressForm, WireText};
+pub use chain::{Hash, Head, hex};
+pub use checkpoint::Checkpoint;
 pub use disk::{Disk, FileDisk, Placement, rotated};
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use record::{
@@ -22,30 +24,28 @@ pub use record::{
     NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField, Record,
     RefusalRecord, ReloadRecord, ReloadedFileField, RepeatedField, SessionClosedRecord,
     SessionField, SessionOpenedRecord, StartRecord, StopRecord, TlsField, TornField,
-    TrustFileField, UnprotectedRecord, VERSION, VerdictField, VerdictRecord,
+    TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
 };
 pub(crate) use {
-    address::hashed,
-    chain::{Header, TIME},
-    checkpoint::{SigningKey, pem},
-    verify::{Lines, in_order},
+    address::{hashed, printable},
+    chain::{begins_time, timestamp},
+    checkpoint::{NewKey, PublicKey},
+    verify::{Damage, Expectations, LogAnchor, LogLine, LogLines, Verification, in_order, verify},
 };
-
-pub use verify::{Anchor, Damage, Examined, Expected, Finding, verify};
 
 use std::{fmt, io};
 
-/// Why a log cannot be opened, or a key cannot be read: names the file and what to do.
+/// Why a log cannot be opened, or a key cannot be read. Names the file, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpenError {
-    /// An argument or a file is wrong: somebody must mend it.
+    /// An argument or a file is wrong, and an administrator must mend it.
     Wrong(String),
-    /// It may come right by itself: the disk is full, or the process before this one has not ended yet.
+    /// May come right by itself: the disk is full, or the previous process has not ended yet.
     Temporary(String),
 }
 
 impl OpenError {
-    /// The system's error, with what it is about.
+    /// The system's error about `what`.
     fn of(what: &dyn fmt::Display, error: &io::Error) -> Self {
         use io::ErrorKind::{
             InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,

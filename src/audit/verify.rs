@@ -1,193 +1,181 @@
-//! Is a log still what was written? One pass at the speed of the disk and SHA-256: of every line only the header is read, by its
-//! place; whole JSON is parsed only where a checkpoint, an opening or a recovery stands.
+//! Finds out whether a log is still what was written.
 //!
-//! What the chain alone cannot show: that its end was cut off, or that a whole older copy was put in its place. For that an [`Anchor`], a
-//! head that is kept where nobody who can write the log can write, is compared.
+//! One pass over the files, bounded by the disk and SHA-256: of most lines only the header is read, from its fixed place. JSON is parsed
+//! only in checkpoints and in the records about the log itself.
+//!
+//! Two things the chain alone cannot show: that its end was cut off, and that an older copy of the whole log was put in its
+//! place. An [`LogAnchor`] shows both. It is a head that was kept where nobody who can write the log can write.
 
 mod anchor;
 mod damage;
 mod lines;
 
-pub use anchor::Anchor;
-pub use damage::{Damage, Finding};
+pub(crate) use anchor::LogAnchor;
+pub(crate) use damage::{Damage, Finding};
+pub(crate) use lines::{LogLine, LogLines, in_order};
 
 use super::{
-    PublicKey,
+    CheckpointRecord, Hash, PublicKey, Record,
     chain::{Head, Header},
-    checkpoint::Note,
+    checkpoint::SignedNote,
     log::CHECKPOINT_RECORDS,
 };
-use damage::{Place, diagnose};
-pub(crate) use lines::{Lines, in_order};
+use lines::LinePosition;
 use serde::Deserialize;
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf};
 
-/// What is to be compared, besides the log with itself.
+/// Octets between two reports of progress.
+const PROGRESS_STEP: u64 = 1 << 20;
+
+/// What the log is compared with, besides itself.
 #[derive(Clone, Debug, Default)]
-pub struct Expected {
+pub(crate) struct Expectations {
     /// Number of the first record that must be there; 0 unless older files are knowingly left out.
-    pub from: u64,
-    /// Public keys, one of which must have signed each checkpoint. None: the key that the log itself names, which shows
-    /// only that the log agrees with itself.
-    pub keys: Vec<PublicKey>,
+    pub(crate) from: u64,
+    /// Public keys, one of which must have signed each checkpoint. Without any, the key that the log itself names is used. That
+    /// shows only that the log agrees with itself.
+    pub(crate) keys: Vec<PublicKey>,
     /// Heads that were kept elsewhere.
-    pub anchors: Vec<Anchor>,
+    pub(crate) anchors: Vec<LogAnchor>,
 }
 
-/// What was found.
+/// The result of [`verify`].
 #[derive(Clone, Debug, Default)]
-pub struct Examined {
+pub(crate) struct Verification {
     /// The files that were read, oldest first.
-    pub files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
     /// Number of the first record.
-    pub from: u64,
+    pub(crate) from: u64,
     /// The end of the chain, as far as it was followed.
-    pub head: Head,
-    /// Records below this number are as they were written, as far as this can tell.
-    pub good: u64,
+    pub(crate) head: Head,
+    /// Records below this number are as they were written, as far as verification can tell.
+    pub(crate) good: u64,
     /// Octets read.
-    pub octets: u64,
+    pub(crate) octets: u64,
     /// Time of the first and of the last record.
-    pub span: Option<(String, String)>,
+    pub(crate) span: Option<(String, String)>,
     /// The log's name.
-    pub origin: Option<String>,
-    /// Its names before, each with the number of the record that changed it: `log-opened` of a host with another name.
-    pub renamed: Vec<(u64, String)>,
-    /// Checkpoints, and how many of them have a good signature.
-    pub checkpoints: u64,
-    /// See `checkpoints`.
-    pub signed: u64,
-    /// Records covered by the last good signature: all whose number is below.
-    pub signed_size: u64,
-    /// The last good signature's note.
-    pub note: Option<String>,
+    pub(crate) origin: Option<String>,
+    /// The log's earlier names, each with the number of the `log-opened` record that changed it. A log is renamed when its host is.
+    pub(crate) renamed: Vec<(u64, String)>,
+    /// Number of checkpoints.
+    pub(crate) checkpoints: u64,
+    /// Number of checkpoints with a good signature.
+    pub(crate) signed: u64,
+    /// Records below this number are covered by the last good signature.
+    pub(crate) signed_size: u64,
+    /// The note with the last good signature.
+    pub(crate) note: Option<String>,
     /// Keys that signed, each once, in order.
-    pub signers: Vec<PublicKey>,
-    /// Anchors of this log, and how many of them agree.
-    pub anchors: usize,
-    /// See `anchors`.
-    pub anchored: usize,
+    pub(crate) signers: Vec<PublicKey>,
+    /// Number of anchors of this log.
+    pub(crate) anchors: usize,
+    /// Number of anchors that agree.
+    pub(crate) anchored: usize,
     /// Octets of a torn last line.
-    pub torn: u64,
+    pub(crate) torn: u64,
     /// Torn lines that were cut off when the log was opened again after a crash.
-    pub crashes: u64,
-    /// Times that the disk failed and came back, and records lost by it.
-    pub outages: u64,
-    /// See `outages`.
-    pub lost: u64,
+    pub(crate) crashes: u64,
+    /// Times that the disk failed and came back.
+    pub(crate) outages: u64,
+    /// Records lost in those outages.
+    pub(crate) lost: u64,
     /// The program had stopped in good order when the last record was written.
-    pub stopped: bool,
+    pub(crate) stopped: bool,
     /// The first thing that is not as it was written.
-    pub finding: Option<Finding>,
+    pub(crate) finding: Option<Finding>,
 }
 
-impl Examined {
+impl Verification {
     /// Nothing was found.
     #[must_use]
-    pub fn intact(&self) -> bool {
+    pub(crate) fn intact(&self) -> bool {
         self.finding.is_none()
     }
 
     /// Number of good records.
     #[must_use]
-    pub fn records(&self) -> u64 {
+    pub(crate) fn records(&self) -> u64 {
         self.good - self.from
     }
 }
 
-/// Verifies the log in `files`, in any order. One file stands for itself and all that were rotated out of it. `progress` gets octets done
-/// and octets in all.
+/// Verifies the log in `files`, which may come in any order. A single file stands for itself and all files that were rotated out of
+/// it. `progress` is called with the octets done and the octets in all.
 ///
 /// # Errors
-/// A file cannot be read. What is wrong with the log itself is [`Examined::finding`].
-pub fn verify(
+/// A file cannot be read. What is wrong with the log itself is [`Verification::finding`].
+pub(crate) fn verify(
     files: &[PathBuf],
-    expected: &Expected,
+    expected: &Expectations,
     progress: &mut dyn FnMut(u64, u64),
-) -> io::Result<Examined> {
+) -> io::Result<Verification> {
     let files = in_order(files)?;
-    let total = lines::octets(&files)?;
-    let mut anchors: Vec<_> = expected.anchors.iter().collect();
-    anchors.sort_by_key(|anchor| anchor.head.size);
-    let mut walk = Walk {
-        expected,
-        anchors,
-        outcome: Examined {
-            from: expected.from,
-            head: Head {
-                size: expected.from,
-                ..Head::default()
-            },
-            ..Examined::default()
-        },
-        named_key: None,
-        unsigned: 0,
-        before: None,
-        sure: expected.from,
-        agreed: expected.from,
-    };
-    let mut found = None;
-    for (file, path) in files.iter().enumerate() {
-        let is_last = file + 1 == files.len();
-        found = walk.file(file, path, is_last, &mut |done| progress(done, total))?;
-        if found.is_some() {
-            break;
+    let mut verifier = Verifier::new(expected);
+    let misfit = verifier.walk(&files, progress)?;
+    let head = verifier.result.head;
+    let finding = match misfit {
+        None => None,
+        Some((at, Misfit::Unlinked)) => {
+            let finding = damage::diagnose(at, &files, &head, verifier.before)?;
+            Some((at, finding))
         }
-    }
-    let (place, damage, text) = match found {
-        Some(found) => found,
-        None => match walk.end() {
-            Some((damage, text)) => (walk.before.unwrap_or_default(), damage, text),
-            None => {
-                walk.outcome.good = walk.outcome.head.size;
-                walk.outcome.files = files;
-                return Ok(walk.outcome);
-            }
-        },
+        Some((at, Misfit::Damaged(damage, text))) => {
+            Some((at, Finding::at(&files, at, damage, text)))
+        }
     };
-    let head = walk.outcome.head;
-    let finding = match text.is_empty() {
-        true => diagnose(place, damage, &files, &head, walk.before)?,
-        false => Finding::at(&files, place, damage, text),
-    };
-    walk.outcome.good = match finding.damage {
-        Damage::Rewritten => walk.sure,
-        Damage::Edited if finding.line != place.line => head.size - 1,
+    verifier.result.good = match &finding {
+        Some((_, finding)) if finding.damage == Damage::Rewritten => verifier.vouched,
+        // The last line that was accepted turned out to be the one that was changed.
+        Some((at, finding)) if finding.damage == Damage::Edited && finding.line != at.line => {
+            head.size - 1
+        }
         _ => head.size,
     };
-    Ok(Examined {
+    Ok(Verification {
         files,
-        finding: Some(finding),
-        ..walk.outcome
+        finding: finding.map(|(_, finding)| finding),
+        ..verifier.result
     })
 }
 
-struct Walk<'a> {
-    expected: &'a Expected,
-    /// By size; those that were passed are gone.
-    anchors: Vec<&'a Anchor>,
-    outcome: Examined,
+/// Why a line is not accepted.
+enum Misfit {
+    /// It does not follow the line before it. [`damage::diagnose`] finds out what was done.
+    Unlinked,
+    /// What was done, with words for it.
+    Damaged(Damage, String),
+}
+
+fn edited(text: impl Into<String>) -> Misfit {
+    Misfit::Damaged(Damage::Edited, text.into())
+}
+
+fn rewritten(text: String) -> Misfit {
+    Misfit::Damaged(Damage::Rewritten, text)
+}
+
+/// The state of one verification, line by line.
+struct Verifier<'a> {
+    expected: &'a Expectations,
+    /// Anchors that the chain has not reached yet, by size.
+    anchors: Vec<&'a LogAnchor>,
+    result: Verification,
     /// The key that the log says signs it.
     named_key: Option<PublicKey>,
     /// Records since the last checkpoint.
     unsigned: u64,
-    /// Where the last good line stands.
-    before: Option<Place>,
+    /// Position of the last good line.
+    before: Option<LinePosition>,
     /// Records below this number are vouched for by a signature or an anchor.
-    sure: u64,
+    vouched: u64,
     /// Size of the last anchor that agreed.
     agreed: u64,
 }
 
-/// What was done, and words for it; without words, [`diagnose`] looks closer.
-type Bad = (Damage, String);
-
-/// What is read of the few records that concern the log itself.
+/// The fields of the records about the log itself: `log-opened`, `log-recovered` and `checkpoint`.
 #[derive(Deserialize)]
-struct Own {
+struct LogRecordFields {
     note: Option<String>,
     key: Option<String>,
     origin: Option<String>,
@@ -195,9 +183,15 @@ struct Own {
     lost: Option<u64>,
 }
 
-/// A crash leaves part of a line, or blocks that were never written, and no checkpoint behind them: that is written only when all
-/// before it is durable.
-fn is_torn(behind: &mut Lines) -> io::Result<bool> {
+impl LogRecordFields {
+    fn read(line: &[u8]) -> Result<Self, Misfit> {
+        serde_json::from_slice(line).map_err(|error| edited(format!("this is no record: {error}")))
+    }
+}
+
+/// Whether a crash can have left the line before `behind`. A crash leaves part of a line, or blocks that were never written, and no
+/// checkpoint behind them, because a checkpoint is written only when everything before it is durable.
+fn is_torn(behind: &mut LogLines) -> io::Result<bool> {
     while let Some(line) = behind.next()? {
         if line.whole
             && Header::read(line.bytes).is_some_and(|header| header.event == b"checkpoint")
@@ -208,122 +202,135 @@ fn is_torn(behind: &mut Lines) -> io::Result<bool> {
     Ok(true)
 }
 
-impl Walk<'_> {
-    fn file(
+impl<'a> Verifier<'a> {
+    fn new(expected: &'a Expectations) -> Self {
+        let mut anchors: Vec<_> = expected.anchors.iter().collect();
+        anchors.sort_by_key(|anchor| anchor.head.size);
+        Self {
+            expected,
+            anchors,
+            result: Verification {
+                from: expected.from,
+                head: Head {
+                    size: expected.from,
+                    ..Head::default()
+                },
+                ..Verification::default()
+            },
+            named_key: None,
+            unsigned: 0,
+            before: None,
+            vouched: expected.from,
+            agreed: expected.from,
+        }
+    }
+
+    /// Accepts line by line; returns the first that does not fit, with its position.
+    fn walk(
         &mut self,
-        file: usize,
-        path: &Path,
-        is_last: bool,
-        progress: &mut dyn FnMut(u64),
-    ) -> io::Result<Option<(Place, Damage, String)>> {
-        let before = self.outcome.octets;
-        let mut told = before;
-        let mut lines = Lines::open(path)?;
+        files: &[PathBuf],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> io::Result<Option<(LinePosition, Misfit)>> {
+        let total = lines::octets(files)?;
+        let mut reported = 0;
+        let mut lines = LogLines::new(files);
         while let Some(line) = lines.next()? {
-            let place = Place {
-                file,
-                line: line.number,
-            };
+            let (position, offset) = (line.position, line.offset);
+            let octets = line.bytes.len() as u64 + 1;
+            let may_be_torn = !line.whole || line.bytes.contains(&0);
             let result = match line.whole {
-                true => self.line(line.bytes),
-                false => Err((
+                true => self.accept(line.bytes),
+                false => Err(Misfit::Damaged(
                     Damage::Cut,
                     "the file ends inside a line, and another file follows".into(),
                 )),
             };
-            if let Err((damage, text)) = result {
-                let offset = line.offset;
-                if is_last && (!line.whole || line.bytes.contains(&0)) && is_torn(&mut lines)? {
-                    self.outcome.torn = lines.length()?.saturating_sub(offset);
+            if let Err(misfit) = result {
+                let is_last = position.file + 1 == files.len();
+                let length = lines.length()?;
+                if is_last && may_be_torn && is_torn(&mut lines)? {
+                    self.result.torn = length.saturating_sub(offset);
                     break;
                 }
-                return Ok(Some((place, damage, text)));
+                return Ok(Some((position, misfit)));
             }
-            self.before = Some(place);
-            self.outcome.octets = before + line.offset + line.bytes.len() as u64 + 1;
-            if self.outcome.octets - told >= 1 << 20 {
-                told = self.outcome.octets;
-                progress(told);
+            self.before = Some(position);
+            self.result.octets += octets;
+            if self.result.octets - reported >= PROGRESS_STEP {
+                reported = self.result.octets;
+                progress(reported, total);
             }
         }
-        progress(self.outcome.octets);
-        Ok(None)
+        progress(self.result.octets, total);
+        let misfit = self.end().err();
+        Ok(misfit.map(|misfit| (self.before.unwrap_or_default(), misfit)))
     }
 
-    /// Takes one line, or says what is wrong with it.
-    fn line(&mut self, line: &[u8]) -> Result<(), Bad> {
-        let header = Header::read(line).ok_or((Damage::Edited, "this is no record".to_owned()))?;
-        let head = &mut self.outcome.head;
-        let is_first = self.outcome.span.is_none();
+    fn accept(&mut self, line: &[u8]) -> Result<(), Misfit> {
+        let header = Header::read(line).ok_or_else(|| edited("this is no record"))?;
+        let head = &mut self.result.head;
+        let is_first = self.result.span.is_none();
         if is_first && self.expected.from > 0 && header.seq == head.size {
-            // What came before is not here; its hash is taken on trust, until a signature or an anchor vouches for it.
-            head.hash = header
-                .prev()
-                .ok_or((Damage::Edited, "this is no record".to_owned()))?;
+            // The record before it is not here. Its hash is taken on trust until a signature or an anchor vouches for it.
+            head.hash = header.prev().ok_or_else(|| edited("this is no record"))?;
         }
         if !header.follows(head) {
-            return Err((Damage::Edited, String::new())); // `diagnose` says what it is
+            return Err(Misfit::Unlinked);
         }
         self.agrees_with_anchors()?;
+        self.unsigned += 1;
         match header.event {
-            b"checkpoint" => self.checkpoint(line, &header)?,
-            b"log-opened" | b"log-recovered" => self.own(line)?,
-            event => self.outcome.stopped = event == b"stop",
+            b"checkpoint" => {
+                self.checkpoint(line, &header)?;
+                self.unsigned = 0;
+            }
+            b"log-opened" | b"log-recovered" => self.about_the_log(line)?,
+            event => self.result.stopped = event == b"stop",
         }
-        if header.event == b"checkpoint" {
-            self.unsigned = 0;
-        } else {
-            self.unsigned += 1;
-        }
-        let vouched = !self.expected.keys.is_empty() || self.named_key.is_some();
-        if vouched && self.unsigned > CHECKPOINT_RECORDS {
+        let has_key = !self.expected.keys.is_empty() || self.named_key.is_some();
+        if has_key && self.unsigned > CHECKPOINT_RECORDS {
             let text = format!(
                 "no checkpoint within {CHECKPOINT_RECORDS} records: they were taken out, or this was written by another program"
             );
-            return Err((Damage::Unsigned, text));
+            return Err(Misfit::Damaged(Damage::Unsigned, text));
         }
         let at = String::from_utf8_lossy(header.at);
-        match &mut self.outcome.span {
-            Some((_, last)) => {
-                last.clear();
-                last.push_str(&at);
-            }
-            none => *none = Some((at.to_string(), at.to_string())),
-        }
-        self.outcome.head = Head {
+        let span = &mut self.result.span;
+        let (_, last) = span.get_or_insert_with(|| (at.to_string(), String::new()));
+        at.as_ref().clone_into(last);
+        self.result.head = Head {
             size: header.seq + 1,
-            hash: super::Hash::of(line),
+            hash: Hash::of(line),
         };
         Ok(())
     }
 
-    fn own(&mut self, line: &[u8]) -> Result<(), Bad> {
-        let own: Own = serde_json::from_slice(line)
-            .map_err(|error| (Damage::Edited, format!("this is no record: {error}")))?;
-        if let Some(lost) = own.lost {
-            self.outcome.outages += 1;
-            self.outcome.lost += lost;
+    /// `log-opened` and `log-recovered`.
+    fn about_the_log(&mut self, line: &[u8]) -> Result<(), Misfit> {
+        let fields = LogRecordFields::read(line)?;
+        if let Some(lost) = fields.lost {
+            self.result.outages += 1;
+            self.result.lost += lost;
             return Ok(());
         }
-        self.outcome.stopped = false;
-        self.outcome.crashes += u64::from(own.torn.is_some());
-        // A key that cannot be read would leave the signatures behind it unchecked, without a word.
-        let key = own.key.as_deref().map(|text| {
-            PublicKey::from_verifier(text)
-                .ok_or((Damage::Edited, "the key that it names is none".to_owned()))
+        self.result.stopped = false;
+        self.result.crashes += u64::from(fields.torn.is_some());
+        // An unreadable key is damage: otherwise the signatures behind it would silently go unchecked.
+        let key = fields.key.as_deref().map(|text| {
+            PublicKey::from_verifier(text).ok_or_else(|| edited("the key that it names is none"))
         });
         let key = key.transpose()?;
         let before = std::mem::replace(&mut self.named_key, key);
-        match own.origin {
+        match fields.origin {
             Some(origin) => self.opened_as(origin, before),
             None => Ok(()),
         }
     }
 
-    /// A host may have got another name (`--hostname`, a container that was made anew). That it is the same log, its chain
-    /// and its key say.
-    fn opened_as(&mut self, origin: String, key_before: Option<PublicKey>) -> Result<(), Bad> {
-        let known = match &self.outcome.origin {
+    /// A host may have got another name (`--hostname`, a container that was made anew). The chain and the key say that it is
+    /// still the same log.
+    fn opened_as(&mut self, origin: String, key_before: Option<PublicKey>) -> Result<(), Misfit> {
+        let known = match &self.result.origin {
             Some(known) if *known != origin => known,
             _ => return self.has_origin(&origin),
         };
@@ -332,56 +339,49 @@ impl Walk<'_> {
             return self.has_origin(&origin);
         }
         if self.expected.keys.is_empty() && key_before != self.named_key {
-            let text = format!(
+            return Err(rewritten(format!(
                 "the log {known} goes on as {origin}, and with another key: name the keys that it may have with --key"
-            );
-            return Err((Damage::Rewritten, text));
+            )));
         }
-        let number = self.outcome.head.size;
-        self.outcome.renamed.push((number, known.clone()));
-        self.outcome.origin = Some(origin);
+        let number = self.result.head.size;
+        self.result.renamed.push((number, known.clone()));
+        self.result.origin = Some(origin);
         Ok(())
     }
 
-    fn has_origin(&mut self, origin: &str) -> Result<(), Bad> {
-        let known = self.outcome.origin.get_or_insert_with(|| origin.to_owned());
-        if known == origin {
-            return Ok(());
+    fn has_origin(&mut self, origin: &str) -> Result<(), Misfit> {
+        let known = self.result.origin.get_or_insert_with(|| origin.to_owned());
+        match known == origin {
+            true => Ok(()),
+            false => Err(rewritten(format!(
+                "this is of the log {origin}, what came before of {known}"
+            ))),
         }
-        Err((
-            Damage::Rewritten,
-            format!("this is of the log {origin}, what came before of {known}"),
-        ))
     }
 
-    /// The whole line must be what its note makes it, so that every octet of it is signed.
-    fn checkpoint(&mut self, line: &[u8], header: &Header<'_>) -> Result<(), Bad> {
-        let own: Own = serde_json::from_slice(line)
-            .map_err(|error| (Damage::Edited, format!("this is no record: {error}")))?;
-        self.outcome.checkpoints += 1;
-        let body = serde_json::to_vec(&super::Record::Checkpoint(super::CheckpointRecord {
-            note: own.note.clone(),
-        }))
-        .expect("records have string keys only");
+    /// The whole line must be exactly what the log would write for its note, so that every octet of it is signed.
+    fn checkpoint(&mut self, line: &[u8], header: &Header<'_>) -> Result<(), Misfit> {
+        let note = LogRecordFields::read(line)?.note;
+        self.result.checkpoints += 1;
+        let record = Record::Checkpoint(CheckpointRecord { note: note.clone() });
+        let body = serde_json::to_vec(&record).expect("records have string keys only");
         let at = String::from_utf8_lossy(header.at);
         let mut written = Vec::new();
-        self.outcome.head.clone().append(&mut written, &at, &body);
+        self.result.head.clone().append(&mut written, &at, &body);
         if written.strip_suffix(b"\n") != Some(line) {
-            return Err((
-                Damage::Edited,
-                "this checkpoint is not as a log writes it".into(),
-            ));
+            return Err(edited("this checkpoint is not as a log writes it"));
         }
-        let Some(text) = own.note else {
+        let Some(text) = note else {
             return match self.expected.keys.is_empty() {
                 true => Ok(()),
-                false => Err((Damage::Unsigned, "this checkpoint is not signed".into())),
+                false => Err(Misfit::Damaged(
+                    Damage::Unsigned,
+                    "this checkpoint is not signed".into(),
+                )),
             };
         };
-        let note = Note::read(&text).ok_or((
-            Damage::Edited,
-            "this checkpoint has no signed note".to_owned(),
-        ))?;
+        let note =
+            SignedNote::read(&text).ok_or_else(|| edited("this checkpoint has no signed note"))?;
         self.has_origin(note.origin)?;
         let keys = match (&self.expected.keys[..], &self.named_key) {
             ([], None) => return Ok(()),
@@ -389,83 +389,80 @@ impl Walk<'_> {
             (keys, _) => keys,
         };
         let Some(signer) = keys.iter().find(|key| note.signed_by(key)) else {
-            let text = "this checkpoint's signature is wrong, or of another key".to_owned();
-            return Err((Damage::Rewritten, text));
+            let text = "this checkpoint's signature is wrong, or of another key";
+            return Err(rewritten(text.to_owned()));
         };
-        if note.head != self.outcome.head || note.time.map(str::as_bytes) != Some(header.at) {
-            let text = format!(
+        if note.head != self.result.head || note.time.map(str::as_bytes) != Some(header.at) {
+            return Err(rewritten(format!(
                 "what was signed here is record {} with hash {}: records since number {} were written anew",
-                note.head.size, note.head.hash, self.outcome.signed_size
-            );
-            return Err((Damage::Rewritten, text));
+                note.head.size, note.head.hash, self.result.signed_size
+            )));
         }
-        if !self.outcome.signers.contains(signer) {
-            self.outcome.signers.push(*signer);
+        if !self.result.signers.contains(signer) {
+            self.result.signers.push(*signer);
         }
-        self.outcome.signed += 1;
-        self.outcome.signed_size = note.head.size + 1;
-        self.sure = self.sure.max(self.outcome.signed_size);
-        self.outcome.note = Some(text);
+        self.result.signed += 1;
+        self.result.signed_size = note.head.size + 1;
+        self.vouched = self.vouched.max(self.result.signed_size);
+        self.result.note = Some(text);
         Ok(())
     }
 
-    /// Before the record whose number is the chain's size is taken: an anchor of that size must name the same hash.
-    fn agrees_with_anchors(&mut self) -> Result<(), Bad> {
-        let head = self.outcome.head;
-        let passed = self
+    /// Called before the next record is accepted: an anchor of the chain's present size must name its present hash.
+    fn agrees_with_anchors(&mut self) -> Result<(), Misfit> {
+        let head = self.result.head;
+        let reached = self
             .anchors
             .partition_point(|anchor| anchor.head.size <= head.size);
-        for anchor in self.anchors.drain(..passed) {
+        for anchor in self.anchors.drain(..reached) {
             if anchor.head == head {
-                self.outcome.anchored += 1;
+                self.result.anchored += 1;
                 self.agreed = head.size;
-                self.sure = self.sure.max(head.size);
-            } else if anchor.head.size == head.size && anchor.is_of(self.outcome.origin.as_deref())
-            {
-                let text = format!(
+                self.vouched = self.vouched.max(head.size);
+            } else if anchor.head.size == head.size && anchor.is_of(self.result.origin.as_deref()) {
+                // Signatures behind the last anchor that agreed count for nothing now.
+                self.vouched = self.agreed;
+                return Err(rewritten(format!(
                     "when it had {} records the log's head was {}, now it is {}: it was written anew, or replaced",
                     head.size, anchor.head.hash, head.hash
-                );
-                self.sure = self.agreed; // whatever signed what stands behind it
-                return Err((Damage::Rewritten, text));
+                )));
             }
         }
         Ok(())
     }
 
-    /// At the end of the last file.
-    fn end(&mut self) -> Option<Bad> {
+    /// Called at the end of the last file.
+    fn end(&mut self) -> Result<(), Misfit> {
         if self.before.is_none() {
             let text = format!(
                 "no record is there; the first must be {}",
                 self.expected.from
             );
-            return Some((Damage::Missing, text));
+            return Err(Misfit::Damaged(Damage::Missing, text));
         }
-        if let Err(bad) = self.agrees_with_anchors() {
-            return Some(bad);
-        }
-        let origin = self.outcome.origin.as_deref();
-        let former = self.outcome.renamed.iter();
+        self.agrees_with_anchors()?;
+        let origin = self.result.origin.as_deref();
+        let former = self.result.renamed.iter();
         let names: Vec<_> = former
             .map(|(_, name)| Some(&**name))
             .chain([origin])
             .collect();
-        let is_of = |anchor: &Anchor| names.iter().any(|name| anchor.is_of(*name));
-        let ours = |anchor: &&Anchor| is_of(anchor) && anchor.head.size >= self.expected.from;
-        self.outcome.anchors = self.expected.anchors.iter().filter(ours).count();
-        if self.outcome.anchors == 0 && !self.expected.anchors.is_empty() {
-            let text = format!(
+        let is_of = |anchor: &LogAnchor| names.iter().any(|name| anchor.is_of(*name));
+        let ours = |anchor: &&LogAnchor| is_of(anchor) && anchor.head.size >= self.expected.from;
+        self.result.anchors = self.expected.anchors.iter().filter(ours).count();
+        if self.result.anchors == 0 && !self.expected.anchors.is_empty() {
+            return Err(rewritten(format!(
                 "no anchor is of this log, {}",
                 origin.unwrap_or("which has no name")
-            );
-            return Some((Damage::Rewritten, text));
+            )));
         }
-        let most = self.anchors.iter().rev().find(|anchor| is_of(anchor))?;
+        let Some(most) = self.anchors.iter().rev().find(|anchor| is_of(anchor)) else {
+            return Ok(());
+        };
         let text = format!(
             "an anchor knows {} records, here are {}: the end was cut off, or an older copy was put in place",
-            most.head.size, self.outcome.head.size
+            most.head.size, self.result.head.size
         );
-        Some((Damage::Cut, text))
+        Err(Misfit::Damaged(Damage::Cut, text))
     }
 }

@@ -15,10 +15,10 @@ use std::{
 use argh::FromArgs as _;
 
 use crate::{
-    commands::{self, audit as command, runtime},
+    commands::{self, audit, runtime},
     configure,
     exit::Exit,
-    flags::{self, AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags},
+    flags::{AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags},
     logging, serve,
 };
 
@@ -70,7 +70,7 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
             PolicyCommandFlags::Show(flags) => commands::policy::show(&flags),
             PolicyCommandFlags::Purge(flags) => commands::policy::purge(&flags),
         },
-        CommandFlags::Audit(audit) => evidence(audit.verb),
+        CommandFlags::Audit(audit) => evidence(&audit.verb),
     }
 }
 
@@ -90,74 +90,17 @@ fn served(prepared: configure::PreparedProxy, dry_run: bool) -> Result<(), Exit>
     outcome
 }
 
-fn evidence(verb: AuditCommandFlags) -> Result<(), Exit> {
-    let (out, errors) = (&mut std::io::stdout().lock(), &mut std::io::stderr().lock());
-    let progress = std::io::stderr().is_terminal();
-    if let AuditCommandFlags::Verify(flags::AuditVerifyFlags { files, .. })
-    | AuditCommandFlags::Report(flags::AuditReportFlags { files, .. })
-    | AuditCommandFlags::Show(flags::AuditShowFlags { files, .. }) = &verb
-        && files.is_empty()
-    {
-        return Err(Exit::Usage("audit: name at least one file".into()));
-    }
-    let verify = |files, anchors, keys, from| command::Verify {
-        files,
-        anchors,
-        keys,
-        from,
-        progress,
+fn evidence(command: &AuditCommandFlags) -> Result<(), Exit> {
+    let (mut out, mut errors) = (std::io::stdout().lock(), std::io::stderr().lock());
+    let progress = match errors.is_terminal() {
+        true => Some(&mut errors as &mut dyn std::io::Write),
+        false => None,
     };
-    let code = match verb {
-        AuditCommandFlags::Verify(f) => {
-            command::verify(&verify(f.files, f.anchor, f.key, f.from), out, errors)
-        }
-        AuditCommandFlags::Report(f) => {
-            let verify = verify(f.files, f.anchor, f.key, f.from);
-            command::report(
-                &command::Report {
-                    verify,
-                    html: f.html,
-                    since: f.since,
-                    until: f.until,
-                },
-                out,
-                errors,
-            )
-        }
-        AuditCommandFlags::Show(f) => {
-            let flags::AuditShowFlags {
-                domain,
-                address,
-                key,
-                since,
-                until,
-                verdict,
-                session,
-                json,
-                files,
-            } = f;
-            let show = command::Show {
-                files,
-                domain,
-                address,
-                key,
-                since,
-                until,
-                verdict,
-                session,
-                json,
-            };
-            command::show(&show, out, errors)
-        }
-        AuditCommandFlags::Keygen(f) => {
-            command::keygen(&command::Keygen { out: f.out }, out, errors)
-        }
-    };
-    match code {
-        command::DONE => Ok(()),
-        command::DAMAGED => Err(Exit::No),
-        // The command has said why.
-        _ => Err(Exit::Configuration(String::new())),
+    match command {
+        AuditCommandFlags::Verify(flags) => audit::verify(flags, &mut out, progress),
+        AuditCommandFlags::Report(flags) => audit::report(flags, &mut out, progress),
+        AuditCommandFlags::Show(flags) => audit::show(flags, &mut out, &mut errors),
+        AuditCommandFlags::Keygen(flags) => audit::keygen(flags, &mut out),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use argh::FromArgs as _;
 
-use super::{Exit, flags::ProgramFlags, help};
+use super::{Exit, help};
+use crate::flags::ProgramFlags;
 
 /// Each command with its text of help, which names all its flags.
 const COMMANDS: [(&str, &str); 5] = [

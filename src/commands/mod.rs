@@ -1,17 +1,17 @@
-//! What a person runs beside the proxy itself: `check`, `policy` and `audit`. They print in the same words as replies, log and
-//! records.
+//! The commands that a person runs beside the proxy itself: `check`, `policy` and `audit`. They print the same words as replies,
+//! log and records.
 
 pub mod audit;
 pub mod check;
-pub mod policy;
+pub(crate) mod policy;
 
 use crate::exit::Exit;
 
 /// The multi-thread runtime that every command uses.
 ///
 /// # Errors
-/// No threads can be had.
-pub fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
+/// The system gives no threads.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

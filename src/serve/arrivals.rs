@@ -1,6 +1,7 @@
-//! Who comes in: each connection gets a session or one reply, and nobody's connections keep others from theirs.
+//! New connections: each gets a session or one reply, and no client's connections keep other clients out.
 
 use std::{
+    borrow::Cow,
     fs::File,
     future::poll_fn,
     io,
@@ -18,25 +19,26 @@ use tokio::{
 
 use super::{
     Direction,
-    limits::{Limits, Place, Seldom},
+    limits::{Limits, OncePerMinute, SessionPlace},
     now,
 };
 use crate::{
-    clock,
-    metrics::{self, Metrics},
+    clock, metrics,
     net::{self, ClientAddr, Forbidden, IntendedAddr, ServerAddr, proxy_header},
-    session::{Arrival, budget::Kind, drive::Stop, inbound, outbound, setup::CommonSetup},
+    session::{Arrival, budget::BudgetedEvent, drive::Stop, inbound, outbound, setup::CommonSetup},
 };
 
-/// A load balancer must have sent its PROXY header by then.
+/// Longest time until a load balancer has sent its PROXY header.
 const PROXY_HEADER: Duration = Duration::from_secs(5);
-/// After an accept that failed for want of descriptors or memory, wait so long.
+/// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// Octets of a log line before its words, at most.
+/// Most octets of a log line in front of its words.
 const LINE_HEAD: usize = 32;
-/// What who finds no place is told.
+/// Reply to a client that finds no place.
 const TOO_MANY: &str = "421 4.3.2 too many sessions, try again later\r\n";
-/// What who has used up his budget is told.
+/// Why a client without a budget is turned away, in the word of log and counters.
+const NO_BUDGET: &str = "budget";
+/// Reply to a client that has used up its budget.
 const TOO_OFTEN: &str =
     "421 4.7.0 too many connections without mail from your address, try again later\r\n";
 
@@ -48,7 +50,7 @@ pub(super) async fn accept(
     mut stop: watch::Receiver<Stop>,
 ) {
     let mut spare = Spare::new();
-    let mut faults = Seldom::default();
+    let mut faults = OncePerMinute::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -69,9 +71,7 @@ pub(super) async fn accept(
                             stop.clone(),
                         ));
                     }
-                    Err((why, refusal)) => {
-                        turn_away(direction.common(), &stream, client, why, &refusal);
-                    }
+                    Err(turned_away) => turned_away.carry_out(direction.common(), &stream),
                 }
             }
             Err(error) => {
@@ -91,14 +91,14 @@ pub(super) async fn accept(
     }
 }
 
-/// EMFILE of this process, ENFILE of the whole system.
+/// Whether this process (EMFILE) or the whole system (ENFILE) has no file descriptors left.
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
     matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
-/// A descriptor that is kept, so that a client can still be answered when there is no other.
+/// A spare file descriptor. When there is no other, it is given up to answer a client.
 struct Spare(Option<File>);
 
 impl Spare {
@@ -106,7 +106,7 @@ impl Spare {
         Self(File::open("/dev/null").ok())
     }
 
-    /// Gives the descriptor up for one client, who gets 421. Whether that went well.
+    /// Gives the descriptor up for one client, which gets 421. Returns whether a client was there.
     async fn turn_away(&mut self, listener: &TcpListener) -> bool {
         if self.0.take().is_none() {
             *self = Self::new();
@@ -120,7 +120,7 @@ impl Spare {
         });
         let stream = accepted.await.map(|(stream, _)| stream);
         if let Some(stream) = &stream {
-            // Best effort: who does not get the reply sees the close.
+            // Best effort: a client that does not get the reply sees the close.
             let _ = stream.try_write(TOO_MANY.as_bytes());
         }
         let answered = stream.is_some();
@@ -130,13 +130,59 @@ impl Spare {
     }
 }
 
-fn listed(direction: &Direction, client: ClientAddr) -> bool {
+/// Whether this client is a load balancer listed by `--accept-proxy`.
+fn is_balancer(direction: &Direction, client: ClientAddr) -> bool {
     match direction {
         Direction::Outbound(_) => false,
-        Direction::Inbound(site) => site
-            .accept_proxy
-            .iter()
-            .any(|prefix| prefix.contains(client.0.ip())),
+        Direction::Inbound(setup) => {
+            let mut listed = setup.accept_proxy.iter();
+            listed.any(|prefix| prefix.contains(client.0.ip()))
+        }
+    }
+}
+
+/// Why a connection gets no session.
+struct TurnedAway {
+    client: ClientAddr,
+    /// One word for log and counters.
+    why: &'static str,
+    /// More for the log.
+    detail: String,
+    /// The reply, one line with its CRLF. Empty: none.
+    reply: Cow<'static, str>,
+}
+
+impl TurnedAway {
+    fn new(client: ClientAddr, why: &'static str, reply: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            client,
+            why,
+            detail: String::new(),
+            reply: reply.into(),
+        }
+    }
+
+    /// Counts it, logs it if the client's budget pays for that, and sends the reply if it fits into the socket right now.
+    fn carry_out(&self, common: &CommonSetup, stream: &TcpStream) {
+        let Self {
+            client,
+            why,
+            detail,
+            reply,
+        } = self;
+        common.metrics.count(metrics::TURNED_AWAY, why);
+        // A client without a budget was counted when that was found.
+        if *why != NO_BUDGET {
+            let line = format!("turned away client={client} why={why}{detail}");
+            let (budget, octets) = (&common.write_budget, line.len() + LINE_HEAD);
+            if budget.may_write(client.0.ip(), BudgetedEvent::TurnedAway, octets) {
+                log::warn!("{line}");
+            }
+        }
+        if !reply.is_empty() {
+            // Best effort: a client that does not get the reply sees the close.
+            let _ = stream.try_write(reply.as_bytes());
+        }
     }
 }
 
@@ -144,56 +190,22 @@ fn admit(
     direction: &Direction,
     limits: &Limits,
     client: ClientAddr,
-) -> Result<Place, (&'static str, String)> {
+) -> Result<SessionPlace, TurnedAway> {
     let common = direction.common();
-    // A load balancer's own address would count all the world as one client.
-    let balancer = listed(direction, client);
-    if !balancer && !common.write_budget.admit(client.0.ip()) {
-        return Err(("budget", TOO_OFTEN.into()));
-    }
-    let place = if balancer {
+    // A balancer's own address would count all the world as one client.
+    let place = if is_balancer(direction, client) {
         limits.enter_uncounted()
-    } else {
+    } else if common.write_budget.admit(client.0.ip()) {
         limits.enter(client.0.ip())
+    } else {
+        return Err(TurnedAway::new(client, NO_BUDGET, TOO_OFTEN));
     };
-    let place = place.map_err(|full| (full.word(), TOO_MANY.into()))?;
+    let place = place.map_err(|limit| TurnedAway::new(client, limit.word(), TOO_MANY))?;
     if common.audit.as_ref().is_some_and(|audit| !audit.healthy()) {
-        return Err((
-            "audit-log",
-            "421 4.3.0 the audit log cannot be written, no mail can pass\r\n".into(),
-        ));
+        let reply = "421 4.3.0 the audit log cannot be written, no mail can pass\r\n";
+        return Err(TurnedAway::new(client, "audit-log", reply));
     }
     Ok(place)
-}
-
-/// One reply, if it fits into the socket right now, and no session.
-fn turn_away(
-    common: &CommonSetup,
-    stream: &TcpStream,
-    client: ClientAddr,
-    why: &'static str,
-    refusal: &str,
-) {
-    turned_away(common, client, why, "");
-    // Best effort: who does not get the reply sees the close.
-    let _ = stream.try_write(refusal.as_bytes());
-}
-
-/// Counts it, and says it in the log if this client may still make us.
-fn turned_away(common: &CommonSetup, client: ClientAddr, why: &'static str, words: &str) {
-    common.metrics.count(metrics::TURNED_AWAY, why);
-    // Who has no budget left was counted when that was found.
-    if why == "budget" {
-        return;
-    }
-    let line = format!("turned away client={client} why={why}{words}");
-    let octets = line.len() + LINE_HEAD;
-    if common
-        .write_budget
-        .may_write(client.0.ip(), Kind::TurnedAway, octets)
-    {
-        log::warn!("{line}");
-    }
 }
 
 async fn session(
@@ -201,144 +213,124 @@ async fn session(
     mut stream: TcpStream,
     client: ClientAddr,
     limits: Limits,
-    place: Place,
+    place: SessionPlace,
     stop: watch::Receiver<Stop>,
 ) {
-    let common = direction.common().clone();
     if let Err(error) = stream.set_nodelay(true) {
         log::debug!("client={client} went before it was served: {error}");
         return;
     }
-    let is_outbound = matches!(direction, Direction::Outbound(_));
-    let mut arrival = match arrival(&common, &stream, client, is_outbound) {
-        Ok(arrival) => arrival,
-        Err((why, refusal)) => return turn_away(&common, &stream, client, why, &refusal),
+    let (arrival, clients_place) = match arrive(&direction, &limits, &mut stream, client).await {
+        Ok(arrived) => arrived,
+        Err(turned_away) => return turned_away.carry_out(direction.common(), &stream),
     };
-    let metrics = Arc::clone(&common.metrics);
+    let metrics = Arc::clone(&direction.common().metrics);
+    metrics.count(metrics::SESSIONS, direction.word());
+    let open = metrics.session();
     match direction {
-        Direction::Outbound(site) => {
-            let _open = begin(&metrics, "outbound");
-            outbound::run(site, stream, arrival, stop).await;
+        Direction::Outbound(setup) => outbound::run(setup, stream, arrival, stop).await,
+        Direction::Inbound(setup) => inbound::run(setup, stream, arrival, stop).await,
+    }
+    drop((open, clients_place, place));
+}
+
+/// Finds out who connected and where the connection is to go. Behind a load balancer the client gets a place of its own.
+async fn arrive(
+    direction: &Direction,
+    limits: &Limits,
+    stream: &mut TcpStream,
+    client: ClientAddr,
+) -> Result<(Arrival, Option<SessionPlace>), TurnedAway> {
+    let is_outbound = matches!(direction, Direction::Outbound(_));
+    let server = target(direction.common(), stream, client, is_outbound)?;
+    let own = stream.local_addr();
+    let own = own.map_err(|_| TurnedAway::new(client, "gone", ""))?;
+    let mut arrival = Arrival {
+        client,
+        intended: IntendedAddr(server.map_or(net::canonical(own), |ServerAddr(to)| to)),
+        server,
+        first: Vec::new(),
+    };
+    if !is_balancer(direction, client) {
+        return Ok((arrival, None));
+    }
+    // A client that does not speak the agreed protocol gets no reply.
+    let no_header = |detail| TurnedAway {
+        detail,
+        ..TurnedAway::new(client, "proxy-header", "")
+    };
+    let origin = match timeout(PROXY_HEADER, read_header(stream)).await {
+        Ok(Ok((origin, first))) => {
+            arrival.first = first;
+            origin
         }
-        Direction::Inbound(site) => {
-            let mut places = vec![place];
-            if site
-                .accept_proxy
-                .iter()
-                .any(|prefix| prefix.contains(client.0.ip()))
-            {
-                match timeout(PROXY_HEADER, read_header(&mut stream)).await {
-                    Ok(Ok((origin, first))) => {
-                        if let proxy_header::Origin::Addresses(source, destination) = origin {
-                            arrival.client = ClientAddr(net::canonical(source));
-                            arrival.intended = IntendedAddr(net::canonical(destination));
-                            let client = arrival.client;
-                            if !common.write_budget.admit(client.0.ip()) {
-                                return turn_away(&common, &stream, client, "budget", TOO_OFTEN);
-                            }
-                            match limits.enter_client(client.0.ip()) {
-                                Ok(place) => places.push(place),
-                                Err(full) => {
-                                    let why = full.word();
-                                    return turn_away(&common, &stream, client, why, TOO_MANY);
-                                }
-                            }
-                        }
-                        arrival.first = first;
-                    }
-                    // Not a word of SMTP to who does not speak the agreed protocol.
-                    Ok(Err(error)) => {
-                        let words = format!(": {error}");
-                        return turned_away(&common, client, "proxy-header", &words);
-                    }
-                    Err(_) => {
-                        let words = ": none came within 5 s";
-                        return turned_away(&common, client, "proxy-header", words);
-                    }
-                }
-            }
-            let _open = begin(&metrics, "inbound");
-            inbound::run(site, stream, arrival, stop).await;
-        }
+        Ok(Err(error)) => return Err(no_header(format!(": {error}"))),
+        Err(_) => return Err(no_header(": none came within 5 s".into())),
+    };
+    let proxy_header::Origin::Addresses(source, destination) = origin else {
+        return Ok((arrival, None));
+    };
+    let client = ClientAddr(net::canonical(source));
+    arrival.client = client;
+    arrival.intended = IntendedAddr(net::canonical(destination));
+    if !direction.common().write_budget.admit(client.0.ip()) {
+        return Err(TurnedAway::new(client, NO_BUDGET, TOO_OFTEN));
+    }
+    match limits.enter_client(client.0.ip()) {
+        Ok(place) => Ok((arrival, Some(place))),
+        Err(limit) => Err(TurnedAway::new(client, limit.word(), TOO_MANY)),
     }
 }
 
-fn begin<'a>(metrics: &'a Metrics, direction: &str) -> metrics::OpenSession<'a> {
-    metrics.count(metrics::SESSIONS, direction);
-    metrics.session()
-}
-
-fn arrival(
-    common: &CommonSetup,
-    stream: &TcpStream,
-    client: ClientAddr,
-    outbound: bool,
-) -> Result<Arrival, (&'static str, String)> {
-    let server = target(common, stream, client, outbound)?;
-    let own = stream.local_addr().map_err(|_| ("gone", String::new()))?;
-    let intended = server.map_or(IntendedAddr(net::canonical(own)), |ServerAddr(to)| {
-        IntendedAddr(to)
-    });
-    Ok(Arrival {
-        client,
-        intended,
-        server,
-        first: Vec::new(),
-    })
-}
-
-/// Where an intercepted connection is to go on to; `None` with `--upstream`.
+/// The server behind an intercepted connection. `None` with `--upstream`.
 fn target(
     common: &CommonSetup,
     stream: &TcpStream,
     client: ClientAddr,
     outbound: bool,
-) -> Result<Option<ServerAddr>, (&'static str, String)> {
-    let refuse = |why, code: &str, words: String| Err((why, format!("{code} {words}\r\n")));
+) -> Result<Option<ServerAddr>, TurnedAway> {
+    let refuse = |why, reply: String| Err(TurnedAway::new(client, why, reply + "\r\n"));
     let loops = || {
-        let words = "this connection is the proxy's own: loop";
-        refuse("loop", "421 4.4.6", words.into())
+        let reply = "421 4.4.6 this connection is the proxy's own: loop";
+        refuse("loop", reply.into())
     };
     let Some(intercept) = common.intercept else {
-        let own = stream
-            .local_addr()
-            .map(|own| IntendedAddr(net::canonical(own)));
-        return match own {
-            Ok(own) if common.dial.is_ours(client, own, stream) => loops(),
+        return match stream.local_addr() {
+            Ok(own)
+                if common
+                    .dial
+                    .is_ours(client, IntendedAddr(net::canonical(own)), stream) =>
+            {
+                loops()
+            }
             _ => Ok(None),
         };
     };
     let Ok(intended) = net::intended(stream, intercept) else {
-        return refuse(
-            "not-intercepted",
-            "421 4.4.6",
-            "this connection was not redirected here".into(),
-        );
+        let reply = "421 4.4.6 this connection was not redirected here";
+        return refuse("not-intercepted", reply.into());
     };
     if common.dial.is_ours(client, intended, stream) {
         return loops();
     }
     match net::may_connect(intended, &common.listening, outbound) {
         Ok(server) => Ok(Some(server)),
-        Err(Forbidden::Port) => refuse(
-            "port",
-            "421 4.7.0",
-            format!("{intended}: only port 25 is carried on"),
-        ),
-        Err(Forbidden::Ourselves) => refuse(
-            "loop",
-            "421 4.4.6",
-            format!("{intended} is this proxy itself: loop"),
-        ),
-        Err(Forbidden::Unroutable) => refuse(
-            "address",
-            "421 4.7.0",
-            format!("{intended} is no mail host's address"),
-        ),
+        Err(Forbidden::Port) => {
+            let reply = format!("421 4.7.0 {intended}: only port 25 is carried on");
+            refuse("port", reply)
+        }
+        Err(Forbidden::Ourselves) => {
+            let reply = format!("421 4.4.6 {intended} is this proxy itself: loop");
+            refuse("loop", reply)
+        }
+        Err(Forbidden::Unroutable) => {
+            let reply = format!("421 4.7.0 {intended} is no mail host's address");
+            refuse("address", reply)
+        }
     }
 }
 
-/// Reads a PROXY header, and what came behind it.
+/// Reads a PROXY header, and returns it with the octets that came behind it.
 async fn read_header(stream: &mut TcpStream) -> io::Result<(proxy_header::Origin, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! How a process ends: sessions may finish, then are cut off, then the last record is written; each within a time of its own,
-//! so that the end comes whatever hangs.
+//! How a process ends: sessions may finish, then they are cut off, then the last record is written. Each step has a time limit, so
+//! that the end comes whatever hangs.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -12,22 +12,20 @@ use tokio::{
 use super::limits::Limits;
 use crate::{audit::AuditLog, clock, session::drive::Stop};
 
-/// Sessions that are cut off have so long to write down what they know.
+/// Longest time for sessions that were cut off to write their last records.
 const LAST_RECORDS: Duration = Duration::from_secs(3);
-/// How often it is looked whether the audit log works.
+/// How often this module checks whether the audit log can be written.
 const LOOK: Duration = Duration::from_millis(100);
-/// While the process ends, a disk that has not answered for so long is not waited for: nothing could be acknowledged.
+/// While the process ends, sessions are cut off when the disk has not answered for this long: no message could be acknowledged.
 const NO_ANSWER: Duration = Duration::from_secs(10);
-/// How long a session waits for the record of a message; the client's own limit is 10 minutes (RFC 5321 §4.5.3.2.6).
+/// Longest time that a session waits for the record of a message. The client's own limit is 10 minutes (RFC 5321 §4.5.3.2.6).
 const RECORD: Duration = Duration::from_secs(60);
 
-type Audit = Option<Arc<AuditLog>>;
-
-/// Lets sessions finish, at most for `limit`, then cuts them off. A second signal cuts them off at once.
+/// Lets sessions finish for at most `limit`, then cuts them off. A second signal cuts them off at once.
 pub(super) async fn drain(
     limits: &Limits,
     limit: Duration,
-    audit: &Audit,
+    audit: Option<&AuditLog>,
     stopping: &watch::Sender<Stop>,
     (terminate, interrupt): (&mut Signal, &mut Signal),
 ) {
@@ -59,19 +57,16 @@ pub(super) async fn drain(
     log::warn!("stopped: {how}");
 }
 
-/// Tells sessions that have waited too long for a disk that does not answer. Ends never.
+/// Whenever the disk has not answered for too long, tells the sessions that wait for it. Never returns.
 pub(super) async fn give_up_on_a_stuck_disk(audit: Arc<AuditLog>) {
-    let audit = Some(audit);
     loop {
-        unwritable(&audit, RECORD).await;
-        if let Some(audit) = &audit {
-            audit.give_up();
-        }
+        unwritable(Some(&audit), RECORD).await;
+        audit.give_up();
     }
 }
 
-/// Returns when the log could not be written for so long.
-async fn unwritable(audit: &Audit, limit: Duration) {
+/// Returns when the log could not be written for as long as `limit`.
+async fn unwritable(audit: Option<&AuditLog>, limit: Duration) {
     let Some(audit) = audit else {
         return pending().await;
     };

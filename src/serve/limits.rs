@@ -1,34 +1,36 @@
-//! How many sessions at once, in all and of one client.
+//! How many sessions may run at once, in all and of one client.
 
 use std::{
     collections::HashMap,
     fmt, fs,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// See the module.
+use crate::session::budget::ClientPrefix;
+
+/// The places for sessions; see the module.
 #[derive(Clone, Debug)]
 pub struct Limits {
     all: Arc<Semaphore>,
     total: u32,
     per_client: usize,
-    clients: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    clients: Arc<Mutex<HashMap<ClientPrefix, usize>>>,
 }
 
-/// Why there is no place.
+/// The limit that leaves no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum LimitReached {
     /// `--max-sessions`.
     Sessions,
     /// `--max-sessions-per-client`.
     SessionsPerClient,
 }
 
-impl Full {
+impl LimitReached {
     /// One word for log and counters.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -39,22 +41,22 @@ impl Full {
     }
 }
 
-/// A place, given back when dropped.
+/// A place for a session. Dropping it gives it back.
 #[derive(Debug)]
-#[expect(dead_code, reason = "held for what dropping them does")]
-pub struct Place {
+#[expect(dead_code, reason = "held, because dropping them gives the place back")]
+pub struct SessionPlace {
     permit: Option<OwnedSemaphorePermit>,
-    counted: Option<Counted>,
+    counted: Option<CountedSession>,
 }
 
-/// One session of a client.
+/// One session, counted for its client.
 #[derive(Debug)]
-struct Counted {
-    client: IpAddr,
-    clients: Arc<Mutex<HashMap<IpAddr, usize>>>,
+struct CountedSession {
+    client: ClientPrefix,
+    clients: Arc<Mutex<HashMap<ClientPrefix, usize>>>,
 }
 
-impl Drop for Counted {
+impl Drop for CountedSession {
     fn drop(&mut self) {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = clients.get_mut(&self.client) {
@@ -67,7 +69,7 @@ impl Drop for Counted {
 }
 
 impl Limits {
-    /// At most `total` at once, and `per_client` of one address (IPv6: of one /64, which is what one site has).
+    /// At most `total` sessions at once, and `per_client` of one IPv4 address or IPv6 /64.
     #[must_use]
     pub fn new(total: usize, per_client: usize) -> Self {
         let total = u32::try_from(total.clamp(1, 1_000_000)).expect("clamped");
@@ -83,46 +85,46 @@ impl Limits {
     ///
     /// # Errors
     /// Which limit is reached.
-    pub fn enter(&self, client: IpAddr) -> Result<Place, Full> {
+    pub fn enter(&self, client: IpAddr) -> Result<SessionPlace, LimitReached> {
         let mut place = self.enter_uncounted()?;
         place.counted = Some(self.count(client)?);
         Ok(place)
     }
 
-    /// Takes a place for a connection of a listed load balancer, which counts for nobody yet.
+    /// Takes a place for a connection of a listed load balancer. It counts for no client yet.
     ///
     /// # Errors
     /// `--max-sessions` is reached.
-    pub fn enter_uncounted(&self) -> Result<Place, Full> {
+    pub fn enter_uncounted(&self) -> Result<SessionPlace, LimitReached> {
         let permit = Arc::clone(&self.all)
             .try_acquire_owned()
-            .map_err(|_| Full::Sessions)?;
-        Ok(Place {
+            .map_err(|_| LimitReached::Sessions)?;
+        Ok(SessionPlace {
             permit: Some(permit),
             counted: None,
         })
     }
 
-    /// Counts the client that the load balancer named.
+    /// Counts a session for the client that the load balancer named.
     ///
     /// # Errors
     /// `--max-sessions-per-client` is reached.
-    pub fn enter_client(&self, client: IpAddr) -> Result<Place, Full> {
-        Ok(Place {
+    pub fn enter_client(&self, client: IpAddr) -> Result<SessionPlace, LimitReached> {
+        Ok(SessionPlace {
             permit: None,
             counted: Some(self.count(client)?),
         })
     }
 
-    fn count(&self, client: IpAddr) -> Result<Counted, Full> {
-        let client = site_of(client);
+    fn count(&self, client: IpAddr) -> Result<CountedSession, LimitReached> {
+        let client = ClientPrefix::of(client);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let count = clients.entry(client).or_default();
         if *count >= self.per_client {
-            return Err(Full::SessionsPerClient);
+            return Err(LimitReached::SessionsPerClient);
         }
         *count += 1;
-        Ok(Counted {
+        Ok(CountedSession {
             client,
             clients: Arc::clone(&self.clients),
         })
@@ -130,7 +132,7 @@ impl Limits {
 
     /// Waits until no session is left.
     pub async fn empty(&self) {
-        // The semaphore is never closed, so this only ever succeeds.
+        // The semaphore is never closed, so this always succeeds.
         let _ = self.all.acquire_many(self.total).await;
     }
 }
@@ -151,7 +153,7 @@ impl fmt::Display for Limits {
     }
 }
 
-/// Descriptors that one session needs: its client's connection and its server's.
+/// File descriptors that one session needs: one for each connection.
 const OF_A_SESSION: usize = 2;
 
 /// How many files this process may have open: its soft RLIMIT_NOFILE.
@@ -164,8 +166,8 @@ pub fn open_files() -> Option<usize> {
     line.split_whitespace().nth(3)?.parse().ok()
 }
 
-/// How many of the `wanted` sessions (`--max-sessions`) so many open files are enough for, with some left for files and
-/// look-ups; and what to say if that is fewer.
+/// How many of the `wanted` sessions (`--max-sessions`) the limit of open files is enough for, with some left for files and look-ups;
+/// and a warning if that is fewer.
 #[must_use]
 pub fn fitting(wanted: usize, open_files: Option<usize>) -> (usize, Option<String>) {
     let Some(limit) = open_files else {
@@ -184,33 +186,26 @@ pub fn fitting(wanted: usize, open_files: Option<usize>) -> (usize, Option<Strin
     (most, Some(words))
 }
 
-/// Says the same thing at most once a minute.
+/// Lets the same line be logged at most once a minute.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seldom {
-    said: Option<Instant>,
-    kept_back: u64,
+pub struct OncePerMinute {
+    last: Option<Instant>,
+    left_out: u64,
 }
 
-impl Seldom {
-    /// Whether it is to be said now: how often it was not since the last time.
+impl OncePerMinute {
+    /// `Some` if the line is to be logged now, with how often it was left out since the last time.
     pub fn due(&mut self, now: Instant) -> Option<u64> {
         let minute = Duration::from_secs(60);
         if self
-            .said
-            .is_some_and(|said| now.saturating_duration_since(said) < minute)
+            .last
+            .is_some_and(|last| now.saturating_duration_since(last) < minute)
         {
-            self.kept_back += 1;
+            self.left_out += 1;
             return None;
         }
-        self.said = Some(now);
-        Some(std::mem::take(&mut self.kept_back))
-    }
-}
-
-fn site_of(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
-        ip => ip,
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.left_out))
     }
 }
 
@@ -232,11 +227,14 @@ mod tests {
         assert!(held.iter().all(Result::is_ok));
         assert_eq!(
             limits.enter(ip("192.0.2.1")).err(),
-            Some(Full::SessionsPerClient)
+            Some(LimitReached::SessionsPerClient)
         );
         let other = limits.enter(ip("192.0.2.2"));
         assert!(other.is_ok());
-        assert_eq!(limits.enter(ip("192.0.2.3")).err(), Some(Full::Sessions));
+        assert_eq!(
+            limits.enter(ip("192.0.2.3")).err(),
+            Some(LimitReached::Sessions)
+        );
         drop(held);
         assert!(limits.enter(ip("192.0.2.1")).is_ok());
     }
@@ -267,9 +265,9 @@ mod tests {
         reason = "a virtual clock begins somewhere"
     )]
     fn the_same_thing_is_said_once_a_minute_with_how_often_it_was_not() {
-        let (mut seldom, begin) = (Seldom::default(), Instant::now());
+        let (mut once, begin) = (OncePerMinute::default(), Instant::now());
         let said: Vec<_> = (0..180)
-            .filter_map(|second| seldom.due(begin + Duration::from_secs(second)))
+            .filter_map(|second| once.due(begin + Duration::from_secs(second)))
             .collect();
         assert_eq!(said, [0, 59, 59]);
     }
@@ -280,7 +278,7 @@ mod tests {
         let _held = limits.enter(ip("2001:db8:1:2::1"));
         assert_eq!(
             limits.enter(ip("2001:db8:1:2::ffff")).err(),
-            Some(Full::SessionsPerClient)
+            Some(LimitReached::SessionsPerClient)
         );
         assert!(limits.enter(ip("2001:db8:1:3::1")).is_ok());
     }

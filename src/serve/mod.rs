@@ -2,9 +2,9 @@
 
 mod arrivals;
 mod ending;
-pub mod limits;
-pub mod metrics_page;
-pub mod relay_probe;
+pub(crate) mod limits;
+pub(crate) mod metrics_page;
+mod relay_probe;
 
 use std::{
     io,
@@ -37,20 +37,21 @@ use crate::{
 };
 
 /// Exit code: the configuration is wrong, and starting again does not help.
-pub const EX_CONFIG: u8 = 78;
-/// Exit code: something that may come right by itself, so that whoever started the process starts it again.
-pub const EX_TEMPFAIL: u8 = 75;
+pub(crate) const EX_CONFIG: u8 = 78;
+/// Exit code: the fault may pass, so the service manager should start the process again.
+pub(crate) const EX_TEMPFAIL: u8 = 75;
 /// Exit code: the process ended and its last records are not on disk.
-pub const EX_IOERR: u8 = 74;
+pub(crate) const EX_IOERR: u8 = 74;
 
-/// How often what was not written singly is told.
+/// How often the counts of unwritten events are written.
 const REPORT: Duration = Duration::from_secs(60);
-/// Certificates of ours that end sooner are warned about, in days.
-pub const EXPIRY_WARNING: u32 = 14;
+/// This proxy's own certificates that end within this many days are warned about.
+pub(crate) const EXPIRY_WARNING: u32 = 14;
+
 /// Why the process does not serve, or did not end well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeError {
-    /// The exit code: one of [`EX_CONFIG`], [`EX_TEMPFAIL`] and [`EX_IOERR`].
+    /// The exit code: `EX_CONFIG`, `EX_TEMPFAIL` or `EX_IOERR`.
     pub code: u8,
     /// In words, for the administrator.
     pub words: String,
@@ -74,7 +75,7 @@ impl ServeError {
         }
     }
 
-    /// It may come right by itself.
+    /// The fault may pass.
     #[must_use]
     pub fn temporary(words: impl Into<String>) -> Self {
         Self {
@@ -83,7 +84,7 @@ impl ServeError {
         }
     }
 
-    /// No listening at this address: it may be free, or there, a moment later.
+    /// This process cannot listen at this address. The address may be free, or exist, a moment later.
     #[must_use]
     pub fn no_listener(address: SocketAddr, error: &io::Error) -> Self {
         let words = format!("cannot listen on {address}: {error}");
@@ -94,27 +95,27 @@ impl ServeError {
     }
 }
 
-/// What a process serves. Cloned for each session; the sites are shared.
+/// What a process serves. Cloned for each session; the setup in it is shared.
 #[derive(Clone)]
 pub enum Direction {
-    /// Legacy server to world.
+    /// From a legacy server inside to the world.
     Outbound(Arc<OutboundSetup>),
-    /// World to legacy server.
+    /// From the world to a legacy server inside.
     Inbound(Arc<InboundSetup>),
 }
 
 impl Direction {
     fn common(&self) -> &CommonSetup {
         match self {
-            Self::Outbound(site) => &site.common,
-            Self::Inbound(site) => &site.common,
+            Self::Outbound(setup) => &setup.common,
+            Self::Inbound(setup) => &setup.common,
         }
     }
 
     fn upstream(&self) -> Option<&Upstream> {
         match self {
-            Self::Outbound(site) => site.upstream.as_ref(),
-            Self::Inbound(site) => site.upstream.as_ref(),
+            Self::Outbound(setup) => setup.upstream.as_ref(),
+            Self::Inbound(setup) => setup.upstream.as_ref(),
         }
     }
 
@@ -126,26 +127,26 @@ impl Direction {
     }
 }
 
-/// Reads the files again and makes a new site of them and the old one.
+/// Reads the files again, and makes a new setup of them and the old one.
 pub type Reload = Box<dyn Fn(&Direction) -> Reloaded + Send>;
 
-/// What came of a reload.
+/// The result of a reload.
 pub struct Reloaded {
-    /// The new site, or why the old one stays; all or nothing.
+    /// The new setup, or why the old one stays: all of it or nothing changes.
     pub outcome: Result<Direction, String>,
-    /// What came of each file.
+    /// The result for each file.
     pub files: Vec<ReloadedFileField>,
 }
 
-/// All that running takes; making it has read and checked every flag and file.
+/// All that [`run`] needs. Every flag and file was read and checked to make it.
 pub struct Plan {
-    /// Bound sockets.
+    /// The bound sockets of `--listen` or of systemd.
     pub listeners: Vec<StdListener>,
-    /// `--metrics`, bound.
+    /// The bound socket of `--metrics`.
     pub metrics_listener: Option<StdListener>,
-    /// What is served.
+    /// The direction, with its setup.
     pub direction: Direction,
-    /// Reads the configuration again, for SIGHUP. An error keeps what is there.
+    /// Reads the configuration again, for SIGHUP.
     pub reload: Reload,
     /// Places for sessions.
     pub limits: Limits,
@@ -158,7 +159,7 @@ pub struct Plan {
 /// Binds `--listen`, or takes the sockets that systemd passes.
 ///
 /// # Errors
-/// In words, with the address and what to do.
+/// The address that cannot be listened on, or that there is none.
 pub fn listeners(
     addresses: &[SocketAddr],
     intercept: Option<Intercept>,
@@ -192,7 +193,7 @@ pub fn listeners(
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
 /// # Errors
-/// What kept it from starting, or that the last records are not on disk.
+/// Why it cannot start, or that the last records are not on disk.
 pub async fn run(plan: Plan) -> Result<(), ServeError> {
     let Plan {
         listeners,
@@ -204,7 +205,7 @@ pub async fn run(plan: Plan) -> Result<(), ServeError> {
         relay_probe,
     } = plan;
     direction.common().dial.never_to(&listeners);
-    not_itself(&direction)?;
+    refuse_ourselves_as_upstream(&direction)?;
     let audit = direction.common().audit.clone();
     let current = Arc::new(RwLock::new(direction));
     let (stopping, stop) = watch::channel(Stop::Not);
@@ -236,17 +237,17 @@ pub async fn run(plan: Plan) -> Result<(), ServeError> {
     log::info!("{}: ready", now(&current).word());
     let reason = loop {
         tokio::select! {
-            _ = hangup.recv() => take_new(&current, &reload),
+            _ = hangup.recv() => reload_setup(&current, &reload),
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
         }
     };
     tell_systemd(&[NotifyState::Stopping]);
     let signals = (&mut terminate, &mut interrupt);
-    ending::drain(&limits, drain_timeout, &audit, &stopping, signals).await;
+    ending::drain(&limits, drain_timeout, audit.as_deref(), &stopping, signals).await;
     let direction = now(&current);
     let common = direction.common();
-    tell_what_was_not_written(common);
+    write_counts(common);
     if let Some(audit) = audit {
         let (sessions, messages) = (
             common.metrics.total(metrics::SESSIONS),
@@ -263,9 +264,9 @@ pub async fn run(plan: Plan) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// `--upstream` must lead somewhere else. What a name's DNS says is looked at when it is connected to: an answer from the
-/// network must not keep the process from starting.
-fn not_itself(direction: &Direction) -> Result<(), ServeError> {
+/// `--upstream` must not lead back to this process. A name is looked up in `/etc/hosts` only: its DNS addresses are checked when it is
+/// connected to, because an answer from the network must not keep the process from starting.
+fn refuse_ourselves_as_upstream(direction: &Direction) -> Result<(), ServeError> {
     let Some(upstream) = direction.upstream() else {
         return Ok(());
     };
@@ -287,8 +288,8 @@ fn not_itself(direction: &Direction) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// One line and one record for all that strangers did too often to be written singly.
-fn tell_what_was_not_written(common: &CommonSetup) {
+/// Writes one line and one record with the counts of events that were too many to write singly.
+fn write_counts(common: &CommonSetup) {
     let counts = common.write_budget.report();
     if counts.is_empty() {
         return;
@@ -298,7 +299,7 @@ fn tell_what_was_not_written(common: &CommonSetup) {
         let prefix = count
             .prefix
             .map_or_else(|| String::from("others"), |prefix| prefix.to_string());
-        format!("{} {} of {prefix}", count.count, count.kind.word())
+        format!("{} {} of {prefix}", count.count, count.event.word())
     });
     log::warn!(
         "not logged and not recorded singly: {total}, most of them {}",
@@ -307,7 +308,7 @@ fn tell_what_was_not_written(common: &CommonSetup) {
     if let Some(audit) = &common.audit {
         let counts = counts.iter().map(|count| audit::CountField {
             prefix: count.prefix.map(|prefix| prefix.to_string()),
-            kind: count.kind.word().to_owned(),
+            kind: count.event.word().to_owned(),
             count: count.count,
             first: audit::timestamp(count.first),
             last: audit::timestamp(count.last),
@@ -318,7 +319,7 @@ fn tell_what_was_not_written(common: &CommonSetup) {
     }
 }
 
-/// The site that new sessions get. The lock is held for a clone only and never across a panic.
+/// The setup that new sessions get. The lock is held for a clone only.
 fn now(current: &RwLock<Direction>) -> Direction {
     current
         .read()
@@ -332,7 +333,7 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
     }
 }
 
-fn take_new(current: &RwLock<Direction>, reload: &Reload) {
+fn reload_setup(current: &RwLock<Direction>, reload: &Reload) {
     match NotifyState::monotonic_usec_now() {
         Ok(moment) => tell_systemd(&[NotifyState::Reloading, moment]),
         Err(error) => log::warn!("no monotonic time for systemd: {error}"),
@@ -369,29 +370,29 @@ fn background(current: &Arc<RwLock<Direction>>, relay_probe: Option<String>) {
     tokio::spawn(async move {
         loop {
             sleep(REPORT).await;
-            tell_what_was_not_written(&common);
+            write_counts(&common);
         }
     });
     match now(current) {
-        Direction::Outbound(site) => {
-            let lookup = Arc::clone(&site.lookup);
+        Direction::Outbound(setup) => {
+            let lookup = Arc::clone(&setup.lookup);
             tokio::spawn(lookup.refresh_daily());
         }
-        Direction::Inbound(site) => {
+        Direction::Inbound(setup) => {
             tokio::spawn(warn_of_expiry(Arc::clone(current)));
-            if let (Some(domain), Some(_)) = (relay_probe, &site.upstream) {
-                tokio::spawn(relay_probe::hourly(site, domain));
+            if let (Some(domain), Some(_)) = (relay_probe, &setup.upstream) {
+                tokio::spawn(relay_probe::hourly(setup, domain));
             }
         }
     }
 }
 
-/// Once a day, so that nobody has to restart to hear of it.
+/// Warns once a day of certificates that end soon, so that nobody has to restart the process to learn of them.
 async fn warn_of_expiry(current: Arc<RwLock<Direction>>) {
     loop {
         sleep(Duration::from_secs(24 * 3600)).await;
-        if let Direction::Inbound(site) = now(&current)
-            && let Some(tls) = &site.tls
+        if let Direction::Inbound(setup) = now(&current)
+            && let Some(tls) = &setup.tls
         {
             for warning in tls.expires_within(EXPIRY_WARNING, clock::wall()) {
                 log::warn!("{warning}");

@@ -1,69 +1,72 @@
-//! Inbound: does the inside server relay for strangers who come through us? Asked at start and every hour, from the
-//! proxy's own address, with a recipient in a foreign domain; no message is ever sent.
+//! Inbound: does the inside server relay for strangers who come through the proxy? The proxy asks at start and every hour, from
+//! its own address, with a recipient in a foreign domain. It never sends a message.
 
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
-    time::{sleep, timeout},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::sleep,
 };
 
-use crate::{net::ServerAddr, policy::Dns, session::setup::InboundSetup};
+use crate::{
+    net::{ServerAddr, proxy_header},
+    policy::Dns,
+    session::{
+        asking::{AskError, ask},
+        setup::InboundSetup,
+    },
+};
 
-/// Between two probes.
+/// Time from the end of one probe to the start of the next.
 const EVERY: Duration = Duration::from_secs(3600);
-/// A whole probe.
+/// Longest duration of the dialogue with the server.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Longest reply line that is read, in octets.
-const LINE: u64 = 2048;
-/// Most lines of one reply.
-const LINES: usize = 128;
+/// What the replies before the one to RCPT answer.
+const PREPARATION: [&str; 3] = ["greeting", "EHLO", "MAIL"];
 
-/// What a probe found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProbeResult {
-    /// It takes mail for anybody from us: the reply.
+/// What a probe found, with the last line of the reply that shows it.
+#[derive(Debug, PartialEq, Eq)]
+enum ProbeResult {
+    /// The server accepts mail to anybody from the proxy.
     OpenRelay(String),
-    /// It refuses: the reply.
+    /// The server refuses the foreign recipient.
     Refuses(String),
-    /// It answered otherwise before it could be asked.
+    /// The server could not be asked, or its reply is neither.
     Unclear(String),
 }
 
-/// Probes now and every hour, and says what it found.
-pub async fn hourly(site: Arc<InboundSetup>, domain: String) {
+/// Probes now and every hour, and logs what it found.
+pub(super) async fn hourly(site: Arc<InboundSetup>, domain: String) {
     loop {
-        match timeout(LIMIT, probe(&site, &domain)).await {
-            Ok(Ok(ProbeResult::OpenRelay(reply))) => log::error!(
+        match probe(&site, &domain).await {
+            Ok(ProbeResult::OpenRelay(reply)) => log::error!(
                 "in: OPEN RELAY: the inside server takes mail for {domain} from this proxy's address ({reply}); all the \
                  world can send through it. hint: let it relay only for addresses that are not this proxy's, or use \
                  --keep-client-address"
             ),
-            Ok(Ok(ProbeResult::Refuses(reply))) => {
+            Ok(ProbeResult::Refuses(reply)) => {
                 log::info!("in: relay probe: the inside server refuses {domain} ({reply})")
             }
-            Ok(Ok(ProbeResult::Unclear(words))) => {
+            Ok(ProbeResult::Unclear(words)) => {
                 log::warn!("in: relay probe: no answer to judge by: {words}")
             }
-            Ok(Err(error)) => log::warn!("in: relay probe: {error}"),
-            Err(_) => log::warn!("in: relay probe: not finished within 60 s"),
+            Err(AskError::Late) => log::warn!("in: relay probe: not finished within 60 s"),
+            Err(error) => log::warn!("in: relay probe: {error}"),
         }
         sleep(EVERY).await;
     }
 }
 
-async fn probe(site: &InboundSetup, domain: &str) -> io::Result<ProbeResult> {
-    let upstream = site.upstream.as_ref().ok_or(io::ErrorKind::NotFound)?;
+async fn probe(site: &InboundSetup, domain: &str) -> Result<ProbeResult, AskError> {
+    let missing = || io::Error::from(io::ErrorKind::NotFound);
+    let upstream = site.upstream.as_ref().ok_or_else(missing)?;
     let ip = match upstream.ip() {
         Some(ip) => ip,
         None => match site.lookup.host(&upstream.host, None).await.addresses {
-            Dns::Found(addresses, _) => *addresses.first().ok_or(io::ErrorKind::NotFound)?,
+            Dns::Found(addresses, _) => *addresses.first().ok_or_else(missing)?,
             other => {
-                return Err(io::Error::other(format!(
-                    "{}: address look-up: {other:?}",
-                    upstream.host
-                )));
+                let words = format!("{}: address look-up: {other:?}", upstream.host);
+                return Err(io::Error::other(words).into());
             }
         },
     };
@@ -74,117 +77,109 @@ async fn probe(site: &InboundSetup, domain: &str) -> io::Result<ProbeResult> {
         .await?;
     if let Some(version) = site.send_proxy {
         let (own, server) = (stream.local_addr()?, stream.peer_addr()?);
-        stream
-            .write_all(&crate::net::proxy_header::header(version, own, server))
-            .await?;
+        let header = proxy_header::header(version, own, server);
+        stream.write_all(&header).await?;
     }
-    ask(&mut BufReader::new(stream), &site.common.hostname, domain).await
+    ask_for_relay(&mut stream, &site.common.hostname, domain).await
 }
 
 /// The dialogue.
-async fn ask(
-    server: &mut BufReader<TcpStream>,
+async fn ask_for_relay<S: AsyncRead + AsyncWrite + Unpin>(
+    server: &mut S,
     hostname: &str,
     domain: &str,
-) -> io::Result<ProbeResult> {
-    let steps = [
-        (None, "greeting"),
-        (Some(format!("EHLO {hostname}\r\n")), "EHLO"),
-        (Some(String::from("MAIL FROM:<>\r\n")), "MAIL"),
+) -> Result<ProbeResult, AskError> {
+    let commands = [
+        format!("EHLO {hostname}"),
+        String::from("MAIL FROM:<>"),
+        format!("RCPT TO:<relay-probe@{domain}>"),
     ];
-    for (command, name) in steps {
-        if let Some(command) = command {
-            server.get_mut().write_all(command.as_bytes()).await?;
-        }
-        let answer = reply(server).await?;
-        if !answer.starts_with('2') {
-            return Ok(ProbeResult::Unclear(format!("{name}: {answer}")));
-        }
+    let last = ask(server, commands, LIMIT).await?;
+    let words = last.last_line();
+    if let Some(answered) = PREPARATION.get(last.commands_sent) {
+        return Ok(ProbeResult::Unclear(format!("{answered}: {words}")));
     }
-    server
-        .get_mut()
-        .write_all(format!("RCPT TO:<relay-probe@{domain}>\r\n").as_bytes())
-        .await?;
-    let answer = reply(server).await?;
-    server.get_mut().write_all(b"QUIT\r\n").await?;
-    Ok(match answer.as_bytes().first() {
-        Some(b'2') => ProbeResult::OpenRelay(answer),
-        Some(b'5' | b'4') => ProbeResult::Refuses(answer),
-        _ => ProbeResult::Unclear(answer),
+    server.write_all(b"QUIT\r\n").await?;
+    Ok(match last.reply.class() {
+        2 => ProbeResult::OpenRelay(words),
+        4 | 5 => ProbeResult::Refuses(words),
+        _ => ProbeResult::Unclear(words),
     })
-}
-
-/// The last line of the next reply, printable.
-async fn reply(server: &mut BufReader<TcpStream>) -> io::Result<String> {
-    use tokio::io::AsyncReadExt as _;
-    for _ in 0..LINES {
-        let mut line = Vec::new();
-        (&mut *server)
-            .take(LINE)
-            .read_until(b'\n', &mut line)
-            .await?;
-        if line.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if line.get(3) != Some(&b'-') {
-            return Ok(line.trim_ascii_end().escape_ascii().to_string());
-        }
-    }
-    Err(io::Error::other("a reply without end"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use crate::smtp::asking::hostile_greetings;
+    use tokio::io::{AsyncBufReadExt, BufReader, duplex};
 
-    async fn probe_server_that_says(rcpt: &'static str) -> ProbeResult {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let address = listener.local_addr().expect("address");
+    async fn probe_server_that_says(
+        greeting: &[u8],
+        rcpt: &'static str,
+    ) -> Result<ProbeResult, AskError> {
+        let (mut ours, theirs) = duplex(1 << 16);
+        let greeting = greeting.to_vec();
         let server = tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.expect("accept");
-            let mut stream = BufReader::new(stream);
-            stream
-                .get_mut()
-                .write_all(b"220 inside\r\n")
-                .await
-                .expect("write");
+            let mut stream = BufReader::new(theirs);
+            let mut answer = greeting;
             let mut line = String::new();
-            while stream.read_line(&mut line).await.expect("read") > 0 {
-                let answer = match &line[..4] {
+            loop {
+                stream.get_mut().write_all(&answer).await.expect("written");
+                line.clear();
+                if stream.read_line(&mut line).await.expect("read") == 0 {
+                    return;
+                }
+                answer = match &line[..4] {
                     "EHLO" => "250-inside\r\n250 SIZE\r\n",
                     "RCPT" => rcpt,
                     _ => "250 ok\r\n",
-                };
-                stream
-                    .get_mut()
-                    .write_all(answer.as_bytes())
-                    .await
-                    .expect("write");
-                line.clear();
+                }
+                .into();
             }
         });
-        let stream = TcpStream::connect(address).await.expect("connect");
-        let outcome = ask(
-            &mut BufReader::new(stream),
-            "proxy.example",
-            "probe.invalid",
-        )
-        .await
-        .expect("answered");
+        let result = ask_for_relay(&mut ours, "proxy.example", "probe.invalid").await;
         server.abort();
-        outcome
+        result
     }
 
     #[tokio::test]
     async fn a_server_that_takes_a_foreign_recipient_is_an_open_relay() {
-        assert_eq!(
-            probe_server_that_says("250 ok\r\n").await,
-            ProbeResult::OpenRelay("250 ok".into())
-        );
-        assert_eq!(
-            probe_server_that_says("550-no\r\n550 relaying denied\r\n").await,
-            ProbeResult::Refuses("550 relaying denied".into())
-        );
+        for (greeting, rcpt, expected) in [
+            (
+                "220 inside\r\n",
+                "250 ok\r\n",
+                ProbeResult::OpenRelay("250 ok".into()),
+            ),
+            (
+                "220 inside\r\n",
+                "550-no\r\n550 relaying denied\r\n",
+                ProbeResult::Refuses("550 relaying denied".into()),
+            ),
+            (
+                "220 inside\r\n",
+                "354 what\r\n",
+                ProbeResult::Unclear("354 what".into()),
+            ),
+            (
+                "554 go\x07\r\n",
+                "",
+                ProbeResult::Unclear("greeting: 554 go\\x07".into()),
+            ),
+        ] {
+            let result = probe_server_that_says(greeting.as_bytes(), rcpt).await;
+            assert_eq!(result.expect("answered"), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hostile_reply_is_no_answer() {
+        for (greeting, fault) in hostile_greetings() {
+            let result = probe_server_that_says(&greeting, "250 ok\r\n").await;
+            assert!(
+                matches!(result, Err(AskError::Reply(found)) if found == fault),
+                "{}: {result:?}",
+                greeting.escape_ascii()
+            );
+        }
     }
 }

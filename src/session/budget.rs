@@ -1,14 +1,17 @@
-//! What strangers may make us write: octets of log lines and records of sessions that carry no message. Pure: the time is
-//! an argument.
+//! How many octets strangers may make this proxy write: log lines and records of sessions that carry no message. Pure: the time is an
+//! argument.
 //!
-//! Refusals and sessions without a message are written singly as long as there are octets left, of the client (an IPv4
-//! address or an IPv6 /64) and of all clients together. Both fill up again over a day. Beyond that they are counted, and
-//! once a minute one line and one record tell the counts ([`Budget::report`]). A client that has used up its own octets and
-//! goes on connecting more than once a second is answered 421 at accept ([`Budget::admit`]). Slower ones (a monitor, a
-//! balancer's health checks) are served, and so is who has delivered a message within a day: that may be many clients behind
-//! one address (a balancer without PROXY header, a NAT). What they do without a message is counted.
-//! When the octets of all are used up, nobody is turned away for it: else whoever has many addresses could stop the mail of
-//! everybody. Messages and the verdicts that they rest on never come here: they are always written.
+//! Refusals and sessions without a message are written singly as long as octets are left, both of the client (an IPv4 address or an
+//! IPv6 /64) and of all clients together. Both budgets fill up again over a day. Beyond them such events are counted, and once a
+//! minute one line and one record tell the counts ([`Budget::report`]).
+//!
+//! A client that has used up its own octets and goes on connecting more than once a second is answered 421 at accept
+//! ([`Budget::admit`]). A slower client (a monitor, a balancer's health check) is served. So is an address that delivered a message
+//! within a day, because many clients may stand behind it (a balancer without PROXY header, a NAT). Their events without a message
+//! are counted. When the octets of all clients together are used up, nobody is turned away for that: otherwise an attacker with many
+//! addresses could stop everybody's mail.
+//!
+//! Messages, and the verdicts that let them pass, are always written and never use up a budget.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,36 +20,36 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// What the smallest session without a message makes us write, in octets: who has less left is not let in.
+/// Octets that the smallest session without a message makes this proxy write. A client with fewer left may be turned away.
 const SESSION: u64 = 2048;
 /// Octets that a client has at first, and at most.
 const CLIENT_AT_ONCE: u64 = 1 << 20;
 /// Octets that a client gets back in a day.
 const CLIENT_A_DAY: u64 = 16 << 20;
-/// Connections that a client without octets may make at once.
+/// Connections that a client without octets may make in one burst.
 const CONNECTIONS_AT_ONCE: u64 = 10;
-/// Connections that it may make in a day: one a second.
+/// Connections that such a client may make in a day: one a second.
 const CONNECTIONS_A_DAY: u64 = 24 * 3600;
 /// Octets that all clients have together at first, and at most.
 const ALL_AT_ONCE: u64 = 32 << 20;
 /// Octets that all clients together get back in a day.
 const ALL_A_DAY: u64 = 512 << 20;
-/// Clients whose octets are kept apart. Those that come when it is full share one budget of the same size.
+/// Clients that have budgets of their own. Clients beyond that number share one budget of the same size.
 const CLIENTS: usize = 16_384;
-/// Counts that are kept apart between two reports. Those beyond it are told without their client.
+/// Counts that are kept apart between two reports. Events beyond that number are counted without their client.
 const COUNTS: usize = 1024;
-/// Counts that one report tells.
+/// Most counts in one report.
 const TOLD: usize = 50;
-/// How long a client that delivered a message is known for it.
+/// How long it is remembered that a client delivered a message.
 const KNOWN: Duration = DAY;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// One client, as far as budgets go: an IPv4 address, or an IPv6 /64, which is what one site has.
+/// One client, as far as limits go: an IPv4 address, or the /64 of an IPv6 address, which is what one site has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix(IpAddr);
+pub struct ClientPrefix(IpAddr);
 
-impl Prefix {
-    /// The one that this address is in.
+impl ClientPrefix {
+    /// The prefix of this address.
     #[must_use]
     pub fn of(client: IpAddr) -> Self {
         Self(match client.to_canonical() {
@@ -56,27 +59,27 @@ impl Prefix {
     }
 }
 
-impl fmt::Display for Prefix {
+impl fmt::Display for ClientPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = if self.0.is_ipv4() { 32 } else { 64 };
         write!(f, "{}/{length}", self.0)
     }
 }
 
-/// What was not written singly.
+/// An event whose line and record use up a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum BudgetedEvent {
     /// A connection that was answered 421 before a session began.
     TurnedAway,
     /// The beginning of a session without a message.
     SessionOpened,
-    /// Its end.
+    /// The end of such a session.
     SessionClosed,
     /// A refusal of our own, or a verdict that refuses, in a session without a message.
     Refusal,
 }
 
-impl Kind {
+impl BudgetedEvent {
     /// One word for log and record.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -92,19 +95,19 @@ impl Kind {
 /// The time on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// For what fills up.
+    /// For budgets, which fill up with time.
     pub instant: Instant,
-    /// For what is told.
+    /// For reports.
     pub wall: SystemTime,
 }
 
-/// How often something was not written singly.
+/// How often an event was counted instead of written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// The client; `None` for all that are not told apart.
-    pub prefix: Option<Prefix>,
-    /// What it was.
-    pub kind: Kind,
+    /// The client. `None`: all clients that are not told apart.
+    pub prefix: Option<ClientPrefix>,
+    /// The event.
+    pub event: BudgetedEvent,
     /// How often.
     pub count: u64,
     /// The first time.
@@ -113,7 +116,7 @@ pub struct Count {
     pub last: SystemTime,
 }
 
-/// Octets or connections that fill up again. Kept in units times milliseconds of a day, so that nothing is lost by rounding.
+/// Octets or connections that fill up again. The level is kept in units times milliseconds of a day, so that rounding loses nothing.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     level: u128,
@@ -128,7 +131,7 @@ impl Bucket {
         }
     }
 
-    /// What is there now.
+    /// The units that are there now.
     fn left(&mut self, at_once: u64, a_day: u64, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.at).as_millis();
         let most = u128::from(at_once) * DAY.as_millis();
@@ -145,13 +148,13 @@ impl Bucket {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Client {
+struct ClientBudget {
     bucket: Bucket,
     connections: Bucket,
     delivered: Option<Instant>,
 }
 
-impl Client {
+impl ClientBudget {
     fn new(now: Instant) -> Self {
         Self {
             bucket: Bucket::full(CLIENT_AT_ONCE, now),
@@ -161,40 +164,40 @@ impl Client {
     }
 }
 
-/// See the module.
+/// The budgets of all clients, and the counts for the next report; see the module.
 #[derive(Debug)]
 pub struct Budget {
-    clients: HashMap<Prefix, Client>,
-    /// Of those that have no place in `clients`.
-    others: Client,
+    clients: HashMap<ClientPrefix, ClientBudget>,
+    /// Shared by the clients that have no place in `clients`.
+    others: ClientBudget,
     all: Bucket,
-    counts: BTreeMap<(Option<Prefix>, Kind), Count>,
+    counts: BTreeMap<(Option<ClientPrefix>, BudgetedEvent), Count>,
 }
 
 impl Budget {
-    /// Nobody has used anything.
+    /// All budgets are full.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
             clients: HashMap::new(),
-            others: Client::new(now),
+            others: ClientBudget::new(now),
             all: Bucket::full(ALL_AT_ONCE, now),
             counts: BTreeMap::new(),
         }
     }
 
-    /// The client's own octets, and whether they are its own.
-    fn client(&mut self, prefix: Prefix, now: Instant) -> (&mut Client, bool) {
+    /// The budget of a client, and whether it is the client's own.
+    fn client(&mut self, prefix: ClientPrefix, now: Instant) -> (&mut ClientBudget, bool) {
         if self.clients.len() >= CLIENTS && !self.clients.contains_key(&prefix) {
             return (&mut self.others, false);
         }
-        let new = || Client::new(now);
+        let new = || ClientBudget::new(now);
         (self.clients.entry(prefix).or_insert_with(new), true)
     }
 
-    /// May a session of this client begin? If not, it is answered 421, and counted.
+    /// Whether a session of this client may begin. If not, that is counted, and the connection is answered 421.
     pub fn admit(&mut self, client: IpAddr, now: Now) -> bool {
-        let prefix = Prefix::of(client);
+        let prefix = ClientPrefix::of(client);
         let (known, own) = self.client(prefix, now.instant);
         let left = known.bucket.left(CLIENT_AT_ONCE, CLIENT_A_DAY, now.instant);
         let delivered = known
@@ -211,19 +214,19 @@ impl Budget {
             known.connections.take(1);
             return true;
         }
-        self.count(prefix, Kind::TurnedAway, now);
+        self.count(prefix, BudgetedEvent::TurnedAway, now);
         false
     }
 
-    /// May so many octets (of its log line and its record) be written for this client? If not, it is counted.
-    pub fn spend(&mut self, client: IpAddr, kind: Kind, octets: usize, now: Now) -> bool {
-        let prefix = Prefix::of(client);
+    /// Whether so many octets (an event's log line and record) may be written for this client. If not, the event is counted.
+    pub fn spend(&mut self, client: IpAddr, event: BudgetedEvent, octets: usize, now: Now) -> bool {
+        let prefix = ClientPrefix::of(client);
         let octets = octets as u64;
         let of_all = self.all.left(ALL_AT_ONCE, ALL_A_DAY, now.instant);
         let (known, _) = self.client(prefix, now.instant);
         let own = known.bucket.left(CLIENT_AT_ONCE, CLIENT_A_DAY, now.instant);
         if octets > own.min(of_all) {
-            self.count(prefix, kind, now);
+            self.count(prefix, event, now);
             return false;
         }
         known.bucket.take(octets);
@@ -233,18 +236,18 @@ impl Budget {
 
     /// The server accepted a message of this client.
     pub fn delivered(&mut self, client: IpAddr, now: Instant) {
-        let (known, own) = self.client(Prefix::of(client), now);
+        let (known, own) = self.client(ClientPrefix::of(client), now);
         if own {
             known.delivered = Some(now);
         }
     }
 
-    fn count(&mut self, prefix: Prefix, kind: Kind, now: Now) {
-        let known = self.counts.contains_key(&(Some(prefix), kind));
+    fn count(&mut self, prefix: ClientPrefix, event: BudgetedEvent, now: Now) {
+        let known = self.counts.contains_key(&(Some(prefix), event));
         let prefix = (known || self.counts.len() < COUNTS).then_some(prefix);
-        let count = self.counts.entry((prefix, kind)).or_insert(Count {
+        let count = self.counts.entry((prefix, event)).or_insert(Count {
             prefix,
-            kind,
+            event,
             count: 0,
             first: now.wall,
             last: now.wall,
@@ -253,8 +256,8 @@ impl Budget {
         count.last = now.wall;
     }
 
-    /// What was counted since the last report, the most frequent first; what is too much for one report is told without
-    /// clients. To be called once a minute. Clients that have all their octets again are forgotten.
+    /// The counts since the last report, the highest first. Counts that do not fit into one report are summed up without their clients.
+    /// Clients whose budgets are full again are forgotten. To be called once a minute.
     pub fn report(&mut self, now: Instant) -> Vec<Count> {
         self.clients.retain(|_, client| {
             let octets = client.bucket.left(CLIENT_AT_ONCE, CLIENT_A_DAY, now);
@@ -266,9 +269,9 @@ impl Budget {
         let mut counts: Vec<Count> = std::mem::take(&mut self.counts).into_values().collect();
         counts.sort_by_key(|count| (count.prefix.is_none(), std::cmp::Reverse(count.count)));
         let rest = counts.split_off(counts.len().min(TOLD));
-        let mut merged: BTreeMap<Kind, Count> = BTreeMap::new();
+        let mut merged: BTreeMap<BudgetedEvent, Count> = BTreeMap::new();
         for count in rest {
-            let whole = merged.entry(count.kind).or_insert(Count {
+            let whole = merged.entry(count.event).or_insert(Count {
                 prefix: None,
                 count: 0,
                 ..count
@@ -325,8 +328,12 @@ mod tests {
                     continue;
                 }
                 sessions += 1;
-                for kind in [Kind::SessionOpened, Kind::Refusal, Kind::SessionClosed] {
-                    if budget.spend(from, kind, 900, clock.0) {
+                for event in [
+                    BudgetedEvent::SessionOpened,
+                    BudgetedEvent::Refusal,
+                    BudgetedEvent::SessionClosed,
+                ] {
+                    if budget.spend(from, event, 900, clock.0) {
                         written += 900;
                     }
                 }
@@ -378,7 +385,7 @@ mod tests {
         (0..most)
             .take_while(|_| {
                 let admitted = budget.admit(client, now);
-                let _ = budget.spend(client, Kind::Refusal, 1000, now);
+                let _ = budget.spend(client, BudgetedEvent::Refusal, 1000, now);
                 admitted
             })
             .count() as u64
@@ -411,14 +418,14 @@ mod tests {
         clock.pass(Duration::from_secs(2));
         for _ in 0..24 * 3600 / 2 {
             assert!(budget.admit(monitor, clock.0));
-            let _ = budget.spend(monitor, Kind::SessionClosed, 1900, clock.0);
+            let _ = budget.spend(monitor, BudgetedEvent::SessionClosed, 1900, clock.0);
             clock.pass(Duration::from_secs(2));
         }
         let counted = budget.report(clock.0.instant);
         assert!(
             counted
                 .iter()
-                .any(|one| one.kind == Kind::SessionClosed && one.count > 30_000)
+                .any(|one| one.event == BudgetedEvent::SessionClosed && one.count > 30_000)
         );
     }
 
@@ -428,15 +435,15 @@ mod tests {
         let mut budget = Budget::new(clock.0.instant);
         let balancer = ip("192.0.2.1");
         budget.delivered(balancer, clock.0.instant);
-        while budget.spend(balancer, Kind::SessionOpened, 1000, clock.0) {}
+        while budget.spend(balancer, BudgetedEvent::SessionOpened, 1000, clock.0) {}
         for _ in 0..1000 {
             assert!(budget.admit(balancer, clock.0));
-            assert!(!budget.spend(balancer, Kind::SessionClosed, 1000, clock.0));
+            assert!(!budget.spend(balancer, BudgetedEvent::SessionClosed, 1000, clock.0));
         }
         let told = budget.report(clock.0.instant);
         let told: Vec<_> = told
             .iter()
-            .map(|one| (one.kind.word(), one.count))
+            .map(|one| (one.event.word(), one.count))
             .collect();
         assert_eq!(told, [("session-closed", 1000), ("session-opened", 1)]);
     }
@@ -451,7 +458,7 @@ mod tests {
                 let client = Ipv6Addr::from(u128::from(ip_v6()) + (number << 64));
                 let often = if number == 7 { 3 } else { 1 };
                 for _ in 0..often {
-                    budget.spend(client.into(), Kind::Refusal, usize::MAX, clock.0);
+                    budget.spend(client.into(), BudgetedEvent::Refusal, usize::MAX, clock.0);
                 }
             }
             if round == 0 {

@@ -1,7 +1,8 @@
-//! Drives a machine: moves bytes between two legs and the machine, carries out its actions, waits for what comes next.
+//! Drives a machine: moves octets between the two legs and the machine, carries out the machine's actions in order, and waits for
+//! the next event.
 //!
-//! What the actions mean (where to connect, whom to trust, what to write down) is for the direction's [`ActionHandler`]; how they
-//! are carried out in order, and that nothing is lost or sent out of turn, is here.
+//! This file knows nothing of policy. What an action means (where to connect, whom to trust, what to record) is for the
+//! [`ActionHandler`] of the direction.
 
 use std::{
     future::{Future, poll_fn},
@@ -17,7 +18,10 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
-use super::leg::{Leg, Stream};
+use super::{
+    journal::Journal,
+    leg::{Leg, Stream},
+};
 use crate::{
     clock,
     smtp::{
@@ -26,18 +30,18 @@ use crate::{
     },
 };
 
-/// Something that takes time, under way.
+/// An action that takes time, under way.
 pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What came of a job.
+/// The result of an action that took time, as the machine is told.
 pub enum ActionResult {
-    /// The connection to the server, or why there is none.
+    /// [`Action::Connect`]: the connection to the server, or why there is none.
     Connected(Result<Stream, Refusal>),
-    /// TLS on that side. `NotGoodEnough` keeps the connection and tells the client why; `Failed` has none any more.
+    /// [`Action::Upgrade`]: how the handshake on that side ended.
     Upgraded(Side, Upgraded),
-    /// The policy's answer.
+    /// [`Action::Authorise`]: the policy's answer.
     Answered(Answer),
-    /// The evidence is on disk, or cannot be.
+    /// [`Action::Record`]: the record is on disk, or it cannot be.
     Recorded(Result<Recorded, Refusal>),
 }
 
@@ -45,44 +49,46 @@ pub enum ActionResult {
 pub enum Upgraded {
     /// TLS is up.
     Up(Stream),
-    /// TLS is up, and the client is told to go away (RFC 3207 §4.1).
+    /// TLS is up, but every command of the client except QUIT gets this refusal (RFC 3207 §4.1).
     NotGoodEnough(Stream, Refusal),
-    /// It failed. Of interest where we are the client: the other client gets the refusal.
+    /// It failed, and the connection is gone. If it was with the server, the client gets this refusal.
     Failed(Refusal),
 }
 
-/// How far the process is with ending.
+/// How far the end of the process has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
-    /// Not asked to.
+    /// The process is not asked to end.
     Not,
-    /// Sessions end at their next reply point.
+    /// Each session ends at its next reply point.
     Drain,
-    /// The time for that is up.
+    /// The time for that is up: each session ends now.
     Cut,
 }
 
 impl Stop {
-    /// Waits until it is further than `reached`.
+    /// Waits until the end has come further than `reached`.
     async fn beyond(mut stop: watch::Receiver<Self>, reached: Self) -> Self {
         if let Ok(stop) = stop.wait_for(|stop| *stop > reached).await {
             return *stop;
         }
-        // Whoever could ask is gone without asking.
+        // The sender was dropped, so nobody will ask any more.
         std::future::pending().await
     }
 }
 
-/// What a direction knows how to do. Each job owns what it needs, so that the session goes on meanwhile; what it learned is the
-/// hands' again when it comes back.
+/// Carries out the actions of a machine for one session of one direction.
+///
+/// An action that takes time is a [`Job`]. The job owns all it needs, so that the session goes on meanwhile. Its result comes back to
+/// [`ActionHandler::finish`], where the session may change what it knows.
 pub trait ActionHandler {
-    /// What a job of this direction comes back with.
+    /// The result of a job.
     type JobResult: Send + 'static;
-    /// A job came back: takes what it learned, and gives what the machine is told.
-    fn finish(&mut self, outcome: Self::JobResult) -> ActionResult;
+    /// A job ended. Takes its result into the session, and returns what the machine is told.
+    fn finish(&mut self, result: Self::JobResult) -> ActionResult;
     /// [`Action::Connect`].
     fn connect(&mut self) -> Job<Self::JobResult>;
-    /// [`Action::Upgrade`]: everything before it is flushed and nothing behind it was read.
+    /// [`Action::Upgrade`]. All octets in front of the handshake are flushed, and none behind it was read.
     fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Self::JobResult>;
     /// [`Action::Authorise`].
     fn authorise(&mut self, question: Question) -> Job<Self::JobResult>;
@@ -90,63 +96,59 @@ pub trait ActionHandler {
     fn record(&mut self, message: Completed) -> Job<Self::JobResult>;
     /// [`Action::Note`].
     fn note(&mut self, note: Note);
-    /// Inbound: see [`StartTlsConditions`]. Outbound they say nothing.
+    /// Inbound only: see [`StartTlsConditions`].
     fn conditions(&self) -> StartTlsConditions {
         StartTlsConditions::default()
     }
-    /// Octets of a message on their way to the server.
-    fn content(&mut self, octets: &[u8]);
-    /// A connection broke; over TLS 1.3 this is how a peer says what it thinks of our certificate (RFC 8446 §4.4.2.4).
-    fn broken(&mut self, side: Side, error: &io::Error);
-    /// Octets read from and written to a side, when its connection is done with.
-    fn traffic(&mut self, side: Side, octets: [u64; 2]);
-    /// A trace line for the message to come, once one is known (`--add-received`).
-    fn trace(&mut self) -> Option<Vec<u8>>;
+    /// The session's journal. The driver writes to it what no machine knows. `None`: nothing is written.
+    fn journal(&mut self) -> Option<&mut Journal> {
+        None
+    }
 }
 
 const BOTH: [Side; 2] = [Side::Server, Side::Client];
 
 struct Drive<M, H: ActionHandler> {
     machine: M,
-    hands: H,
+    handler: H,
     client: Leg,
     server: Leg,
     jobs: Vec<Job<H::JobResult>>,
     /// TLS starts on this side as soon as it is flushed.
     upgrading: Option<Side>,
-    /// Connections that say goodbye: whose, and how many octets that takes.
+    /// Connections that are being closed: the side, and the task that returns how many octets it still wrote.
     leaving: Vec<(Side, JoinHandle<u64>)>,
     began: Instant,
     timer: Option<(Duration, Pin<Box<Sleep>>)>,
-    /// What the machine was last told about the client's bytes: see [`Machine::set_held_back`].
+    /// What [`Machine::set_held_back`] was last told.
     held_back: bool,
     stop: watch::Receiver<Stop>,
-    /// Ready once the process is further with ending than the machine knows; `None` when it knows all.
+    /// Ready once the end of the process has come further than the machine knows. `None` when the machine knows the last step.
     stopping: Option<Pin<Box<dyn Future<Output = Stop> + Send>>>,
 }
 
-enum Event<T> {
+enum Wakeup<T> {
     Read(Side, io::Result<usize>),
     /// Writing failed.
     Broken(Side, io::Error),
-    /// What was to be written is flushed, and something waited for that.
+    /// All octets for this side are flushed, and something waited for that.
     Flushed(Side),
-    Done(T),
+    JobEnded(T),
     Deadline,
     Stop(Stop),
 }
 
-/// Runs a session from its first action to its end. `client` is its connection; `stop` says when the
-/// process is asked to end.
+/// Runs a session from its first action to its end, and returns its handler. `client` is the client's connection. `stop` says when
+/// the process is asked to end.
 pub async fn drive<M: Machine, H: ActionHandler>(
     machine: M,
-    hands: H,
+    handler: H,
     client: Leg,
     stop: watch::Receiver<Stop>,
 ) -> H {
     let mut drive = Drive {
         machine,
-        hands,
+        handler,
         client,
         server: Leg::default(),
         jobs: Vec::new(),
@@ -166,21 +168,22 @@ pub async fn drive<M: Machine, H: ActionHandler>(
     }
     for side in BOTH {
         let octets = drive.leg(side).octets;
-        drive.hands.traffic(side, octets);
+        drive.traffic(side, octets);
     }
     let farewells = async {
         for (side, farewell) in drive.leaving {
-            // A farewell that panicked is logged by the runtime; the session is over either way.
-            drive
-                .hands
-                .traffic(side, [0, farewell.await.unwrap_or_default()]);
+            // The runtime logs a task that panicked. The session is over either way.
+            let wrote = farewell.await.unwrap_or_default();
+            if let Some(journal) = drive.handler.journal() {
+                journal.traffic(side, [0, wrote]);
+            }
         }
     };
     tokio::select! {
         () = farewells => {}
         _ = Stop::beyond(drive.stop, Stop::Drain) => {}
     }
-    drive.hands
+    drive.handler
 }
 
 impl<M: Machine, H: ActionHandler> Drive<M, H> {
@@ -195,13 +198,27 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         }
     }
 
+    /// Counts octets read from and written to a side, whose connection is done with.
+    fn traffic(&mut self, side: Side, octets: [u64; 2]) {
+        if let Some(journal) = self.handler.journal() {
+            journal.traffic(side, octets);
+        }
+    }
+
+    /// `--add-received`: gives the machine the trace line, once there is one.
+    fn set_trace(&mut self) {
+        if let Some(line) = self.handler.journal().and_then(|journal| journal.trace()) {
+            self.machine.set_trace(line);
+        }
+    }
+
     fn tell(&mut self, input: Input) {
         let now = self.now();
         self.machine.handle(input, now);
         self.carry_out();
     }
 
-    /// Offers what is untaken until nothing more is taken, carrying out what that brings.
+    /// Offers the untaken octets to the machine until it takes no more, and carries out the actions that result.
     fn pump(&mut self) {
         self.carry_out();
         loop {
@@ -215,7 +232,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                 }
                 let now = self.now();
                 if side == Side::Client {
-                    self.machine.set_conditions(self.hands.conditions());
+                    self.machine.set_conditions(self.handler.conditions());
                 }
                 let leg = match side {
                     Side::Client => &self.client,
@@ -237,8 +254,8 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         }
     }
 
-    /// More from this side would add to what is waiting to be written. The server's replies are read whatever waits to be
-    /// written to it, so that two full windows never wait for each other (RFC 2920 §3.1).
+    /// Whether this side must not be read, because its octets would add to too many that already wait to be written. The server is
+    /// read even if many octets wait for it, so that two full windows never wait for each other (RFC 2920 §3.1).
     fn blocked(&self, side: Side) -> bool {
         self.client.backed_up() || (side == Side::Client && self.server.backed_up())
     }
@@ -248,8 +265,8 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
             match action {
                 Action::Connect => {
                     let old = std::mem::take(&mut self.server);
-                    self.hands.traffic(Side::Server, old.octets);
-                    let job = self.hands.connect();
+                    self.traffic(Side::Server, old.octets);
+                    let job = self.handler.connect();
                     self.jobs.push(job);
                 }
                 Action::Send(side, bytes) => self.leg(side).send(&bytes),
@@ -265,11 +282,11 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                     }
                 }
                 Action::Authorise(question) => {
-                    let job = self.hands.authorise(question);
+                    let job = self.handler.authorise(question);
                     self.jobs.push(job);
                 }
                 Action::Record(message) => {
-                    let job = self.hands.record(message);
+                    let job = self.handler.record(message);
                     self.jobs.push(job);
                 }
                 Action::Note(note) => {
@@ -277,21 +294,21 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                         self.client.in_message = true;
                     }
                     let begins = note == Note::TransactionBegins;
-                    self.hands.note(note);
-                    // The line has the time of its message, and names the client as it was introduced over TLS (RFC 3207 §4.2).
-                    if begins && let Some(line) = self.hands.trace() {
-                        self.machine.set_trace(line);
+                    self.handler.note(note);
+                    // The line has the time of its message, and names the client as it introduced itself over TLS (RFC 3207 §4.2).
+                    if begins {
+                        self.set_trace();
                     }
                 }
                 Action::Close { side, abort } => {
-                    // A connection that follows must not begin with the handshake of this one.
+                    // The handshake of this connection must not start on the next one.
                     self.upgrading.take_if(|upgrading| *upgrading == side);
                     if abort {
                         self.leg(side).abort();
                         continue;
                     }
                     let leg = std::mem::take(self.leg(side));
-                    self.hands.traffic(side, leg.octets);
+                    self.traffic(side, leg.octets);
                     if leg.is_open() {
                         self.leaving.push((side, tokio::spawn(leg.finish())));
                     }
@@ -307,7 +324,9 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         };
         let octets = from.take(len);
         if content {
-            self.hands.content(octets);
+            if let Some(journal) = self.handler.journal() {
+                journal.content(octets);
+            }
         }
         to.send(octets);
         from.in_message = content;
@@ -319,46 +338,48 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         let clean = leg.untaken().is_empty();
         match leg.take_stream() {
             Some(stream) if clean => {
-                let job = self.hands.upgrade(side, stream);
+                let job = self.handler.upgrade(side, stream);
                 self.jobs.push(job);
             }
-            // The machine saw all that was offered, so this is a connection that broke meanwhile.
+            // The machine had taken all that was offered, so the connection broke meanwhile.
             _ => self.tell(Input::Closed(side)),
         }
     }
 
-    fn take_in(&mut self, event: Event<H::JobResult>) {
+    fn take_in(&mut self, event: Wakeup<H::JobResult>) {
         match event {
-            Event::Read(_, Ok(1..)) => {}
-            Event::Read(side, Ok(0)) => self.tell(Input::Closed(side)),
-            Event::Read(side, Err(error)) | Event::Broken(side, error) => {
-                self.hands.broken(side, &error);
+            Wakeup::Read(_, Ok(1..)) => {}
+            Wakeup::Read(side, Ok(0)) => self.tell(Input::Closed(side)),
+            Wakeup::Read(side, Err(error)) | Wakeup::Broken(side, error) => {
+                if let Some(journal) = self.handler.journal() {
+                    journal.broken(side, &error);
+                }
                 self.leg(side).abort();
                 self.tell(Input::Closed(side));
             }
-            Event::Flushed(side) => {
+            Wakeup::Flushed(side) => {
                 if self.upgrading == Some(side) {
                     self.upgrade(side);
                 }
             }
-            Event::Done(outcome) => {
-                let done = self.hands.finish(outcome);
-                self.finished(done);
+            Wakeup::JobEnded(result) => {
+                let result = self.handler.finish(result);
+                self.tell_result(result);
             }
-            Event::Deadline => self.tell(Input::Deadline),
-            Event::Stop(Stop::Cut) => {
+            Wakeup::Deadline => self.tell(Input::Deadline),
+            Wakeup::Stop(Stop::Cut) => {
                 self.stopping = None;
                 self.tell(Input::Cut);
             }
-            Event::Stop(reached) => {
+            Wakeup::Stop(reached) => {
                 self.stopping = Some(Box::pin(Stop::beyond(self.stop.clone(), reached)));
                 self.tell(Input::Drain);
             }
         }
     }
 
-    fn finished(&mut self, done: ActionResult) {
-        match done {
+    fn tell_result(&mut self, result: ActionResult) {
+        match result {
             ActionResult::Connected(Ok(stream)) => {
                 self.server.open(stream);
                 self.tell(Input::Connected(Ok(())));
@@ -366,9 +387,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
             ActionResult::Connected(Err(refusal)) => self.tell(Input::Connected(Err(refusal))),
             ActionResult::Upgraded(side, Upgraded::Up(stream)) => {
                 self.leg(side).open(stream);
-                if let Some(line) = self.hands.trace() {
-                    self.machine.set_trace(line);
-                }
+                self.set_trace();
                 self.tell(Input::Upgraded(side, Ok(())));
             }
             ActionResult::Upgraded(side, Upgraded::NotGoodEnough(stream, refusal)) => {
@@ -386,7 +405,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         }
     }
 
-    async fn next(&mut self) -> Event<H::JobResult> {
+    async fn next(&mut self) -> Wakeup<H::JobResult> {
         match self.machine.deadline() {
             None => self.timer = None,
             Some(due) if self.timer.as_ref().is_some_and(|(set, _)| *set == due) => {}
@@ -395,42 +414,42 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_side(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Event<H::JobResult>> {
+    fn poll_side(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Wakeup<H::JobResult>> {
         if !self.leg(side).wants_input() || self.blocked(side) {
             return Poll::Pending;
         }
         self.leg(side)
             .poll_read(cx)
-            .map(|outcome| Event::Read(side, outcome))
+            .map(|read| Wakeup::Read(side, read))
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event<H::JobResult>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Wakeup<H::JobResult>> {
         for side in BOTH {
             let waited_for = self.upgrading == Some(side) || self.leg(side).backed_up();
             match self.leg(side).poll_write(cx) {
-                Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(side, error)),
-                Poll::Ready(Ok(())) if waited_for => return Poll::Ready(Event::Flushed(side)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Wakeup::Broken(side, error)),
+                Poll::Ready(Ok(())) if waited_for => return Poll::Ready(Wakeup::Flushed(side)),
                 Poll::Ready(Ok(())) => {}
-                // Part of it went: what was held back for it may go on.
+                // Some octets went: the other side may be read again.
                 Poll::Pending
                     if waited_for
                         && !self.leg(side).backed_up()
                         && self.upgrading != Some(side) =>
                 {
-                    return Poll::Ready(Event::Flushed(side));
+                    return Poll::Ready(Wakeup::Flushed(side));
                 }
                 Poll::Pending => {}
             }
         }
-        // The server is read before a job's outcome is handed over: an answer of the policy makes the machine send the next
-        // command, and what the server said before it must not pass for the reply to it.
+        // The server is read before a job's result is taken. The policy's answer makes the machine send the next command, and octets
+        // that the server sent earlier must not pass for the reply to that command.
         if let Poll::Ready(read) = self.poll_side(Side::Server, cx) {
             return Poll::Ready(read);
         }
         for index in 0..self.jobs.len() {
-            if let Poll::Ready(outcome) = self.jobs[index].as_mut().poll(cx) {
+            if let Poll::Ready(result) = self.jobs[index].as_mut().poll(cx) {
                 drop(self.jobs.swap_remove(index));
-                return Poll::Ready(Event::Done(outcome));
+                return Poll::Ready(Wakeup::JobEnded(result));
             }
         }
         if let Poll::Ready(read) = self.poll_side(Side::Client, cx) {
@@ -439,13 +458,13 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         if let Some(stopping) = self.stopping.as_mut()
             && let Poll::Ready(reached) = stopping.as_mut().poll(cx)
         {
-            return Poll::Ready(Event::Stop(reached));
+            return Poll::Ready(Wakeup::Stop(reached));
         }
         if let Some((_, timer)) = self.timer.as_mut()
             && timer.as_mut().poll(cx).is_ready()
         {
             self.timer = None;
-            return Poll::Ready(Event::Deadline);
+            return Poll::Ready(Wakeup::Deadline);
         }
         Poll::Pending
     }

@@ -1,11 +1,11 @@
-//! What can happen in a session, one struct each. A fact alone makes its log line, its counters and its record, so that the three
-//! can only say the same; [`Evidence`](super::evidence::Evidence) tells it, and adds whose session it was.
+//! What can happen in a session, one struct for each kind of event. A fact makes its own log line, counters and record, so that the
+//! three always say the same. The session's journal writes them, and adds whose session it was.
 //!
-//! A fact needs no audit log: without one its line and its counters are made all the same.
+//! A fact needs no audit log: without one it is still logged and counted.
 
 mod heard;
 
-pub use heard::Heard;
+pub(crate) use heard::HeardFact;
 
 use std::fmt::Write as _;
 
@@ -18,60 +18,60 @@ use crate::{
 };
 
 use super::{
+    fields::{peer_field, recipient_word, tls_field, verdict_word},
     memory::Remembered,
-    records::{peer_record, tls_record, word},
 };
 
 /// Whether a fact's line and record must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// A message, or what one rests on: written whatever it costs.
+pub(crate) enum Writing {
+    /// A message, or a decision that lets one pass: always written.
     Always,
-    /// Anybody who can connect makes as many as he likes: written while his budget lasts, then counted.
+    /// Anybody who can connect can cause as many as they like: written while the client's budget lasts, counted after that.
     WithinBudget,
 }
 
-/// What repeats of a fact have in common within a session: they are counted, and neither logged nor written again.
+/// What repeats of a fact have in common. Within a session a repeat is counted, and neither logged nor recorded again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kind {
+pub(crate) struct RepeatKey {
     /// The record's `event`.
-    pub event: &'static str,
-    /// The domain that it is about.
-    pub domain: Option<String>,
+    pub(super) event: &'static str,
+    /// The domain of the mail.
+    pub(super) domain: Option<String>,
     /// The verdict.
-    pub verdict: Option<VerdictField>,
+    pub(super) verdict: Option<VerdictField>,
     /// The reason.
-    pub reason: Option<String>,
+    pub(super) reason: Option<String>,
     /// Nothing was enforced.
-    pub observed: bool,
-    /// Whatever else must be the same.
-    pub more: String,
+    pub(super) observed: bool,
+    /// All else that must be the same.
+    pub(super) more: String,
 }
 
 /// One thing that happened.
-pub trait Fact {
-    /// `None`: it is told each time.
-    fn kind(&self) -> Option<Kind> {
+pub(crate) trait Fact {
+    /// `None`: the fact is written each time.
+    fn repeat_key(&self) -> Option<RepeatKey> {
         None
     }
-    /// Counted each time.
+    /// Counts the fact. Repeats are counted, too.
     fn count(&self, _metrics: &Metrics) {}
-    /// The end of its log line: `key=value` pairs.
+    /// The level and the end of its log line: `key=value` pairs.
     fn line(&self) -> Option<(log::Level, String)>;
-    /// Its record in this session, where it has one.
+    /// Its record in this session, if it has one.
     fn record(&self, _audit: &AuditLog, _session: audit::SessionField) -> Option<Record> {
         None
     }
     /// Whether its line and record must be written.
-    fn keep(&self) -> Keep {
-        Keep::Always
+    fn writing(&self) -> Writing {
+        Writing::Always
     }
 }
 
-/// A client connected. Told with the first record of its session.
-pub struct Opened;
+/// A client connected. Written in front of the first record of its session.
+pub(crate) struct OpenedFact;
 
-impl Fact for Opened {
+impl Fact for OpenedFact {
     fn line(&self) -> Option<(log::Level, String)> {
         None
     }
@@ -82,10 +82,10 @@ impl Fact for Opened {
     }
 }
 
-/// TLS is up on the outside.
-pub struct Secured<'a>(pub &'a Peer);
+/// TLS is up with the outside party.
+pub(crate) struct TlsUpFact<'a>(pub(super) &'a Peer);
 
-impl Fact for Secured<'_> {
+impl Fact for TlsUpFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::HANDSHAKES, "done");
     }
@@ -98,16 +98,16 @@ impl Fact for Secured<'_> {
         );
         Some((log::Level::Info, line))
     }
-    // A message's own record says it again.
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    // The record of each message says it again.
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
 /// A handshake with an outside client failed.
-pub struct HandshakeFailed<'a>(pub &'a str);
+pub(crate) struct HandshakeFailedFact<'a>(pub(super) &'a str);
 
-impl Fact for HandshakeFailed<'_> {
+impl Fact for HandshakeFailedFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::HANDSHAKES, "failed");
     }
@@ -129,31 +129,29 @@ impl Fact for HandshakeFailed<'_> {
             detail: Some(self.0.to_owned()),
         })))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
 /// The policy decided.
-pub struct Judged<'a> {
-    /// What it said.
-    pub entry: &'a audit::DecisionField,
-    /// For whom: `@domain`; `None` where the peer as such was judged.
-    pub address: Option<String>,
-    /// The reply that refuses, given or (observed) not.
-    pub reply: Option<&'a Refusal>,
-    /// Who was judged, where TLS is up.
-    pub peer: Option<&'a Peer>,
+pub(crate) struct VerdictFact<'a> {
+    /// The decision.
+    pub(super) entry: &'a audit::DecisionField,
+    /// The mail it is about: `@domain`. `None` if the peer was judged without a recipient.
+    pub(super) address: Option<String>,
+    /// The refusal. In observe mode it is not given.
+    pub(super) reply: Option<&'a Refusal>,
+    /// The party that was judged, if TLS is up.
+    pub(super) peer: Option<&'a Peer>,
 }
 
-impl Judged<'_> {
-    /// For whom a decision was made.
-    #[must_use]
-    pub fn address(decision: &Decision) -> Option<String> {
+impl VerdictFact<'_> {
+    /// The mail that a decision is about.
+    pub(super) fn address(decision: &Decision) -> Option<String> {
         match &decision.ask.next_hop {
-            NextHop::Recipient(Recipient::Domain(domain)) => Some(format!("@{domain}")),
-            NextHop::Recipient(Recipient::Literal(literal)) => Some(format!("@{literal}")),
             NextHop::Recipient(Recipient::Postmaster) => Some(String::from("postmaster")),
+            NextHop::Recipient(recipient) => Some(format!("@{}", recipient_word(recipient))),
             NextHop::Upstream(_) | NextHop::Address => None,
         }
     }
@@ -163,10 +161,10 @@ impl Judged<'_> {
     }
 }
 
-impl Fact for Judged<'_> {
-    fn kind(&self) -> Option<Kind> {
+impl Fact for VerdictFact<'_> {
+    fn repeat_key(&self) -> Option<RepeatKey> {
         let entry = self.entry;
-        Some(Kind {
+        Some(RepeatKey {
             event: match entry.verdict {
                 VerdictField::Unprotected => "unprotected",
                 VerdictField::Authorised | VerdictField::Refused => "verdict",
@@ -175,7 +173,7 @@ impl Fact for Judged<'_> {
             verdict: Some(entry.verdict),
             reason: entry.reason.clone(),
             observed: entry.observed,
-            // The words of a certificate can be long.
+            // Names in a certificate can be long, so the key has their digest.
             more: sha256(
                 format!(
                     "{:?} {:?} {:?} {} {}",
@@ -195,7 +193,7 @@ impl Fact for Judged<'_> {
         let verdict = if observed {
             "observed"
         } else {
-            word(entry.verdict)
+            verdict_word(entry.verdict)
         };
         metrics.count(metrics::VERDICTS, verdict);
         if let (true, Some(reason)) = (self.is_refused(), &entry.reason) {
@@ -207,7 +205,7 @@ impl Fact for Judged<'_> {
         let mut line = format!(
             "domain={} verdict={}",
             printable(&entry.domain),
-            word(entry.verdict)
+            verdict_word(entry.verdict)
         );
         // Writing to a String cannot fail.
         if let Some(reason) = &entry.reason {
@@ -236,7 +234,7 @@ impl Fact for Judged<'_> {
         Some((level, line))
     }
     fn record(&self, audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
-        let tls = self.peer.map(tls_record);
+        let tls = self.peer.map(tls_field);
         let decision = self.entry.clone();
         Some(if decision.verdict == VerdictField::Unprotected {
             Record::Unprotected(Box::new(audit::UnprotectedRecord {
@@ -254,29 +252,30 @@ impl Fact for Judged<'_> {
                 decision,
                 reply: self.reply.map(|reply| reply.to_string().as_str().into()),
                 tls,
-                peer: self.peer.and_then(peer_record),
+                peer: self.peer.and_then(peer_field),
             }))
         })
     }
-    fn keep(&self) -> Keep {
+    fn writing(&self) -> Writing {
         match self.is_refused() {
-            true => Keep::WithinBudget,
-            false => Keep::Always,
+            true => Writing::WithinBudget,
+            false => Writing::Always,
         }
     }
 }
 
-/// A refusal of our own that is no verdict. Those that are ([`Cause::Verdict`](crate::smtp::Cause::Verdict)) are [`Judged`], and no fact of their own.
-pub struct Refused<'a> {
-    /// What the client was told.
-    pub refusal: &'a Refusal,
-    /// The domain that it is about, where there is one.
-    pub domain: Option<&'a str>,
+/// A refusal of this proxy that is no verdict. Refusals by verdict ([`Cause::Verdict`](crate::smtp::Cause::Verdict)) are written as a
+/// [`VerdictFact`] only.
+pub(crate) struct RefusalFact<'a> {
+    /// The reply to the client.
+    pub(super) refusal: &'a Refusal,
+    /// The domain of the mail, if it is known.
+    pub(super) domain: Option<&'a str>,
 }
 
-impl Fact for Refused<'_> {
-    fn kind(&self) -> Option<Kind> {
-        Some(Kind {
+impl Fact for RefusalFact<'_> {
+    fn repeat_key(&self) -> Option<RepeatKey> {
+        Some(RepeatKey {
             event: "refusal",
             domain: self.domain.map(str::to_owned),
             verdict: None,
@@ -308,20 +307,20 @@ impl Fact for Refused<'_> {
             detail: None,
         })))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
-/// A session is refused at its greeting for what another one met a short while ago.
-pub struct RefusedAgain<'a> {
-    /// What that was.
-    pub first: &'a Remembered,
-    /// What the client is told.
-    pub refusal: &'a Refusal,
+/// A session is refused at its greeting for a fault that another session met a short while ago.
+pub(crate) struct RepeatedRefusalFact<'a> {
+    /// That fault.
+    pub(super) first: &'a Remembered,
+    /// The reply to the client.
+    pub(super) refusal: &'a Refusal,
 }
 
-impl Fact for RefusedAgain<'_> {
+impl Fact for RepeatedRefusalFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::REFUSALS, self.first.reason);
     }
@@ -347,30 +346,30 @@ impl Fact for RefusedAgain<'_> {
             detail: None,
         })))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
-/// A rule of the protocol was broken, or something else that a log should name in one word.
-pub struct Incident(pub &'static str);
+/// A rule of the protocol was broken, or something else that the log should name in one word.
+pub(crate) struct IncidentFact(pub(super) &'static str);
 
-impl Fact for Incident {
+impl Fact for IncidentFact {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::INCIDENTS, self.0);
     }
     fn line(&self) -> Option<(log::Level, String)> {
         Some((log::Level::Warn, format!("incident={}", self.0)))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
-/// The server lacks inside TLS what it offered before, and the client used it.
-pub struct Lacking(pub Keyword);
+/// The server lacks an extension inside TLS that it offered before, and that the client used.
+pub(crate) struct MissingExtensionFact(pub(super) Keyword);
 
-impl Fact for Lacking {
+impl Fact for MissingExtensionFact {
     fn line(&self) -> Option<(log::Level, String)> {
         let line = format!(
             "lacking={:?} detail=\"not shown to this client's next session with this server\"",
@@ -380,27 +379,27 @@ impl Fact for Lacking {
     }
 }
 
-/// A message was handed over, or may have been.
-pub struct Handed<'a> {
-    /// What the machine knows of it.
-    pub message: &'a Completed,
-    /// Its number within the session.
-    pub number: u64,
+/// A message was handed to the server, or may have been.
+pub(crate) struct MessageFact<'a> {
+    /// The message as the machine knows it.
+    pub(super) message: &'a Completed,
+    /// The message's number within the session.
+    pub(super) number: u64,
     /// `out` or `in`.
-    pub direction: &'static str,
+    pub(super) direction: &'static str,
     /// Name of this machine.
-    pub host: &'a str,
+    pub(super) host: &'a str,
     /// SHA-256 of the configuration in force.
-    pub configuration: &'a str,
-    /// SHA-256 of its octets.
-    pub sha256: String,
-    /// One for each domain of its recipients, or the one for its sender.
-    pub decisions: Vec<audit::DecisionField>,
-    /// Who was at the other end of the outside link, where it had TLS.
-    pub peer: Option<&'a Peer>,
+    pub(super) configuration: &'a str,
+    /// SHA-256 of the message's octets, in hexadecimal digits.
+    pub(super) sha256: String,
+    /// Outbound one for each domain of the recipients, inbound the one for the sender.
+    pub(super) decisions: Vec<audit::DecisionField>,
+    /// The outside party, if the link had TLS.
+    pub(super) peer: Option<&'a Peer>,
 }
 
-impl Handed<'_> {
+impl MessageFact<'_> {
     fn outcome(&self) -> (OutcomeField, &'static str) {
         let outcome = OutcomeField::of(self.message.reply.as_deref());
         let word = match outcome {
@@ -411,7 +410,7 @@ impl Handed<'_> {
         (outcome, word)
     }
 
-    /// With no decision about anybody: over TLS nothing more was demanded, in the clear nothing was.
+    /// The weakest of the decisions. Without any, nothing more than TLS was demanded, or in the clear nothing.
     fn verdict(&self) -> VerdictField {
         let weakest = self.decisions.iter().map(|decision| decision.verdict).max();
         weakest.unwrap_or(match self.peer {
@@ -421,7 +420,7 @@ impl Handed<'_> {
     }
 }
 
-impl Fact for Handed<'_> {
+impl Fact for MessageFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::MESSAGES, self.outcome().1);
         metrics.add(metrics::OCTETS, self.direction, self.message.octets);
@@ -452,18 +451,19 @@ impl Fact for Handed<'_> {
             sha256: self.sha256.clone(),
             verdict: self.verdict(),
             decisions: self.decisions.clone(),
-            tls: self.peer.map(tls_record),
-            peer: self.peer.and_then(peer_record),
+            tls: self.peer.map(tls_field),
+            peer: self.peer.and_then(peer_field),
             outcome: self.outcome().0,
             reply: reply.map(|reply| WireText::escape(without_crlf(reply))),
         })))
     }
 }
 
-/// A record could not be made durable, so that something is not acknowledged.
-pub struct Unrecorded<'a>(pub Option<&'a str>);
+/// A record could not be brought to the disk, so a message is not acknowledged or a question is refused. With the error, if there is
+/// one to log.
+pub(crate) struct UnrecordedFact<'a>(pub(super) Option<&'a str>);
 
-impl Fact for Unrecorded<'_> {
+impl Fact for UnrecordedFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::RECORD_FAULTS, "");
     }
@@ -476,14 +476,14 @@ impl Fact for Unrecorded<'_> {
 }
 
 /// A connection broke.
-pub struct Broken<'a> {
-    /// Whose.
-    pub side: Side,
-    /// What the system or TLS said.
-    pub error: &'a std::io::Error,
+pub(crate) struct BrokenFact<'a> {
+    /// The side that it was with.
+    pub(super) side: Side,
+    /// The error of the system or of TLS.
+    pub(super) error: &'a std::io::Error,
 }
 
-impl Fact for Broken<'_> {
+impl Fact for BrokenFact<'_> {
     fn line(&self) -> Option<(log::Level, String)> {
         let side = match self.side {
             Side::Client => "client",
@@ -492,30 +492,30 @@ impl Fact for Broken<'_> {
         let words = HandshakeFault::of(self.error).to_string();
         Some((log::Level::Info, format!("broken={side} detail={words:?}")))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }
 
 /// The session has ended.
-pub struct Closed<'a> {
-    /// How, in one word.
-    pub end: &'static str,
-    /// How long it was.
-    pub took: std::time::Duration,
-    /// Messages that began, and those that the server accepted.
-    pub messages: [u64; 2],
+pub(crate) struct ClosedFact<'a> {
+    /// How it ended, in one word.
+    pub(super) end: &'static str,
+    /// How long it lasted.
+    pub(super) took: std::time::Duration,
+    /// Messages that began, and messages that the server accepted.
+    pub(super) messages: [u64; 2],
     /// Octets read from and written to client and server.
-    pub traffic: [[u64; 2]; 2],
-    /// Who was at the other end of the outside link, where it had TLS.
-    pub peer: Option<&'a Peer>,
-    /// What was not written again.
-    pub repeated: Vec<audit::RepeatedField>,
-    /// No record came before.
-    pub empty: bool,
+    pub(super) traffic: [[u64; 2]; 2],
+    /// The outside party, if the link had TLS.
+    pub(super) peer: Option<&'a Peer>,
+    /// Repeats that were only counted.
+    pub(super) repeated: Vec<audit::RepeatedField>,
+    /// The session has no record yet.
+    pub(super) empty: bool,
 }
 
-impl Fact for Closed<'_> {
+impl Fact for ClosedFact<'_> {
     fn line(&self) -> Option<(log::Level, String)> {
         let [messages, accepted] = self.messages;
         let mut line = format!(
@@ -537,29 +537,29 @@ impl Fact for Closed<'_> {
             messages: self.messages[1],
             client_octets: self.traffic[0],
             server_octets: self.traffic[1],
-            tls: self.peer.map(tls_record),
+            tls: self.peer.map(tls_field),
             repeated: self.repeated.clone(),
         }))
     }
-    fn keep(&self) -> Keep {
+    fn writing(&self) -> Writing {
         match self.empty {
-            true => Keep::WithinBudget,
-            false => Keep::Always,
+            true => Writing::WithinBudget,
+            false => Writing::Always,
         }
     }
 }
 
-/// A reply's text without what ends its last line.
+/// A reply without the CRLF of its last line.
 fn without_crlf(reply: &[u8]) -> &[u8] {
     reply.strip_suffix(b"\r\n").unwrap_or(reply)
 }
 
-/// For a log line: without spaces and quotes, whoever wrote it.
+/// Text for a log line, escaped so that it has no spaces and quotes.
 fn printable(text: &str) -> String {
     text.escape_default().to_string().replace(' ', "\\x20")
 }
 
-/// A reply for a log line. It can show names of a certificate, which is anybody's to write.
+/// A refusal for a log line. It can contain names of a certificate, which anybody can choose.
 fn quoted(refusal: &Refusal) -> String {
     format!("{:?}", refusal.to_string())
 }

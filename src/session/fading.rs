@@ -1,4 +1,4 @@
-//! A bounded map whose entries expire: what strangers can make us remember costs a fixed amount of memory.
+//! A bounded map whose entries expire. Strangers can add entries, and must not be able to use up memory with them.
 
 use std::{
     collections::HashMap,
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Entries at most; beyond that the ones that expire first go.
+/// Most entries that a map holds. One more takes the place of the entry that expires first.
 pub(super) const CAPACITY: usize = 4096;
 
 /// A bounded map whose entries expire.
@@ -20,7 +20,7 @@ impl<K, V> Default for Fading<K, V> {
 }
 
 impl<K: Eq + Hash + Copy, V> Fading<K, V> {
-    /// Keeps `value` for `lifetime`. True if an entry that had not expired was given up for it.
+    /// Keeps `value` for `lifetime`. True if an entry that had not expired was removed for it.
     pub(super) fn put(&mut self, key: K, value: V, now: Instant, lifetime: Duration) -> bool {
         let mut crowded = false;
         if self.0.len() >= CAPACITY && !self.0.contains_key(&key) {

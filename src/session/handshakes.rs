@@ -1,9 +1,9 @@
 //! Places for TLS handshakes with clients, shared fairly among networks.
 //!
-//! A handshake costs computing, so only so many go on at once; who finds no place waits. A network is an IPv4 /24 or an
-//! IPv6 /64: senders come from pools, and one attacker has many addresses of one. A network gets another place only while
-//! it holds fewer than are free, so a few greedy ones can never hold them all. The queue is bounded in the same way, and
-//! networks in it take turns.
+//! A handshake costs computing time, so their number at one time is limited, and a client that finds no place waits. A network is an
+//! IPv4 /24 or an IPv6 /64: mail servers send from pools of addresses, and one attacker has many addresses of one network. A network
+//! gets another place only while it holds fewer places than are free, so a few greedy networks can never hold all of them. The queue
+//! is bounded in the same way, and the networks in it take turns.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,54 +15,57 @@ use tokio::sync::oneshot;
 
 use super::networks::network;
 
-/// So many may wait for each place there is.
+/// Number of clients that may wait for each place.
 const WAITING_FOR_EACH: usize = 10;
 
-/// See the module.
+/// The places of this process; see the module.
 #[derive(Clone, Debug)]
-pub struct Handshakes(Arc<Mutex<Shared>>);
+pub struct Handshakes(Arc<Mutex<PlacesAndQueue>>);
 
-/// A place, given back when dropped.
+/// A place for one handshake. Dropping it gives it back.
 #[derive(Debug)]
-pub struct Place {
+pub struct HandshakePlace {
     network: Network,
-    of: Handshakes,
+    handshakes: Handshakes,
 }
 
 /// There is no place, and the queue has no room for this client's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct QueueFull;
 
 /// An IPv4 /24 or an IPv6 /64.
 type Network = IpAddr;
 
 #[derive(Debug)]
-struct Shared {
+struct PlacesAndQueue {
     free: usize,
-    /// How many more may wait.
+    /// How many more clients may wait.
     room: usize,
-    networks: HashMap<Network, Of>,
-    /// Networks in which somebody waits, in the order of their turns.
+    networks: HashMap<Network, NetworkShare>,
+    /// Networks of which a client waits, in the order of their turns.
     turns: VecDeque<Network>,
-    /// Number of the next one who waits.
+    /// Number that the next waiting client gets.
     next: u64,
 }
 
-/// What one network has.
+/// What one network holds, and who waits of it.
 #[derive(Debug, Default)]
-struct Of {
+struct NetworkShare {
     held: usize,
-    waiting: VecDeque<(u64, oneshot::Sender<Place>)>,
+    waiting: VecDeque<(u64, oneshot::Sender<HandshakePlace>)>,
 }
 
-impl Shared {
+impl PlacesAndQueue {
     fn may_take(&self, network: Network) -> bool {
-        let held = self.networks.get(&network).map_or(0, |of| of.held);
+        let held = self.networks.get(&network).map_or(0, |share| share.held);
         held < self.free
     }
 
     fn may_wait(&self, network: Network) -> bool {
-        let waiting = self.networks.get(&network).map_or(0, |of| of.waiting.len());
+        let waiting = self
+            .networks
+            .get(&network)
+            .map_or(0, |share| share.waiting.len());
         waiting < self.room
     }
 
@@ -73,41 +76,41 @@ impl Shared {
 
     fn give_back(&mut self, network: Network) {
         self.free += 1;
-        if let Some(of) = self.networks.get_mut(&network) {
-            of.held -= 1;
+        if let Some(share) = self.networks.get_mut(&network) {
+            share.held -= 1;
         }
         self.forget_if_idle(network);
     }
 
     fn leave(&mut self, network: Network, number: u64) {
-        if let Some(of) = self.networks.get_mut(&network) {
-            let before = of.waiting.len();
-            of.waiting.retain(|(waiting, _)| *waiting != number);
-            self.room += before - of.waiting.len();
+        if let Some(share) = self.networks.get_mut(&network) {
+            let before = share.waiting.len();
+            share.waiting.retain(|(waiting, _)| *waiting != number);
+            self.room += before - share.waiting.len();
         }
         self.forget_if_idle(network);
     }
 
     fn forget_if_idle(&mut self, network: Network) {
-        let Some(of) = self.networks.get(&network) else {
+        let Some(share) = self.networks.get(&network) else {
             return;
         };
-        if of.waiting.is_empty() {
+        if share.waiting.is_empty() {
             self.turns.retain(|turn| *turn != network);
         }
-        if of.waiting.is_empty() && of.held == 0 {
+        if share.waiting.is_empty() && share.held == 0 {
             self.networks.remove(&network);
         }
     }
 
-    /// The next one who waits and may have a place now, with the place accounted for.
-    fn call(&mut self) -> Option<(Network, oneshot::Sender<Place>)> {
+    /// Takes the next waiting client that may have a place now out of the queue, and accounts for its place.
+    fn call(&mut self) -> Option<(Network, oneshot::Sender<HandshakePlace>)> {
         let turn = self.turns.iter().position(|turn| self.may_take(*turn))?;
         let network = self.turns.remove(turn)?;
-        let of = self.networks.get_mut(&network)?;
-        let (_, called) = of.waiting.pop_front()?;
+        let share = self.networks.get_mut(&network)?;
+        let (_, called) = share.waiting.pop_front()?;
         self.room += 1;
-        if !of.waiting.is_empty() {
+        if !share.waiting.is_empty() {
             self.turns.push_back(network);
         }
         self.take(network);
@@ -120,7 +123,7 @@ impl Handshakes {
     #[must_use]
     pub fn new(places: usize) -> Self {
         let places = places.clamp(1, 100_000);
-        Self(Arc::new(Mutex::new(Shared {
+        Self(Arc::new(Mutex::new(PlacesAndQueue {
             free: places,
             room: places * WAITING_FOR_EACH,
             networks: HashMap::new(),
@@ -129,12 +132,12 @@ impl Handshakes {
         })))
     }
 
-    /// Every change is one step, so a panic elsewhere leaves nothing half done.
-    fn shared(&self) -> MutexGuard<'_, Shared> {
+    /// Each change is one step under the lock, so a panic elsewhere leaves nothing half done.
+    fn shared(&self) -> MutexGuard<'_, PlacesAndQueue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether [`place`](Self::place) would refuse this client now. To be asked at STARTTLS, where 421 can still be said.
+    /// Whether [`place`](Self::place) would refuse this client now. To be asked at STARTTLS, where 421 can still be replied.
     #[must_use]
     pub fn full(&self, client: IpAddr) -> bool {
         let network = network(client);
@@ -146,21 +149,21 @@ impl Handshakes {
     ///
     /// # Errors
     /// The queue is full for this client's network.
-    pub async fn place(&self, client: IpAddr) -> Result<Place, Full> {
+    pub async fn place(&self, client: IpAddr) -> Result<HandshakePlace, QueueFull> {
         let network = network(client);
         let (number, called) = {
             let mut shared = self.shared();
             let first = shared
                 .networks
                 .get(&network)
-                .is_none_or(|of| of.waiting.is_empty());
+                .is_none_or(|share| share.waiting.is_empty());
             if first && shared.may_take(network) {
                 shared.take(network);
                 drop(shared);
                 return Ok(self.place_of(network));
             }
             if !shared.may_wait(network) {
-                return Err(Full);
+                return Err(QueueFull);
             }
             let (call, called) = oneshot::channel();
             let number = shared.next;
@@ -177,26 +180,26 @@ impl Handshakes {
             }
             (number, called)
         };
-        let _leaves = Leaves {
+        let _stay = QueueStay {
             network,
             number,
-            of: self,
+            handshakes: self,
         };
-        // The sender is dropped only with the queue, which this holds.
-        called.await.map_err(|_| Full)
+        // The sender is dropped only with the queue, which `self` keeps alive.
+        called.await.map_err(|_| QueueFull)
     }
 
-    fn place_of(&self, network: Network) -> Place {
-        Place {
+    fn place_of(&self, network: Network) -> HandshakePlace {
+        HandshakePlace {
             network,
-            of: self.clone(),
+            handshakes: self.clone(),
         }
     }
 
-    /// Gives what is free to those who wait.
+    /// Gives free places to waiting clients.
     fn call(&self) {
         loop {
-            // The lock is not held while a place is handed over: who has left gives it back by dropping it.
+            // The lock is not held while a place is handed over: if the client has left, dropping the place locks again.
             let called = self.shared().call();
             let Some((network, call)) = called else {
                 return;
@@ -206,23 +209,23 @@ impl Handshakes {
     }
 }
 
-impl Drop for Place {
+impl Drop for HandshakePlace {
     fn drop(&mut self) {
-        self.of.shared().give_back(self.network);
-        self.of.call();
+        self.handshakes.shared().give_back(self.network);
+        self.handshakes.call();
     }
 }
 
-/// Somebody who waits, or waited.
-struct Leaves<'a> {
+/// A client's stay in the queue. Dropping it leaves the queue.
+struct QueueStay<'a> {
     network: Network,
     number: u64,
-    of: &'a Handshakes,
+    handshakes: &'a Handshakes,
 }
 
-impl Drop for Leaves<'_> {
+impl Drop for QueueStay<'_> {
     fn drop(&mut self) {
-        self.of.shared().leave(self.network, self.number);
+        self.handshakes.shared().leave(self.network, self.number);
     }
 }
 
@@ -235,11 +238,11 @@ mod tests {
         task::{Context, Poll, Waker},
     };
 
-    struct Waiting<'a>(Pin<Box<dyn Future<Output = Result<Place, Full>> + 'a>>);
+    struct Ask<'a>(Pin<Box<dyn Future<Output = Result<HandshakePlace, QueueFull>> + 'a>>);
 
-    impl std::fmt::Debug for Waiting<'_> {
+    impl std::fmt::Debug for Ask<'_> {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("Waiting")
+            f.write_str("Ask")
         }
     }
 
@@ -247,7 +250,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn poll(waiting: &mut Waiting<'_>) -> Poll<Result<Place, Full>> {
+    fn poll(waiting: &mut Ask<'_>) -> Poll<Result<HandshakePlace, QueueFull>> {
         waiting
             .0
             .as_mut()
@@ -255,16 +258,16 @@ mod tests {
     }
 
     /// A place, or the future that waits for one.
-    fn ask<'a>(handshakes: &'a Handshakes, client: &str) -> Result<Place, Waiting<'a>> {
+    fn ask<'a>(handshakes: &'a Handshakes, client: &str) -> Result<HandshakePlace, Ask<'a>> {
         let client = ip(client);
-        let mut waiting = Waiting(Box::pin(handshakes.place(client)));
+        let mut waiting = Ask(Box::pin(handshakes.place(client)));
         match poll(&mut waiting) {
             Poll::Ready(outcome) => Ok(outcome.expect("not full")),
             Poll::Pending => Err(waiting),
         }
     }
 
-    fn has(waiting: &mut Waiting<'_>) -> Option<Place> {
+    fn has(waiting: &mut Ask<'_>) -> Option<HandshakePlace> {
         match poll(waiting) {
             Poll::Ready(outcome) => Some(outcome.expect("called")),
             Poll::Pending => None,
@@ -321,8 +324,8 @@ mod tests {
             waiting.push(ask(&handshakes, "192.0.2.1").expect_err("waits"));
         }
         assert_eq!(waiting.len(), 10, "half of 20");
-        let mut refused = Waiting(Box::pin(handshakes.place(ip("192.0.2.99"))));
-        assert!(matches!(poll(&mut refused), Poll::Ready(Err(Full))));
+        let mut refused = Ask(Box::pin(handshakes.place(ip("192.0.2.99"))));
+        assert!(matches!(poll(&mut refused), Poll::Ready(Err(QueueFull))));
         drop(refused);
         assert!(!handshakes.full(ip("203.0.113.1")));
         for network in 0..100 {

@@ -1,5 +1,5 @@
-//! One of a session's two connections: what was read and not yet taken, what is to be written, and the stream, in the
-//! clear or over TLS.
+//! One of a session's two connections: its stream (in the clear or over TLS), the octets that were read and that the machine has
+//! not taken yet, and the octets that are still to be written.
 
 use std::{
     future::poll_fn,
@@ -11,7 +11,7 @@ use std::{
 
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
@@ -19,26 +19,32 @@ use tokio_rustls::{client, server};
 
 use crate::smtp::MAX_UNTAKEN;
 
-/// Read at once in dialogue, in octets.
+/// Octets that one read takes at most while commands and replies flow.
 const DIALOGUE_READ: usize = 4 * 1024;
-/// Read at once while message octets flow, in octets. Allocated only then.
+/// Octets that one read takes at most while a message flows. The room for them is allocated only then.
 const MESSAGE_READ: usize = 64 * 1024;
-/// Written but not yet sent: beyond this nothing more is read that would add to it, in octets.
-pub const BACKED_UP: usize = 64 * 1024;
-/// A connection that we end is read to its end for at most this long and this much, so that a reset does not overtake our last reply.
+/// Octets that may wait to be written. When that many wait, nothing more is read that would add to them.
+const BACKED_UP: usize = 64 * 1024;
+/// A connection that this proxy ends is still read, for at most this long and this many octets. Without that, a reset could overtake
+/// our last reply.
 const LINGER: (Duration, usize) = (Duration::from_secs(5), 1024 * 1024);
 
-/// A connection's bytes.
+/// The connection of a leg.
 pub enum Stream {
     /// In the clear.
     Plain(TcpStream),
-    /// TLS, we are the client.
+    /// TLS in which this proxy is the client.
     ToServer(Box<client::TlsStream<TcpStream>>),
-    /// TLS, we are the server.
+    /// TLS in which this proxy is the server.
     ToClient(Box<server::TlsStream<TcpStream>>),
-    /// In the clear and within this process: a client that we play ourselves.
+    /// In the clear and within this process, to a client that this process plays itself.
     Memory(DuplexStream),
 }
+
+/// What a leg needs of a stream, whatever its kind.
+trait Octets: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Octets for T {}
 
 impl Stream {
     fn tcp(&self) -> Option<&TcpStream> {
@@ -50,49 +56,18 @@ impl Stream {
         }
     }
 
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn octets(&mut self) -> &mut dyn Octets {
         match self {
-            Self::Plain(s) => Pin::new(s).poll_read(cx, buffer),
-            Self::ToServer(s) => Pin::new(s).poll_read(cx, buffer),
-            Self::ToClient(s) => Pin::new(s).poll_read(cx, buffer),
-            Self::Memory(s) => Pin::new(s).poll_read(cx, buffer),
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(s) => Pin::new(s).poll_write(cx, bytes),
-            Self::ToServer(s) => Pin::new(s).poll_write(cx, bytes),
-            Self::ToClient(s) => Pin::new(s).poll_write(cx, bytes),
-            Self::Memory(s) => Pin::new(s).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(s) => Pin::new(s).poll_flush(cx),
-            Self::ToServer(s) => Pin::new(s).poll_flush(cx),
-            Self::ToClient(s) => Pin::new(s).poll_flush(cx),
-            Self::Memory(s) => Pin::new(s).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(s) => Pin::new(s).poll_shutdown(cx),
-            Self::ToServer(s) => Pin::new(s).poll_shutdown(cx),
-            Self::ToClient(s) => Pin::new(s).poll_shutdown(cx),
-            Self::Memory(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Plain(stream) => stream,
+            Self::ToServer(stream) => stream,
+            Self::ToClient(stream) => stream,
+            Self::Memory(stream) => stream,
         }
     }
 }
 
-/// Octets that were read: `bytes[taken..filled]` are not yet taken by the machine, what is behind them is room that was
-/// cleared once and not for each read.
+/// Octets that were read. The machine has not taken `bytes[taken..filled]` yet. The rest behind `filled` is room for the next read;
+/// it is cleared once, not for each read.
 #[derive(Default)]
 struct Inbox {
     bytes: Vec<u8>,
@@ -124,7 +99,7 @@ impl Inbox {
         &self.bytes[from..self.taken]
     }
 
-    /// Room for up to `more` octets; gives back what a message needed and dialogue does not.
+    /// Room for up to `more` octets. Gives memory back that only a message needed.
     fn room(&mut self, more: usize) -> &mut [u8] {
         self.bytes.copy_within(self.taken..self.filled, 0);
         self.filled -= self.taken;
@@ -144,27 +119,27 @@ impl Inbox {
     }
 }
 
-/// One side of the session.
+/// One of the session's two connections, if it is open.
 #[derive(Default)]
 pub struct Leg {
     stream: Option<Stream>,
     input: Inbox,
-    /// To be written, `output[sent..]` not yet written.
+    /// Octets to write. Those in `output[sent..]` are not written yet.
     output: Vec<u8>,
     sent: usize,
     unflushed: bool,
     /// The other end will send no more.
     ended: bool,
-    /// Nothing more is read: TLS is about to start, or the connection is being closed.
-    pub paused: bool,
-    /// Message octets flow from here.
-    pub in_message: bool,
-    /// Read and written so far, in octets.
-    pub octets: [u64; 2],
+    /// Nothing more is read, because TLS is about to start.
+    pub(super) paused: bool,
+    /// A message flows from this side.
+    pub(super) in_message: bool,
+    /// Octets read and written so far.
+    pub(super) octets: [u64; 2],
 }
 
 impl Leg {
-    /// A leg with a connection; `first` was read from it already.
+    /// A leg with a connection, from which `first` was already read.
     #[must_use]
     pub fn new(stream: Stream, first: Vec<u8>) -> Self {
         Self {
@@ -174,63 +149,58 @@ impl Leg {
         }
     }
 
-    /// Takes a new connection, or the same one with TLS on it; nothing of before is kept.
-    pub fn open(&mut self, stream: Stream) {
+    /// Takes a new connection, or the same one with TLS on it. Octets of the connection before are thrown away.
+    pub(super) fn open(&mut self, stream: Stream) {
         *self = Self {
             octets: self.octets,
             ..Self::new(stream, Vec::new())
         };
     }
 
-    /// The connection, for a handshake. What is untaken then is lost, so there must be none.
-    pub fn take_stream(&mut self) -> Option<Stream> {
+    /// The connection, for a handshake. Octets that are untaken then are lost, so there must be none.
+    pub(super) fn take_stream(&mut self) -> Option<Stream> {
         self.stream.take()
     }
 
-    /// Is there a connection?
-    #[must_use]
-    pub fn is_open(&self) -> bool {
+    /// Whether there is a connection.
+    pub(super) fn is_open(&self) -> bool {
         self.stream.is_some()
     }
 
-    /// Read and not yet taken.
-    #[must_use]
-    pub fn untaken(&self) -> &[u8] {
+    /// Octets that were read and that the machine has not taken yet.
+    pub(super) fn untaken(&self) -> &[u8] {
         self.input.untaken()
     }
 
-    /// The machine took the first `len` untaken octets; returns them.
-    pub fn take(&mut self, len: usize) -> &[u8] {
+    /// The machine took the first `len` untaken octets. Returns them.
+    pub(super) fn take(&mut self, len: usize) -> &[u8] {
         self.input.take(len)
     }
 
-    /// Octets to be written.
-    pub fn send(&mut self, bytes: &[u8]) {
+    /// Puts octets behind those that are to be written.
+    pub(super) fn send(&mut self, bytes: &[u8]) {
         if self.stream.is_some() {
             self.output.extend_from_slice(bytes);
         }
     }
 
-    /// Is so much waiting to be written that nothing more should be read that adds to it?
-    #[must_use]
-    pub fn backed_up(&self) -> bool {
+    /// Whether so many octets wait to be written that nothing more may be read that adds to them.
+    pub(super) fn backed_up(&self) -> bool {
         self.output.len() - self.sent >= BACKED_UP
     }
 
-    /// Has all that was to be written reached the system?
-    #[must_use]
-    pub fn flushed(&self) -> bool {
+    /// Whether all octets that were to be written have reached the operating system.
+    pub(super) fn flushed(&self) -> bool {
         self.sent == self.output.len() && !self.unflushed
     }
 
-    /// May more be read now?
-    #[must_use]
-    pub fn wants_input(&self) -> bool {
+    /// Whether more may be read now.
+    pub(super) fn wants_input(&self) -> bool {
         self.stream.is_some() && !self.paused && !self.ended && self.untaken().len() < MAX_UNTAKEN
     }
 
-    /// Reads what there is, as far as there is room. `Ok(0)` is the end.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Reads the octets that are there, as far as there is room. `Ok(0)` is the end of the connection.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = self.stream.as_mut() else {
             return Poll::Pending;
         };
@@ -242,9 +212,9 @@ impl Leg {
         let mut room = ReadBuf::new(self.input.room(more));
         let mut got = 0;
         while room.remaining() > 0 {
-            match stream.poll_read(cx, &mut room) {
+            match Pin::new(stream.octets()).poll_read(cx, &mut room) {
                 Poll::Ready(Ok(())) if room.filled().len() > got => got = room.filled().len(),
-                // What came before an end or an error counts first; both are met again at the next read.
+                // Octets in front of an end or an error count first. The next read meets the end or the error again.
                 _ if got > 0 => break,
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(outcome) => {
@@ -258,13 +228,14 @@ impl Leg {
         Poll::Ready(Ok(got))
     }
 
-    /// Writes what there is to write; ready when all of it is flushed.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Writes the octets that wait. Ready when all of them are flushed.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(stream) = self.stream.as_mut() else {
             return Poll::Ready(Ok(()));
         };
         while self.sent < self.output.len() {
-            let wrote = ready!(stream.poll_write(cx, &self.output[self.sent..]))?;
+            let wrote =
+                ready!(Pin::new(stream.octets()).poll_write(cx, &self.output[self.sent..]))?;
             if wrote == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -279,26 +250,26 @@ impl Leg {
             self.output.clear();
         }
         if self.unflushed {
-            ready!(stream.poll_flush(cx))?;
+            ready!(Pin::new(stream.octets()).poll_flush(cx))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Drops the connection with a reset, so that the other end cannot take what it has for the whole.
-    pub fn abort(&mut self) {
+    /// Drops the connection with a reset, so that the other end cannot take half a message for a whole one.
+    pub(super) fn abort(&mut self) {
         if let Some(stream) = self.stream.take()
             && let Some(tcp) = stream.tcp()
         {
-            // A failure here leaves an ordinary close, in the middle of a message, which no server takes for its end.
+            // If this fails, an ordinary close in the middle of a message is left. No server takes that for the message's end.
             let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
         self.output.clear();
         self.sent = 0;
     }
 
-    /// Writes what is left, says goodbye, and reads to the end for a moment. Gives the octets that it wrote.
-    pub async fn finish(mut self) -> u64 {
+    /// Writes what is left, says goodbye, and reads to the end for a moment. Returns the octets it wrote.
+    pub(super) async fn finish(mut self) -> u64 {
         let before = self.octets[1];
         let (limit, mut octets) = LINGER;
         let farewell = async {
@@ -306,14 +277,13 @@ impl Leg {
             let Some(stream) = self.stream.as_mut() else {
                 return Ok(());
             };
-            poll_fn(|cx| stream.poll_shutdown(cx)).await?;
+            let stream = stream.octets();
+            stream.shutdown().await?;
             let mut sink = [0_u8; 4096];
             while octets > 0 && !self.ended {
-                let mut buffer = ReadBuf::new(&mut sink);
-                poll_fn(|cx| stream.poll_read(cx, &mut buffer)).await?;
-                let got = buffer.filled().len();
+                let got = stream.read(&mut sink).await?;
                 self.ended = got == 0;
-                octets = octets.saturating_sub(got.max(1));
+                octets = octets.saturating_sub(got);
             }
             io::Result::Ok(())
         };

@@ -1,10 +1,10 @@
-//! What went wrong at an address a short while ago, so that the next session there is refused at the greeting, where MTAs
-//! move on to their next MX, and not at RCPT, where some stay.
+//! Faults that a server's address had a short while ago. They refuse the next session there at the greeting, where MTAs move on to
+//! their next MX, and not at RCPT, where some MTAs stay.
 //!
-//! Two kinds, because an address may serve many domains. A fault of the host (no STARTTLS, no handshake) holds for
-//! everybody for some minutes. A certificate that did not satisfy one domain's policy says nothing about another domain:
-//! it is remembered for the client that met it, and refuses one session of it. Else anyone who publishes an MX record
-//! could make us refuse somebody else's host.
+//! There are two kinds of faults, because one address may serve many domains. A fault of the host (no STARTTLS, no handshake) holds
+//! for every client for some minutes. A certificate that did not satisfy one domain's policy says nothing about another domain: it
+//! is remembered for the client that met it, and refuses one session of that client. Otherwise anyone who publishes an MX record
+//! could make this proxy refuse somebody else's host.
 
 use std::{
     net::IpAddr,
@@ -20,33 +20,35 @@ use crate::{
 
 /// How long a fault of the host is remembered.
 const HOST_FAULT: Duration = Duration::from_secs(300);
-/// How long what one session met is remembered: a little over Postfix's first retry.
+/// How long a fault that one session met is remembered: a little longer than Postfix waits for its first retry.
 const SESSION_FAULT: Duration = Duration::from_secs(900);
-/// How often within [`PASSING`] a host must have had a fault that may pass before it is one for everybody.
+/// How many passing faults within [`PASSING`] make a fault of the host for every client.
 const PASSING_TIMES: usize = 3;
 /// See [`PASSING_TIMES`].
 const PASSING: Duration = Duration::from_secs(600);
-/// How long a host is spared the post-quantum key share, and how long a handshake that died calls for one try without it.
+/// How long handshakes with a host go without the post-quantum key share; and how long after a handshake that died the next one is
+/// tried without the share.
 const CLASSICAL: Duration = Duration::from_secs(600);
-/// How long a keyword that a server lacks is kept for the client's next sessions there: longer than MTAs wait for their second retry.
+/// How long a keyword that a server lacks is hidden from the client's next sessions there: longer than MTAs wait for their second
+/// retry.
 const LACKING: Duration = Duration::from_secs(2 * 3600);
 
-/// What a session was refused for, so that the next one can be told and its record can say.
+/// Why a session was refused, so that the next one can be refused with the same words and its record can say why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// The reply that it got.
+    /// The refusal that the session got.
     pub refusal: Refusal,
-    /// Why, in the word of its record.
+    /// The reason, in the word of its record.
     pub reason: &'static str,
-    /// The domain whose mail it was refused for; `None` where none was known yet.
+    /// The domain of the mail that was refused. `None` if no recipient was known yet.
     pub domain: Option<String>,
     /// The level that was in force for that domain.
     pub level: Option<String>,
 }
 
 impl Remembered {
-    /// What the next session is refused with at its greeting. Whose mail it carries is not known there, so it is told for whose mail
-    /// this was found. Its cause is a verdict: its record is written when it is made.
+    /// The refusal of the next session at its greeting. The domain of its mail is not known there, so the text names the domain for
+    /// which the fault was found. Its cause is a verdict, because it is recorded when it is made.
     #[must_use]
     pub fn refuse_again(&self) -> Refusal {
         let text = match &self.domain {
@@ -67,24 +69,26 @@ impl Remembered {
     }
 }
 
-/// See the module.
+/// The faults that this process remembers; see the module.
 #[derive(Debug, Default)]
-pub struct HostMemory(Mutex<Inner>);
+pub struct HostMemory(Mutex<Faults>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Faults {
+    /// Of the host, by its address.
     host: Fading<IpAddr, Remembered>,
+    /// Of one session, by the addresses of client and server.
     session: Fading<(IpAddr, IpAddr), Remembered>,
-    /// When each of the last faults that may pass was met.
+    /// When each of the last passing faults was met.
     passing: Fading<IpAddr, Vec<Instant>>,
     lacking: Fading<(IpAddr, IpAddr), Vec<Keyword>>,
     classical: Fading<IpAddr, Classical>,
 }
 
-/// What is known about a host whose handshake died without an alert: the large ClientHello of the post-quantum share may be why.
+/// What is known about a host whose handshake died without an alert. The large ClientHello with the post-quantum share may be why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Classical {
-    /// One handshake shall be tried without the share.
+    /// The next handshake is to be tried without the share.
     Due,
     /// That handshake is under way.
     Trying,
@@ -93,38 +97,38 @@ enum Classical {
 }
 
 impl HostMemory {
-    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+    fn faults(&self) -> std::sync::MutexGuard<'_, Faults> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The host at this address cannot do TLS with us.
     pub fn host_fault(&self, server: IpAddr, fault: Remembered, now: Instant) {
-        self.inner().host.put(server, fault, now, HOST_FAULT);
+        self.faults().host.put(server, fault, now, HOST_FAULT);
     }
 
-    /// The server, which proved who it is, lacks an extension inside TLS that this client used.
+    /// The authenticated server lacks an extension inside TLS that this client used.
     pub fn lacking(&self, client: IpAddr, server: IpAddr, keyword: Keyword, now: Instant) {
-        let mut inner = self.inner();
-        let mut keywords = inner
+        let mut faults = self.faults();
+        let mut keywords = faults
             .lacking
             .take(&(client, server), now)
             .unwrap_or_default();
         if !keywords.contains(&keyword) {
             keywords.push(keyword);
         }
-        inner.lacking.put((client, server), keywords, now, LACKING);
+        faults.lacking.put((client, server), keywords, now, LACKING);
     }
 
-    /// What a new session of this client to this server is not shown. Not only the first such session: other mail may come before
-    /// the retry of the message that met the server's lack.
+    /// The keywords that a new session of this client to this server is not shown. They are hidden from more than one session, because
+    /// other mail may come before the retry of the message for which the keyword was missing.
     #[must_use]
     pub fn hidden(&self, client: IpAddr, server: IpAddr, now: Instant) -> Vec<Keyword> {
-        let inner = self.inner();
-        let known = inner.lacking.get(&(client, server), now);
+        let faults = self.faults();
+        let known = faults.lacking.get(&(client, server), now);
         known.cloned().unwrap_or_default()
     }
 
-    /// The host did not satisfy the policy for a domain of this client's mail; what that says about other domains is not known.
+    /// The host did not satisfy the policy for a domain of this client's mail, which says nothing about other domains.
     pub fn fault_of_one_session(
         &self,
         client: IpAddr,
@@ -132,88 +136,89 @@ impl HostMemory {
         fault: Remembered,
         now: Instant,
     ) {
-        self.inner()
+        self.faults()
             .session
             .put((client, server), fault, now, SESSION_FAULT);
     }
 
-    /// What a new session of `client` to `server` is refused with at the greeting.
+    /// Why a new session of `client` to `server` is refused at the greeting.
     #[must_use]
     pub fn refusal(&self, client: IpAddr, server: IpAddr, now: Instant) -> Option<Remembered> {
-        let mut inner = self.inner();
-        inner
+        let mut faults = self.faults();
+        faults
             .host
             .get(&server, now)
             .cloned()
-            .or_else(|| inner.session.take(&(client, server), now))
+            .or_else(|| faults.session.take(&(client, server), now))
     }
 
-    /// The host had a fault that may pass: one missing offer of STARTTLS, or a 4yz. True if that was once too often within ten
-    /// minutes, so that it is a fault of the host now.
+    /// The host had a fault that may pass: one missing offer of STARTTLS, or a 4yz reply. True if it had too many within ten minutes,
+    /// so that this is a fault of the host now.
     #[must_use]
     pub fn passing_fault(&self, server: IpAddr, now: Instant) -> bool {
-        let mut inner = self.inner();
-        let mut met = inner.passing.take(&server, now).unwrap_or_default();
+        let mut faults = self.faults();
+        let mut met = faults.passing.take(&server, now).unwrap_or_default();
         met.retain(|at| now.saturating_duration_since(*at) < PASSING);
         met.push(now);
         if met.len() >= PASSING_TIMES {
             return true;
         }
-        inner.passing.put(server, met, now, PASSING);
+        faults.passing.put(server, met, now, PASSING);
         false
     }
 
-    /// A handshake at this address ended; `classical` is what [`HostMemory::begins_classical`] said of it. True if the failure is
+    /// A handshake at this address ended; `classical` is what [`HostMemory::begins_classical`] returned for it. True if its failure is
     /// no fault of the host yet, because a try without the post-quantum share comes first.
     pub fn handshake(
         &self,
         server: IpAddr,
         classical: bool,
-        outcome: Handshake,
+        outcome: HandshakeEnd,
         now: Instant,
     ) -> bool {
-        let mut inner = self.inner();
-        if outcome == Handshake::Done {
-            inner.host.forget(&server);
-            inner.passing.forget(&server);
+        let mut faults = self.faults();
+        if outcome == HandshakeEnd::Done {
+            faults.host.forget(&server);
+            faults.passing.forget(&server);
         }
-        let known = inner.classical.get(&server, now).copied();
+        let known = faults.classical.get(&server, now).copied();
         match (classical, outcome, known) {
-            (false, Handshake::Died, None) => {
-                inner.classical.put(server, Classical::Due, now, CLASSICAL);
+            (false, HandshakeEnd::Died, None) => {
+                faults.classical.put(server, Classical::Due, now, CLASSICAL);
                 true
             }
-            (false, Handshake::Died, Some(_)) => true,
-            (false, Handshake::Failed, _) => false,
-            (true, Handshake::Done, Some(Classical::Trying)) => {
-                inner
+            (false, HandshakeEnd::Died, Some(_)) => true,
+            (false, HandshakeEnd::Failed, _) => false,
+            (true, HandshakeEnd::Done, Some(Classical::Trying)) => {
+                faults
                     .classical
                     .put(server, Classical::Works, now, CLASSICAL);
                 false
             }
-            // Nothing renews it, so that the share comes back within minutes.
-            (true, Handshake::Done, _) => false,
-            // The share was not why, or is not any more.
-            (false, Handshake::Done, _) | (true, Handshake::Died | Handshake::Failed, _) => {
-                inner.classical.forget(&server);
+            // The entry is not renewed, so that handshakes go with the share again within minutes.
+            (true, HandshakeEnd::Done, _) => false,
+            // The share was not the reason, or is not the reason any more.
+            (false, HandshakeEnd::Done, _)
+            | (true, HandshakeEnd::Died | HandshakeEnd::Failed, _) => {
+                faults.classical.forget(&server);
                 false
             }
         }
     }
 
-    /// Will the next handshake go without the post-quantum share, because the last one died with it?
+    /// Whether the next handshake will go without the post-quantum share, because the last one died with it.
     #[must_use]
     pub fn owes_classical(&self, server: IpAddr, now: Instant) -> bool {
-        self.inner().classical.get(&server, now) == Some(&Classical::Due)
+        self.faults().classical.get(&server, now) == Some(&Classical::Due)
     }
 
-    /// Shall the handshake that begins now go without the post-quantum share?
+    /// Whether the handshake that begins now is to go without the post-quantum share.
     #[must_use]
     pub fn begins_classical(&self, server: IpAddr, now: Instant) -> bool {
-        let mut inner = self.inner();
-        match inner.classical.get(&server, now) {
+        let mut faults = self.faults();
+        match faults.classical.get(&server, now) {
             Some(Classical::Due) => {
-                inner
+                faults
                     .classical
                     .put(server, Classical::Trying, now, CLASSICAL);
                 true
@@ -224,9 +229,9 @@ impl HostMemory {
     }
 }
 
-/// How a handshake with a server ended.
+/// How a handshake with a server ended, as far as later handshakes depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handshake {
+pub enum HandshakeEnd {
     /// TLS is up.
     Done,
     /// The connection ended without an alert.
@@ -346,7 +351,7 @@ mod tests {
         let (memory, now) = (HostMemory::default(), clock::instant());
         assert!(!memory.passing_fault(SERVER, now));
         assert!(!memory.passing_fault(SERVER, now));
-        memory.handshake(SERVER, false, Handshake::Done, now);
+        memory.handshake(SERVER, false, HandshakeEnd::Done, now);
         assert!(!memory.passing_fault(SERVER, now));
     }
 
@@ -354,13 +359,13 @@ mod tests {
     fn a_handshake_that_died_takes_the_post_quantum_share_from_one_try_only() {
         let (memory, now) = (HostMemory::default(), clock::instant());
         assert!(!memory.begins_classical(SERVER, now));
-        assert!(memory.handshake(SERVER, false, Handshake::Died, now));
+        assert!(memory.handshake(SERVER, false, HandshakeEnd::Died, now));
         assert!(memory.owes_classical(SERVER, now));
         assert!(memory.begins_classical(SERVER, now));
         assert!(!memory.owes_classical(SERVER, now));
         assert!(!memory.begins_classical(SERVER, now), "one try");
         assert!(
-            !memory.handshake(SERVER, true, Handshake::Died, now),
+            !memory.handshake(SERVER, true, HandshakeEnd::Died, now),
             "the share was not why"
         );
         assert!(!memory.begins_classical(SERVER, now));
@@ -369,12 +374,12 @@ mod tests {
     #[test]
     fn a_host_that_only_works_without_the_share_is_spared_it_for_minutes() {
         let (memory, now) = (HostMemory::default(), clock::instant());
-        memory.handshake(SERVER, false, Handshake::Died, now);
+        memory.handshake(SERVER, false, HandshakeEnd::Died, now);
         assert!(memory.begins_classical(SERVER, now));
-        memory.handshake(SERVER, true, Handshake::Done, now);
+        memory.handshake(SERVER, true, HandshakeEnd::Done, now);
         let later = now + CLASSICAL / 2;
         assert!(memory.begins_classical(SERVER, later));
-        memory.handshake(SERVER, true, Handshake::Done, later);
+        memory.handshake(SERVER, true, HandshakeEnd::Done, later);
         assert!(
             !memory.begins_classical(SERVER, now + CLASSICAL),
             "not renewed"
@@ -384,9 +389,9 @@ mod tests {
     #[test]
     fn one_cut_handshake_costs_a_healthy_host_the_share_for_one_try() {
         let (memory, now) = (HostMemory::default(), clock::instant());
-        memory.handshake(SERVER, false, Handshake::Died, now);
+        memory.handshake(SERVER, false, HandshakeEnd::Died, now);
         // Another session's handshake, begun before that, succeeds with the share.
-        memory.handshake(SERVER, false, Handshake::Done, now);
+        memory.handshake(SERVER, false, HandshakeEnd::Done, now);
         assert!(!memory.begins_classical(SERVER, now));
     }
 }

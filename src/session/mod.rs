@@ -1,40 +1,48 @@
-//! One session, told top to bottom.
+//! One session, told from its beginning to its end.
 //!
-//! [`serve`](crate::serve) lets a connection in and calls [`outbound::run`] or [`inbound::run`]. That makes a machine
-//! ([`smtp`](crate::smtp)), the hands that know what its actions mean in this direction, and hands both to [`drive::drive`], which
-//! moves bytes between two [`leg`]s and the machine until it is finished.
+//! [`serve`](crate::serve) lets a connection in and calls [`outbound::run`] or [`inbound::run`]. These make a machine
+//! ([`smtp`](crate::smtp)) and a session that carries out the machine's actions in this direction. [`drive::drive`] moves octets
+//! between two [`leg`]s and the machine until both connections are closed.
 //!
-//! What a session knows stands in one place: what all share in its [`site`], which hosts have failed of late in [`memory`],
-//! what it leaves behind in its [`evidence`], which tells [`facts`]: each makes log line, counter and record of one thing that happened.
+//! A session is one task, and owns all that it knows. An action that takes time is a job: it owns all that it needs, and its result
+//! comes back to the session ([`drive::ActionHandler::finish`]). Sessions share the [`setup`] only: flags and files, and behind locks
+//! the faults of hosts (`memory`), the places for `handshakes`, the `networks` that tried TLS and the [`budget`] of
+//! strangers.
 //!
-//! What `check` shows is a session, too: a [`rehearsal`] that is stopped where its mail would go out.
+//! What happens in a session is one of the [`facts`]. Its `journal` counts, logs and records them.
 //!
-//! A session is one task. Its hands own all that it knows; what takes time is a job that owns what it needs, and what a job learned
-//! is written down when it comes back ([`drive::ActionHandler::done`]).
+//! `check` rehearses a session: the same machine and session, stopped where mail would go out ([`rehearsal`]).
 //!
-//! The tokens that let a machine forward, exempt and acknowledge are made here and nowhere else:
-//! [`Authorised`](crate::smtp::Authorised) and [`Exempted`](crate::smtp::Exempted) behind a verdict that was written down,
-//! [`Recorded`](crate::smtp::Recorded) behind the disk.
+//! The proofs that let a machine go on are made here and nowhere else: [`Authorised`](crate::smtp::Authorised) and
+//! [`Exempted`](crate::smtp::Exempted) in `permits`, for a decision that is written down; [`Recorded`](crate::smtp::Recorded) in
+//! `journal`, when the record is on disk.
 
+pub(crate) mod asking;
 pub mod budget;
+mod connecting;
 pub mod drive;
-pub mod evidence;
 pub mod facts;
 mod fading;
-pub mod handshakes;
+pub(crate) mod fields;
+pub(crate) mod handshakes;
 pub mod inbound;
-#[cfg(test)]
-mod kept;
+pub(crate) mod journal;
 pub mod leg;
-pub mod memory;
-pub mod networks;
+pub(crate) mod memory;
+pub(crate) mod networks;
 pub mod outbound;
-pub mod records;
+mod permits;
+pub(crate) mod records;
+mod refusals;
 pub mod rehearsal;
 mod repeats;
 pub mod setup;
-pub mod tlsrpt;
-pub mod write_budget;
+#[cfg(test)]
+mod test_log;
+mod tlsrpt;
+mod trace;
+mod transaction;
+pub(crate) mod write_budget;
 
 use crate::net::{ClientAddr, IntendedAddr, ServerAddr};
 

@@ -1,7 +1,7 @@
-//! Inbound: which networks have tried STARTTLS a short while ago and failed, so that their mail in the clear is deferred.
+//! Inbound: which networks tried STARTTLS a short while ago and failed, so that their mail in the clear is deferred (4yz).
 //!
-//! An MTA with opportunistic TLS goes on in the clear when its handshake was cut, and bounces the mail on a 530. The next try
-//! may come from another address of the same pool, so what is remembered is the network: /24 for IPv4, /64 for IPv6.
+//! An MTA with opportunistic TLS goes on in the clear when its handshake was cut, and bounces the mail if it gets 530 then. Its next
+//! try may come from another address of the same pool, so the network is remembered: the /24 of an IPv4 or the /64 of an IPv6 address.
 
 use std::{
     collections::HashMap,
@@ -13,81 +13,82 @@ use std::{
 use super::fading::Fading;
 use crate::clock;
 
-/// How long a failed handshake is remembered, and how long after a start everybody counts as having tried: what a restart cut is
-/// not known any more. Longer than the first retries of common MTAs take.
+/// How long a failed handshake is remembered. For as long after a start every network counts as having tried, because handshakes that
+/// a restart cut are not known. Longer than common MTAs wait for their first retry.
 const TRIED: Duration = Duration::from_secs(600);
 
-/// See the module.
+/// The networks of this process that tried; see the module.
 #[derive(Debug)]
-pub struct TriedNetworks(Mutex<Inner>);
+pub struct TriedNetworks(Mutex<Tries>);
 
 #[derive(Debug)]
-struct Inner {
-    networks: Fading<IpAddr, ()>,
-    /// How many attempts of each network are under way: at most one for each session.
+struct Tries {
+    /// Networks with a failed handshake.
+    failed: Fading<IpAddr, ()>,
+    /// How many attempts of each network are under way: at most one of each session.
     under_way: HashMap<IpAddr, usize>,
-    /// Until then everybody counts as having tried.
-    everybody: Instant,
+    /// Until then every network counts as having tried.
+    everybody_until: Instant,
 }
 
 impl TriedNetworks {
-    /// At the start of the process.
+    /// No network has failed yet; to be made at the start of the process.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self(Mutex::new(Inner {
-            networks: Fading::default(),
+        Self(Mutex::new(Tries {
+            failed: Fading::default(),
             under_way: HashMap::new(),
-            everybody: now + TRIED,
+            everybody_until: now + TRIED,
         }))
     }
 
-    /// A handshake of this client failed, was cut, or was refused by us.
+    /// A handshake of this client failed, was cut, or was refused by this proxy.
     pub fn failed(&self, client: IpAddr, now: Instant) {
-        let mut inner = self.inner();
-        if inner.networks.put(network(client), (), now, TRIED) {
-            // A network had to be forgotten too early, and nobody knows any more which.
-            inner.everybody = now + TRIED;
+        let mut tries = self.tries();
+        if tries.failed.put(network(client), (), now, TRIED) {
+            // The map was full and forgot a network too early. Which one is not known.
+            tries.everybody_until = now + TRIED;
         }
     }
 
-    /// Has a client of this network tried lately?
+    /// Whether a client of this network may have tried TLS a short while ago.
     #[must_use]
     pub fn may_have_tried(&self, client: IpAddr, now: Instant) -> bool {
-        let (inner, network) = (self.inner(), network(client));
-        now < inner.everybody
-            || inner.under_way.contains_key(&network)
-            || inner.networks.get(&network, now).is_some()
+        let (tries, network) = (self.tries(), network(client));
+        now < tries.everybody_until
+            || tries.under_way.contains_key(&network)
+            || tries.failed.get(&network, now).is_some()
     }
 
-    /// This client starts TLS.
+    /// This client starts TLS now.
     #[must_use]
     pub fn attempt(self: &Arc<Self>, client: IpAddr) -> Attempt {
-        *self.inner().under_way.entry(network(client)).or_default() += 1;
+        *self.tries().under_way.entry(network(client)).or_default() += 1;
         Attempt {
             client,
             succeeded: false,
-            of: Arc::clone(self),
+            networks: Arc::clone(self),
         }
     }
 
-    /// Every change is one step, so a panic elsewhere leaves nothing half done.
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    /// Each change is one step under the lock, so a panic elsewhere leaves nothing half done.
+    fn tries(&self) -> MutexGuard<'_, Tries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A client starts TLS. Until this is dropped its network counts as having tried: who gives up before we notice may be back in
-/// the clear already. It has failed unless it is said to have succeeded.
+/// A client's attempt to start TLS. Until this is dropped the client's network counts as having tried, because a client that gives up
+/// may be back in the clear before this proxy notices. Dropped without [`succeeded`](Self::succeeded), the attempt has failed.
 #[derive(Debug)]
 pub struct Attempt {
     client: IpAddr,
     succeeded: bool,
-    of: Arc<TriedNetworks>,
+    networks: Arc<TriedNetworks>,
 }
 
 impl Attempt {
-    /// The client has spoken over TLS. Nothing less shows that the handshake is over for it too: in TLS 1.2 our flight is the
-    /// last one, and the network may cut that.
+    /// The client sent a command over TLS. Nothing less shows that the handshake is over for the client too: in TLS 1.2 this proxy sends
+    /// the last flight, and the network may cut that.
     pub fn succeeded(mut self) {
         self.succeeded = true;
     }
@@ -96,13 +97,13 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.succeeded {
-            self.of.failed(self.client, clock::instant());
+            self.networks.failed(self.client, clock::instant());
         }
-        let (mut inner, network) = (self.of.inner(), network(self.client));
-        if let Some(count) = inner.under_way.get_mut(&network) {
+        let (mut tries, network) = (self.networks.tries(), network(self.client));
+        if let Some(count) = tries.under_way.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
-                inner.under_way.remove(&network);
+                tries.under_way.remove(&network);
             }
         }
     }
@@ -171,7 +172,7 @@ mod tests {
         assert!(!tried("192.0.2.9"), "TLS works for this network");
         drop(networks.attempt(ip("192.0.2.1")));
         assert!(tried("192.0.2.9"), "nothing came over TLS");
-        assert!(networks.inner().under_way.is_empty());
+        assert!(networks.tries().under_way.is_empty());
     }
 
     #[test]

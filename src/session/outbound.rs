@@ -1,18 +1,24 @@
-//! Outbound: a legacy client inside, the world outside.
+//! Outbound sessions: from a legacy client inside to the world outside.
 
 mod jobs;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use tokio::{net::TcpStream, sync::watch};
 
-use self::jobs::{Errand, Gathered, Handshake, Outcome, Pending, Reached, ask};
+use self::jobs::{
+    AwaitingTls, Blame, Connected, EndedHandshake, OutboundJob, Requirement, connect, handshake,
+    require,
+};
 use super::{
     Arrival,
     drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
-    evidence::Evidence,
+    fields::decision_field,
+    journal::{Journal, Written},
     leg::{Leg, Stream},
-    memory::{self, Remembered},
+    memory::{HandshakeEnd, Remembered},
+    permits,
+    refusals::local_fault,
     setup::OutboundSetup,
 };
 use crate::{
@@ -24,198 +30,181 @@ use crate::{
         Verdict,
     },
     smtp::{
-        Answer, Authorised, Cause, Completed, Exempted, Keyword, Note, Outbound as Machine,
-        OutboundConfig, Question, Refusal, Side,
+        Answer, Cause, Completed, Keyword, Note, Outbound as Machine, OutboundConfig, Question,
+        Refusal, Side,
     },
     tls::Peer,
 };
 
-/// A reason and its words.
-type Failure = (Reason, String);
-
 /// Serves one session, until both of its connections are closed.
 pub async fn run(
-    site: Arc<OutboundSetup>,
+    setup: Arc<OutboundSetup>,
     client: TcpStream,
     arrival: Arrival,
     stop: watch::Receiver<Stop>,
 ) {
-    let (machine, hands) = begin(&site, arrival.client, arrival.intended, arrival.server);
+    let (machine, session) = begin(&setup, arrival.client, arrival.intended, arrival.server);
     let leg = Leg::new(Stream::Plain(client), arrival.first);
-    let hands = drive(machine, hands, leg, stop).await;
-    hands.evidence.closed();
+    let session = drive(machine, session, leg, stop).await;
+    session.journal.closed();
 }
 
-/// The machine of a session, and the session that carries out what the machine wants.
+/// The machine of a session, and the session that carries out its actions.
 pub(super) fn begin(
-    site: &Arc<OutboundSetup>,
+    setup: &Arc<OutboundSetup>,
     client: ClientAddr,
-    IntendedAddr(to): IntendedAddr,
+    IntendedAddr(intended): IntendedAddr,
     server: Option<ServerAddr>,
 ) -> (Machine, OutboundSession) {
-    let hands = OutboundSession {
-        known_at_connect: known_at_connect(site, server),
-        evidence: Evidence::open(&site.common, DirectionField::Outbound, client, to),
-        errand: Errand {
-            site: Arc::clone(site),
-            client,
-        },
+    let known_at_connect = known_at_connect(setup, server);
+    let session = OutboundSession {
+        setup: Arc::clone(setup),
+        journal: Journal::open(&setup.common, DirectionField::Outbound, client, intended),
         server,
         dialled: None,
-        peer: None,
-        pending: None,
-        lost: None,
-        lost_with: None,
-        authorised: false,
+        recipient_moment: match known_at_connect {
+            true => Moment::LaterRecipient,
+            false => Moment::FirstRecipient,
+        },
+        awaiting_tls: None,
+        no_tls: None,
+        last_decision: None,
     };
     let machine = Machine::new(OutboundConfig {
-        hostname: site.common.hostname.clone(),
-        server: hands.server_words(),
-        known_at_connect: hands.known_at_connect,
-        auth: site.upstream.is_some(),
-        plaintext_possible: site.common.observe
-            || site.settings.level.allows_plaintext()
-            || site.table.has_plaintext_entries(clock::wall()),
-        implicit_tls: site
-            .upstream
-            .as_ref()
-            .is_some_and(|upstream| upstream.implicit_tls),
-        hidden: hands.hidden(),
+        hostname: setup.common.hostname.clone(),
+        server: session.server_words(),
+        known_at_connect,
+        auth: setup.upstream.is_some(),
+        plaintext_possible: setup.common.observe
+            || setup.settings.level.allows_plaintext()
+            || setup.table.has_plaintext_entries(clock::wall()),
+        implicit_tls: setup.implicit_tls(),
+        hidden: session.hidden_keywords(),
     });
-    (machine, hands)
+    (machine, session)
 }
 
-/// With `--upstream`, or where an entry for the destination address proves the peer by itself.
-fn known_at_connect(site: &OutboundSetup, server: Option<ServerAddr>) -> bool {
-    match server {
-        None => true,
-        Some(ServerAddr(to)) => {
-            let ask = Ask {
-                next_hop: NextHop::Address,
-                server: to.ip(),
-                port: to.port(),
-            };
-            site.table
-                .find(&ask, clock::wall())
-                .is_some_and(|entry| !entry.needs_recipient())
-        }
-    }
+/// Whether the peer can be judged before any recipient is known: with `--upstream`, or if a table entry for the destination address
+/// says what the peer must prove.
+fn known_at_connect(setup: &OutboundSetup, server: Option<ServerAddr>) -> bool {
+    let Some(ServerAddr(to)) = server else {
+        return true;
+    };
+    let ask = Ask {
+        next_hop: NextHop::Address,
+        server: to.ip(),
+        port: to.port(),
+    };
+    let entry = setup.table.find(&ask, clock::wall());
+    entry.is_some_and(|entry| !entry.needs_recipient())
 }
 
-/// What one session knows, and does.
+/// All that one session knows.
 pub(super) struct OutboundSession {
-    errand: Errand,
-    known_at_connect: bool,
-    evidence: Evidence,
-    /// Where the connection goes; with `--upstream` known once it stands.
+    setup: Arc<OutboundSetup>,
+    journal: Journal,
+    /// Where the connection goes. With `--upstream` this is known once the connection stands.
     server: Option<ServerAddr>,
-    /// Listed as ours while it lives.
+    /// Lists the connection as this proxy's own while it lives.
     dialled: Option<Dialled>,
-    /// Who answered the handshake.
-    peer: Option<Arc<Peer>>,
-    /// What TLS is to come up for.
-    pending: Option<Pending>,
+    /// The moment of the next recipient: the first one, or one on a session that may already carry mail.
+    recipient_moment: Moment,
+    /// The question whose answer waits for TLS.
+    awaiting_tls: Option<AwaitingTls>,
     /// Why this session has no TLS and will get none.
-    lost: Option<Shown>,
-    /// What enforcing would have answered then, where the machine says it.
-    lost_with: Option<Refusal>,
-    /// A recipient was authorised in this session.
-    authorised: bool,
+    no_tls: Option<NoTls>,
+    /// The policy's last decision, for a rehearsal.
+    last_decision: Option<Decision>,
+}
+
+/// Why a session has no TLS.
+struct NoTls {
+    shown: Shown,
+    /// The refusal that enforcing gives for it, if the machine has words of its own.
+    refusal: Option<Refusal>,
 }
 
 impl ActionHandler for OutboundSession {
-    type JobResult = Outcome;
+    type JobResult = OutboundJob;
 
-    fn finish(&mut self, outcome: Outcome) -> ActionResult {
-        match outcome {
-            Outcome::Connected(outcome) => {
-                ActionResult::Connected(outcome.and_then(|reached| self.reached(*reached)))
+    fn finish(&mut self, result: OutboundJob) -> ActionResult {
+        match result {
+            OutboundJob::Connected(result) => {
+                ActionResult::Connected(result.and_then(|connected| self.connected(*connected)))
             }
-            Outcome::Upgraded(side, handshake) => {
+            OutboundJob::HandshakeEnded(side, handshake) => {
                 ActionResult::Upgraded(side, self.upgraded(*handshake))
             }
-            Outcome::Gathered(gathered) => ActionResult::Answered(self.judge(*gathered)),
-            Outcome::Answered(answer) => ActionResult::Answered(answer),
-            Outcome::Done(done) => done,
+            OutboundJob::Required(requirement) => ActionResult::Answered(self.judge(*requirement)),
+            OutboundJob::Ready(result) => result,
         }
     }
 
-    fn connect(&mut self) -> Job<Outcome> {
+    fn connect(&mut self) -> Job<OutboundJob> {
         if let Some(refusal) = self.refused_again() {
-            return at_once(Outcome::Connected(Err(refusal)));
+            return ready(ActionResult::Connected(Err(refusal)));
         }
-        Box::pin(self.errand.clone().connect(self.server))
+        let job = connect(Arc::clone(&self.setup), self.journal.client(), self.server);
+        Box::pin(async move { OutboundJob::Connected(job.await) })
     }
 
-    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<Outcome> {
-        match self.pending.take() {
-            Some(pending) => Box::pin(self.errand.clone().upgrade(side, stream, pending)),
-            None => {
-                let failed = Upgraded::Failed(local_fault("TLS without a demand"));
-                at_once(Outcome::Done(ActionResult::Upgraded(side, failed)))
-            }
-        }
-    }
-
-    fn authorise(&mut self, question: Question) -> Job<Outcome> {
-        let Some(server) = self.server else {
-            let refusal = local_fault("no server is known");
-            return at_once(Outcome::Answered(Answer::Refused(refusal)));
+    fn upgrade(&mut self, side: Side, stream: Stream) -> Job<OutboundJob> {
+        let Some(awaiting) = self.awaiting_tls.take() else {
+            let failed = Upgraded::Failed(cannot_go_on("TLS without a demand"));
+            return ready(ActionResult::Upgraded(side, failed));
         };
-        let errand = self.errand.clone();
-        let ask = ask(&errand.site, server, &question);
-        Box::pin(async move { Outcome::Gathered(Box::new(errand.gather(question, ask).await)) })
+        let job = handshake(Arc::clone(&self.setup), stream, awaiting);
+        Box::pin(async move { OutboundJob::HandshakeEnded(side, job.await) })
     }
 
-    fn record(&mut self, message: Completed) -> Job<Outcome> {
-        let recorded = self.evidence.message(&message);
-        Box::pin(async move { Outcome::Done(recorded.await) })
+    fn authorise(&mut self, question: Question) -> Job<OutboundJob> {
+        let Some(server) = self.server else {
+            let refusal = cannot_go_on("no server is known");
+            return ready(ActionResult::Answered(Answer::Refused(refusal)));
+        };
+        let setup = Arc::clone(&self.setup);
+        Box::pin(
+            async move { OutboundJob::Required(Box::new(require(&setup, server, question).await)) },
+        )
+    }
+
+    fn record(&mut self, message: Completed) -> Job<OutboundJob> {
+        let recorded = self.journal.message(&message);
+        Box::pin(async move { OutboundJob::Ready(ActionResult::Recorded(recorded.await)) })
     }
 
     fn note(&mut self, note: Note) {
         match &note {
-            Note::NoTls { words, refusal } => self.no_tls(words, refusal),
+            Note::NoTls { words, refusal } => self.tls_is_not_to_be_had(words, refusal),
             Note::HostFault { refusal, lasting } => self.host_fault(refusal, *lasting),
-            Note::MissingExtension(keyword) => self.lacking(*keyword),
+            Note::MissingExtension(keyword) => self.remember_missing(*keyword),
             _ => {}
         }
-        self.evidence.note(note);
+        self.journal.note(note);
     }
 
-    fn content(&mut self, octets: &[u8]) {
-        self.evidence.content(octets);
-    }
-
-    fn broken(&mut self, side: Side, error: &std::io::Error) {
-        self.evidence.broken(side, error);
-    }
-
-    fn traffic(&mut self, side: Side, octets: [u64; 2]) {
-        self.evidence.traffic(side, octets);
-    }
-
-    fn trace(&mut self) -> Option<Vec<u8>> {
-        self.evidence.trace()
+    fn journal(&mut self) -> Option<&mut Journal> {
+        Some(&mut self.journal)
     }
 }
 
-fn at_once(outcome: Outcome) -> Job<Outcome> {
-    Box::pin(std::future::ready(outcome))
+fn ready(result: ActionResult) -> Job<OutboundJob> {
+    Box::pin(std::future::ready(OutboundJob::Ready(result)))
 }
 
 impl OutboundSession {
-    /// What the policy decided last, and who answered the last handshake.
+    /// The policy's last decision, and the peer of the last handshake.
     pub(super) fn learned(self) -> (Option<Decision>, Option<Arc<Peer>>) {
-        (self.evidence.decided(), self.peer)
+        (self.last_decision, self.journal.peer().cloned())
     }
 
-    fn site(&self) -> &OutboundSetup {
-        &self.errand.site
+    fn client(&self) -> IpAddr {
+        self.journal.client().0.ip()
     }
 
-    /// The server in words, before more is known than its address.
+    /// The server in words, as long as no more than its address is known.
     fn server_words(&self) -> String {
-        match (&self.site().upstream, self.server) {
+        match (&self.setup.upstream, self.server) {
             (Some(upstream), _) => upstream.host.clone(),
             (None, Some(ServerAddr(to))) => to.ip().to_string(),
             (None, None) => String::from("the server"),
@@ -224,84 +213,83 @@ impl OutboundSession {
 
     // ----- connections -----
 
-    /// Refuses this session for what went wrong at its server a short while ago.
+    /// Refuses this session for a fault that its server had a short while ago.
     fn refused_again(&mut self) -> Option<Refusal> {
         let ServerAddr(to) = self.server?;
-        if self.site().common.observe || self.site().upstream.is_some() {
+        if self.setup.common.observe || self.setup.upstream.is_some() {
             return None;
         }
-        let (client, now) = (self.errand.client.0.ip(), clock::instant());
-        let first = self.site().memory.refusal(client, to.ip(), now)?;
-        Some(self.evidence.refused_again(&first))
+        let memory = &self.setup.memory;
+        let first = memory.refusal(self.client(), to.ip(), clock::instant())?;
+        Some(self.journal.refused_again(&first))
     }
 
-    fn reached(&mut self, reached: Reached) -> Result<Stream, Refusal> {
-        self.evidence.connected(reached.connection);
-        self.server = Some(reached.server);
-        self.dialled = Some(reached.dialled);
-        self.peer = None;
-        // With implicit TLS what is demanded is pending now, for the handshake that comes next.
-        match reached.gathered.map(|gathered| self.judge(gathered)) {
+    fn connected(&mut self, connected: Connected) -> Result<Stream, Refusal> {
+        let link = connected.link;
+        self.journal.connected(link.ends);
+        self.server = Some(link.server);
+        self.dialled = Some(link.dialled);
+        // With implicit TLS this asks for the handshake that comes next.
+        match connected.requirement.map(|required| self.judge(required)) {
             Some(Answer::Refused(refusal)) => Err(refusal),
-            _ => Ok(reached.stream),
+            _ => Ok(link.stream),
         }
     }
 
-    fn upgraded(&mut self, handshake: Handshake) -> Upgraded {
-        let server = handshake.pending.ask.server;
-        let (memory, now) = (Arc::clone(&self.site().memory), clock::instant());
-        let (died, words) = match handshake.outcome {
+    fn upgraded(&mut self, handshake: EndedHandshake) -> Upgraded {
+        let (server, classical) = (handshake.awaiting.ask.server, handshake.classical);
+        let (memory, now) = (Arc::clone(&self.setup.memory), clock::instant());
+        let failure = match handshake.outcome {
             Ok((stream, peer)) => {
-                memory.handshake(server, handshake.classical, memory::Handshake::Done, now);
-                let peer = Arc::new(peer);
-                self.evidence.secured(Arc::clone(&peer));
-                self.peer = Some(peer);
+                memory.handshake(server, classical, HandshakeEnd::Done, now);
+                self.journal.secured(Arc::new(peer));
                 return Upgraded::Up(stream);
             }
             Err(failure) => failure,
         };
-        let outcome = match died {
-            true => memory::Handshake::Died,
-            false => memory::Handshake::Failed,
+        let end = match failure.blame {
+            Blame::Unclear => HandshakeEnd::Died,
+            Blame::Name | Blame::Host => HandshakeEnd::Failed,
         };
-        if memory.handshake(server, handshake.classical, outcome, now) {
-            // The large ClientHello may be why; the host gets another chance before it is remembered as broken.
+        if memory.handshake(server, classical, end, now) {
+            // The large ClientHello may be why, so the host gets another chance before it is remembered as broken.
             log::info!(
                 "{server}: the handshake died without an alert; the next goes without X25519MLKEM768"
             );
-            let words = format!("{words}; the next try goes without the post-quantum key share");
-            return Upgraded::Failed(self.handshake_failed(handshake.pending, words, false));
+            let words = format!(
+                "{}; the next try goes without the post-quantum key share",
+                failure.words
+            );
+            return Upgraded::Failed(self.handshake_failed(handshake.awaiting, words, false));
         }
-        // An alert may be about the name in SNI, which is a fault of this question and not of the host for every question.
-        let of_the_host = !words.contains("unrecognized_name");
-        Upgraded::Failed(self.handshake_failed(handshake.pending, words, of_the_host))
+        let of_the_host = failure.blame != Blame::Name;
+        let refusal = self.handshake_failed(handshake.awaiting, failure.words, of_the_host);
+        Upgraded::Failed(refusal)
     }
 
     // ----- judging -----
 
-    /// The heart: who may have this mail, and is the peer that?
-    fn judge(&mut self, gathered: Gathered) -> Answer {
-        let Gathered {
+    /// Who may have this mail, and is the peer that one? The answer to one question of the machine.
+    fn judge(&mut self, requirement: Requirement) -> Answer {
+        let Requirement {
             question,
             ask,
             findings,
-            required,
-        } = gathered;
-        // With implicit TLS there is no way back into the clear.
-        let upstream = self.site().upstream.as_ref();
-        let implicit_tls = upstream.is_some_and(|upstream| upstream.implicit_tls);
-        let or_plaintext = self.site().common.observe && !implicit_tls;
-        let (reason, words) = match required {
+            demand,
+        } = requirement;
+        // With implicit TLS no session can be in the clear.
+        let implicit_tls = self.setup.implicit_tls();
+        let or_plaintext = self.setup.common.observe && !implicit_tls;
+        let (reason, words) = match demand {
             Ok(demand) => {
                 let may = demand.level == Level::May && !implicit_tls;
-                let or_plaintext = or_plaintext || may;
-                return self.hold_against(Pending {
+                return self.compare(AwaitingTls {
                     question,
                     ask,
                     findings: findings.unwrap_or_else(|| Arc::new(Findings::none())),
                     demand,
                     denied: None,
-                    or_plaintext,
+                    or_plaintext: or_plaintext || may,
                 });
             }
             Err(denial) => denial,
@@ -312,14 +300,14 @@ impl OutboundSession {
             None,
             Verdict::Refused(reason, words),
             self.moment(&question),
-            &self.site().settings,
+            &self.setup.settings,
             clock::wall(),
         );
-        if decision.refused().is_some() || self.peer.is_some() || self.lost.is_some() {
-            return self.conclude(&decision, None, &question);
+        if decision.refused().is_some() || self.journal.peer().is_some() || self.no_tls.is_some() {
+            return self.conclude(decision, None, &question);
         }
         let findings = findings.unwrap_or_else(|| Arc::new(Findings::none()));
-        self.tls_first(Pending {
+        self.after_tls(AwaitingTls {
             demand: Demand::observing(&ask, &findings),
             question,
             ask,
@@ -332,50 +320,54 @@ impl OutboundSession {
     fn moment(&self, question: &Question) -> Moment {
         match question {
             Question::Peer => Moment::Hello,
-            _ if self.authorised || self.known_at_connect => Moment::LaterRecipient,
-            _ => Moment::FirstRecipient,
+            Question::Recipient(_) | Question::Sender(_) => self.recipient_moment,
         }
     }
 
-    /// What is demanded is known: compare it with the peer, or first have TLS.
-    fn hold_against(&mut self, pending: Pending) -> Answer {
-        let demand = &pending.demand;
-        let shown = match (&self.peer, &self.lost) {
+    /// Compares what is demanded with what the peer proves, once there is TLS or it is known that there will be none.
+    fn compare(&mut self, awaiting: AwaitingTls) -> Answer {
+        let demand = &awaiting.demand;
+        let shown = match (self.journal.peer(), &self.no_tls) {
             (Some(peer), _) => {
                 let now = clock::wall();
-                let trust = &self.site().tls.trust;
+                let trust = &self.setup.tls.trust;
                 demand.shown(&peer.facts.version, |one| trust.check(peer, one, now))
             }
-            (None, Some(lost)) => lost.clone(),
+            (None, Some(no_tls)) => no_tls.shown.clone(),
             (None, None) if demand.level == Level::None => {
-                // Whoever comes next in this session finds it so.
+                // Later recipients of this session cannot have TLS any more.
                 let words = "needs TLS, and this session has begun without";
-                let lost = Shown::NoTls(Reason::SessionInTheClear, words.into());
-                self.lost.insert(lost).clone()
+                let shown = Shown::NoTls(Reason::SessionInTheClear, words.into());
+                self.no_tls = Some(NoTls {
+                    shown: shown.clone(),
+                    refusal: None,
+                });
+                shown
             }
-            (None, None) => return self.tls_first(pending),
+            (None, None) => return self.after_tls(awaiting),
         };
-        let question = pending.question.clone();
-        let (decision, testing) = self.decide(pending, &shown);
-        self.conclude(&decision, testing, &question)
+        let question = awaiting.question.clone();
+        let (decision, testing) = self.decide(awaiting, &shown);
+        self.conclude(decision, testing, &question)
     }
 
-    /// What was shown, judged; and what MTA-STS in testing mode would have refused.
-    fn decide(&self, pending: Pending, shown: &Shown) -> (Decision, Option<Failure>) {
-        let moment = self.moment(&pending.question);
-        let verdict = policy::judge(&pending.demand, shown);
-        let testing = policy::testing_failure(&pending.demand, shown);
+    /// The decision about what the peer showed, and the failure that MTA-STS in testing mode reports without enforcing it.
+    fn decide(&self, awaiting: AwaitingTls, shown: &Shown) -> (Decision, Option<(Reason, String)>) {
+        let moment = self.moment(&awaiting.question);
+        let verdict = policy::judge(&awaiting.demand, shown);
+        let testing = policy::testing_failure(&awaiting.demand, shown);
         let mut decision = Decision::new(
-            pending.ask,
-            Some(pending.findings),
-            Some(pending.demand),
+            awaiting.ask,
+            Some(awaiting.findings),
+            Some(awaiting.demand),
             verdict,
             moment,
-            &self.site().settings,
+            &self.setup.settings,
             clock::wall(),
         );
-        // What is observed is told in the words of the refusal that enforcing would have been.
-        if let (true, Shown::NoTls(..), Some(refusal)) = (decision.observed, shown, &self.lost_with)
+        // An observed decision has the words of the refusal that enforcing would have given.
+        let enforced = self.no_tls.as_ref().and_then(|no| no.refusal.as_ref());
+        if let (true, Shown::NoTls(..), Some(refusal)) = (decision.observed, shown, enforced)
             && decision.refusal.is_some()
         {
             decision.refusal = Some(refusal.clone());
@@ -383,111 +375,117 @@ impl OutboundSession {
         (decision, testing)
     }
 
-    /// Writes a decision down, and reports it; one that this session has made before is only counted.
+    /// Writes a decision down and reports it. A decision that this session made before is only counted.
     fn write(
         &mut self,
         decision: &Decision,
-        testing: Option<Failure>,
+        testing: Option<(Reason, String)>,
         question: &Question,
-    ) -> Result<(), Refusal> {
-        let is_first = self.evidence.verdict(decision, question)?;
-        // What no handshake was tried for is no matter of TLS.
-        if let (Some(tlsrpt), true, Some(_)) = (&self.site().tlsrpt, is_first, &decision.demand) {
-            let (tlsrpt, lookup) = (Arc::clone(tlsrpt), Arc::clone(&self.site().lookup));
+    ) -> Result<Written, Refusal> {
+        self.last_decision = Some(decision.clone());
+        let written = self.journal.verdict(decision, question)?;
+        // A decision without a demand came before any handshake, so it says nothing about TLS.
+        if let (Some(tlsrpt), true, Some(_)) =
+            (&self.setup.tlsrpt, written.is_first(), &decision.demand)
+        {
+            let (tlsrpt, lookup) = (Arc::clone(tlsrpt), Arc::clone(&self.setup.lookup));
             super::tlsrpt::report(tlsrpt, lookup, decision, testing);
         }
-        Ok(())
+        Ok(written)
     }
 
-    fn tls_first(&mut self, pending: Pending) -> Answer {
-        let or_plaintext = pending.or_plaintext.then(Exempted::assertion);
-        self.pending = Some(pending);
-        Answer::Upgrade { or_plaintext }
+    fn after_tls(&mut self, awaiting: AwaitingTls) -> Answer {
+        let answer = permits::after_tls(awaiting.or_plaintext);
+        self.awaiting_tls = Some(awaiting);
+        answer
     }
 
-    /// Writes the decision down, then makes the answer of it.
+    /// Writes the decision down, then answers by it.
     fn conclude(
         &mut self,
-        decision: &Decision,
-        testing: Option<Failure>,
+        decision: Decision,
+        testing: Option<(Reason, String)>,
         question: &Question,
     ) -> Answer {
-        if let Err(refusal) = self.write(decision, testing, question) {
-            return Answer::Refused(refusal);
+        let written = match self.write(&decision, testing, question) {
+            Ok(written) => written,
+            Err(refusal) => return Answer::Refused(refusal),
+        };
+        match decision.refused() {
+            Some(refusal) => self.remember_for_this_client(&decision, refusal),
+            None => self.recipient_moment = Moment::LaterRecipient,
         }
-        if let Some(refusal) = decision.refused() {
-            self.remember(decision, refusal);
-            return Answer::Refused(refusal.clone());
-        }
-        self.authorised = true;
-        let authenticates = decision
-            .demand
-            .as_ref()
-            .is_some_and(|demand| demand.level > Level::Encrypt);
-        match decision.verdict {
-            Verdict::Authorised(_) if authenticates => Answer::Authorised(Authorised::assertion()),
-            Verdict::Authorised(_) => Answer::Authorised(Authorised::unauthenticated()),
-            Verdict::Unprotected(_) | Verdict::Refused(..) => {
-                Answer::Exempted(Exempted::assertion())
-            }
-        }
+        permits::by_decision(&decision, written)
     }
 
     // ----- TLS that is not to be had -----
 
-    /// TLS cannot be had here. Where mail goes on in the clear for that, this is what is written down.
-    fn no_tls(&mut self, words: &str, refusal: &Refusal) {
+    /// The server offers no TLS. If mail goes on in the clear then, the decision about it is recorded now.
+    fn tls_is_not_to_be_had(&mut self, words: &str, refusal: &Refusal) {
         let reason = match refusal.cause {
             Cause::StarttlsRefused => Reason::StarttlsRefused,
             _ => Reason::StarttlsNotSupported,
         };
-        let lost = Shown::NoTls(reason, words.to_owned());
-        self.lost_with = Some(refusal.clone());
-        if let Some(pending) = self.pending.take_if(|pending| pending.or_plaintext) {
-            self.in_the_clear(pending, &lost);
+        let shown = Shown::NoTls(reason, words.to_owned());
+        self.no_tls = Some(NoTls {
+            shown: shown.clone(),
+            refusal: Some(refusal.clone()),
+        });
+        let goes_on = self.awaiting_tls.take_if(|awaiting| awaiting.or_plaintext);
+        if let Some(awaiting) = goes_on {
+            self.record_without_tls(awaiting, &shown);
         }
-        self.lost = Some(lost);
     }
 
-    /// This mail goes on without TLS, or its session ends for want of it; gives the decision.
-    fn in_the_clear(&mut self, pending: Pending, lost: &Shown) -> Option<Decision> {
-        // One recipient that passes: what is refused from now on is for that recipient alone.
-        let passes = pending.or_plaintext && matches!(pending.question, Question::Recipient(_));
-        if let Some(decision) = pending.denied {
-            self.authorised |= passes;
-            // Mail goes on, and its own record, which its acceptance waits for, says the same.
-            let _ = self.write(&decision, None, &pending.question);
-            return None;
+    /// Records the decision about mail that goes on without TLS, or whose session ends for want of it. Returns that decision, unless it
+    /// was made before the handshake.
+    fn record_without_tls(&mut self, awaiting: AwaitingTls, shown: &Shown) -> Option<Decision> {
+        let question = awaiting.question.clone();
+        let goes_on = awaiting.or_plaintext;
+        let passes = goes_on && matches!(question, Question::Recipient(_));
+        let (decision, testing, is_new) = match awaiting.denied {
+            Some(decision) => (*decision, None, false),
+            None => {
+                let (mut decision, testing) = self.decide(awaiting, shown);
+                decision.observed &= goes_on;
+                (decision, testing, true)
+            }
+        };
+        if passes {
+            // A recipient has passed, so a refusal from now on is for one recipient alone.
+            self.recipient_moment = Moment::LaterRecipient;
         }
-        let (question, goes_on) = (pending.question.clone(), pending.or_plaintext);
-        let (mut decision, testing) = self.decide(pending, lost);
-        decision.observed &= goes_on;
-        self.authorised |= passes;
-        // The answer is given already; a record that cannot be written cannot make it another one, and a message's own record, which
+        // The machine has its answer already, so a record that cannot be written changes nothing here. The record of the message, which
         // its acceptance waits for, says the same.
         let _ = self.write(&decision, testing, &question);
-        Some(decision)
+        is_new.then_some(decision)
     }
 
-    /// The refusal for a handshake that failed; where mail may go in the clear then, the machine asks for a new connection.
-    fn handshake_failed(&mut self, pending: Pending, words: String, of_the_host: bool) -> Refusal {
-        let enforced = pending.demand.is_enforced();
-        let lost = Shown::HandshakeFailed(words);
-        let decision = self.in_the_clear(pending, &lost);
-        self.lost = Some(lost);
+    /// The refusal for a handshake that failed. If mail may go on in the clear, the machine asks for a new connection instead.
+    fn handshake_failed(
+        &mut self,
+        awaiting: AwaitingTls,
+        words: String,
+        of_the_host: bool,
+    ) -> Refusal {
+        let enforced = awaiting.demand.is_enforced();
+        let shown = Shown::HandshakeFailed(words);
+        let decision = self.record_without_tls(awaiting, &shown);
+        let refusal = self.no_tls.take().and_then(|no_tls| no_tls.refusal);
+        self.no_tls = Some(NoTls { shown, refusal });
         let Some((decision, refusal)) = decision
             .and_then(|decision| decision.refusal.clone().map(|refusal| (decision, refusal)))
         else {
-            return local_fault("the handshake failed");
+            return cannot_go_on("the handshake failed");
         };
         if of_the_host && enforced && decision.refused().is_some() {
             let fault = remembered(&decision, refusal.clone());
-            self.fault_of_the_host(decision.ask.server, fault);
+            self.remember_host_fault(decision.ask.server, fault);
         }
         refusal
     }
 
-    /// The session ends because the host has no TLS for us.
+    /// The session ends because the host has no TLS for this proxy.
     fn host_fault(&mut self, refusal: &Refusal, lasting: bool) {
         let Some(ServerAddr(to)) = self.server else {
             return;
@@ -498,67 +496,65 @@ impl OutboundSession {
             domain: None,
             level: None,
         };
-        if let Some(pending) = self.pending.take() {
-            // It is known for whom: the verdict says so, with the words that the machine gives.
-            let question = pending.question.clone();
-            let lost = self.lost.clone().unwrap_or(Shown::NoStartTls);
-            let (decision, testing) = self.decide(pending, &lost);
+        if let Some(awaiting) = self.awaiting_tls.take() {
+            // The recipient is known: its verdict says so, in the words that the machine gives.
+            let question = awaiting.question.clone();
+            let shown = self.no_tls.as_ref().map(|no_tls| no_tls.shown.clone());
+            let (decision, testing) = self.decide(awaiting, &shown.unwrap_or(Shown::NoStartTls));
             let decision = Decision {
                 refusal: Some(refusal.clone()),
                 observed: false,
                 ..decision
             };
             fault = remembered(&decision, refusal.clone());
-            // Refusing is the answer already; a record that cannot be written cannot make it another one.
+            // The mail is refused already, so a record that cannot be written changes nothing.
             let _ = self.write(&decision, testing, &question);
-            self.evidence.is_told(refusal);
+            self.journal.will_be_given(refusal);
         }
-        let memory = &self.site().memory;
-        if lasting || memory.passing_fault(to.ip(), clock::instant()) {
-            self.fault_of_the_host(to.ip(), fault);
+        if lasting || self.setup.memory.passing_fault(to.ip(), clock::instant()) {
+            self.remember_host_fault(to.ip(), fault);
         }
     }
 
     // ----- what the next session should know -----
 
-    /// A certificate that did not do ends this session; the client's next one there shall move on at the greeting.
-    fn remember(&self, decision: &Decision, refusal: &Refusal) {
+    /// A certificate that failed ends this session. The client's next session there shall move on at the greeting.
+    fn remember_for_this_client(&self, decision: &Decision, refusal: &Refusal) {
         let host_to_blame = matches!(&decision.verdict, Verdict::Refused(reason, _) if reason.scope() == Scope::Host);
-        if refusal.code == 421 && host_to_blame && self.site().upstream.is_none() {
-            let (client, server) = (self.errand.client.0.ip(), decision.ask.server);
+        if refusal.code == 421 && host_to_blame && self.setup.upstream.is_none() {
             let fault = remembered(decision, refusal.clone());
-            let memory = &self.site().memory;
-            memory.fault_of_one_session(client, server, fault, clock::instant());
+            let (memory, server) = (&self.setup.memory, decision.ask.server);
+            memory.fault_of_one_session(self.client(), server, fault, clock::instant());
         }
     }
 
-    /// Refuses everybody at the greeting for some minutes. Where an entry could let mail pass in the clear, only this
-    /// client's next session: whose recipient it is for is not known then, and may be one of that entry's.
-    fn fault_of_the_host(&self, server: std::net::IpAddr, fault: Remembered) {
-        let (site, now) = (self.site(), clock::instant());
-        if site.upstream.is_some() {
+    /// Refuses every client at the greeting for some minutes. If a table entry could let mail pass in the clear, only this client's
+    /// next session is refused: its recipient is not known at the greeting, and the entry may be for that recipient.
+    fn remember_host_fault(&self, server: IpAddr, fault: Remembered) {
+        let (setup, now) = (&self.setup, clock::instant());
+        if setup.upstream.is_some() {
             return;
         }
-        if site.table.has_plaintext_entries(clock::wall()) {
-            let client = self.errand.client.0.ip();
-            site.memory.fault_of_one_session(client, server, fault, now);
+        if setup.table.has_plaintext_entries(clock::wall()) {
+            let memory = &setup.memory;
+            memory.fault_of_one_session(self.client(), server, fault, now);
         } else {
-            site.memory.host_fault(server, fault, now);
+            setup.memory.host_fault(server, fault, now);
         }
     }
 
-    fn lacking(&self, keyword: Keyword) {
-        if let (Some(ServerAddr(to)), None) = (self.server, &self.site().upstream) {
-            let (client, now) = (self.errand.client.0.ip(), clock::instant());
-            self.site().memory.lacking(client, to.ip(), keyword, now);
+    fn remember_missing(&self, keyword: Keyword) {
+        if let (Some(ServerAddr(to)), None) = (self.server, &self.setup.upstream) {
+            let memory = &self.setup.memory;
+            memory.lacking(self.client(), to.ip(), keyword, clock::instant());
         }
     }
 
-    /// What this client is not shown now, because its server lacked it the last time.
-    fn hidden(&self) -> Vec<Keyword> {
+    /// Keywords that this client is not shown, because its server lacked them the last time.
+    fn hidden_keywords(&self) -> Vec<Keyword> {
         let hidden = self.server.map(|ServerAddr(to)| {
-            let (client, now) = (self.errand.client.0.ip(), clock::instant());
-            self.site().memory.hidden(client, to.ip(), now)
+            let memory = &self.setup.memory;
+            memory.hidden(self.client(), to.ip(), clock::instant())
         });
         hidden.unwrap_or_default()
     }
@@ -573,7 +569,7 @@ fn remembered(decision: &Decision, refusal: Refusal) -> Remembered {
         },
         domain: match decision.ask.next_hop {
             NextHop::Address => None,
-            _ => Some(super::records::entry(decision).domain),
+            _ => Some(decision_field(decision).domain),
         },
         level: decision
             .demand
@@ -583,13 +579,8 @@ fn remembered(decision: &Decision, refusal: Refusal) -> Remembered {
     }
 }
 
-fn local_fault(words: &str) -> Refusal {
-    Refusal {
-        code: 421,
-        enhanced: (3, 0),
-        text: format!("starttls-proxy cannot go on: {words}"),
-        cause: Cause::LocalFault,
-    }
+fn cannot_go_on(words: &str) -> Refusal {
+    local_fault(format!("starttls-proxy cannot go on: {words}"))
 }
 
 #[cfg(test)]

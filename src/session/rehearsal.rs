@@ -1,17 +1,18 @@
-//! A session whose mail never leaves: it shows what mail would get, because it is the session that mail would have.
+//! A session whose mail never leaves. It shows what mail would get, because it is the session that mail would have.
 //!
-//! Machine, hands and driver are those of [`outbound`](super::outbound). Only the client is ours, in memory, and says what
-//! a mail server would say. The machine is stopped at the first command for the server that speaks of mail: what gets
-//! that far would have been sent.
+//! Machine, hands and driver are those of [`outbound`](super::outbound). Only the client is the proxy's own: an asking client in
+//! memory that says what a mail server would say. The machine is stopped at the first command for the server that speaks of
+//! mail: mail that gets that far would have been sent.
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, duplex},
+    io::{AsyncRead, AsyncWrite, duplex},
     sync::watch,
 };
 
 use super::{
+    asking::{AskError, ask},
     drive::{Stop, drive},
     leg::{Leg, Stream},
     outbound::begin,
@@ -24,43 +25,52 @@ use crate::{
     tls::Peer,
 };
 
-/// The commands that no recipient's policy has to be asked for: nothing else is sent to the server.
+/// The only commands that are sent to the server. None of them needs a decision about a recipient.
 const HARMLESS: [&[u8]; 4] = [b"EHLO ", b"HELO ", b"STARTTLS\r\n", b"QUIT\r\n"];
-/// What our client and the machine have on the way to each other, in octets.
+/// Capacity of the pipe between the asking client and the session, in octets.
 const PIPE: usize = 4096;
+/// How long the asking client still waits for a session whose patience is over. The session answers at once then.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What a rehearsal showed.
 #[derive(Debug)]
-pub struct RehearsedSession {
-    /// What came of it.
-    pub outcome: RehearsalResult,
-    /// What the policy decided last; `None`: it was not asked.
-    pub decision: Option<Decision>,
-    /// Who answered the handshake.
-    pub peer: Option<Arc<Peer>>,
-    /// What the server said in the clear that kept the session from going on. Anybody on the path can say it.
-    pub heard: Vec<(Stage, Vec<u8>, bool)>,
-    /// The server was not waited for as long as mail would wait for it.
-    pub cut_short: bool,
+pub(crate) struct RehearsedSession {
+    pub(crate) result: RehearsalResult,
+    /// The policy's last decision. `None`: the session ended before the policy was asked.
+    pub(crate) decision: Option<Decision>,
+    /// The server, if the handshake showed a certificate.
+    pub(crate) peer: Option<Arc<Peer>>,
+    /// The server's refusals before mail could pass.
+    pub(crate) heard: Vec<HeardReply>,
+    /// The server was not given as much time as mail would give it.
+    pub(crate) cut_short: bool,
 }
 
-/// What came of a rehearsal.
+/// Whether mail would have been sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RehearsalResult {
+pub(crate) enum RehearsalResult {
     /// MAIL and RCPT would have gone to the server.
     Passes,
     /// They would not.
     Refused {
-        /// What the client was answered, word for word, its lines apart by LF and without the last CRLF.
+        /// The reply to the client as sent, its lines separated by LF, without the last CRLF. Empty: the session ended without one.
         reply: String,
-        /// The same as the machine says it.
+        /// The machine's refusal behind that reply.
         refusal: Option<Refusal>,
     },
 }
 
-/// Rehearses mail for the postmaster of `domain` over the server at `server`, for at most about `patience`: a server that is
-/// silent for longer has the effect that it has after the minutes for which mail waits.
-pub async fn rehearse(
+/// A refusal of the server: see [`Note::Heard`].
+#[derive(Debug)]
+pub(crate) struct HeardReply {
+    pub(crate) stage: Stage,
+    pub(crate) reply: Vec<u8>,
+    pub(crate) proved: bool,
+}
+
+/// Rehearses mail for the postmaster of `domain` over the server at `server`, for at most about `patience`. A server that is
+/// silent for longer has the effect that it has on mail after some minutes.
+pub(crate) async fn rehearse(
     site: &Arc<OutboundSetup>,
     domain: &Domain,
     server: SocketAddr,
@@ -76,26 +86,26 @@ pub async fn rehearse(
     let mut rehearsal = Rehearsal {
         machine,
         patience,
-        last: None,
-        asked: false,
+        end: None,
+        recipient_judged: false,
         refusal: None,
         heard: Vec::new(),
         cut_short: false,
     };
     let (ours, theirs) = duplex(PIPE);
     let client = Leg::new(Stream::Memory(theirs), Vec::new());
-    // Nobody asks this session to end.
+    // Nobody asks this session to stop.
     let (_stop, stopped) = watch::channel(Stop::Not);
     let (hands, reply) = tokio::join!(
         drive(&mut rehearsal, hands, client, stopped),
-        talk(ours, &site.common.hostname, domain),
+        last_reply(ours, &site.common.hostname, domain, patience + GRACE),
     );
     let (decision, peer) = hands.learned();
     RehearsedSession {
-        outcome: match rehearsal.last {
-            Some(_) if rehearsal.asked => RehearsalResult::Passes,
+        result: match rehearsal.end {
+            Some(_) if rehearsal.recipient_judged => RehearsalResult::Passes,
             _ => RehearsalResult::Refused {
-                reply,
+                reply: reply.unwrap_or_default(),
                 refusal: rehearsal.refusal,
             },
         },
@@ -106,51 +116,34 @@ pub async fn rehearse(
     }
 }
 
-/// Speaks as a mail server does until it is refused; gives the last reply that it got.
-async fn talk(stream: DuplexStream, hostname: &str, domain: &Domain) -> String {
-    let mut stream = BufReader::new(stream);
+/// Says to `session` what a mail server would say, up to RCPT, and gives the last reply.
+async fn last_reply<S: AsyncRead + AsyncWrite + Unpin>(
+    mut session: S,
+    hostname: &str,
+    domain: &Domain,
+    limit: Duration,
+) -> Result<String, AskError> {
     let commands = [
-        format!("EHLO {hostname}\r\n"),
-        String::from("MAIL FROM:<>\r\n"),
-        format!("RCPT TO:<postmaster@{domain}>\r\n"),
+        format!("EHLO {hostname}"),
+        String::from("MAIL FROM:<>"),
+        format!("RCPT TO:<postmaster@{domain}>"),
     ];
-    let mut last = reply(&mut stream).await;
-    for command in commands {
-        if !last.starts_with('2') || stream.write_all(command.as_bytes()).await.is_err() {
-            break;
-        }
-        last = reply(&mut stream).await;
-    }
-    last
+    let last = ask(&mut session, commands, limit).await?;
+    let lines: Vec<_> = last.lines().map(String::from_utf8_lossy).collect();
+    Ok(lines.join("\n"))
 }
 
-/// A whole reply of ours, or as much of it as there is.
-async fn reply(stream: &mut BufReader<DuplexStream>) -> String {
-    let mut reply = String::new();
-    let mut line = String::new();
-    while stream.read_line(&mut line).await.is_ok_and(|got| got > 0) {
-        let is_last = line.as_bytes().get(3) != Some(&b'-');
-        reply.push_str(line.trim_end());
-        if is_last {
-            break;
-        }
-        reply.push('\n');
-        line.clear();
-    }
-    reply
-}
-
-/// The machine, up to where it would hand mail over.
+/// A machine that goes as far as the point where it would hand mail over.
 struct Rehearsal {
     machine: Outbound,
     patience: Duration,
-    /// What is left to do once it was stopped.
-    last: Option<VecDeque<Action>>,
+    /// Once the machine is stopped: the actions that end the session in place of its own.
+    end: Option<VecDeque<Action>>,
     /// The policy was asked about the recipient.
-    asked: bool,
-    /// The last refusal.
+    recipient_judged: bool,
+    /// The machine's last refusal.
     refusal: Option<Refusal>,
-    heard: Vec<(Stage, Vec<u8>, bool)>,
+    heard: Vec<HeardReply>,
     cut_short: bool,
 }
 
@@ -162,12 +155,16 @@ impl Rehearsal {
                 stage,
                 reply,
                 proved,
-            } => self.heard.push((*stage, reply.clone(), *proved)),
+            } => self.heard.push(HeardReply {
+                stage: *stage,
+                reply: reply.clone(),
+                proved: *proved,
+            }),
             _ => {}
         }
     }
 
-    /// Mail would go on: in its place comes the end. `unsent` octets of the client were to be passed.
+    /// Mail would go on: the session ends in its place. `unsent` octets of the client were to be passed.
     fn stop(&mut self, unsent: Option<usize>) {
         let drop = unsent.map(|len| Action::Drop {
             from: Side::Client,
@@ -175,13 +172,13 @@ impl Rehearsal {
         });
         let close = |side| Action::Close { side, abort: false };
         let end = [
-            // Whoever goes on in the clear says so when a message begins.
+            // A session that goes on in the clear says so when a message begins.
             Action::Note(Note::MessageBegins),
             Action::Send(Side::Server, b"QUIT\r\n".to_vec()),
             close(Side::Server),
             close(Side::Client),
         ];
-        self.last = Some(drop.into_iter().chain(end).collect());
+        self.end = Some(drop.into_iter().chain(end).collect());
     }
 }
 
@@ -192,7 +189,7 @@ impl Machine for &mut Rehearsal {
 
     fn handle(&mut self, input: Input, now: Duration) {
         let now = match (&input, self.machine.deadline()) {
-            // The machine learns that its time is up, also where only ours is.
+            // When the patience is over, the machine is told that its own time is up.
             (Input::Deadline, Some(due)) => {
                 self.cut_short |= now < due;
                 now.max(due)
@@ -203,7 +200,7 @@ impl Machine for &mut Rehearsal {
     }
 
     fn next_action(&mut self) -> Option<Action> {
-        if self.last.is_none() {
+        if self.end.is_none() {
             let action = self.machine.next_action()?;
             match &action {
                 Action::Send(Side::Server, bytes)
@@ -221,13 +218,13 @@ impl Machine for &mut Rehearsal {
                     return Some(action);
                 }
                 Action::Authorise(question) => {
-                    self.asked |= matches!(question, Question::Recipient(_));
+                    self.recipient_judged |= matches!(question, Question::Recipient(_));
                     return Some(action);
                 }
                 _ => return Some(action),
             }
         }
-        self.last.as_mut()?.pop_front()
+        self.end.as_mut()?.pop_front()
     }
 
     fn deadline(&self) -> Option<Duration> {
@@ -239,9 +236,42 @@ impl Machine for &mut Rehearsal {
     }
 
     fn finished(&self) -> bool {
-        match &self.last {
+        match &self.end {
             Some(left) => left.is_empty(),
             None => self.machine.finished(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::asking::hostile_greetings;
+    use tokio::io::AsyncWriteExt as _;
+
+    async fn reply_of_session_that_says(greeting: &[u8]) -> Result<String, AskError> {
+        let (ours, mut session) = duplex(1 << 16);
+        session.write_all(greeting).await.expect("written");
+        drop(session);
+        let domain = Domain::parse("clinic.example").expect("a domain");
+        last_reply(ours, "proxy.example", &domain, GRACE).await
+    }
+
+    #[tokio::test]
+    async fn the_last_reply_is_given_line_by_line() {
+        let reply = reply_of_session_that_says(b"554-5.7.1 no \r\n554 5.7.1 never\r\n").await;
+        assert_eq!(reply.expect("a reply"), "554-5.7.1 no\n554 5.7.1 never");
+    }
+
+    #[tokio::test]
+    async fn a_hostile_reply_is_no_answer() {
+        for (greeting, fault) in hostile_greetings() {
+            let reply = reply_of_session_that_says(&greeting).await;
+            assert!(
+                matches!(reply, Err(AskError::Reply(found)) if found == fault),
+                "{}: {reply:?}",
+                greeting.escape_ascii()
+            );
         }
     }
 }

@@ -1,46 +1,46 @@
-//! What a session has told already: the same again is counted, and told as a number at its end.
+//! The facts that a session wrote already. A repeat is counted, and the counts are written at the session's end.
 
 use std::collections::VecDeque;
 
-use super::facts::Kind;
+use super::facts::RepeatKey;
 use crate::audit::RepeatedField;
 
-/// Kinds of facts that a session remembers; what it has forgotten is told anew.
-const KINDS: usize = 64;
+/// Most facts that a session remembers. A fact that was forgotten is written anew.
+const MOST: usize = 64;
 
-/// See the module.
+/// The facts of one session, with their counts; see the module.
 #[derive(Default)]
-pub struct Repeats {
-    /// Each with how often more it happened; the one told last stands last.
-    kinds: VecDeque<(Kind, u64)>,
-    /// Of kinds that were forgotten.
+pub(super) struct Repeats {
+    /// Each with the number of its repeats, in the order in which they were first written.
+    known: VecDeque<(RepeatKey, u64)>,
+    /// Counts of facts that were forgotten.
     forgotten: Vec<RepeatedField>,
 }
 
 impl Repeats {
-    /// Whether this is told now; if not, it counts as a repeat.
-    pub fn is_first(&mut self, kind: Kind) -> bool {
-        if let Some((_, more)) = self.kinds.iter_mut().find(|(known, _)| *known == kind) {
+    /// Whether the fact is to be written. If not, it is counted as a repeat.
+    pub(super) fn is_first(&mut self, key: RepeatKey) -> bool {
+        if let Some((_, more)) = self.known.iter_mut().find(|(known, _)| *known == key) {
             *more += 1;
             return false;
         }
-        if self.kinds.len() >= KINDS
-            && let Some((oldest, more)) = self.kinds.pop_front()
+        if self.known.len() >= MOST
+            && let Some((oldest, more)) = self.known.pop_front()
         {
-            // Without their domains there are few kinds, so that this stays short.
+            // Without their domains there are few different ones, so that the list stays short.
             self.forget(oldest, more);
         }
-        self.kinds.push_back((kind, 0));
+        self.known.push_back((key, 0));
         true
     }
 
-    fn forget(&mut self, kind: Kind, times: u64) {
+    fn forget(&mut self, key: RepeatKey, times: u64) {
         if times == 0 {
             return;
         }
         let sum = RepeatedField {
             domain: None,
-            ..repeated(kind, 0)
+            ..repeated(key, 0)
         };
         let same = |one: &RepeatedField| {
             RepeatedField {
@@ -54,22 +54,21 @@ impl Repeats {
         }
     }
 
-    /// All that was not told.
-    #[must_use]
-    pub fn told(self) -> Vec<RepeatedField> {
-        let known = self.kinds.into_iter().filter(|(_, times)| *times > 0);
-        let known = known.map(|(kind, times)| repeated(kind, times));
+    /// The counts of all repeats.
+    pub(super) fn counts(self) -> Vec<RepeatedField> {
+        let known = self.known.into_iter().filter(|(_, times)| *times > 0);
+        let known = known.map(|(key, times)| repeated(key, times));
         self.forgotten.into_iter().chain(known).collect()
     }
 }
 
-fn repeated(kind: Kind, times: u64) -> RepeatedField {
+fn repeated(key: RepeatKey, times: u64) -> RepeatedField {
     RepeatedField {
-        event: kind.event.to_owned(),
-        domain: kind.domain,
-        verdict: kind.verdict,
-        reason: kind.reason,
-        observed: kind.observed,
+        event: key.event.to_owned(),
+        domain: key.domain,
+        verdict: key.verdict,
+        reason: key.reason,
+        observed: key.observed,
         times,
     }
 }
@@ -78,8 +77,8 @@ fn repeated(kind: Kind, times: u64) -> RepeatedField {
 mod tests {
     use super::*;
 
-    fn kind(n: usize) -> Kind {
-        Kind {
+    fn key(n: usize) -> RepeatKey {
+        RepeatKey {
             event: "verdict",
             domain: Some(format!("d{n}.example")),
             verdict: None,
@@ -92,12 +91,12 @@ mod tests {
     #[test]
     fn the_same_again_is_a_number() {
         let mut repeats = Repeats::default();
-        assert!(repeats.is_first(kind(1)));
+        assert!(repeats.is_first(key(1)));
         for _ in 1..300 {
-            assert!(!repeats.is_first(kind(1)));
+            assert!(!repeats.is_first(key(1)));
         }
-        assert!(repeats.is_first(kind(2)));
-        let told = repeats.told();
+        assert!(repeats.is_first(key(2)));
+        let told = repeats.counts();
         assert_eq!(told.len(), 1);
         assert_eq!(told[0].domain.as_deref(), Some("d1.example"));
         assert_eq!(told[0].times, 299);
@@ -107,11 +106,11 @@ mod tests {
     fn what_is_forgotten_is_bounded_and_still_counted() {
         let mut repeats = Repeats::default();
         for n in 0..1000 {
-            assert!(repeats.is_first(kind(n)));
-            assert!(!repeats.is_first(kind(n)));
+            assert!(repeats.is_first(key(n)));
+            assert!(!repeats.is_first(key(n)));
         }
-        assert!(repeats.kinds.len() <= KINDS && repeats.forgotten.len() == 1);
-        let told = repeats.told();
+        assert!(repeats.known.len() <= MOST && repeats.forgotten.len() == 1);
+        let told = repeats.counts();
         assert_eq!(told.iter().map(|one| one.times).sum::<u64>(), 1000);
         assert_eq!(told[0].domain, None);
     }

@@ -1,4 +1,5 @@
-//! What all sessions of a process share. Made at start and at each reload; a session keeps the one it began with.
+//! What all sessions of a process share: flags, files and memory. It is made at start and at each reload. A session keeps the setup
+//! it began with.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,16 +13,16 @@ use crate::{
     audit::{AuditLog, PolicyField},
     lookup::Lookup,
     metrics::Metrics,
-    net::{Dial, Intercept, proxy_header::Version},
+    net::{Dial, Intercept, ServerAddr, proxy_header::Version},
     policy::{Prefix, Settings, table::Table},
     tls::{ClientTls, ServerTls},
     tlsrpt::Tlsrpt,
 };
 
-/// Shared by both directions, and kept over a reload.
+/// The part of the setup that both directions have. A reload keeps most of it.
 #[derive(Clone)]
 pub struct CommonSetup {
-    /// `--hostname`: our name in greetings and, where we speak for ourselves, in EHLO.
+    /// `--hostname`: this proxy's name in greetings, and in the EHLO that it sends for itself.
     pub hostname: String,
     /// SHA-256 of everything that configures the process, 64 hexadecimal digits.
     pub configuration: Arc<str>,
@@ -37,24 +38,24 @@ pub struct CommonSetup {
     pub add_received: bool,
     /// Ports that this process listens on.
     pub listening: Arc<[u16]>,
-    /// The table's file as records show it.
+    /// The policy table's file as records show it.
     pub policy: Option<Arc<PolicyField>>,
     /// `--audit-log`.
     pub audit: Option<Arc<AuditLog>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// What strangers may make us write.
+    /// How many octets strangers may make this proxy write.
     pub write_budget: Arc<WriteBudget>,
 }
 
 /// `--upstream`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// As given: a name, or an address without brackets.
+    /// The host as given: a name, or an address without brackets.
     pub host: String,
-    /// 25 where none was given, 465 for `smtps://`.
+    /// The port: by default 25, for `smtps://` 465.
     pub port: u16,
-    /// `smtps://`: TLS from the first byte (RFC 8314 §3.3).
+    /// `smtps://`: TLS from the first octet (RFC 8314 §3.3).
     pub implicit_tls: bool,
 }
 
@@ -62,7 +63,7 @@ impl Upstream {
     /// Reads `[smtps://]HOST[:PORT]`.
     ///
     /// # Errors
-    /// In words.
+    /// What is wrong, in words.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (implicit_tls, rest) = match text.split_once("://") {
             Some(("smtps", rest)) => (true, rest),
@@ -117,46 +118,59 @@ impl Upstream {
         })
     }
 
-    /// Its address, where it is one.
+    /// The server at this address of the host.
+    pub(super) fn server(&self, ip: IpAddr) -> ServerAddr {
+        ServerAddr((ip, self.port).into())
+    }
+
+    /// The host's address, if it was given as one.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
 }
 
-/// Legacy server to world.
+/// From a legacy server inside to the world.
 pub struct OutboundSetup {
-    /// Shared by both directions.
+    /// The part that both directions have.
     pub common: CommonSetup,
-    /// Where all mail goes; `None` when intercepting.
+    /// The host that all mail goes to. `None` when intercepting.
     pub upstream: Option<Upstream>,
     /// `--level`, `--no-dane`, ...
     pub settings: Settings,
     /// `--policy`.
     pub table: Table,
-    /// Trust and client certificate.
+    /// Trust anchors and client certificate.
     pub tls: Arc<ClientTls>,
-    /// The DNS and MTA-STS.
+    /// DNS and MTA-STS.
     pub lookup: Arc<Lookup>,
-    /// Hosts that failed.
+    /// Faults that hosts had a short while ago.
     pub memory: Arc<HostMemory>,
     /// `--tlsrpt-socket`.
     pub tlsrpt: Option<Arc<Tlsrpt>>,
 }
 
-/// World to legacy server.
+impl OutboundSetup {
+    /// Whether TLS begins with the first octet, so that no session can be in the clear.
+    pub(super) fn implicit_tls(&self) -> bool {
+        let upstream = self.upstream.as_ref();
+        upstream.is_some_and(|upstream| upstream.implicit_tls)
+    }
+}
+
+/// From the world to a legacy server inside.
 pub struct InboundSetup {
-    /// Shared by both directions.
+    /// The part that both directions have.
     pub common: CommonSetup,
-    /// The inside server; `None` when intercepting.
+    /// The inside server. `None` when intercepting.
     pub upstream: Option<Upstream>,
-    /// What is shown of the table's levels.
+    /// `--observe`, and the defaults of all else.
     pub settings: Settings,
-    /// `--policy`: senders and clients.
+    /// `--policy`: entries for senders and clients.
     pub table: Table,
-    /// Certificates; `None`: no usable one, so STARTTLS is answered 454.
+    /// This proxy's certificates. `None`: none is usable, so STARTTLS is answered 454.
     pub tls: Option<ServerTls>,
-    /// Names of the inside server.
+    /// Looks up the name of the inside server.
     pub lookup: Arc<Lookup>,
     /// `--send-proxy`.
     pub send_proxy: Option<Version>,
@@ -166,7 +180,7 @@ pub struct InboundSetup {
     pub exempt: Vec<Prefix>,
     /// `--max-handshakes`.
     pub handshakes: Handshakes,
-    /// Networks whose handshakes failed.
+    /// Networks whose handshakes failed a short while ago.
     pub tried: Arc<TriedNetworks>,
 }
 

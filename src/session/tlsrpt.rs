@@ -1,4 +1,4 @@
-//! One decision as TLSRPT events (RFC 8460), handed over beside the session: mail never waits for reports.
+//! Reports one decision to TLSRPT (RFC 8460) in a task of its own: mail never waits for reports.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::{
     tlsrpt::{FailureDetails, PolicyOutcome, PolicyType, Tlsrpt},
 };
 
-/// Reports a decision about a recipient's domain, if that domain asks for reports. Nothing is reported of what the table
-/// or an `--upstream` decided: that is no published policy of theirs.
+/// Reports a decision about a recipient's domain, if that domain asks for reports. Decisions by the policy table or about an
+/// `--upstream` are not reported: they follow no policy that the domain published.
 ///
-/// `testing` is what MTA-STS in testing mode would have refused (RFC 8461 §5).
-pub fn report(
+/// `testing` is the failure that MTA-STS in enforce mode would have refused, and in testing mode only reports (RFC 8461 §5).
+pub(super) fn report(
     tlsrpt: Arc<Tlsrpt>,
     lookup: Arc<Lookup>,
     decision: &Decision,
@@ -43,7 +43,7 @@ pub fn report(
     });
 }
 
-/// The policies that the decision was made by, each with what came of it. `None`: not reportable (RFC 8460 §4.3.4).
+/// The policies that decided, each with its result. `None`: the decision is not reportable (RFC 8460 §4.3.4).
 fn judged(
     domain: &Domain,
     decision: &Decision,
@@ -84,7 +84,7 @@ fn judged(
     if let Some(Sts::Policy { policy, .. }) = findings.map(|findings| &findings.sts)
         && (policies.is_empty() || policy.mode == Mode::Testing)
     {
-        // A policy in testing mode decides nothing, and has an outcome of its own.
+        // A policy in testing mode decides nothing, and has a result of its own.
         let failure = match policy.mode {
             Mode::Testing => testing.map(|(reason, words)| failed(reason, &words)),
             Mode::Enforce | Mode::None => failure.clone(),
@@ -106,7 +106,7 @@ fn judged(
             failure,
         });
     }
-    // The mail went on without the policy; the domain should hear that it could not be had (RFC 8460 §4.3.2.2).
+    // The mail went on without the policy. The domain should learn that it could not be fetched (RFC 8460 §4.3.2.2).
     if let Some(Sts::Unavailable(reason, words)) = findings.map(|findings| &findings.sts)
         && reason.tlsrpt().is_some()
     {
@@ -130,7 +130,7 @@ fn host_of<'a>(mx: &'a Dns<Mx>, decision: &Decision) -> Option<&'a MxHost> {
     mx.hosts().iter().find(|host| host.name == name)
 }
 
-/// As in a zone file.
+/// A TLSA record as a zone file has it.
 fn text(record: &Tlsa) -> String {
     format!(
         "{} {} {} {}",
@@ -141,7 +141,7 @@ fn text(record: &Tlsa) -> String {
     )
 }
 
-/// As in the policy file (RFC 8461 §3.2).
+/// The lines of the policy file (RFC 8461 §3.2).
 fn lines(policy: &Policy) -> Vec<String> {
     let mode = match policy.mode {
         Mode::Enforce => "enforce",

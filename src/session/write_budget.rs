@@ -1,26 +1,26 @@
-//! The one [`Budget`] of a process, with the clocks.
+//! The [`Budget`] that all sessions of a process share, with the clocks.
 
 use std::{
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::budget::{Budget, Count, Kind, Now};
+use super::budget::{Budget, BudgetedEvent, Count, Now};
 use crate::clock;
 
-/// What strangers may make us write. Outbound there are none: the client is the administrator's own mail server, so all is
-/// written and nobody is turned away.
+/// How many octets clients may make this proxy write. Outbound there is no limit: the clients are the administrator's own mail
+/// servers, so everything is written and nobody is turned away.
 #[derive(Debug)]
 pub struct WriteBudget(Option<Mutex<Budget>>);
 
 impl WriteBudget {
-    /// Inbound: with the bounds of [`Budget`].
+    /// Inbound: the limits of [`Budget`].
     #[must_use]
     pub fn for_strangers() -> Self {
         Self(Some(Mutex::new(Budget::new(clock::instant()))))
     }
 
-    /// Outbound: without bounds.
+    /// Outbound: no limits.
     #[must_use]
     pub fn unlimited() -> Self {
         Self(None)
@@ -31,19 +31,19 @@ impl WriteBudget {
         Some(budget.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// May a session of this client begin? If not, it is answered 421, and counted.
+    /// Whether a session of this client may begin. If not, that is counted, and the connection is answered 421.
     #[must_use]
     pub fn admit(&self, client: IpAddr) -> bool {
         self.budget()
             .is_none_or(|mut budget| budget.admit(client, now()))
     }
 
-    /// May so many octets (of the log line and the record of one fact) be written for this client? If not, the fact is
-    /// counted. Not to be asked for messages, for verdicts that let a message pass, nor in a session that has carried one.
+    /// Whether so many octets (an event's log line and record) may be written for this client. If not, the event is counted. Not to be
+    /// asked for messages, for verdicts that let a message pass, nor in a session that has carried a message.
     #[must_use]
-    pub fn may_write(&self, client: IpAddr, kind: Kind, octets: usize) -> bool {
+    pub fn may_write(&self, client: IpAddr, event: BudgetedEvent, octets: usize) -> bool {
         self.budget()
-            .is_none_or(|mut budget| budget.spend(client, kind, octets, now()))
+            .is_none_or(|mut budget| budget.spend(client, event, octets, now()))
     }
 
     /// The server accepted a message of this client.
@@ -53,7 +53,7 @@ impl WriteBudget {
         }
     }
 
-    /// What was counted since the last call. Once a minute.
+    /// The counts since the last call. To be called once a minute.
     #[must_use]
     pub fn report(&self) -> Vec<Count> {
         self.budget()

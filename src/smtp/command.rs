@@ -1,14 +1,15 @@
-//! Commands (RFC 5321 §4.1.1): the verb, and only the parts that are acted on. Their bytes are forwarded as they are.
+//! Commands (RFC 5321 §4.1.1): the verb, and only the parts that this proxy acts on. Commands are forwarded byte by byte.
 
 use super::{
-    Cause, Domain, Refusal,
+    domain::Domain,
     extensions::{Extensions, Keyword},
     path::{self, ForwardPath, Sender},
+    refusal::Refusal,
 };
 
 /// One command line of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(super) enum Command {
     /// EHLO or HELO with its name, as written.
     Hello {
         /// Domain or address literal.
@@ -20,25 +21,25 @@ pub enum Command {
     Mail(Sender),
     /// RCPT.
     Rcpt {
-        /// Whom it is for.
-        target: ForwardPath,
-        /// It has a parameter of DSN (RFC 3461 §4).
+        /// The recipient.
+        to: ForwardPath,
+        /// A parameter of DSN was given (RFC 3461 §4).
         dsn: bool,
     },
     /// DATA.
     Data,
-    /// BDAT: that many octets follow at once (RFC 3030 §2).
+    /// BDAT: a chunk of the message follows at once (RFC 3030 §2).
     Bdat {
-        /// Of this chunk.
+        /// Size of this chunk, in octets.
         octets: u64,
-        /// No chunk follows.
+        /// This is the last chunk of the message.
         last: bool,
     },
     /// RSET.
     Rset,
-    /// NOOP; whether it has an argument, which is for nobody.
+    /// NOOP.
     Noop {
-        /// There is one.
+        /// It has an argument. The server is not shown that: it means nothing.
         argued: bool,
     },
     /// QUIT.
@@ -55,42 +56,31 @@ pub enum Command {
     Auth,
 }
 
-/// What is wrong with a command line, and so what it is answered.
+/// What is wrong with a command line. It decides the reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// A known verb with wrong arguments: that verb counts as not said.
+pub(super) enum Fault {
+    /// A known verb with wrong arguments. The command has no effect.
     Syntax(Refusal),
     /// RCPT with wrong arguments.
     Recipient(Refusal),
-    /// A verb that nobody may say here: it would spoof an address, open a layer or turn the roles around.
+    /// A verb that is never accepted: it would spoof an address, start an inner layer or reverse the roles.
     Forbidden,
-    /// No verb that we know.
+    /// An unknown verb.
     Unknown,
-    /// BDAT whose octets cannot be counted: where the next command begins is unknown.
+    /// BDAT whose size cannot be read, so that nobody knows where the next command begins.
     Uncountable,
-    /// BDAT without CHUNKING offered: whether octets follow is unknown.
+    /// BDAT although CHUNKING was not offered, so that nobody knows whether octets follow.
     Unchunked,
-    /// The other end speaks HTTP.
+    /// A line of HTTP.
     Http,
 }
 
-/// A refusal in our words.
-pub(super) fn refusal(code: u16, enhanced: (u16, u16), text: &str) -> Refusal {
-    Refusal {
-        code,
-        enhanced,
-        text: text.to_owned(),
-        cause: Cause::Protocol,
-    }
-}
-
 fn syntax(text: &str) -> Fault {
-    Fault::Syntax(refusal(501, (5, 4), text))
+    Fault::Syntax(Refusal::new(501, (5, 4), text))
 }
 
-/// The verb of a line, in upper case; empty if it begins otherwise.
-#[must_use]
-pub fn verb(line: &[u8]) -> String {
+/// The verb of a line, in upper case; empty if the line does not begin with one.
+pub(super) fn verb(line: &[u8]) -> String {
     let end = line
         .iter()
         .position(|b| !b.is_ascii_alphanumeric() && *b != b'-' && *b != b'_')
@@ -101,8 +91,9 @@ pub fn verb(line: &[u8]) -> String {
     }
 }
 
-/// Reads a line without its CRLF. `offered` is what the client was told, `smtputf8` what its transaction uses.
-pub fn parse(line: &[u8], offered: &Extensions, smtputf8: bool) -> Result<Command, Fault> {
+/// Reads a line without its CRLF. `offered` are the extensions that the client was shown; `smtputf8`: its transaction uses
+/// SMTPUTF8.
+pub(super) fn parse(line: &[u8], offered: &Extensions, smtputf8: bool) -> Result<Command, Fault> {
     if is_http(line) {
         return Err(Fault::Http);
     }
@@ -115,11 +106,11 @@ pub fn parse(line: &[u8], offered: &Extensions, smtputf8: bool) -> Result<Comman
     match verb.as_str() {
         "EHLO" => hello(arguments, true),
         "HELO" => hello(arguments, false),
-        "MAIL" => path::sender(arguments, offered)
+        "MAIL" => path::reverse_path(arguments, offered)
             .map(Command::Mail)
             .map_err(Fault::Syntax),
-        "RCPT" => path::target(arguments, offered, smtputf8)
-            .map(|(target, dsn)| Command::Rcpt { target, dsn })
+        "RCPT" => path::forward_path(arguments, offered, smtputf8)
+            .map(|(to, dsn)| Command::Rcpt { to, dsn })
             .map_err(Fault::Recipient),
         "DATA" => alone(Command::Data),
         "BDAT" if !offered.has(Keyword::Chunking) => Err(Fault::Unchunked),
@@ -142,7 +133,7 @@ pub fn parse(line: &[u8], offered: &Extensions, smtputf8: bool) -> Result<Comman
     }
 }
 
-/// Without the blanks around it; other white space is not white (RFC 5321 §4.1.1).
+/// Removes blanks at both ends. Other white space stays: only SP separates arguments (RFC 5321 §4.1.1).
 fn trim_blanks(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().take_while(|b| **b == b' ').count();
     let end = bytes[start..]
@@ -156,7 +147,7 @@ fn trim_blanks(bytes: &[u8]) -> &[u8] {
 /// Longest EHLO name in octets (RFC 5321 §4.5.3.1.2).
 const MAX_NAME: usize = 255;
 
-/// Devices introduce themselves by anything that was typed into them; what it is worth is the server's to say.
+/// Accepts any name, because devices send whatever was typed into them. The server decides what the name is worth.
 fn hello(name: &[u8], esmtp: bool) -> Result<Command, Fault> {
     if name.is_empty() || name.len() > MAX_NAME {
         return Err(syntax("EHLO and HELO take a name of at most 255 octets"));
@@ -167,14 +158,14 @@ fn hello(name: &[u8], esmtp: bool) -> Result<Command, Fault> {
     })
 }
 
-/// Whether an EHLO name can be sent to the outside: it crosses before anything is protected, and must be one word there.
+/// Whether an EHLO name can be sent to the outside. The name crosses before anything is protected, and must be one word.
 pub(super) fn may_cross(name: &[u8]) -> bool {
     name.iter().all(u8::is_ascii_graphic)
 }
 
-/// Whether an EHLO name may stand in a Received line (RFC 5321 §4.4): it is a domain name or an address literal.
+/// Whether an EHLO name may stand in a Received line (RFC 5321 §4.4): only a domain name or an address literal may.
 #[must_use]
-pub fn fits_a_trace(name: &[u8]) -> bool {
+pub(crate) fn fits_a_trace(name: &[u8]) -> bool {
     let Ok(name) = std::str::from_utf8(name) else {
         return false;
     };
@@ -188,8 +179,8 @@ pub fn fits_a_trace(name: &[u8]) -> bool {
     }
 }
 
-/// `SP digits [SP LAST]` and not a blank more (RFC 3030 §2): a server that reads the line in another way takes the chunk
-/// for commands.
+/// Reads `SP digits [SP LAST]` and not a blank more (RFC 3030 §2). A server that read the line in another way would take the
+/// chunk for commands.
 fn bdat(arguments: &[u8]) -> Option<Command> {
     let arguments = arguments.strip_prefix(b" ")?;
     let (digits, end_marker) = match memchr::memchr(b' ', arguments) {
@@ -207,7 +198,7 @@ fn bdat(arguments: &[u8]) -> Option<Command> {
     (octets <= MAX_CHUNK).then_some(Command::Bdat { octets, last })
 }
 
-/// Largest chunk in octets: beyond it the 32-bit counter of a server would wrap, and the rest of the chunk be commands.
+/// Largest chunk, in octets. A larger one could wrap the 32-bit counter of a server, which would take the rest for commands.
 const MAX_CHUNK: u64 = 0x7fff_ffff;
 
 fn auth(arguments: &[u8], offered: &Extensions) -> Result<Command, Fault> {
@@ -217,7 +208,7 @@ fn auth(arguments: &[u8], offered: &Extensions) -> Result<Command, Fault> {
         return Err(syntax("AUTH takes a mechanism and base64"));
     }
     if !offered.has_mechanism(&mechanism) {
-        return Err(Fault::Syntax(refusal(
+        return Err(Fault::Syntax(Refusal::new(
             504,
             (5, 4),
             "this authentication mechanism was not offered",
@@ -226,30 +217,21 @@ fn auth(arguments: &[u8], offered: &Extensions) -> Result<Command, Fault> {
     Ok(Command::Auth)
 }
 
-/// A request line, a header line, or HTTP/2: a browser was lured here to carry commands in its body (ALPACA).
+/// The methods of HTTP, and the first word of HTTP/2.
+const HTTP_METHODS: [&str; 10] = [
+    "GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE", "PRI",
+];
+
+/// Whether the line is a request line, a header line or the preface of HTTP/2. An attacker can make a browser connect here and
+/// carry commands in its request body (ALPACA).
 fn is_http(line: &[u8]) -> bool {
-    let method = verb(line);
-    let header = memchr::memchr(b':', line).is_some_and(|colon| {
-        colon > 0
-            && line[..colon]
-                .iter()
-                .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
-            && !matches!(line.get(colon + 1), Some(b'<'))
+    let is_header = memchr::memchr(b':', line).is_some_and(|colon| {
+        let name = &line[..colon];
+        !name.is_empty()
+            && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+            && line.get(colon + 1) != Some(&b'<')
     });
-    header
-        || matches!(
-            method.as_str(),
-            "GET"
-                | "POST"
-                | "PUT"
-                | "HEAD"
-                | "CONNECT"
-                | "OPTIONS"
-                | "DELETE"
-                | "PATCH"
-                | "TRACE"
-                | "PRI"
-        )
+    is_header || HTTP_METHODS.contains(&verb(line).as_str())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The service extensions that are let through (RFC 5321 §2.2): those whose effect on the wire this program understands.
+//! The service extensions that pass through this proxy (RFC 5321 §2.2): only those whose effect on the wire it understands.
 //!
-//! An unknown keyword may announce an inner layer, a binary blob or a reversal of roles, behind which recipients could no
-//! longer be judged; so the list names what passes, and every argument is read and written anew.
+//! An unknown keyword may announce an inner layer, binary data or a reversal of roles, behind which recipients could no
+//! longer be judged. So a list names the keywords that pass, and every argument is read and written anew.
 
 use super::reply::Reply;
 
@@ -46,25 +46,24 @@ const KEYWORDS: &[(&str, Keyword)] = &[
     ("AUTH", Keyword::Auth),
 ];
 
-/// The extensions of one EHLO reply, with their arguments as we write them.
+/// The extensions of one EHLO reply, with their arguments as this proxy writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Extensions(Vec<(Keyword, String)>);
+pub(super) struct Extensions(Vec<(Keyword, String)>);
 
-/// What an EHLO reply says.
+/// The contents of an EHLO reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Offer {
-    /// What may be shown to the client.
-    pub extensions: Extensions,
+pub(super) struct Offer {
+    /// The extensions that may be shown to the client.
+    pub(super) extensions: Extensions,
     /// STARTTLS is offered.
-    pub starttls: bool,
-    /// A keyword of `X`es stands where STARTTLS would: a firewall masks it (RFC 8689 §8.2).
-    pub masked: bool,
+    pub(super) starttls: bool,
+    /// A keyword of `X`es stands in place of STARTTLS: a firewall masks it (RFC 8689 §8.2).
+    pub(super) masked: bool,
 }
 
 impl Offer {
-    /// Reads the reply; its first line is the greeting, never a keyword (RFC 5321 §4.1.1.1). `auth`: AUTH may pass.
-    #[must_use]
-    pub fn read(reply: &Reply, auth: bool) -> Self {
+    /// Reads the reply. Its first line is the greeting, never a keyword (RFC 5321 §4.1.1.1). `auth`: AUTH may pass.
+    pub(super) fn read(reply: &Reply, auth: bool) -> Self {
         let mut offer = Self::default();
         for line in &reply.lines[1..] {
             let Ok(line) = std::str::from_utf8(line) else {
@@ -89,48 +88,43 @@ impl Offer {
 }
 
 impl Extensions {
-    /// The list of one extension without argument.
-    #[must_use]
-    pub fn only(keyword: Keyword) -> Self {
+    /// A list of one extension without argument.
+    pub(super) fn only(keyword: Keyword) -> Self {
         Self(vec![(keyword, String::new())])
     }
 
-    /// Whether it is offered.
-    #[must_use]
-    pub fn has(&self, keyword: Keyword) -> bool {
+    /// Whether this extension is offered.
+    pub(super) fn has(&self, keyword: Keyword) -> bool {
         self.0.iter().any(|(offered, _)| *offered == keyword)
     }
 
-    /// Whether a client may use it. Who offers SMTPUTF8 takes 8 bits, too (RFC 6531 §3.1), and MTAs conclude that.
-    #[must_use]
-    pub fn allow(&self, keyword: Keyword) -> bool {
+    /// Whether a client may use this extension. A server that offers SMTPUTF8 also accepts 8 bits (RFC 6531 §3.1), and MTAs rely on
+    /// that.
+    pub(super) fn allow(&self, keyword: Keyword) -> bool {
         self.has(keyword) || (keyword == Keyword::EightBitMime && self.has(Keyword::SmtpUtf8))
     }
 
     /// Whether AUTH is offered with this mechanism, in upper case.
-    #[must_use]
-    pub fn has_mechanism(&self, mechanism: &str) -> bool {
+    pub(super) fn has_mechanism(&self, mechanism: &str) -> bool {
         self.mechanisms()
             .is_some_and(|mechanisms| mechanisms.split(' ').any(|m| m == mechanism))
     }
 
-    /// The mechanisms of AUTH, where that is offered.
-    #[must_use]
-    pub fn mechanisms(&self) -> Option<&str> {
+    /// The mechanisms of AUTH, where AUTH is offered.
+    pub(super) fn mechanisms(&self) -> Option<&str> {
         self.0
             .iter()
             .find(|(keyword, _)| *keyword == Keyword::Auth)
             .map(|(_, mechanisms)| mechanisms.as_str())
     }
 
-    /// Offers one more.
+    /// Offers one more extension.
     pub(super) fn add(&mut self, keyword: Keyword, argument: String) {
         self.0.push((keyword, argument));
     }
 
-    /// The EHLO reply that shows these behind the line `greeting`, with `more` keywords of ours.
-    #[must_use]
-    pub fn reply(&self, greeting: &[u8], more: &[&str]) -> Reply {
+    /// The EHLO reply with the first line `greeting`, these extensions, and `more` keywords of our own.
+    pub(super) fn reply(&self, greeting: &[u8], more: &[&str]) -> Reply {
         let mut lines = vec![greeting.to_vec()];
         lines.extend(self.0.iter().map(|(keyword, argument)| {
             let space = if argument.is_empty() { "" } else { " " };
@@ -142,9 +136,8 @@ impl Extensions {
 }
 
 impl Keyword {
-    /// As it stands in an EHLO reply.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    /// The keyword as written in an EHLO reply.
+    pub(super) fn name(self) -> &'static str {
         KEYWORDS
             .iter()
             .find(|(_, known)| *known == self)
@@ -161,7 +154,7 @@ impl Keyword {
     }
 }
 
-/// The argument written anew; `None`: the keyword is not to be shown. Both are in upper case.
+/// The argument written anew; `None` if the keyword must not be shown. Both are in upper case.
 fn rewrite(keyword: Keyword, argument: &str) -> Option<String> {
     match keyword {
         // An absent or malformed number promises nothing, and the keyword without one is legal (RFC 1870 §4, RFC 2852 §2).
@@ -175,7 +168,10 @@ fn rewrite(keyword: Keyword, argument: &str) -> Option<String> {
             (!limits.is_empty()).then(|| limits.join(" "))
         }
         Keyword::Auth => {
-            let mechanisms: Vec<&str> = argument.split(' ').filter(|m| is_layerless(m)).collect();
+            let mechanisms: Vec<&str> = argument
+                .split(' ')
+                .filter(|m| LAYERLESS.contains(m))
+                .collect();
             (!mechanisms.is_empty()).then(|| mechanisms.join(" "))
         }
         _ => Some(String::new()),
@@ -189,22 +185,13 @@ fn is_limit(limit: &str) -> bool {
     })
 }
 
-/// A SASL mechanism that cannot negotiate a security layer (RFC 4422 §3.7), behind which we would be blind. Those with
-/// channel binding (`-PLUS`, RFC 5802 §6) would bind to a TLS session that the client does not have.
-fn is_layerless(mechanism: &str) -> bool {
-    matches!(
-        mechanism,
-        "PLAIN"
-            | "LOGIN"
-            | "CRAM-MD5"
-            | "XOAUTH2"
-            | "OAUTHBEARER"
-            | "EXTERNAL"
-            | "SCRAM-SHA-1"
-            | "SCRAM-SHA-256"
-            | "SCRAM-SHA-512"
-    )
-}
+/// The SASL mechanisms that never negotiate a security layer (RFC 4422 §3.7), behind which this proxy could read nothing. The
+/// mechanisms with channel binding (`-PLUS`, RFC 5802 §6) are left out too: they would bind to a TLS session that the client
+/// does not have.
+#[rustfmt::skip]
+const LAYERLESS: [&str; 9] = [
+    "PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512",
+];
 
 #[cfg(test)]
 mod tests {

@@ -1,22 +1,22 @@
-//! Where a line, a message and a chunk end; and refusal of everything that two parsers could read differently.
+//! Finds where a line and a message end, and refuses everything that two parsers could read differently.
 //!
-//! Only CR LF ends a line (RFC 5321 §2.3.8), only CR LF `.` CR LF ends DATA (§4.1.1.4). Nothing here keeps bytes: what is
-//! not decidable yet stays with the caller, so that the answer cannot depend on how the bytes were cut into segments.
+//! Only CR LF ends a line (RFC 5321 §2.3.8), and only CR LF `.` CR LF ends DATA (§4.1.1.4). Nothing here stores bytes: bytes
+//! that cannot be decided yet stay with the caller, so the answer cannot depend on how the bytes were cut into segments.
 
 use memchr::{memchr, memchr3};
 
-/// Longest command line that is taken, CRLF included. RFC 5321 §4.5.3.1.4 wants 512 octets, the extensions that are let
-/// through add less than 1,200 (RFC 1870, RFC 3461, RFC 4954). It is the only limit of a local part.
-pub const MAX_COMMAND: usize = 2048;
-/// Longest line of an AUTH exchange, CRLF included (RFC 4954 §4).
-pub const MAX_AUTH_LINE: usize = 12_288;
-/// Longest reply line that is taken, CRLF included; RFC 5321 §4.5.3.1.5 wants 512 octets.
-pub const MAX_REPLY_LINE: usize = 2048;
+/// Longest command line, CRLF included, in octets. RFC 5321 §4.5.3.1.4 asks for 512; the extensions that pass add less than
+/// 1,200 (RFC 1870, RFC 3461, RFC 4954). It is the only limit of a local part.
+pub(super) const MAX_COMMAND: usize = 2048;
+/// Longest line of an AUTH exchange, CRLF included, in octets (RFC 4954 §4).
+pub(super) const MAX_AUTH_LINE: usize = 12_288;
+/// Longest reply line, CRLF included, in octets; RFC 5321 §4.5.3.1.5 asks for 512.
+pub(super) const MAX_REPLY_LINE: usize = 2048;
 
-/// What the bytes at hand begin with.
+/// What some bytes begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
-    /// A line of that many octets, CRLF included.
+pub(super) enum Line {
+    /// A line of this many octets, CRLF included.
     Whole(usize),
     /// Not decidable yet.
     Partial,
@@ -26,9 +26,8 @@ pub enum Line {
     Broken,
 }
 
-/// Finds the line that `bytes` begin with; `limit` counts its CRLF.
-#[must_use]
-pub fn line(bytes: &[u8], limit: usize) -> Line {
+/// Finds the line that `bytes` begin with; `limit` is in octets and includes CRLF.
+pub(super) fn line(bytes: &[u8], limit: usize) -> Line {
     let window = &bytes[..bytes.len().min(limit)];
     match memchr3(b'\r', b'\n', 0, window) {
         Some(at) if bytes[at] == b'\r' => match bytes.get(at + 1) {
@@ -43,36 +42,37 @@ pub fn line(bytes: &[u8], limit: usize) -> Line {
     }
 }
 
-/// What DATA bytes are.
+/// What the bytes of a message are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scan {
-    /// That many octets are content; what is behind them is not decidable yet.
+pub(super) enum Scan {
+    /// This many octets are content; the octets behind them cannot be decided yet.
     Content(usize),
-    /// That many octets are content, the three behind them (`.` CRLF) end the message.
+    /// This many octets are content; the three behind them (`.` CRLF) end the message.
     End(usize),
-    /// That many octets are content, then comes a line with a bare CR, a bare LF or a NUL.
+    /// This many octets are content; then a line with a bare CR, a bare LF or a NUL follows.
     Violation(usize),
 }
 
 /// Octets of the line that ends DATA: `.` CRLF.
-pub const END_OF_DATA: usize = 3;
+pub(super) const END_OF_DATA: usize = 3;
 
-/// Looks for the end of DATA. A CR is content only with its LF, a dot at the start of a line only with what follows it.
+/// Looks for the end of DATA. A CR is content only together with its LF, and a dot at the start of a line only together with the
+/// octet behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DataScanner {
+pub(super) struct DataScanner {
     line_start: bool,
 }
 
 impl Default for DataScanner {
-    /// Stands before the first octet: a first line of `.` ends an empty message.
+    /// Before the first octet: a first line of `.` ends an empty message.
     fn default() -> Self {
         Self { line_start: true }
     }
 }
 
 impl DataScanner {
-    /// Scans `bytes`; octets not counted as content (and not ended) are to be offered again.
-    pub fn scan(&mut self, bytes: &[u8]) -> Scan {
+    /// Scans `bytes`. Octets that are neither content nor the end must be offered again.
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> Scan {
         let mut at = 0;
         loop {
             let rest = &bytes[at..];
@@ -102,24 +102,23 @@ impl DataScanner {
         }
     }
 
-    /// The scanner for what the client still sends of a message that was given up; see [`Rest`].
-    #[must_use]
-    pub fn rest(self) -> Rest {
-        Rest {
+    /// Continues after the message was given up: finds the end of what the client still sends of it.
+    pub(super) fn skipper(self) -> MessageSkipper {
+        MessageSkipper {
             matched: if self.line_start { 2 } else { 0 },
         }
     }
 }
 
-/// Looks for CR LF `.` CR LF and nothing else in the rest of a message that goes nowhere.
+/// Looks for CR LF `.` CR LF and nothing else, in the rest of a message that was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rest {
+pub(super) struct MessageSkipper {
     matched: usize,
 }
 
-impl Rest {
+impl MessageSkipper {
     /// How many of `bytes` belong to the message, and whether they end it.
-    pub fn skip(&mut self, bytes: &[u8]) -> (usize, bool) {
+    pub(super) fn skip(&mut self, bytes: &[u8]) -> (usize, bool) {
         const END: &[u8] = b"\r\n.\r\n";
         let mut at = 0;
         while at < bytes.len() {
@@ -246,19 +245,19 @@ mod tests {
         for sequence in SMUGGLED {
             let bytes = [*sequence, b"x\r\n.\r\nQUIT\r\n"].concat();
             for cut in 0..bytes.len() {
-                let mut rest = DataScanner { line_start: false }.rest();
-                let (first, ended) = rest.skip(&bytes[..cut]);
+                let mut skipper = DataScanner { line_start: false }.skipper();
+                let (first, ended) = skipper.skip(&bytes[..cut]);
                 let taken = if ended {
                     first
                 } else {
-                    first + rest.skip(&bytes[first..]).0
+                    first + skipper.skip(&bytes[first..]).0
                 };
                 let end = memchr::memmem::find(&bytes, b"\r\n.\r\n").expect("ends") + 5;
                 assert_eq!(taken, end, "{bytes:?} cut at {cut}");
             }
         }
         assert_eq!(
-            DataScanner::default().rest().skip(b".\r\nQUIT\r\n"),
+            DataScanner::default().skipper().skip(b".\r\nQUIT\r\n"),
             (3, true)
         );
     }

@@ -1,26 +1,27 @@
-//! What a server says before anybody has proved who it is: heard, and never believed.
+//! What a server says before it has proved who it is. This proxy hears it, and never believes it.
 //!
-//! A client gives up for good where an offer has too small a SIZE or lacks SMTPUTF8, so somebody on the path could make it
-//! bounce mail with either. What was heard therefore leaves this module in two ways only: whether STARTTLS is offered, and by
-//! [`Rule`], which shows the client nothing that makes it give up.
+//! A client gives up for good if an offer has too small a SIZE or lacks SMTPUTF8, so an attacker on the path could use either
+//! to make mail bounce. Therefore only two things leave this module: whether STARTTLS is offered, and the offer that
+//! [`OfferRule`] makes, which shows the client nothing that makes it give up.
 
 use super::{
     extensions::{Extensions, Keyword, Offer},
     reply::Reply,
 };
 
-/// How an unproved offer is shown.
+/// How the client is shown an offer that nobody has proved.
 #[derive(Clone, Debug)]
-pub(super) struct Rule {
-    /// Not shown, because an authenticated server was found to lack it inside TLS. SMTPUTF8 is shown all the same.
+pub(super) struct OfferRule {
+    /// Extensions that are not shown, because this server lacked them inside TLS when it was authenticated. SMTPUTF8 is shown all
+    /// the same.
     pub(super) hidden: Vec<Keyword>,
-    /// 8BITMIME is shown only where it was heard. Else it is shown always; who may receive is not known then.
+    /// 8BITMIME is shown only if the server offers it. Otherwise it is always shown, because the recipients are not known yet.
     pub(super) eight_bit_as_heard: bool,
     /// AUTH may pass in this session.
     pub(super) auth: bool,
 }
 
-/// In the order in which they are shown.
+/// The extensions that can be shown, in the order in which they are.
 const SHOWN: &[Keyword] = &[
     Keyword::Pipelining,
     Keyword::Size,
@@ -32,8 +33,8 @@ const SHOWN: &[Keyword] = &[
     Keyword::EnhancedStatusCodes,
 ];
 
-impl Rule {
-    /// What the client is shown of `heard`: never a number, never LIMITS or DELIVERBY.
+impl OfferRule {
+    /// The extensions of `heard` that the client is shown: never a number, never LIMITS or DELIVERBY.
     pub(super) fn shown(&self, heard: &Extensions) -> Extensions {
         let mut shown = Extensions::default();
         for &keyword in SHOWN {
@@ -56,12 +57,12 @@ impl Rule {
     }
 }
 
-/// An EHLO reply in the clear.
+/// The offer in an EHLO reply in the clear.
 #[derive(Debug, Default)]
 pub(super) struct HeardOffer {
     offer: Offer,
-    /// EHLO was refused with this, and HELO was not.
-    refused: Option<String>,
+    /// Why the server refused EHLO, if it accepted HELO then.
+    pub(super) refused: Option<String>,
 }
 
 impl HeardOffer {
@@ -72,7 +73,7 @@ impl HeardOffer {
         }
     }
 
-    /// The server knows HELO only, which offers nothing (RFC 5321 §4.1.1.1).
+    /// The offer of a server that accepts only HELO, which offers nothing (RFC 5321 §4.1.1.1).
     pub(super) fn of_helo(refused: String) -> Self {
         Self {
             offer: Offer::default(),
@@ -80,17 +81,12 @@ impl HeardOffer {
         }
     }
 
-    /// Why EHLO was refused, where HELO was not.
-    pub(super) fn refused(&self) -> Option<&str> {
-        self.refused.as_deref()
-    }
-
     /// STARTTLS is offered.
     pub(super) fn starttls(&self) -> bool {
         self.offer.starttls
     }
 
-    /// Why there is no STARTTLS, in words.
+    /// Why STARTTLS cannot be had, in words.
     pub(super) fn without_starttls(&self) -> String {
         match &self.refused {
             Some(refused) => refused.clone(),
@@ -101,9 +97,9 @@ impl HeardOffer {
         }
     }
 
-    /// What the client is shown. Where AUTH may pass it is offered in any case, though it will not pass in the clear: a client
-    /// that is not offered it sends mail without, and the server's 530 to that would make it give up (RFC 4954 §6).
-    pub(super) fn shown(&self, rule: &Rule) -> Extensions {
+    /// The extensions that the client is shown. Where AUTH may pass, the client is always offered it, though AUTH will not pass in the
+    /// clear. A client that is not offered AUTH sends mail without it, and the server's 530 would make it give up (RFC 4954 §6).
+    pub(super) fn shown(&self, rule: &OfferRule) -> Extensions {
         let mut shown = rule.shown(&self.offer.extensions);
         if rule.auth && !shown.has(Keyword::Auth) {
             shown.add(Keyword::Auth, "PLAIN LOGIN".to_owned());
@@ -112,7 +108,7 @@ impl HeardOffer {
     }
 }
 
-/// `550 5.7.1; its words are in the log`: all of a refusal in the clear that may be told to the client, digits only.
+/// `550 5.7.1; its words are in the log`: the digits are all that the client may be told of a refusal in the clear.
 pub(super) fn told(reply: &Reply) -> String {
     let enhanced = reply.enhanced().map_or(String::new(), |e| format!(" {e}"));
     format!("{}{enhanced}; its words are in the log", reply.code)
@@ -127,15 +123,15 @@ mod tests {
         HeardOffer::read(&Reply::of_lines(250, lines))
     }
 
-    fn rule() -> Rule {
-        Rule {
+    fn rule() -> OfferRule {
+        OfferRule {
             hidden: Vec::new(),
             eight_bit_as_heard: false,
             auth: false,
         }
     }
 
-    fn shown(lines: &[&str], rule: &Rule) -> String {
+    fn shown(lines: &[&str], rule: &OfferRule) -> String {
         let reply = heard(lines).shown(rule).reply(b"us", &[]).to_bytes(false);
         String::from_utf8(reply)
             .expect("ASCII")
@@ -168,14 +164,14 @@ mod tests {
             Keyword::Chunking,
             Keyword::Size,
         ];
-        let rule = Rule { hidden, ..rule() };
+        let rule = OfferRule { hidden, ..rule() };
         let all = ["mx", "SIZE", "CHUNKING", "BINARYMIME", "DSN"];
         assert_eq!(shown(&all, &rule), "250-us⏎250-SMTPUTF8⏎250 DSN⏎");
     }
 
     #[test]
     fn auth_is_offered_where_it_may_pass_whatever_was_heard() {
-        let rule = Rule {
+        let rule = OfferRule {
             auth: true,
             eight_bit_as_heard: true,
             ..rule()

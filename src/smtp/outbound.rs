@@ -1,21 +1,22 @@
 //! The machine between a legacy client inside and a server outside.
 //!
-//! Nothing but the EHLO name crosses the outside link before it is known who may receive: MAIL waits here for the first
-//! recipient that policy allows. What the server says before TLS reaches the client only as our 220, by the rule of `heard.rs`,
-//! or as the digits in a 421, so that nobody on the path can make mail bounce.
+//! Nothing but the EHLO name crosses the outside link before the recipients' policy is known: MAIL waits here for the first
+//! recipient that policy allows. The client is never shown the server's words from before TLS. It gets our own 220, an
+//! offer by the rule of `heard.rs`, or the digits of a refusal in a 421, so that nobody on the path can make mail bounce.
 
-mod lost;
+mod failed;
 
 use super::{
-    Action, Answer, Cause, End, Exempted, Input, Machine, Question, Refusal, Side, Stage,
-    command::refusal,
     extensions::Keyword,
-    heard::{self, HeardOffer, Rule},
-    relay::{Pending, Permit, Relay, Role, Step},
+    heard::{self, HeardOffer, OfferRule},
+    machine::{Action, Answer, End, Question, Side, Stage},
+    proof::Exempted,
+    refusal::{Cause, Refusal},
+    relay::{Auth, Pending, Permit, Relay, Role},
     reply::Reply,
+    setup::LinkSetup,
     timer::Timer,
 };
-use lost::starttls_refused;
 use std::time::Duration;
 
 /// What an outbound session knows before it begins.
@@ -25,7 +26,7 @@ pub struct OutboundConfig {
     pub hostname: String,
     /// The server in words, e.g. `mx1.example[203.0.113.9]` or `203.0.113.9`.
     pub server: String,
-    /// The peer is known from its address alone: TLS comes up at the client's EHLO.
+    /// The peer is known from its address alone, so TLS comes up at the client's EHLO.
     pub known_at_connect: bool,
     /// AUTH may pass (only where the peer is known at connect time).
     pub auth: bool,
@@ -33,28 +34,30 @@ pub struct OutboundConfig {
     pub plaintext_possible: bool,
     /// TLS comes first (RFC 8314 §3.3), before the server's greeting.
     pub implicit_tls: bool,
-    /// What [`Note::MissingExtension`](super::Note::MissingExtension) told of this server in an earlier session of this client: not shown before TLS.
+    /// Extensions that are not shown before TLS, because this server lacked them in an earlier session of this client
+    /// ([`Note::MissingExtension`](super::Note::MissingExtension)).
     pub hidden: Vec<Keyword>,
 }
 
-/// What the link to the server waits for. While the client waits for a command, that command is pending in the relay.
+/// How far the link to the server is. The client's command that waits for it is pending in the relay.
 #[derive(Debug)]
-enum State {
-    AwaitConnect(Aim),
-    /// Implicit TLS.
-    AwaitEarlyUpgrade,
-    AwaitGreeting(Aim),
-    /// Greeted; the client's EHLO comes next.
+enum OutboundState {
+    AwaitConnect(Attempt),
+    /// Implicit TLS: the handshake before the greeting.
+    AwaitImplicitTls,
+    AwaitGreeting(Attempt),
+    /// The server has greeted; the client's EHLO comes next.
     AwaitHello,
-    AwaitHelloReply(Aim),
-    /// EHLO was refused with this, and some entry could allow plaintext: HELO is tried (RFC 5321 §3.2).
-    AwaitHeloReply(Aim, String),
-    /// EHLO has been exchanged in the clear; who may receive is asked next.
-    Gate(HeardOffer),
+    AwaitHelloReply(Attempt),
+    /// The server refused EHLO for this reason, and some entry could allow plaintext: HELO is tried (RFC 5321 §3.2).
+    AwaitHeloReply(Attempt, String),
+    /// EHLO has been exchanged in the clear; the policy is asked next.
+    Introduced(HeardOffer),
+    /// The entry, if there is one, allows mail to go on in the clear without TLS.
     AwaitStartTlsReply(HeardOffer, Option<Exempted>),
     AwaitUpgrade(HeardOffer, Option<Exempted>),
-    /// TLS is up, and the peer is judged before it hears another word (RFC 3207 §4.1). What the client is shown is still
-    /// what the server said in the clear.
+    /// TLS is up, and the peer is judged before it gets another word (RFC 3207 §4.1). The client is still shown the offer in the
+    /// clear.
     Secured(HeardOffer),
     AwaitSecureHelloReply(Permit),
     /// Commands go through.
@@ -64,13 +67,15 @@ enum State {
     },
 }
 
-/// What a connection to the server is for.
+use OutboundState as State;
+
+/// The purpose of a connection to the server.
 #[derive(Debug)]
-enum Aim {
+enum Attempt {
     /// The client's greeting and EHLO.
-    Introduce,
+    First,
     /// TLS failed, and an entry lets the pending command go on in the clear.
-    Plaintext(Exempted),
+    InTheClear(Exempted),
 }
 
 /// See the module.
@@ -90,9 +95,9 @@ impl Outbound {
             Role::Outbound,
             config.server.clone(),
             config.hostname.clone(),
-            auth,
+            if auth { Auth::MayPass } else { Auth::Hidden },
         );
-        relay.rule = Some(Rule {
+        relay.rule = Some(OfferRule {
             hidden: config.hidden.clone(),
             eight_bit_as_heard: config.known_at_connect,
             auth,
@@ -100,154 +105,52 @@ impl Outbound {
         relay.act(Action::Connect);
         let mut machine = Self {
             config,
-            state: State::AwaitConnect(Aim::Introduce),
+            state: State::AwaitConnect(Attempt::First),
             relay,
         };
-        machine.wind(Duration::ZERO);
+        machine.set_timer(Duration::ZERO);
         machine
     }
 
-    // ----- bytes -----
-
-    fn client(&mut self, bytes: &[u8]) -> Step {
-        let greeted = !matches!(
-            self.state,
-            State::AwaitConnect(Aim::Introduce)
-                | State::AwaitEarlyUpgrade
-                | State::AwaitGreeting(Aim::Introduce)
-        );
-        if !greeted && !self.relay.is_over() {
-            return if bytes.is_empty() {
-                Step::Starved
-            } else {
-                Step::Blocked
-            };
-        }
-        let waited = self.relay.pending().is_some();
-        let step = self.relay.client(bytes);
-        if !waited && self.relay.pending().is_some() {
-            self.begin_pending();
-        }
-        step
+    /// Takes the state out. The caller puts another one in, or the session ends.
+    fn take_state(&mut self) -> State {
+        std::mem::replace(&mut self.state, State::AwaitHello)
     }
 
-    /// Does the first thing about a command that the relay has just left pending.
-    fn begin_pending(&mut self) {
-        let hello = self.relay.pending_hello();
-        match &self.state {
-            State::AwaitHello if hello && self.relay.server_spoke() => self.early(),
-            State::AwaitHello if hello => {
-                self.relay.send_hello();
-                self.state = State::AwaitHelloReply(Aim::Introduce);
-            }
-            State::Open { .. } if hello => self.relay.forward_hello(),
-            State::Secured(_) if self.config.known_at_connect => self.ask(),
-            State::Gate(offer) | State::Secured(offer) if hello => self.relay.welcome_by(offer),
-            State::Gate(_) | State::Secured(_) | State::Open { .. } => self.ask(),
-            _ => {}
-        }
-    }
+    // ----- the dialogue before the link is open -----
 
-    fn server(&mut self, bytes: &[u8]) -> Step {
-        if self.relay.is_over() || matches!(self.state, State::Open { .. }) {
-            return self.relay.server(bytes);
-        }
-        if bytes.is_empty() {
-            return Step::Starved;
-        }
-        if matches!(
-            self.state,
-            State::AwaitUpgrade(..) | State::AwaitEarlyUpgrade
-        ) {
-            self.injected();
-            return Step::Took(0);
-        }
-        let (step, reply) = self.relay.read_reply(bytes);
-        if let (Some(reply), Step::Took(len)) = (reply, &step) {
-            let behind = &bytes[*len..];
-            self.relay.left_untaken(Side::Server, behind.len());
-            self.replied(&reply, behind);
-        }
-        step
-    }
-
-    // ----- replies before the relay has the link -----
-
-    fn replied(&mut self, reply: &Reply, behind: &[u8]) {
-        match std::mem::replace(&mut self.state, State::AwaitHello) {
-            State::AwaitGreeting(aim) if reply.code == 220 => self.greeted(aim),
-            State::AwaitGreeting(_) => self.refused(Stage::Greeting, reply),
-            State::AwaitHelloReply(aim) if reply.code == 250 => {
-                self.introduced(aim, HeardOffer::read(reply));
-            }
-            State::AwaitHelloReply(aim) if reply.class() == 5 && self.config.plaintext_possible => {
-                self.try_helo(aim, reply);
-            }
-            State::AwaitHeloReply(aim, refused) if reply.code == 250 => {
-                self.introduced(aim, HeardOffer::of_helo(refused));
-            }
-            State::AwaitHeloReply(_, refused) => self.ehlo_refused(&refused),
-            // A 5yz would make the client try HELO, which cannot start TLS (RFC 5321 §3.2).
-            State::AwaitHelloReply(_) => self.refused(Stage::Ehlo, reply),
-            State::AwaitStartTlsReply(..) if reply.code == 220 && !behind.is_empty() => {
-                self.injected();
-            }
-            State::AwaitStartTlsReply(offer, or_plaintext) if reply.code == 220 => {
-                self.relay.act(Action::Upgrade(Side::Server));
-                self.state = State::AwaitUpgrade(offer, or_plaintext);
-            }
-            State::AwaitStartTlsReply(offer, Some(exempted)) => {
-                self.relay.heard(Stage::StartTls, reply, false);
-                self.lost_tls(Cause::StarttlsRefused, &starttls_refused(reply));
-                if reply.code == 421 {
-                    self.begin_again_in_the_clear(exempted);
-                } else {
-                    self.go_on_in_the_clear(offer, exempted);
-                }
-            }
-            State::AwaitStartTlsReply(..) => self.refused(Stage::StartTls, reply),
-            State::AwaitSecureHelloReply(permit) => self.introduced_securely(reply, permit),
-            _ if reply.code == 421 => {
-                self.relay.ends(End::ServerClosed);
-                self.lost((4, 2), "closes the connection");
-            }
-            _ => self.early(),
-        }
-    }
-
-    fn greeted(&mut self, aim: Aim) {
-        self.relay.courteous = true;
-        match aim {
-            Aim::Introduce => {
-                let greeting = format!("220 {} ESMTP\r\n", self.config.hostname);
-                self.relay.send(Side::Client, greeting.into_bytes());
+    fn greeted(&mut self, attempt: Attempt) {
+        self.relay.expect_command(true);
+        match attempt {
+            Attempt::First => {
+                self.relay.greet();
                 self.state = if self.config.implicit_tls {
                     State::Secured(HeardOffer::default())
                 } else {
                     State::AwaitHello
                 };
             }
-            Aim::Plaintext(_) if self.relay.server_spoke() => self.early(),
-            Aim::Plaintext(_) => {
+            Attempt::InTheClear(_) if self.relay.server_spoke() => self.spoke_out_of_turn(),
+            Attempt::InTheClear(_) => {
                 self.relay.send_hello();
-                self.state = State::AwaitHelloReply(aim);
+                self.state = State::AwaitHelloReply(attempt);
             }
         }
     }
 
-    fn try_helo(&mut self, aim: Aim, reply: &Reply) {
+    fn try_helo(&mut self, attempt: Attempt, reply: &Reply) {
         self.relay.heard(Stage::Ehlo, reply, false);
         if self.relay.server_spoke() {
-            return self.early();
+            return self.spoke_out_of_turn();
         }
         self.relay.send_helo();
         let refused = format!("EHLO was refused with {}", heard::told(reply));
-        self.state = State::AwaitHeloReply(aim, refused);
+        self.state = State::AwaitHeloReply(attempt, refused);
     }
 
-    /// The reply to EHLO or HELO in the clear is here.
-    fn introduced(&mut self, aim: Aim, offer: HeardOffer) {
-        if let Aim::Plaintext(exempted) = aim {
+    /// The server has accepted EHLO or HELO in the clear.
+    fn introduced(&mut self, attempt: Attempt, offer: HeardOffer) {
+        if let Attempt::InTheClear(exempted) = attempt {
             return self.go_on_in_the_clear(offer, exempted);
         }
         if !offer.starttls() && !self.config.plaintext_possible {
@@ -258,29 +161,35 @@ impl Outbound {
         } else {
             self.relay.welcome_by(&offer);
         }
-        self.state = State::Gate(offer);
+        self.state = State::Introduced(offer);
     }
 
-    /// The EHLO reply over TLS is here: what was said before does not count any more (RFC 3207 §4.2).
+    fn starttls_accepted(&mut self, offer: HeardOffer, or_plaintext: Option<Exempted>) {
+        if self.relay.server_spoke() {
+            return self.injected();
+        }
+        self.relay.act(Action::Upgrade(Side::Server));
+        self.state = State::AwaitUpgrade(offer, or_plaintext);
+    }
+
+    /// The reply to EHLO over TLS. What was said before does not count any more (RFC 3207 §4.2).
     fn introduced_securely(&mut self, reply: &Reply, permit: Permit) {
         if reply.code != 250 {
             let proved = permit.is_authenticated();
-            self.relay.heard(Stage::Ehlo, reply, proved);
-            if reply.code == 421 {
-                self.relay.ends(End::ServerClosed);
-            }
-            let what = format!("EHLO over TLS was refused with {}", heard::told(reply));
-            let refusal = refusal(421, (4, 0), &self.relay.says(&what));
-            return self.relay.dead(refusal.because(Cause::EhloRefused));
+            let what = "EHLO over TLS was refused with";
+            let refusal = self
+                .relay
+                .refused_by_server(Stage::Ehlo, reply, proved, what);
+            return self.relay.end_now(refusal);
         }
         let offered = self.relay.offer(reply);
         self.relay
-            .open(offered.has(Keyword::Pipelining), Some(offered.clone()));
+            .open_link(offered.has(Keyword::Pipelining), Some(offered.clone()));
         self.state = State::Open { secure: true };
-        if !self.relay.pending_hello() {
+        if !self.relay.is_hello_pending() {
             return self.relay.admit(permit);
         }
-        // The client sees a peer's own words only if that has proved who it is: a recipient with a stricter rule may follow.
+        // The client is shown a peer's own words only if the peer has proved who it is: a recipient with a stricter rule may follow.
         if permit.is_authenticated() {
             self.relay.rule = None;
         }
@@ -294,82 +203,67 @@ impl Outbound {
         }
     }
 
-    // ----- questions and answers -----
+    // ----- what the policy decides -----
 
     /// Asks about the pending command.
     fn ask(&mut self) {
         let question = match self.relay.pending() {
             Some(Pending::Hello { .. }) => Question::Peer,
-            Some(Pending::Rcpt { target, .. }) => Question::Recipient(target.recipient.clone()),
+            Some(Pending::Rcpt { to, .. }) => Question::Recipient(to.recipient.clone()),
             _ => return,
         };
         self.relay.ask(question);
     }
 
-    fn answered(&mut self, answer: Answer) {
-        if !self.relay.takes_answer() {
-            return;
-        }
-        match answer {
-            Answer::Refused(refusal) => self.relay.refuse(refusal),
-            Answer::Upgrade { or_plaintext } => self.upgrade(or_plaintext),
-            Answer::Authorised(authorised) => {
-                if self.is_secure() {
-                    self.admit(Permit::Authorised(authorised));
-                } else {
-                    // Nobody can have proved anything yet.
-                    self.relay.incident("authorised-without-tls");
-                    self.unauthenticated((3, 0));
-                }
-            }
-            Answer::Exempted(exempted) => {
-                match std::mem::replace(&mut self.state, State::AwaitHello) {
-                    State::Gate(offer) => self.go_on_in_the_clear(offer, exempted),
-                    state => {
-                        self.state = state;
-                        self.admit(Permit::Exempted(exempted));
-                    }
-                }
-            }
-        }
-    }
-
-    fn is_secure(&self) -> bool {
-        matches!(self.state, State::Open { secure: true } | State::Secured(_))
-    }
-
     /// TLS must come first.
     fn upgrade(&mut self, or_plaintext: Option<Exempted>) {
-        match std::mem::replace(&mut self.state, State::AwaitHello) {
-            State::Gate(offer) if offer.starttls() => {
+        match (self.take_state(), or_plaintext) {
+            (State::Introduced(offer), or_plaintext) if offer.starttls() => {
                 if self.relay.server_spoke() {
                     return self.injected();
                 }
                 self.relay.send(Side::Server, b"STARTTLS\r\n".to_vec());
-                self.relay.courteous = false;
+                self.relay.expect_command(false);
                 self.state = State::AwaitStartTlsReply(offer, or_plaintext);
             }
-            State::Gate(offer) => match or_plaintext {
-                Some(exempted) => {
-                    self.lost_tls(Cause::StarttlsNotSupported, &offer.without_starttls());
-                    self.go_on_in_the_clear(offer, exempted);
-                }
-                None => self.not_offered(&offer),
-            },
-            State::Open { secure: false } => {
-                self.state = State::Open { secure: false };
+            (State::Introduced(offer), Some(exempted)) => {
+                self.note_no_tls(Cause::StarttlsNotSupported, &offer.without_starttls());
+                self.go_on_in_the_clear(offer, exempted);
+            }
+            (State::Introduced(offer), None) => self.not_offered(&offer),
+            (state @ State::Open { secure: false }, or_plaintext) => {
+                self.state = state;
                 match or_plaintext {
                     Some(exempted) => self.admit(Permit::Exempted(exempted)),
                     None => {
                         let why = "needs TLS, and this session has begun without";
-                        let refusal = refusal(451, (7, 5), &self.relay.says(why));
+                        let refusal = self.relay.about_server(451, (7, 5), why);
                         self.relay.refuse(refusal.because(Cause::StarttlsRequired));
                     }
                 }
             }
-            state => {
+            (state, _) => {
                 self.state = state;
                 self.unauthenticated((7, 5));
+            }
+        }
+    }
+
+    fn authorised(&mut self, permit: Permit) {
+        if matches!(self.state, State::Open { secure: true } | State::Secured(_)) {
+            return self.admit(permit);
+        }
+        // In the clear nobody can have proved anything yet.
+        self.relay.incident("authorised-without-tls");
+        self.unauthenticated((3, 0));
+    }
+
+    fn exempted(&mut self, exempted: Exempted) {
+        match self.take_state() {
+            State::Introduced(offer) => self.go_on_in_the_clear(offer, exempted),
+            state => {
+                self.state = state;
+                self.admit(Permit::Exempted(exempted));
             }
         }
     }
@@ -377,9 +271,9 @@ impl Outbound {
     /// The pending command was permitted.
     fn admit(&mut self, permit: Permit) {
         match &self.state {
-            // What is here already would be taken for the reply to our EHLO.
-            State::Secured(_) if self.relay.server_spoke() => self.early(),
-            // The peer is who it must be, so it is told who we are.
+            // Bytes that are here already would be taken for the reply to our EHLO.
+            State::Secured(_) if self.relay.server_spoke() => self.spoke_out_of_turn(),
+            // The peer is judged, so it may learn who we are.
             State::Secured(_) => {
                 self.relay.send_hello();
                 self.state = State::AwaitSecureHelloReply(permit);
@@ -391,13 +285,13 @@ impl Outbound {
 
     fn go_on_in_the_clear(&mut self, offer: HeardOffer, exempted: Exempted) {
         if self.relay.server_spoke() {
-            return self.early();
+            return self.spoke_out_of_turn();
         }
-        let pipelining = self.relay.shown(&offer).has(Keyword::Pipelining);
-        self.relay.open(pipelining, None);
+        let pipelining = self.relay.shown_of(&offer).has(Keyword::Pipelining);
+        self.relay.open_link(pipelining, None);
         self.state = State::Open { secure: false };
         let permit = Permit::Exempted(exempted);
-        if self.relay.pending_hello() {
+        if self.relay.is_hello_pending() {
             self.relay.permit(permit);
             self.relay.welcome_by(&offer);
         } else {
@@ -405,96 +299,180 @@ impl Outbound {
         }
     }
 
-    /// This connection is of no more use, and an entry lets the mail go on without TLS: over a new one.
+    /// This connection cannot be used any more, and an entry lets mail go on without TLS: over a new connection.
     fn begin_again_in_the_clear(&mut self, exempted: Exempted) {
-        self.relay.act(Action::Close {
-            side: Side::Server,
-            abort: true,
-        });
-        self.relay.shut();
+        self.relay.close_link(true);
         self.relay.act(Action::Connect);
-        self.state = State::AwaitConnect(Aim::Plaintext(exempted));
+        self.state = State::AwaitConnect(Attempt::InTheClear(exempted));
+    }
+}
+
+impl LinkSetup for Outbound {
+    const TLS_SIDE: Side = Side::Server;
+
+    fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
+    fn relay_mut(&mut self) -> &mut Relay {
+        &mut self.relay
+    }
+
+    fn takes_commands(&self) -> bool {
+        !matches!(
+            self.state,
+            State::AwaitConnect(Attempt::First)
+                | State::AwaitImplicitTls
+                | State::AwaitGreeting(Attempt::First)
+        )
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    fn begin_pending(&mut self) {
+        let is_hello = self.relay.is_hello_pending();
+        match &self.state {
+            State::AwaitHello if is_hello && self.relay.server_spoke() => self.spoke_out_of_turn(),
+            State::AwaitHello if is_hello => {
+                self.relay.send_hello();
+                self.state = State::AwaitHelloReply(Attempt::First);
+            }
+            State::Open { .. } if is_hello => self.relay.forward_hello(),
+            State::Secured(_) if self.config.known_at_connect => self.ask(),
+            State::Introduced(offer) | State::Secured(offer) if is_hello => {
+                self.relay.welcome_by(offer);
+            }
+            State::Introduced(_) | State::Secured(_) | State::Open { .. } => self.ask(),
+            _ => {}
+        }
+    }
+
+    fn ends_at_bytes(&mut self) -> bool {
+        let handshake = matches!(
+            self.state,
+            State::AwaitUpgrade(..) | State::AwaitImplicitTls
+        );
+        if handshake {
+            self.injected();
+        }
+        handshake
+    }
+
+    fn connected(&mut self, outcome: Result<(), Refusal>) {
+        match (self.take_state(), outcome) {
+            (State::AwaitConnect(_), Err(refusal)) => self.relay.end_now(refusal.as_421()),
+            (State::AwaitConnect(Attempt::First), Ok(())) if self.config.implicit_tls => {
+                self.relay.act(Action::Upgrade(Side::Server));
+                self.state = State::AwaitImplicitTls;
+            }
+            (State::AwaitConnect(attempt), Ok(())) => self.state = State::AwaitGreeting(attempt),
+            (state, _) => self.state = state,
+        }
     }
 
     fn upgraded(&mut self, outcome: Result<(), Refusal>) {
-        match (
-            std::mem::replace(&mut self.state, State::AwaitHello),
-            outcome,
-        ) {
-            (State::AwaitEarlyUpgrade, Ok(())) => {
-                self.state = State::AwaitGreeting(Aim::Introduce);
+        match (self.take_state(), outcome) {
+            (State::AwaitImplicitTls, Ok(())) => {
+                self.state = State::AwaitGreeting(Attempt::First);
             }
-            (State::AwaitUpgrade(told, _), Ok(())) => {
-                self.relay.courteous = true;
-                self.state = State::Secured(told);
+            (State::AwaitUpgrade(offer, _), Ok(())) => {
+                self.relay.expect_command(true);
+                self.state = State::Secured(offer);
                 self.ask();
             }
             (State::AwaitUpgrade(_, Some(exempted)), Err(_)) => {
                 self.begin_again_in_the_clear(exempted);
             }
-            (State::AwaitUpgrade(_, None) | State::AwaitEarlyUpgrade, Err(refusal)) => {
-                self.relay.dead(transient(refusal));
+            (State::AwaitUpgrade(_, None) | State::AwaitImplicitTls, Err(refusal)) => {
+                self.relay.end_now(refusal.as_421());
             }
             (state, _) => self.state = state,
         }
     }
 
-    fn connected(&mut self, outcome: Result<(), Refusal>) {
-        match (
-            std::mem::replace(&mut self.state, State::AwaitHello),
-            outcome,
-        ) {
-            (State::AwaitConnect(_), Err(refusal)) => self.relay.dead(transient(refusal)),
-            (State::AwaitConnect(Aim::Introduce), Ok(())) if self.config.implicit_tls => {
-                self.relay.act(Action::Upgrade(Side::Server));
-                self.state = State::AwaitEarlyUpgrade;
+    fn replied(&mut self, reply: &Reply) {
+        match self.take_state() {
+            State::AwaitGreeting(attempt) if reply.code == 220 => self.greeted(attempt),
+            State::AwaitGreeting(_) => self.refused(Stage::Greeting, reply),
+            State::AwaitHelloReply(attempt) if reply.code == 250 => {
+                self.introduced(attempt, HeardOffer::read(reply));
             }
-            (State::AwaitConnect(aim), Ok(())) => self.state = State::AwaitGreeting(aim),
-            (state, _) => self.state = state,
+            State::AwaitHelloReply(attempt)
+                if reply.class() == 5 && self.config.plaintext_possible =>
+            {
+                self.try_helo(attempt, reply);
+            }
+            // A 5yz would make the client try HELO, which cannot start TLS (RFC 5321 §3.2).
+            State::AwaitHelloReply(_) => self.refused(Stage::Ehlo, reply),
+            State::AwaitHeloReply(attempt, refused) if reply.code == 250 => {
+                self.introduced(attempt, HeardOffer::of_helo(refused));
+            }
+            State::AwaitHeloReply(_, refused) => self.ehlo_refused(&refused),
+            State::AwaitStartTlsReply(offer, or_plaintext) if reply.code == 220 => {
+                self.starttls_accepted(offer, or_plaintext);
+            }
+            State::AwaitStartTlsReply(offer, or_plaintext) => {
+                self.starttls_refused(reply, offer, or_plaintext);
+            }
+            State::AwaitSecureHelloReply(permit) => self.introduced_securely(reply, permit),
+            _ if reply.code == 421 => {
+                self.relay.set_end(End::ServerClosed);
+                self.relay.end_server_lost((4, 2), "closes the connection");
+            }
+            _ => self.spoke_out_of_turn(),
+        }
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Refused(refusal) => self.relay.refuse(refusal),
+            Answer::Upgrade { or_plaintext } => self.upgrade(or_plaintext),
+            Answer::Authorised(authorised) => self.authorised(Permit::Authorised(authorised)),
+            Answer::Exempted(exempted) => self.exempted(exempted),
         }
     }
 
     fn server_closed(&mut self) {
-        match &mut self.state {
-            State::AwaitStartTlsReply(_, or_plaintext) | State::AwaitUpgrade(_, or_plaintext)
-                if or_plaintext.is_some() =>
-            {
-                if let Some(exempted) = or_plaintext.take() {
-                    let what = "the server closed the connection at STARTTLS";
-                    self.lost_tls(Cause::StarttlsRefused, what);
-                    self.begin_again_in_the_clear(exempted);
-                }
+        match self.take_state() {
+            State::AwaitStartTlsReply(_, Some(exempted))
+            | State::AwaitUpgrade(_, Some(exempted)) => {
+                let what = "the server closed the connection at STARTTLS";
+                self.note_no_tls(Cause::StarttlsRefused, what);
+                self.begin_again_in_the_clear(exempted);
             }
             // That was the connection before this one.
-            State::AwaitConnect(_) => {}
-            State::AwaitUpgrade(..) | State::AwaitEarlyUpgrade => {
-                self.relay.ends(End::ServerClosed);
-                self.lost((7, 5), "closed the connection during the TLS handshake");
+            state @ State::AwaitConnect(_) => self.state = state,
+            State::AwaitUpgrade(..) | State::AwaitImplicitTls => {
+                self.relay.set_end(End::ServerClosed);
+                let what = "closed the connection during the TLS handshake";
+                self.relay.end_server_lost((7, 5), what);
             }
             State::AwaitHeloReply(_, refused) => {
-                let refused = std::mem::take(refused);
-                self.relay.ends(End::ServerClosed);
-                let refusal = refusal(421, (4, 0), &self.relay.says(&refused));
-                self.relay.dead(refusal.because(Cause::EhloRefused));
+                self.relay.set_end(End::ServerClosed);
+                let refusal = self.ehlo_refusal(&refused);
+                self.relay.end_now(refusal);
             }
-            State::Secured(_) if self.relay.pending().is_none() => self.relay.server_gone(),
-            State::Secured(_) | State::AwaitSecureHelloReply(_) => {
-                self.relay.ends(End::ServerClosed);
-                self.lost(
-                    (7, 5),
-                    "closed the connection right after the TLS handshake, it may have rejected our certificate",
-                );
+            State::Secured(_) | State::AwaitSecureHelloReply(_)
+                if self.relay.pending().is_some() =>
+            {
+                self.relay.set_end(End::ServerClosed);
+                let what = "closed the connection right after the TLS handshake, it may have rejected our certificate";
+                self.relay.end_server_lost((7, 5), what);
             }
-            _ => self.relay.server_gone(),
+            state => {
+                self.state = state;
+                self.relay.server_gone();
+            }
         }
     }
 
-    fn wind(&mut self, now: Duration) {
-        let awaits = match &self.state {
-            _ if self.relay.is_over() => None,
-            State::AwaitConnect(Aim::Introduce)
-            | State::AwaitEarlyUpgrade
-            | State::AwaitGreeting(Aim::Introduce) => Some(Timer::Greeting),
+    fn awaits(&self) -> Option<Timer> {
+        match &self.state {
+            State::AwaitConnect(Attempt::First)
+            | State::AwaitImplicitTls
+            | State::AwaitGreeting(Attempt::First) => Some(Timer::Greeting),
             State::AwaitConnect(_)
             | State::AwaitGreeting(_)
             | State::AwaitHelloReply(_)
@@ -502,76 +480,14 @@ impl Outbound {
             | State::AwaitStartTlsReply(..)
             | State::AwaitUpgrade(..)
             | State::AwaitSecureHelloReply(_) => Some(Timer::Opening),
-            // Judging the peer and its first recipient is part of one unit with the upgrade.
+            // Judging the peer and its first recipient counts as one unit together with the upgrade.
             _ if self.relay.pending().is_some() && !self.relay.is_permitted() => {
                 Some(Timer::Opening)
             }
-            State::AwaitHello | State::Gate(_) | State::Secured(_) | State::Open { .. } => {
+            State::AwaitHello | State::Introduced(_) | State::Secured(_) | State::Open { .. } => {
                 self.relay.awaits()
             }
-        };
-        self.relay.wind(awaits, now);
-    }
-}
-
-impl Machine for Outbound {
-    fn receive(&mut self, side: Side, bytes: &[u8], now: Duration) {
-        let mut rest = bytes;
-        let last = loop {
-            let step = match side {
-                Side::Client => self.client(rest),
-                Side::Server => self.server(rest),
-            };
-            match step {
-                Step::Took(len) => rest = &rest[len..],
-                step => break step,
-            }
-        };
-        self.relay.settle(Some((side, rest.len(), &last)));
-        self.wind(now);
-    }
-
-    fn handle(&mut self, input: Input, now: Duration) {
-        match self.relay.handle(input) {
-            _ if self.relay.is_over() => {}
-            Some(Input::Connected(outcome)) => self.connected(outcome),
-            Some(Input::Upgraded(Side::Server, outcome)) => self.upgraded(outcome),
-            Some(Input::Answer(answer)) => self.answered(answer),
-            Some(Input::Closed(Side::Server)) => self.server_closed(),
-            Some(Input::Deadline) => self.relay.late(now),
-            _ => {}
         }
-        self.relay.settle(None);
-        self.wind(now);
-    }
-
-    fn next_action(&mut self) -> Option<Action> {
-        self.relay.action()
-    }
-
-    fn deadline(&self) -> Option<Duration> {
-        self.relay.deadline()
-    }
-
-    fn set_held_back(&mut self, held: bool, now: Duration) {
-        self.relay.hold_back(held);
-        self.wind(now);
-    }
-
-    fn set_trace(&mut self, line: Vec<u8>) {
-        self.relay.set_trace(line);
-    }
-
-    fn finished(&self) -> bool {
-        self.relay.finished()
-    }
-}
-
-/// What a host that cannot be reached or authenticated is answered with: never a 5yz.
-fn transient(refusal: Refusal) -> Refusal {
-    Refusal {
-        code: 421,
-        ..refusal
     }
 }
 

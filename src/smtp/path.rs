@@ -1,29 +1,29 @@
 //! Paths and parameters of MAIL and RCPT (RFC 5321 §4.1.2): one path exactly, then parameters of what was offered.
 //!
-//! A path is forwarded as it was written, so whoever reads it there must read what was judged here. What two readers
-//! could read differently (source routes, comments, a trailing dot, angle brackets in a quoted string) is refused. A local
-//! part is as long as the line lets it be: VERP and SRS need more than the 64 octets that every server must take, and
-//! RFC 5321 §4.5.3.1 asks for no limit.
+//! A path is forwarded as the client wrote it, so the server must read in it exactly what was judged here. Everything that
+//! two readers could read differently (source routes, comments, a trailing dot, angle brackets in a quoted string) is
+//! refused. Only the line length limits a local part: VERP and SRS need more than the 64 octets that every server must
+//! accept, and RFC 5321 §4.5.3.1 asks for no limit.
 
 use super::{
-    Domain, Recipient, Refusal,
-    command::refusal,
+    domain::Domain,
     extensions::{Extensions, Keyword},
+    refusal::Refusal,
 };
 
-/// A reverse-path.
+/// A reverse-path with the parameters of its MAIL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sender {
+pub(super) struct Sender {
     /// As written between `<` and `>`; empty for the null reverse-path.
-    pub path: Vec<u8>,
+    pub(super) path: Vec<u8>,
     /// Its domain; `None` for the null reverse-path and for address literals.
-    pub domain: Option<Domain>,
+    pub(super) domain: Option<Domain>,
     /// SMTPUTF8 was given (RFC 6531 §3.4).
-    pub smtputf8: bool,
+    pub(super) smtputf8: bool,
     /// BODY=BINARYMIME was given (RFC 3030 §3): only BDAT may follow.
-    pub binary: bool,
+    pub(super) binary: bool,
     /// The extensions whose parameters were given.
-    pub used: Vec<Keyword>,
+    pub(super) used: Vec<Keyword>,
 }
 
 /// A forward-path.
@@ -31,13 +31,24 @@ pub struct Sender {
 pub struct ForwardPath {
     /// As written between `<` and `>`.
     pub path: Vec<u8>,
-    /// What of it policy judges.
+    /// The part that policy judges.
     pub recipient: Recipient,
 }
 
-/// Reads what follows `MAIL`.
-pub(super) fn sender(arguments: &[u8], offered: &Extensions) -> Result<Sender, Refusal> {
-    let (path, parameters) = path(arguments, b"FROM:")?;
+/// The part of a RCPT path that policy judges.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Recipient {
+    /// `local@domain`.
+    Domain(Domain),
+    /// `local@[192.0.2.1]` or any other address literal, brackets included: only the table can authorise it.
+    Literal(String),
+    /// `<postmaster>` without a domain (RFC 5321 §4.5.1): only a peer known at connect time can have it.
+    Postmaster,
+}
+
+/// Reads the arguments of `MAIL`.
+pub(super) fn reverse_path(arguments: &[u8], offered: &Extensions) -> Result<Sender, Refusal> {
+    let (path, parameters) = split_path(arguments, b"FROM:")?;
     let mut sender = Sender {
         path: path.to_vec(),
         domain: None,
@@ -45,8 +56,7 @@ pub(super) fn sender(arguments: &[u8], offered: &Extensions) -> Result<Sender, R
         binary: false,
         used: Vec::new(),
     };
-    let mut seen = Vec::new();
-    for (name, value) in self::parameters(parameters, &mut seen)? {
+    for (name, value) in read_parameters(parameters)? {
         let (keyword, known_value) = match name.as_str() {
             "SIZE" => (Keyword::Size, is_number(value, 20)),
             "BODY" => {
@@ -74,7 +84,7 @@ pub(super) fn sender(arguments: &[u8], offered: &Extensions) -> Result<Sender, R
     }
     readable(parameters, sender.smtputf8)?;
     if !path.is_empty() {
-        match recipient(path, sender.smtputf8)? {
+        match judged_part(path, sender.smtputf8)? {
             Recipient::Domain(domain) => sender.domain = Some(domain),
             Recipient::Literal(_) => {}
             Recipient::Postmaster => return Err(bad_path("a sender has a domain")),
@@ -83,15 +93,14 @@ pub(super) fn sender(arguments: &[u8], offered: &Extensions) -> Result<Sender, R
     Ok(sender)
 }
 
-/// Reads what follows `RCPT`; also, whether it has a parameter of DSN.
-pub(super) fn target(
+/// Reads the arguments of `RCPT`, and whether a parameter of DSN is among them.
+pub(super) fn forward_path(
     arguments: &[u8],
     offered: &Extensions,
     smtputf8: bool,
 ) -> Result<(ForwardPath, bool), Refusal> {
-    let (path, parameters) = path(arguments, b"TO:")?;
-    let mut seen = Vec::new();
-    let given = self::parameters(parameters, &mut seen)?;
+    let (path, parameters) = split_path(arguments, b"TO:")?;
+    let given = read_parameters(parameters)?;
     let dsn = !given.is_empty();
     for (name, value) in given {
         match name.as_str() {
@@ -100,18 +109,18 @@ pub(super) fn target(
         }
     }
     readable(parameters, smtputf8)?;
-    let target = ForwardPath {
+    let path = ForwardPath {
         path: path.to_vec(),
-        recipient: recipient(path, smtputf8)?,
+        recipient: judged_part(path, smtputf8)?,
     };
-    Ok((target, dsn))
+    Ok((path, dsn))
 }
 
-/// Splits `FROM:<path> parameters`; blanks and tabs behind the colon and at the end are tolerated, as everybody does, and so is a path without
-/// brackets that can be read in one way only: plain words to the end of the line.
-fn path<'a>(arguments: &'a [u8], prefix: &[u8]) -> Result<(&'a [u8], &'a [u8]), Refusal> {
+/// Splits `FROM:<path> parameters`. Blanks and tabs behind the colon and at the end are tolerated, as every server does. A path
+/// without brackets is tolerated too where only one reading is possible: plain words to the end of the line.
+fn split_path<'a>(arguments: &'a [u8], prefix: &[u8]) -> Result<(&'a [u8], &'a [u8]), Refusal> {
     let syntax = || {
-        refusal(
+        Refusal::new(
             501,
             (5, 4),
             "the syntax is MAIL FROM:<path> or RCPT TO:<path> (RFC 5321 4.1.1)",
@@ -173,8 +182,8 @@ fn is_atext(byte: &u8) -> bool {
 type Parameter<'a> = (String, Option<&'a [u8]>);
 
 /// `NAME` or `NAME=value`, each once, names in upper case (RFC 5321 §4.1.2).
-fn parameters<'a>(bytes: &'a [u8], seen: &mut Vec<String>) -> Result<Vec<Parameter<'a>>, Refusal> {
-    let mut parameters = Vec::new();
+fn read_parameters(bytes: &[u8]) -> Result<Vec<Parameter<'_>>, Refusal> {
+    let mut parameters: Vec<Parameter<'_>> = Vec::new();
     for parameter in bytes.split(|b| *b == b' ').filter(|p| !p.is_empty()) {
         let (name, value) = match memchr::memchr(b'=', parameter) {
             Some(at) => (&parameter[..at], Some(&parameter[at + 1..])),
@@ -189,14 +198,13 @@ fn parameters<'a>(bytes: &'a [u8], seen: &mut Vec<String>) -> Result<Vec<Paramet
                     .all(|b| matches!(b, 0x21..=0x3c | 0x3e..=0x7e | 0x80..))
         });
         let name = String::from_utf8_lossy(name).to_ascii_uppercase();
-        if !named || !valued || seen.contains(&name) {
-            return Err(refusal(
+        if !named || !valued || parameters.iter().any(|(known, _)| *known == name) {
+            return Err(Refusal::new(
                 501,
                 (5, 4),
                 "a parameter is malformed or given twice",
             ));
         }
-        seen.push(name.clone());
         parameters.push((name, value));
     }
     Ok(parameters)
@@ -209,29 +217,26 @@ fn is_number(value: Option<&[u8]>, digits: usize) -> bool {
 fn check(offered: bool, known_value: bool, verb: &str) -> Result<(), Refusal> {
     match (offered, known_value) {
         (true, true) => Ok(()),
-        (true, false) => Err(refusal(501, (5, 4), "a parameter has no such value")),
+        (true, false) => Err(Refusal::new(501, (5, 4), "a parameter has no such value")),
         (false, _) => Err(unoffered(verb)),
     }
 }
 
 fn unoffered(verb: &str) -> Refusal {
-    refusal(
-        555,
-        (5, 4),
-        &format!("{verb} has a parameter that was not offered in reply to EHLO"),
-    )
+    let text = format!("{verb} has a parameter that was not offered in reply to EHLO");
+    Refusal::new(555, (5, 4), text)
 }
 
 fn bad_path(what: &str) -> Refusal {
-    refusal(501, (1, 3), what)
+    Refusal::new(501, (1, 3), what)
 }
 
-/// ASCII, or UTF-8 where that was agreed.
+/// Accepts ASCII, and UTF-8 where the transaction uses SMTPUTF8.
 fn readable(bytes: &[u8], smtputf8: bool) -> Result<(), Refusal> {
     if bytes.is_ascii() || (smtputf8 && std::str::from_utf8(bytes).is_ok()) {
         Ok(())
     } else {
-        Err(refusal(
+        Err(Refusal::new(
             553,
             (6, 7),
             "an address that is not ASCII needs SMTPUTF8 (RFC 6531)",
@@ -239,8 +244,8 @@ fn readable(bytes: &[u8], smtputf8: bool) -> Result<(), Refusal> {
     }
 }
 
-/// Reads a path that is not empty.
-fn recipient(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
+/// Reads the part of a non-empty path that policy judges.
+fn judged_part(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
     readable(path, smtputf8)?;
     if path.first() == Some(&b'@') {
         return Err(bad_path(
@@ -256,7 +261,7 @@ fn recipient(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
         _ => return Err(bad_path("the path is not local-part@domain")),
     };
     let Some(domain) = std::str::from_utf8(domain).ok().filter(|d| d.is_ascii()) else {
-        return Err(refusal(
+        return Err(Refusal::new(
             553,
             (6, 7),
             "the domain must be written in A-labels (RFC 5890)",
@@ -275,8 +280,8 @@ fn recipient(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
         .ok_or_else(|| bad_path("the domain is malformed"))
 }
 
-/// Length of the local part that `path` begins with; `None` if it is none. Dots may stand anywhere, because they do. The
-/// path ends at its first `>`, so a quoted string that holds one is unfinished here.
+/// Length of the local part that `path` begins with, in octets; `None` if `path` does not begin with one. Dots may stand anywhere,
+/// because in real addresses they do. The path ends at its first `>`, so a quoted string that contains one is unfinished here.
 fn local_part(path: &[u8]) -> Option<usize> {
     let Some(quoted) = path.strip_prefix(b"\"") else {
         let length = path
@@ -305,7 +310,7 @@ fn local_part(path: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smtp::reply::Reply;
+    use crate::smtp::{extensions::Offer, reply::Reply};
 
     fn all() -> Extensions {
         let lines = [
@@ -319,12 +324,12 @@ mod tests {
             "DELIVERBY",
         ];
         let lines = lines.iter().map(|line| line.as_bytes().to_vec()).collect();
-        crate::smtp::extensions::Offer::read(&Reply::of_lines(250, lines), false).extensions
+        Offer::read(&Reply::of_lines(250, lines), false).extensions
     }
 
     fn rcpt(arguments: &str) -> Result<Recipient, u16> {
-        target(arguments.as_bytes(), &all(), true)
-            .map(|(target, _)| target.recipient)
+        forward_path(arguments.as_bytes(), &all(), true)
+            .map(|(path, _)| path.recipient)
             .map_err(|refusal| refusal.code)
     }
 
@@ -437,7 +442,7 @@ mod tests {
                 domain("d.example")
             );
             let from = format!("FROM:<\"{local}\"@d.example>");
-            assert!(sender(from.as_bytes(), &all()).is_ok());
+            assert!(reverse_path(from.as_bytes(), &all()).is_ok());
         }
         let host = format!("{}.example", "d.".repeat(90));
         assert!(rcpt(&format!("TO:<l@{host}>")).is_err(), "empty label");
@@ -448,7 +453,7 @@ mod tests {
 
     #[test]
     fn a_sender_has_a_domain_or_is_null() {
-        let mail = |arguments: &str| sender(arguments.as_bytes(), &all());
+        let mail = |arguments: &str| reverse_path(arguments.as_bytes(), &all());
         assert_eq!(mail("FROM:<>").expect("null").domain, None);
         let sent =
             mail("FROM:<a@B.example> SIZE=10 BODY=binarymime SMTPUTF8 RET=HDRS").expect("a sender");
@@ -461,7 +466,7 @@ mod tests {
     #[test]
     fn parameters_pass_only_if_they_were_offered() {
         let code = |arguments: &str, offered: &Extensions| {
-            sender(arguments.as_bytes(), offered)
+            reverse_path(arguments.as_bytes(), offered)
                 .map(|_| ())
                 .map_err(|refusal| refusal.code)
         };

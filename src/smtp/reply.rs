@@ -1,13 +1,13 @@
-//! Replies (RFC 5321 §4.2): read whole from a server, and made by us.
+//! Replies (RFC 5321 §4.2): read from a server as a whole, or made here.
 
-use super::{Refusal, framing};
+use super::{framing, refusal::Refusal};
 use std::borrow::Cow;
 
 /// Most lines of one reply.
-pub const MAX_LINES: usize = 128;
-/// Most octets of one reply.
-pub const MAX_OCTETS: usize = 64 * 1024;
-/// Most octets of the text of a refusal of ours, so that its line stays below 512 (RFC 5321 §4.5.3.1.5).
+pub(super) const MAX_LINES: usize = 128;
+/// Most octets of one reply, CRLFs included.
+const MAX_OCTETS: usize = 64 * 1024;
+/// Most octets of the text of our own refusals, so that their line stays below 512 (RFC 5321 §4.5.3.1.5).
 const MAX_TEXT: usize = 480;
 
 /// One whole reply. The code is the same on all lines.
@@ -17,20 +17,18 @@ pub struct Reply {
     pub code: u16,
     /// The text of each line, without code, separator and CRLF, as received. Never empty.
     pub lines: Vec<Vec<u8>>,
-    /// As received, CRLFs included; what we made ourselves has none.
+    /// As received, CRLFs included; empty for a reply of our own.
     pub verbatim: Vec<u8>,
 }
 
 impl Reply {
-    /// A reply of ours of one line. `text` begins with the enhanced code where there is one (RFC 2034 §4).
-    #[must_use]
-    pub fn new(code: u16, text: &str) -> Self {
+    /// A reply of our own with one line. `text` begins with the enhanced code where there is one (RFC 2034 §4).
+    pub(crate) fn new(code: u16, text: &str) -> Self {
         Self::of_lines(code, vec![text.as_bytes().to_vec()])
     }
 
-    /// A reply of ours of some lines.
-    #[must_use]
-    pub fn of_lines(code: u16, lines: Vec<Vec<u8>>) -> Self {
+    /// A reply of our own with these lines.
+    pub(crate) fn of_lines(code: u16, lines: Vec<Vec<u8>>) -> Self {
         Self {
             code,
             lines,
@@ -38,33 +36,33 @@ impl Reply {
         }
     }
 
-    /// The first digit, which alone decides (RFC 5321 §4.2.1).
-    #[must_use]
-    pub fn class(&self) -> u16 {
+    /// The reply to QUIT.
+    pub(super) fn goodbye() -> Self {
+        Self::new(221, "2.0.0 bye")
+    }
+
+    /// The first digit of the code. It alone decides (RFC 5321 §4.2.1).
+    pub(crate) fn class(&self) -> u16 {
         self.code / 100
     }
 
     /// 2yz.
-    #[must_use]
-    pub fn is_positive(&self) -> bool {
+    pub(super) fn is_positive(&self) -> bool {
         self.class() == 2
     }
 
     /// 3yz.
-    #[must_use]
-    pub fn is_intermediate(&self) -> bool {
+    pub(super) fn is_intermediate(&self) -> bool {
         self.class() == 3
     }
 
     /// 4yz or 5yz.
-    #[must_use]
-    pub fn is_negative(&self) -> bool {
+    pub(super) fn is_negative(&self) -> bool {
         matches!(self.class(), 4 | 5)
     }
 
-    /// Its enhanced code (RFC 2034 §4, RFC 3463 §2), if the first line begins with one of the class of the code.
-    #[must_use]
-    pub fn enhanced(&self) -> Option<String> {
+    /// The enhanced code (RFC 2034 §4, RFC 3463 §2), if the first line begins with one whose class fits the code.
+    pub(super) fn enhanced(&self) -> Option<String> {
         let line = self.lines.first()?;
         let word = line.split(|b| *b == b' ').next().unwrap_or_default();
         let word = std::str::from_utf8(word).ok()?;
@@ -76,15 +74,15 @@ impl Reply {
         well_formed.then(|| word.to_owned())
     }
 
-    /// The bytes for the client: text is HT and printable ASCII (RFC 5321 §4.2), and UTF-8 where the transaction uses
-    /// SMTPUTF8 (RFC 6531 §3.7.4.1); a `?` stands for every other octet or control character.
+    /// The bytes for the client. Text is HT and printable ASCII (RFC 5321 §4.2), and UTF-8 where the transaction uses
+    /// SMTPUTF8 (RFC 6531 §3.7.4.1). A `?` replaces every other octet and every control character.
     #[must_use]
     pub fn to_bytes(&self, smtputf8: bool) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.lines.iter().map(|line| line.len() + 6).sum());
         for (index, line) in self.lines.iter().enumerate() {
             let last = index + 1 == self.lines.len();
             bytes.extend_from_slice(self.code.to_string().as_bytes());
-            // A server's last line without text has a blank or not; the empty challenge of AUTH needs it (RFC 4954 §4).
+            // A server's last line without text may end in a blank; the empty challenge of AUTH needs it (RFC 4954 §4).
             let bare = line.is_empty() && !self.verbatim.ends_with(b" \r\n");
             if !(last && bare) {
                 bytes.push(if last { b' ' } else { b'-' });
@@ -106,7 +104,7 @@ impl From<&Refusal> for Reply {
     }
 }
 
-/// Text that can be shown: see [`Reply::to_bytes`].
+/// The text as it can be shown; see [`Reply::to_bytes`].
 fn printable(text: &[u8], utf8: bool) -> Cow<'_, [u8]> {
     let ascii = |b: &u8| matches!(b, b'\t' | 0x20..=0x7e);
     if text.iter().all(ascii) {
@@ -127,26 +125,26 @@ fn printable(text: &[u8], utf8: bool) -> Cow<'_, [u8]> {
     }
 }
 
-/// Control characters other than HT, and those that turn the reading direction around.
+/// Control characters other than HT, and characters that reverse the reading direction.
 fn reorders_or_controls(c: char) -> bool {
     (c.is_control() && c != '\t')
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// What a server's bytes begin with.
+/// The part of a reply that a server's bytes begin with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReplyPart {
-    /// A line of a reply that goes on, of that many octets.
+    /// A line of this many octets that more lines follow.
     More(usize),
-    /// The last line of a reply, of that many octets.
+    /// The last line, of this many octets, and the whole reply.
     Whole(usize, Reply),
     /// Not decidable yet.
     Partial,
-    /// No reply that two parsers would read alike, or beyond the limits.
+    /// Two parsers could read the line differently, or it exceeds a limit.
     Malformed,
 }
 
-/// Puts replies together line by line.
+/// Assembles replies line by line.
 #[derive(Debug, Default)]
 pub struct ReplyReader {
     unfinished: Option<Reply>,
@@ -183,15 +181,14 @@ impl ReplyReader {
         ReplyPart::More(length)
     }
 
-    /// Whether lines of a reply are in whose last is not.
-    #[must_use]
-    pub fn is_amid(&self) -> bool {
+    /// Whether some lines of a reply are in, but not its last.
+    pub(super) fn is_amid(&self) -> bool {
         self.unfinished.is_some()
     }
 }
 
-/// Code, whether it is the last line, and text. `None`: no reply line. The first digit is 2 to 5: the standard has no
-/// other, and 1yz would leave it open how many replies a command has (RFC 5321 §4.2.1).
+/// Splits a line into code, whether it is the last line, and text; `None` if it is no reply line. The first digit must be 2 to 5:
+/// the standard has no other, and 1yz would leave open how many replies a command has (RFC 5321 §4.2.1).
 fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     let (code, rest) = line.split_at_checked(3)?;
     if !matches!(code[0], b'2'..=b'5') || !code.iter().all(u8::is_ascii_digit) {
@@ -289,7 +286,7 @@ mod tests {
             code: 451,
             enhanced: (7, 5),
             text: format!("evil\r\n250 {}", "x".repeat(1000)),
-            cause: crate::smtp::Cause::Verdict,
+            cause: crate::smtp::refusal::Cause::Verdict,
         };
         let bytes = Reply::from(&refusal).to_bytes(false);
         assert!(bytes.starts_with(b"451 4.7.5 evil??250 x"));

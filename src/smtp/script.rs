@@ -1,19 +1,22 @@
-//! A driver for tests: a machine, what either side has sent and not seen taken, and a clock that only moves when told.
+//! A driver of machines for unit tests. Both sides are text, and the clock moves only when a test moves it.
 
-use super::*;
+use super::{machine::*, path::Recipient, proof::*, refusal::*};
+use std::time::Duration;
 
-/// Drives a machine as the contract says, and writes down what it does.
+/// Drives a machine by the contract of [`crate::smtp`] and keeps what it does.
 pub(crate) struct Script<M> {
     pub(crate) machine: M,
     pub(crate) now: Duration,
+    /// By side: bytes that it sent and the machine has not taken.
     untaken: [Vec<u8>; 2],
+    /// By side: bytes that the machine sent to it.
     sent: [Vec<u8>; 2],
-    /// Octets of content that passed to the server.
+    /// Message octets that passed to the server.
     pub(crate) content: Vec<u8>,
-    /// Everything that is not bytes, in order.
+    /// Everything but bytes, in order.
     pub(crate) events: Vec<String>,
     pub(crate) records: Vec<Completed>,
-    /// Sides that are closed, and whether by dropping.
+    /// By side: `Some` once it is closed; true if its connection was dropped.
     pub(crate) closed: [Option<bool>; 2],
 }
 
@@ -164,13 +167,13 @@ impl<M: Machine> Script<M> {
         self.input(Input::Recorded(Ok(Recorded::assertion())))
     }
 
-    /// The time that the machine waits for has come.
+    /// Moves the clock to the machine's deadline.
     pub(crate) fn late(&mut self) -> &mut Self {
         self.now = self.machine.deadline().expect("a deadline");
         self.input(Input::Deadline)
     }
 
-    /// What that side got since the last look is this.
+    /// Asserts what that side got since the last call.
     #[track_caller]
     pub(crate) fn got(&mut self, side: Side, text: &str) -> &mut Self {
         let got = std::mem::take(&mut self.sent[side as usize]);
@@ -179,19 +182,19 @@ impl<M: Machine> Script<M> {
         self
     }
 
-    /// What the client got since the last look is this.
+    /// Asserts what the client got since the last call.
     #[track_caller]
     pub(crate) fn client_got(&mut self, text: &str) -> &mut Self {
         self.got(Side::Client, text)
     }
 
-    /// What the server got since the last look is this.
+    /// Asserts what the server got since the last call.
     #[track_caller]
     pub(crate) fn server_got(&mut self, text: &str) -> &mut Self {
         self.got(Side::Server, text)
     }
 
-    /// The codes that the client got since the last look: one for each line.
+    /// The codes that the client got since the last call: one for each line.
     pub(crate) fn codes(&mut self) -> Vec<u16> {
         let got = std::mem::take(&mut self.sent[Side::Client as usize]);
         String::from_utf8_lossy(&got)
@@ -200,14 +203,14 @@ impl<M: Machine> Script<M> {
             .collect()
     }
 
-    /// What happened besides bytes since the last look.
+    /// Asserts what happened besides bytes since the last call.
     #[track_caller]
     pub(crate) fn events(&mut self, events: &[&str]) -> &mut Self {
         assert_eq!(std::mem::take(&mut self.events), events);
         self
     }
 
-    /// The session is over; whether the server's connection was dropped.
+    /// Asserts that the session is over. `dropped`: the server's connection was dropped.
     #[track_caller]
     pub(crate) fn over(&mut self, dropped: bool) -> &mut Self {
         assert!(self.machine.finished(), "not finished");
@@ -216,7 +219,7 @@ impl<M: Machine> Script<M> {
     }
 }
 
-/// A refusal of the policy.
+/// A refusal by the policy.
 pub(crate) fn refusal(code: u16) -> Refusal {
     Refusal {
         code,

@@ -28,6 +28,7 @@ pub enum FaultKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandshakeFault {
     kind: FaultKind,
+    alert: Option<AlertDescription>,
     words: String,
 }
 
@@ -54,8 +55,15 @@ impl HandshakeFault {
     fn new(kind: FaultKind, words: impl Into<String>) -> Self {
         Self {
             kind,
+            alert: None,
             words: words.into(),
         }
+    }
+
+    /// Whether the peer said in an alert that it does not know the name in SNI (RFC 6066 §3): that may be a fault of the name alone.
+    #[must_use]
+    pub(crate) fn is_unrecognized_name(&self) -> bool {
+        self.alert == Some(AlertDescription::UnrecognisedName)
     }
 
     /// Reads the fault from an error of the handshake or of the first read after it. In TLS 1.3 the peer judges our certificate after our
@@ -82,7 +90,10 @@ impl HandshakeFault {
 
     fn of_tls(error: &Error) -> Self {
         match error {
-            Error::AlertReceived(alert) => Self::of_alert(*alert),
+            Error::AlertReceived(alert) => Self {
+                alert: Some(*alert),
+                ..Self::of_alert(*alert)
+            },
             Error::PeerIncompatible(why) => Self::new(FaultKind::TooOld, incompatible(why)),
             Error::PeerMisbehaved(
                 PeerMisbehaved::SelectedUnofferedCipherSuite

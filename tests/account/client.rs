@@ -409,7 +409,7 @@ impl<'a> Client<'a> {
         let (shown, config) = self.certs.clients[at].clone();
         let name = ServerName::try_from("mx.secure.test").expect("a name");
         let connection = ClientConnection::new(Arc::clone(&config), name).expect("a connection");
-        if !self.wire.connect(connection) {
+        if !self.wire.start_tls(connection) {
             self.note(String::from("[no TLS]"));
             self.heard.broke_handshake = Some(false);
             self.heard.ended = Ended::Other;

@@ -393,7 +393,7 @@ impl Talk {
         }
         let (shown, config) = self.certs.servers[self.certificate].clone();
         let connection = ServerConnection::new(config).expect("a connection");
-        if !self.wire.accept(connection) {
+        if !self.wire.start_tls(connection) {
             return self.end(Fatal::Handshake);
         }
         self.note(format!("[TLS with certificate {}]", self.certificate));

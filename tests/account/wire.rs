@@ -1,21 +1,51 @@
 //! One end of a connection, in the clear or over TLS, read line by line.
 
-use rustls::{ClientConnection, ServerConnection, StreamOwned};
+use rustls::{ConnectionCommon, SideData, StreamOwned};
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
+    ops::DerefMut,
     time::Duration,
 };
 
-enum Stream {
-    Plain(TcpStream),
-    Client(Box<StreamOwned<ClientConnection, TcpStream>>),
-    Server(Box<StreamOwned<ServerConnection, TcpStream>>),
-    Gone,
+/// A connection of either kind.
+trait Connection: Read + Write {
+    fn tcp(&self) -> &TcpStream;
+    /// The socket, where there is no TLS.
+    fn into_plain(self: Box<Self>) -> Option<TcpStream> {
+        None
+    }
+    /// Says close_notify, where there is TLS.
+    fn close_tls(&mut self) {}
+}
+
+impl Connection for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+    fn into_plain(self: Box<Self>) -> Option<TcpStream> {
+        Some(*self)
+    }
+}
+
+impl<C, D> Connection for StreamOwned<C, TcpStream>
+where
+    C: DerefMut<Target = ConnectionCommon<D>>,
+    D: SideData,
+{
+    fn tcp(&self) -> &TcpStream {
+        &self.sock
+    }
+    fn close_tls(&mut self) {
+        self.conn.send_close_notify();
+        // Whoever is gone already needs no farewell.
+        let _ = self.flush();
+    }
 }
 
 pub struct Wire {
-    stream: Stream,
+    /// `None`: it is gone.
+    stream: Option<Box<dyn Connection + Send>>,
     buffer: Vec<u8>,
     /// Nothing came for that long.
     pub hung: bool,
@@ -27,31 +57,19 @@ impl Wire {
         tcp.set_write_timeout(Some(patience)).expect("a timeout");
         tcp.set_nodelay(true).expect("no delay");
         Self {
-            stream: Stream::Plain(tcp),
+            stream: Some(Box::new(tcp)),
             buffer: Vec::new(),
             hung: false,
-        }
-    }
-
-    fn tcp(&self) -> Option<&TcpStream> {
-        match &self.stream {
-            Stream::Plain(tcp) => Some(tcp),
-            Stream::Client(tls) => Some(&tls.sock),
-            Stream::Server(tls) => Some(&tls.sock),
-            Stream::Gone => None,
         }
     }
 
     /// Reads more; false at the end of the connection, however it came.
     fn fill(&mut self) -> bool {
         let mut piece = [0; 16 * 1024];
-        let read = match &mut self.stream {
-            Stream::Plain(tcp) => tcp.read(&mut piece),
-            Stream::Client(tls) => tls.read(&mut piece),
-            Stream::Server(tls) => tls.read(&mut piece),
-            Stream::Gone => return false,
+        let Some(stream) = &mut self.stream else {
+            return false;
         };
-        match read {
+        match stream.read(&mut piece) {
             Ok(octets @ 1..) => {
                 self.buffer.extend_from_slice(&piece[..octets]);
                 true
@@ -98,18 +116,22 @@ impl Wire {
 
     /// False once nobody takes it any more.
     pub fn write(&mut self, octets: &[u8]) -> bool {
-        match &mut self.stream {
-            Stream::Plain(tcp) => tcp.write_all(octets),
-            Stream::Client(tls) => tls.write_all(octets).and_then(|()| tls.flush()),
-            Stream::Server(tls) => tls.write_all(octets).and_then(|()| tls.flush()),
-            Stream::Gone => return false,
-        }
-        .is_ok()
+        let Some(stream) = &mut self.stream else {
+            return false;
+        };
+        stream
+            .write_all(octets)
+            .and_then(|()| stream.flush())
+            .is_ok()
     }
 
-    /// TLS as a server; whether it came up.
-    pub fn accept(&mut self, mut connection: ServerConnection) -> bool {
-        let Stream::Plain(mut tcp) = std::mem::replace(&mut self.stream, Stream::Gone) else {
+    /// TLS in either role, over a connection that has none; whether it came up.
+    pub fn start_tls<C, D>(&mut self, mut connection: C) -> bool
+    where
+        C: DerefMut<Target = ConnectionCommon<D>> + Send + 'static,
+        D: SideData + 'static,
+    {
+        let Some(mut tcp) = self.stream.take().and_then(|stream| stream.into_plain()) else {
             return false;
         };
         while connection.is_handshaking() {
@@ -117,42 +139,15 @@ impl Wire {
                 return false;
             }
         }
-        let tls = StreamOwned::new(connection, tcp);
-        self.stream = Stream::Server(Box::new(tls));
-        true
-    }
-
-    /// TLS as a client; whether it came up.
-    pub fn connect(&mut self, mut connection: ClientConnection) -> bool {
-        let Stream::Plain(mut tcp) = std::mem::replace(&mut self.stream, Stream::Gone) else {
-            return false;
-        };
-        while connection.is_handshaking() {
-            if connection.complete_io(&mut tcp).is_err() {
-                return false;
-            }
-        }
-        let tls = StreamOwned::new(connection, tcp);
-        self.stream = Stream::Client(Box::new(tls));
+        self.stream = Some(Box::new(StreamOwned::new(connection, tcp)));
         true
     }
 
     /// Says that nothing more comes (close_notify, FIN). What the other end still says can be read.
     pub fn finish(&mut self) {
-        // Whoever is gone already needs no farewell.
-        match &mut self.stream {
-            Stream::Client(tls) => {
-                tls.conn.send_close_notify();
-                let _ = tls.flush();
-            }
-            Stream::Server(tls) => {
-                tls.conn.send_close_notify();
-                let _ = tls.flush();
-            }
-            Stream::Plain(_) | Stream::Gone => {}
-        }
-        if let Some(tcp) = self.tcp() {
-            let _ = tcp.shutdown(Shutdown::Write);
+        if let Some(stream) = &mut self.stream {
+            stream.close_tls();
+            let _ = stream.tcp().shutdown(Shutdown::Write);
         }
     }
 
@@ -165,10 +160,9 @@ impl Wire {
 
     /// Resets the connection.
     pub fn abort(&mut self) {
-        if let Some(tcp) = self.tcp() {
-            let socket = socket2::SockRef::from(tcp);
+        if let Some(stream) = self.stream.take() {
+            let socket = socket2::SockRef::from(stream.tcp());
             socket.set_linger(Some(Duration::ZERO)).expect("a linger");
         }
-        self.stream = Stream::Gone;
     }
 }

@@ -1,9 +1,9 @@
-//! kill -9 at any time: what was acknowledged is recorded, and the log goes on.
+//! kill -9 at any time: every acknowledged record is in the log, and the log goes on.
 
-use crate::support::{Directory, options, stop, verify, wait};
+use crate::support::{DONE, Directory, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions, Hash, Notice, rotated},
-    commands::audit as command,
+    flags::AuditVerifyFlags,
 };
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use std::{
 const FILE: &str = "AUDIT_CRASH_FILE";
 const KILLS: u64 = 300;
 
-/// The process that is killed: four sessions append and say on standard output, in whole lines, what was acknowledged.
+/// The process that is killed: four sessions append records, and print each acknowledgement as a whole line.
 #[test]
 #[ignore = "is run, and killed, by the test below"]
 fn writer() {
@@ -26,7 +26,7 @@ fn writer() {
         return;
     };
     let say = |text: String| {
-        // One write of less than PIPE_BUF octets: never torn.
+        // One write of less than PIPE_BUF octets is never torn.
         std::io::stdout().write_all(text.as_bytes()).unwrap();
         std::io::stdout().flush().unwrap();
     };
@@ -58,7 +58,7 @@ fn writer() {
     });
 }
 
-/// What was promised before the process died.
+/// The acknowledgements before the process died.
 #[derive(Default)]
 struct Promised {
     acknowledged: BTreeMap<usize, String>,
@@ -66,7 +66,7 @@ struct Promised {
 }
 
 impl Promised {
-    /// Lets the writer run until it has acknowledged so many, kills it, and takes down all it had said.
+    /// Lets the writer run until it has acknowledged that many records, kills it, and reads everything it printed.
     fn run_and_kill(&mut self, file: &Path, after: u64) {
         let mut child = Command::new(env::current_exe().unwrap())
             .args([
@@ -111,9 +111,9 @@ impl Promised {
     }
 }
 
-/// The machine goes down too: of what stands behind the last line that was promised, any part may be missing or zero.
+/// The machine goes down too: behind the last acknowledged line, any part may be missing or zero.
 fn lose_power(file: &Path, promised: &Promised, chance: u64) {
-    // Killed after one file was put aside and before the next was there: as good as empty.
+    // If it was killed after one file was put aside and before the next was made, the log counts as empty.
     let bytes = fs::read(file).unwrap_or_default();
     let hashes: Vec<&String> = promised.acknowledged.values().rev().take(50).collect();
     let mut durable = 0;
@@ -168,12 +168,12 @@ fn acknowledged_implies_recorded_over_hundreds_of_kills() {
             .unwrap_or_else(|| panic!("record {seq} was acknowledged and is not there"));
         assert_eq!(Hash::of(line.as_bytes()).to_string(), *hash, "record {seq}");
     }
-    let (code, said) = verify(&command::Verify {
+    let (code, said) = verify(&AuditVerifyFlags {
         files: vec![file],
-        anchors: promised.anchors.clone(),
-        ..command::Verify::default()
+        anchor: promised.anchors.clone(),
+        ..AuditVerifyFlags::default()
     });
-    assert_eq!(code, command::DONE, "{said}");
+    assert_eq!(code, DONE, "{said}");
     assert!(
         said.contains(&format!("all {} agree", promised.anchors.len())),
         "{said}"

@@ -1,10 +1,11 @@
-//! Whatever is done to a log is found, and called by its name.
+//! Any change to a log is found, and named for what it is.
 
-use crate::support::{Directory, options, stop, verify, wait};
+use crate::support::{DAMAGED, DONE, Directory, intact, options, stop, verify, wait};
 use proptest::prelude::*;
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions, Head, rotated},
     commands::audit as command,
+    flags::{AuditReportFlags, AuditShowFlags, AuditVerifyFlags},
 };
 use std::{
     fs,
@@ -12,7 +13,7 @@ use std::{
     sync::LazyLock,
 };
 
-/// A log of some hundred records with a checkpoint at every tenth, in several files, stopped; and what is known of it elsewhere.
+/// A stopped log of some hundred records in several files, with a checkpoint at every tenth; and what another machine knows of it.
 struct Log {
     directory: Directory,
     public: String,
@@ -37,14 +38,11 @@ fn write(name: &str, origin: &str, key: Option<&Path>) -> Log {
     })
     .unwrap();
     for n in 0..400 {
-        // Each its own commit, so that files are rotated in between.
+        // One commit for each record, so that files are rotated in between.
         wait(log.append_durable(&stop(n))).unwrap();
     }
     log.close();
-    let (_, said) = verify(&command::Verify {
-        files: vec![directory.file()],
-        ..command::Verify::default()
-    });
+    let said = intact(&directory.file());
     let head = said
         .lines()
         .find_map(|line| line.trim().strip_prefix("head"));
@@ -85,11 +83,11 @@ fn examine(files: &[Vec<Vec<u8>>], anchors: &[&str]) -> (u8, String) {
         fs::write(&name, lines.concat()).unwrap();
         names.push(name);
     }
-    let (code, said) = verify(&command::Verify {
+    let (code, said) = verify(&AuditVerifyFlags {
         files: names,
-        keys: vec![LOG.public.clone()],
-        anchors: anchors.iter().map(ToString::to_string).collect(),
-        ..command::Verify::default()
+        key: vec![LOG.public.clone()],
+        anchor: anchors.iter().map(ToString::to_string).collect(),
+        ..AuditVerifyFlags::default()
     });
     (
         code,
@@ -112,11 +110,11 @@ fn at(files: &[Vec<Vec<u8>>], mut record: usize) -> (usize, usize) {
     panic!("no such record");
 }
 
-/// Asserts what `audit verify` says of changed files: the damage, and where.
+/// Asserts which damage `audit verify` reports for changed files, and where.
 #[track_caller]
 fn says(files: &[Vec<Vec<u8>>], anchors: &[&str], expected: &str) {
     let (code, said) = examine(files, anchors);
-    assert_eq!(code, command::DAMAGED, "{said}");
+    assert_eq!(code, DAMAGED, "{said}");
     assert!(
         said.starts_with(&format!("NOT INTACT: {expected}")),
         "{said}"
@@ -126,7 +124,7 @@ fn says(files: &[Vec<Vec<u8>>], anchors: &[&str], expected: &str) {
 #[test]
 fn an_untouched_log_is_intact() {
     let (code, said) = examine(&LOG.files, &[&LOG.anchor]);
-    assert_eq!(code, command::DONE, "{said}");
+    assert_eq!(code, DONE, "{said}");
     assert!(said.contains("all 1 agree"), "{said}");
 }
 
@@ -244,7 +242,7 @@ fn each_damage_is_called_by_its_name_and_place() {
     );
 }
 
-/// Who can write the log, but has no key, changes a record and makes the chain behind it anew.
+/// The log after an attacker who can write it but has no key changed a record and made the chain behind it anew.
 fn rechained(files: &[Vec<Vec<u8>>], record: usize, keep_checkpoints: bool) -> Vec<Vec<Vec<u8>>> {
     let mut head = Head::default();
     let mut number = 0;
@@ -288,7 +286,7 @@ fn a_chain_made_anew_without_the_key_is_found() {
         said.contains("rewritten: what was signed here is record"),
         "{said}"
     );
-    // Nothing is changed by making anew what was not changed.
+    // Making the chain anew changes nothing where no record was changed.
     assert_eq!(rechained(&LOG.files, usize::MAX, true), LOG.files);
 }
 
@@ -297,8 +295,7 @@ fn a_log_without_its_checkpoints_is_found_only_where_one_was_due() {
     let files = rechained(&LOG.files, 123, false);
     let (code, said) = examine(&files, &[]);
     assert_eq!(
-        code,
-        command::DONE,
+        code, DONE,
         "fewer than 1,000 records may be unsigned: {said}"
     );
     assert!(
@@ -306,7 +303,7 @@ fn a_log_without_its_checkpoints_is_found_only_where_one_was_due() {
         "{said}"
     );
     let (code, said) = examine(&files, &[&LOG.anchor]);
-    assert_eq!(code, command::DAMAGED, "{said}");
+    assert_eq!(code, DAMAGED, "{said}");
 }
 
 #[test]
@@ -366,18 +363,17 @@ fn older_files_can_be_left_out_knowingly() {
         fs::write(&name, lines.concat()).unwrap();
         files.push(name);
     }
-    let mut arguments = command::Verify {
+    let mut arguments = AuditVerifyFlags {
         files,
-        keys: vec![LOG.public.clone()],
-        anchors: vec![LOG.anchor.clone()],
+        key: vec![LOG.public.clone()],
+        anchor: vec![LOG.anchor.clone()],
         from: from as u64,
-        ..command::Verify::default()
     };
     let (code, said) = verify(&arguments);
-    assert_eq!(code, command::DONE, "{said}");
+    assert_eq!(code, DONE, "{said}");
     arguments.from = 0;
     let (code, said) = verify(&arguments);
-    assert_eq!(code, command::DAMAGED, "{said}");
+    assert_eq!(code, DAMAGED, "{said}");
     assert!(said.contains(&format!("with --from {from}")), "{said}");
 }
 
@@ -388,7 +384,7 @@ fn a_torn_last_line_is_no_damage_but_one_before_a_checkpoint_is() {
     last.pop();
     last.last_mut().unwrap().truncate(40);
     let (code, said) = examine(&files, &[]);
-    assert_eq!(code, command::DONE, "{said}");
+    assert_eq!(code, DONE, "{said}");
     assert!(said.contains("a torn line of 40 octets"), "{said}");
 
     let mut files = LOG.files.clone();
@@ -406,7 +402,7 @@ fn a_torn_last_line_is_no_damage_but_one_before_a_checkpoint_is() {
     );
 }
 
-/// One thing that may be done to a log.
+/// One change to a log.
 #[derive(Clone, Debug)]
 enum Act {
     Edit {
@@ -531,9 +527,9 @@ proptest! {
     fn nothing_that_is_done_to_a_log_goes_unnoticed(act in act()) {
         let files = done(&act);
         let (code, said) = examine(&files, &[&LOG.anchor]);
-        // What changes no octet is no damage: files may be cut elsewhere, as long as the lines are the same.
+        // Without a changed octet there is no damage: the same lines may be split into files elsewhere.
         let untouched = files.concat().concat() == LOG.files.concat().concat();
-        let expected = if untouched { command::DONE } else { command::DAMAGED };
+        let expected = if untouched { DONE } else { DAMAGED };
         prop_assert_eq!(code, expected, "{:?}: {}", act, said);
     }
 
@@ -544,11 +540,10 @@ proptest! {
         text.extend(bytes);
         fs::write(directory.file(), text).unwrap();
         let files = vec![directory.file()];
-        let arguments = command::Verify { files: files.clone(), ..command::Verify::default() };
-        let _ = verify(&arguments);
-        let show = command::Show { files, since: Some("2026-11-24".into()), ..command::Show::default() };
+        let _ = verify(&AuditVerifyFlags { files: files.clone(), ..AuditVerifyFlags::default() });
+        let show = AuditShowFlags { files: files.clone(), since: Some("2026-11-24".into()), ..AuditShowFlags::default() };
         let _ = command::show(&show, &mut Vec::new(), &mut Vec::new());
-        let report = command::Report { verify: arguments, html: directory.0.join("html"), ..command::Report::default() };
-        let _ = command::report(&report, &mut Vec::new(), &mut Vec::new());
+        let report = AuditReportFlags { files, html: directory.0.join("html"), ..AuditReportFlags::default() };
+        let _ = command::report(&report, &mut Vec::new(), None);
     }
 }

@@ -1,10 +1,7 @@
-//! A disk that is full, broken, slow or read-only: nothing is acknowledged, everyone is told, and it recovers by itself.
+//! A disk that is full, broken, slow or read-only: nothing is acknowledged, every caller is told, and the log recovers by itself.
 
-use crate::support::{Directory, options, stop, verify, wait};
-use starttls_proxy::{
-    audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement},
-    commands::audit as command,
-};
+use crate::support::{Directory, intact, options, stop, wait};
+use starttls_proxy::audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement};
 use std::{
     fs, io,
     path::Path,
@@ -16,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-/// What the disk does; shared with the test.
+/// The faults of the disk; shared with the test.
 #[derive(Default)]
 struct Switches {
     /// Octets of the next append that still get through, and the error it ends in.
@@ -27,7 +24,7 @@ struct Switches {
     slow: bool,
     panic: bool,
     syncs: usize,
-    /// What a failed sync lost: the file as it was at the last good one.
+    /// The file as it was at the last good sync, to which a failed sync takes it back.
     loses_pages: bool,
 }
 
@@ -44,7 +41,7 @@ impl Faults {
         self.0.0.lock().unwrap().syncs
     }
 
-    /// Waits until the writer stands before its next sync.
+    /// Waits until the writer is about to sync.
     fn wait_for_sync(&self, number: usize) {
         let guard = self.0.0.lock().unwrap();
         drop(
@@ -155,17 +152,7 @@ fn recovered(notices: &Receiver<Notice>) -> u64 {
     }
 }
 
-#[track_caller]
-fn intact(file: &Path) -> String {
-    let (code, said) = verify(&command::Verify {
-        files: vec![file.to_owned()],
-        ..command::Verify::default()
-    });
-    assert_eq!(code, command::DONE, "{said}");
-    said
-}
-
-/// Breaks the disk by `break_it`, and mends it by `mend`: in between nothing is acknowledged, afterwards all is there.
+/// Breaks the disk by `break_it`, and mends it by `mend`. In between nothing is acknowledged; afterwards every record is there.
 fn outage(name: &str, break_it: impl Fn(&mut Switches), error: &str) {
     let directory = Directory::new(name);
     let (log, faults, notices) = open(&directory.file(), |_| ());

@@ -1,9 +1,9 @@
-//! The log can be checked without this program: the commands in the documentation of the schema do so.
+//! The log can be checked without this program, by the commands in the documentation of the schema.
 
 use crate::support::{Directory, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions, rotated},
-    commands::audit as command,
+    flags::AuditVerifyFlags,
 };
 use std::{
     fs,
@@ -65,9 +65,9 @@ fn jq_and_sha256sum_alone_can_check_the_chain() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let (_, said) = verify(&command::Verify {
+    let (_, said) = verify(&AuditVerifyFlags {
         files: files.clone(),
-        ..command::Verify::default()
+        ..AuditVerifyFlags::default()
     });
     let head = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains(head.trim()), "{head} is not in {said}");

@@ -1,5 +1,5 @@
-//! The audit log from outside: what is acknowledged is on disk, whatever happens to the disk, the process or the file, and
-//! whatever is done to the file is found.
+//! The audit log from outside. An acknowledged record is on disk, whatever happens to the disk, the process or the file; and any
+//! change to the file is found.
 
 mod crash;
 mod damage;

@@ -1,9 +1,10 @@
-//! Figures, not rules: `cargo test --release --test audit measure -- --ignored --nocapture --test-threads 1`.
+//! Measurements, which assert nothing: `cargo test --release --test audit measure -- --ignored --nocapture --test-threads 1`.
 
-use crate::support::{Directory, message, options, stop, verify, wait};
+use crate::support::{DONE, Directory, message, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions},
     commands::audit as command,
+    flags::{AuditReportFlags, AuditShowFlags, AuditVerifyFlags},
 };
 use std::{
     fs,
@@ -56,34 +57,35 @@ fn a_million_records() {
         }
     });
     drop(bytes);
-    let arguments = command::Verify {
+    let arguments = AuditVerifyFlags {
         files: vec![file.clone()],
-        keys: vec![public],
-        ..command::Verify::default()
+        key: vec![public],
+        ..AuditVerifyFlags::default()
     };
     for _ in 0..3 {
         let ((code, said), _) = timed("verified", || verify(&arguments));
-        assert_eq!(code, command::DONE, "{said}");
+        assert_eq!(code, DONE, "{said}");
     }
-    let show = command::Show {
-        files: vec![file],
+    let show = AuditShowFlags {
+        files: vec![file.clone()],
         domain: Some("hospice.example".into()),
-        ..command::Show::default()
+        ..AuditShowFlags::default()
     };
     timed("searched", || {
-        command::show(&show, &mut std::io::sink(), &mut std::io::sink())
+        command::show(&show, &mut std::io::sink(), &mut std::io::sink()).unwrap();
     });
-    let report = command::Report {
-        verify: arguments,
+    let report = AuditReportFlags {
+        files: vec![file],
+        key: arguments.key,
         html: directory.0.join("html"),
-        ..command::Report::default()
+        ..AuditReportFlags::default()
     };
     timed("reported", || {
-        command::report(&report, &mut std::io::sink(), &mut std::io::sink())
+        command::report(&report, &mut std::io::sink(), None).unwrap();
     });
 }
 
-/// What waiting for durability costs by the number of sessions that wait at once.
+/// The cost of waiting for durability, by the number of sessions that wait at once.
 #[test]
 #[ignore = "a measurement of the disk"]
 fn group_commit() {

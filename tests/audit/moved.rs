@@ -1,10 +1,10 @@
-//! A log that is moved away while it is written, at any moment, together with disks that fail at that moment: the old file
-//! and the new one are the log, and no record is lost or stands there twice.
+//! A log that is moved away at any moment while it is written, also on a disk that fails at that moment. The old file and the new
+//! one are the log together, and no record is lost or doubled.
 
-use crate::support::{Directory, options, stop, verify, wait};
+use crate::support::{DONE, Directory, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement},
-    commands::audit as command,
+    flags::AuditVerifyFlags,
 };
 use std::{
     fs, io,
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-/// What the disk does once the file was moved.
+/// The fault of the disk after the file was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
@@ -42,7 +42,7 @@ struct Moving {
 }
 
 impl Moving {
-    /// Says whether the fault is due.
+    /// Whether the fault is due.
     fn step(&mut self, kind: Fault) -> io::Result<()> {
         let now = self.operation;
         self.operation += 1;
@@ -114,11 +114,11 @@ fn whole(directory: &Directory, records: impl Iterator<Item = u64>, when: &str) 
         let found = text.matches(&format!("\"record {n}\"")).count();
         assert_eq!(found, 1, "record {n}, {when}");
     }
-    let (code, said) = verify(&command::Verify {
+    let (code, said) = verify(&AuditVerifyFlags {
         files,
-        ..command::Verify::default()
+        ..AuditVerifyFlags::default()
     });
-    assert_eq!(code, command::DONE, "{when}: {said}");
+    assert_eq!(code, DONE, "{when}: {said}");
 }
 
 #[test]
@@ -135,7 +135,8 @@ fn a_log_that_is_moved_goes_on_in_a_new_file_and_refuses_nothing() {
     whole(&directory, 1..=2, "moved");
 }
 
-/// `mv` to another file system copies, perhaps amid a line, and deletes: what was written in between went to the deleted file.
+/// `mv` to another file system copies, perhaps up to the middle of a line, and deletes. Lines written in between went to the deleted
+/// file.
 #[test]
 fn a_log_that_is_copied_and_deleted_loses_nothing_and_the_copy_does_no_harm() {
     for (name, copied) in [("whole", 100), ("amid-a-line", 61), ("nothing", 0)] {
@@ -180,7 +181,7 @@ fn whenever_it_is_moved_and_whatever_fails_then_no_record_is_lost_or_doubled() {
                     disk,
                     path,
                     operation: 0,
-                    // The first ones are those of opening it.
+                    // The first operations are those of opening the log.
                     at: at + 4,
                     recreated,
                     fault,

@@ -1,12 +1,15 @@
 //! The page that `audit report` makes.
 
-use crate::support::{Directory, closed, message, options, refused, sample, session};
+use crate::support::{
+    DAMAGED, DONE, Directory, closed, code, message, options, refused, sample, session,
+};
 use starttls_proxy::{
     audit::{
         AuditLog, CountField, DirectionField, MessageRecord, NotRecordedRecord, Record,
         RefusalRecord, RepeatedField, VerdictField,
     },
     commands::audit as command,
+    flags::{AuditReportFlags, AuditShowFlags},
 };
 use std::{
     fs,
@@ -16,18 +19,14 @@ use std::{
 
 fn report(directory: &Directory, keys: Vec<String>, expected: u8) -> (PathBuf, String) {
     let html = directory.0.join("report.html");
-    let arguments = command::Report {
-        verify: command::Verify {
-            files: vec![directory.file()],
-            keys,
-            ..command::Verify::default()
-        },
+    let flags = AuditReportFlags {
+        files: vec![directory.file()],
+        key: keys,
         html: html.clone(),
-        ..command::Report::default()
+        ..AuditReportFlags::default()
     };
-    let (mut out, mut errors) = (Vec::new(), Vec::new());
-    let code = command::report(&arguments, &mut out, &mut errors);
-    assert_eq!(code, expected, "{}", String::from_utf8_lossy(&errors));
+    let result = command::report(&flags, &mut Vec::new(), None);
+    assert_eq!(code(&result), expected, "{result:?}");
     let page = fs::read_to_string(&html).unwrap();
     (html, page)
 }
@@ -37,7 +36,7 @@ fn the_page_stands_alone_and_says_what_the_log_says() {
     let directory = Directory::new("page");
     let (key, public) = directory.key();
     sample(&directory.file(), key).close();
-    let (html, page) = report(&directory, vec![public], command::DONE);
+    let (html, page) = report(&directory, vec![public], DONE);
     for forbidden in [
         "<script", "http://", "https://", "src=", "url(", "@import", "<link",
     ] {
@@ -134,7 +133,7 @@ fn of_a_damaged_log_only_what_stands_before_the_damage_counts() {
         text.replace(line, &line.replace("ward3", "ward4")),
     )
     .unwrap();
-    let (_, page) = report(&directory, Vec::new(), command::DAMAGED);
+    let (_, page) = report(&directory, Vec::new(), DAMAGED);
     assert!(page.contains("The log is not intact"));
     assert!(page.contains(":13: edited: record 12 is not the one that record 13 names"));
     assert!(
@@ -156,7 +155,7 @@ fn tls_with_whoever_called_or_answered_is_not_called_authenticated() {
         change(&mut message);
         log.append(&Record::Message(message));
     };
-    // A client with a certificate that a rule asked for; one that no rule speaks of; level encrypt; and one in the clear.
+    // A client with a certificate that a rule asked for; a client that no rule is about; level encrypt; and plaintext.
     change(2, &|message| message.verdict = VerdictField::Authorised);
     change(2, &|message| {
         message.decisions.clear();
@@ -167,7 +166,7 @@ fn tls_with_whoever_called_or_answered_is_not_called_authenticated() {
     });
     change(2, &|message| message.tls = None);
     log.close();
-    let (_, page) = report(&directory, Vec::new(), command::DONE);
+    let (_, page) = report(&directory, Vec::new(), DONE);
     assert!(page.contains("Mail received from the outside"), "{page}");
     assert!(
         page.contains("4 messages were received: 1 over TLS from a party that proved its identity, 2 over TLS from a party that no rule asks for proof, 1 in the clear."),
@@ -179,7 +178,7 @@ fn log_of(directory: &Directory, write: impl FnOnce(&AuditLog)) -> String {
     let log = AuditLog::open(options(&directory.file())).unwrap();
     write(&log);
     log.close();
-    report(directory, Vec::new(), command::DONE).1
+    report(directory, Vec::new(), DONE).1
 }
 
 #[test]
@@ -187,7 +186,7 @@ fn a_verdict_that_refused_is_counted_and_listed_by_its_reason() {
     let directory = Directory::new("refused");
     let page = log_of(&directory, |log| {
         (0..3).for_each(|_| log.append(&refused(log, 5)));
-        // The next session was refused at its greeting for the same.
+        // The next session was refused at its greeting for the same reason.
         log.append(&Record::Refusal(Box::new(RefusalRecord {
             session: session(1),
             domain: Some("pharmacy.example".into()),
@@ -219,12 +218,12 @@ fn a_verdict_that_refused_is_counted_and_listed_by_its_reason() {
     }
     assert!(!page.contains("Nothing was refused"));
     let mut said = Vec::new();
-    let show = command::Show {
+    let show = AuditShowFlags {
         files: vec![directory.file()],
         verdict: Some("refused".into()),
-        ..command::Show::default()
+        ..AuditShowFlags::default()
     };
-    command::show(&show, &mut said, &mut Vec::new());
+    command::show(&show, &mut said, &mut Vec::new()).unwrap();
     let said = String::from_utf8(said).unwrap();
     assert_eq!(said.lines().count(), 4, "{said}");
     assert!(said.contains("certificate-expired remembered domain pharmacy.example level verify"));
@@ -321,7 +320,7 @@ fn what_came_over_the_wire_stays_text() {
         detail: None,
     })));
     log.close();
-    let (_, page) = report(&directory, Vec::new(), command::DONE);
+    let (_, page) = report(&directory, Vec::new(), DONE);
     assert!(!page.contains("<script") && !page.contains("<b>"));
     assert_eq!(page.matches("</style>").count(), 1);
     assert!(page.contains("&lt;script&gt;alert(2)&lt;/script&gt;"));
@@ -388,8 +387,8 @@ fn a_log_whose_last_records_nobody_signed_is_not_said_to_be_what_was_written() {
     let directory = Directory::new("unsigned-end");
     let (key, public) = directory.key();
     sample(&directory.file(), key).close();
-    let (_, page) = report(&directory, Vec::new(), command::DONE);
+    let (_, page) = report(&directory, Vec::new(), DONE);
     assert!(!page.contains("are what was written"), "{page}");
-    let (_, page) = report(&directory, vec![public], command::DONE);
+    let (_, page) = report(&directory, vec![public], DONE);
     assert!(page.contains("are what was written"), "{page}");
 }

@@ -1,9 +1,9 @@
-//! A host that gets another name goes on with its log: that is no damage. A name that somebody else wrote into it is.
+//! A host that gets another name goes on with its log, which is no damage. A name that somebody else wrote into the log is.
 
-use crate::support::{Directory, options, stop, verify, wait};
+use crate::support::{DAMAGED, DONE, Directory, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions},
-    commands::audit as command,
+    flags::AuditVerifyFlags,
 };
 use std::{
     fs,
@@ -25,11 +25,11 @@ fn write(file: &Path, origin: &str, key: Option<PathBuf>) {
 }
 
 fn verified(file: &Path, keys: &[&str], anchors: &[String]) -> (u8, String) {
-    verify(&command::Verify {
+    verify(&AuditVerifyFlags {
         files: vec![file.to_owned()],
-        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
-        anchors: anchors.to_vec(),
-        ..command::Verify::default()
+        key: keys.iter().map(|key| (*key).to_owned()).collect(),
+        anchor: anchors.to_vec(),
+        ..AuditVerifyFlags::default()
     })
 }
 
@@ -62,7 +62,7 @@ fn a_host_with_a_new_name_goes_on_with_its_log_and_verify_says_so() {
         let new = anchor(&file, "mx.clinic.example/inbound");
         for keys in [keys, &[]] {
             let (code, said) = verified(&file, keys, &[old.clone(), new.clone()]);
-            assert_eq!(code, command::DONE, "{said}");
+            assert_eq!(code, DONE, "{said}");
             for words in [
                 "mx.clinic.example/inbound",
                 "4f1c2a.local/inbound until record 8",
@@ -76,7 +76,7 @@ fn a_host_with_a_new_name_goes_on_with_its_log_and_verify_says_so() {
         let cut: String = text.split_inclusive('\n').take(4).collect();
         fs::write(&file, cut).unwrap();
         let (code, said) = verified(&file, keys, &[old]);
-        assert_eq!(code, command::DAMAGED, "{said}");
+        assert_eq!(code, DAMAGED, "{said}");
         assert!(said.contains("cut:"), "{said}");
     }
 }
@@ -96,18 +96,18 @@ fn a_new_name_with_a_new_key_or_of_the_other_direction_is_not_taken_for_the_same
         write(&file, origin, Some(if other_key { mallorys } else { key }));
         for keys in [&[][..], &[public.as_str()]] {
             let (code, said) = verified(&file, keys, &[]);
-            assert_eq!(code, command::DAMAGED, "{said}");
+            assert_eq!(code, DAMAGED, "{said}");
             assert!(said.contains("rewritten:"), "{said}");
         }
         if other_key {
             // Both keys are the administrator's.
             let (code, said) = verified(&file, &[&public, &mallorys_public], &[]);
-            assert_eq!(code, command::DONE, "{said}");
+            assert_eq!(code, DONE, "{said}");
         }
     }
 }
 
-/// A checkpoint is of the name under which the log was opened, whoever signed it.
+/// A checkpoint must have the name under which the log was opened, whoever signed it.
 #[test]
 fn a_checkpoint_of_another_name_is_found() {
     let (directory, elsewhere) = (Directory::new("grafted"), Directory::new("grafted-from"));
@@ -122,5 +122,5 @@ fn a_checkpoint_of_another_name_is_found() {
     ours[1] = theirs[1].clone();
     fs::write(directory.file(), ours.concat()).unwrap();
     let (code, said) = verified(&directory.file(), &[&public], &[]);
-    assert_eq!(code, command::DAMAGED, "{said}");
+    assert_eq!(code, DAMAGED, "{said}");
 }

@@ -1,4 +1,4 @@
-//! What the tests share: directories, waiting, records.
+//! Helpers of the tests: directories, waiting, records.
 
 use starttls_proxy::{
     audit::{
@@ -8,6 +8,8 @@ use starttls_proxy::{
         StopRecord, TlsField, UnprotectedRecord, VerdictField, VerdictRecord, WireText, hex,
     },
     commands::audit as command,
+    exit::Exit,
+    flags::{AuditKeygenFlags, AuditVerifyFlags},
 };
 use std::{
     future::Future,
@@ -40,15 +42,11 @@ impl Directory {
         self.0.join("audit.jsonl")
     }
 
-    /// Makes a key; gives the private and the public file.
+    /// Makes a key. Returns the private and the public file.
     pub fn key(&self) -> (PathBuf, String) {
         let out = self.0.join("key.pem");
-        let (mut said, mut errors) = (Vec::new(), Vec::new());
-        let keygen = command::Keygen { out: out.clone() };
-        assert_eq!(
-            command::keygen(&keygen, &mut said, &mut errors),
-            command::DONE
-        );
+        let flags = AuditKeygenFlags { out: out.clone() };
+        command::keygen(&flags, &mut Vec::new()).unwrap();
         let public = format!("{}.pub", out.display());
         (out, public)
     }
@@ -93,11 +91,35 @@ pub fn options(file: &Path) -> AuditOptions {
     AuditOptions::new(file.to_owned(), "mail.hospital.example/outbound".into())
 }
 
-/// Runs `audit verify`; gives the exit code and what was printed.
-pub fn verify(arguments: &command::Verify) -> (u8, String) {
-    let (mut out, mut errors) = (Vec::new(), Vec::new());
-    let code = command::verify(arguments, &mut out, &mut errors);
-    (code, String::from_utf8([out, errors].concat()).unwrap())
+/// Exit code of a command that did what was asked; of `verify`: the log is intact.
+pub const DONE: u8 = 0;
+/// Exit code: the log is not what was written.
+pub const DAMAGED: u8 = 1;
+
+pub fn code(result: &Result<(), Exit>) -> u8 {
+    result.as_ref().map_or_else(Exit::code, |()| DONE)
+}
+
+/// Runs `audit verify`. Returns the exit code and the words printed.
+pub fn verify(flags: &AuditVerifyFlags) -> (u8, String) {
+    let mut out = Vec::new();
+    let result = command::verify(flags, &mut out, None);
+    let mut said = String::from_utf8(out).unwrap();
+    if let Err(Exit::Configuration(words)) = &result {
+        said += words;
+    }
+    (code(&result), said)
+}
+
+/// Verifies one file and all files that were rotated out of it, which must be intact. Returns the words printed.
+#[track_caller]
+pub fn intact(file: &Path) -> String {
+    let (code, said) = verify(&AuditVerifyFlags {
+        files: vec![file.to_owned()],
+        ..AuditVerifyFlags::default()
+    });
+    assert_eq!(code, DONE, "{said}");
+    said
 }
 
 fn connection(from: [u8; 4], port: u16, to: [u8; 4]) -> ConnectionField {

@@ -1,14 +1,14 @@
-//! Writing: order, durability, rotation, one writer, and what a crash leaves.
+//! Writing: order, durability, rotation, a single writer, and the remains of a crash.
 
-use crate::support::{Directory, domain, message, options, stop, verify, wait};
+use crate::support::{DONE, Directory, domain, intact, message, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AddressForm, AuditLog, AuditOptions, Hash, Notice, rotated},
     commands::audit as command,
+    flags::{AuditShowFlags, AuditVerifyFlags},
 };
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,16 +17,6 @@ use std::{
     thread,
     time::{Duration, SystemTime},
 };
-
-#[track_caller]
-fn intact(file: &Path) -> String {
-    let (code, said) = verify(&command::Verify {
-        files: vec![file.to_owned()],
-        ..command::Verify::default()
-    });
-    assert_eq!(code, command::DONE, "{said}");
-    said
-}
 
 #[test]
 fn what_is_acknowledged_is_in_the_file() {
@@ -58,12 +48,12 @@ fn a_stopped_log_is_intact_and_says_so() {
     }
     log.close();
     wait(log.append_durable(&stop(0))).unwrap_err();
-    let (code, said) = verify(&command::Verify {
+    let (code, said) = verify(&AuditVerifyFlags {
         files: vec![directory.file()],
-        keys: vec![public],
-        ..command::Verify::default()
+        key: vec![public],
+        ..AuditVerifyFlags::default()
     });
-    assert_eq!(code, command::DONE, "{said}");
+    assert_eq!(code, DONE, "{said}");
     for part in [
         "intact\n",
         "2,505 (0 to 2504)",
@@ -199,12 +189,12 @@ fn checkpoints_are_told_once_they_are_durable_and_anchor_the_log() {
         .map(|notice| format!("Nov 24 mail starttls-proxy[7]: {notice}\n"))
         .collect();
     fs::write(&journal, lines.concat()).unwrap();
-    let (code, said) = verify(&command::Verify {
+    let (code, said) = verify(&AuditVerifyFlags {
         files: vec![directory.file()],
-        anchors: vec![journal.display().to_string()],
-        ..command::Verify::default()
+        anchor: vec![journal.display().to_string()],
+        ..AuditVerifyFlags::default()
     });
-    assert_eq!(code, command::DONE, "{said}");
+    assert_eq!(code, DONE, "{said}");
     assert!(said.contains("all 2 agree"), "{said}");
 }
 
@@ -232,7 +222,7 @@ fn a_second_writer_is_kept_away_and_the_files_are_private() {
     AuditLog::open(options(&directory.file())).unwrap();
 }
 
-/// Cuts or overwrites the end of a closed log as a crash would, opens it again, and gives the new text.
+/// Cuts or overwrites the end of a closed log as a crash would, opens it again, and returns the new text.
 fn crashed(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
     let directory = Directory::new(name);
     let log = AuditLog::open(options(&directory.file())).unwrap();
@@ -358,18 +348,15 @@ fn a_hashed_address_is_found_with_the_key_and_not_in_the_log() {
         assert!(!text.contains(name));
     }
     let found = |key| {
-        let show = command::Show {
+        let show = AuditShowFlags {
             files: vec![directory.file()],
             address: Some(format!("referrals@{}", domain(1))),
             key,
             json: true,
-            ..command::Show::default()
+            ..AuditShowFlags::default()
         };
         let mut out = Vec::new();
-        assert_eq!(
-            command::show(&show, &mut out, &mut Vec::new()),
-            command::DONE
-        );
+        command::show(&show, &mut out, &mut Vec::new()).unwrap();
         String::from_utf8(out).unwrap().lines().count()
     };
     let expected = (0..50)
@@ -388,66 +375,63 @@ fn show_filters_by_domain_address_time_verdict_and_session() {
         log.append(&message(&log, n));
     }
     log.close();
-    let lines = |show: command::Show| {
+    let lines = |show: AuditShowFlags| {
         let mut out = Vec::new();
-        let show = command::Show {
+        let show = AuditShowFlags {
             files: vec![directory.file()],
             ..show
         };
-        assert_eq!(
-            command::show(&show, &mut out, &mut Vec::new()),
-            command::DONE
-        );
+        command::show(&show, &mut out, &mut Vec::new()).unwrap();
         String::from_utf8(out).unwrap()
     };
     let number = |show| lines(show).lines().count();
-    let none = command::Show::default;
+    let none = AuditShowFlags::default;
     let clinic = (0..200).filter(|n| domain(*n) == "clinic.example").count();
     let unprotected = (0..200)
         .filter(|n| ["scanner-vendor.example", "hospice.example"].contains(&domain(*n)))
         .count();
     assert_eq!(
-        number(command::Show {
+        number(AuditShowFlags {
             domain: Some("CLINIC.example".into()),
             ..none()
         }),
         clinic
     );
     assert_eq!(
-        number(command::Show {
+        number(AuditShowFlags {
             domain: Some(".example".into()),
             ..none()
         }),
         200
     );
     assert_eq!(
-        number(command::Show {
+        number(AuditShowFlags {
             verdict: Some("unprotected".into()),
             ..none()
         }),
         unprotected
     );
     assert_eq!(
-        number(command::Show {
+        number(AuditShowFlags {
             session: Some("00000007".into()),
             ..none()
         }),
         1
     );
     assert_eq!(
-        number(command::Show {
+        number(AuditShowFlags {
             since: Some("2999".into()),
             ..none()
         }),
         0
     );
     assert!(
-        number(command::Show {
+        number(AuditShowFlags {
             until: Some("2999".into()),
             ..none()
         }) > 200
     );
-    let text = lines(command::Show {
+    let text = lines(AuditShowFlags {
         session: Some("00000007".into()),
         ..none()
     });

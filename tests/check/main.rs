@@ -1,14 +1,14 @@
 //! `check` says what mail would get, word for word, and sends none: against hostile and honest servers on loopback, found
 //! through a scripted name server.
 
-#[path = "../support/pki.rs"]
-mod pki;
+#[path = "../support/running.rs"]
+mod running;
 mod world;
 
-use pki::Scratch;
+use running::{Scratch, run};
 use starttls_proxy::{commands::check::CheckedDomain, policy::Level};
 use std::{process::Command, sync::atomic::Ordering, time::Duration};
-use world::{Mx, OFFER, Tls, World};
+use world::{Mx, OFFER, Tls, World, ehlo, greeting, starttls};
 
 /// The value of a key on the page; the last one where there are several.
 fn said<'a>(page: &'a str, key: &str) -> Option<&'a str> {
@@ -46,8 +46,7 @@ fn assert_nothing_of_mail_was_sent(world: World) {
 
 #[tokio::test]
 async fn mail_passes_at_an_honest_server_which_hears_of_no_mail() {
-    let mut world = World::new();
-    world.serve(world.honest());
+    let world = World::with_honest();
     let checked = world.check().await;
     let page = checked.page(false);
     assert!(!checked.any_refused(), "{page}");
@@ -84,12 +83,9 @@ async fn mail_passes_at_an_honest_server_which_hears_of_no_mail() {
 
 #[tokio::test]
 async fn a_greeting_that_refuses_is_told_and_blames_no_resolver() {
-    let mut world = World::new();
-    let greeting = "554 5.7.1 Blocked by RBL, see http://rbl.example/\x1b[2J\r\n";
-    world.serve(Mx {
-        greeting,
-        ..Mx::default()
-    });
+    let world = World::with(greeting(
+        "554 5.7.1 Blocked by RBL, see http://rbl.example/\x1b[2J\r\n",
+    ));
     let checked = world.check().await;
     let page = assert_refused(&checked, "greeting-refused", "421 4.");
     assert!(
@@ -108,12 +104,7 @@ async fn a_greeting_that_refuses_is_told_and_blames_no_resolver() {
 
 #[tokio::test]
 async fn a_greeting_421_is_told_with_its_words() {
-    let mut world = World::new();
-    let greeting = "421 4.7.0 too many connections from you\r\n";
-    world.serve(Mx {
-        greeting,
-        ..Mx::default()
-    });
+    let world = World::with(greeting("421 4.7.0 too many connections from you\r\n"));
     let checked = world.check().await;
     let page = assert_refused(&checked, "greeting-refused", "421 4.");
     assert!(
@@ -139,12 +130,7 @@ async fn a_server_that_cannot_be_reached_is_named() {
 
 #[tokio::test]
 async fn ehlo_550_is_told_and_is_no_missing_starttls() {
-    let mut world = World::new();
-    let ehlo = ["550 5.7.1 Helo name rejected\r\n", ""];
-    world.serve(Mx {
-        ehlo,
-        ..Mx::default()
-    });
+    let world = World::with(ehlo("550 5.7.1 Helo name rejected\r\n"));
     let checked = world.check().await;
     let page = assert_refused(&checked, "ehlo-refused", "421 4.");
     assert!(
@@ -156,12 +142,7 @@ async fn ehlo_550_is_told_and_is_no_missing_starttls() {
 
 #[tokio::test]
 async fn starttls_454_is_told_and_is_no_missing_offer() {
-    let mut world = World::new();
-    let starttls = "454 4.7.0 certificate being renewed\r\n";
-    world.serve(Mx {
-        starttls,
-        ..Mx::default()
-    });
+    let world = World::with(starttls("454 4.7.0 certificate being renewed\r\n"));
     let checked = world.check().await;
     let page = assert_refused(&checked, "starttls-refused", "421 4.");
     assert!(
@@ -175,12 +156,7 @@ async fn starttls_454_is_told_and_is_no_missing_offer() {
 
 #[tokio::test]
 async fn a_missing_offer_of_starttls_is_told_and_a_masked_one_for_what_it_is() {
-    let mut world = World::new();
-    let ehlo = ["250-mx.clinic.example\r\n250 SIZE 1000\r\n", ""];
-    world.serve(Mx {
-        ehlo,
-        ..Mx::default()
-    });
+    let world = World::with(ehlo("250-mx.clinic.example\r\n250 SIZE 1000\r\n"));
     let page = assert_refused(&world.check().await, "starttls-not-supported", "421 4.7.4 ");
     assert!(
         said(&page, "mail gets").is_some_and(|gets| gets.contains("not offered")),
@@ -188,12 +164,7 @@ async fn a_missing_offer_of_starttls_is_told_and_a_masked_one_for_what_it_is() {
     );
     assert_nothing_of_mail_was_sent(world);
 
-    let mut world = World::new();
-    let ehlo = ["250-mx.clinic.example\r\n250 XXXXXXXA\r\n", ""];
-    world.serve(Mx {
-        ehlo,
-        ..Mx::default()
-    });
+    let world = World::with(ehlo("250-mx.clinic.example\r\n250 XXXXXXXA\r\n"));
     let page = assert_refused(&world.check().await, "starttls-not-supported", "421 4.7.4 ");
     assert!(
         said(&page, "mail gets").is_some_and(|gets| gets.contains("XXXXXXXA")),
@@ -222,8 +193,7 @@ async fn a_wrong_certificate_is_shown_and_refused() {
 #[tokio::test]
 async fn handshakes_that_break_are_told_as_such() {
     for tls in [Tls::Garbage, Tls::Ends] {
-        let mut world = World::new();
-        world.serve(Mx {
+        let world = World::with(Mx {
             tls,
             ..Mx::default()
         });
@@ -268,18 +238,6 @@ async fn ehlo_that_is_refused_over_tls_is_no_passing() {
 
 #[tokio::test]
 async fn whatever_a_server_says_in_the_clear_blames_no_resolver_and_draws_no_mail() {
-    let greeting = |greeting| Mx {
-        greeting,
-        ..Mx::default()
-    };
-    let ehlo = |ehlo| Mx {
-        ehlo: [ehlo, ""],
-        ..Mx::default()
-    };
-    let starttls = |starttls| Mx {
-        starttls,
-        ..Mx::default()
-    };
     let servers = [
         ("greeting-refused", greeting("250 what\r\n")),
         ("greeting-refused", greeting("550-no\r\n550 never\r\n")),
@@ -297,8 +255,7 @@ async fn whatever_a_server_says_in_the_clear_blames_no_resolver_and_draws_no_mai
     ];
     for (reason, mx) in servers {
         let words = format!("{:?} {:?} {:?}", mx.greeting, mx.ehlo[0], mx.starttls);
-        let mut world = World::new();
-        world.serve(mx);
+        let world = World::with(mx);
         let checked = world.check().await;
         assert_refused(&checked, reason, "421 4.");
         assert!(!checked.page(false).contains("look-up"), "{words}");
@@ -307,12 +264,32 @@ async fn whatever_a_server_says_in_the_clear_blames_no_resolver_and_draws_no_mai
 }
 
 #[tokio::test]
+async fn a_reply_that_two_parsers_could_read_differently_is_no_reply() {
+    let long = format!("220 {}\r\n", "x".repeat(4000)).leak();
+    let endless = "220-mx\r\n".repeat(200).leak();
+    let malformed = "malformed reply";
+    let unasked = "a reply to nothing";
+    for (words, mx) in [
+        (malformed, greeting("220 bare\n")),
+        (malformed, greeting("220-two\r\n250 codes\r\n")),
+        (malformed, greeting(long)),
+        (malformed, greeting(endless)),
+        (malformed, ehlo("250-mx\r\n250 STARTTLS\n")),
+        (unasked, greeting("220 mx\r\n250 injected\r\n")),
+        (unasked, ehlo("250-mx\r\n250 STARTTLS\r\n220 injected\r\n")),
+    ] {
+        let said_first = format!("{:?} {:?}", mx.greeting, mx.ehlo[0]);
+        let world = World::with(mx);
+        let page = assert_refused(&world.check().await, "server-gone", "421 4.");
+        assert!(page.contains(words), "{said_first}: {page}");
+        assert_nothing_of_mail_was_sent(world);
+    }
+}
+
+#[tokio::test]
 async fn a_silent_server_is_told_as_one_without_the_minutes_that_mail_would_wait() {
     let mut world = World::new();
-    world.serve(Mx {
-        greeting: "",
-        ..Mx::default()
-    });
+    world.serve(greeting(""));
     world.patience = Duration::from_millis(300);
     let page = assert_refused(&world.check().await, "server-gone", "421 4.4.2 127.0.0.1: ");
     assert!(
@@ -324,12 +301,7 @@ async fn a_silent_server_is_told_as_one_without_the_minutes_that_mail_would_wait
 
 #[tokio::test]
 async fn one_address_that_takes_mail_is_enough_and_the_other_is_named() {
-    let mut world = World::new();
-    let greeting = "554 no\r\n";
-    world.serve(Mx {
-        greeting,
-        ..Mx::default()
-    });
+    let mut world = World::with(greeting("554 no\r\n"));
     world.serve(world.honest());
     let checked = world.check().await;
     let page = checked.page(false);
@@ -343,7 +315,7 @@ async fn one_address_that_takes_mail_is_enough_and_the_other_is_named() {
 
 #[tokio::test]
 async fn an_entry_that_allows_plaintext_passes_as_unprotected_and_sends_no_mail() {
-    for (table, ehlo) in [
+    for (table, hello) in [
         ("clinic.example none\n", OFFER),
         ("clinic.example may\n", "250 mx.clinic.example\r\n"),
         ("[127.0.0.1] none\n", OFFER),
@@ -351,10 +323,7 @@ async fn an_entry_that_allows_plaintext_passes_as_unprotected_and_sends_no_mail(
     ] {
         let mut world = World::new();
         world.table = table;
-        world.serve(Mx {
-            ehlo: [ehlo, ""],
-            ..Mx::default()
-        });
+        world.serve(ehlo(hello));
         let checked = world.check().await;
         let page = checked.page(false);
         assert!(!checked.any_refused(), "{table}: {page}");
@@ -496,40 +465,24 @@ fn the_program_asks_port_25_and_its_exit_code_says_what_it_found() {
 fn the_program() {
     let mut world = World::on("127.0.0.1:25");
     let scratch = Scratch::new();
-    let ca = world.authority.write(&scratch.0, "ca");
+    let ca = scratch.file("ca.pem", world.authority.pem());
     let resolver = world.names.at.to_string();
-    let check = |more: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
-            .args([
-                "check",
-                "--no-dane",
-                "--no-mta-sts",
-                "--resolver",
-                &resolver,
-            ])
-            .args(["--hostname", "proxy.hospital.example", "--ca-file"])
-            .arg(&ca)
-            .args(more)
-            .output()
-            .expect("it runs");
-        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-        (
-            output.status.code(),
-            text(&output.stdout),
-            text(&output.stderr),
-        )
-    };
+    let first = [
+        "check",
+        "--no-dane",
+        "--no-mta-sts",
+        "--resolver",
+        &resolver,
+    ];
+    let second = ["--hostname", "proxy.hospital.example", "--ca-file", &ca];
+    let check = |more: &[&str]| run(&[&first[..], &second, more].concat());
     world.serve(world.honest());
     let (code, page, errors) = check(&["clinic.example"]);
     assert_eq!(code, Some(0), "{page}{errors}");
     assert!(page.ends_with("\n  mail passes\n\n"), "{page}");
     assert_eq!(errors, "", "the page says what there is to say");
 
-    let greeting = "554 5.7.1 go away\r\n";
-    world.serve(Mx {
-        greeting,
-        ..Mx::default()
-    });
+    world.serve(greeting("554 5.7.1 go away\r\n"));
     let (code, lines, errors) = check(&["--json", "clinic.example", "clinic.example"]);
     assert_eq!(code, Some(1), "{lines}{errors}");
     assert_eq!(lines.lines().count(), 2, "{lines}");

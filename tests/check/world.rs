@@ -1,9 +1,12 @@
 //! The world of these tests: a name server, an authority, and mail exchangers that say what they are told to say.
 
-use super::pki::{Authority, Leaf, Scratch};
+use super::running::{
+    HANG, Scratch,
+    pki::{Authority, Leaf},
+};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use starttls_proxy::{
-    commands::check::{CheckedDomain, probe::Checker},
+    commands::check::{CheckedDomain, Checker},
     lookup::{Lookup, LookupOptions},
     net::Dial,
     policy::{Settings, table::Table},
@@ -24,8 +27,6 @@ use std::{
 
 pub const CLINIC: &str = "clinic.example";
 pub const OFFER: &str = "250-mx.clinic.example\r\n250-STARTTLS\r\n250 SMTPUTF8\r\n";
-/// Nothing here takes that long unless it hangs.
-pub const HANG: Duration = Duration::from_secs(20);
 
 /// What a server does once it was told STARTTLS and said 220.
 pub enum Tls {
@@ -59,6 +60,30 @@ impl Default for Mx {
             starttls: "220 go ahead\r\n",
             tls: Tls::Never,
         }
+    }
+}
+
+/// An exchanger that differs from the default in its greeting.
+pub fn greeting(greeting: &'static str) -> Mx {
+    Mx {
+        greeting,
+        ..Mx::default()
+    }
+}
+
+/// An exchanger that differs from the default in its reply to EHLO in the clear.
+pub fn ehlo(ehlo: &'static str) -> Mx {
+    Mx {
+        ehlo: [ehlo, ""],
+        ..Mx::default()
+    }
+}
+
+/// An exchanger that differs from the default in its reply to STARTTLS.
+pub fn starttls(starttls: &'static str) -> Mx {
+    Mx {
+        starttls,
+        ..Mx::default()
     }
 }
 
@@ -144,6 +169,20 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         Self::on("127.0.0.1:0")
+    }
+
+    /// With one mail exchanger.
+    pub fn with(mx: Mx) -> Self {
+        let mut world = Self::new();
+        world.serve(mx);
+        world
+    }
+
+    /// With one mail exchanger, to which mail passes.
+    pub fn with_honest() -> Self {
+        let mut world = Self::new();
+        world.serve(world.honest());
+        world
     }
 
     /// With its mail exchangers on this port.
@@ -247,7 +286,7 @@ impl Mx {
     fn talk(&self, mut stream: TcpStream, tell: &mpsc::Sender<String>) {
         stream.set_read_timeout(Some(HANG)).expect("a timeout");
         let _ = stream.write_all(self.greeting.as_bytes());
-        if !self.serve(&mut BufReader::new(&stream), tell, 0) {
+        if !self.serve(&stream, tell, 0) {
             return;
         }
         match &self.tls {
@@ -266,14 +305,14 @@ impl Mx {
                     .with_single_cert(leaf.chain.clone(), leaf.private_key())
                     .expect("a certificate");
                 let connection = ServerConnection::new(Arc::new(config)).expect("a connection");
-                let tls = StreamOwned::new(connection, stream);
-                self.serve(&mut BufReader::new(tls), tell, 1);
+                self.serve(StreamOwned::new(connection, stream), tell, 1);
             }
         }
     }
 
     /// True once the client said STARTTLS and may begin.
-    fn serve(&self, stream: &mut impl Served, tell: &mpsc::Sender<String>, stage: usize) -> bool {
+    fn serve(&self, stream: impl Read + Write, tell: &mpsc::Sender<String>, stage: usize) -> bool {
+        let mut stream = BufReader::new(stream);
         let mut line = String::new();
         while stream.read_line(&mut line).is_ok_and(|got| got > 0) {
             let _ = tell.send(format!("{stage}:{}", line.trim_end()));
@@ -284,7 +323,11 @@ impl Mx {
                 _ => "250 ok\r\n",
             };
             let starts = line.starts_with("STAR") && answer.starts_with("220");
-            if stream.say(answer).is_err() || line.starts_with("QUIT") {
+            let client = stream.get_mut();
+            let said = client
+                .write_all(answer.as_bytes())
+                .and_then(|()| client.flush());
+            if said.is_err() || line.starts_with("QUIT") {
                 return false;
             }
             if starts {
@@ -293,24 +336,6 @@ impl Mx {
             line.clear();
         }
         false
-    }
-}
-
-/// Reads lines and can be written to.
-trait Served: BufRead {
-    fn say(&mut self, words: &str) -> std::io::Result<()>;
-}
-
-impl Served for BufReader<&TcpStream> {
-    fn say(&mut self, words: &str) -> std::io::Result<()> {
-        self.get_mut().write_all(words.as_bytes())
-    }
-}
-
-impl Served for BufReader<StreamOwned<ServerConnection, TcpStream>> {
-    fn say(&mut self, words: &str) -> std::io::Result<()> {
-        self.get_mut().write_all(words.as_bytes())?;
-        self.get_mut().flush()
     }
 }
 

@@ -12,7 +12,7 @@ use starttls_proxy::{
     },
     smtp::{Action, Answer, Completed, Exempted, Input, Machine, Note, Question, Recorded, Side},
 };
-use std::{io, time::Duration};
+use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -78,12 +78,6 @@ impl ActionHandler for Willing {
         Box::pin(std::future::ready(done))
     }
     fn note(&mut self, _note: Note) {}
-    fn content(&mut self, _octets: &[u8]) {}
-    fn broken(&mut self, _side: Side, _error: &io::Error) {}
-    fn traffic(&mut self, _side: Side, _octets: [u64; 2]) {}
-    fn trace(&mut self) -> Option<Vec<u8>> {
-        None
-    }
 }
 
 /// Reads until the last line begins like this.

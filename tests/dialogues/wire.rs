@@ -127,12 +127,6 @@ impl ActionHandler for Played {
     fn conditions(&self) -> StartTlsConditions {
         *self.conditions.lock().expect("nobody panics with it")
     }
-    fn content(&mut self, _octets: &[u8]) {}
-    fn broken(&mut self, _side: Side, _error: &io::Error) {}
-    fn traffic(&mut self, _side: Side, _octets: [u64; 2]) {}
-    fn trace(&mut self) -> Option<Vec<u8>> {
-        None
-    }
 }
 
 trait Bytes: AsyncRead + AsyncWrite + Unpin {}

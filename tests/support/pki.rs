@@ -189,6 +189,16 @@ impl Scratch {
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         write(&self.0, name, content)
     }
+
+    /// The same; gives the path as an argument of the program.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        self.write(name, content).display().to_string()
+    }
+
+    /// The path of a file that may not be there yet, as an argument of the program.
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
 }
 
 impl Drop for Scratch {

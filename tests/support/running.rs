@@ -1,4 +1,4 @@
-//! The program as a child process, a client that speaks to it, and a server behind it.
+//! The running program as a child process, a client that speaks to it, and a server behind it.
 //!
 //! Taken in by `#[path]`.
 
@@ -8,43 +8,24 @@
 pub mod pki;
 
 use std::{
-    fs,
+    ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        atomic::{AtomicU16, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
     time::Duration,
 };
 
 use pki::Authority;
+pub use pki::Scratch;
 
 /// Nothing here takes that long unless it hangs.
 pub const HANG: Duration = Duration::from_secs(20);
-
-/// A folder that goes with the test.
-pub struct Scratch(pub PathBuf);
-
-impl Scratch {
-    pub fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("starttls-proxy-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-    pub fn file(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, text).expect("a file");
-        path.display().to_string()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The program, with its log lines; ended with the test.
 pub struct Proxy {
@@ -53,14 +34,21 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"));
+    pub fn start(arguments: &[impl AsRef<OsStr>]) -> Self {
+        let mut command = program();
         command.args(arguments);
         Self::start_as(command)
     }
 
-    /// With so many open files at most.
-    pub fn start_with_files(files: usize, arguments: &[&str]) -> Self {
+    /// Starts it and waits until it is ready.
+    pub fn ready(arguments: &[impl AsRef<OsStr>]) -> Self {
+        let mut proxy = Self::start(arguments);
+        proxy.says(": ready");
+        proxy
+    }
+
+    /// Starts it with a limit of open files.
+    pub fn start_with_files(files: usize, arguments: &[impl AsRef<OsStr>]) -> Self {
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("ulimit -n {files}; exec \"$@\""), "sh"])
@@ -159,6 +147,11 @@ pub fn free() -> SocketAddr {
     }
 }
 
+/// The program.
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
+}
+
 /// An SMTP client that checks each reply's code.
 pub struct Client(pub BufReader<TcpStream>);
 
@@ -167,6 +160,13 @@ impl Client {
         let stream = TcpStream::connect(to).expect("connects");
         stream.set_read_timeout(Some(HANG)).expect("a timeout");
         Self(BufReader::new(stream))
+    }
+    /// Connects, is greeted and says EHLO.
+    pub fn introduced(to: SocketAddr) -> Self {
+        let mut client = Self::connect(to);
+        client.hears("220");
+        client.says("EHLO client.example").hears("250");
+        client
     }
     /// Where nobody reads the log for `ready`: tries until it is greeted.
     pub fn greeted(by: SocketAddr) -> Self {
@@ -198,6 +198,15 @@ impl Client {
             }
         }
     }
+    /// Begins a message that the server is ready to take.
+    pub fn begins_mail(&mut self, sender: &str, recipients: &[&str]) -> &mut Self {
+        self.says(&format!("MAIL FROM:<{sender}>")).hears("250");
+        for recipient in recipients {
+            self.says(&format!("RCPT TO:<{recipient}>")).hears("250");
+        }
+        self.says("DATA").hears("354");
+        self
+    }
     pub fn hears_the_end(&mut self) {
         let mut rest = Vec::new();
         self.0.read_to_end(&mut rest).expect("an end");
@@ -205,49 +214,75 @@ impl Client {
     }
 }
 
-/// An inside server that tells what it hears, one connection after the other.
-pub fn inside_server(listener: TcpListener) -> std::sync::mpsc::Receiver<String> {
-    let (tell, told) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else { return };
-            let tell = tell.clone();
-            thread::spawn(move || {
-                let mut stream = BufReader::new(stream);
-                let mut line = String::new();
-                let mut message = false;
-                let greeting = stream.get_mut().write_all(b"220 inside\r\n");
-                while greeting.is_ok() && stream.read_line(&mut line).is_ok_and(|got| got > 0) {
-                    let ends = line == ".\r\n";
-                    let answer = match line.get(..4) {
-                        _ if message && !ends => "",
-                        Some("EHLO") => "250-inside\r\n250 SIZE 1000000\r\n",
-                        Some("DATA") => "354 go\r\n",
-                        Some("PROX") => "",
-                        Some("QUIT") => "221 bye\r\n",
-                        _ => "250 2.1.0 ok\r\n",
-                    };
-                    message = answer.starts_with("354") || (message && !ends);
-                    let _ = tell.send(std::mem::take(&mut line));
-                    if stream.get_mut().write_all(answer.as_bytes()).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    told
+/// What a server in the clear says.
+#[derive(Clone, Copy)]
+pub struct ClearServer {
+    pub greeting: &'static str,
+    pub ehlo: &'static str,
 }
 
-pub fn exit_code_and_words(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
-        .args(arguments)
-        .output()
-        .expect("it runs");
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    )
+/// An inside server.
+pub const INSIDE: ClearServer = ClearServer {
+    greeting: "220 inside\r\n",
+    ehlo: "250-inside\r\n250 SIZE 1000000\r\n",
+};
+
+impl ClearServer {
+    /// Serves on a port of its own. It refuses STARTTLS, takes all mail and tells each line that it hears.
+    pub fn serve(self) -> (SocketAddr, Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (tell, told) = channel();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let tell = tell.clone();
+                thread::spawn(move || self.talk(stream, &tell));
+            }
+        });
+        (address, told)
+    }
+
+    fn talk(&self, stream: TcpStream, tell: &Sender<String>) {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        let mut message = false;
+        let mut answer = self.greeting;
+        while stream.get_mut().write_all(answer.as_bytes()).is_ok()
+            && stream.read_line(&mut line).is_ok_and(|got| got > 0)
+        {
+            let ends = line == ".\r\n";
+            answer = match line.get(..4) {
+                _ if message && !ends => "",
+                Some("EHLO") => self.ehlo,
+                Some("STAR") => "454 4.7.0 certificate being renewed\r\n",
+                Some("DATA") => "354 go\r\n",
+                Some("PROX") => "",
+                Some("QUIT") => "221 bye\r\n",
+                _ => "250 2.1.0 ok\r\n",
+            };
+            message = answer.starts_with("354") || (message && !ends);
+            let _ = tell.send(std::mem::take(&mut line));
+        }
+    }
+}
+
+/// An inside server's address, with the server behind it.
+pub fn inside_server() -> SocketAddr {
+    INSIDE.serve().0
+}
+
+/// Runs the program to its end; gives the exit code, stdout and stderr.
+pub fn run(arguments: &[impl AsRef<OsStr>]) -> (Option<i32>, String, String) {
+    let output = program().args(arguments).output().expect("it runs");
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    let (printed, words) = (text(&output.stdout), text(&output.stderr));
+    (output.status.code(), printed, words)
+}
+
+/// Runs the program to its end; gives the exit code and stderr.
+pub fn exit_code_and_words(arguments: &[impl AsRef<OsStr>]) -> (Option<i32>, String) {
+    let (code, _, words) = run(arguments);
+    (code, words)
 }
 
 /// What `GET /metrics` answers.
@@ -262,6 +297,7 @@ pub fn metrics_page(from: SocketAddr) -> String {
     text
 }
 
+/// A host certificate of an authority, as files.
 pub struct Pair {
     pub authority: Authority,
     pub scratch: Scratch,
@@ -270,19 +306,28 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Arguments of an inbound proxy.
+    /// Arguments of an inbound proxy. It hides the client's address unless `more` says otherwise.
     pub fn inbound(&self, listen: SocketAddr, upstream: SocketAddr, more: &[&str]) -> Vec<String> {
         let (listen, upstream) = (listen.to_string(), upstream.to_string());
         let first = ["inbound", "--listen", &listen, "--upstream", &upstream];
         let own = ["--cert", &self.cert, "--key", &self.key];
-        let fixed = ["--hide-client-address", "--relay-probe", "off"];
-        let all = [&first[..], &own, &fixed, more].concat();
+        let fixed = ["--relay-probe", "off", "--hide-client-address"];
+        let address = ["--send-proxy", "--keep-client-address"];
+        let said = more.iter().any(|flag| address.contains(flag));
+        let fixed = &fixed[..fixed.len() - usize::from(said)];
+        let all = [&first[..], &own, fixed, more].concat();
         all.into_iter().map(str::to_owned).collect()
+    }
+
+    /// An inbound proxy that is ready, and its address.
+    pub fn ready(&self, upstream: SocketAddr, more: &[&str]) -> (Proxy, SocketAddr) {
+        let listen = free();
+        (Proxy::ready(&self.inbound(listen, upstream, more)), listen)
     }
 }
 
-pub fn pair(name: &str) -> Pair {
-    let scratch = Scratch::new(name);
+pub fn pair() -> Pair {
+    let scratch = Scratch::new();
     let authority = Authority::root("Test Root");
     let (cert, key) = authority
         .leaf(&["mx.clinic.example"])
@@ -294,4 +339,9 @@ pub fn pair(name: &str) -> Pair {
         authority,
         scratch,
     }
+}
+
+/// Where nobody listens.
+pub fn nowhere() -> SocketAddr {
+    ([127, 0, 0, 1], 9).into()
 }

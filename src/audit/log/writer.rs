@@ -1,11 +1,14 @@
-//! The writing thread.
+//! The thread that writes the log.
 
-use super::{AuditError, AuditOptions, Checkpoint, Entry, Notice, Receipt, Shared, Ticket, locked};
+use super::{
+    AnswerSlot, AuditError, AuditOptions, Checkpoint, Notice, QueuedRecord, Receipt, SharedLog,
+    WriterState, answer, locked,
+};
 use crate::audit::{
     CheckpointRecord, Disk, Head, LogOpenedRecord, LogRecoveredRecord, Record, TornField,
     chain::timestamp,
-    checkpoint::{Note, SigningKey},
-    disk::{Found, Placement, suffix},
+    checkpoint::{SignedNote, SigningKey},
+    disk::{LogEnd, Placement, suffix},
 };
 use crate::clock;
 use std::{
@@ -14,47 +17,50 @@ use std::{
     time::Instant,
 };
 
-/// What the thread keeps: the chain's end, and the lines that are not known to be durable.
-pub(super) struct Writing {
-    shared: Arc<Shared>,
+/// The writing thread's state: the chain's end, and the lines that are not known to be durable.
+pub(super) struct LogWriter {
+    shared: Arc<SharedLog>,
     options: AuditOptions,
     key: Option<SigningKey>,
     disk: Box<dyn Disk>,
     head: Head,
     /// Octets of the current file that are durable.
     durable: u64,
-    /// The lines behind them, and how many octets of these were handed to the system.
+    /// The lines behind those octets, and how many octets of these lines were handed to the system.
     lines: Vec<u8>,
     written: usize,
-    /// Who waits for which of those lines, with the place where each ends.
-    waiting: Vec<(usize, Ticket, Receipt)>,
+    /// Callers that wait for one of those lines, each with the place where its line ends.
+    waiting: Vec<(usize, Arc<AnswerSlot>, Receipt)>,
     /// The checkpoints among those lines, with the place where each begins.
     checkpoints: Vec<(usize, Checkpoint)>,
     /// Number of the first record in the current file.
     first: u64,
-    /// The day (UTC) that the current file is of.
+    /// The day (UTC) of the current file.
     day: String,
-    /// Records behind the last checkpoint.
+    /// Number of records behind the last checkpoint.
     unsigned: u64,
     checkpoint_due: Instant,
-    /// When lines that nobody waits for must be durable.
+    /// When lines that no caller waits for must be durable.
     sync_due: Option<Instant>,
-    failure: Option<Failure>,
+    outage: Option<Outage>,
 }
 
-struct Failure {
+/// A time during which the log cannot be written.
+struct Outage {
+    /// RFC 3339.
     since: String,
     error: String,
+    /// When writing is tried again.
     retry: Instant,
 }
 
-impl Writing {
+impl LogWriter {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<SharedLog>,
         options: AuditOptions,
         key: Option<SigningKey>,
         disk: Box<dyn Disk>,
-        found: &Found,
+        found: &LogEnd,
     ) -> Self {
         let now = clock::instant();
         let day = found.modified.unwrap_or_else(options.clock);
@@ -74,11 +80,11 @@ impl Writing {
             first: found.first,
             unsigned: 0,
             sync_due: None,
-            failure: None,
+            outage: None,
         }
     }
 
-    /// Says in the log that it was opened, and by that tries whether it can be written.
+    /// Writes `log-opened`, which also shows whether the log can be written.
     pub(super) fn begin(&mut self, torn: Option<TornField>) -> io::Result<()> {
         let opened = LogOpenedRecord {
             origin: self.options.origin.clone(),
@@ -100,39 +106,43 @@ impl Writing {
 
     pub(super) fn run(mut self) {
         loop {
-            let (entries, closing) = self.wait();
+            let (records, closing) = self.wait();
             *locked(&self.shared.busy_since) = Some(clock::instant());
-            if self.failure.is_none() && self.rotation_is_due() {
+            if self.outage.is_none() && self.rotation_is_due() {
                 let rotated = self.rotate();
-                self.note(rotated);
+                self.note_result(rotated);
             }
-            self.add(entries);
+            self.add(records);
             let now = clock::instant();
             if self.unsigned > 0 && (closing || now >= self.checkpoint_due) {
                 self.checkpoint();
             }
             if self.is_worth_trying(now, closing) {
                 let result = self.commit(closing);
-                self.note(result);
+                self.note_result(result);
             }
             *locked(&self.shared.busy_since) = None;
-            if closing && locked(&self.shared.queue).entries.is_empty() {
-                let complete = self.failure.is_none() && self.lines.is_empty();
-                locked(&self.shared.queue).complete = complete;
-                return;
+            if closing {
+                let complete = self.outage.is_none() && self.lines.is_empty();
+                let mut queue = locked(&self.shared.queue);
+                if queue.records.is_empty() {
+                    queue.writer = WriterState::Ended { complete };
+                    return;
+                }
             }
         }
     }
 
-    /// Returns with what was queued once there is something to do.
-    fn wait(&self) -> (Vec<Entry>, bool) {
+    /// Blocks until there is something to do. Returns the queued records, and whether the log is being closed.
+    fn wait(&self) -> (Vec<QueuedRecord>, bool) {
         let mut queue = locked(&self.shared.queue);
         loop {
             let now = clock::instant();
             let due = self.due();
-            if !queue.entries.is_empty() || queue.closing || due.is_some_and(|due| due <= now) {
+            let closing = queue.writer == WriterState::Closing;
+            if !queue.records.is_empty() || closing || due.is_some_and(|due| due <= now) {
                 queue.octets = 0;
-                return (std::mem::take(&mut queue.entries), queue.closing);
+                return (std::mem::take(&mut queue.records), closing);
             }
             queue = match due {
                 Some(due) => {
@@ -148,31 +158,31 @@ impl Writing {
     }
 
     fn due(&self) -> Option<Instant> {
-        if let Some(failure) = &self.failure {
-            return Some(failure.retry);
+        if let Some(outage) = &self.outage {
+            return Some(outage.retry);
         }
         let checkpoint = (self.unsigned > 0).then_some(self.checkpoint_due);
         [checkpoint, self.sync_due].into_iter().flatten().min()
     }
 
-    /// While it fails, the next try comes when it is due, or when someone waits.
+    /// During an outage, writing is tried when the next try is due or a caller waits.
     fn is_worth_trying(&self, now: Instant, closing: bool) -> bool {
-        match &self.failure {
-            Some(failure) => closing || !self.waiting.is_empty() || now >= failure.retry,
+        match &self.outage {
+            Some(outage) => closing || !self.waiting.is_empty() || now >= outage.retry,
             None => !self.lines.is_empty(),
         }
     }
 
-    fn add(&mut self, entries: Vec<Entry>) {
-        for Entry { at, body, ticket } in entries {
+    fn add(&mut self, records: Vec<QueuedRecord>) {
+        for QueuedRecord { at, body, slot } in records {
             self.head.append(&mut self.lines, &at, &body);
             self.unsigned += 1;
-            if let Some(ticket) = ticket {
+            if let Some(slot) = slot {
                 let receipt = Receipt {
                     seq: self.head.size - 1,
                     hash: self.head.hash,
                 };
-                self.waiting.push((self.lines.len(), ticket, receipt));
+                self.waiting.push((self.lines.len(), slot, receipt));
             }
             if self.unsigned + 1 >= self.options.checkpoint_records {
                 self.checkpoint();
@@ -186,19 +196,20 @@ impl Writing {
             .store(self.lines.len(), Ordering::Release);
     }
 
+    /// Adds a record about the log itself.
     fn add_own(&mut self, record: &Record) {
         let body = serde_json::to_vec(record).expect("records have string keys only");
         let at = timestamp((self.options.clock)());
-        self.add(vec![Entry {
+        self.add(vec![QueuedRecord {
             at,
             body,
-            ticket: None,
+            slot: None,
         }]);
     }
 
     fn checkpoint(&mut self) {
         let at = timestamp((self.options.clock)());
-        let text = Note::text(&self.options.origin, self.head, &at);
+        let text = SignedNote::text(&self.options.origin, self.head, &at);
         let signed = self
             .key
             .as_ref()
@@ -217,27 +228,27 @@ impl Writing {
         self.checkpoint_due = clock::instant() + self.options.checkpoint_after;
     }
 
-    /// Writes what is there; after a failure, says that it is over.
+    /// Writes the lines in memory. After an outage, also records that it is over.
     fn commit(&mut self, closing: bool) -> io::Result<()> {
         let now = clock::instant();
         let sync = closing
-            || self.failure.is_some()
+            || self.outage.is_some()
             || !self.waiting.is_empty()
             || !self.checkpoints.is_empty()
             || self.sync_due.is_some_and(|due| due <= now);
-        if self.failure.is_some() {
+        if self.outage.is_some() {
             let kept = self.disk.reopen(self.durable)?;
             self.written = 0;
             if kept != self.durable {
-                self.is_in_a_new_file();
+                self.note_new_file();
             }
         }
         self.write(sync)?;
-        if let Some(failure) = self.failure.take() {
+        if let Some(outage) = self.outage.take() {
             let lost = std::mem::take(&mut locked(&self.shared.queue).lost);
             self.add_own(&Record::LogRecovered(LogRecoveredRecord {
-                since: failure.since,
-                error: failure.error,
+                since: outage.since,
+                error: outage.error,
                 lost,
             }));
             self.checkpoint();
@@ -250,9 +261,9 @@ impl Writing {
 
     fn write(&mut self, sync: bool) -> io::Result<()> {
         loop {
-            // A checkpoint is not written before all it vouches for is durable: so nothing before one can be missing after a crash.
-            let places = self.checkpoints.iter().map(|(place, _)| *place);
-            let checkpoint = { places }.find(|place| *place > 0);
+            // A checkpoint is written only when all records it vouches for are durable, so none of them can be missing after a crash.
+            let mut places = self.checkpoints.iter().map(|(place, _)| *place);
+            let checkpoint = places.find(|place| *place > 0);
             let end = checkpoint.unwrap_or(self.lines.len());
             if self.hand_over(end)? == Placement::MovedAway {
                 self.go_on_in_a_new_file()?;
@@ -278,7 +289,7 @@ impl Writing {
         Ok(place)
     }
 
-    /// Makes durable what was handed over, and tells everyone who waits for it.
+    /// Makes durable what was handed over, and answers the callers that wait for it.
     fn sync(&mut self) -> io::Result<()> {
         self.disk.sync()?;
         let written = std::mem::take(&mut self.written);
@@ -291,8 +302,8 @@ impl Writing {
             self.sync_due = None;
         }
         let later = self.waiting.partition_point(|(end, ..)| *end <= written);
-        for (_, ticket, receipt) in self.waiting.drain(..later) {
-            ticket.answer(Ok(receipt));
+        for (_, slot, receipt) in self.waiting.drain(..later) {
+            answer(&slot, Ok(receipt));
         }
         for (end, ..) in &mut self.waiting {
             *end -= written;
@@ -309,41 +320,41 @@ impl Writing {
         Ok(())
     }
 
-    /// Someone moved the file away. What was handed over stands in it and stays there; the rest goes into a new one.
+    /// Someone moved the file away. The lines handed over stay in it; the rest goes into a new file.
     fn go_on_in_a_new_file(&mut self) -> io::Result<()> {
         self.sync()?;
         let kept = self.disk.begin(self.durable)?;
         if kept != self.durable {
-            self.is_in_a_new_file();
+            self.note_new_file();
         }
         (self.options.notice)(Notice::Moved);
         Ok(())
     }
 
-    /// The current file is empty: it begins with the first line that is not durable.
-    fn is_in_a_new_file(&mut self) {
+    /// Notes that the current file is empty. It will begin with the first line that is not durable.
+    fn note_new_file(&mut self) {
         let pending = self.lines.iter().filter(|&&b| b == b'\n').count();
         (self.durable, self.written) = (0, 0);
         self.first = self.head.size - pending as u64;
         self.day = day_of(&timestamp((self.options.clock)()));
     }
 
-    /// Tells everyone of a failure, and remembers when to try again.
-    fn note(&mut self, result: io::Result<()>) {
+    /// On failure: answers every waiting caller, and remembers when to try again.
+    fn note_result(&mut self, result: io::Result<()>) {
         let Err(error) = result else { return };
         let text = format!("{}: {error}", self.options.file.display());
         self.shared.failing.store(true, Ordering::Release);
-        for (_, ticket, _) in self.waiting.drain(..) {
-            ticket.answer(Err(AuditError(text.clone())));
+        for (_, slot, _) in self.waiting.drain(..) {
+            answer(&slot, Err(AuditError(text.clone())));
         }
         let retry = clock::instant() + self.options.retry_after;
-        match &mut self.failure {
-            Some(failure) if failure.error == text => failure.retry = retry,
-            failure => {
-                let since = failure
+        match &mut self.outage {
+            Some(outage) if outage.error == text => outage.retry = retry,
+            outage => {
+                let since = outage
                     .take()
                     .map_or_else(|| timestamp((self.options.clock)()), |old| old.since);
-                *failure = Some(Failure {
+                *outage = Some(Outage {
                     since,
                     error: text.clone(),
                     retry,
@@ -361,27 +372,29 @@ impl Writing {
                 || self.options.rotate_daily && self.day != today())
     }
 
-    /// Every file ends in a checkpoint.
+    /// Puts the current file aside and begins a new one. Every file ends in a checkpoint.
     fn rotate(&mut self) -> io::Result<()> {
         if self.unsigned > 0 {
             self.checkpoint();
         }
         self.write(true)?;
         match self.disk.rotate(&suffix(&self.day, self.first))? {
-            Placement::InPlace => self.is_in_a_new_file(),
+            Placement::InPlace => self.note_new_file(),
             Placement::MovedAway => self.go_on_in_a_new_file()?,
         }
         Ok(())
     }
 }
 
-impl Drop for Writing {
-    /// However the thread ends, nobody waits for it any more.
+impl Drop for LogWriter {
+    /// However the thread ends, no caller may go on waiting for it.
     fn drop(&mut self) {
         self.shared.failing.store(true, Ordering::Release);
         let mut queue = locked(&self.shared.queue);
-        queue.gone = true;
-        let left = std::mem::take(&mut queue.entries);
+        if !queue.writer.has_ended() {
+            queue.writer = WriterState::Ended { complete: false };
+        }
+        let left = std::mem::take(&mut queue.records);
         drop(queue);
         drop(left);
         self.shared.ended.notify_all();

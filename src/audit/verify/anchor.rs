@@ -1,24 +1,24 @@
-//! Heads that were kept elsewhere.
+//! Anchors: heads of a log that were kept on another machine.
 
-use crate::audit::{Hash, Head, OpenError, checkpoint::Note};
+use crate::audit::{Hash, Head, OpenError, checkpoint::SignedNote};
 use std::path::Path;
 
-/// What another machine remembers of a log: it had so many records, and the last one this hash.
+/// What another machine remembers of a log: how many records it had, and the hash of the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Anchor {
+pub(crate) struct LogAnchor {
     /// The log's name, where it is known.
-    pub origin: Option<String>,
-    /// The head.
-    pub head: Head,
+    pub(crate) origin: Option<String>,
+    /// The number of records and the hash.
+    pub(crate) head: Head,
 }
 
-impl Anchor {
+impl LogAnchor {
     /// Reads `SIZE:HASH` (64 hexadecimal digits), or a file with anchors: log lines that contain
     /// `audit checkpoint origin=.. size=.. head=..`, such as a journal keeps, or a signed note.
     ///
     /// # Errors
     /// The file cannot be read or holds no anchor.
-    pub fn read(argument: &str) -> Result<Vec<Self>, OpenError> {
+    pub(crate) fn read(argument: &str) -> Result<Vec<Self>, OpenError> {
         if let Some((size, hash)) = argument.split_once(':')
             && let (Ok(size), Some(hash)) = (size.parse(), Hash::parse(hash.as_bytes()))
         {
@@ -42,7 +42,7 @@ impl Anchor {
     }
 
     fn parse(text: &str) -> Vec<Self> {
-        if let Some(note) = Note::read(text) {
+        if let Some(note) = SignedNote::read(text) {
             return vec![Self {
                 origin: Some(note.origin.to_owned()),
                 head: note.head,
@@ -66,7 +66,7 @@ impl Anchor {
         })
     }
 
-    /// Whether it is of the log with that name. One without a name was given for this log.
+    /// Whether this anchor is of the log with that name. An anchor without a name was given for the log at hand.
     pub(super) fn is_of(&self, origin: Option<&str>) -> bool {
         self.origin.is_none() || self.origin.as_deref() == origin
     }
@@ -84,7 +84,7 @@ mod tests {
             hash: Hash::of(b"x"),
         };
         let origin = "mail.example/outbound".to_owned();
-        let anchor = Anchor {
+        let anchor = LogAnchor {
             origin: Some(origin.clone()),
             head,
         };
@@ -96,17 +96,17 @@ mod tests {
         let journal = format!(
             "Nov 24 06:05:00 mail starttls-proxy[71]: {checkpoint}\nNov 24 06:05:01 mail other: audit checkpoint none\n"
         );
-        assert_eq!(Anchor::parse(&journal), std::slice::from_ref(&anchor));
+        assert_eq!(LogAnchor::parse(&journal), std::slice::from_ref(&anchor));
         let (key, _) = SigningKey::generate().unwrap();
         let (note, _) = key.note(
             &origin,
-            &Note::text(&origin, head, "2026-11-24T06:05:00.000000Z"),
+            &SignedNote::text(&origin, head, "2026-11-24T06:05:00.000000Z"),
         );
-        assert_eq!(Anchor::parse(&note), [anchor]);
+        assert_eq!(LogAnchor::parse(&note), [anchor]);
         assert_eq!(
-            Anchor::read(&format!("41000:{}", head.hash)).unwrap()[0].head,
+            LogAnchor::read(&format!("41000:{}", head.hash)).unwrap()[0].head,
             head
         );
-        assert!(Anchor::read("/nonexistent").is_err());
+        assert!(LogAnchor::read("/nonexistent").is_err());
     }
 }

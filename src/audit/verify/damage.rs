@@ -1,12 +1,18 @@
-//! What was done to a log, told from the first line that does not fit and what stands around it.
+//! Says what was done to a log, from the first line that does not fit and the lines around it.
 
-use super::lines::Lines;
-use crate::audit::chain::{Hash, Head, Header};
+use super::{
+    LogRecordFields,
+    lines::{LinePosition, LogLines},
+};
+use crate::audit::{
+    chain::{Hash, Head, Header},
+    checkpoint::SignedNote,
+};
 use std::{fmt, io, path::PathBuf};
 
-/// What was done.
+/// What was done to a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Damage {
+pub(crate) enum Damage {
     /// A line was changed.
     Edited,
     /// Lines were taken out.
@@ -17,9 +23,9 @@ pub enum Damage {
     Inserted,
     /// The end was cut off, or an older copy put in place.
     Cut,
-    /// Lines were changed and the chain behind them made anew, or the log was replaced; a signature or an anchor says so.
+    /// Lines were changed and the chain behind them made anew, or the log was replaced. A signature or an anchor shows it.
     Rewritten,
-    /// A checkpoint, or its signature, is not there where one must be.
+    /// A checkpoint, or the signature of one, is missing where the format requires it.
     Unsigned,
 }
 
@@ -37,31 +43,24 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Where a line stands: the file's place in the list, and the line in it, from 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) file: usize,
-    pub(super) line: u64,
-}
-
 /// The first thing that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The file.
-    pub file: PathBuf,
-    /// The line, from 1; of a cut, the last line that is there.
-    pub line: u64,
-    /// What was done.
-    pub damage: Damage,
-    /// In words.
-    pub text: String,
+    pub(crate) file: PathBuf,
+    /// The line, from 1; where lines were cut off, the last line that is there.
+    pub(crate) line: u64,
+    /// What was done to a log.
+    pub(crate) damage: Damage,
+    /// The same in words, without file and line.
+    pub(crate) text: String,
 }
 
 impl Finding {
-    pub(super) fn at(files: &[PathBuf], place: Place, damage: Damage, text: String) -> Self {
+    pub(super) fn at(files: &[PathBuf], at: LinePosition, damage: Damage, text: String) -> Self {
         Self {
-            file: files.get(place.file).cloned().unwrap_or_default(),
-            line: place.line,
+            file: files.get(at.file).cloned().unwrap_or_default(),
+            line: at.line,
             damage,
             text,
         }
@@ -81,148 +80,108 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The line that did not fit, and the one behind it.
-struct Seen {
+/// What [`diagnose`] compares of a line.
+struct ChainLink {
     seq: u64,
     prev: Option<Hash>,
     hash: Hash,
     /// A checkpoint whose note says what its header says: it is as it was written.
-    vouched: bool,
+    is_sound_checkpoint: bool,
 }
 
-impl Seen {
+impl ChainLink {
     fn read(line: &[u8]) -> Option<Self> {
         let header = Header::read(line)?;
-        let hash = header.prev();
+        let prev = header.prev();
         let note = (header.event == b"checkpoint")
-            .then(|| serde_json::from_slice::<super::Own>(line).ok()?.note)
+            .then(|| LogRecordFields::read(line).ok()?.note)
             .flatten();
-        let vouched = note
+        let is_sound_checkpoint = note
             .as_deref()
-            .and_then(super::Note::read)
-            .is_some_and(|note| note.head.size == header.seq && Some(note.head.hash) == hash);
+            .and_then(SignedNote::read)
+            .is_some_and(|note| note.head.size == header.seq && Some(note.head.hash) == prev);
         Some(Self {
             seq: header.seq,
-            prev: hash,
+            prev,
             hash: Hash::of(line),
-            vouched,
+            is_sound_checkpoint,
         })
     }
 }
 
-/// Says what was done where the line at `place` does not follow `head`, the chain's end at the line `before` it.
+/// The next line, `None` at the end of the log; its link is `None` where it is no record.
+fn next(lines: &mut LogLines<'_>) -> io::Result<Option<(LinePosition, Option<ChainLink>)>> {
+    let line = lines.next()?;
+    Ok(line.map(|line| (line.position, ChainLink::read(line.bytes))))
+}
+
+/// Says what was done where the line at `here` does not follow `head`, which is the chain's end at the line `before` it.
 pub(super) fn diagnose(
-    place: Place,
-    damage: Damage,
+    here: LinePosition,
     files: &[PathBuf],
     head: &Head,
-    before: Option<Place>,
+    before: Option<LinePosition>,
 ) -> io::Result<Finding> {
-    let finding = |place, damage, text| Ok(Finding::at(files, place, damage, text));
+    let finding = |at, damage, text| Ok(Finding::at(files, at, damage, text));
     let expected = head.size;
-    let mut rest = Rest::from(files, place)?;
-    let Some((_, Some(here))) = rest.next()? else {
-        return finding(place, damage, "this is no record".into());
+    let mut lines = LogLines::from(files, here)?;
+    let Some((_, Some(link))) = next(&mut lines)? else {
+        return finding(here, Damage::Edited, "this is no record".into());
     };
-    let behind = rest.next()?;
-    let next = behind.as_ref().and_then(|(_, seen)| seen.as_ref());
-    if here.seq == expected {
-        let as_written = here.vouched || next.is_some_and(|next| next.prev == Some(here.hash));
-        return match before {
-            Some(before) if as_written => finding(
+    let mut behind = next(&mut lines)?;
+    let follower = behind.as_ref().and_then(|(_, link)| link.as_ref());
+    if link.seq == expected {
+        let is_as_written =
+            link.is_sound_checkpoint || follower.is_some_and(|next| next.prev == Some(link.hash));
+        let (at, text) = match before {
+            Some(before) if is_as_written => (
                 before,
-                Damage::Edited,
                 format!(
                     "record {} is not the one that record {expected} names: it was changed, or all behind it comes from elsewhere",
                     expected - 1
                 ),
             ),
-            Some(before) if next.is_none() => finding(
+            Some(before) if follower.is_none() => (
                 before,
-                Damage::Edited,
                 format!(
                     "record {} or {expected} is not what was written",
                     expected - 1
                 ),
             ),
-            _ => finding(
-                place,
-                Damage::Edited,
-                format!("record {expected} is not what was written"),
-            ),
+            _ => (here, format!("record {expected} is not what was written")),
         };
+        return finding(at, Damage::Edited, text);
     }
-    if here.prev == Some(head.hash) && next.is_some_and(|next| next.seq == expected + 1) {
-        let text = format!("record {expected} says it is number {}", here.seq);
-        return finding(place, Damage::Edited, text);
+    if link.prev == Some(head.hash) && follower.is_some_and(|next| next.seq == expected + 1) {
+        let text = format!("record {expected} says it is number {}", link.seq);
+        return finding(here, Damage::Edited, text);
     }
-    if here.seq < expected {
-        let text = format!("record {} again, where {expected} must be", here.seq);
-        return finding(place, Damage::Inserted, text);
+    if link.seq < expected {
+        let text = format!("record {} again, where {expected} must be", link.seq);
+        return finding(here, Damage::Inserted, text);
     }
-    let mut candidate = behind;
-    while let Some((there, seen)) = candidate {
-        if seen.is_some_and(|seen| seen.seq == expected && seen.prev == Some(head.hash)) {
-            let there = Finding::at(files, there, Damage::Reordered, String::new());
+    while let Some((there, candidate)) = behind {
+        if candidate.is_some_and(|found| found.seq == expected && found.prev == Some(head.hash)) {
             let text = format!(
                 "record {} stands where {expected} must be, which is at {}:{}",
-                here.seq,
-                there.file.display(),
+                link.seq,
+                files[there.file].display(),
                 there.line
             );
-            return finding(place, Damage::Reordered, text);
+            return finding(here, Damage::Reordered, text);
         }
-        candidate = rest.next()?;
+        behind = next(&mut lines)?;
     }
-    let missing = match here.seq - expected {
+    let missing = match link.seq - expected {
         1 => format!("record {expected} is not there"),
-        _ => format!("records {expected} to {} are not there", here.seq - 1),
+        _ => format!("records {expected} to {} are not there", link.seq - 1),
     };
     let hint = match before {
         None => format!(
             "; name the older files too, or leave them out knowingly with --from {}",
-            here.seq
+            link.seq
         ),
         Some(_) => String::new(),
     };
-    finding(place, Damage::Missing, missing + &hint)
-}
-
-/// The lines from one on, through all files.
-struct Rest<'a> {
-    files: &'a [PathBuf],
-    file: usize,
-    lines: Lines,
-}
-
-impl<'a> Rest<'a> {
-    fn from(files: &'a [PathBuf], place: Place) -> io::Result<Self> {
-        let mut lines = Lines::open(&files[place.file])?;
-        for _ in 1..place.line {
-            lines.next()?;
-        }
-        Ok(Self {
-            files,
-            file: place.file,
-            lines,
-        })
-    }
-
-    fn next(&mut self) -> io::Result<Option<(Place, Option<Seen>)>> {
-        loop {
-            let file = self.file;
-            if let Some(line) = self.lines.next()? {
-                let place = Place {
-                    file,
-                    line: line.number,
-                };
-                return Ok(Some((place, Seen::read(line.bytes))));
-            }
-            self.file += 1;
-            let Some(path) = self.files.get(self.file) else {
-                return Ok(None);
-            };
-            self.lines = Lines::open(path)?;
-        }
-    }
+    finding(here, Damage::Missing, missing + &hint)
 }

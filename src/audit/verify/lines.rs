@@ -1,4 +1,4 @@
-//! Lines of files, in large reads and without a copy of each.
+//! The lines of a log's files, in large reads and without a copy of each line.
 
 use crate::audit::{chain::Header, rotated};
 use std::{
@@ -10,69 +10,125 @@ use std::{
 /// Octets of one read.
 const READ: usize = 1 << 20;
 
-pub(crate) struct Line<'a> {
-    /// Without its LF.
-    pub(crate) bytes: &'a [u8],
-    /// It had one.
-    pub(crate) whole: bool,
-    /// From 1.
-    pub(crate) number: u64,
-    /// Where it begins.
-    pub(crate) offset: u64,
+/// Where a line stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LinePosition {
+    /// Index of the file in the list of files.
+    pub(crate) file: usize,
+    /// Number of the line in its file, from 1.
+    pub(crate) line: u64,
 }
 
-pub(crate) struct Lines {
-    file: File,
+/// One line of a log.
+pub(crate) struct LogLine<'a> {
+    /// The line without its LF.
+    pub(crate) bytes: &'a [u8],
+    /// Whether the line ends with LF.
+    pub(super) whole: bool,
+    pub(crate) position: LinePosition,
+    /// Octets before it in its file.
+    pub(super) offset: u64,
+}
+
+impl LogLine<'_> {
+    /// The time of the record, read from its fixed place; `None` where the line is no record.
+    pub(crate) fn time(&self) -> Option<&[u8]> {
+        Header::read(self.bytes).map(|header| header.at)
+    }
+}
+
+/// The lines of several files, one file after the other.
+pub(crate) struct LogLines<'a> {
+    files: &'a [PathBuf],
+    /// `None` before the file at `next` is opened.
+    open: Option<File>,
     buffer: Vec<u8>,
-    /// What of the buffer was read and not given out yet.
+    /// The part of the buffer that was read and not given out yet.
     begin: usize,
     end: usize,
-    number: u64,
+    /// Position and offset of the next line.
+    next: LinePosition,
     offset: u64,
 }
 
-impl Lines {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            file: File::open(path).map_err(|error| named(path, &error))?,
+impl<'a> LogLines<'a> {
+    pub(crate) fn new(files: &'a [PathBuf]) -> Self {
+        Self::of_file(files, 0)
+    }
+
+    fn of_file(files: &'a [PathBuf], file: usize) -> Self {
+        Self {
+            files,
+            open: None,
             buffer: vec![0; READ],
             begin: 0,
             end: 0,
-            number: 0,
+            next: LinePosition { file, line: 1 },
             offset: 0,
-        })
+        }
     }
 
-    pub(crate) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
-        let mut searched = 0;
+    /// The line at `position` and all behind it.
+    pub(super) fn from(files: &'a [PathBuf], position: LinePosition) -> io::Result<Self> {
+        let mut lines = Self::of_file(files, position.file);
+        for _ in 1..position.line {
+            lines.next()?;
+        }
+        Ok(lines)
+    }
+
+    /// # Errors
+    /// A file cannot be read.
+    pub(crate) fn next(&mut self) -> io::Result<Option<LogLine<'_>>> {
         let (length, whole) = loop {
+            let Some(path) = self.files.get(self.next.file) else {
+                return Ok(None);
+            };
+            if self.open.is_none() {
+                self.open = Some(File::open(path).map_err(|error| named(path, &error))?);
+            }
+            match self.find_line()? {
+                (0, false) => {
+                    let file = self.next.file + 1;
+                    self.next = LinePosition { file, line: 1 };
+                    (self.open, self.offset) = (None, 0);
+                }
+                found => break found,
+            }
+        };
+        let line = LogLine {
+            bytes: &self.buffer[self.begin..self.begin + length],
+            whole,
+            position: self.next,
+            offset: self.offset,
+        };
+        self.begin += length + usize::from(whole);
+        self.offset += length as u64 + u64::from(whole);
+        self.next.line += 1;
+        Ok(Some(line))
+    }
+
+    /// Octets of the file that is being read.
+    pub(super) fn length(&self) -> io::Result<u64> {
+        match &self.open {
+            Some(file) => Ok(file.metadata()?.len()),
+            None => Ok(0),
+        }
+    }
+
+    /// Reads on to the next LF or the end of the file. Gives the octets before it, and whether there is an LF.
+    fn find_line(&mut self) -> io::Result<(usize, bool)> {
+        let mut searched = 0;
+        loop {
             let unread = &self.buffer[self.begin..self.end];
             if let Some(at) = memchr::memchr(b'\n', &unread[searched..]) {
-                break (searched + at, true);
+                return Ok((searched + at, true));
             }
             searched = unread.len();
             if self.fill()? == 0 {
-                break (searched, false);
+                return Ok((searched, false));
             }
-        };
-        if length == 0 && !whole {
-            return Ok(None);
         }
-        let (begin, offset) = (self.begin, self.offset);
-        self.number += 1;
-        self.begin += length + usize::from(whole);
-        self.offset += length as u64 + u64::from(whole);
-        Ok(Some(Line {
-            bytes: &self.buffer[begin..begin + length],
-            whole,
-            number: self.number,
-            offset,
-        }))
-    }
-
-    /// Octets of the file.
-    pub(crate) fn length(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
     }
 
     fn fill(&mut self) -> io::Result<usize> {
@@ -81,7 +137,10 @@ impl Lines {
         if self.end == self.buffer.len() {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
-        let read = self.file.read(&mut self.buffer[self.end..])?;
+        let Some(file) = &mut self.open else {
+            return Ok(0);
+        };
+        let read = file.read(&mut self.buffer[self.end..])?;
         self.end += read;
         Ok(read)
     }
@@ -92,13 +151,16 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 }
 
 /// Octets of all files.
-pub(crate) fn octets(files: &[PathBuf]) -> io::Result<u64> {
+pub(super) fn octets(files: &[PathBuf]) -> io::Result<u64> {
     files
         .iter()
         .try_fold(0, |sum, file| Ok(sum + fs::metadata(file)?.len()))
 }
 
-/// The files of one log, oldest first. One file stands for itself and all that were rotated out of it.
+/// The files of one log, oldest first. A single file stands for itself and all files that were rotated out of it.
+///
+/// # Errors
+/// A file or its directory cannot be read.
 pub(crate) fn in_order(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let mut files = files.to_vec();
     if let [file] = &files[..] {
@@ -112,26 +174,26 @@ pub(crate) fn in_order(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
         let mut line = Vec::new();
         BufReader::new(open.take(1 << 24)).read_until(b'\n', &mut line)?;
         line.pop();
-        // A first line that is no record is looked at where the name, or the command line, puts it.
+        // A file whose first line is no record goes where its name puts it, else to the end.
         let first = Header::read(&line)
             .map(|header| header.seq)
             .or_else(|| in_name(&file));
         numbered.push((first.unwrap_or(u64::MAX), file));
     }
     numbered.sort_by_key(|(first, _)| *first);
-    let mut kept: Vec<(u64, PathBuf)> = Vec::new();
+    let mut ordered: Vec<(u64, PathBuf)> = Vec::new();
     for (first, file) in numbered {
-        match kept.last_mut() {
+        match ordered.last_mut() {
             Some((of, last)) if *of == first && begins_with(&file, last)? => *last = file,
             Some((of, last)) if *of == first && begins_with(last, &file)? => {}
-            _ => kept.push((first, file)),
+            _ => ordered.push((first, file)),
         }
     }
-    Ok(kept.into_iter().map(|(_, file)| file).collect())
+    Ok(ordered.into_iter().map(|(_, file)| file).collect())
 }
 
-/// Whether `file` is `beginning` and more: then that is a copy which says nothing of its own. `mv` to another file system makes
-/// one while the log is being written, and the log goes on with all of it.
+/// Whether `file` is `beginning` with more behind it. Then `beginning` is a copy that adds nothing. `mv` to another file system
+/// makes such a copy while the log is being written, and the log goes on with all of it.
 fn begins_with(file: &Path, beginning: &Path) -> io::Result<bool> {
     let length = fs::metadata(beginning)?.len();
     if length == 0 || length >= fs::metadata(file)?.len() {

@@ -1,27 +1,31 @@
-//! The commands about the evidence: `audit keygen`, `verify`, `show` and `report`; what they print, and their exit codes.
+//! The commands about the evidence: `audit keygen`, `verify`, `show` and `report`.
+//!
+//! Each prints to the writer it is given. Errors are [`Exit`]s: `Exit::No` for a log that is not what was written,
+//! `Exit::Configuration` for a file that cannot be read or written and for an argument that means nothing.
 
 mod keygen;
+mod period;
 mod quantity;
 mod report;
 mod show;
 mod verify;
 
-pub use keygen::{Keygen, keygen};
-pub use report::{Report, report};
-pub use show::{Show, show};
-pub use verify::{Verify, verify};
+pub use keygen::keygen;
+pub use report::report;
+pub use show::show;
+pub use verify::verify;
 
-use std::io::Write;
+use crate::exit::Exit;
+use std::{fmt::Display, path::PathBuf};
 
-/// Done; for `verify`: intact.
-pub const DONE: u8 = 0;
-/// The log is not what was written.
-pub const DAMAGED: u8 = 1;
-/// A file cannot be read or written, or an argument means nothing (EX_CONFIG).
-pub const UNUSABLE: u8 = 78;
+/// Says why a command could not be carried out.
+fn unusable(command: &str, error: impl Display) -> Exit {
+    Exit::Configuration(format!("audit {command}: {error}"))
+}
 
-/// Says on the error stream why a command could not be carried out.
-fn unusable(errors: &mut dyn Write, command: &str, error: &dyn std::fmt::Display) -> u8 {
-    let _ = writeln!(errors, "starttls-proxy: audit {command}: {error}"); // nowhere left to say it
-    UNUSABLE
+fn demand_files(files: &[PathBuf]) -> Result<(), Exit> {
+    match files {
+        [] => Err(Exit::Usage("audit: name at least one file".into())),
+        _ => Ok(()),
+    }
 }

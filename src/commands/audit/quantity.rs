@@ -1,7 +1,7 @@
-//! Numbers and octets for people.
+//! Numbers and sizes, written for people.
 
-/// A number with its thousands apart.
-pub(in crate::commands::audit) fn grouped(number: u64) -> String {
+/// A number with commas between thousands: `1,234,567`.
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -13,8 +13,8 @@ pub(in crate::commands::audit) fn grouped(number: u64) -> String {
     text
 }
 
-/// Octets for people.
-pub(in crate::commands::audit) fn size(octets: u64) -> String {
+/// A number of octets with a decimal unit: `1.2 kB`.
+pub(super) fn size(octets: u64) -> String {
     const UNITS: [&str; 5] = ["octets", "kB", "MB", "GB", "TB"];
     let mut unit = 0;
     let mut divisor = 1_u64;

@@ -1,75 +1,73 @@
 //! `audit report`: one page for auditors and managers. It stands alone: no scripts, nothing from elsewhere, and it prints.
 
 mod chart;
-mod gather;
-mod mapping;
+mod counts;
+mod exempted;
+mod fields;
+mod html;
 mod page;
+mod protection;
 mod refused;
+mod standards;
+mod state;
+mod summary;
 
-use super::{DAMAGED, DONE, Verify, show::is_time, unusable};
-use crate::{audit::timestamp, clock};
-use gather::Gathered;
+use super::{
+    demand_files,
+    period::Period,
+    unusable,
+    verify::{examine, expectations},
+};
+use crate::{audit::timestamp, clock, exit::Exit, flags::AuditReportFlags};
+use counts::Counts;
+use page::ReportPage;
 use std::{
     fs::OpenOptions,
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-/// Arguments of `audit report`.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// The log, and what to compare it with: the page begins with the state of the chain.
-    pub verify: Verify,
-    /// `--html`: the page; an existing one is replaced.
-    pub html: PathBuf,
-    /// `--since`: first time, UTC, as much of `2026-11-24T06:05:00.123456Z` as needed. The chain is verified as a whole.
-    pub since: Option<String>,
-    /// `--until`: last time; `2026-11` means all of November.
-    pub until: Option<String>,
-}
-
-/// Verifies the log and writes the page. Of a log that is not intact, only the records before the damage are counted.
-pub fn report(arguments: &Report, out: &mut dyn Write, errors: &mut dyn Write) -> u8 {
-    for time in [&arguments.since, &arguments.until].into_iter().flatten() {
-        if !is_time(time) {
-            let error = format!(
-                "{time:?} is no time: write as much of 2026-11-24T06:05:00.123456Z as needed"
-            );
-            return unusable(errors, "report", &error);
-        }
-    }
-    let examined = match arguments.verify.examine(errors) {
-        Ok(examined) => examined,
-        Err(error) => return unusable(errors, "report", &error),
-    };
-    let written = Gathered::read(&examined, arguments).and_then(|gathered| {
-        let page = page::Page {
-            examined: &examined,
-            gathered: &gathered,
-            own_key: !arguments.verify.keys.is_empty(),
+/// Verifies the log and writes the page; an existing page is replaced. Of a log that is not intact, only the records before the
+/// damage are counted. A progress bar goes to `progress`, which is the error stream where that is a terminal.
+///
+/// # Errors
+/// The log is not intact (the page says so too), or a file, key or anchor cannot be read or written.
+pub fn report(
+    flags: &AuditReportFlags,
+    out: &mut dyn Write,
+    progress: Option<&mut dyn Write>,
+) -> Result<(), Exit> {
+    demand_files(&flags.files)?;
+    let AuditReportFlags {
+        html,
+        anchor,
+        key,
+        from,
+        since,
+        until,
+        files,
+    } = flags;
+    let period = Period::new(since, until).map_err(|error| unusable("report", error))?;
+    let verification = expectations(*from, key, anchor)
+        .and_then(|expected| examine(files, &expected, progress))
+        .map_err(|error| unusable("report", error))?;
+    let written = Counts::read(&verification, &period).and_then(|counts| {
+        let page = ReportPage {
+            verification: &verification,
+            counts: &counts,
+            own_key: !key.is_empty(),
             now: timestamp(clock::wall()),
         };
-        write(&arguments.html, &page.to_string())
+        write(html, &page.to_string())?;
+        let html = html.display();
+        match &verification.finding {
+            None => writeln!(out, "{html}: written; the log is intact"),
+            Some(finding) => writeln!(out, "{html}: written; the log is NOT INTACT: {finding}"),
+        }
     });
-    let said = match (&written, &examined.finding) {
-        (Err(error), _) => return unusable(errors, "report", error),
-        (Ok(()), None) => writeln!(
-            out,
-            "{}: written; the log is intact",
-            arguments.html.display()
-        ),
-        (Ok(()), Some(finding)) => writeln!(
-            out,
-            "{}: written; the log is NOT INTACT: {finding}",
-            arguments.html.display()
-        ),
-    };
-    match said {
-        Err(error) => unusable(errors, "report", &error),
-        Ok(()) if examined.intact() => DONE,
-        Ok(()) => DAMAGED,
-    }
+    written.map_err(|error| unusable("report", error))?;
+    verification.intact().then_some(()).ok_or(Exit::No)
 }
 
 fn write(path: &Path, page: &str) -> io::Result<()> {

@@ -1,73 +1,55 @@
 //! `audit show`: records that match, for people or as they stand in the log.
 
-use super::{DAMAGED, DONE, quantity::grouped, unusable};
-use crate::audit::{self, Header, Lines, TIME, WireText, in_order, printable};
+use super::{demand_files, period::Period, quantity::grouped, unusable};
+use crate::{
+    audit::{self, LogLine, LogLines, WireText, in_order, printable},
+    exit::Exit,
+    flags::AuditShowFlags,
+};
 use serde_json::Value;
 use std::{
+    fmt,
     io::{self, Write},
-    path::PathBuf,
 };
 
 /// Longest line for people, in octets.
 const LONGEST: usize = 64 * 1024;
 
-/// Arguments of `audit show`. A filter that is `None` lets all pass.
-#[derive(Clone, Debug, Default)]
-pub struct Show {
-    /// Files of one log; a single one stands for itself and all that were rotated out of it.
-    pub files: Vec<PathBuf>,
-    /// `--domain`: of a decision, a refusal, or an address.
-    pub domain: Option<String>,
-    /// `--address`: as recorded. In a log with hashed addresses: give the private key too.
-    pub address: Option<String>,
-    /// `--key`: the log's private key, to find a hashed address.
-    pub key: Option<PathBuf>,
-    /// `--since`: first time, UTC, as much of `2026-11-24T06:05:00.123456Z` as needed.
-    pub since: Option<String>,
-    /// `--until`: last time; `2026-11` means all of November.
-    pub until: Option<String>,
-    /// `--verdict`: authorised, unprotected, refused, or observed (what only `--observe` let pass).
-    pub verdict: Option<String>,
-    /// `--session`: the id that the program's log names too.
-    pub session: Option<String>,
-    /// `--json`: the lines as they stand in the log.
-    pub json: bool,
-}
-
-/// Prints the records that match all filters. Whether they are what was written is for `audit verify` to say.
-pub fn show(arguments: &Show, out: &mut dyn Write, errors: &mut dyn Write) -> u8 {
-    let filter = match Filter::new(arguments) {
-        Ok(filter) => filter,
-        Err(error) => return unusable(errors, "show", &error),
-    };
+/// Prints the records that match all filters, and names lines that are no records on `errors`. Whether the records are what was
+/// written is for `audit verify` to say.
+///
+/// # Errors
+/// A filter means nothing, a file cannot be read, or a line is no record.
+pub fn show(
+    flags: &AuditShowFlags,
+    out: &mut dyn Write,
+    errors: &mut dyn Write,
+) -> Result<(), Exit> {
+    demand_files(&flags.files)?;
+    let filter = Filter::new(flags).map_err(|error| unusable("show", error))?;
     let mut out = io::BufWriter::new(out);
-    match filter
-        .all(&mut out, errors)
-        .and_then(|unread| out.flush().map(|()| unread))
-    {
-        Ok(0) => DONE,
-        Ok(_) => DAMAGED,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE, // `| head` has seen enough
-        Err(error) => unusable(errors, "show", &error),
+    let printed = filter.print(&mut out, errors);
+    match printed.and_then(|unread| out.flush().map(|()| unread)) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(Exit::No),
+        // `| head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(unusable("show", error)),
     }
 }
 
+/// Which records are shown. A filter that was not given lets all pass.
 struct Filter<'a> {
-    arguments: &'a Show,
+    flags: &'a AuditShowFlags,
+    period: Period<'a>,
     /// The address in each form it can have in a log.
     addresses: Vec<String>,
 }
 
 impl<'a> Filter<'a> {
-    fn new(arguments: &'a Show) -> Result<Self, String> {
-        for time in [&arguments.since, &arguments.until].into_iter().flatten() {
-            is_time(time).then_some(()).ok_or_else(|| {
-                format!(
-                    "{time:?} is no time: write as much of 2026-11-24T06:05:00.123456Z as needed"
-                )
-            })?;
-        }
-        if let Some(verdict) = &arguments.verdict
+    fn new(flags: &'a AuditShowFlags) -> Result<Self, String> {
+        let period = Period::new(&flags.since, &flags.until)?;
+        if let Some(verdict) = &flags.verdict
             && !["authorised", "unprotected", "refused", "observed"].contains(&verdict.as_str())
         {
             return Err(format!(
@@ -75,85 +57,67 @@ impl<'a> Filter<'a> {
             ));
         }
         let mut addresses = Vec::new();
-        if let Some(address) = &arguments.address {
+        if let Some(address) = &flags.address {
             addresses.push(WireText::from(address.as_str()).as_str().to_owned());
-            if let Some(key) = &arguments.key {
+            if let Some(key) = &flags.key {
                 let hashed = audit::hashed(key, address.as_bytes());
                 addresses.push(hashed.map_err(|error| error.to_string())?);
             }
         }
         Ok(Self {
-            arguments,
+            flags,
+            period,
             addresses,
         })
     }
 
-    /// Gives the number of lines that are no records.
-    fn all(&self, out: &mut dyn Write, errors: &mut dyn Write) -> io::Result<u64> {
+    /// Prints the matching records. Returns the number of lines that are no records.
+    fn print(&self, out: &mut dyn Write, errors: &mut dyn Write) -> io::Result<u64> {
         let mut unread = 0;
-        for file in in_order(&self.arguments.files)? {
-            let mut lines = Lines::open(&file)?;
-            while let Some(line) = lines.next()? {
-                if self.is_out_of_time(line.bytes) {
-                    continue;
+        let files = in_order(&self.flags.files)?;
+        let mut lines = LogLines::new(&files);
+        while let Some(line) = lines.next()? {
+            if self.is_out_of_period(&line) {
+                continue;
+            }
+            match serde_json::from_slice::<Value>(line.bytes) {
+                Ok(record) if !self.matches(&record) => {}
+                Ok(_) if self.flags.json => {
+                    out.write_all(line.bytes)?;
+                    out.write_all(b"\n")?;
                 }
-                match serde_json::from_slice::<Value>(line.bytes) {
-                    Ok(record) if self.matches(&record) => {
-                        if self.arguments.json {
-                            out.write_all(line.bytes)?;
-                            out.write_all(b"\n")?;
-                        } else {
-                            // A log that somebody else wrote into can hold anything.
-                            let sentence = Sentence(&record).to_string();
-                            writeln!(out, "{}", printable(&sentence, LONGEST))?;
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(_) => {
-                        unread += 1;
-                        writeln!(
-                            errors,
-                            "{}:{}: this is no record",
-                            file.display(),
-                            line.number
-                        )?;
-                    }
+                Ok(record) => {
+                    // A log that somebody else wrote into can hold anything.
+                    let sentence = Sentence(&record).to_string();
+                    writeln!(out, "{}", printable(&sentence, LONGEST))?;
+                }
+                Err(_) => {
+                    unread += 1;
+                    let file = files[line.position.file].display();
+                    writeln!(errors, "{file}:{}: this is no record", line.position.line)?;
                 }
             }
         }
         Ok(unread)
     }
 
-    /// Told from the time's place in the line, before the rest of it is parsed.
-    fn is_out_of_time(&self, line: &[u8]) -> bool {
-        let Some(header) = Header::read(line) else {
-            return false;
-        };
-        let begins = |time: &String| &header.at[..time.len()];
-        let Show { since, until, .. } = self.arguments;
-        let is_before = |since: &String| begins(since) < since.as_bytes();
-        let is_after = |until: &String| begins(until) > until.as_bytes();
-        since.as_ref().is_some_and(is_before) || until.as_ref().is_some_and(is_after)
+    /// Decided before the rest of the line is parsed.
+    fn is_out_of_period(&self, line: &LogLine<'_>) -> bool {
+        line.time()
+            .is_some_and(|at| self.period.begins_after(at) || self.period.ends_before(at))
     }
 
     fn matches(&self, record: &Value) -> bool {
-        let Show {
-            domain,
-            address,
-            verdict,
-            session,
-            ..
-        } = self.arguments;
-        session
-            .as_ref()
-            .is_none_or(|id| record["session"]["id"] == id.as_str())
-            && verdict
-                .as_ref()
-                .is_none_or(|verdict| self::verdict(record) == Some(verdict))
-            && domain
-                .as_ref()
-                .is_none_or(|domain| concerns(record, domain))
-            && (address.is_none() || addresses(record).any(|address| self.is_asked_for(address)))
+        let flags = self.flags;
+        let passes = |asked: &Option<String>, found: &dyn Fn(&str) -> bool| {
+            asked.as_deref().is_none_or(found)
+        };
+        passes(&flags.session, &|id| record["session"]["id"] == id)
+            && passes(&flags.verdict, &|word| verdict(record) == Some(word))
+            && passes(&flags.domain, &|domain| concerns(record, domain))
+            && passes(&flags.address, &|_| {
+                addresses(record).any(|address| self.is_asked_for(address))
+            })
     }
 
     fn is_asked_for(&self, address: &str) -> bool {
@@ -163,7 +127,7 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// What the policy said in a record, in one word.
+/// The policy's verdict in a record, in one word.
 fn verdict(record: &Value) -> Option<&str> {
     let observed = |decision: &Value| decision["observed"] == true && !decision["reason"].is_null();
     let mut decisions = record["decisions"].as_array().into_iter().flatten();
@@ -186,7 +150,7 @@ fn addresses(record: &Value) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-/// Whether a record is about a domain, or one below it where that begins with a dot.
+/// Whether a record is about `domain`; about a domain below it where `domain` begins with a dot.
 fn concerns(record: &Value, domain: &str) -> bool {
     let is_it = |name: &str| match domain.strip_prefix('.') {
         Some(_) => {
@@ -212,20 +176,11 @@ fn concerns(record: &Value, domain: &str) -> bool {
         })
 }
 
-/// Some beginning of an RFC 3339 time in UTC.
-pub(super) fn is_time(text: &str) -> bool {
-    (4..=TIME.len()).contains(&text.len())
-        && text.bytes().zip(TIME).all(|(byte, form)| match form {
-            b'0' => byte.is_ascii_digit(),
-            _ => byte == *form,
-        })
-}
-
 /// A record as one line for people.
 struct Sentence<'a>(&'a Value);
 
-impl std::fmt::Display for Sentence<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = self.0;
         let event = text(&record["event"]);
         write!(
@@ -285,12 +240,12 @@ impl std::fmt::Display for Sentence<'_> {
                 };
                 write!(f, " head {} {signed}", text(&record["prev"]))
             }
-            _ => rest(record, f),
+            _ => all_fields(record, f),
         }
     }
 }
 
-fn refusal(record: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+fn refusal(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, " {}", text(&record["reason"]))?;
     if record["remembered"] == true {
         f.write_str(" remembered")?;
@@ -304,8 +259,8 @@ fn refusal(record: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result 
     write!(f, ": {}", words.unwrap_or("-"))
 }
 
-/// What has no record of its own.
-fn repeated(repeated: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// Events that have no record of their own.
+fn repeated(repeated: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for one in repeated.as_array().into_iter().flatten() {
         write!(
             f,
@@ -322,8 +277,8 @@ fn repeated(repeated: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Resu
     Ok(())
 }
 
-/// What was counted instead of being recorded singly.
-fn counts(counts: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// Events that were counted instead of being recorded singly.
+fn counts(counts: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for count in counts.as_array().into_iter().flatten() {
         let prefix = count["prefix"].as_str().unwrap_or("others");
         write!(
@@ -338,7 +293,7 @@ fn counts(counts: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
     Ok(())
 }
 
-fn message(record: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+fn message(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let recipients: Vec<_> = record["recipients"]
         .as_array()
         .into_iter()
@@ -372,7 +327,7 @@ fn message(record: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result 
     }
 }
 
-fn decision(decision: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+fn decision(decision: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(
         f,
         " {} {}",
@@ -396,7 +351,7 @@ fn decision(decision: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Resu
     }
 }
 
-fn tls(tls: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+fn tls(tls: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if tls.is_null() {
         return f.write_str("; no TLS");
     }
@@ -407,8 +362,8 @@ fn tls(tls: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
     }
 }
 
-/// The fields of a record that needs no sentence, by name.
-fn rest(record: &Value, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// The fields of a record by name, for records that need no sentence.
+fn all_fields(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let fields = record.as_object().into_iter().flatten();
     for (name, value) in fields {
         if !["v", "prev", "seq", "at", "event", "session"].contains(&name.as_str())
@@ -437,15 +392,15 @@ mod tests {
         let path = std::env::temp_dir().join(format!("shown-{}.jsonl", std::process::id()));
         let record = r#"{"v":1,"seq":1,"at":"2026-11-24T06:05:00.123456Z","event":"refusal","reason":"\u001b]0;x\u0007\u009b2J\u007f"}"#;
         std::fs::write(&path, record).expect("a file");
-        let arguments = Show {
+        let flags = AuditShowFlags {
             files: vec![path.clone()],
-            ..Show::default()
+            ..AuditShowFlags::default()
         };
-        let (mut out, mut errors) = (Vec::new(), Vec::new());
-        let code = show(&arguments, &mut out, &mut errors);
+        let mut out = Vec::new();
+        let shown = show(&flags, &mut out, &mut io::sink());
         std::fs::remove_file(path).expect("it is there");
         let told = String::from_utf8(out).expect("text");
-        assert_eq!(code, DONE, "{told}");
+        assert!(shown.is_ok(), "{told}");
         assert!(told.contains(r"\u{1b}]0;x\u{7}\u{9b}2J\u{7f}"), "{told}");
         assert!(
             told.trim_end()

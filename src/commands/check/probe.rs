@@ -1,4 +1,4 @@
-//! Asks one address of a mail exchanger what mail would get there: rehearses the session that the mail would have.
+//! The proxy's own side of `check`: rehearses, for one address of a mail exchanger, the session that mail would have there.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,9 +15,9 @@ use crate::{
     policy::{self, Ask, Decision, Dns, Findings, Moment, NextHop, Reason, Settings, Verdict},
     session::{
         facts,
+        fields::decision_field,
         memory::HostMemory,
-        records::entry,
-        rehearsal::{RehearsalResult, RehearsedSession, rehearse},
+        rehearsal::{HeardReply, RehearsalResult, RehearsedSession, rehearse},
         setup::{CommonSetup, OutboundSetup},
         write_budget::WriteBudget,
     },
@@ -25,109 +25,104 @@ use crate::{
     tls::{ClientTls, Peer},
 };
 
-/// What is needed to ask.
+/// Checks domains with the settings that mail would have.
 pub struct Checker {
     /// `--hostname`.
     pub hostname: String,
     /// How connections are made.
     pub dial: Dial,
-    /// Trust.
+    /// Trust and client certificate.
     pub tls: Arc<ClientTls>,
-    /// Levels.
+    /// `--level`, `--no-dane` and the other flags that say what is demanded.
     pub settings: Settings,
     /// `--policy`.
     pub table: policy::table::Table,
     /// The DNS and MTA-STS.
     pub lookup: Arc<Lookup>,
-    /// 25, but for tests.
+    /// 25. Tests use another.
     pub port: u16,
-    /// Everything with one address takes at most about this long.
+    /// About the longest duration of everything with one address.
     pub patience: Duration,
 }
 
-/// What one address showed.
-pub struct CheckedAddress {
-    /// Where.
-    pub address: SocketAddr,
-    /// Who answered the handshake.
-    pub peer: Option<Arc<Peer>>,
-    /// What log and record would say.
-    pub said: audit::DecisionField,
-    /// Mail passes.
-    pub passes: bool,
-    /// What mail gets at its first try, where it passes at the next: a handshake died that does well without the post-quantum
-    /// key share.
-    pub first: Option<String>,
-    /// What mail would get, word for word; `None`: it passes, or comes to no server.
-    pub reply: Option<String>,
-    /// What kept the policy from being asked, if anything: connection refused, no greeting, ...
-    pub unreachable: Option<String>,
-    /// What the server said in the clear against going on.
-    pub heard: Vec<HeardRefusal>,
-    /// The server was not waited for as long as mail would wait.
-    pub cut_short: bool,
+/// What one address showed, and what mail would get there.
+pub(super) struct CheckedAddress {
+    pub(super) address: SocketAddr,
+    /// The server, if the handshake showed a certificate.
+    pub(super) peer: Option<Arc<Peer>>,
+    /// The decision as log and record would have it.
+    pub(super) said: audit::DecisionField,
+    pub(super) passes: bool,
+    /// The reply to mail at its first try, where it passes at the second: the first handshake failed, and one without the
+    /// post-quantum key share succeeded.
+    pub(super) first_reply: Option<String>,
+    /// The reply to mail, word for word. `None`: mail passes, or no mail server would come here with it.
+    pub(super) reply: Option<String>,
+    /// Why the policy was not asked, if so: connection refused, no greeting, ...
+    pub(super) unreachable: Option<String>,
+    pub(super) heard: Vec<HeardRefusal>,
+    /// The server was not given as much time as mail would give it.
+    pub(super) cut_short: bool,
 }
 
 /// A refusal of the server before mail could pass, as the record of a session has it.
 #[derive(Debug, serde::Serialize)]
-pub struct HeardRefusal {
+pub(super) struct HeardRefusal {
     /// What it answers: `greeting`, `ehlo` or `starttls`.
-    pub stage: &'static str,
-    /// Its code; `None` where it has none.
-    pub code: Option<u16>,
-    /// Its enhanced code, where it has one.
-    pub enhanced: Option<String>,
+    pub(super) stage: &'static str,
+    code: Option<u16>,
+    enhanced: Option<String>,
     /// The whole reply, escaped, and cut where it is long.
-    pub text: WireText,
-    /// Nobody has proved that it is the server's.
-    pub unproved: bool,
+    pub(super) text: WireText,
+    /// Nobody has proved that the server said it.
+    pub(super) unproved: bool,
 }
 
 impl Checker {
-    /// Asks `address` what mail for `domain` would get there. `findings` are what the page shows of the domain.
-    pub async fn ask(
+    /// Asks the server at `address` what mail for `domain` would get. `findings` are the facts that the page shows.
+    pub(super) async fn ask(
         &self,
         domain: &Domain,
         address: IpAddr,
         findings: &Arc<Findings>,
     ) -> CheckedAddress {
         let address = SocketAddr::new(address, self.port);
-        // Each has a memory of its own: what one domain's session met is not told to another's.
+        // Each address has a memory of failures of its own: one domain's session does not change another's.
         let site = Arc::new(self.site());
         let mut rehearsed = rehearse(&site, domain, address, self.patience).await;
-        let mut first = None;
-        if let RehearsalResult::Refused { reply, .. } = &rehearsed.outcome
+        let mut first_reply = None;
+        if let RehearsalResult::Refused { reply, .. } = &rehearsed.result
             && site.memory.owes_classical(address.ip(), clock::instant())
         {
-            // The handshake died, perhaps of the large ClientHello: what becomes of mail shows at its next try.
+            // The handshake failed, perhaps because of the large ClientHello. Mail would be tried again without it.
             let again = rehearse(&site, domain, address, self.patience).await;
-            if again.outcome == RehearsalResult::Passes {
-                first = Some(reply.clone());
+            if again.result == RehearsalResult::Passes {
+                first_reply = Some(reply.clone());
                 rehearsed = again;
             }
         }
         let RehearsedSession {
-            outcome,
+            result,
             decision,
             peer,
             heard,
             cut_short,
         } = rehearsed;
         let decided = decision.is_some();
-        let decision = decision.unwrap_or_else(|| self.demanded(domain, address, findings));
-        let mut said = entry(&decision);
-        let passes = outcome == RehearsalResult::Passes;
+        let decision = decision.unwrap_or_else(|| self.without_server(domain, address, findings));
+        let mut said = decision_field(&decision);
+        let passes = result == RehearsalResult::Passes;
         let (mut reply, mut unreachable) = (None, None);
         if let RehearsalResult::Refused {
             reply: words,
             refusal,
-        } = outcome
+        } = result
         {
-            // The policy's own refusal is told with the policy's reason, all else with the machine's.
-            let is_policys = |refusal: &Refusal| {
+            // The policy's own refusal is shown with the policy's reason, any other with the machine's.
+            let by_policy = |refusal: &Refusal| {
                 refusal.cause == Cause::Verdict || decision.refused() == Some(refusal)
             };
-            if !decided || !refusal.as_ref().is_some_and(is_policys) {
+            if !decided || !refusal.as_ref().is_some_and(by_policy) {
                 let cause = refusal.as_ref().map(|refusal| refusal.cause);
                 said.verdict = VerdictField::Refused;
                 said.reason = Some(cause.unwrap_or(Cause::LocalFault).word().to_owned());
@@ -141,23 +136,73 @@ impl Checker {
             peer,
             said,
             passes,
-            first,
+            first_reply,
             reply,
             unreachable,
-            heard: heard
-                .iter()
-                .map(|(stage, reply, proved)| {
-                    HeardRefusal::new(&facts::Heard {
-                        stage: *stage,
-                        reply,
-                        proved: *proved,
-                    })
-                })
-                .collect(),
+            heard: heard.iter().map(HeardRefusal::from).collect(),
             cut_short,
         }
     }
 
+    /// What becomes of mail for a domain that has no host to ask.
+    pub(super) fn unasked(&self, domain: &Domain, findings: &Arc<Findings>) -> CheckedAddress {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], self.port));
+        let decision = self.without_server(domain, nowhere, findings);
+        let mut said = decision_field(&decision);
+        let mut reply = decision.refusal.as_ref().map(ToString::to_string);
+        if decision.demand.is_some() && !address_unknown(findings) {
+            // The look-ups succeeded, and no mail server comes to the proxy with such mail.
+            said.reason = Some(String::from("no-address"));
+            said.detail = String::from(
+                "no mail exchanger of the domain has an address, so that a mail server has nowhere to go",
+            );
+            reply = None;
+        }
+        CheckedAddress {
+            address: nowhere,
+            peer: None,
+            said,
+            passes: false,
+            first_reply: None,
+            reply,
+            unreachable: None,
+            heard: Vec::new(),
+            cut_short: false,
+        }
+    }
+
+    /// The decision about a server at `address` that was not judged: what is demanded of it, and a refusal.
+    fn without_server(
+        &self,
+        domain: &Domain,
+        address: SocketAddr,
+        findings: &Arc<Findings>,
+    ) -> Decision {
+        let ask = Ask {
+            next_hop: NextHop::Recipient(Recipient::Domain(domain.clone())),
+            server: address.ip(),
+            port: address.port(),
+        };
+        let now = clock::wall();
+        let entry = self.table.find(&ask, now);
+        let (demand, verdict) = match policy::require(&ask, entry, findings, &self.settings) {
+            Ok(demand) => {
+                let words = String::from("no address of a mail exchanger is known");
+                (Some(demand), Verdict::Refused(Reason::LookupFailed, words))
+            }
+            Err((reason, words)) => (None, Verdict::Refused(reason, words)),
+        };
+        Decision::new(
+            ask,
+            Some(Arc::clone(findings)),
+            demand,
+            verdict,
+            Moment::FirstRecipient,
+            &self.settings,
+            now,
+        )
+    }
+    /// The configuration of a session that leaves nothing behind.
     fn site(&self) -> OutboundSetup {
         OutboundSetup {
             common: CommonSetup {
@@ -183,63 +228,9 @@ impl Checker {
             tlsrpt: None,
         }
     }
-
-    /// What becomes of mail for a domain that has no host that can be asked.
-    pub fn decide_unasked(&self, domain: &Domain, findings: &Arc<Findings>) -> CheckedAddress {
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], self.port));
-        let decision = self.demanded(domain, nowhere, findings);
-        let mut said = entry(&decision);
-        let mut reply = decision.refusal.as_ref().map(ToString::to_string);
-        if decision.demand.is_some() && !address_unknown(findings) {
-            // No resolver is to blame, and no mail server comes to us with such mail.
-            said.reason = Some(String::from("no-address"));
-            said.detail = String::from(
-                "no mail exchanger of the domain has an address, so that a mail server has nowhere to go",
-            );
-            reply = None;
-        }
-        CheckedAddress {
-            address: nowhere,
-            peer: None,
-            said,
-            passes: false,
-            first: None,
-            reply,
-            unreachable: None,
-            heard: Vec::new(),
-            cut_short: false,
-        }
-    }
-
-    /// What is demanded of the server at `address`, with the refusal of one that cannot be asked.
-    fn demanded(&self, domain: &Domain, address: SocketAddr, findings: &Arc<Findings>) -> Decision {
-        let ask = Ask {
-            next_hop: NextHop::Recipient(Recipient::Domain(domain.clone())),
-            server: address.ip(),
-            port: address.port(),
-        };
-        let now = clock::wall();
-        let entry = self.table.find(&ask, now);
-        let (demand, verdict) = match policy::require(&ask, entry, findings, &self.settings) {
-            Ok(demand) => {
-                let words = String::from("no address of a mail exchanger is known");
-                (Some(demand), Verdict::Refused(Reason::LookupFailed, words))
-            }
-            Err((reason, words)) => (None, Verdict::Refused(reason, words)),
-        };
-        Decision::new(
-            ask,
-            Some(Arc::clone(findings)),
-            demand,
-            verdict,
-            Moment::FirstRecipient,
-            &self.settings,
-            now,
-        )
-    }
 }
 
-/// Whether it is not known, for some host at least, if it has an address.
+/// For at least one host it is not known whether it has an address.
 fn address_unknown(findings: &Findings) -> bool {
     match &findings.mx {
         Dns::Found(mx, _) => mx
@@ -251,8 +242,13 @@ fn address_unknown(findings: &Findings) -> bool {
     }
 }
 
-impl HeardRefusal {
-    fn new(fact: &facts::Heard<'_>) -> Self {
+impl From<&HeardReply> for HeardRefusal {
+    fn from(heard: &HeardReply) -> Self {
+        let fact = facts::HeardFact {
+            stage: heard.stage,
+            reply: &heard.reply,
+            proved: heard.proved,
+        };
         Self {
             stage: fact.stage(),
             code: fact.code(),

@@ -1,4 +1,4 @@
-//! What `policy test` prints for one name: the line of the table that decides, else what comes next.
+//! What `policy test` prints for one name: the line of the table that decides, else what decides in its place.
 
 use std::net::IpAddr;
 
@@ -12,21 +12,19 @@ use crate::{
     smtp::{Domain, Recipient},
 };
 
-/// `way`: what the table is for, where its keys tell.
+/// The answer for `name`, without a line end. `purpose` is the direction of mail that the table's own keys tell, if they do.
 ///
 /// # Errors
-/// The name is none that a table speaks about.
+/// A table has no lines for such a name.
 pub(super) fn deciding_line(
     table: &Table,
-    way: Option<&TablePurpose>,
+    purpose: Option<&TablePurpose>,
     settings: &Settings,
     name: &str,
 ) -> Result<String, Exit> {
     let now = clock::wall();
-    let found = |found: Option<&Entry>, otherwise: String| match found {
-        Some(entry) => {
-            format!("{name}: {entry} ({}:{})", entry.file, entry.line)
-        }
+    let found = |found: Option<&Entry>, otherwise: &str| match found {
+        Some(entry) => format!("{name}: {}", with_place(entry)),
         None => format!("{name}: no line of the table; {otherwise}"),
     };
     let outbound = |next_hop, server, port| {
@@ -35,7 +33,7 @@ pub(super) fn deciding_line(
             server,
             port,
         };
-        found(table.find(&ask, now), outbound_default(settings))
+        found(table.find(&ask, now), &outbound_default(settings))
     };
     let inbound = |sender: Option<&Domain>, client| {
         let otherwise = match sender {
@@ -44,12 +42,12 @@ pub(super) fn deciding_line(
             }
             None => "STARTTLS is demanded and no certificate, unless --exempt names it",
         };
-        found(table.find_sender(sender, client, now), otherwise.into())
+        found(table.find_sender(sender, client, now), otherwise)
     };
-    // For a recipient whose domain has no line of its own.
+    // The recipient's domain has no line of its own, so the address decides.
     let destination =
         |address, port| outbound(NextHop::Recipient(Recipient::Postmaster), address, port);
-    // As a recipient's mailbox is written, too.
+    // A recipient's whole mailbox stands for its domain.
     let bare = match name.rsplit_once('@') {
         Some((mailbox, domain)) if !mailbox.is_empty() => domain,
         _ => name,
@@ -59,7 +57,7 @@ pub(super) fn deciding_line(
         Err(_) => bare.strip_suffix('.').unwrap_or(bare).parse(),
     };
     let key: Key = key.map_err(|why| Exit::Usage(format!("policy test: {why}")))?;
-    // Only 0.0.0.0/0 holds it, and speaks for all addresses of IPv4; else only the name decides.
+    // The name is to decide alone. Only a line for 0.0.0.0/0 has this address, and such a line decides for every IPv4 address.
     let nobody = IpAddr::from([0, 0, 0, 0]);
     Ok(match key {
         Key::Domain(domain) => outbound(NextHop::Recipient(Recipient::Domain(domain)), nobody, 25),
@@ -69,17 +67,17 @@ pub(super) fn deciding_line(
             port.unwrap_or(25),
         ),
         Key::Sender(domain) => inbound(Some(&domain), nobody),
-        Key::Address(address, None) => match way {
+        Key::Address(address, None) => match purpose {
             Some(TablePurpose::Inbound) => inbound(None, address),
             Some(_) => destination(address, 25),
             None => format!(
-                "{}\n{}",
-                labelled("as a client, inbound", inbound(None, address)),
-                labelled("as a server, outbound", destination(address, 25))
+                "{} [as a client, inbound]\n{} [as a server, outbound]",
+                inbound(None, address),
+                destination(address, 25)
             ),
         },
         Key::Address(address, Some(port)) => destination(address, port),
-        Key::Prefix(prefix) => within(table, prefix, name),
+        Key::Prefix(prefix) => format!("{name}: {}", within(table, prefix)),
         Key::Below(_) | Key::SenderBelow(_) | Key::Any => {
             return Err(Exit::Usage(format!(
                 "policy test: '{name}' is no name but a pattern; give a domain that it stands for"
@@ -88,12 +86,12 @@ pub(super) fn deciding_line(
     })
 }
 
-fn labelled(as_what: &str, line: String) -> String {
-    format!("{line} [{as_what}]")
+fn with_place(entry: &Entry) -> String {
+    format!("{entry} ({}:{})", entry.file, entry.line)
 }
 
-/// The line that speaks for a whole prefix, and those that speak for parts of it.
-fn within(table: &Table, asked: Prefix, name: &str) -> String {
+/// The line that decides for a whole prefix, and the lines that decide for parts of it.
+fn within(table: &Table, asked: Prefix) -> String {
     let now = clock::wall();
     let prefixes: Vec<(Prefix, &Entry)> = table
         .applying(now)
@@ -106,43 +104,36 @@ fn within(table: &Table, asked: Prefix, name: &str) -> String {
     let whole = prefixes
         .iter()
         .filter(|(prefix, _)| prefix.covers(asked))
-        .max_by_key(|(prefix, _)| prefix.length());
+        .max_by_key(|(prefix, _)| prefix.length())
+        .map_or_else(
+            || String::from("no line of the table for all of it"),
+            |(_, entry)| with_place(entry),
+        );
     let parts: Vec<String> = prefixes
         .iter()
         .filter(|(prefix, _)| *prefix != asked && asked.covers(*prefix))
-        .map(|(_, entry)| format!("{} ({}:{})", entry, entry.file, entry.line))
+        .map(|(_, entry)| with_place(entry))
         .collect();
-    let whole = match whole {
-        Some((_, entry)) => format!("{entry} ({}:{})", entry.file, entry.line),
-        None => String::from("no line of the table for all of it"),
-    };
-    if parts.is_empty() {
-        format!("{name}: {whole}")
-    } else {
-        format!("{name}: {whole}; but within it: {}", parts.join("; "))
+    match parts.is_empty() {
+        true => whole,
+        false => format!("{whole}; but within it: {}", parts.join("; ")),
     }
 }
 
+/// What decides outbound where the table has no line.
 fn outbound_default(settings: &Settings) -> String {
-    let mut layers = Vec::new();
+    let mut words = String::new();
     if settings.dane {
-        layers.push("DANE, where TLSA records are published");
+        words += "DANE, where TLSA records are published, else ";
     }
     if settings.mta_sts {
-        layers.push("MTA-STS, where a policy is published");
+        words += "MTA-STS, where a policy is published, else ";
     }
-    let level = settings.level;
-    let names = if level == Level::Verify {
-        " (names of the domain's MX hosts)"
-    } else {
-        ""
+    let names = match settings.level {
+        Level::Verify => " (names of the domain's MX hosts)",
+        _ => "",
     };
-    let first = if layers.is_empty() {
-        String::new()
-    } else {
-        format!("{}, else ", layers.join(", else "))
-    };
-    format!("{first}--level {level}{names}")
+    format!("{words}--level {}{names}", settings.level)
 }
 
 #[cfg(test)]
@@ -151,8 +142,8 @@ mod tests {
 
     fn told(text: &str, name: &str) -> String {
         let table = Table::parse("policy", text, &mut |_| Err("no file".into())).expect("a table");
-        let way = TablePurpose::of(&table);
-        deciding_line(&table, way.as_ref(), &Settings::default(), name).expect(name)
+        let purpose = TablePurpose::of(&table);
+        deciding_line(&table, purpose.as_ref(), &Settings::default(), name).expect(name)
     }
 
     const INBOUND: &str = "@partner.example verify match=partner.example\n@.partner.example encrypt\n\

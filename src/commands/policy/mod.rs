@@ -1,10 +1,11 @@
-//! `policy test`, `policy show` and `policy purge`: which line of the table decides, and what is cached.
-
-use std::path::Path;
+//! `policy test`, `policy show` and `policy purge`: which line of the table decides, and which MTA-STS policies are cached.
 
 mod deciding_line;
 
-use super::{check, runtime};
+use std::path::Path;
+
+use self::deciding_line::deciding_line;
+use super::{check::cached_policy_words, runtime};
 use crate::{
     clock, configure,
     exit::Exit,
@@ -17,13 +18,12 @@ use crate::{
     smtp::Domain,
     tls::Trust,
 };
-use deciding_line::deciding_line;
 
-/// `policy test NAME...`: which line decides, and why. Asks no network.
+/// `policy test NAME...`: prints the line that decides for each name. Asks no network.
 ///
 /// # Errors
-/// The table is wrong, or a name is none that a table speaks about.
-pub fn test(flags: &PolicyTestFlags) -> Result<(), Exit> {
+/// The table is wrong, or a table has no lines for such a name.
+pub(crate) fn test(flags: &PolicyTestFlags) -> Result<(), Exit> {
     if flags.names.is_empty() {
         return Err(Exit::Usage(
             "policy test: name a domain, @sender.domain, an address or a prefix\n\
@@ -31,41 +31,36 @@ pub fn test(flags: &PolicyTestFlags) -> Result<(), Exit> {
                 .into(),
         ));
     }
-    let settings = configure::settings(
-        flags.level.as_deref(),
-        None,
-        false,
-        false,
-        false,
-        Default::default(),
-    )?;
-    let (table, way) = table_and_way(flags.policy.as_deref(), &settings)?;
+    let level = flags.level.as_deref();
+    let settings = configure::settings(level, None, false, false, false, Default::default())?;
+    let (table, purpose) = table_and_purpose(flags.policy.as_deref(), &settings)?;
     let lines = flags
         .names
         .iter()
-        .map(|name| deciding_line(&table, way.as_ref(), &settings, name))
+        .map(|name| deciding_line(&table, purpose.as_ref(), &settings, name))
         .collect::<Result<Vec<_>, _>>()?;
     println!("{}", lines.join("\n"));
-    print_remarks(&table, way.as_ref());
+    print_remarks(&table, purpose.as_ref());
     Ok(())
 }
 
-/// The table, held against the direction that its own keys tell; `None` where it speaks of addresses only.
-fn table_and_way(
+/// The table, checked for the direction of mail that its own keys tell. `None`: its keys are addresses, which tell none.
+fn table_and_purpose(
     path: Option<&Path>,
     settings: &Settings,
 ) -> Result<(Table, Option<TablePurpose>), Exit> {
-    let way = TablePurpose::of(&configure::table_of(path, None, settings)?);
-    let table = configure::table_of(path, way.as_ref(), settings)?;
-    Ok((table, way))
+    let purpose = TablePurpose::of(&configure::table_of(path, None, settings)?);
+    let table = configure::table_of(path, purpose.as_ref(), settings)?;
+    Ok((table, purpose))
 }
 
-fn print_remarks(table: &Table, way: Option<&TablePurpose>) {
-    for remark in table.remarks(way.unwrap_or(&TablePurpose::Outbound), clock::wall()) {
+fn print_remarks(table: &Table, purpose: Option<&TablePurpose>) {
+    for remark in table.remarks(purpose.unwrap_or(&TablePurpose::Outbound), clock::wall()) {
         println!("warning: {remark}");
     }
 }
 
+/// Opens the cache of MTA-STS policies.
 fn cache(state_dir: &Path) -> Result<Lookup, Exit> {
     if !state_dir.is_dir() {
         return Err(Exit::Configuration(format!(
@@ -90,11 +85,11 @@ fn domains(names: &[String]) -> Result<Vec<Domain>, Exit> {
     names.iter().map(parse).collect()
 }
 
-/// `policy show [DOMAIN...]`: the lines of the table, and the MTA-STS policies in the cache.
+/// `policy show [DOMAIN...]`: prints the lines of the table and the MTA-STS policies in the cache.
 ///
 /// # Errors
 /// The table or the cache cannot be read; exit 1 if a named domain is not in the cache.
-pub fn show(flags: &PolicyShowFlags) -> Result<(), Exit> {
+pub(crate) fn show(flags: &PolicyShowFlags) -> Result<(), Exit> {
     let wanted = domains(&flags.domains)?;
     if flags.policy.is_none() && flags.state_dir.is_none() {
         return Err(Exit::Usage(
@@ -104,11 +99,11 @@ pub fn show(flags: &PolicyShowFlags) -> Result<(), Exit> {
         ));
     }
     if flags.policy.is_some() {
-        let (table, way) = table_and_way(flags.policy.as_deref(), &Settings::default())?;
+        let (table, purpose) = table_and_purpose(flags.policy.as_deref(), &Settings::default())?;
         for entry in table.entries() {
             println!("{}:{}: {entry}", entry.file, entry.line);
         }
-        print_remarks(&table, way.as_ref());
+        print_remarks(&table, purpose.as_ref());
     }
     let Some(state_dir) = &flags.state_dir else {
         return Ok(());
@@ -123,21 +118,20 @@ pub fn show(flags: &PolicyShowFlags) -> Result<(), Exit> {
             })
             .collect();
         for entry in &shown {
-            println!("{}", check::sts_words(entry));
+            println!("{}", cached_policy_words(entry));
         }
-        if shown.len() < wanted.len() {
-            Err(Exit::No)
-        } else {
-            Ok(())
+        match shown.len() < wanted.len() {
+            true => Err(Exit::No),
+            false => Ok(()),
         }
     })
 }
 
-/// `policy purge DOMAIN...`: forgets cached policies.
+/// `policy purge DOMAIN...`: removes cached MTA-STS policies.
 ///
 /// # Errors
 /// A file cannot be removed; exit 1 if a domain was not in the cache.
-pub fn purge(flags: &PolicyPurgeFlags) -> Result<(), Exit> {
+pub(crate) fn purge(flags: &PolicyPurgeFlags) -> Result<(), Exit> {
     if flags.domains.is_empty() {
         return Err(Exit::Usage("policy purge: name the domains".into()));
     }
@@ -147,10 +141,11 @@ pub fn purge(flags: &PolicyPurgeFlags) -> Result<(), Exit> {
         let mut all = true;
         for domain in wanted {
             let was = cache.sts_purge(&domain).map_err(Exit::Configuration)?;
-            println!(
-                "{domain}: {}",
-                if was { "forgotten" } else { "not in the cache" }
-            );
+            let words = match was {
+                true => "forgotten",
+                false => "not in the cache",
+            };
+            println!("{domain}: {words}");
             all &= was;
         }
         if all { Ok(()) } else { Err(Exit::No) }

@@ -1,29 +1,28 @@
-//! What a server says before TLS.
+//! Refusals of a server before mail can pass.
 
-use super::{Fact, Keep, Kind, without_crlf};
+use super::{Fact, RepeatKey, Writing, without_crlf};
 use crate::{
     audit::{self, AuditLog, Record, WireText},
     smtp::Stage,
 };
 
-/// Most octets of a reply heard in the clear that are told, after escaping.
+/// Most octets of such a reply that are logged and recorded, after escaping.
 pub(super) const HEARD: usize = 512;
 
-/// A server said something in the clear that keeps the session from going on. Anybody on the path can say it, so it is told and
+/// A server's reply keeps the session from going on. In the clear anybody on the path can have said it, so it is written down and
 /// decides nothing.
-pub struct Heard<'a> {
-    /// What it answers.
-    pub stage: Stage,
+pub(crate) struct HeardFact<'a> {
+    /// The command that it answers.
+    pub(crate) stage: Stage,
     /// The reply as it came.
-    pub reply: &'a [u8],
-    /// It came inside TLS from a peer that had proved who it is.
-    pub proved: bool,
+    pub(crate) reply: &'a [u8],
+    /// It came inside TLS from an authenticated peer.
+    pub(crate) proved: bool,
 }
 
-impl Heard<'_> {
-    /// What it answers, in one word.
-    #[must_use]
-    pub fn stage(&self) -> &'static str {
+impl HeardFact<'_> {
+    /// The command that it answers, in one word.
+    pub(crate) fn stage(&self) -> &'static str {
         match self.stage {
             Stage::Greeting => "greeting",
             Stage::Ehlo => "ehlo",
@@ -32,8 +31,7 @@ impl Heard<'_> {
     }
 
     /// The reply's code.
-    #[must_use]
-    pub fn code(&self) -> Option<u16> {
+    pub(crate) fn code(&self) -> Option<u16> {
         let digits = self.reply.get(..3)?;
         std::str::from_utf8(digits)
             .ok()?
@@ -42,9 +40,8 @@ impl Heard<'_> {
             .filter(|code| (200..600).contains(code))
     }
 
-    /// Its enhanced code (RFC 3463 §2): class, subject and detail, right behind the code.
-    #[must_use]
-    pub fn enhanced(&self) -> Option<String> {
+    /// The enhanced code right behind the code: class, subject and detail (RFC 3463 §2).
+    pub(crate) fn enhanced(&self) -> Option<String> {
         let text = self.reply.get(4..)?;
         let end = text
             .iter()
@@ -57,9 +54,8 @@ impl Heard<'_> {
             .then(|| enhanced.to_owned())
     }
 
-    /// The reply, escaped, and cut where it is long.
-    #[must_use]
-    pub fn text(&self) -> WireText {
+    /// The reply, escaped, and cut if it is long.
+    pub(crate) fn text(&self) -> WireText {
         let reply = without_crlf(self.reply);
         let whole = WireText::escape(reply);
         if whole.as_str().len() <= HEARD {
@@ -75,9 +71,9 @@ impl Heard<'_> {
     }
 }
 
-impl Fact for Heard<'_> {
-    fn kind(&self) -> Option<Kind> {
-        Some(Kind {
+impl Fact for HeardFact<'_> {
+    fn repeat_key(&self) -> Option<RepeatKey> {
+        Some(RepeatKey {
             event: "heard",
             domain: None,
             verdict: None,
@@ -107,7 +103,7 @@ impl Fact for Heard<'_> {
             unproved: !self.proved,
         })))
     }
-    fn keep(&self) -> Keep {
-        Keep::WithinBudget
+    fn writing(&self) -> Writing {
+        Writing::WithinBudget
     }
 }

@@ -88,7 +88,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
         octets: 3,
         reply: None,
     };
-    let judged = |entry| Judged {
+    let judged = |entry| VerdictFact {
         entry,
         address: Some("@clinic.example".into()),
         reply: None,
@@ -99,35 +99,35 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
         entry(VerdictField::Unprotected),
     );
     let facts: [(&str, &dyn Fact); 9] = [
-        ("SessionOpened", &Opened),
-        ("Refusal", &HandshakeFailed("reset")),
-        ("Verdict", &judged(&refused)),
-        ("Unprotected", &judged(&clear)),
+        ("SessionOpenedRecord", &OpenedFact),
+        ("RefusalRecord", &HandshakeFailedFact("reset")),
+        ("VerdictRecord", &judged(&refused)),
+        ("UnprotectedRecord", &judged(&clear)),
         (
-            "Refusal",
-            &Refused {
+            "RefusalRecord",
+            &RefusalFact {
                 refusal: &no,
                 domain: None,
             },
         ),
         (
-            "Refusal",
-            &RefusedAgain {
+            "RefusalRecord",
+            &RepeatedRefusalFact {
                 first: &known,
                 refusal: &no,
             },
         ),
         (
-            "Heard",
-            &Heard {
+            "HeardRecord",
+            &HeardFact {
                 proved: false,
                 stage: Stage::Greeting,
                 reply: b"554 5.7.1 Blocked\r\n",
             },
         ),
         (
-            "Message",
-            &Handed {
+            "MessageRecord",
+            &MessageFact {
                 message: &message,
                 number: 1,
                 direction: "out",
@@ -139,8 +139,8 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
             },
         ),
         (
-            "SessionClosed",
-            &Closed {
+            "SessionClosedRecord",
+            &ClosedFact {
                 end: "quit",
                 took: Duration::from_secs(1),
                 messages: [1, 0],
@@ -173,7 +173,7 @@ fn the_schema_documents_each_field_of_each_record_that_a_fact_makes() {
             documented(item, field);
             if field == "decision" {
                 for field in value.as_object().expect("an object").keys() {
-                    documented("Decision", field);
+                    documented("DecisionField", field);
                 }
             }
         }
@@ -208,7 +208,7 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
     ];
     let stages = [Stage::Greeting, Stage::Ehlo, Stage::StartTls];
     let stages = stages.map(|stage| {
-        Heard {
+        HeardFact {
             stage,
             reply: b"",
             proved: false,
@@ -216,11 +216,11 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
         .stage()
     });
     let lists = [
-        ("Refusal", "reason", causes.map(Cause::word).to_vec()),
-        ("SessionClosed", "end", ends.map(End::word).to_vec()),
-        ("Heard", "stage", stages.to_vec()),
+        ("RefusalRecord", "reason", causes.map(Cause::word).to_vec()),
+        ("SessionClosedRecord", "end", ends.map(End::word).to_vec()),
+        ("HeardRecord", "stage", stages.to_vec()),
         (
-            "Repeated",
+            "RepeatedField",
             "event",
             vec!["verdict", "unprotected", "refusal", "heard"],
         ),
@@ -236,7 +236,7 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
 
 #[test]
 fn why_a_server_refused_is_told_with_its_code_its_text_bounded_and_never_as_proved() {
-    let heard = |reply| Heard {
+    let heard = |reply| HeardFact {
         proved: false,
         stage: Stage::Greeting,
         reply,
@@ -284,7 +284,7 @@ fn nothing_in_a_reply_can_forge_a_log_field() {
         r#""421 4.7.5 names a\" verdict=authorised x=\"b\\""#
     );
     // Escaped text is taken for what it says in one reading only.
-    let heard = Heard {
+    let heard = HeardFact {
         proved: false,
         stage: Stage::Ehlo,
         reply: b"550 \\\" x=y\r\n",

@@ -1,252 +1,252 @@
-//! What takes time outbound. Each job owns what it needs, and comes back with what it learned.
+//! Outbound actions that take time. Each job owns what it needs, and its result is what it learned.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
 use super::super::{
+    connecting::{HANDSHAKE, ServerLink},
     drive::ActionResult,
     leg::Stream,
-    setup::{OutboundSetup, Upstream},
+    refusals::unreachable,
+    setup::OutboundSetup,
 };
 use crate::{
-    audit::ConnectionField,
     clock, metrics,
-    net::{ClientAddr, Dialled, NotTried, ServerAddr, canonical},
+    net::{ClientAddr, NotTried, ServerAddr},
     policy::{self, Ask, Decision, Demand, Dns, Findings, NextHop, Reason},
-    smtp::{Answer, Cause, Question, Recipient, Refusal, Side},
-    tls::{FaultKind, HelloOptions, Peer},
+    smtp::{Question, Recipient, Refusal, Side},
+    tls::{FaultKind, HandshakeFault, HelloOptions, Peer},
 };
 
-/// A whole TLS handshake takes at most this long.
-const HANDSHAKE: Duration = Duration::from_secs(30);
-/// A whole policy decision takes at most this long; `lookup` keeps to less.
+/// Longest time for a whole policy decision. The look-ups have shorter limits of their own.
 const DECISION: Duration = Duration::from_secs(30);
 
-/// What a job came back with.
-pub enum Outcome {
-    /// A connection to the server.
-    Connected(Result<Box<Reached>, Refusal>),
-    /// A handshake.
-    Upgraded(Side, Box<Handshake>),
-    /// What can be known about who may have this mail.
-    Gathered(Box<Gathered>),
-    /// The answer was there at once.
-    Answered(Answer),
-    /// The machine can be told as it is.
-    Done(ActionResult),
+/// The result of a job.
+pub(in crate::session) enum OutboundJob {
+    /// The connection to the server.
+    Connected(Result<Box<Connected>, Refusal>),
+    /// The handshake with the server.
+    HandshakeEnded(Side, Box<EndedHandshake>),
+    /// What the peer must prove for a question.
+    Required(Box<Requirement>),
+    /// The machine's answer needs nothing of the session.
+    Ready(ActionResult),
 }
 
-/// Who the jobs work for.
-#[derive(Clone)]
-pub struct Errand {
-    /// What all sessions share.
-    pub site: Arc<OutboundSetup>,
-    /// Whose session it is.
-    pub client: ClientAddr,
+/// A connection to the server.
+pub(in crate::session) struct Connected {
+    pub(super) link: ServerLink,
+    /// With implicit TLS the handshake comes next, and this is what the peer must prove in it.
+    pub(super) requirement: Option<Requirement>,
 }
 
-/// A connection that stands.
-pub struct Reached {
-    /// It.
-    pub stream: Stream,
-    /// Where it goes.
-    pub server: ServerAddr,
-    /// Both ends.
-    pub connection: ConnectionField,
-    /// Listed as ours while it lives.
-    pub dialled: Dialled,
-    /// With implicit TLS the handshake comes next: what it must show.
-    pub gathered: Option<Gathered>,
-}
-
-/// What was asked and found, and what policy demands.
-pub struct Gathered {
+/// What the peer must prove for one question.
+pub(in crate::session) struct Requirement {
     /// The machine's question.
-    pub question: Question,
-    /// The policy's.
-    pub ask: Ask,
-    /// `None`: they did not come in time.
-    pub findings: Option<Arc<Findings>>,
-    /// What the peer must prove, or why nothing it could prove would do.
-    pub required: Result<Demand, (Reason, String)>,
+    pub(super) question: Question,
+    /// The same question as the policy reads it.
+    pub(super) ask: Ask,
+    /// What DNS and MTA-STS publish. `None`: the answers did not come in time.
+    pub(super) findings: Option<Arc<Findings>>,
+    /// The demand, or why no proof would do.
+    pub(super) demand: Result<Demand, (Reason, String)>,
 }
 
-/// What TLS is to come up for: with what was asked and found.
-#[derive(Clone)]
-pub struct Pending {
-    /// The machine's question.
-    pub question: Question,
-    /// The policy's.
-    pub ask: Ask,
-    /// What was found.
-    pub findings: Arc<Findings>,
+/// A question whose answer waits for TLS.
+pub(in crate::session) struct AwaitingTls {
+    pub(super) question: Question,
+    pub(super) ask: Ask,
+    pub(super) findings: Arc<Findings>,
     /// What the peer must prove.
-    pub demand: Demand,
-    /// Observe mode: it is refused whatever the peer shows. That is written down with what the handshake shows, or for want of one.
-    pub denied: Option<Box<Decision>>,
-    /// Where TLS cannot be had, mail goes on in the clear.
-    pub or_plaintext: bool,
+    pub(super) demand: Demand,
+    /// Observe mode: the decision that refuses whatever the peer proves. It is recorded with what the handshake shows, or when TLS
+    /// cannot be had.
+    pub(super) denied: Option<Box<Decision>>,
+    /// If TLS cannot be had, mail goes on in the clear.
+    pub(super) or_plaintext: bool,
 }
 
-/// A handshake that is over.
-pub struct Handshake {
-    /// What it was for.
-    pub pending: Pending,
+/// A handshake that has ended.
+pub(in crate::session) struct EndedHandshake {
+    /// The question that waited for it.
+    pub(super) awaiting: AwaitingTls,
     /// It went without the post-quantum key share.
-    pub classical: bool,
-    /// TLS and who answered; or whether it died without a word, and what went wrong.
-    pub outcome: Result<(Stream, Peer), (bool, String)>,
+    pub(super) classical: bool,
+    /// TLS and the peer.
+    pub(super) outcome: Result<(Stream, Peer), HandshakeFailure>,
 }
 
-impl Errand {
-    /// Connects to `known`, or to the `--upstream` host.
-    pub async fn connect(self, known: Option<ServerAddr>) -> Outcome {
-        Outcome::Connected(match (&self.site.upstream, known) {
-            (Some(upstream), _) => self.connect_upstream(upstream).await.map(Box::new),
-            (None, Some(server)) => self.dial(server).await.map(Box::new),
-            (None, None) => Err(unreachable_server("nobody named the server")),
-        })
-    }
+/// Why a handshake failed.
+pub(in crate::session) struct HandshakeFailure {
+    pub(super) blame: Blame,
+    /// For logs, records and replies.
+    pub(super) words: String,
+}
 
-    async fn dial(&self, server: ServerAddr) -> Result<Reached, Refusal> {
-        let common = &self.site.common;
-        let source = common.keep_client_address.then(|| self.client.0.ip());
-        let connected = common.dial.connect(server, source).await;
-        let reached = connected.and_then(|(stream, dialled)| {
-            Ok(Reached {
-                connection: ConnectionField {
-                    from: canonical(stream.local_addr()?),
-                    to: canonical(stream.peer_addr()?),
-                },
-                stream: Stream::Plain(stream),
-                server,
-                dialled,
-                gathered: None,
-            })
-        });
-        reached.map_err(|error| match NotTried::of(&error) {
-            Some(NotTried::Ourselves) => Refusal {
-                enhanced: (4, 6),
-                ..unreachable_server(&format!("{}: {error}", server.0))
+/// What a failed handshake says about the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::session) enum Blame {
+    /// It died without an alert, or took too long. The large ClientHello with the post-quantum key share may be why.
+    Unclear,
+    /// The host does not know the name in SNI. Other questions may ask for other names.
+    Name,
+    /// The host cannot do TLS with this proxy.
+    Host,
+}
+
+impl From<HandshakeFault> for HandshakeFailure {
+    fn from(fault: HandshakeFault) -> Self {
+        Self {
+            blame: match fault.kind() {
+                FaultKind::Died => Blame::Unclear,
+                _ if fault.is_unrecognized_name() => Blame::Name,
+                _ => Blame::Host,
             },
-            _ => unreachable_server(&format!("{}: {}", server.0, plain(&error))),
-        })
+            words: fault.to_string(),
+        }
     }
+}
 
-    async fn connect_upstream(&self, upstream: &Upstream) -> Result<Reached, Refusal> {
-        let addresses = match upstream.ip() {
-            Some(ip) => vec![ip],
-            None => match self.site.lookup.host(&upstream.host, None).await.addresses {
+/// Connects to `server`, or with `--upstream` to its host.
+///
+/// # Errors
+/// No server can be reached.
+pub(super) async fn connect(
+    setup: Arc<OutboundSetup>,
+    client: ClientAddr,
+    server: Option<ServerAddr>,
+) -> Result<Box<Connected>, Refusal> {
+    let (servers, without) = match (&setup.upstream, server) {
+        (Some(upstream), _) => {
+            let host = &upstream.host;
+            let addresses = match setup.lookup.host(host, None).await.addresses {
                 Dns::Found(addresses, _) => addresses,
                 Dns::Absent(_) | Dns::NotAsked => Vec::new(),
                 Dns::Bogus(words) | Dns::Failed(words) => {
-                    return Err(unreachable_server(&format!(
-                        "{}: address look-up failed: {words}",
-                        upstream.host
+                    return Err(cannot_reach(&format!(
+                        "{host}: address look-up failed: {words}"
                     )));
                 }
+            };
+            let servers = addresses.into_iter().map(|ip| upstream.server(ip));
+            (servers.collect(), format!("{host} has no address"))
+        }
+        (None, Some(server)) => (vec![server], String::new()),
+        (None, None) => (Vec::new(), "nobody named the server".into()),
+    };
+    let link = ServerLink::to_first_of(
+        servers,
+        &setup.common,
+        client,
+        &[],
+        cannot_reach(&without),
+        |ServerAddr(to), error| match NotTried::of(error) {
+            Some(NotTried::Ourselves) => Refusal {
+                enhanced: (4, 6),
+                ..cannot_reach(&format!("{to}: {error}"))
             },
-        };
-        let mut outcome = Err(unreachable_server(&format!(
-            "{} has no address",
-            upstream.host
-        )));
-        for ip in addresses {
-            outcome = self.dial(ServerAddr((ip, upstream.port).into())).await;
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        let mut reached = outcome?;
-        if upstream.implicit_tls {
-            let ask = ask(&self.site, reached.server, &Question::Peer);
-            reached.gathered = Some(self.gather(Question::Peer, ask).await);
-        }
-        Ok(reached)
-    }
+            _ => cannot_reach(&format!("{to}: {}", plain(error))),
+        },
+    )
+    .await?;
+    let requirement = match setup.implicit_tls() {
+        true => Some(require(&setup, link.server, Question::Peer).await),
+        false => None,
+    };
+    Ok(Box::new(Connected { link, requirement }))
+}
 
-    /// Finds out what the answer to a question hangs on.
-    pub async fn gather(&self, question: Question, ask: Ask) -> Gathered {
-        let settings = &self.site.settings;
-        let entry = self.site.table.find(&ask, clock::wall());
-        let needs = policy::needs(&ask, entry, settings);
-        let found = timeout(DECISION, self.findings(&ask, needs)).await;
-        let (findings, required) = match found {
-            Ok(findings) => {
-                let required = policy::require(&ask, entry, &findings, settings);
-                (Some(Arc::new(findings)), required)
-            }
-            Err(_) => {
-                let late = String::from("no decision within 30 s");
-                (None, Err((Reason::LookupFailed, late)))
-            }
-        };
-        Gathered {
-            question,
-            ask,
-            findings,
-            required,
+/// Looks up what the policy for `question` hangs on, and what it demands then.
+pub(super) async fn require(
+    setup: &OutboundSetup,
+    server: ServerAddr,
+    question: Question,
+) -> Requirement {
+    let ask = ask(setup, server, &question);
+    let settings = &setup.settings;
+    let entry = setup.table.find(&ask, clock::wall());
+    let needs = policy::needs(&ask, entry, settings);
+    let (findings, demand) = match timeout(DECISION, findings(setup, &ask, needs)).await {
+        Ok(findings) => {
+            let demand = policy::require(&ask, entry, &findings, settings);
+            (Some(Arc::new(findings)), demand)
         }
-    }
-
-    async fn findings(&self, ask: &Ask, needs: policy::Needs) -> Findings {
-        if needs == policy::Needs::default() {
-            return Findings::none();
+        Err(_) => {
+            let late = String::from("no decision within 30 s");
+            (None, Err((Reason::LookupFailed, late)))
         }
-        let lookup = &self.site.lookup;
-        match &ask.next_hop {
-            NextHop::Upstream(host) => {
-                Findings::of_upstream(lookup.host(host, needs.tlsa.then_some(ask.port)).await)
-            }
-            NextHop::Recipient(Recipient::Domain(domain)) => {
-                let findings = lookup.gather(domain, needs).await;
-                if let Some(reason) = findings.sts.fault() {
-                    let metrics = &self.site.common.metrics;
-                    metrics.count(metrics::STS_FAULTS, reason.word());
-                }
-                findings
-            }
-            NextHop::Recipient(_) | NextHop::Address => Findings::none(),
-        }
-    }
-
-    /// The handshake for what is pending.
-    pub async fn upgrade(self, side: Side, stream: Stream, pending: Pending) -> Outcome {
-        let memory = &self.site.memory;
-        let classical = memory.begins_classical(pending.ask.server, clock::instant());
-        let hello = HelloOptions {
-            sni: pending.demand.sni.as_deref(),
-            tls13_only: pending.demand.tls13_only,
-            classical_only: classical,
-        };
-        let outcome = match stream {
-            Stream::Plain(tcp) => {
-                match timeout(HANDSHAKE, self.site.tls.connect(tcp, hello)).await {
-                    Ok(Ok((tls, peer))) => Ok((Stream::ToServer(Box::new(tls)), peer)),
-                    Ok(Err(fault)) => Err((fault.kind() == FaultKind::Died, fault.to_string())),
-                    Err(_) => {
-                        let late = "the handshake was not finished within 30 s";
-                        Err((true, String::from(late)))
-                    }
-                }
-            }
-            Stream::ToServer(_) | Stream::ToClient(_) | Stream::Memory(_) => {
-                Err((false, String::from("TLS within TLS")))
-            }
-        };
-        let handshake = Handshake {
-            pending,
-            classical,
-            outcome,
-        };
-        Outcome::Upgraded(side, Box::new(handshake))
+    };
+    Requirement {
+        question,
+        ask,
+        findings,
+        demand,
     }
 }
 
-/// The policy's question for the machine's.
-pub fn ask(site: &OutboundSetup, ServerAddr(to): ServerAddr, question: &Question) -> Ask {
-    let next_hop = match (&site.upstream, question) {
+async fn findings(setup: &OutboundSetup, ask: &Ask, needs: policy::Needs) -> Findings {
+    if needs == policy::Needs::default() {
+        return Findings::none();
+    }
+    let lookup = &setup.lookup;
+    match &ask.next_hop {
+        NextHop::Upstream(host) => {
+            Findings::of_upstream(lookup.host(host, needs.tlsa.then_some(ask.port)).await)
+        }
+        NextHop::Recipient(Recipient::Domain(domain)) => {
+            let findings = lookup.gather(domain, needs).await;
+            if let Some(reason) = findings.sts.fault() {
+                let metrics = &setup.common.metrics;
+                metrics.count(metrics::STS_FAULTS, reason.word());
+            }
+            findings
+        }
+        NextHop::Recipient(_) | NextHop::Address => Findings::none(),
+    }
+}
+
+/// Does the handshake for which `awaiting` waits.
+pub(super) async fn handshake(
+    setup: Arc<OutboundSetup>,
+    stream: Stream,
+    awaiting: AwaitingTls,
+) -> Box<EndedHandshake> {
+    let classical = setup
+        .memory
+        .begins_classical(awaiting.ask.server, clock::instant());
+    let hello = HelloOptions {
+        sni: awaiting.demand.sni.as_deref(),
+        tls13_only: awaiting.demand.tls13_only,
+        classical_only: classical,
+    };
+    let failed = |blame, words: &str| HandshakeFailure {
+        blame,
+        words: words.into(),
+    };
+    let outcome = match stream {
+        Stream::Plain(tcp) => match timeout(HANDSHAKE, setup.tls.connect(tcp, hello)).await {
+            Ok(Ok((tls, peer))) => Ok((Stream::ToServer(Box::new(tls)), peer)),
+            Ok(Err(fault)) => Err(fault.into()),
+            Err(_) => Err(failed(
+                Blame::Unclear,
+                "the handshake was not finished within 30 s",
+            )),
+        },
+        Stream::ToServer(_) | Stream::ToClient(_) | Stream::Memory(_) => {
+            Err(failed(Blame::Host, "TLS within TLS"))
+        }
+    };
+    Box::new(EndedHandshake {
+        awaiting,
+        classical,
+        outcome,
+    })
+}
+
+/// The machine's question as the policy reads it.
+pub(super) fn ask(setup: &OutboundSetup, ServerAddr(to): ServerAddr, question: &Question) -> Ask {
+    let next_hop = match (&setup.upstream, question) {
         (Some(upstream), _) => NextHop::Upstream(upstream.host.clone()),
         (None, Question::Recipient(recipient)) => NextHop::Recipient(recipient.clone()),
         (None, _) => NextHop::Address,
@@ -258,24 +258,18 @@ pub fn ask(site: &OutboundSetup, ServerAddr(to): ServerAddr, question: &Question
     }
 }
 
-fn unreachable_server(words: &str) -> Refusal {
-    Refusal {
-        code: 421,
-        enhanced: (4, 1),
-        text: format!("cannot reach the server: {words}"),
-        cause: Cause::ServerUnreachable,
-    }
+fn cannot_reach(words: &str) -> Refusal {
+    unreachable(format!("cannot reach the server: {words}"))
 }
 
-/// The system's words without its number.
-fn plain(error: &std::io::Error) -> String {
+/// The system's words for an error, without its number.
+fn plain(error: &io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::TimedOut => String::from("connection timed out"),
-        _ => error
-            .to_string()
-            .split(" (os error")
-            .next()
-            .unwrap_or_default()
-            .to_lowercase(),
+        io::ErrorKind::TimedOut => String::from("connection timed out"),
+        _ => {
+            let words = error.to_string();
+            let words = words.split(" (os error").next().unwrap_or_default();
+            words.to_lowercase()
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     lookup::{self, Lookup},
     policy::{Basis, ReferenceIdentity, Settings, table::Table},
-    session::{kept::Kept, memory::HostMemory},
+    session::{memory::HostMemory, test_log::TestLog},
     smtp::{Domain, ForwardPath, Recipient},
     tls::{
         ClientOptions, ClientTls,
@@ -15,7 +15,7 @@ use crate::{
 const CLIENT: [u8; 4] = [10, 0, 0, 5];
 const SERVER: [u8; 4] = [203, 0, 113, 9];
 
-fn site(kept: &Kept, observe: bool, table: &str) -> OutboundSetup {
+fn setup(log: &TestLog, observe: bool, table: &str) -> OutboundSetup {
     let scratch = Scratch::new();
     let ca_file = Authority::root("outbound").write(&scratch.0, "ca");
     let tls = ClientTls::new(&ClientOptions {
@@ -33,7 +33,7 @@ fn site(kept: &Kept, observe: bool, table: &str) -> OutboundSetup {
         roots: Arc::new(rustls::RootCertStore::empty()),
     })
     .expect("a resolver");
-    let mut common = kept.common.clone();
+    let mut common = log.common.clone();
     common.observe = observe;
     OutboundSetup {
         common,
@@ -59,23 +59,18 @@ fn in_a_runtime(test: impl FnOnce()) {
     test();
 }
 
-fn session(site: OutboundSetup) -> OutboundSession {
+fn begin_session(setup: OutboundSetup) -> OutboundSession {
     let client = ClientAddr((CLIENT, 4711).into());
     let server = ServerAddr((SERVER, 25).into());
     OutboundSession {
-        known_at_connect: false,
-        evidence: Evidence::open(&site.common, DirectionField::Outbound, client, server.0),
-        errand: Errand {
-            site: Arc::new(site),
-            client,
-        },
+        journal: Journal::open(&setup.common, DirectionField::Outbound, client, server.0),
+        setup: Arc::new(setup),
         server: Some(server),
         dialled: None,
-        peer: None,
-        pending: None,
-        lost: None,
-        lost_with: None,
-        authorised: false,
+        recipient_moment: Moment::FirstRecipient,
+        awaiting_tls: None,
+        no_tls: None,
+        last_decision: None,
     }
 }
 
@@ -97,44 +92,48 @@ fn demand(level: Level) -> Demand {
 }
 
 /// RCPT for that domain, where policy demands this.
-fn rcpt(hands: &mut OutboundSession, name: &str, required: Result<Demand, Failure>) -> Answer {
+fn rcpt(
+    session: &mut OutboundSession,
+    name: &str,
+    demand: Result<Demand, (Reason, String)>,
+) -> Answer {
     let question = Question::Recipient(recipient(name));
-    let server = hands.server.expect("a server");
-    let gathered = Gathered {
-        ask: ask(hands.site(), server, &question),
+    let server = session.server.expect("a server");
+    let requirement = Requirement {
+        ask: jobs::ask(&session.setup, server, &question),
         question,
         findings: Some(Arc::new(Findings::none())),
-        required,
+        demand,
     };
-    match hands.finish(Outcome::Gathered(Box::new(gathered))) {
+    match session.finish(OutboundJob::Required(Box::new(requirement))) {
         ActionResult::Answered(answer) => answer,
         _ => unreachable!("a question has an answer"),
     }
 }
 
-fn verify(hands: &mut OutboundSession, name: &str) -> Answer {
-    rcpt(hands, name, Ok(demand(Level::Verify)))
+fn verify(session: &mut OutboundSession, name: &str) -> Answer {
+    rcpt(session, name, Ok(demand(Level::Verify)))
 }
 
 /// The message for these domains, in the clear or not; ends the session.
-fn message(mut hands: OutboundSession, names: &[&str]) {
-    hands.note(Note::MessageBegins);
+fn message(mut session: OutboundSession, names: &[&str]) {
+    session.note(Note::MessageBegins);
     let to = |name: &&str| ForwardPath {
         path: format!("u@{name}").into_bytes(),
         recipient: recipient(name),
     };
-    drop(hands.record(Completed {
+    drop(session.record(Completed {
         sender: Vec::new(),
         sender_domain: None,
         recipients: names.iter().map(to).collect(),
         octets: 3,
         reply: Some(b"250 ok\r\n".to_vec()),
     }));
-    hands.evidence.closed();
+    session.journal.closed();
 }
 
-fn no_tls(hands: &mut OutboundSession, cause: Cause, words: &str) {
-    hands.note(Note::NoTls {
+fn no_tls(session: &mut OutboundSession, cause: Cause, words: &str) {
+    session.note(Note::NoTls {
         words: words.into(),
         refusal: Refusal {
             code: 421,
@@ -146,8 +145,8 @@ fn no_tls(hands: &mut OutboundSession, cause: Cause, words: &str) {
 }
 
 /// Domain, verdict, observed, reason and words of each decision of the one message.
-fn decisions(kept: &Kept) -> Vec<[Value; 5]> {
-    let messages = kept.records("message");
+fn decisions(log: &TestLog) -> Vec<[Value; 5]> {
+    let messages = log.records("message");
     let decisions = messages[0]["decisions"].as_array().expect("a list");
     let facts = ["domain", "verdict", "observed", "reason", "detail"];
     let decisions = decisions.iter();
@@ -156,12 +155,15 @@ fn decisions(kept: &Kept) -> Vec<[Value; 5]> {
         .collect()
 }
 
-fn handshake_fails(hands: &mut OutboundSession, words: &str) -> Upgraded {
-    let pending = hands.pending.take().expect("TLS was asked for");
-    hands.upgraded(Handshake {
-        pending,
+fn handshake_fails(session: &mut OutboundSession, words: &str) -> Upgraded {
+    let awaiting = session.awaiting_tls.take().expect("TLS was asked for");
+    session.upgraded(EndedHandshake {
+        awaiting,
         classical: true,
-        outcome: Err((false, words.into())),
+        outcome: Err(jobs::HandshakeFailure {
+            blame: Blame::Host,
+            words: words.into(),
+        }),
     })
 }
 
@@ -170,18 +172,21 @@ const MASKED: &str = "STARTTLS is not offered; a device in between masks it (it 
 #[test]
 fn observing_names_for_each_recipient_what_enforcing_would_say() {
     in_a_runtime(|| {
-        let kept = Kept::new();
-        let mut hands = session(site(&kept, true, ""));
-        let first = verify(&mut hands, "a.test");
+        let log = TestLog::new();
+        let mut session = begin_session(setup(&log, true, ""));
+        let first = verify(&mut session, "a.test");
         assert!(matches!(
             first,
             Answer::Upgrade {
                 or_plaintext: Some(_)
             }
         ));
-        no_tls(&mut hands, Cause::StarttlsNotSupported, MASKED);
-        assert!(matches!(verify(&mut hands, "b.test"), Answer::Exempted(_)));
-        message(hands, &["a.test", "b.test"]);
+        no_tls(&mut session, Cause::StarttlsNotSupported, MASKED);
+        assert!(matches!(
+            verify(&mut session, "b.test"),
+            Answer::Exempted(_)
+        ));
+        message(session, &["a.test", "b.test"]);
         let expected = |name: &str| {
             [
                 json!(name),
@@ -191,8 +196,8 @@ fn observing_names_for_each_recipient_what_enforcing_would_say() {
                 json!(MASKED),
             ]
         };
-        assert_eq!(decisions(&kept), [expected("a.test"), expected("b.test")]);
-        let verdicts = kept.records("verdict");
+        assert_eq!(decisions(&log), [expected("a.test"), expected("b.test")]);
+        let verdicts = log.records("verdict");
         for verdict in &verdicts {
             let reply = format!("421 4.7.4 203.0.113.9: no TLS: starttls-not-supported: {MASKED}");
             assert_eq!(verdict["reply"], json!(reply), "the machine's own words");
@@ -204,17 +209,20 @@ fn observing_names_for_each_recipient_what_enforcing_would_say() {
 #[test]
 fn after_a_failed_handshake_later_recipients_are_told_of_that_and_not_of_a_missing_offer() {
     in_a_runtime(|| {
-        let kept = Kept::new();
-        let mut hands = session(site(&kept, true, ""));
+        let log = TestLog::new();
+        let mut session = begin_session(setup(&log, true, ""));
         assert!(matches!(
-            verify(&mut hands, "a.test"),
+            verify(&mut session, "a.test"),
             Answer::Upgrade { .. }
         ));
-        let failed = handshake_fails(&mut hands, "alert handshake_failure");
+        let failed = handshake_fails(&mut session, "alert handshake_failure");
         assert!(matches!(failed, Upgraded::Failed(_)));
-        assert!(matches!(verify(&mut hands, "b.test"), Answer::Exempted(_)));
-        message(hands, &["a.test", "b.test"]);
-        for [_, _, _, reason, detail] in decisions(&kept) {
+        assert!(matches!(
+            verify(&mut session, "b.test"),
+            Answer::Exempted(_)
+        ));
+        message(session, &["a.test", "b.test"]);
+        for [_, _, _, reason, detail] in decisions(&log) {
             assert_eq!(reason, "validation-failure");
             assert_eq!(detail, "TLS handshake failed: alert handshake_failure");
         }
@@ -224,16 +232,16 @@ fn after_a_failed_handshake_later_recipients_are_told_of_that_and_not_of_a_missi
 #[test]
 fn a_refused_starttls_has_its_own_word_and_code() {
     in_a_runtime(|| {
-        let kept = Kept::new();
-        let mut hands = session(site(&kept, true, ""));
+        let log = TestLog::new();
+        let mut session = begin_session(setup(&log, true, ""));
         assert!(matches!(
-            verify(&mut hands, "a.test"),
+            verify(&mut session, "a.test"),
             Answer::Upgrade { .. }
         ));
         let words = "STARTTLS was refused with 454";
-        no_tls(&mut hands, Cause::StarttlsRefused, words);
-        message(hands, &["a.test"]);
-        let [[_, _, _, reason, detail]] = &decisions(&kept)[..] else {
+        no_tls(&mut session, Cause::StarttlsRefused, words);
+        message(session, &["a.test"]);
+        let [[_, _, _, reason, detail]] = &decisions(&log)[..] else {
             panic!("one decision");
         };
         assert_eq!(
@@ -246,39 +254,41 @@ fn a_refused_starttls_has_its_own_word_and_code() {
 #[test]
 fn what_was_refused_whatever_the_peer_shows_stays_so_where_tls_cannot_be_had_either() {
     in_a_runtime(|| {
-        let kept = Kept::new();
-        let mut hands = session(site(&kept, true, ""));
+        let log = TestLog::new();
+        let mut session = begin_session(setup(&log, true, ""));
         let denial = (Reason::DaneRequired, String::from("no TLSA records"));
-        let answer = rcpt(&mut hands, "a.test", Err(denial.clone()));
+        let answer = rcpt(&mut session, "a.test", Err(denial.clone()));
         assert!(matches!(answer, Answer::Upgrade { .. }));
-        handshake_fails(&mut hands, "reset");
+        handshake_fails(&mut session, "reset");
         // Asked once more on a connection without TLS.
-        let again = rcpt(&mut hands, "b.test", Err(denial));
+        let again = rcpt(&mut session, "b.test", Err(denial));
         assert!(matches!(again, Answer::Exempted(_)));
-        message(hands, &["a.test", "b.test"]);
-        for [_, verdict, observed, reason, _] in decisions(&kept) {
+        message(session, &["a.test", "b.test"]);
+        for [_, verdict, observed, reason, _] in decisions(&log) {
             assert_eq!((verdict, observed), (json!("refused"), json!(true)));
             assert_eq!(reason, "dane-required");
         }
-        assert!(kept.records("unprotected").is_empty());
-        assert_eq!(kept.records("verdict").len(), 2, "one for each recipient");
+        assert!(log.records("unprotected").is_empty());
+        assert_eq!(log.records("verdict").len(), 2, "one for each recipient");
     });
 }
 
 #[test]
 fn what_is_refused_whatever_the_peer_shows_is_one_verdict_before_and_after_the_handshake() {
     in_a_runtime(|| {
-        let kept = Kept::new();
-        let mut hands = session(site(&kept, true, ""));
+        let log = TestLog::new();
+        let mut session = begin_session(setup(&log, true, ""));
         let denial = (Reason::DaneRequired, String::from("no TLSA records"));
-        let answer = rcpt(&mut hands, "a.test", Err(denial.clone()));
+        let answer = rcpt(&mut session, "a.test", Err(denial.clone()));
         assert!(matches!(answer, Answer::Upgrade { .. }));
-        hands.pending = None;
-        hands.peer = Some(Arc::new(crate::tls::tests::peer(&[])));
-        let again = rcpt(&mut hands, "a.test", Err(denial));
+        session.awaiting_tls = None;
+        session
+            .journal
+            .secured(Arc::new(crate::tls::tests::peer(&[])));
+        let again = rcpt(&mut session, "a.test", Err(denial));
         assert!(matches!(again, Answer::Exempted(_)));
-        message(hands, &["a.test"]);
-        assert_eq!(kept.records("verdict").len(), 1);
+        message(session, &["a.test"]);
+        assert_eq!(log.records("verdict").len(), 1);
     });
 }
 
@@ -286,32 +296,32 @@ fn what_is_refused_whatever_the_peer_shows_is_one_verdict_before_and_after_the_h
 fn mail_that_an_entry_lets_pass_in_the_clear_lets_nobody_else_pass() {
     in_a_runtime(|| {
         for lost in [None, Some(MASKED)] {
-            let kept = Kept::new();
-            let mut hands = session(site(&kept, false, "clear.test none\nmay.test may\n"));
+            let log = TestLog::new();
+            let mut session = begin_session(setup(&log, false, "clear.test none\nmay.test may\n"));
             match lost {
                 None => {
                     let none = Ok(demand(Level::None));
-                    let answer = rcpt(&mut hands, "clear.test", none);
+                    let answer = rcpt(&mut session, "clear.test", none);
                     assert!(matches!(answer, Answer::Exempted(_)));
                 }
                 Some(words) => {
-                    let answer = rcpt(&mut hands, "may.test", Ok(demand(Level::May)));
+                    let answer = rcpt(&mut session, "may.test", Ok(demand(Level::May)));
                     assert!(matches!(answer, Answer::Upgrade { .. }));
-                    no_tls(&mut hands, Cause::StarttlsNotSupported, words);
+                    no_tls(&mut session, Cause::StarttlsNotSupported, words);
                 }
             }
-            let Answer::Refused(refusal) = verify(&mut hands, "a.test") else {
+            let Answer::Refused(refusal) = verify(&mut session, "a.test") else {
                 panic!("it needs TLS");
             };
             assert_eq!((refusal.code, refusal.cause), (451, Cause::Verdict));
-            message(hands, &[]);
-            let verdicts = kept.records("verdict");
+            message(session, &[]);
+            let verdicts = log.records("verdict");
             let reason = match lost {
                 None => "session-in-the-clear",
                 Some(_) => "starttls-not-supported",
             };
             assert_eq!(verdicts[0]["decision"]["reason"], reason);
-            assert_eq!(kept.records("unprotected").len(), 1);
+            assert_eq!(log.records("unprotected").len(), 1);
         }
     });
 }
@@ -319,36 +329,36 @@ fn mail_that_an_entry_lets_pass_in_the_clear_lets_nobody_else_pass() {
 #[test]
 fn a_host_without_tls_is_recorded_for_the_domain_that_was_asked_and_remembered_as_such() {
     in_a_runtime(|| {
-        let kept = Kept::new();
-        let mut hands = session(site(&kept, false, "clear.test none\n"));
+        let log = TestLog::new();
+        let mut session = begin_session(setup(&log, false, "clear.test none\n"));
         assert!(matches!(
-            verify(&mut hands, "b.test"),
+            verify(&mut session, "b.test"),
             Answer::Upgrade { or_plaintext: None }
         ));
-        no_tls(&mut hands, Cause::StarttlsNotSupported, MASKED);
+        no_tls(&mut session, Cause::StarttlsNotSupported, MASKED);
         let refusal = Refusal {
             code: 421,
             enhanced: (7, 4),
             text: format!("203.0.113.9: no TLS: starttls-not-supported: {MASKED}"),
             cause: Cause::StarttlsNotSupported,
         };
-        hands.note(Note::HostFault {
+        session.note(Note::HostFault {
             refusal: refusal.clone(),
             lasting: true,
         });
-        hands.note(Note::Refused(refusal.clone()));
+        session.note(Note::Refused(refusal.clone()));
         // The next session there, for whomever it has mail.
-        let site = Arc::clone(&hands.errand.site);
-        let first = site
+        let setup = Arc::clone(&session.setup);
+        let first = setup
             .memory
             .refusal(CLIENT.into(), SERVER.into(), clock::instant())
             .expect("remembered");
         assert_eq!(first.domain.as_deref(), Some("b.test"));
         assert_eq!(first.level.as_deref(), Some("verify"));
         assert_eq!(first.reason, "starttls-not-supported");
-        message(hands, &[]);
-        assert!(kept.records("refusal").is_empty());
-        let verdicts = kept.records("verdict");
+        message(session, &[]);
+        assert!(log.records("refusal").is_empty());
+        let verdicts = log.records("verdict");
         assert_eq!(verdicts.len(), 1);
         assert_eq!(verdicts[0]["reply"], refusal.to_string());
         assert_eq!(verdicts[0]["decision"]["domain"], "b.test");
@@ -359,25 +369,25 @@ fn a_host_without_tls_is_recorded_for_the_domain_that_was_asked_and_remembered_a
 #[test]
 fn a_session_refused_again_connects_nowhere_and_its_record_says_for_whom_it_was() {
     in_a_runtime(|| {
-        let kept = Kept::new();
-        let site = site(&kept, false, "");
-        let memory = Arc::clone(&site.memory);
-        let mut hands = session(site);
+        let log = TestLog::new();
+        let setup = setup(&log, false, "");
+        let memory = Arc::clone(&setup.memory);
+        let mut session = begin_session(setup);
         assert!(matches!(
-            verify(&mut hands, "b.test"),
+            verify(&mut session, "b.test"),
             Answer::Upgrade { .. }
         ));
-        handshake_fails(&mut hands, "alert handshake_failure");
-        hands.evidence.closed();
+        handshake_fails(&mut session, "alert handshake_failure");
+        session.journal.closed();
         let now = clock::instant();
         assert!(
             memory
                 .refusal([10, 0, 0, 6].into(), SERVER.into(), now)
                 .is_some()
         );
-        let mut next = session(OutboundSetup {
+        let mut next = begin_session(OutboundSetup {
             memory,
-            ..self::site(&kept, false, "")
+            ..self::setup(&log, false, "")
         });
         let refusal = next.refused_again().expect("refused");
         assert!(
@@ -388,8 +398,8 @@ fn a_session_refused_again_connects_nowhere_and_its_record_says_for_whom_it_was(
         );
         // The machine tells of it, too.
         next.note(Note::Refused(refusal));
-        next.evidence.closed();
-        let refusals = kept.records("refusal");
+        next.journal.closed();
+        let refusals = log.records("refusal");
         assert_eq!(refusals.len(), 1);
         let facts = ["domain", "level", "reason"].map(|fact| refusals[0][fact].clone());
         assert_eq!(facts, ["b.test", "verify", "validation-failure"]);
@@ -399,8 +409,8 @@ fn a_session_refused_again_connects_nowhere_and_its_record_says_for_whom_it_was(
 #[test]
 fn a_fault_that_may_pass_is_remembered_the_third_time() {
     in_a_runtime(|| {
-        let kept = Kept::new();
-        let mut hands = session(site(&kept, false, ""));
+        let log = TestLog::new();
+        let mut session = begin_session(setup(&log, false, ""));
         let refusal = Refusal {
             code: 421,
             enhanced: (7, 4),
@@ -408,9 +418,9 @@ fn a_fault_that_may_pass_is_remembered_the_third_time() {
             cause: Cause::StarttlsRefused,
         };
         for n in 1..=3 {
-            hands.host_fault(&refusal, false);
-            let site = &hands.errand.site;
-            let known = site
+            session.host_fault(&refusal, false);
+            let setup = &session.setup;
+            let known = setup
                 .memory
                 .refusal([10, 0, 0, 6].into(), SERVER.into(), clock::instant());
             assert_eq!(known.is_some(), n == 3, "{n}");
@@ -421,25 +431,25 @@ fn a_fault_that_may_pass_is_remembered_the_third_time() {
 #[test]
 fn the_clients_next_session_is_not_shown_what_its_server_lacked() {
     in_a_runtime(|| {
-        let kept = Kept::new();
-        let mut hands = session(site(&kept, false, ""));
-        assert!(hands.hidden().is_empty());
-        hands.note(Note::MissingExtension(Keyword::Dsn));
-        assert_eq!(hands.hidden(), [Keyword::Dsn]);
+        let log = TestLog::new();
+        let mut session = begin_session(setup(&log, false, ""));
+        assert!(session.hidden_keywords().is_empty());
+        session.note(Note::MissingExtension(Keyword::Dsn));
+        assert_eq!(session.hidden_keywords(), [Keyword::Dsn]);
     });
 }
 
 #[test]
 fn a_verdict_that_refuses_is_answered_as_it_is_written() {
     in_a_runtime(|| {
-        let kept = Kept::new();
-        let mut hands = session(site(&kept, false, ""));
+        let log = TestLog::new();
+        let mut session = begin_session(setup(&log, false, ""));
         let denial = (Reason::LookupFailed, String::from("SERVFAIL"));
-        let Answer::Refused(refusal) = rcpt(&mut hands, "a.test", Err(denial)) else {
+        let Answer::Refused(refusal) = rcpt(&mut session, "a.test", Err(denial)) else {
             panic!("refused");
         };
-        message(hands, &[]);
-        let verdicts = kept.records("verdict");
+        message(session, &[]);
+        let verdicts = log.records("verdict");
         assert_eq!(verdicts[0]["reply"], refusal.to_string());
         assert_eq!(verdicts[0]["decision"]["reason"], "lookup-failed");
     });

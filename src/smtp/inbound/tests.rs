@@ -1,6 +1,6 @@
 use super::*;
 use crate::smtp::{
-    Exempted,
+    Exempted, Input, Machine,
     script::{Script, refusal as policy},
 };
 
@@ -292,7 +292,7 @@ fn an_exempt_client_may_speak_in_the_clear_or_start_tls() {
         .server("250 ok⏎")
         .client_got("250 ok⏎");
 
-    // Starting TLS forgets all of it, the connection too.
+    // When TLS starts, all of it is forgotten, the connection included.
     script
         .client("STARTTLS⏎")
         .client_got("220 2.0.0 ready to start TLS⏎")

@@ -3,7 +3,7 @@ mod plaintext;
 
 use super::*;
 use crate::smtp::{
-    Authorised, Recorded,
+    Authorised, Input, Machine, Recorded,
     script::{Script, refusal as policy},
 };
 
@@ -65,7 +65,7 @@ fn asked(config: OutboundConfig, ehlo: &str) -> Script<Outbound> {
     script
 }
 
-/// A session that is TLS from here on, its first RCPT waiting for the second answer.
+/// A session over TLS whose first RCPT waits for the policy's second answer.
 fn secured() -> Script<Outbound> {
     let mut script = asked(config(), EHLO);
     script.upgrade().client_got("").server_got("STARTTLS⏎");

@@ -1,12 +1,14 @@
 //! The server's replies: each belongs to the first command that waits for one.
 
-use super::{Link, Pace, Phase, Relay, Skipped, Step, slots::Awaited, transaction::Message};
+use super::{
+    Relay,
+    slots::Awaited,
+    state::{AfterChunk, Phase, ServerEnding, Step},
+    transaction::MessageProgress,
+};
 use crate::smtp::{
-    Action, Cause, End, Note, Side, Stage,
-    command::refusal,
-    extensions::Keyword,
     framing::DataScanner,
-    heard::{self, HeardOffer},
+    machine::{Action, End, Note, Side},
     path::ForwardPath,
     reply::Reply,
 };
@@ -31,15 +33,15 @@ impl Relay {
                 Some(Awaited::EndOfData | Awaited::Chunk { last: true })
             );
         if reply.code == 421 && !ends_message {
-            return self.closes(reply);
+            return self.server_closes(reply);
         }
         match self.slots.answered() {
-            Some(awaited) => self.answer(awaited, reply),
+            Some(awaited) => self.answered(awaited, reply),
             None => self.desynchronised("unsolicited-reply", "a reply to nothing"),
         }
     }
 
-    fn answer(&mut self, awaited: Awaited, reply: Reply) {
+    fn answered(&mut self, awaited: Awaited, reply: Reply) {
         let impossible = match awaited {
             Awaited::Auth => false,
             Awaited::Data => reply.is_positive(),
@@ -63,7 +65,7 @@ impl Relay {
                     self.transaction = None;
                 }
             }
-            Awaited::Rcpt(target) => self.recipient(target, reply),
+            Awaited::Rcpt(to) => self.recipient_reply(to, reply),
             Awaited::Data => self.go_ahead(reply),
             Awaited::EndOfData | Awaited::Chunk { last: true } => self.final_reply(reply),
             Awaited::Chunk { last: false } => self.chunk_reply(reply),
@@ -71,7 +73,7 @@ impl Relay {
                 if let Some(transaction) = &mut self.transaction
                     && reply.is_negative()
                 {
-                    transaction.message = Message::Broken(Some(reply));
+                    transaction.progress = MessageProgress::Broken(Some(reply));
                 }
             }
             Awaited::SilentRset | Awaited::Rset if !reply.is_positive() => {
@@ -80,9 +82,9 @@ impl Relay {
             Awaited::SilentRset => {}
             Awaited::Rset | Awaited::Noop => self.deliver(&reply),
             Awaited::Quit => {
-                self.courteous = false;
+                self.expect_command(false);
                 self.deliver(&reply);
-                return self.over();
+                return self.close_both();
             }
             Awaited::Hello => self.hello_again(&reply),
             Awaited::Auth => {
@@ -97,16 +99,16 @@ impl Relay {
         self.pump();
     }
 
-    /// The refusal of the held MAIL answers its recipients; whatever the server thinks of them then does not matter.
-    fn recipient(&mut self, target: ForwardPath, reply: Reply) {
-        let refused = self.transaction.as_ref().and_then(|t| t.refused.clone());
-        if let Some(refused) = refused {
+    /// The refusal of a held MAIL answers its recipients, whatever the server answers to them.
+    fn recipient_reply(&mut self, to: ForwardPath, reply: Reply) {
+        let Some(transaction) = &mut self.transaction else {
+            return self.deliver(&reply);
+        };
+        if let Some(refused) = transaction.refused.clone() {
             return self.deliver(&refused);
         }
-        if let Some(transaction) = &mut self.transaction
-            && reply.is_positive()
-        {
-            transaction.recipients.push(target);
+        if reply.is_positive() {
+            transaction.recipients.push(to);
         }
         self.deliver(&reply);
     }
@@ -115,44 +117,42 @@ impl Relay {
         self.deliver(&reply);
         if reply.is_intermediate() {
             self.phase = Phase::Message(DataScanner::default());
-            self.begin(Message::Data);
+            self.begin_message(MessageProgress::Data);
             let trace = self.trace.clone();
             if !trace.is_empty() {
                 self.send(Side::Server, trace);
             }
         } else {
-            // Whether the transaction is still open is up to the server (RFC 5321 §4.1.1.4); RSET makes it certain.
+            // The server may have closed the transaction or not (RFC 5321 §4.1.1.4). RSET makes it certain.
             self.phase = Phase::Commands;
             self.reset_server();
         }
     }
 
-    /// A message begins to pass.
-    pub(super) fn begin(&mut self, message: Message) {
+    /// A message begins to pass, or goes on with its next chunk.
+    pub(super) fn begin_message(&mut self, progress: MessageProgress) {
         if let Some(transaction) = &mut self.transaction {
-            if transaction.message == Message::Ahead {
+            if !transaction.has_begun() {
                 transaction.unrecorded = true;
                 self.out.push_back(Action::Note(Note::MessageBegins));
             }
-            transaction.message = message;
+            transaction.progress = progress;
         }
     }
 
-    /// A MAIL is taken.
-    pub(super) fn begin_transaction(&mut self) {
-        self.pace = Pace::default();
-        self.note(Note::TransactionBegins);
-    }
-
-    /// Ends the transaction on both sides; the client is answered otherwise.
+    /// Ends the transaction on both sides. The client gets no reply to that.
     pub(super) fn reset_server(&mut self) {
         let held = self.transaction.as_ref().is_none_or(|t| t.held.is_some());
         self.end_transaction(None);
         if !held {
-            self.slots
-                .waiting(Awaited::SilentRset, b"RSET\r\n".to_vec());
-            self.pump();
+            self.send_silent_rset();
         }
+    }
+
+    pub(super) fn send_silent_rset(&mut self) {
+        self.slots
+            .waiting(Awaited::SilentRset, b"RSET\r\n".to_vec());
+        self.pump();
     }
 
     fn chunk_reply(&mut self, reply: Reply) {
@@ -162,9 +162,9 @@ impl Relay {
         self.deliver(&reply);
         if let Some(transaction) = &mut self.transaction
             && reply.is_negative()
-            && transaction.message == Message::Chunks
+            && transaction.progress == MessageProgress::Chunks
         {
-            transaction.message = Message::Broken(Some(reply));
+            transaction.progress = MessageProgress::Broken(Some(reply));
         }
     }
 
@@ -173,9 +173,11 @@ impl Relay {
         if !matches!(self.phase, Phase::AwaitFinalReply) {
             return self.desynchronised("early-reply", "a reply to a message that is not through");
         }
-        // The record tells what the server said. To the client a message of which a part was refused is refused (RFC 3030 §2).
-        let refused = match self.transaction.as_ref().map(|t| &t.message) {
-            Some(Message::Broken(Some(refusal))) if reply.is_positive() => Some(refusal.clone()),
+        // The record holds the server's reply. The client is told that a message is refused if a part of it was (RFC 3030 §2).
+        let refused = match self.transaction.as_ref().map(|t| &t.progress) {
+            Some(MessageProgress::Broken(Some(refusal))) if reply.is_positive() => {
+                Some(refusal.clone())
+            }
             _ => None,
         };
         let completed = self
@@ -191,49 +193,22 @@ impl Relay {
         }
     }
 
-    fn hello_again(&mut self, reply: &Reply) {
-        if reply.code != 250 {
-            let proved = self.rule.is_none() && !self.is_clear();
-            self.heard(Stage::Ehlo, reply, proved);
-            let what = format!("EHLO was refused with {}", heard::told(reply));
-            let refusal = refusal(421, (4, 0), &self.says(&what)).because(Cause::EhloRefused);
-            return self.dead(refusal);
-        }
-        let offered = self.offer(reply);
-        let shown = match &self.rule {
-            None => offered.clone(),
-            Some(_) if self.is_clear() => self.shown(&HeardOffer::read(reply)),
-            Some(rule) => rule.shown(&offered),
-        };
-        if let Link::Open {
-            pipelining, judged, ..
-        } = &mut self.link
-        {
-            *pipelining = offered.has(Keyword::Pipelining);
-            *judged = judged.take().map(|_| offered);
-        }
-        match self.rule {
-            None => self.welcome(&reply.lines[0], &shown),
-            Some(_) => self.welcome_as_ourselves(&shown),
-        }
-    }
-
-    /// The server's 421, in place of what the client waits for (RFC 5321 §3.8).
-    fn closes(&mut self, reply: Reply) {
-        self.ends(End::ServerClosed);
+    /// The server's 421, in place of the reply that the client waits for (RFC 5321 §3.8).
+    fn server_closes(&mut self, reply: Reply) {
+        self.set_end(End::ServerClosed);
         if !self.is_permitted() {
-            return self.lost((4, 2), "closes the connection");
+            return self.end_server_lost((4, 2), "closes the connection");
         }
         match std::mem::replace(&mut self.phase, Phase::Leaving) {
             Phase::AwaitRecord(last) => {
                 self.phase = Phase::AwaitRecord(last);
-                self.last_words = Some(reply);
+                self.reply_after_record = Some(reply);
                 return;
             }
-            // Amid a message the next reply point is behind its end.
+            // The client can be told only at the end of its message or chunk.
             Phase::Message(scanner) => {
                 self.phase = Phase::SkipMessage {
-                    rest: scanner.rest(),
+                    skipper: scanner.skipper(),
                     then: reply,
                 };
             }
@@ -241,24 +216,24 @@ impl Relay {
                 self.phase = Phase::SkipChunk {
                     left,
                     last,
-                    then: Skipped::Farewell(reply),
+                    then: AfterChunk::LastReply(reply),
                 };
             }
             _ => {
-                self.courteous = false;
+                self.expect_command(false);
                 self.deliver(&reply);
-                return self.over();
+                return self.close_both();
             }
         }
         self.drop_server();
     }
 
-    /// The server's connection is dropped while the rest of a message is skipped.
+    /// Drops the server's connection while the rest of a message is skipped.
     pub(super) fn drop_server(&mut self) {
         self.slots.clear();
         self.end_transaction(None);
-        self.abrupt = true;
-        self.gone[Side::Server as usize] = true;
+        self.server_ending = ServerEnding::Abort;
+        self.server_closed = true;
         self.act(Action::Close {
             side: Side::Server,
             abort: true,
@@ -267,6 +242,6 @@ impl Relay {
 
     fn desynchronised(&mut self, what: &'static str, why: &str) {
         self.incident(what);
-        self.lost((5, 0), why);
+        self.end_server_lost((5, 0), why);
     }
 }

@@ -1,17 +1,17 @@
-//! One FIFO of replies: those we owe the client, in the order of its commands (RFC 2920 §3.2), ours and the server's alike.
+//! One FIFO of the replies that are owed to the client, our own and the server's, in the order of its commands (RFC 2920 §3.2).
 //!
-//! A server's reply belongs to the first command that waits for one, by counting and by nothing else (RFC 2920 §3.1).
+//! A server's reply belongs to the first command that waits for one. Only counting decides that (RFC 2920 §3.1).
 
 use crate::smtp::{path::ForwardPath, reply::Reply};
 use std::collections::VecDeque;
 
-/// Most replies owed at once; beyond it no command is taken.
+/// Most replies owed at once. Beyond them no command is taken.
 const MAX_SLOTS: usize = 128;
 
-/// What a server's reply answers.
+/// The command that a server's reply answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Awaited {
-    /// MAIL that the client was answered long ago.
+    /// MAIL that was held, and to which the client has its answer already.
     HeldMail,
     Mail,
     /// RCPT for this recipient.
@@ -22,10 +22,10 @@ pub(super) enum Awaited {
     Chunk {
         last: bool,
     },
-    /// Our own chunk with the trace line; the client knows nothing of it.
+    /// Our own chunk with the trace line, which the client does not know of.
     TraceChunk,
     Rset,
-    /// Our own RSET; the client knows nothing of it.
+    /// Our own RSET, which the client does not know of.
     SilentRset,
     Noop,
     Hello,
@@ -37,15 +37,17 @@ pub(super) enum Awaited {
 enum Slot {
     Ours {
         reply: Reply,
+        /// The session ends behind it.
         closes: bool,
     },
     Server {
         awaited: Awaited,
+        /// The command, until it is sent.
         unsent: Option<Vec<u8>>,
     },
 }
 
-/// The FIFO.
+/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Slots(VecDeque<Slot>);
 
@@ -65,7 +67,7 @@ impl Slots {
             .any(|slot| matches!(slot, Slot::Server { .. }))
     }
 
-    /// What the server's next reply answers.
+    /// The command that the server's next reply answers.
     pub(super) fn awaited(&self) -> Option<&Awaited> {
         match self.0.front() {
             Some(Slot::Server {
@@ -76,7 +78,7 @@ impl Slots {
         }
     }
 
-    /// The server's next reply is here.
+    /// Takes the command that the server's next reply answers, because that reply is here.
     pub(super) fn answered(&mut self) -> Option<Awaited> {
         self.awaited()?;
         match self.0.pop_front() {
@@ -85,12 +87,12 @@ impl Slots {
         }
     }
 
-    /// A reply of ours in its place; `closes`: nothing comes behind it.
+    /// Queues a reply of our own; `closes`: the session ends behind it.
     pub(super) fn ours(&mut self, reply: Reply, closes: bool) {
         self.0.push_back(Slot::Ours { reply, closes });
     }
 
-    /// A command that has been sent.
+    /// Queues the reply to a command that has been sent.
     pub(super) fn sent(&mut self, awaited: Awaited) {
         self.0.push_back(Slot::Server {
             awaited,
@@ -98,7 +100,7 @@ impl Slots {
         });
     }
 
-    /// A command that waits until it may be sent.
+    /// Queues a command that waits until it may be sent, and its reply.
     pub(super) fn waiting(&mut self, awaited: Awaited, line: Vec<u8>) {
         self.0.push_back(Slot::Server {
             awaited,
@@ -106,7 +108,7 @@ impl Slots {
         });
     }
 
-    /// The next reply of ours that is due, and whether nothing comes behind it.
+    /// Takes the next reply of our own that is due, and whether the session ends behind it.
     pub(super) fn due(&mut self) -> Option<(Reply, bool)> {
         match self.0.pop_front()? {
             Slot::Ours { reply, closes } => Some((reply, closes)),
@@ -117,7 +119,7 @@ impl Slots {
         }
     }
 
-    /// The next waiting command that may be sent now: each in turn where the server takes pipelined commands, else only
+    /// Takes the next waiting command that may be sent now: each in turn where the server accepts pipelined commands, otherwise only
     /// when no reply is outstanding.
     pub(super) fn sendable(&mut self, pipelining: bool) -> Option<Vec<u8>> {
         for slot in &mut self.0 {
@@ -131,7 +133,7 @@ impl Slots {
         None
     }
 
-    /// The held MAIL was refused: recipients that were not sent yet are answered by that refusal.
+    /// The held MAIL was refused: that refusal answers the recipients that were not sent yet.
     pub(super) fn refuse_unsent(&mut self, refusal: &Reply) {
         for slot in &mut self.0 {
             if let Slot::Server {
@@ -147,7 +149,7 @@ impl Slots {
         }
     }
 
-    /// Nothing is owed any more.
+    /// Forgets all replies that are owed.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

@@ -47,7 +47,7 @@ fn envelope(keywords: &str) -> Script<Inbound> {
     script
 }
 
-/// A session amid DATA.
+/// A session in the middle of DATA.
 fn message() -> Script<Inbound> {
     let mut script = envelope(ALL);
     script.client("DATA⏎").server("354 3⏎").client("text⏎");
@@ -155,7 +155,7 @@ fn an_asynchronous_421_is_delivered_once_and_ends_both_sides() {
         .client_got("250 a⏎421 4.3.2 bye⏎");
     script.over(false);
 
-    // Amid a message the next reply point is behind its end.
+    // The client can be told only at the end of its message.
     let mut script = message();
     script
         .server("421 4.3.2 bye⏎")

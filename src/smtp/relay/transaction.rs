@@ -1,26 +1,25 @@
-//! One mail transaction (RFC 5321 §3.3), and what a client may ask for without getting a message through.
+//! One mail transaction (RFC 5321 §3.3), and the limits for a client that gets no message through.
 
 use crate::smtp::{
-    Completed,
+    machine::Completed,
     path::{ForwardPath, Sender},
     reply::Reply,
 };
 
-/// From MAIL to its end. There is one at a time: nothing behind a message is taken before its final reply.
+/// A transaction from MAIL to its end. There is one at a time: nothing behind a message is taken before its final reply.
 #[derive(Debug)]
 pub(super) struct Transaction {
     pub(super) sender: Sender,
-    /// The MAIL line while it has not been sent: it waits for the first recipient that may be handed over.
+    /// The MAIL line until it is sent. It waits for the first recipient that may be handed over.
     pub(super) held: Option<Vec<u8>>,
-    /// The server's refusal of the held MAIL: it answers every recipient, since MAIL itself is answered already.
+    /// The server's refusal of the held MAIL. It answers every recipient, because MAIL itself is answered already.
     pub(super) refused: Option<Reply>,
-    /// Those that the server accepted.
+    /// The recipients that the server accepted.
     pub(super) recipients: Vec<ForwardPath>,
-    /// One of its recipients was handed over to a server that had proved who it is.
+    /// A recipient was handed over to a server that had proved who it is.
     pub(super) authenticated: bool,
-    /// How far the message is.
-    pub(super) message: Message,
-    /// Something of a message may have passed that no record tells of yet.
+    pub(super) progress: MessageProgress,
+    /// Something of a message may have passed, and no record tells of it yet.
     pub(super) unrecorded: bool,
     /// Octets of content that passed.
     pub(super) octets: u64,
@@ -28,16 +27,15 @@ pub(super) struct Transaction {
 
 /// How far a message is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Message {
-    /// Not begun.
-    Ahead,
+pub(super) enum MessageProgress {
+    NotBegun,
     /// The trace line was sent as a chunk of its own; BDAT follows.
     Traced,
     /// DATA got its 354.
     Data,
     /// A BDAT was forwarded.
     Chunks,
-    /// A chunk was refused: what follows it is refused too, with the same words if there are any (RFC 3030 §2).
+    /// A chunk was refused. Later chunks are refused too, with the same reply if there is one (RFC 3030 §2).
     Broken(Option<Reply>),
 }
 
@@ -49,31 +47,44 @@ impl Transaction {
             refused: None,
             recipients: Vec::new(),
             authenticated: false,
-            message: Message::Ahead,
+            progress: MessageProgress::NotBegun,
             unrecorded: false,
             octets: 0,
         }
     }
 
-    /// A chunk was refused: nothing revives the message, only another MAIL or RSET goes on (RFC 3030 §2).
-    pub(super) fn is_dead(&self) -> bool {
-        matches!(self.message, Message::Broken(_))
+    /// Something of the message was sent or refused.
+    pub(super) fn has_begun(&self) -> bool {
+        self.progress != MessageProgress::NotBegun
     }
 
-    /// What is known of its message, if that has begun and was not told yet. `reply` is the server's final one.
+    /// The message is being sent in chunks.
+    pub(super) fn is_in_chunks(&self) -> bool {
+        matches!(
+            self.progress,
+            MessageProgress::Traced | MessageProgress::Chunks
+        )
+    }
+
+    /// A chunk was refused. Only RSET or another MAIL can follow the message (RFC 3030 §2).
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.progress, MessageProgress::Broken(_))
+    }
+
+    /// What is known of the message, if it has begun and was not recorded yet. `reply` is the server's final reply.
     pub(super) fn completed(&mut self, reply: Option<&Reply>) -> Option<Completed> {
         if !std::mem::take(&mut self.unrecorded) {
             return None;
         }
-        let refusal = match &self.message {
-            Message::Broken(refusal) => refusal.as_ref(),
+        let refusal = match &self.progress {
+            MessageProgress::Broken(refusal) => refusal.as_ref(),
             _ => None,
         };
         Some(Completed {
             reply: reply
                 .or(refusal)
                 .map(|reply| reply.verbatim.clone())
-                // Words of ours are no reply of the server's.
+                // A refusal of our own is no reply of the server's.
                 .filter(|reply| !reply.is_empty()),
             sender: std::mem::take(&mut self.sender.path),
             sender_domain: self.sender.domain.take(),
@@ -83,50 +94,51 @@ impl Transaction {
     }
 }
 
-/// Refusals of ours for commands that were wrong, before the session ends.
+/// Most wrong commands in one session.
 const MAX_FAULTS: u32 = 20;
-/// Commands between two messages that do not help a message along.
+/// Most commands between two messages that help no message along.
 const MAX_IDLE: u32 = 100;
-/// Recipients asked for between two messages; RFC 5321 §4.5.3.1.8 wants 100 at least.
+/// Most recipients between two messages; RFC 5321 §4.5.3.1.8 asks for 100 at least.
 const MAX_RECIPIENTS: u32 = 1000;
-/// Chunks of one message that are smaller than [`SMALL_CHUNK`], the last one apart.
+/// Most chunks between two messages that are smaller than [`SMALL_CHUNK`], not counting last ones.
 const MAX_SMALL_CHUNKS: u32 = 1000;
+/// In octets.
 const SMALL_CHUNK: u64 = 512;
 
-/// Counts what costs us and helps nobody (RFC 5321 §7.8).
+/// Counts what costs this proxy and helps nobody (RFC 5321 §7.8).
 #[derive(Debug, Default)]
-pub(super) struct Budget {
+pub(super) struct AbuseCounters {
     faults: u32,
     idle: u32,
     recipients: u32,
     small_chunks: u32,
 }
 
-/// Whether one more may be asked for.
+/// Whether the client may name one more recipient.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Allowance {
     Granted,
-    /// This one is refused.
+    /// This recipient is refused.
     Denied,
     /// The session ends.
     Exhausted,
 }
 
-impl Budget {
-    /// A command was wrong; false: once too often.
-    pub(super) fn fault(&mut self) -> bool {
+impl AbuseCounters {
+    /// Counts a wrong command; false if there were too many.
+    pub(super) fn allows_fault(&mut self) -> bool {
         self.faults += 1;
         self.faults <= MAX_FAULTS
     }
 
-    /// A command did not help a message along; false: once too often.
-    pub(super) fn idle(&mut self) -> bool {
+    /// Counts a command that helps no message along; false if there were too many.
+    pub(super) fn allows_idle_command(&mut self) -> bool {
         self.idle += 1;
         self.idle <= MAX_IDLE
     }
 
-    /// A recipient is asked for; twice the limit is no honest list.
-    pub(super) fn recipient(&mut self) -> Allowance {
+    /// Counts a recipient. Twice the limit is no honest list.
+    pub(super) fn next_recipient(&mut self) -> Allowance {
         self.recipients += 1;
         match self.recipients {
             ..=MAX_RECIPIENTS => Allowance::Granted,
@@ -135,13 +147,13 @@ impl Budget {
         }
     }
 
-    /// A chunk begins; false: too many are too small.
-    pub(super) fn chunk(&mut self, octets: u64) -> bool {
+    /// Counts a chunk of this many octets; false if too many were too small.
+    pub(super) fn allows_chunk(&mut self, octets: u64) -> bool {
         self.small_chunks += u32::from(octets < SMALL_CHUNK);
         self.small_chunks <= MAX_SMALL_CHUNKS
     }
 
-    /// A message got its final reply.
+    /// A message got its final reply, so all counters but that of wrong commands start afresh.
     pub(super) fn message_done(&mut self) {
         *self = Self {
             faults: self.faults,

@@ -1,15 +1,20 @@
-//! Messages and AUTH lines: octets that pass as they are, or are skipped exactly.
+//! Messages and AUTH lines: octets that pass unchanged, or are skipped exactly.
 
-use super::{Phase, Relay, Skipped, Step, slots::Awaited, transaction::Message};
+use super::{
+    Relay,
+    slots::Awaited,
+    state::{AfterChunk, Phase, Step},
+    transaction::MessageProgress,
+};
 use crate::smtp::{
-    Action, End, Side,
-    command::refusal,
     framing::{self, END_OF_DATA, Line, Scan},
+    machine::{Action, End, Note, Side},
+    refusal::Refusal,
     reply::Reply,
 };
 
 impl Relay {
-    /// DATA: forwarded when all earlier replies are in and a recipient was accepted, so that no message is sent for nobody
+    /// DATA is forwarded when all earlier replies are in and a recipient was accepted, so that no message is sent without a recipient
     /// (RFC 2920 §3.1).
     pub(super) fn data(&mut self, length: usize, behind: &[u8]) -> Step {
         if !self.slots.is_empty() {
@@ -20,138 +25,112 @@ impl Relay {
         }
         let (code, why) = match &self.transaction {
             None => (503, "need MAIL and RCPT before DATA"),
-            Some(t) if t.message != Message::Ahead => (503, "BDAT was used in this transaction"),
+            Some(t) if t.has_begun() => (503, "BDAT was used in this transaction"),
             Some(t) if t.sender.binary => (503, "BINARYMIME needs BDAT (RFC 3030 3)"),
-            Some(t) if t.recipients.is_empty() => (554, "no valid recipients"),
+            Some(t) if t.recipients.is_empty() => (554, NO_RECIPIENTS),
             Some(_) => {
-                self.phase = Phase::AwaitGo;
+                self.phase = Phase::AwaitGoAhead;
                 return self.forward(length, Awaited::Data);
             }
         };
         self.drop(Side::Client, length);
         if code != 554 {
-            self.fault(refusal(code, (5, 1), why));
-        } else if self.idled() {
-            // Behind a group whose recipients were all refused this is no fault (RFC 2920 §3.1).
-            self.decline(&refusal(code, (5, 1), why));
+            self.fault(Refusal::new(code, (5, 1), why));
+        } else if self.allows_idle_command() {
+            // Behind a group whose recipients were all refused, DATA is no fault (RFC 2920 §3.1).
+            self.decline(&Refusal::new(code, (5, 1), why));
             self.reset_server();
         }
         Step::Took(length)
     }
 
-    /// BDAT: the first waits until all earlier replies are in, as DATA does.
+    /// BDAT. The first of a message waits until all earlier replies are in, as DATA does.
     pub(super) fn bdat(&mut self, length: usize, octets: u64, last: bool) -> Step {
-        let no = |why| Skipped::Refusal(refusal(503, (5, 1), why));
-        let first = match self.transaction.as_ref().map(|t| &t.message) {
-            None => {
-                let then = no("need MAIL and RCPT before BDAT");
-                return self.refuse_chunk(length, octets, last, then);
-            }
-            Some(Message::Broken(reply)) => {
-                let then = reply
-                    .clone()
-                    .map_or_else(|| no("a chunk of this message was refused"), Skipped::Reply);
-                return self.refuse_chunk(length, octets, last, then);
-            }
-            Some(Message::Chunks) => false,
-            Some(_) => true,
+        let no = |why| AfterChunk::Refusal(Refusal::new(503, (5, 1), why));
+        let Some(transaction) = &self.transaction else {
+            let then = no("need MAIL and RCPT before BDAT");
+            return self.refuse_chunk(length, octets, last, then);
         };
-        if (first && !self.slots.is_empty()) || !self.may_send_chunk() {
+        if let MessageProgress::Broken(reply) = &transaction.progress {
+            let then = reply.clone().map_or_else(
+                || no("a chunk of this message was refused"),
+                AfterChunk::Reply,
+            );
+            return self.refuse_chunk(length, octets, last, then);
+        }
+        let has_begun = transaction.has_begun();
+        let has_recipients = !transaction.recipients.is_empty();
+        let is_first = transaction.progress != MessageProgress::Chunks;
+        // Without a link no recipient was accepted, and refusing the chunk says more than waiting.
+        let waits = self.is_permitted() && !self.may_send();
+        if (is_first && !self.slots.is_empty()) || waits {
             return Step::Blocked;
         }
-        if self
-            .transaction
-            .as_ref()
-            .is_none_or(|t| t.recipients.is_empty())
-        {
-            let then = Skipped::Refusal(refusal(554, (5, 1), "no valid recipients"));
+        if !has_recipients {
+            let then = AfterChunk::Refusal(Refusal::new(554, (5, 1), NO_RECIPIENTS));
             return self.refuse_chunk(length, octets, last, then);
         }
         if let Some(refusal) = self.lacks_chunking() {
-            return self.refuse_chunk(length, octets, last, Skipped::Refusal(refusal));
+            return self.refuse_chunk(length, octets, last, AfterChunk::Refusal(refusal));
         }
         if octets == 0 && !last {
             if let Some(transaction) = &mut self.transaction {
-                transaction.message = Message::Broken(None);
+                transaction.progress = MessageProgress::Broken(None);
             }
             self.drop(Side::Client, length);
-            self.fault(refusal(551, (7, 1), "an empty chunk that is not the last"));
+            let text = "an empty chunk that is not the last";
+            self.fault(Refusal::new(551, (7, 1), text));
             return Step::Took(length);
         }
-        if !last && !self.budget.chunk(octets) {
+        if !last && !self.abuse.allows_chunk(octets) {
             self.drop(Side::Client, length);
             self.exhausted("too many small chunks");
             return Step::Took(length);
         }
-        if first && !self.trace.is_empty() && self.begins() {
-            let chunk = [
-                format!("BDAT {}\r\n", self.trace.len()).as_bytes(),
-                &self.trace,
-            ]
-            .concat();
-            self.begin(Message::Traced);
+        if !self.trace.is_empty() && !has_begun {
+            let command = format!("BDAT {}\r\n", self.trace.len());
+            let chunk = [command.as_bytes(), &self.trace].concat();
+            self.begin_message(MessageProgress::Traced);
             self.send(Side::Server, chunk);
             self.slots.sent(Awaited::TraceChunk);
             return Step::Blocked;
         }
-        self.begin(Message::Chunks);
+        self.begin_message(MessageProgress::Chunks);
         self.forward(length, Awaited::Chunk { last });
         self.phase = Phase::Chunk { left: octets, last };
         self.chunk(&[]);
         Step::Took(length)
     }
 
-    fn begins(&self) -> bool {
-        self.transaction
-            .as_ref()
-            .is_some_and(|t| t.message == Message::Ahead)
-    }
-
-    /// Without a link no recipient was accepted, which says more than waiting.
-    fn may_send_chunk(&self) -> bool {
-        self.may_send() || !self.is_permitted()
-    }
-
     /// A chunk is refused only when its octets are through, and the message with it (RFC 3030 §2).
-    fn refuse_chunk(&mut self, length: usize, octets: u64, last: bool, then: Skipped) -> Step {
+    fn refuse_chunk(&mut self, length: usize, octets: u64, last: bool, then: AfterChunk) -> Step {
         self.drop(Side::Client, length);
         if let Some(transaction) = &mut self.transaction
             && !transaction.is_dead()
         {
             let reply = match &then {
-                Skipped::Refusal(refusal) => Some(Reply::from(refusal)),
-                Skipped::Reply(reply) | Skipped::Farewell(reply) => Some(reply.clone()),
+                AfterChunk::Refusal(refusal) => Reply::from(refusal),
+                AfterChunk::Reply(reply) | AfterChunk::LastReply(reply) => reply.clone(),
             };
-            transaction.message = Message::Broken(reply);
+            transaction.progress = MessageProgress::Broken(Some(reply));
         }
-        if self.idled() {
+        if self.allows_idle_command() {
             self.phase = Phase::SkipChunk {
                 left: octets,
                 last,
                 then,
             };
-            self.skip(&[]);
+            self.skip_chunk(&[]);
         }
         Step::Took(length)
-    }
-
-    /// Moves octets in the phases that have them.
-    pub(super) fn transfer(&mut self, bytes: &[u8]) -> Step {
-        match &self.phase {
-            Phase::Message(_) => self.message(bytes),
-            Phase::Chunk { .. } => self.chunk(bytes),
-            Phase::SkipChunk { .. } => self.skip(bytes),
-            Phase::SkipMessage { .. } => self.skip_message(bytes),
-            _ => Step::Blocked,
-        }
     }
 
     fn content(&mut self, len: usize) {
         if len == 0 {
             return;
         }
-        self.moved[Side::Client as usize] = true;
-        self.pace.moved(len);
+        self.timing.moved(Side::Client);
+        self.timing.count(len);
         if let Some(transaction) = &mut self.transaction {
             transaction.octets += len as u64;
         }
@@ -162,7 +141,7 @@ impl Relay {
         });
     }
 
-    fn message(&mut self, bytes: &[u8]) -> Step {
+    pub(super) fn message(&mut self, bytes: &[u8]) -> Step {
         let Phase::Message(scanner) = &mut self.phase else {
             return Step::Blocked;
         };
@@ -181,50 +160,40 @@ impl Relay {
             }
             Scan::Violation(_) => {
                 self.incident("broken-line-in-message");
-                self.ends(End::Refused);
-                let refusal = refusal(
-                    550,
-                    (5, 2),
-                    "bare CR, bare LF or NUL in the message (RFC 5321 2.3.8)",
-                );
-                self.refused(&refusal);
+                self.set_end(End::Refused);
+                let text = "bare CR, bare LF or NUL in the message (RFC 5321 2.3.8)";
+                let refusal = Refusal::new(550, (5, 2), text);
                 self.phase = Phase::SkipMessage {
-                    rest: before.rest(),
+                    skipper: before.skipper(),
                     then: Reply::from(&refusal),
                 };
+                self.note(Note::Refused(refusal));
                 self.drop_server();
                 Step::Took(0)
             }
         }
     }
 
-    fn skip_message(&mut self, bytes: &[u8]) -> Step {
-        let Phase::SkipMessage { rest, .. } = &mut self.phase else {
+    pub(super) fn skip_message(&mut self, bytes: &[u8]) -> Step {
+        let Phase::SkipMessage { skipper, then } = &mut self.phase else {
             return Step::Blocked;
         };
-        let (len, ended) = rest.skip(bytes);
-        if len == 0 {
-            return Step::Starved;
+        let (len, ended) = skipper.skip(bytes);
+        let reply = ended.then(|| then.clone());
+        let step = self.drop(Side::Client, len);
+        if let Some(reply) = reply {
+            self.deliver(&reply);
+            self.close_both();
         }
-        self.drop(Side::Client, len);
-        if ended
-            && let Phase::SkipMessage { then, .. } =
-                std::mem::replace(&mut self.phase, Phase::Leaving)
-        {
-            self.deliver(&then);
-            self.over();
-        }
-        Step::Took(len)
+        step
     }
 
-    fn chunk(&mut self, bytes: &[u8]) -> Step {
+    pub(super) fn chunk(&mut self, bytes: &[u8]) -> Step {
         let Phase::Chunk { left, last } = &mut self.phase else {
             return Step::Blocked;
         };
-        let len = at_most(*left, bytes.len());
-        *left -= len as u64;
-        let last = *last;
-        let through = *left == 0;
+        let len = take_at_most(left, bytes.len());
+        let (through, last) = (*left == 0, *last);
         self.content(len);
         if through {
             self.phase = if last {
@@ -238,38 +207,37 @@ impl Relay {
         Step::Took(len)
     }
 
-    fn skip(&mut self, bytes: &[u8]) -> Step {
+    pub(super) fn skip_chunk(&mut self, bytes: &[u8]) -> Step {
         let Phase::SkipChunk { left, .. } = &mut self.phase else {
             return Step::Blocked;
         };
-        let len = at_most(*left, bytes.len());
-        *left -= len as u64;
+        let len = take_at_most(left, bytes.len());
         let through = *left == 0;
         self.drop(Side::Client, len);
-        self.pace.moved(len);
+        self.timing.count(len);
         if through {
-            self.skipped();
+            self.chunk_skipped();
         } else if len == 0 {
             return Step::Starved;
         }
         Step::Took(len)
     }
 
-    fn skipped(&mut self) {
+    fn chunk_skipped(&mut self) {
         let Phase::SkipChunk { last, then, .. } =
             std::mem::replace(&mut self.phase, Phase::Commands)
         else {
             return;
         };
         match then {
-            Skipped::Refusal(refusal) => self.decline(&refusal),
-            Skipped::Reply(reply) => {
+            AfterChunk::Refusal(refusal) => self.decline(&refusal),
+            AfterChunk::Reply(reply) => {
                 self.slots.ours(reply, false);
                 self.pump();
             }
-            Skipped::Farewell(reply) => {
+            AfterChunk::LastReply(reply) => {
                 self.deliver(&reply);
-                return self.over();
+                return self.close_both();
             }
         }
         let Some(transaction) = &mut self.transaction else {
@@ -278,15 +246,13 @@ impl Relay {
         if last {
             self.reset_server();
         } else if !transaction.unrecorded && transaction.held.is_none() {
-            // Nothing of the message was sent. The server forgets the envelope; here it stays, refusing what comes behind.
+            // Nothing of the message was sent. The server forgets the envelope. Here it stays, so that later chunks are refused.
             transaction.held = Some(Vec::new());
-            self.slots
-                .waiting(Awaited::SilentRset, b"RSET\r\n".to_vec());
-            self.pump();
+            self.send_silent_rset();
         }
     }
 
-    /// One line of the client's side of an AUTH exchange (RFC 4954 §4): secret, never looked at.
+    /// One line of the client's side of an AUTH exchange (RFC 4954 §4). It is secret and never looked at.
     pub(super) fn auth_response(&mut self, bytes: &[u8]) -> Step {
         match framing::line(bytes, framing::MAX_AUTH_LINE) {
             Line::Whole(length) => {
@@ -295,7 +261,8 @@ impl Relay {
             }
             Line::Partial => Step::Starved,
             Line::TooLong => {
-                self.part(refusal(500, (5, 6), "the authentication line is too long"));
+                let text = "the authentication line is too long";
+                self.end_after_replies(Refusal::new(500, (5, 6), text));
                 Step::Took(0)
             }
             Line::Broken => self.broken_line(),
@@ -303,6 +270,11 @@ impl Relay {
     }
 }
 
-fn at_most(left: u64, available: usize) -> usize {
-    usize::try_from(left).map_or(available, |left| left.min(available))
+const NO_RECIPIENTS: &str = "no valid recipients";
+
+/// Takes at most `available` octets from `left`; returns how many.
+fn take_at_most(left: &mut u64, available: usize) -> usize {
+    let len = usize::try_from(*left).map_or(available, |left| left.min(available));
+    *left -= len as u64;
+    len
 }

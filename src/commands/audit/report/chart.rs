@@ -1,8 +1,8 @@
-//! Bars over time and shares, as inline SVG.
+//! Bar charts over time, and tables of shares, as inline SVG.
 
 use super::{
-    gather::{Hour, Tally},
-    page::Text,
+    counts::{HourCounts, Tally},
+    html::{Escaped, percent},
 };
 use crate::commands::audit::quantity::grouped;
 use std::{
@@ -17,7 +17,7 @@ const LEFT: u64 = 52;
 const BOTTOM: u64 = 26;
 const TOP: u64 = 10;
 
-/// One kind of thing that is stacked: its name, and the class that colours it.
+/// One kind of event that is stacked in the bars: its name, and the class that colours it.
 pub(super) type Series = (String, &'static str);
 
 /// One part of a bar.
@@ -29,7 +29,7 @@ struct Part<'a> {
 
 /// Bars over time: hours, days or months, whichever gives a readable number of them.
 pub(super) struct Bars {
-    /// Octets of a time that name a bar: 13 hour, 10 day, 7 month.
+    /// Octets of a time that name a bar: 13 for an hour, 10 for a day, 7 for a month.
     unit: usize,
     bars: BTreeMap<String, Tally>,
 }
@@ -37,8 +37,8 @@ pub(super) struct Bars {
 impl Bars {
     pub(super) fn new(
         span: &(String, String),
-        hours: &BTreeMap<String, Hour>,
-        of: impl Fn(&Hour) -> &Tally,
+        hours: &BTreeMap<String, HourCounts>,
+        of: impl Fn(&HourCounts) -> &Tally,
     ) -> Self {
         let (first, last) = (instant(&span.0), instant(&span.1));
         let days = last.duration_since(first).unwrap_or_default().as_secs() / 86_400;
@@ -85,7 +85,7 @@ impl Bars {
         let (plot, width) = (HEIGHT - BOTTOM - TOP, WIDTH - LEFT);
         let mut svg = format!(
             "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n",
-            Text(label)
+            Escaped(label)
         );
         for quarter in 0..=2 {
             let y = TOP + plot - plot * quarter / 2;
@@ -98,7 +98,7 @@ impl Bars {
             );
         }
         let number = stacks.len().max(1) as u64;
-        // A tick for each bar where they fit, else for each so many.
+        // At most eleven bars get a tick.
         let every = number.div_ceil(11);
         for (place, (bar, stack)) in (0..).zip(&stacks) {
             let x = LEFT + width * place / number;
@@ -115,7 +115,7 @@ impl Bars {
                     part.class,
                     x + (next - x - wide) / 2,
                     bar.replace('T', " "),
-                    Text(part.name),
+                    Escaped(part.name),
                     grouped(part.number)
                 );
             }
@@ -175,20 +175,20 @@ fn instant(at: &str) -> SystemTime {
     humantime::parse_rfc3339(at).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// Shares of a whole: one row each, with a bar.
+/// A table of shares of a whole: one row each, with a bar.
 pub(super) fn shares(title: &str, tally: &Tally, classes: &dyn Fn(&str) -> &'static str) -> String {
     let whole: u64 = tally.values().sum();
     let mut rows: Vec<_> = tally.iter().collect();
     rows.sort_by_key(|(_, number)| std::cmp::Reverse(**number));
     let mut table = format!(
         "<table class=\"shares\"><caption>{}</caption><tbody>\n",
-        Text(title)
+        Escaped(title)
     );
     for (word, number) in &rows {
         let _ = writeln!(
             table,
             "<tr><th scope=\"row\">{}</th><td class=\"bar\"><svg viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><rect class=\"track\" width=\"100\" height=\"8\"/><rect class=\"{}\" width=\"{:.2}\" height=\"8\"/></svg></td><td class=\"n\">{}</td><td class=\"n share\">{}</td></tr>",
-            Text(word),
+            Escaped(word),
             classes(word),
             **number as f64 * 100.0 / whole.max(1) as f64,
             grouped(**number),
@@ -201,34 +201,17 @@ pub(super) fn shares(title: &str, tally: &Tally, classes: &dyn Fn(&str) -> &'sta
     table + "</tbody></table>\n"
 }
 
-/// A share that says 0 or 100 only where it is none or all.
-pub(super) fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 {
-        return "–".into();
-    }
-    let tenths = (u128::from(part) * 1000 + u128::from(whole) / 2) / u128::from(whole);
-    match (part, tenths) {
-        (0, _) => "0 %".into(),
-        _ if part == whole => "100 %".into(),
-        (_, 0) => "&lt; 0.1 %".into(),
-        (_, 1000) => "&gt; 99.9 %".into(),
-        _ => format!("{}.{} %", tenths / 10, tenths % 10),
-    }
+/// A key to the colours of a chart.
+pub(super) fn legend(entries: &[(&str, &str)]) -> String {
+    entries.iter().fold(String::new(), |mut legend, (name, class)| {
+        let _ = write!(legend, " <span class=\"key\"><svg viewBox=\"0 0 10 10\" aria-hidden=\"true\"><rect class=\"{class}\" width=\"10\" height=\"10\" rx=\"2\"/></svg>{}</span>", Escaped(name));
+        legend
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_share_says_all_only_where_it_is_all() {
-        assert_eq!(percent(3, 3), "100 %");
-        assert_eq!(percent(99_999, 100_000), "&gt; 99.9 %");
-        assert_eq!(percent(1, 100_000), "&lt; 0.1 %");
-        assert_eq!(percent(0, 5), "0 %");
-        assert_eq!(percent(1, 3), "33.3 %");
-        assert_eq!(percent(0, 0), "–");
-    }
 
     #[test]
     fn the_axis_ends_at_a_round_number_not_below_the_highest_bar() {

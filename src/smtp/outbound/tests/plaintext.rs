@@ -69,7 +69,7 @@ fn opportunistic_tls_falls_back_as_its_entry_allows() {
         .server_got("EHLO box⏎")
         .server(EHLO)
         .server_got(ENVELOPE);
-    // It succeeds, but for an injection, which is no failure of TLS.
+    // A reply injected behind the 220 is no failure of TLS: the session ends.
     let mut script = asked(plaintext_possible(), EHLO);
     script.input(or_plaintext()).server("220 go⏎250 evil⏎");
     assert_eq!(script.codes(), [421]);

@@ -1,4 +1,4 @@
-//! DATA, final replies, and what is left when either side goes.
+//! DATA, final replies, and what happens when either side closes its connection.
 
 use super::*;
 

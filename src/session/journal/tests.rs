@@ -3,8 +3,8 @@ use serde_json::json;
 use super::*;
 use crate::{
     policy::{Ask, Basis, Demand, Findings, Level, NextHop, Reason, ReferenceIdentity, Verdict},
-    session::{kept::Kept, write_budget::WriteBudget},
-    smtp::{ForwardPath, Keyword, Stage},
+    session::{test_log::TestLog, write_budget::WriteBudget},
+    smtp::{ForwardPath, Keyword, Recipient, Stage},
     tls::tests::{peer, pki::Authority},
 };
 
@@ -59,41 +59,41 @@ fn decision(next_hop: NextHop, verdict: Verdict) -> Decision {
 }
 
 struct Session {
-    kept: Kept,
-    evidence: Evidence,
+    log: TestLog,
+    journal: Journal,
 }
 
 impl Session {
     fn new(direction: DirectionField) -> Self {
-        let kept = Kept::new();
+        let log = TestLog::new();
         let client = ClientAddr(([10, 0, 0, 5], 4711).into());
         let to = ([203, 0, 113, 9], 25).into();
-        let evidence = Evidence::open(&kept.common, direction, client, to);
-        Self { kept, evidence }
+        let journal = Journal::open(&log.common, direction, client, to);
+        Self { log, journal }
     }
 
     /// RCPT: it is judged, and allowed or not.
     fn judge(&mut self, target: &ForwardPath, verdict: Verdict) {
         let about = Question::Recipient(target.recipient.clone());
         let next_hop = NextHop::Recipient(target.recipient.clone());
-        let written = self.evidence.verdict(&decision(next_hop, verdict), &about);
+        let written = self.journal.verdict(&decision(next_hop, verdict), &about);
         assert!(written.is_ok());
     }
 
     /// Inbound, MAIL of somebody whom an entry names.
     fn listed(&mut self, sender: &str) {
-        self.evidence.transaction_begins();
+        self.journal.transaction_begins();
         let about = Question::Sender(Some(domain(sender)));
         let next_hop = NextHop::Recipient(Recipient::Domain(domain(sender)));
         let decision = decision(next_hop, proved());
-        assert!(self.evidence.verdict(&decision, &about).is_ok());
+        assert!(self.journal.verdict(&decision, &about).is_ok());
     }
 
     fn message(&mut self, sender: &str, recipients: &[&str]) {
-        self.evidence.note(Note::MessageBegins);
-        self.evidence.content(b"x\r\n");
+        self.journal.note(Note::MessageBegins);
+        self.journal.content(b"x\r\n");
         let domain_of = |address: &str| Domain::parse(address.rsplit_once('@')?.1);
-        drop(self.evidence.message(&Completed {
+        drop(self.journal.message(&Completed {
             sender: sender.as_bytes().to_vec(),
             sender_domain: domain_of(sender),
             recipients: recipients.iter().map(|address| to(address)).collect(),
@@ -102,9 +102,9 @@ impl Session {
         }));
     }
 
-    fn end(self) -> Kept {
-        self.evidence.closed();
-        self.kept
+    fn end(self) -> TestLog {
+        self.journal.closed();
+        self.log
     }
 }
 
@@ -126,22 +126,22 @@ fn protocol(code: u16) -> Refusal {
 }
 
 fn somebody() -> Arc<Peer> {
-    let authority = Authority::root("evidence");
+    let authority = Authority::root("journal");
     Arc::new(peer(&authority.leaf(&["mx.example"]).chain))
 }
 
 #[test]
 fn inbound_a_message_has_the_decision_of_its_own_sender_and_no_other() {
     let mut session = Session::new(DirectionField::Inbound);
-    session.evidence.secured(somebody());
+    session.journal.secured(somebody());
     session.listed("partner.example");
     session.message("a@partner.example", &["b@inside.example"]);
     // Whether the machine tells of a transaction before or behind the question makes no difference.
     session.listed("partner.example");
-    session.evidence.note(Note::TransactionBegins);
+    session.journal.note(Note::TransactionBegins);
     session.message("a@partner.example", &["b@inside.example"]);
     for stranger in ["x@stranger.example", "", "x@[192.0.2.1]"] {
-        session.evidence.transaction_begins();
+        session.journal.transaction_begins();
         session.message(stranger, &["b@inside.example"]);
     }
     // A sender that was asked about and is not the message's.
@@ -156,10 +156,10 @@ fn inbound_a_message_has_the_decision_of_its_own_sender_and_no_other() {
 #[test]
 fn outbound_a_message_has_the_decisions_of_its_own_recipients_and_no_others() {
     let mut session = Session::new(DirectionField::Outbound);
-    session.evidence.note(Note::TransactionBegins);
+    session.journal.note(Note::TransactionBegins);
     session.judge(&to("a@earlier.example"), proved());
     session.message("s@inside.example", &["a@earlier.example"]);
-    session.evidence.note(Note::TransactionBegins);
+    session.journal.note(Note::TransactionBegins);
     let literal = "x@[IPv6:2001:DB8::1]";
     session.judge(&to(literal), proved());
     session.judge(&to("b@Clinic.example"), proved());
@@ -181,25 +181,25 @@ fn outbound_a_message_has_the_decisions_of_its_own_recipients_and_no_others() {
 #[test]
 fn with_a_smart_host_its_one_decision_stands_for_all_recipients() {
     let mut session = Session::new(DirectionField::Outbound);
-    session.evidence.note(Note::TransactionBegins);
+    session.journal.note(Note::TransactionBegins);
     for address in ["a@one.example", "b@two.example"] {
         let about = Question::Recipient(to(address).recipient);
         let decision = decision(NextHop::Upstream("relay.example".into()), proved());
-        assert!(session.evidence.verdict(&decision, &about).is_ok());
+        assert!(session.journal.verdict(&decision, &about).is_ok());
     }
     session.message("s@inside.example", &["a@one.example", "b@two.example"]);
-    let kept = session.end();
-    let messages = kept.records("message");
+    let log = session.end();
+    let messages = log.records("message");
     assert_eq!(messages[0]["decisions"].as_array().map(Vec::len), Some(1));
     assert_eq!(messages[0]["decisions"][0]["domain"], "relay.example");
-    assert_eq!(kept.records("verdict").len(), 1);
+    assert_eq!(log.records("verdict").len(), 1);
 }
 
 #[test]
 fn a_recipient_that_nobody_judged_is_never_said_to_have_been_protected() {
     let mut session = Session::new(DirectionField::Outbound);
-    session.evidence.secured(somebody());
-    session.evidence.note(Note::TransactionBegins);
+    session.journal.secured(somebody());
+    session.journal.note(Note::TransactionBegins);
     session.judge(&to("a@one.example"), proved());
     session.message("s@inside.example", &["a@one.example", "b@two.example"]);
     let messages = session.end().records("message");
@@ -210,7 +210,7 @@ fn a_recipient_that_nobody_judged_is_never_said_to_have_been_protected() {
 #[test]
 fn a_repeated_fact_of_one_session_is_one_record_with_its_count() {
     let mut session = Session::new(DirectionField::Outbound);
-    session.evidence.note(Note::TransactionBegins);
+    session.journal.note(Note::TransactionBegins);
     let recipients: Vec<String> = (0..300).map(|n| format!("u{n}@clinic.example")).collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
     for address in &recipients {
@@ -218,21 +218,21 @@ fn a_repeated_fact_of_one_session_is_one_record_with_its_count() {
     }
     session.message("s@inside.example", &recipients);
     for _ in 0..20 {
-        session.evidence.note(Note::Refused(protocol(501)));
+        session.journal.note(Note::Refused(protocol(501)));
     }
-    session.evidence.note(Note::Refused(protocol(555)));
-    let metrics = Arc::clone(&session.kept.common.metrics);
-    let kept = session.end();
-    assert_eq!(kept.records("verdict").len(), 1);
-    assert_eq!(kept.records("refusal").len(), 2);
-    let messages = kept.records("message");
+    session.journal.note(Note::Refused(protocol(555)));
+    let metrics = Arc::clone(&session.log.common.metrics);
+    let log = session.end();
+    assert_eq!(log.records("verdict").len(), 1);
+    assert_eq!(log.records("refusal").len(), 2);
+    let messages = log.records("message");
     assert_eq!(
         messages[0]["recipients"].as_array().map(Vec::len),
         Some(300)
     );
     assert_eq!(messages[0]["decisions"].as_array().map(Vec::len), Some(1));
     assert_eq!(
-        kept.records("session-closed")[0]["repeated"],
+        log.records("session-closed")[0]["repeated"],
         json!([
             {"event": "verdict", "domain": "clinic.example", "verdict": "authorised", "reason": null, "observed": false, "times": 299},
             {"event": "refusal", "domain": null, "verdict": null, "reason": "protocol", "observed": false, "times": 19},
@@ -241,23 +241,26 @@ fn a_repeated_fact_of_one_session_is_one_record_with_its_count() {
     // Counters count each.
     assert_eq!(metrics.get(crate::metrics::VERDICTS, "authorised"), 300);
     assert_eq!(metrics.get(crate::metrics::REFUSALS, "protocol"), 21);
-    assert!(kept.octets() < 20_000, "{} octets", kept.octets());
+    assert!(log.octets() < 20_000, "{} octets", log.octets());
 }
 
 #[test]
 fn what_was_found_stands_in_the_verdict_once_and_is_not_kept() {
     let mut session = Session::new(DirectionField::Outbound);
-    session.evidence.note(Note::TransactionBegins);
+    session.journal.note(Note::TransactionBegins);
     for n in 0..1000 {
         session.judge(&to(&format!("u@d{n}.example")), proved());
     }
-    let kept = session.evidence.transaction.recipients.values();
-    assert!(kept.map(|one| &one.findings).all(Option::is_none));
+    let transaction = &session.journal.transaction;
+    assert_eq!(transaction.allowed_recipients().count(), 1000);
+    let none = |decision: &DecisionField| decision.findings.is_none();
+    assert!(transaction.allowed_recipients().all(none));
     session.message("s@inside.example", &["u@d1.example"]);
-    assert!(session.evidence.transaction.recipients.is_empty());
-    let kept = session.end();
-    assert!(kept.records("verdict")[0]["decision"]["findings"].is_object());
-    assert!(kept.records("message")[0]["decisions"][0]["findings"].is_null());
+    let left = session.journal.transaction.allowed_recipients().count();
+    assert_eq!(left, 0);
+    let log = session.end();
+    assert!(log.records("verdict")[0]["decision"]["findings"].is_object());
+    assert!(log.records("message")[0]["decisions"][0]["findings"].is_null());
 }
 
 #[test]
@@ -267,10 +270,10 @@ fn a_refusal_by_verdict_is_written_once_with_reason_domain_level_and_reply() {
     let Some(given) = decision(NextHop::Address, expired()).refusal else {
         unreachable!()
     };
-    session.evidence.note(Note::Refused(given));
-    let kept = session.end();
-    assert!(kept.records("refusal").is_empty());
-    let verdicts = kept.records("verdict");
+    session.journal.note(Note::Refused(given));
+    let log = session.end();
+    assert!(log.records("refusal").is_empty());
+    let verdicts = log.records("verdict");
     let decision = &verdicts[0]["decision"];
     let facts = [
         &decision["reason"],
@@ -306,8 +309,8 @@ fn a_remembered_refusal_keeps_reason_domain_and_level_and_says_that_it_is_rememb
         domain: Some("b.test".into()),
         level: Some("verify".into()),
     };
-    let given = session.evidence.refused_again(&first);
-    session.evidence.note(Note::Refused(given.clone()));
+    let given = session.journal.refused_again(&first);
+    session.journal.note(Note::Refused(given.clone()));
     let refusals = session.end().records("refusal");
     assert_eq!(refusals.len(), 1);
     assert!(
@@ -343,13 +346,13 @@ fn a_refusal_has_the_word_of_its_cause_and_the_domain_of_its_sender() {
         Cause::Stopped,
     ];
     for cause in causes {
-        session.evidence.note(Note::Refused(refusal(cause)));
+        session.journal.note(Note::Refused(refusal(cause)));
     }
     let first = refusal(Cause::StarttlsRequired);
     session
-        .evidence
-        .answers(first.cause, Some(&domain("sender.example")));
-    session.evidence.note(Note::Refused(first));
+        .journal
+        .may_refuse(first.cause, Some(&domain("sender.example")));
+    session.journal.note(Note::Refused(first));
     let refusals = session.end().records("refusal");
     let reasons: Vec<&str> = refusals
         .iter()
@@ -381,15 +384,15 @@ fn a_session_ends_with_the_machines_word_or_the_incident_that_ended_it() {
     ];
     for end in ends {
         let mut session = Session::new(DirectionField::Inbound);
-        session.evidence.note(Note::Ends(end));
+        session.journal.note(Note::Ends(end));
         assert_eq!(
             session.end().records("session-closed")[0]["end"],
             end.word()
         );
     }
     let mut session = Session::new(DirectionField::Inbound);
-    session.evidence.note(Note::Incident("early-talker"));
-    session.evidence.note(Note::Ends(End::Refused));
+    session.journal.note(Note::Incident("early-talker"));
+    session.journal.note(Note::Ends(End::Refused));
     assert_eq!(
         session.end().records("session-closed")[0]["end"],
         "early-talker"
@@ -399,15 +402,15 @@ fn a_session_ends_with_the_machines_word_or_the_incident_that_ended_it() {
 #[test]
 fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end() {
     let mut session = Session::new(DirectionField::Inbound);
-    session.evidence.note(Note::Hello(b"a b\x01".to_vec()));
-    session.evidence.note(Note::MissingExtension(Keyword::Dsn));
-    assert!(!session.evidence.recorded);
-    session.evidence.note(Note::Heard {
+    session.journal.note(Note::Hello(b"a b\x01".to_vec()));
+    session.journal.note(Note::MissingExtension(Keyword::Dsn));
+    assert!(!session.journal.recorded);
+    session.journal.note(Note::Heard {
         stage: Stage::Greeting,
         proved: false,
         reply: b"554 5.7.1 no\r\n".to_vec(),
     });
-    assert!(session.evidence.recorded);
+    assert!(session.journal.recorded);
     let records = session.end().records("*");
     let events: Vec<&str> = records
         .iter()
@@ -423,25 +426,25 @@ fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end()
 #[test]
 fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_the_same() {
     let mut session = Session::new(DirectionField::Inbound);
-    session.kept.common.write_budget = Arc::new(WriteBudget::for_strangers());
+    session.log.common.write_budget = Arc::new(WriteBudget::for_strangers());
     let client = ClientAddr(([192, 0, 2, 7], 4711).into());
     let open =
-        |kept: &Kept| Evidence::open(&kept.common, DirectionField::Inbound, client, client.0);
+        |log: &TestLog| Journal::open(&log.common, DirectionField::Inbound, client, client.0);
     for _ in 0..5000 {
-        let mut evidence = open(&session.kept);
-        evidence.note(Note::Refused(protocol(501)));
-        evidence.note(Note::Incident("early-talker"));
-        evidence.closed();
+        let mut journal = open(&session.log);
+        journal.note(Note::Refused(protocol(501)));
+        journal.note(Note::Incident("early-talker"));
+        journal.closed();
     }
-    let mut evidence = open(&session.kept);
-    evidence.note(Note::Refused(protocol(501)));
-    assert!(!evidence.recorded);
-    session.evidence = evidence;
+    let mut journal = open(&session.log);
+    journal.note(Note::Refused(protocol(501)));
+    assert!(!journal.recorded);
+    session.journal = journal;
     session.message("a@b.example", &["c@inside.example"]);
-    session.evidence.note(Note::Refused(protocol(555)));
-    let write_budget = Arc::clone(&session.kept.common.write_budget);
-    let kept = session.end();
-    let records = kept.records("*");
+    session.journal.note(Note::Refused(protocol(555)));
+    let write_budget = Arc::clone(&session.log.common.write_budget);
+    let log = session.end();
+    let records = log.records("*");
     let last: Vec<&str> = records[records.len() - 4..]
         .iter()
         .filter_map(|one| one["event"].as_str())
@@ -451,18 +454,20 @@ fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_th
         ["session-opened", "message", "refusal", "session-closed"]
     );
     // A client has 1 MiB at once; the chain adds to each record.
-    assert!(kept.octets() < 2 << 20, "{} octets", kept.octets());
+    assert!(log.octets() < 2 << 20, "{} octets", log.octets());
     let counts = write_budget.report();
-    let opened = counts.iter().find(|one| one.kind == Kind::SessionOpened);
+    let opened = counts
+        .iter()
+        .find(|one| one.event == BudgetedEvent::SessionOpened);
     assert!(opened.is_some_and(|one| one.count > 3000), "{counts:?}");
 }
 
 #[test]
 fn a_trace_line_never_holds_a_name_that_is_none() {
     let mut session = Session::new(DirectionField::Inbound);
-    session.evidence.secured(somebody());
+    session.journal.secured(somebody());
     let line = |session: &Session| {
-        let line = session.evidence.trace().expect("a line");
+        let line = session.journal.trace().expect("a line");
         String::from_utf8(line).expect("ASCII")
     };
     assert!(line(&session).starts_with("Received: from unknown ([10.0.0.5])\r\n"));
@@ -472,7 +477,7 @@ fn a_trace_line_never_holds_a_name_that_is_none() {
         "[IPv6:2001:db8::1]",
         "WIN-X_1",
     ] {
-        session.evidence.note(Note::Hello(name.as_bytes().to_vec()));
+        session.journal.note(Note::Hello(name.as_bytes().to_vec()));
         assert!(line(&session).starts_with(&format!("Received: from {name} ([10.0.0.5])\r\n")));
     }
     let long = [b'a'; 300];
@@ -487,7 +492,7 @@ fn a_trace_line_never_holds_a_name_that_is_none() {
         &long,
     ];
     for name in names {
-        session.evidence.note(Note::Hello(name.to_vec()));
+        session.journal.note(Note::Hello(name.to_vec()));
         assert!(
             line(&session).starts_with("Received: from unknown ("),
             "{name:?}"
@@ -497,27 +502,21 @@ fn a_trace_line_never_holds_a_name_that_is_none() {
 
 #[test]
 fn without_an_audit_log_everything_is_counted_all_the_same() {
-    let common = Kept::without();
+    let common = TestLog::without();
     let client = ClientAddr(([10, 0, 0, 5], 4711).into());
-    let mut evidence = Evidence::open(&common, DirectionField::Outbound, client, client.0);
-    evidence.note(Note::Refused(protocol(501)));
+    let mut journal = Journal::open(&common, DirectionField::Outbound, client, client.0);
+    journal.note(Note::Refused(protocol(501)));
     let about = Question::Recipient(to("a@b.test").recipient);
     assert!(
-        evidence
+        journal
             .verdict(&decision(NextHop::Address, expired()), &about)
             .is_ok()
     );
-    evidence.closed();
+    journal.closed();
     let metrics = &common.metrics;
     assert_eq!(metrics.get(crate::metrics::REFUSALS, "protocol"), 1);
     assert_eq!(
         metrics.get(crate::metrics::REFUSALS, "certificate-expired"),
         1
     );
-}
-
-#[test]
-fn a_trace_date_is_in_the_form_of_rfc_5322() {
-    let at = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_502_136);
-    assert_eq!(rfc5322_date(at), "Tue, 24 Nov 2026 06:35:36 +0000");
 }

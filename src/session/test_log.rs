@@ -1,4 +1,4 @@
-//! For tests: an audit log in a directory of its own, and what it holds.
+//! For tests: an audit log in a directory of its own, and the records in it.
 
 use std::{
     path::PathBuf,
@@ -17,13 +17,13 @@ use crate::{
     net::Dial,
 };
 
-/// See the module.
-pub struct Kept {
+/// An audit log that is removed when this is dropped.
+pub struct TestLog {
     directory: PathBuf,
     pub common: CommonSetup,
 }
 
-impl Kept {
+impl TestLog {
     pub fn new() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -62,7 +62,7 @@ impl Kept {
         std::fs::read_to_string(self.directory.join("audit.jsonl")).expect("the log")
     }
 
-    /// Ends the log; its records of this event, in order.
+    /// Ends the log, and returns its records of this event in order. `*`: of all events.
     pub fn records(&self, event: &str) -> Vec<Value> {
         if let Some(log) = &self.common.audit {
             log.close();
@@ -84,12 +84,12 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for TestLog {
     fn drop(&mut self) {
         if let Some(log) = &self.common.audit {
             log.close();
         }
-        // What is left of a test is for the next cleaning of the temporary directory.
+        // If this fails, the directory stays until the temporary directory is cleaned.
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }

@@ -1,16 +1,30 @@
-//! What the log says about each standard of 45 CFR 164.312, and what it does not.
+//! The section on 45 CFR 164.312: what the log shows for each standard, and what it does not.
 
-/// One row.
-pub(super) struct Standard {
-    pub(super) section: &'static str,
-    pub(super) name: &'static str,
-    /// Required, addressable, or the standard itself.
-    pub(super) kind: &'static str,
-    pub(super) shown: &'static str,
-    pub(super) not_shown: &'static str,
+use std::fmt::{self, Formatter};
+
+pub(super) fn standards(f: &mut Formatter<'_>) -> fmt::Result {
+    f.write_str("<section>\n<h2>45 CFR 164.312, technical safeguards</h2>\n<p>What this log can show for each standard, and what must be shown by other means. It is evidence, not an assessment.</p>\n<table class=\"wide standards\"><thead><tr><th>Section</th><th>Standard</th><th>This log shows</th><th>It does not show</th></tr></thead><tbody>\n")?;
+    for standard in &STANDARDS {
+        writeln!(
+            f,
+            "<tr><th scope=\"row\">{}</th><td>{}<br><span class=\"quiet\">{}</span></td><td>{}</td><td>{}</td></tr>",
+            standard.section, standard.name, standard.kind, standard.shown, standard.not_shown
+        )?;
+    }
+    f.write_str("</tbody></table>\n</section>\n")
 }
 
-pub(super) const STANDARDS: [Standard; 11] = [
+/// One row of the table.
+struct Standard {
+    section: &'static str,
+    name: &'static str,
+    /// Required, addressable, or the standard itself.
+    kind: &'static str,
+    shown: &'static str,
+    not_shown: &'static str,
+}
+
+const STANDARDS: [Standard; 11] = [
     Standard {
         section: "(a)(1)",
         name: "Access control",

@@ -1,0 +1,475 @@
+//! The numbers on the page, counted in one pass over the good part of a log.
+
+use super::fields::{ReadDecision, ReadExemption, ReadPolicy, ReadRecord};
+use crate::{
+    audit::{LogLines, Verification},
+    commands::audit::period::Period,
+};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
+
+/// How often each word occurs.
+pub(super) type Tally = BTreeMap<String, u64>;
+
+/// Over TLS with a peer that proved its identity.
+pub(super) const AUTHENTICATED: &str = "peer authenticated";
+/// Over TLS without that proof: level encrypt or may, observe mode, or a client from the world, which need not prove anything.
+pub(super) const ENCRYPTED: &str = "encrypted only";
+/// Without TLS.
+pub(super) const CLEAR: &str = "in the clear";
+/// Passed only because of observe mode.
+pub(super) const OBSERVED: &str = "observed: would have been refused";
+
+/// All numbers of the page.
+#[derive(Default)]
+pub(super) struct Counts {
+    /// Time of the first and of the last record in the period.
+    pub(super) span: Option<(String, String)>,
+    pub(super) hosts: BTreeSet<String>,
+    pub(super) directions: BTreeSet<String>,
+    pub(super) versions: BTreeSet<String>,
+    /// The form in which the log keeps addresses.
+    pub(super) addresses: String,
+    pub(super) sessions: u64,
+    /// Events that were counted and not recorded singly: `refusal` and `turned-away`.
+    pub(super) only_counted: Tally,
+    /// Messages by the server's final reply: accepted, rejected, unknown.
+    pub(super) outcomes: Tally,
+    /// Octets of the messages that were not rejected.
+    pub(super) octets: u64,
+    pub(super) protections: Tally,
+    pub(super) verdicts: Tally,
+    pub(super) tls_versions: Tally,
+    pub(super) groups: Tally,
+    pub(super) suites: Tally,
+    pub(super) levels: Tally,
+    pub(super) bases: Tally,
+    /// By hour: `2026-11-24T06`.
+    pub(super) hours: BTreeMap<String, HourCounts>,
+    pub(super) domains: BTreeMap<String, DomainCounts>,
+    pub(super) reasons: BTreeMap<String, ReasonCounts>,
+    /// Attempts that observe mode let pass and enforcing would have refused, by reason.
+    pub(super) observed: BTreeMap<String, ReasonCounts>,
+    /// Messages handed over that enforcing would have refused.
+    pub(super) observed_messages: u64,
+    pub(super) exemptions: Vec<ReadExemption>,
+    /// What exemptions were used for, by rule, then by domain.
+    pub(super) used: BTreeMap<(String, String), ExemptionUse>,
+    /// Starts, stops and changes of the program: time and words.
+    pub(super) changes: Vec<(String, String)>,
+}
+
+/// The numbers of one hour.
+#[derive(Default)]
+pub(super) struct HourCounts {
+    pub(super) protections: Tally,
+    pub(super) reasons: Tally,
+}
+
+/// The numbers of one domain.
+#[derive(Default)]
+pub(super) struct DomainCounts {
+    /// Messages by [`AUTHENTICATED`], [`ENCRYPTED`], [`CLEAR`].
+    pub(super) protections: Tally,
+    pub(super) refused: u64,
+    pub(super) octets: u64,
+    pub(super) levels: BTreeSet<String>,
+    pub(super) tls: BTreeSet<String>,
+    pub(super) last: String,
+}
+
+/// The numbers of one reason for refusals.
+#[derive(Default)]
+pub(super) struct ReasonCounts {
+    pub(super) number: u64,
+    /// Of those, refused at the greeting because another session had been refused for the same.
+    pub(super) remembered: u64,
+    /// In observe mode: messages that were handed over nevertheless.
+    pub(super) messages: u64,
+    pub(super) domains: Tally,
+    pub(super) first: String,
+    pub(super) last: String,
+    /// The last reply, as an example.
+    pub(super) reply: String,
+}
+
+/// Mail of one domain that went without proof of identity by one rule.
+#[derive(Default)]
+pub(super) struct ExemptionUse {
+    pub(super) sessions: BTreeSet<String>,
+    pub(super) messages: u64,
+    pub(super) level: String,
+    pub(super) until: Option<String>,
+    pub(super) why: Option<String>,
+    pub(super) last: String,
+}
+
+/// Messages that were not rejected, by protection.
+pub(super) struct MessageCounts {
+    pub(super) all: u64,
+    pub(super) authenticated: u64,
+    pub(super) encrypted: u64,
+    pub(super) clear: u64,
+}
+
+/// Attempts that were refused; in observe mode, that enforcing would have refused.
+struct Attempts<'a> {
+    number: u64,
+    reason: &'a str,
+    domain: Option<&'a str>,
+    remembered: bool,
+    /// The reply, or what went wrong.
+    words: &'a str,
+}
+
+/// How a message was protected, by its `decisions` or those of them that are about one party.
+fn protection_of(message: &ReadRecord<'_>, decisions: &[&ReadDecision<'_>]) -> &'static str {
+    let proved = !decisions.is_empty() && decisions.iter().all(|one| one.is_proof());
+    match &message.tls {
+        None => CLEAR,
+        Some(_) if proved => AUTHENTICATED,
+        Some(_) => ENCRYPTED,
+    }
+}
+
+fn add_attempts(reasons: &mut BTreeMap<String, ReasonCounts>, at: &str, attempts: &Attempts<'_>) {
+    let reason = entry(reasons, attempts.reason);
+    reason.number += attempts.number;
+    reason.remembered += u64::from(attempts.remembered);
+    if reason.first.is_empty() {
+        at.clone_into(&mut reason.first);
+    }
+    at.clone_into(&mut reason.last);
+    if !attempts.words.is_empty() {
+        attempts.words.clone_into(&mut reason.reply);
+    }
+    if let Some(domain) = attempts.domain {
+        add(&mut reason.domains, domain, attempts.number);
+    }
+}
+
+fn count(tally: &mut Tally, word: &str) {
+    add(tally, word, 1);
+}
+
+fn add(tally: &mut Tally, word: &str, more: u64) {
+    *entry(tally, word) += more;
+}
+
+/// The value of a key. Unlike `BTreeMap::entry`, it copies only keys that are new.
+fn entry<'a, T: Default>(map: &'a mut BTreeMap<String, T>, key: &str) -> &'a mut T {
+    if !map.contains_key(key) {
+        map.insert(key.to_owned(), T::default());
+    }
+    map.get_mut(key).expect("it was put there")
+}
+
+pub(super) fn number_of(tally: &Tally, word: &str) -> u64 {
+    tally.get(word).copied().unwrap_or_default()
+}
+
+impl Counts {
+    /// Counts the records in the period, up to the damage if the log has some.
+    pub(super) fn read(verification: &Verification, period: &Period<'_>) -> io::Result<Self> {
+        let mut counts = Self::default();
+        let mut lines = LogLines::new(&verification.files);
+        while let Some(line) = lines.next()? {
+            // Records that verification did not reach are no evidence. Up to there, every line is a record.
+            match serde_json::from_slice::<ReadRecord<'_>>(line.bytes) {
+                Ok(record) if record.seq < verification.good => counts.add(&record, period),
+                _ => break,
+            }
+        }
+        Ok(counts)
+    }
+
+    pub(super) fn messages(&self) -> MessageCounts {
+        let protections = &self.protections;
+        MessageCounts {
+            all: protections.values().sum(),
+            authenticated: number_of(protections, AUTHENTICATED),
+            encrypted: number_of(protections, ENCRYPTED),
+            clear: number_of(protections, CLEAR),
+        }
+    }
+
+    pub(super) fn is_inbound(&self) -> bool {
+        self.directions.iter().eq(["inbound"])
+    }
+
+    fn add(&mut self, record: &ReadRecord<'_>, period: &Period<'_>) {
+        if period.ends_before(record.at.as_bytes()) {
+            return;
+        }
+        // These count from before the period too, because they are in force when it begins.
+        match &record.policy {
+            Some(policy) => self.exemptions.clone_from(&policy.exemptions),
+            None if record.event == "start" => self.exemptions.clear(),
+            None => {}
+        }
+        if let Some(addresses) = &record.addresses {
+            self.addresses = addresses.to_string();
+        }
+        if let Some(host) = &record.host
+            && !self.hosts.contains(&**host)
+        {
+            self.hosts.insert(host.to_string());
+        }
+        let direction = record.session.as_ref().map(|session| &session.direction);
+        if let Some(direction) = direction.or(record.direction.as_ref())
+            && !self.directions.contains(&**direction)
+        {
+            self.directions.insert(direction.to_string());
+        }
+        if period.begins_after(record.at.as_bytes()) {
+            return;
+        }
+        let span = &mut self.span;
+        let (_, last) = span.get_or_insert_with(|| (record.at.to_owned(), String::new()));
+        record.at.clone_into(last);
+        match record.event {
+            "message" => self.message(record),
+            "refusal" => self.refusal(record),
+            "verdict" => self.verdict(record),
+            "unprotected" => self.unprotected(record),
+            "session-opened" => self.sessions += 1,
+            "session-closed" => self.repeated(record),
+            "not-recorded" => self.not_recorded(record),
+            _ => self.change(record),
+        }
+    }
+
+    fn not_recorded(&mut self, record: &ReadRecord<'_>) {
+        for one in &record.counts {
+            match one.kind.as_str() {
+                "session-opened" => self.sessions += one.count,
+                "session-closed" => {}
+                kind => add(&mut self.only_counted, kind, one.count),
+            }
+        }
+    }
+
+    fn hour(&mut self, at: &str) -> &mut HourCounts {
+        entry(&mut self.hours, at.get(..13).unwrap_or(at))
+    }
+
+    /// The numbers of a domain, whose last record is now of the time `at`.
+    fn domain(&mut self, name: &str, at: &str) -> &mut DomainCounts {
+        let domain = entry(&mut self.domains, name);
+        at.clone_into(&mut domain.last);
+        domain
+    }
+
+    fn message(&mut self, record: &ReadRecord<'_>) {
+        let outcome = record.outcome.as_deref().unwrap_or_default();
+        count(&mut self.outcomes, outcome);
+        if outcome == "rejected" {
+            return;
+        }
+        let octets = record.octets.unwrap_or_default();
+        self.octets += octets;
+        let would_refuse = record
+            .decisions
+            .iter()
+            .filter_map(ReadDecision::would_refuse);
+        let would_refuse: BTreeSet<_> = would_refuse.collect();
+        count(
+            &mut self.verdicts,
+            match would_refuse.is_empty() {
+                false => OBSERVED,
+                true => record.verdict.as_deref().unwrap_or_default(),
+            },
+        );
+        self.observed_messages += u64::from(!would_refuse.is_empty());
+        for reason in would_refuse {
+            entry(&mut self.observed, reason).messages += 1;
+        }
+        let protection = protection_of(record, &record.decisions.iter().collect::<Vec<_>>());
+        count(&mut self.protections, protection);
+        count(&mut self.hour(record.at).protections, protection);
+        let version = record.tls.as_ref().map_or("no TLS", |tls| &tls.version);
+        count(&mut self.tls_versions, version);
+        if let Some(tls) = &record.tls {
+            count(&mut self.suites, &tls.suite);
+            count(
+                &mut self.groups,
+                tls.group.as_deref().unwrap_or("not known"),
+            );
+        }
+        for party in record.parties() {
+            // The decisions about this party. Without any (`--upstream`, a client's address): those about all that share the peer.
+            let own = |decision: &&ReadDecision<'_>| decision.domain.eq_ignore_ascii_case(&party);
+            let mut decisions: Vec<_> = record.decisions.iter().filter(own).collect();
+            if decisions.is_empty() {
+                decisions.extend(&record.decisions);
+            }
+            let domain = self.domain(&party, record.at);
+            count(&mut domain.protections, protection_of(record, &decisions));
+            domain.octets += octets;
+            domain.tls.insert(version.to_string());
+            domain
+                .levels
+                .extend(decisions.iter().filter_map(|one| one.level_in_force()));
+        }
+        for decision in &record.decisions {
+            if let Some(level) = decision.level_in_force() {
+                count(&mut self.levels, &level);
+            }
+            count(
+                &mut self.bases,
+                decision.basis.as_deref().unwrap_or("not known"),
+            );
+            let proved = record.tls.is_some() && decision.is_proof();
+            if !proved && decision.would_refuse().is_none() {
+                self.exemption_use(decision, record).messages += 1;
+            }
+        }
+    }
+
+    fn refusal(&mut self, record: &ReadRecord<'_>) {
+        let words = record.reply.as_ref().or(record.detail.as_ref());
+        self.refused(
+            record,
+            &Attempts {
+                number: 1,
+                reason: record.reason.as_deref().unwrap_or_default(),
+                domain: record.domain.as_deref(),
+                remembered: record.remembered,
+                words: words.map_or("", |words| words),
+            },
+        );
+    }
+
+    fn verdict(&mut self, record: &ReadRecord<'_>) {
+        let Some(decision) = &record.decision else {
+            return;
+        };
+        if decision.verdict != "refused" && decision.would_refuse().is_none() {
+            return;
+        }
+        let words = record.reply.as_ref().unwrap_or(&decision.detail);
+        let attempts = Attempts {
+            number: 1,
+            reason: decision.reason.as_deref().unwrap_or("not known"),
+            domain: Some(&decision.domain),
+            remembered: false,
+            words,
+        };
+        if decision.observed {
+            add_attempts(&mut self.observed, record.at, &attempts);
+            return;
+        }
+        self.refused(record, &attempts);
+        if let Some(level) = &decision.level {
+            let domain = self.domain(&decision.domain, record.at);
+            domain.levels.insert(level.to_string());
+        }
+    }
+
+    /// Refusals that have no record of their own.
+    fn repeated(&mut self, record: &ReadRecord<'_>) {
+        for one in &record.repeated {
+            let Some(reason) = &one.reason else { continue };
+            let attempts = Attempts {
+                number: one.times,
+                reason,
+                domain: one.domain.as_deref(),
+                remembered: false,
+                words: "",
+            };
+            match one.observed {
+                true => add_attempts(&mut self.observed, record.at, &attempts),
+                false => self.refused(record, &attempts),
+            }
+        }
+    }
+
+    /// Counts attempts that were refused, by hour, reason and domain.
+    fn refused(&mut self, record: &ReadRecord<'_>, attempts: &Attempts<'_>) {
+        let hour = self.hour(record.at);
+        add(&mut hour.reasons, attempts.reason, attempts.number);
+        add_attempts(&mut self.reasons, record.at, attempts);
+        if let Some(domain) = attempts.domain {
+            self.domain(domain, record.at).refused += attempts.number;
+        }
+    }
+
+    fn unprotected(&mut self, record: &ReadRecord<'_>) {
+        if let Some(decision) = &record.decision {
+            if decision.would_refuse().is_some() {
+                return self.verdict(record);
+            }
+            let id = record
+                .session
+                .as_ref()
+                .map(|session| session.id.to_string());
+            self.exemption_use(decision, record).sessions.extend(id);
+        }
+    }
+
+    /// The numbers of the exemption by which `decision` let mail pass.
+    fn exemption_use(
+        &mut self,
+        decision: &ReadDecision<'_>,
+        record: &ReadRecord<'_>,
+    ) -> &mut ExemptionUse {
+        let rule = decision.rule.as_ref().or(decision.basis.as_ref());
+        let rule = rule.map_or("not known".to_owned(), ToString::to_string);
+        let used = self
+            .used
+            .entry((rule, decision.domain.to_string()))
+            .or_default();
+        let owned = |text: &Option<Cow<'_, str>>| text.as_ref().map(ToString::to_string);
+        used.level = decision.level.as_deref().unwrap_or("–").to_owned();
+        used.until = owned(&decision.until);
+        used.why = owned(&decision.why);
+        record.at.clone_into(&mut used.last);
+        used
+    }
+
+    /// Starts, stops and changes of the program.
+    fn change(&mut self, record: &ReadRecord<'_>) {
+        if let Some(version) = &record.version {
+            self.versions.insert(version.to_string());
+        }
+        let table = |policy: &ReadPolicy| match policy.file.as_str() {
+            "" => String::from("no table"),
+            file => format!(
+                "table {file}, SHA-256 {}…",
+                policy.sha256.get(..16).unwrap_or(&policy.sha256)
+            ),
+        };
+        let text = match record.event {
+            "start" => {
+                let version = record.version.as_deref().unwrap_or_default();
+                let policy = record.policy.as_ref().map_or("no table".to_owned(), table);
+                format!("start of version {version}, {policy}")
+            }
+            "stop" => format!("stop: {}", record.reason.as_deref().unwrap_or_default()),
+            "policy-change" => record
+                .policy
+                .as_ref()
+                .map_or("table taken away".to_owned(), table),
+            "reload" => {
+                let files: Vec<_> = record
+                    .files
+                    .iter()
+                    .map(|file| match &file.error {
+                        None => file.file.clone(),
+                        Some(error) => format!("{} (kept the old one: {error})", file.file),
+                    })
+                    .collect();
+                format!("read again: {}", files.join(", "))
+            }
+            "log-recovered" => {
+                let error = record.error.as_deref().unwrap_or_default();
+                format!("the log could not be written for a while ({error}); mail was deferred")
+            }
+            _ => return,
+        };
+        self.changes.push((record.at.to_owned(), text));
+    }
+}

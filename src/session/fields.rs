@@ -1,0 +1,180 @@
+//! The product's own types as fields of records, log lines and counters.
+
+use std::net::IpAddr;
+
+use crate::{
+    audit::{CertificateField, DecisionField, PeerField, TlsField, VerdictField, WireText},
+    policy::{Basis, Decision, Level, NextHop, Verdict, table::Entry},
+    smtp::{Recipient, Refusal},
+    tls::Peer,
+};
+
+/// A decision of the policy.
+pub(crate) fn decision_field(decision: &Decision) -> DecisionField {
+    let demand = decision.demand.as_ref();
+    let (verdict, reason, detail) = match &decision.verdict {
+        Verdict::Authorised(matched) => (VerdictField::Authorised, None, matched),
+        Verdict::Unprotected(why) => (VerdictField::Unprotected, None, why),
+        Verdict::Refused(reason, words) => {
+            (VerdictField::Refused, Some(reason.word().to_owned()), words)
+        }
+    };
+    let domain = match &decision.ask.next_hop {
+        NextHop::Recipient(recipient) => recipient_word(recipient),
+        NextHop::Upstream(host) => host.clone(),
+        NextHop::Address => decision.ask.server.to_string(),
+    };
+    let findings = decision.findings.as_deref();
+    DecisionField {
+        observed: decision.observed,
+        level: demand.map(|demand| demand.level.to_string()),
+        reason,
+        findings: findings.and_then(|findings| serde_json::to_value(findings).ok()),
+        ..plain_decision(
+            domain,
+            verdict,
+            demand.map(|demand| &demand.basis),
+            detail.clone(),
+        )
+    }
+}
+
+/// Inbound: the decision that lets this client go on in the clear. In observe mode it names the refusal that enforcing would have
+/// given.
+pub(super) fn in_the_clear(
+    client: IpAddr,
+    plaintext: &PlaintextBasis,
+    observed: Option<&Refusal>,
+) -> DecisionField {
+    let detail = observed.map_or_else(|| "in the clear".into(), ToString::to_string);
+    DecisionField {
+        observed: observed.is_some(),
+        level: plaintext.level.map(|level| level.to_string()),
+        reason: observed.map(|refusal| refusal.cause.word().to_owned()),
+        ..plain_decision(
+            client.to_string(),
+            VerdictField::Unprotected,
+            Some(&plaintext.basis),
+            detail,
+        )
+    }
+}
+
+/// A decision without level, reason and findings.
+pub(super) fn plain_decision(
+    domain: String,
+    verdict: VerdictField,
+    basis: Option<&Basis>,
+    detail: String,
+) -> DecisionField {
+    let word = |word: &str| Some(word.to_owned());
+    let (basis, rule, until, why) = match basis {
+        None => (None, None, None, None),
+        Some(Basis::Table {
+            file,
+            line,
+            reason,
+            until,
+        }) => (
+            word("table"),
+            Some(format!("{file}:{line}")),
+            until.clone(),
+            reason.clone(),
+        ),
+        Some(Basis::Dane) => (word("dane"), None, None, None),
+        Some(Basis::MtaSts) => (word("mta-sts"), None, None, None),
+        Some(Basis::Mx) => (word("mx"), None, None, None),
+        Some(Basis::Upstream) => (word("upstream"), word("--upstream"), None, None),
+        Some(Basis::Exempt(prefix)) => {
+            let rule = format!("--exempt {prefix}");
+            (word("exempt"), Some(rule), None, None)
+        }
+        Some(Basis::Observe) => (word("observe"), word("--observe"), None, None),
+    };
+    DecisionField {
+        domain,
+        verdict,
+        observed: false,
+        level: None,
+        basis,
+        rule,
+        until,
+        why,
+        reason: None,
+        detail,
+        findings: None,
+    }
+}
+
+/// The rule that lets an inbound client send in the clear.
+#[derive(Clone, Debug)]
+pub(super) struct PlaintextBasis {
+    pub(super) basis: Basis,
+    /// The level of the table's entry, if the rule is one.
+    pub(super) level: Option<Level>,
+}
+
+impl From<&Entry> for PlaintextBasis {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            basis: entry.basis(),
+            level: Some(entry.level),
+        }
+    }
+}
+
+impl From<Basis> for PlaintextBasis {
+    fn from(basis: Basis) -> Self {
+        Self { basis, level: None }
+    }
+}
+
+/// A recipient as policy judges it: its domain, its address literal, or `postmaster`.
+pub(super) fn recipient_word(recipient: &Recipient) -> String {
+    match recipient {
+        Recipient::Domain(domain) => domain.to_string(),
+        Recipient::Literal(literal) => literal.clone(),
+        Recipient::Postmaster => String::from("postmaster"),
+    }
+}
+
+/// A verdict in one word.
+pub(super) fn verdict_word(verdict: VerdictField) -> &'static str {
+    match verdict {
+        VerdictField::Authorised => "authorised",
+        VerdictField::Unprotected => "unprotected",
+        VerdictField::Refused => "refused",
+    }
+}
+
+/// The TLS facts of a link.
+pub(super) fn tls_field(peer: &Peer) -> TlsField {
+    let facts = &peer.facts;
+    TlsField {
+        version: facts.version.clone(),
+        suite: facts.suite.clone(),
+        group: Some(facts.group.clone()),
+        sni: facts.sni.as_deref().map(WireText::from),
+    }
+}
+
+/// The peer's certificate. `None` if it showed none that can be read.
+pub(super) fn peer_field(peer: &Peer) -> Option<PeerField> {
+    let leaf = peer.leaf()?;
+    let addresses = leaf.addresses.iter().map(ToString::to_string);
+    let names = leaf.names.iter().cloned().chain(addresses);
+    let certificate = CertificateField {
+        sha256: leaf.sha256.clone(),
+        spki_sha256: leaf.spki_sha256.clone(),
+        subject: leaf.subject.as_str().into(),
+        names: names.map(|name| name.as_str().into()).collect(),
+        issuer: leaf.issuer.as_str().into(),
+        serial: leaf.serial.clone(),
+        not_before: leaf.not_before.to_string(),
+        not_after: leaf.not_after.to_string(),
+    };
+    Some(PeerField {
+        certificate,
+        chain: peer.chain.iter().map(|one| one.sha256.clone()).collect(),
+    })
+}

@@ -1,0 +1,512 @@
+//! The journal of one session: it counts, logs and records what happens in the session.
+//!
+//! What happened is a [`Fact`], which makes its own log line, counter and record. The journal adds whose session it was, writes each
+//! fact once however often it happens, and keeps to the [budget](super::budget) of strangers.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use super::{
+    budget::BudgetedEvent,
+    facts::{
+        BrokenFact, ClosedFact, Fact, HandshakeFailedFact, HeardFact, IncidentFact, MessageFact,
+        MissingExtensionFact, OpenedFact, RefusalFact, RepeatedRefusalFact, TlsUpFact,
+        UnrecordedFact, VerdictFact, Writing,
+    },
+    fields::decision_field,
+    memory::Remembered,
+    refusals::local_fault,
+    repeats::Repeats,
+    setup::CommonSetup,
+    trace,
+    transaction::TransactionDecisions,
+};
+use crate::{
+    audit::{
+        self, AuditLog, ConnectionField, DecisionField, DirectionField, OutcomeField, Record,
+        WireText,
+    },
+    clock,
+    net::ClientAddr,
+    policy::Decision,
+    smtp::{Cause, Completed, Domain, End, Note, Question, Recorded, Refusal, Side},
+    tls::Peer,
+};
+
+/// Octets that the record of a session's end takes.
+const LAST_RECORD: usize = 800;
+/// Octets that the log line of a session's end takes.
+const LAST_LINE: usize = 240;
+/// Octets in front of each log line: time, level and whose session it is.
+const PREFIX: usize = 120;
+
+/// See the module.
+pub struct Journal {
+    common: CommonSetup,
+    session_id: String,
+    direction: DirectionField,
+    client: ClientAddr,
+    began: Instant,
+    /// Where the client meant to go; with `--upstream`, the address it connected to.
+    intended: SocketAddr,
+    server: Option<ConnectionField>,
+    /// The client's name in EHLO or HELO.
+    hello: Option<Vec<u8>>,
+    /// The outside party, once TLS is up with it.
+    peer: Option<Arc<Peer>>,
+    transaction: TransactionDecisions,
+    repeats: Repeats,
+    next_refusal: Option<NextRefusal>,
+    /// A record of this session is written.
+    recorded: bool,
+    /// Whether the budget pays for the session's first and last record. `None`: it was not asked yet.
+    afforded: Option<bool>,
+    messages: u64,
+    accepted: u64,
+    end: Option<End>,
+    incident: Option<&'static str>,
+    /// Octets read from and written to client and server.
+    traffic: [[u64; 2]; 2],
+}
+
+/// What the session knows about a refusal before the machine gives it.
+enum NextRefusal {
+    /// This refusal is recorded with a verdict already.
+    Recorded(Refusal),
+    /// A refusal for this cause is about this domain's mail.
+    About(Cause, String),
+}
+
+/// Proof that a decision is written down. Only a journal makes it.
+pub(super) struct Written {
+    is_first: bool,
+}
+
+impl Written {
+    /// Whether the decision is the first of its kind in this session.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
+    }
+}
+
+impl Journal {
+    /// A session begins. Nothing is written before something worth a record happens.
+    pub(super) fn open(
+        common: &CommonSetup,
+        direction: DirectionField,
+        client: ClientAddr,
+        intended: SocketAddr,
+    ) -> Self {
+        Self {
+            common: common.clone(),
+            session_id: session_id(),
+            direction,
+            client,
+            began: clock::instant(),
+            intended,
+            server: None,
+            hello: None,
+            peer: None,
+            transaction: TransactionDecisions::default(),
+            repeats: Repeats::default(),
+            next_refusal: None,
+            recorded: false,
+            afforded: None,
+            messages: 0,
+            accepted: 0,
+            end: None,
+            incident: None,
+            traffic: [[0; 2]; 2],
+        }
+    }
+
+    /// Who connected.
+    pub(super) fn client(&self) -> ClientAddr {
+        self.client
+    }
+
+    /// The outside party, once TLS is up with it.
+    pub(super) fn peer(&self) -> Option<&Arc<Peer>> {
+        self.peer.as_ref()
+    }
+
+    /// `out` or `in`.
+    fn word(&self) -> &'static str {
+        match self.direction {
+            DirectionField::Outbound => "out",
+            DirectionField::Inbound => "in",
+        }
+    }
+
+    fn session(&self) -> audit::SessionField {
+        audit::SessionField {
+            id: self.session_id.clone(),
+            direction: self.direction,
+            client: ConnectionField {
+                from: self.client.0,
+                to: self.intended,
+            },
+            server: self.server,
+            hello: self.hello.as_deref().map(WireText::escape),
+        }
+    }
+
+    // ----- writing -----
+
+    /// Counts, logs and records a fact. Returns false for a repeat, which is only counted.
+    fn tell(&mut self, fact: &impl Fact) -> bool {
+        fact.count(&self.common.metrics);
+        if let Some(kind) = fact.repeat_key()
+            && !self.repeats.is_first(kind)
+        {
+            return false;
+        }
+        let record = self.record_of(fact);
+        if fact.writing() == Writing::Always || self.affords(fact, record.as_ref()) {
+            self.log(fact);
+            if let Some(record) = record
+                && let Some(audit) = self.audit_log()
+            {
+                audit.append(&record);
+            }
+        }
+        true
+    }
+
+    fn record_of(&self, fact: &impl Fact) -> Option<Record> {
+        let audit = self.common.audit.as_ref()?;
+        fact.record(audit, self.session())
+    }
+
+    /// Whether the budget pays for the line and record of a fact that strangers can cause as often as they like. The session's first and
+    /// last record are paid for once. The budget counts what is not written.
+    fn affords(&mut self, fact: &impl Fact, record: Option<&Record>) -> bool {
+        if self.messages > 0 {
+            return true;
+        }
+        let (client, write_budget) = (self.client.0.ip(), Arc::clone(&self.common.write_budget));
+        let session = match self.afforded {
+            Some(afforded) => afforded,
+            None => {
+                let opened = self.record_of(&OpenedFact);
+                let records = opened.map_or(0, |record| octets(&record) + LAST_RECORD);
+                let octets = records + LAST_LINE;
+                let afforded = write_budget.may_write(client, BudgetedEvent::SessionOpened, octets);
+                *self.afforded.insert(afforded)
+            }
+        };
+        match record {
+            None | Some(Record::SessionClosed(_)) => session,
+            Some(record) => {
+                let line = fact.line().map_or(0, |(_, line)| PREFIX + line.len());
+                let octets = line + octets(record);
+                write_budget.may_write(client, BudgetedEvent::Refusal, octets) && session
+            }
+        }
+    }
+
+    fn log(&self, fact: &impl Fact) {
+        if let Some((level, line)) = fact.line() {
+            let to = self.server.map_or(self.intended, |server| server.to);
+            log::log!(
+                level,
+                "{} s={} client={} to={to} {line}",
+                self.word(),
+                self.session_id,
+                self.client
+            );
+        }
+    }
+
+    /// The audit log. Before the first record of this session, its beginning is recorded.
+    fn audit_log(&mut self) -> Option<Arc<AuditLog>> {
+        let audit = self.common.audit.clone()?;
+        if !std::mem::replace(&mut self.recorded, true)
+            && let Some(opened) = self.record_of(&OpenedFact)
+        {
+            audit.append(&opened);
+        }
+        Some(audit)
+    }
+
+    // ----- connections -----
+
+    /// A connection to the server stands.
+    pub(super) fn connected(&mut self, server: ConnectionField) {
+        self.server = Some(server);
+        self.peer = self.peer.take().filter(|_| self.is_inbound());
+    }
+
+    fn is_inbound(&self) -> bool {
+        self.direction == DirectionField::Inbound
+    }
+
+    /// TLS is up with the outside party.
+    pub(super) fn secured(&mut self, peer: Arc<Peer>) {
+        self.tell(&TlsUpFact(&peer));
+        self.peer = Some(peer);
+    }
+
+    /// A handshake with an outside client failed.
+    pub(super) fn handshake_failed(&mut self, words: &str) {
+        self.incident = Some("handshake-failed");
+        self.tell(&HandshakeFailedFact(words));
+    }
+
+    /// A connection broke. Over TLS 1.3 an error of the first read tells what a peer thinks of our certificate (RFC 8446 §4.4.2.4).
+    pub(super) fn broken(&mut self, side: Side, error: &std::io::Error) {
+        self.tell(&BrokenFact { side, error });
+    }
+
+    /// Counts octets read from and written to a side, whose connection is done with.
+    pub(super) fn traffic(&mut self, side: Side, octets: [u64; 2]) {
+        let sum = &mut self.traffic[usize::from(side == Side::Server)];
+        sum[0] += octets[0];
+        sum[1] += octets[1];
+    }
+
+    // ----- decisions -----
+
+    /// Writes a decision down, before its answer is given. If it allows the question's recipient or sender, it is kept for the
+    /// transaction.
+    ///
+    /// # Errors
+    /// The audit log cannot be written, and this refusal is the only answer.
+    pub(super) fn verdict(
+        &mut self,
+        decision: &Decision,
+        about: &Question,
+    ) -> Result<Written, Refusal> {
+        let refused = decision.refused().is_some();
+        let address = VerdictFact::address(decision);
+        let reply = decision.refusal.as_ref();
+        self.write(decision_field(decision), address, reply, refused, about)
+    }
+
+    /// Inbound: writes down that the session goes on in the clear, because of the rule in `entry` or in observe mode.
+    ///
+    /// # Errors
+    /// The audit log cannot be written, and this refusal is the only answer.
+    pub(super) fn unprotected(
+        &mut self,
+        entry: DecisionField,
+        observed: Option<&Refusal>,
+        about: &Question,
+    ) -> Result<Written, Refusal> {
+        self.write(entry, None, observed, false, about)
+    }
+
+    fn write(
+        &mut self,
+        entry: DecisionField,
+        address: Option<String>,
+        reply: Option<&Refusal>,
+        refused: bool,
+        about: &Question,
+    ) -> Result<Written, Refusal> {
+        let peer = self.peer.clone();
+        let is_first = self.tell(&VerdictFact {
+            entry: &entry,
+            address,
+            reply,
+            peer: peer.as_deref(),
+        });
+        if !refused {
+            self.transaction.allow(about, entry);
+        }
+        if let Some(audit) = &self.common.audit
+            && !audit.healthy()
+        {
+            self.tell(&UnrecordedFact(None));
+            return Err(unwritable());
+        }
+        Ok(Written { is_first })
+    }
+
+    /// If the machine's next refusal has this cause, it is about this domain's mail.
+    pub(super) fn may_refuse(&mut self, cause: Cause, domain: Option<&Domain>) {
+        self.next_refusal = domain.map(|domain| NextRefusal::About(cause, domain.to_string()));
+    }
+
+    /// The machine will give this refusal, which is recorded with a verdict already.
+    pub(super) fn will_be_given(&mut self, refusal: &Refusal) {
+        self.next_refusal = Some(NextRefusal::Recorded(refusal.clone()));
+    }
+
+    /// Refuses the session at its greeting for a fault that an earlier session met. Returns the refusal.
+    pub(super) fn refused_again(&mut self, first: &Remembered) -> Refusal {
+        let refusal = first.refuse_again();
+        self.tell(&RepeatedRefusalFact {
+            first,
+            refusal: &refusal,
+        });
+        refusal
+    }
+
+    // ----- the machine's notes -----
+
+    /// Takes a note of the machine.
+    pub(super) fn note(&mut self, note: Note) {
+        match note {
+            Note::Hello(name) => self.hello = Some(name),
+            Note::TransactionBegins if self.is_inbound() => {}
+            Note::TransactionBegins => self.transaction_begins(),
+            Note::MessageBegins => self.transaction.message_begins(),
+            Note::Refused(refusal) => self.refused(&refusal),
+            Note::Heard {
+                stage,
+                reply,
+                proved,
+            } => {
+                self.tell(&HeardFact {
+                    stage,
+                    reply: &reply,
+                    proved,
+                });
+            }
+            Note::MissingExtension(keyword) => {
+                self.tell(&MissingExtensionFact(keyword));
+            }
+            Note::Ends(end) => self.end = Some(end),
+            Note::Incident(incident) => {
+                self.incident = Some(incident);
+                self.tell(&IncidentFact(incident));
+            }
+            // The refusal that follows tells of it, or the decision about mail that goes on in the clear.
+            Note::NoTls { .. } | Note::HostFault { .. } => {}
+        }
+    }
+
+    /// The machine gave a refusal. A verdict was written when it was made.
+    fn refused(&mut self, refusal: &Refusal) {
+        if refusal.cause == Cause::Verdict {
+            return;
+        }
+        let domain = match self.next_refusal.take() {
+            Some(NextRefusal::Recorded(recorded)) if recorded == *refusal => return,
+            Some(NextRefusal::About(cause, domain)) if cause == refusal.cause => Some(domain),
+            _ => None,
+        };
+        self.tell(&RefusalFact {
+            refusal,
+            domain: domain.as_deref(),
+        });
+    }
+
+    // ----- messages -----
+
+    /// A transaction begins: earlier decisions are not about its mail. Inbound it begins with the question about its sender.
+    pub(super) fn transaction_begins(&mut self) {
+        self.transaction = TransactionDecisions::default();
+    }
+
+    /// Octets of a message on their way to the server. Their digest costs as much as a third of the encryption, and only a record needs
+    /// it.
+    pub(super) fn content(&mut self, octets: &[u8]) {
+        if self.common.audit.is_some() {
+            self.transaction.content(octets);
+        }
+    }
+
+    /// The server's final reply is in, or will never come: records the message. The record is queued before this returns, even if the
+    /// future is dropped. The future is ready when the record is on disk.
+    pub(super) fn message(
+        &mut self,
+        message: &Completed,
+    ) -> impl Future<Output = Result<Recorded, Refusal>> + Send + use<> {
+        let transaction = std::mem::take(&mut self.transaction);
+        self.messages += 1;
+        if OutcomeField::of(message.reply.as_deref()) == OutcomeField::Accepted {
+            self.accepted += 1;
+            self.common.write_budget.delivered(self.client.0.ip());
+        }
+        let (decisions, sha256) = transaction.finish(self.direction, message);
+        let fact = MessageFact {
+            message,
+            number: self.messages,
+            direction: self.word(),
+            host: &self.common.hostname,
+            configuration: &self.common.configuration,
+            sha256,
+            decisions,
+            peer: self.peer.as_deref(),
+        };
+        fact.count(&self.common.metrics);
+        self.log(&fact);
+        let record = self.record_of(&fact);
+        let durable = match (self.audit_log(), record) {
+            (Some(audit), Some(record)) => Some(audit.append_durable(&record)),
+            _ => None,
+        };
+        let metrics = Arc::clone(&self.common.metrics);
+        async move {
+            if let Some(durable) = durable
+                && let Err(error) = durable.await
+            {
+                let error = error.to_string();
+                let fact = UnrecordedFact(Some(&error));
+                fact.count(&metrics);
+                if let Some((level, line)) = fact.line() {
+                    log::log!(level, "{line}");
+                }
+                return Err(unwritable());
+            }
+            Ok(Recorded::assertion())
+        }
+    }
+
+    /// The line that `--add-received` puts in front of a message that begins now. `None` before TLS is up.
+    pub(super) fn trace(&self) -> Option<Vec<u8>> {
+        let peer = self.peer.as_ref().filter(|_| self.common.add_received)?;
+        Some(trace::line(
+            self.hello.as_deref(),
+            self.client.0.ip(),
+            &self.common.hostname,
+            self.direction,
+            &self.session_id,
+            &peer.facts.suite,
+        ))
+    }
+
+    // ----- the end -----
+
+    /// The session has ended.
+    pub(super) fn closed(mut self) {
+        let end = match (self.incident, self.end) {
+            (Some(incident), _) => incident,
+            (None, Some(end)) => end.word(),
+            (None, None) => "closed",
+        };
+        let peer = self.peer.clone();
+        let fact = ClosedFact {
+            end,
+            took: clock::instant().duration_since(self.began),
+            messages: [self.messages, self.accepted],
+            traffic: self.traffic,
+            peer: peer.as_deref(),
+            repeated: std::mem::take(&mut self.repeats).counts(),
+            empty: !self.recorded,
+        };
+        self.tell(&fact);
+    }
+}
+
+/// The audit log cannot be written, so nothing goes on.
+fn unwritable() -> Refusal {
+    local_fault("the audit log cannot be written, no mail can pass")
+}
+
+/// Octets that a record takes in the log, without the links of the chain.
+fn octets(record: &Record) -> usize {
+    serde_json::to_vec(record).map_or(0, |text| text.len())
+}
+
+/// Twelve random hexadecimal digits.
+fn session_id() -> String {
+    let mut bytes = [0_u8; 6];
+    // Without randomness the identifier is not unique. Only readers of the log depend on it.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    audit::hex(&bytes)
+}
+
+#[cfg(test)]
+mod tests;
