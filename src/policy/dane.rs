@@ -29,45 +29,29 @@ pub enum Statement {
 /// themselves. Every failed look-up is `Unknown`, never `Silent`.
 #[must_use]
 pub(crate) fn statement(host: &MxHost) -> Statement {
-    let name = &host.name;
-    match &host.addresses {
-        Dns::Failed(why) => {
-            return Statement::Unknown(Reason::LookupFailed, format!("addresses of {name}: {why}"));
-        }
-        Dns::Bogus(why) => {
-            return Statement::Unknown(
-                Reason::DnssecInvalid,
-                format!("addresses of {name}: {why}"),
-            );
-        }
-        Dns::NotAsked => {
-            return Statement::Unknown(
-                Reason::LookupFailed,
-                format!("addresses of {name} were not asked for"),
-            );
-        }
-        Dns::Absent(_) => return Statement::Silent(format!("{name} has no addresses")),
-        Dns::Found(_, Security::Insecure) if host.tlsa == Dns::NotAsked => {
+    let (name, base) = (&host.name, &host.tlsa_base);
+    if host.addresses == Dns::NotAsked {
+        let why = format!("addresses of {name} were not asked for");
+        return Statement::Unknown(Reason::LookupFailed, why);
+    }
+    match host.addresses.answer(&format!("addresses of {name}")) {
+        Err((reason, why)) => return Statement::Unknown(reason, why),
+        Ok((None, _)) => return Statement::Silent(format!("{name} has no addresses")),
+        Ok((_, Security::Insecure)) if host.tlsa == Dns::NotAsked => {
             return Statement::Silent(format!("the addresses of {name} are not signed"));
         }
         // The name may be a secure alias of a name with insecure addresses; then its TLSA records count (RFC 7672 §2.2.3).
-        Dns::Found(..) => {}
+        Ok(_) => {}
     }
-    let owner = format!("TLSA of {}", host.tlsa_base);
-    match &host.tlsa {
-        Dns::Failed(why) => Statement::Unknown(Reason::LookupFailed, format!("{owner}: {why}")),
-        Dns::Bogus(why) => Statement::Unknown(Reason::DnssecInvalid, format!("{owner}: {why}")),
-        Dns::NotAsked => {
-            Statement::Unknown(Reason::LookupFailed, format!("{owner} was not asked for"))
+    match host.tlsa.answer(&format!("TLSA of {base}")) {
+        Err((reason, why)) => Statement::Unknown(reason, why),
+        Ok((None, _)) => Statement::Silent(format!("{base} has no TLSA records")),
+        Ok((_, Security::Insecure)) => {
+            Statement::Silent(format!("the TLSA records of {base} are not signed"))
         }
-        Dns::Absent(_) => Statement::Silent(format!("{} has no TLSA records", host.tlsa_base)),
-        Dns::Found(_, Security::Insecure) => Statement::Silent(format!(
-            "the TLSA records of {} are not signed",
-            host.tlsa_base
-        )),
-        Dns::Found(records, Security::Secure) => match usable(records) {
+        Ok((Some(records), Security::Secure)) => match usable(records) {
             none if none.is_empty() => {
-                Statement::Silent(format!("{} has no usable TLSA record", host.tlsa_base))
+                Statement::Silent(format!("{base} has no usable TLSA record"))
             }
             some => Statement::Records(some),
         },

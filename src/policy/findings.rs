@@ -33,6 +33,20 @@ pub enum Dns<T> {
     NotAsked,
 }
 
+impl<T> Dns<T> {
+    /// The RRset, or `None` if it does not exist, with its state. A failed look-up is an error, never "no record" (RFC 7672 §2.1.1,
+    /// §2.2); `what` names the look-up in its words.
+    pub(super) fn answer(&self, what: &str) -> Result<(Option<&T>, Security), Denial> {
+        match self {
+            Self::Found(found, security) => Ok((Some(found), *security)),
+            Self::Absent(security) => Ok((None, *security)),
+            Self::Bogus(why) => Err((Reason::DnssecInvalid, format!("{what}: {why}"))),
+            Self::Failed(why) => Err((Reason::LookupFailed, format!("{what}: {why}"))),
+            Self::NotAsked => Err((Reason::LookupFailed, format!("{what} was not asked for"))),
+        }
+    }
+}
+
 /// One TLSA record (RFC 6698 §2.1).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Tlsa {

@@ -15,7 +15,7 @@ pub enum Shown {
     NoTls(Reason, String),
     /// The handshake failed; the certificate was not judged.
     HandshakeFailed(String),
-    /// TLS is up. One result for each of [`Demand::alternatives`], in order: what matched, or what was wrong.
+    /// TLS is up. One result for each of `Demand::alternatives`, in order: what matched, or what was wrong.
     Tls(Vec<Result<String, Denial>>),
 }
 
@@ -113,17 +113,10 @@ fn blame(demand: &Demand, reason: Reason, why: String) -> Denial {
 /// peer satisfies it (RFC 8461 §5, RFC 8460 §4.4).
 #[must_use]
 pub(crate) fn testing_failure(demand: &Demand, shown: &Shown) -> Option<Denial> {
-    let testing = demand.testing.clone()?;
-    let alone = Demand {
-        references: vec![testing],
-        ..demand.clone()
-    };
+    demand.testing.as_ref()?;
     match shown {
-        Shown::Tls(results) => {
-            let last = results.get(demand.references.len())?.clone();
-            proof(&alone, &Shown::Tls(vec![last])).err()
-        }
-        other => proof(&alone, other).err(),
+        Shown::Tls(results) => results.get(demand.references.len())?.clone().err(),
+        other => proof(demand, other).err(),
     }
 }
 

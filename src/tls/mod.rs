@@ -2,7 +2,7 @@
 //! [`ReferenceIdentity`](crate::policy::ReferenceIdentity).
 //!
 //! Encryption and authentication are two questions. A handshake only checks that the peer holds the key of the certificate it
-//! presents. [`Trust::check`] then judges the chain: after the handshake, and again for each later recipient, whose domain may demand
+//! presents. `Trust::check` then judges the chain: after the handshake, and again for each later recipient, whose domain may demand
 //! something else. So a peer with a pinned certificate or a DANE-EE record may present a certificate that no public authority would
 //! sign (RFC 7672 §3.1.1), and a verdict never outlives the question that it answered.
 //!

@@ -232,23 +232,15 @@ impl Hosts {
     }
 }
 
-/// The MX RRset and its state. A failed look-up is a refusal, never "no record" (RFC 7672 §2.1.1, §2.2).
+/// The MX RRset and its state. A name that does not exist, like a failed look-up, is a refusal.
 fn answer<'a>(mx: &'a Dns<Mx>, name: &str) -> Result<(&'a Mx, Security), Denial> {
-    match mx {
-        Dns::Found(mx, security) => Ok((mx, *security)),
-        Dns::Absent(security) => {
-            let signed = match security {
-                Security::Secure => "signed",
-                Security::Insecure => "not signed",
-            };
-            let why = format!("the DNS has no such name (NXDOMAIN, {signed})");
-            Err((Reason::NoSuchDomain, why))
-        }
-        Dns::Bogus(why) => Err((Reason::DnssecInvalid, format!("MX of {name}: {why}"))),
-        Dns::Failed(why) => Err((Reason::LookupFailed, format!("MX of {name}: {why}"))),
-        Dns::NotAsked => Err((
-            Reason::LookupFailed,
-            format!("MX of {name} was not asked for"),
-        )),
-    }
+    let (mx, security) = mx.answer(&format!("MX of {name}"))?;
+    mx.map(|mx| (mx, security)).ok_or_else(|| {
+        let signed = match security {
+            Security::Secure => "signed",
+            Security::Insecure => "not signed",
+        };
+        let why = format!("the DNS has no such name (NXDOMAIN, {signed})");
+        (Reason::NoSuchDomain, why)
+    })
 }
