@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 
 use super::fields::{plain_decision, recipient_word};
 use crate::{
-    audit::{self, DecisionField, DirectionField, VerdictField},
+    audit::{DecisionField, DirectionField, VerdictField},
     smtp::{Completed, Domain, Question, Recipient},
 };
 
