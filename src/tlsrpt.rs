@@ -107,12 +107,12 @@ struct Datagram<'a> {
     domain: &'a str,
     #[serde(rename = "pr")]
     record: &'a str,
-    policies: Vec<TlsrptPolicy<'a>>,
+    policies: Vec<ReportedPolicy<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct TlsrptPolicy<'a> {
+struct ReportedPolicy<'a> {
     policy_type: u8,
     policy_domain: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -120,7 +120,7 @@ struct TlsrptPolicy<'a> {
     #[serde(rename = "mx-host", skip_serializing_if = "<[_]>::is_empty")]
     mx_patterns: &'a [String],
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    failure_details: Vec<FailureField<'a>>,
+    failure_details: Vec<ReportedFailure<'a>>,
     #[serde(rename = "t")]
     failures: usize,
     /// 0: success, 1: failure.
@@ -129,7 +129,7 @@ struct TlsrptPolicy<'a> {
 }
 
 #[derive(Serialize)]
-struct FailureField<'a> {
+struct ReportedFailure<'a> {
     #[serde(rename = "c")]
     result_type: u16,
     #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
@@ -144,12 +144,12 @@ struct FailureField<'a> {
     words: &'a str,
 }
 
-impl<'a> TlsrptPolicy<'a> {
+impl<'a> ReportedPolicy<'a> {
     /// `None`: a failure that is not reportable.
     fn of(judged: &'a PolicyOutcome) -> Option<Self> {
         let mut failure_details = Vec::new();
         if let Some(failure) = &judged.failure {
-            failure_details.push(FailureField {
+            failure_details.push(ReportedFailure {
                 result_type: number(failure.reason)?,
                 sending_ip: failure.sending_ip,
                 mx: failure.mx.as_deref(),
@@ -194,7 +194,7 @@ impl Tlsrpt {
     /// Sends the outcome of one session for `domain`. `record` is the domain's TLSRPT record as published
     /// ([`Lookup::tlsrpt_record`](crate::lookup::Lookup::tlsrpt_record)), which names the receivers of the report.
     pub fn send(&self, domain: &str, record: &str, policies: &[PolicyOutcome]) {
-        let policies: Vec<_> = policies.iter().filter_map(TlsrptPolicy::of).collect();
+        let policies: Vec<_> = policies.iter().filter_map(ReportedPolicy::of).collect();
         if policies.is_empty() {
             return;
         }

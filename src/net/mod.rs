@@ -9,6 +9,7 @@ use std::{
     collections::HashSet,
     fmt, io,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener, UdpSocket},
+    os::fd::IntoRawFd as _,
     str::FromStr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -121,6 +122,8 @@ pub fn inherited() -> Result<Vec<StdListener>, String> {
             Ok(_) => "a valid tcp socket",
             Err(_) => "a socket",
         };
+        // Never closed: it may be no descriptor of this process at all.
+        let _ = socket.into_raw_fd();
         Err(format!(
             "socket {index} of systemd is no TCP listener: fd {} is not {why}",
             index + 3

@@ -237,10 +237,11 @@ async fn a_failed_refresh_is_told_and_the_policy_holds() {
 fn room_is_made_by_what_is_over_then_by_what_expires_first() {
     let slot = |days: u64| {
         let fetched = clock::wall() - Duration::from_secs(days * 86_400);
-        let kept = StoredPolicy::new(&domain(CLINIC), "1", fetched, POLICY);
-        let mut slot = DomainState::default();
-        slot.policy = Some(CachedPolicy::read(kept).unwrap());
-        slot
+        let stored = StoredPolicy::new(&domain(CLINIC), "1", fetched, POLICY);
+        DomainState {
+            policy: Some(CachedPolicy::read(stored).unwrap()),
+            ..DomainState::default()
+        }
     };
     let full = || -> HashMap<Domain, DomainState> {
         (0..10)
@@ -281,8 +282,10 @@ async fn fetches_that_failed_make_room_before_policies_do() {
     world.announce("2");
     assert!(applies(&lookup).await.1);
     let mut failed = lookup.sts.state(&domain(CLINIC)).unwrap();
-    let mut kept = DomainState::default();
-    kept.policy = failed.policy.take();
+    let kept = DomainState {
+        policy: failed.policy.take(),
+        ..DomainState::default()
+    };
     let mut domains = HashMap::from([(domain(CLINIC), kept)]);
     for number in 0..10 {
         domains.insert(domain(&format!("d{number}.example")), failed.clone());
