@@ -4,6 +4,7 @@ use super::{
     mta_sts,
     reason::{Denial, Reason},
 };
+use data_encoding::HEXLOWER;
 use serde::{Serialize, Serializer};
 use std::net::IpAddr;
 
@@ -200,9 +201,5 @@ pub struct Needs {
 
 /// Octets as lower-case hex, in records.
 fn hex<S: Serializer>(octets: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&hex_of(octets))
-}
-
-fn hex_of(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    serializer.serialize_str(&HEXLOWER.encode(octets))
 }
