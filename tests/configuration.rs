@@ -87,8 +87,8 @@ const OTHER_ANCHOR: &str =
 #[test]
 fn a_swapped_tafile_is_another_policy_and_another_configuration() {
     let scratch = Scratch::new();
-    let ca = scratch.file("ca.pem", &Authority::root("One").pem());
-    let table = scratch.file("policy", &format!("a.example secure tafile={ca}\n"));
+    let ca = scratch.file("ca.pem", Authority::root("One").pem());
+    let table = scratch.file("policy", format!("a.example secure tafile={ca}\n"));
     let mut outbound = Outbound::start(&scratch, &["--policy", &table]);
     let started = record(&outbound.log, "start", 0);
 
@@ -119,7 +119,7 @@ fn the_configurations_hash_follows_every_file_and_nothing_else() {
         .leaf(&["client.example"])
         .write(&scratch.0, "client");
     let (cert, key) = (cert.display().to_string(), key.display().to_string());
-    let ca = scratch.file("ca.pem", &authority.pem());
+    let ca = scratch.file("ca.pem", authority.pem());
     let anchor = scratch.file("anchor", ANCHOR);
     let table = scratch.file("policy", "a.example encrypt\n");
     let mut outbound = Outbound::start(
@@ -163,10 +163,10 @@ fn the_configurations_hash_follows_every_file_and_nothing_else() {
 #[test]
 fn a_reload_is_all_or_nothing_and_tells_each_files_own_fault() {
     let scratch = Scratch::new();
-    let ca = scratch.file("ca.pem", &Authority::root("One").pem());
-    let named = scratch.file("named.pem", &Authority::root("Named").pem());
+    let ca = scratch.file("ca.pem", Authority::root("One").pem());
+    let named = scratch.file("named.pem", Authority::root("Named").pem());
     let anchor = scratch.file("anchor", ANCHOR);
-    let table = scratch.file("policy", &format!("a.example secure tafile={named}\n"));
+    let table = scratch.file("policy", format!("a.example secure tafile={named}\n"));
     let more = [
         "--policy",
         &table,
@@ -220,7 +220,7 @@ fn inbound_certificates_and_authorities_are_in_the_hash_and_each_tells_its_own_f
         cert,
         key,
     } = pair();
-    let ca = scratch.file("clients.pem", &authority.pem());
+    let ca = scratch.file("clients.pem", authority.pem());
     let log = scratch.path("audit.jsonl");
     let listen = free().to_string();
     let first = ["inbound", "--listen", &listen, "--upstream", "127.0.0.1:9"];
@@ -313,7 +313,7 @@ fn lines_of_the_other_direction_and_lines_given_twice_are_errors_with_their_plac
     ] {
         let table = scratch.file(
             "policy",
-            &format!("192.0.2.7/32 encrypt\n# comment\n{line}\n"),
+            format!("192.0.2.7/32 encrypt\n# comment\n{line}\n"),
         );
         let (code, said) = exit_code_and_words(&[command, &["--policy", &table]].concat());
         assert_eq!(code, Some(78), "{line}: {said}");

@@ -111,7 +111,7 @@ fn what_an_early_talker_hears(
     let upstream = listener.local_addr().expect("an address").to_string();
     let heard = early_talker(listener, config, early);
 
-    let ca = scratch.file("ca.pem", &authority.pem());
+    let ca = scratch.file("ca.pem", authority.pem());
     let table = scratch.file("table", "[127.0.0.1] secure match=mx.clinic.example\n");
     let at = free();
     let address = at.to_string();

@@ -192,7 +192,7 @@ fn three_hundred_recipients_of_one_domain_are_one_verdict() {
     let upstream = clear_server("250-outside\r\n250 SIZE\r\n");
     let table = scratch.file(
         "policy",
-        &format!("[{}] none reason=\"test\"\n", upstream.ip()),
+        format!("[{}] none reason=\"test\"\n", upstream.ip()),
     );
     let mut session = Session::outbound(upstream, &["--policy", &table]);
     session.begin();
