@@ -14,36 +14,76 @@
 //!                                          audit ---> on disk before the 250
 //! ```
 //!
-//! Two pure cores ([`smtp`], [`policy`]) know no I/O and no clock. Four hands touch the world ([`net`], [`tls`], [`lookup`],
-//! [`audit`]). One joiner ([`session`]) is the only place where all meet. [`serve`] accepts sessions, [`configure`] turns
-//! [`flags`] into what it serves, [`commands`] are what a person runs beside it, and [`cli`] chooses. Each module uses only what
-//! stands above it in the list below; `tests/layering.rs` holds them to that.
+//! Two pure cores ([`smtp`], [`policy`]) know no I/O and no clock. Four rooms touch the world: [`net`], [`tls`], [`lookup`] and
+//! [`audit`]. [`session`] is the only place where all of them meet. [`serve`] accepts connections, [`configure`] turns [`flags`]
+//! and files into what `serve` runs, [`commands`] has what a person runs beside the proxy, and [`cli`] chooses. Each module uses
+//! only modules that stand above it in the list at the end of this file. `tests/layering.rs` holds that, and that no two files use
+//! each other. CONTRIBUTING.md has the way of a recipient's domain, of a message octet, of a chain and of a flag through the files.
 //!
 //! # The seven nevers, and where they live
 //!
-//! 1. A byte of MAIL, RCPT, AUTH or message crosses the outside link in the clear, unless an entry says none or may: the
-//!    machine forwards nothing of a transaction without an [`Authorised`](smtp::Authorised) or [`Exempted`](smtp::Exempted),
-//!    which [`session`] alone can make. AUTH never crosses it in the clear, whatever an entry says.
-//! 2. A byte received before TLS is acted upon after it: a machine that starts TLS was offered every byte that was read, and
-//!    refuses to go on if one is left over; [`session::leg`] throws a leg's buffers away with the old stream.
-//! 3. A recipient is handed to a peer that was not authorised for its domain: each RCPT is a [`Question`](smtp::Question).
-//! 4. A reply that the server did not give accepts a message: there is no 250 to a message in the machines, only
-//!    [`Action::Pass`](smtp::Action::Pass) and the server's own reply.
-//! 5. The two sides come to disagree where a command, reply or message ends: `smtp/framing.rs` refuses what two parsers could
-//!    read differently; replies are paired by counting.
-//! 6. A message is acknowledged whose record is not on disk: its reply waits for [`Recorded`](smtp::Recorded).
-//! 7. A fault opens it: every error on the way to a decision is a refusal, and a panic ends one session. Who does not read the
-//!    log holds up no mail ([`logging`]), and what strangers can make us write is bounded ([`session::budget`]).
+//! The proxy never does one of these:
 //!
-//! And beside them: what nobody has proved yet decides nothing. What a server says before TLS is a type of its own in
-//! `smtp/heard.rs`, which gives out whether STARTTLS is offered, and an offer by one rule that makes no client give up.
+//! 1. It sends a byte of MAIL, RCPT, AUTH or message across the outside link in the clear, unless an entry says none or may. The
+//!    machine forwards nothing of a transaction without an [`Authorised`](smtp::Authorised) or an [`Exempted`](smtp::Exempted),
+//!    which only `session/permits.rs` can make. AUTH never crosses the outside link in the clear, whatever an entry says.
+//! 2. It acts inside TLS upon a byte that it received before TLS. A machine that starts TLS has been offered every byte that was
+//!    read, and does not go on if one is left over. [`session::leg`] drops its buffers together with the old stream.
+//! 3. It hands a recipient to a peer that was not authorised for the recipient's domain. Each RCPT is a
+//!    [`Question`](smtp::Question) of its own.
+//! 4. It accepts a message by a reply that the server did not give. The machines have no 250 to a message, only
+//!    [`Action::Pass`](smtp::Action::Pass) and the server's own reply.
+//! 5. It lets the two sides disagree where a command, a reply or a message ends. `smtp/framing.rs` refuses everything that two
+//!    parsers could read differently, and replies are paired with commands by counting.
+//! 6. It acknowledges a message whose record is not on disk. The reply to the message waits for [`Recorded`](smtp::Recorded).
+//! 7. It opens because of a fault. Every error on the way to a decision is a refusal, and a panic ends one session only. A reader of
+//!    stderr that stops reading holds up no mail ([`logging`]), and what strangers can make the proxy write is bounded
+//!    ([`session::budget`]).
+//!
+//! All of them rest on one rule: a fact that nobody has proved decides nothing. What a server says before TLS has a type of its own in
+//! `smtp/heard.rs`. That type tells whether STARTTLS is offered, and gives an offer that makes no client give up. It tells nothing
+//! else.
 //!
 //! # Reading order
 //!
-//! [`smtp`] (the contract of a machine), [`smtp::Outbound`], [`policy`] (two questions), [`session::drive`] (one loop),
-//! [`session::outbound`] (who may have this mail, and is the peer that?), [`session::facts`] (one struct per thing that happens,
-//! which alone makes its log line, its counters and its record), then whatever you came for. What `check` shows is a
-//! [`session::rehearsal`]: a session that is stopped where its mail would go out.
+//! 1. [`smtp`]: the contract of a machine, then [`smtp::Outbound`].
+//! 2. [`policy`]: two questions, what the peer must prove, and whether it has.
+//! 3. [`session::drive`]: one loop that connects machine and world.
+//! 4. [`session::outbound`]: the outbound session, which asks policy and does TLS.
+//! 5. [`session::facts`]: one struct for each event, which alone makes its log line, its counters and its record.
+//!
+//! `check` shows a [`session::rehearsal`]: the same machine and session, stopped where mail would go out.
+//!
+//! # Glossary
+//!
+//! Client and server say who talks. Inside and outside say where: the client is inside in an outbound session, and outside in an
+//! inbound one. The peer is the outside party, which must prove who it is.
+//!
+//! | word | type | meaning |
+//! | --- | --- | --- |
+//! | machine | [`smtp::Machine`] | the SMTP protocol of one session, without I/O and clock. |
+//! | side | [`smtp::Side`] | the client's or the server's end of a session. |
+//! | action, input | [`smtp::Action`], [`smtp::Input`] | what a machine wants done, and what it is told. |
+//! | question, answer | [`smtp::Question`], [`smtp::Answer`] | who may receive? A machine asks; policy answers through the session. |
+//! | proof | [`smtp::Authorised`], [`smtp::Exempted`], [`smtp::Recorded`] | a value without which a machine does not go on. |
+//! | refusal | [`smtp::Refusal`] | a 4yz or 5yz reply of the proxy's own. |
+//! | heard | `smtp::HeardOffer`, `smtp::OfferRule` | what a server said before TLS, which nobody has proved. |
+//! | relay | `smtp::Relay` | what both machines share once commands pass. |
+//! | ask | [`policy::Ask`] | a question as policy reads it: next hop and destination address. |
+//! | findings | [`policy::Findings`] | what DNS and MTA-STS publish about a domain. |
+//! | level | [`policy::Level`] | how much a peer must prove, from `none` to `dane-only`. |
+//! | entry, table | [`policy::table::Entry`], [`policy::table::Table`] | a line of the administrator's `--policy` file, and the file. |
+//! | demand, basis | [`policy::Demand`], [`policy::Basis`] | what this peer must prove, and which source says so. |
+//! | verdict | [`policy::Verdict`] | authorised, unprotected or refused: what comes of demand and proof. |
+//! | decision | [`policy::Decision`] | the verdict with all it rests on; reply, log line and record show this one object. |
+//! | reason | [`policy::Reason`] | why mail is refused, in one word; with its words a `Denial`. |
+//! | peer | [`tls::Peer`] | the outside party as the handshake shows it: TLS facts and certificates. |
+//! | trust | [`tls::Trust`] | the authorities that are believed, and the check of a chain against them. |
+//! | session, setup | `session::OutboundSession`, `session::InboundSession`, [`session::setup::CommonSetup`] | one client's connection and all that it owns; what all sessions share. |
+//! | leg | [`session::leg::Leg`] | one of a session's two connections, with its buffers. |
+//! | fact, journal | `session::Fact`, `session::Journal` | an event of a session; what counts, logs and records the events. |
+//! | record | [`audit::Record`] | one line of the audit log. |
+//! | head, checkpoint, anchor | [`audit::Head`], [`audit::Checkpoint`], `audit::LogAnchor` | the end of the log's chain; a signed head; a head that is kept elsewhere. |
 //!
 //! # What happened to others
 //!
