@@ -137,12 +137,17 @@ class Postfix:
 
     def retry(self, queue_id):
         """Tries a deferred message again, now."""
+        # The log says deferred before the message is: until then Postfix does nothing when it is asked to try again.
+        deferred = lambda: any(entry["queue_id"] == queue_id and entry["queue_name"] == "deferred" for entry in self._entries())
+        until(lambda: f"{queue_id} is not deferred:\n{self.queue()}", deferred, PATIENCE)
         self._command("postqueue", "-i", queue_id)
 
     def queued(self, sender):
         """Queue ids of what is in the queue from this sender."""
-        entries = (json.loads(line) for line in self._command("postqueue", "-j").splitlines())
-        return [entry["queue_id"] for entry in entries if entry["sender"] == sender]
+        return [entry["queue_id"] for entry in self._entries() if entry["sender"] == sender]
+
+    def _entries(self):
+        return [json.loads(line) for line in self._command("postqueue", "-j").splitlines()]
 
     def drop(self, queue_id):
         """Removes a message from the queue."""
