@@ -13,16 +13,16 @@ use crate::{
     policy::Prefix,
 };
 
-/// SMTP leaves over STARTTLS with a verified peer, or not at all. Each command explains its flags with --help;
-/// --version prints the version.
+/// Mail leaves and enters over STARTTLS with a verified peer, or it does not move at all. Each command explains its flags with
+/// --help; --version prints the version.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "What would happen to mail for a domain? This sends no mail and changes nothing:\n\
                starttls-proxy check example.com",
     note = "FILES: /etc/starttls-proxy/policy is where the units of systemd look for the policy table; \
             /var/lib/starttls-proxy is where they keep the audit log and MTA-STS policies. The proxy itself \
-            looks for no file that no flag names, but for /etc/resolv.conf, /etc/hosts and the system's \
-            certificate authorities."
+            reads the files that its flags name, /etc/resolv.conf, /etc/hosts and the system's certificate \
+            authorities, and no others."
 )]
 pub struct ProgramFlags {
     /// what to do

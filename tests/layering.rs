@@ -125,6 +125,28 @@ fn each_proof_is_made_where_the_fact_is_known() {
     }
 }
 
+/// Values that stand for a fact inside their room, and the one file whose code may make them.
+const FACTS: [(&str, &str); 2] = [
+    // A decision is in log and record.
+    ("Written", "src/session/journal.rs"),
+    // A chain ends at a trusted authority. It may be copied: it is remembered until it expires.
+    ("Verified", "src/tls/chain.rs"),
+];
+
+#[test]
+fn each_fact_is_made_in_its_own_file() {
+    for (token, file) in FACTS {
+        let made: Vec<String> = sources()
+            .into_iter()
+            .filter(|source| {
+                makes(&source.code, token) || source.code.contains(&format!("impl {token}"))
+            })
+            .map(|source| source.path)
+            .collect();
+        assert_eq!(made, [file], "{token}");
+    }
+}
+
 #[test]
 fn a_proof_cannot_be_copied_or_made_from_nothing() {
     let sources = sources();

@@ -2,6 +2,8 @@
 //!
 //! Only CR LF ends a line (RFC 5321 §2.3.8), and only CR LF `.` CR LF ends DATA (§4.1.1.4). Nothing here stores bytes: bytes
 //! that cannot be decided yet stay with the caller, so the answer cannot depend on how the bytes were cut into segments.
+//!
+//! Written by hand: this is what the program exists for, and a parser that forgives would hide where two servers disagree.
 
 use memchr::{memchr, memchr3};
 

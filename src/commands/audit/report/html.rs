@@ -1,4 +1,6 @@
 //! Pieces of HTML and words that all sections of the page use.
+//!
+//! Written by hand, because the page is one document with a dozen elements, and a template engine would be the larger part of it.
 
 use crate::commands::audit::quantity::grouped;
 use std::{
