@@ -102,6 +102,9 @@
 //! | an overloaded or cut STARTTLS makes senders go on in the clear and bounce | Postfix `may`, Exim by default | STARTTLS stays offered, 421 beyond the queue, 451 instead of 530 to who may have tried | dialogues `inbound/overload-is-421-and-the-end.smtp`, `inbound/who-may-have-tried-is-deferred-in-the-clear.smtp`; lab: `crowd` |
 //! | a DNS error counts as "no TLSA record" | RFC 7672 §2.2 forbids it | an answer keeps its state; errors are refusals | `a_failed_look_up_is_never_taken_for_no_record`; lab: `tlsa_records_with_wrong_signatures_are_no_missing_records` |
 
+// Who may use what is said by the compiler first. Unit tests share files with `tests`, where `pub` reaches nobody.
+#![cfg_attr(not(test), warn(unreachable_pub))]
+
 pub mod smtp;
 
 pub mod policy;

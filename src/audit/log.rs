@@ -36,7 +36,7 @@ use std::{
 use tokio::sync::oneshot;
 
 /// Largest number of records between two checkpoints. The format fixes it, so that a longer stretch without a signature is damage.
-pub const CHECKPOINT_RECORDS: u64 = 1000;
+pub(super) const CHECKPOINT_RECORDS: u64 = 1000;
 /// Largest number of octets before the event in a line.
 const LINE_HEAD: usize = 160;
 /// Memory for records that are not durable yet, in octets. Beyond it, no record is taken.

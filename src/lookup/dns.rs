@@ -44,7 +44,7 @@ const UDP_PAYLOAD: u16 = 1232;
 
 /// Type of the records that a question asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RecordType {
+pub(super) enum RecordType {
     /// IPv4 addresses.
     A,
     /// IPv6 addresses.
@@ -61,7 +61,7 @@ pub enum RecordType {
 
 /// One record's data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Rdata {
+pub(super) enum Rdata {
     /// A or AAAA.
     Address(IpAddr),
     /// CNAME: the target in lower case.
@@ -76,7 +76,7 @@ pub enum Rdata {
 
 /// An RRset of the type that was asked for, and the name where it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rrset {
+pub(super) struct Rrset {
     /// The name at the end of all CNAME records, in lower case.
     pub owner: String,
     /// At least one.
@@ -85,7 +85,7 @@ pub struct Rrset {
 
 /// The result of one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DnsResponse {
+pub(super) struct DnsResponse {
     /// The RRset and its DNSSEC state, which is `Secure` only if every alias on the way is.
     pub answer: Dns<Rrset>,
     /// How long the DNS says that it holds; zero for errors.
@@ -96,7 +96,7 @@ pub struct DnsResponse {
 
 impl DnsResponse {
     /// There is no usable answer.
-    pub fn failed(why: impl Into<String>) -> Self {
+    pub(super) fn failed(why: impl Into<String>) -> Self {
         Self {
             answer: Dns::Failed(bounded(why.into())),
             ttl: Duration::ZERO,
@@ -105,7 +105,7 @@ impl DnsResponse {
     }
 
     /// Validation proved the answer false.
-    pub fn bogus(why: impl Into<String>) -> Self {
+    pub(super) fn bogus(why: impl Into<String>) -> Self {
         Self {
             answer: Dns::Bogus(bounded(why.into())),
             ttl: Duration::ZERO,
@@ -127,10 +127,10 @@ pub(super) fn bounded(mut words: String) -> String {
 }
 
 /// A future as a trait object.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Something that answers questions. A response is never [`Dns::NotAsked`].
-pub trait Resolve: Send + Sync {
+pub(super) trait Resolve: Send + Sync {
     /// Asks for the records of one type at a name (without trailing dot), and follows aliases.
     fn resolve<'a>(&'a self, name: &'a str, kind: RecordType) -> BoxFuture<'a, DnsResponse>;
 }
@@ -139,7 +139,7 @@ pub trait Resolve: Send + Sync {
 ///
 /// # Errors
 /// In words, with line and column, for an address that cannot be read.
-pub fn name_servers(file: &str, text: &str) -> Result<Vec<SocketAddr>, String> {
+pub(super) fn name_servers(file: &str, text: &str) -> Result<Vec<SocketAddr>, String> {
     let mut found = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let mut words = line.split_ascii_whitespace();

@@ -9,7 +9,7 @@ use std::{
 /// The addresses of `name` in the hosts file at `path`, in the file's order; empty if it is not in the file. `localhost` is always this
 /// host (RFC 6761 §6.3).
 #[must_use]
-pub fn addresses(path: &Path, name: &str) -> Vec<IpAddr> {
+pub(crate) fn addresses(path: &Path, name: &str) -> Vec<IpAddr> {
     let text = files::text(path).unwrap_or_default();
     let found = named(&text, name);
     if found.is_empty() && name.eq_ignore_ascii_case("localhost") {

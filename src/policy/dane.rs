@@ -7,13 +7,13 @@ use super::{
 };
 
 /// Certificate usage DANE-TA(2): a trust anchor in the server's chain (RFC 7672 §3.1.2).
-pub const DANE_TA: u8 = 2;
+pub(crate) const DANE_TA: u8 = 2;
 /// Certificate usage DANE-EE(3): the server's own certificate or key (RFC 7672 §3.1.1).
-pub const DANE_EE: u8 = 3;
+pub(crate) const DANE_EE: u8 = 3;
 
 /// What DANE says about one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Statement {
+pub(crate) enum Statement {
     /// One of these records must authenticate the host.
     Records(Vec<Tlsa>),
     /// DANE does not apply: a signed proof that there is no record, an unsigned zone, or no usable record. The text says which. (No

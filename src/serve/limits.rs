@@ -158,7 +158,7 @@ const OF_A_SESSION: usize = 2;
 
 /// How many files this process may have open: its soft RLIMIT_NOFILE.
 #[must_use]
-pub fn open_files() -> Option<usize> {
+pub(crate) fn open_files() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits
         .lines()
@@ -169,7 +169,7 @@ pub fn open_files() -> Option<usize> {
 /// How many of the `wanted` sessions (`--max-sessions`) the limit of open files is enough for, with some left for files and look-ups;
 /// and a warning if that is fewer.
 #[must_use]
-pub fn fitting(wanted: usize, open_files: Option<usize>) -> (usize, Option<String>) {
+pub(crate) fn fitting(wanted: usize, open_files: Option<usize>) -> (usize, Option<String>) {
     let Some(limit) = open_files else {
         return (wanted, None);
     };
@@ -188,14 +188,14 @@ pub fn fitting(wanted: usize, open_files: Option<usize>) -> (usize, Option<Strin
 
 /// Lets the same line be logged at most once a minute.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OncePerMinute {
+pub(crate) struct OncePerMinute {
     last: Option<Instant>,
     left_out: u64,
 }
 
 impl OncePerMinute {
     /// `Some` if the line is to be logged now, with how often it was left out since the last time.
-    pub fn due(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn due(&mut self, now: Instant) -> Option<u64> {
         let minute = Duration::from_secs(60);
         if self
             .last

@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// As the system says.
-pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<StdListener> {
     net::listen(address, None)
 }
 
@@ -37,7 +37,7 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
 ///
 /// # Errors
 /// The listener could not be handed to the runtime.
-pub async fn serve(listener: StdListener, metrics: Arc<Metrics>) -> io::Result<Infallible> {
+pub(crate) async fn serve(listener: StdListener, metrics: Arc<Metrics>) -> io::Result<Infallible> {
     let listener = net::into_tokio(listener)?;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {

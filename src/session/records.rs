@@ -10,7 +10,7 @@ use crate::{
 
 /// The policy table as the records `start` and `policy-change` show it. Its exemptions are all the rules that let mail pass without an
 /// authenticated peer at this time: entries past their date are none.
-pub fn policy_file(
+pub(crate) fn policy_file(
     name: &str,
     sha256: String,
     table: &Table,
@@ -44,7 +44,7 @@ pub fn policy_file(
 }
 
 /// The process begins to serve.
-pub fn started(common: &CommonSetup, direction: audit::DirectionField) {
+pub(crate) fn started(common: &CommonSetup, direction: audit::DirectionField) {
     if let Some(audit) = &common.audit {
         audit.append(&Record::Start(audit::StartRecord {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -61,7 +61,7 @@ pub fn started(common: &CommonSetup, direction: audit::DirectionField) {
 }
 
 /// SIGHUP: each file was read again, or why not.
-pub fn reloaded(common: &CommonSetup, files: Vec<audit::ReloadedFileField>) {
+pub(crate) fn reloaded(common: &CommonSetup, files: Vec<audit::ReloadedFileField>) {
     if let Some(audit) = &common.audit {
         audit.append(&Record::Reload(audit::ReloadRecord {
             files,
@@ -71,7 +71,7 @@ pub fn reloaded(common: &CommonSetup, files: Vec<audit::ReloadedFileField>) {
 }
 
 /// SIGHUP changed the policy table, or a file that it names. Without a change, nothing is recorded.
-pub fn policy_changed(old: &CommonSetup, new: &CommonSetup) {
+pub(crate) fn policy_changed(old: &CommonSetup, new: &CommonSetup) {
     let content = |common: &CommonSetup| {
         let policy = common.policy.as_ref();
         policy.map(|policy| (policy.sha256.clone(), policy.tafiles.clone()))
@@ -88,7 +88,12 @@ pub fn policy_changed(old: &CommonSetup, new: &CommonSetup) {
 
 /// The process ends in good order: writes the last record and checkpoint. `reason` is the signal's name. Returns whether all records
 /// are on disk.
-pub async fn stopped(audit: Arc<AuditLog>, reason: &str, sessions: u64, messages: u64) -> bool {
+pub(crate) async fn stopped(
+    audit: Arc<AuditLog>,
+    reason: &str,
+    sessions: u64,
+    messages: u64,
+) -> bool {
     // Closing the log writes it and waits for the disk.
     audit.append(&Record::Stop(audit::StopRecord {
         reason: reason.to_owned(),

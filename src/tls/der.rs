@@ -9,21 +9,21 @@ use std::net::IpAddr;
 
 /// Universal and context tags that occur here (X.690 §8.1.2).
 pub(super) mod tag {
-    pub const BOOLEAN: u8 = 0x01;
-    pub const INTEGER: u8 = 0x02;
-    pub const BIT_STRING: u8 = 0x03;
-    pub const OCTET_STRING: u8 = 0x04;
-    pub const OID: u8 = 0x06;
-    pub const ENUMERATED: u8 = 0x0a;
-    pub const UTC_TIME: u8 = 0x17;
-    pub const GENERALIZED_TIME: u8 = 0x18;
-    pub const SEQUENCE: u8 = 0x30;
-    pub const SET: u8 = 0x31;
+    pub(crate) const BOOLEAN: u8 = 0x01;
+    pub(crate) const INTEGER: u8 = 0x02;
+    pub(crate) const BIT_STRING: u8 = 0x03;
+    pub(crate) const OCTET_STRING: u8 = 0x04;
+    pub(crate) const OID: u8 = 0x06;
+    pub(crate) const ENUMERATED: u8 = 0x0a;
+    pub(crate) const UTC_TIME: u8 = 0x17;
+    pub(crate) const GENERALIZED_TIME: u8 = 0x18;
+    pub(crate) const SEQUENCE: u8 = 0x30;
+    pub(crate) const SET: u8 = 0x31;
     /// `[0]`, constructed.
-    pub const CONTEXT_0: u8 = 0xa0;
-    pub const EXTENSIONS: u8 = 0xa3;
-    pub const DNS_NAME: u8 = 0x82;
-    pub const IP_ADDRESS: u8 = 0x87;
+    pub(crate) const CONTEXT_0: u8 = 0xa0;
+    pub(crate) const EXTENSIONS: u8 = 0xa3;
+    pub(crate) const DNS_NAME: u8 = 0x82;
+    pub(crate) const IP_ADDRESS: u8 = 0x87;
 }
 
 /// id-ce-subjectAltName, 2.5.29.17.

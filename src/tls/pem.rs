@@ -34,7 +34,7 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 /// The system's trust store, and the first fault in it. `SSL_CERT_FILE` and `SSL_CERT_DIR` name it; without either, it is where
 /// distributions put it. Each file is read once, although directories hold several links to it.
-pub fn system_certificates() -> (Vec<CertificateDer<'static>>, Option<String>) {
+pub(super) fn system_certificates() -> (Vec<CertificateDer<'static>>, Option<String>) {
     let dirs = env::var_os("SSL_CERT_DIR").unwrap_or_default();
     let named: Vec<PathBuf> = env::split_paths(&dirs)
         .filter(|dir| !dir.as_os_str().is_empty())
