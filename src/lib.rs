@@ -24,9 +24,9 @@
 //!
 //! The proxy never does one of these:
 //!
-//! 1. It sends a byte of MAIL, RCPT, AUTH or message across the outside link in the clear, unless an entry says none or may. The
-//!    machine forwards nothing of a transaction without an [`Authorised`](smtp::Authorised) or an [`Exempted`](smtp::Exempted),
-//!    which only `session/permits.rs` can make. AUTH never crosses the outside link in the clear, whatever an entry says.
+//! 1. It sends a byte of MAIL, RCPT or message across the outside link in the clear, unless an entry, `--exempt` or `--observe`
+//!    allows it. The machine forwards nothing of a transaction without an [`Authorised`](smtp::Authorised) or an [`Exempted`](smtp::Exempted),
+//!    which only `session/permits.rs` can make. AUTH never crosses the outside link in the clear.
 //! 2. It acts inside TLS upon a byte that it received before TLS. A machine that starts TLS has been offered every byte that was
 //!    read, and does not go on if one is left over. [`session::leg`] drops its buffers together with the old stream.
 //! 3. It hands a recipient to a peer that was not authorised for the recipient's domain. Each RCPT is a

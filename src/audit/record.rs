@@ -467,7 +467,7 @@ pub struct DecisionField {
 pub struct TlsField {
     /// `TLSv1.3` or `TLSv1.2`.
     pub version: String,
-    /// The suite's IANA name.
+    /// The cipher suite's IANA name.
     pub suite: String,
     /// The key-exchange group's IANA name.
     pub group: Option<String>,
