@@ -198,7 +198,7 @@ mod tests {
             for line in page.lines() {
                 assert!(line.chars().count() <= 80, "{line}");
             }
-            // `as for COMMAND` in a declaration names a flag that there is.
+            // Each `as for COMMAND` in a declaration names a flag that exists.
             let words: Vec<&str> = page.split_whitespace().collect();
             assert!(!words.join(" ").contains(" as for "), "{page}");
         }

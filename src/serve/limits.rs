@@ -186,7 +186,7 @@ pub fn fitting(wanted: usize, open_files: Option<usize>) -> (usize, Option<Strin
     (most, Some(words))
 }
 
-/// Lets the same line be logged at most once a minute.
+/// Allows the same line to be logged at most once a minute.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OncePerMinute {
     last: Option<Instant>,

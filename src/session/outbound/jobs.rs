@@ -157,7 +157,7 @@ pub(super) async fn connect(
     Ok(Box::new(Connected { link, requirement }))
 }
 
-/// Looks up what the policy for `question` hangs on, and what it demands then.
+/// Looks up the facts that the policy for `question` depends on, and returns what it demands.
 pub(super) async fn require(
     setup: &OutboundSetup,
     server: ServerAddr,

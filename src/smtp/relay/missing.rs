@@ -65,8 +65,8 @@ impl Relay {
         Some(self.missing(Keyword::Chunking, authenticated))
     }
 
-    /// Has this client's next sessions not shown what an authenticated server lacks, so that its retry does without. Never called for
-    /// SMTPUTF8: a client that is not shown it bounces mail, which may be for another domain.
+    /// Notes what an authenticated server lacks, so that this client is not shown it in its next sessions and does not use it.
+    /// Never called for SMTPUTF8: a client that is not shown it bounces mail, which may be for another domain.
     fn tell_missing(&mut self, missing: Keyword, authenticated: bool) {
         if authenticated && !self.told_missing.contains(&missing) {
             self.told_missing.push(missing);

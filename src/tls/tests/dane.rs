@@ -37,7 +37,7 @@ fn dane(
 }
 
 impl Trust {
-    /// No anchor of its own: what DANE proves, it proves alone.
+    /// This trust has no anchors, so DANE alone proves whatever is proved.
     fn in_nobody_but_dane() -> Self {
         trust_in(&Authority::root("nobody you know"))
     }
