@@ -518,7 +518,7 @@ impl OutboundSession {
 
     // ----- what the next session should know -----
 
-    /// A certificate that failed ends this session. The client's next session there is refused at the greeting, so that it moves on.
+    /// A certificate that failed ends this session. The client's next session there is refused at the greeting, and so moves on.
     fn remember_for_this_client(&self, decision: &Decision, refusal: &Refusal) {
         let host_to_blame = matches!(&decision.verdict, Verdict::Refused(reason, _) if reason.scope() == Scope::Host);
         if refusal.code == 421 && host_to_blame && self.setup.upstream.is_none() {
