@@ -320,7 +320,7 @@ impl<'a> Client<'a> {
         self.say(vec![(what, line.to_owned())])[0]
     }
 
-    /// Runs the whole session. A client that stays leaves the end to `stopped`.
+    /// Runs the whole session. The end of a client that stays is not included.
     pub fn run(&mut self) {
         if self.ask(What::Greeting, "") != Some(220) {
             return self.quit();

@@ -60,7 +60,7 @@ pub struct Connection {
     pub to: SocketAddr,
     pub hellos: Vec<String>,
     pub offered: bool,
-    /// TLS came up, and the server got this certificate.
+    /// TLS came up, and this certificate was shown.
     pub shown: Option<Shown>,
     pub transactions: Vec<Transaction>,
     pub fatal: Option<Fatal>,
@@ -70,7 +70,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The client to whose session the connection belongs.
+    /// The number of the session to which the connection belongs.
     pub fn session(&self) -> Option<usize> {
         said_by(self.hellos.first()?)
     }
