@@ -202,7 +202,7 @@ fn without_descriptors_clients_hear_421_and_the_log_says_it_once() {
     assert_eq!(said.matches("cannot accept").count(), 1, "{said}");
 }
 
-/// What logrotate does with or without `create`, and with a SIGHUP.
+/// What logrotate does with or without `create`; sometimes a SIGHUP follows.
 #[test]
 fn a_log_that_is_moved_while_mail_flows_loses_and_doubles_no_record() {
     let pair = pair();

@@ -346,7 +346,7 @@ impl Drop for Dialled {
 }
 
 impl Dial {
-    /// Connects with these options.
+    /// Makes connections with these options.
     #[must_use]
     pub fn new(fwmark: Option<u32>, timeout: Duration) -> Self {
         Self {

@@ -528,7 +528,7 @@ impl Watch {
                 }
                 // Bytes that are no command.
                 None => greeted,
-                // A chunk that no recipient is waiting for.
+                // A chunk for which there is no recipient.
                 Some(_) => true,
             };
             if !local {

@@ -203,7 +203,7 @@ class World:
         return "".join(f"p{n} MX 10 p{n}.path\np{n}.path A {Place(n).address}\n" for n in PLACES)
 
     def place(self):
-        """A place that no test has had yet, so that nobody remembers anything of it."""
+        """A place that no test has used yet, so that nobody remembers anything about it."""
         place = Place(next(self._numbers))
         self.network.outside_address(place.address)
         return place

@@ -31,7 +31,7 @@ pub struct Said {
 enum Message {
     Ahead,
     Chunks,
-    /// The op, with the refusal that is repeated, if there is one.
+    /// A chunk was refused. Holds the refusal, if later chunks get it again.
     Broken(Option<Expected>),
 }
 

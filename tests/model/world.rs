@@ -55,7 +55,7 @@ pub enum Verdict {
     /// Encryption alone is enough.
     Encrypted,
     Refused(u16),
-    /// The certificate that the peer shows decides.
+    /// The peer does not show what is demanded, and is refused inside TLS with this code.
     FoundWanting(u16),
 }
 

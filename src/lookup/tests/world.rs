@@ -148,7 +148,7 @@ impl World {
         Lookup::with_resolver(self.options(), Arc::clone(&self.fake) as _).unwrap()
     }
 
-    /// A world with a state directory, as after a start of the process.
+    /// Look-ups with this world's state directory, as after a restart.
     pub(super) fn restarted(&self) -> Lookup {
         let state_dir = Some(self.folder.0.clone());
         let options = LookupOptions {

@@ -37,7 +37,7 @@ fn dane(
 }
 
 impl Trust {
-    /// This trust has no anchors, so DANE alone proves whatever is proved.
+    /// The only anchor is one that no chain leads to, so that only DANE can prove anything.
     fn in_nobody_but_dane() -> Self {
         trust_in(&Authority::root("nobody you know"))
     }

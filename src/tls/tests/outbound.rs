@@ -45,7 +45,7 @@ fn config(
         .unwrap()
 }
 
-/// A server that presents this chain, although nobody checked the chain.
+/// A server that presents this chain. Nothing checks the chain before.
 fn presenting(
     chain: Vec<Der<'static>>,
     key: &Leaf,
