@@ -114,7 +114,7 @@ fn split_values(arguments: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Prints to stdout. Whoever closed it does not want the text, so that is no error.
+/// Prints to stdout. A reader that closed it does not want the text, so that is no error.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -511,7 +511,7 @@ fn compare_facts(account: &Account<'_>, records: &Records<'_>, found: &mut Found
 }
 
 /// What the server refused in the clear is told with its code, as unproved, and nothing else is. What it refused inside TLS may be
-/// told, and is not unproved where the peer was authenticated.
+/// recorded, and is not unproved where the peer was authenticated.
 fn compare_heard(
     session: &Session,
     connections: &[&Connection],

@@ -59,7 +59,7 @@ impl Case<'_, '_> {
         if self.session.secure
             && let Some(line) = self.rules.client(&self.client())
         {
-            // This client is judged before it says another word, and whatever it says then is answered with that.
+            // This client is judged before its next command, and every later command gets that answer.
             let client = self.client();
             let (verdict, reason) = self.judged_client(line);
             want(vec![fact(Some(&client), verdict, reason)], true);

@@ -144,7 +144,7 @@ impl Case<'_, '_> {
         }
     }
 
-    /// A refusal for this reason in place of the exchange `at`: of the server as such, or of whoever's mail asked for TLS.
+    /// A refusal for this reason in place of the exchange `at`: of the server as such, or of the domain whose mail asked for TLS.
     pub fn refused_for(&self, at: usize, reason: &str) -> Vec<Fact> {
         let domains = self.candidates(at).into_iter();
         let facts = domains.map(|(domain, _)| refused(Some(&domain), reason));

@@ -480,7 +480,7 @@ impl Watch {
         }
     }
 
-    /// What the server says of a recipient is said to the client only after somebody answered for that recipient.
+    /// The client gets the server's reply about a recipient only after the policy's answer for that recipient.
     fn quotes_whom_it_may(&mut self, code: u16, line: &[u8], lines: &[Vec<u8>]) -> Outcome {
         if self.direction == Direction::Inbound
             || !is_verb(line, b"RCPT")

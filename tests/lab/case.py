@@ -163,7 +163,7 @@ class Talk:
         return self.reply()
 
     def starttls(self, name, authority=None, certificate=None):
-        """STARTTLS, the handshake as the client of a server of this name; then what is said is in TLS."""
+        """Sends STARTTLS and does the handshake with a server of this name. Later commands go inside TLS."""
         assert self.say("STARTTLS").startswith("220")
         context = ssl.create_default_context(cafile=authority and authority.root)
         context.check_hostname, context.verify_mode = bool(authority), ssl.CERT_REQUIRED if authority else ssl.CERT_NONE

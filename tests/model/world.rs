@@ -1,6 +1,6 @@
 //! The world around a random session: what the client says, what the server answers, what the policy decides.
 //!
-//! Whatever happens depends on what is said and never on when, so that a session has one outcome however its bytes are
+//! Every event depends on the commands and replies and never on time, so that a session has one outcome however its bytes are
 //! cut and however its answers are delayed.
 
 use crate::script::{Answer, Direction};

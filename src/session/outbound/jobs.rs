@@ -49,7 +49,7 @@ pub(in crate::session) struct Requirement {
     pub(super) ask: Ask,
     /// What DNS and MTA-STS publish. `None`: the answers did not come in time.
     pub(super) findings: Option<Arc<Findings>>,
-    /// The demand, or why no proof would do.
+    /// The demand, or why no proof would suffice.
     pub(super) demand: Result<Demand, (Reason, String)>,
 }
 
