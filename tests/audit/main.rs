@@ -1,4 +1,4 @@
-//! The audit log, tested from outside. An acknowledged record is on disk, whatever happens to the disk, the process or the file; and any
+//! The audit log from outside. An acknowledged record is on disk, whatever happens to the disk, the process or the file; and any
 //! change to the file is found.
 
 mod crash;

@@ -74,7 +74,8 @@ impl Relay {
         }
     }
 
-    /// The refusal for a missing extension. It is final only if an authenticated server lacks SMTPUTF8, because then every retry would fail.
+    /// The refusal for a missing extension. It is final only if an authenticated server lacks SMTPUTF8: then every retry
+    /// would fail.
     fn missing(&self, missing: Keyword, authenticated: bool) -> Refusal {
         let refusal = if missing == Keyword::SmtpUtf8 && authenticated {
             let text = "does not offer SMTPUTF8 (RFC 6531), which this message needs";
