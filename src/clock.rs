@@ -1,4 +1,4 @@
-//! The two clocks. Nothing else reads a clock: code gets a time from its caller or asks here, so that the cores stay free of time.
+//! The two clocks. No other file reads a clock: code gets a time from its caller or asks here, so that the cores stay free of time.
 
 use std::time::{Instant, SystemTime};
 

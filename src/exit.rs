@@ -30,7 +30,7 @@ const USAGE: u8 = 64;
 pub(crate) const SOFTWARE: u8 = 70;
 /// EX_IOERR.
 const RECORDS_LOST: u8 = 74;
-/// EX_TEMPFAIL: whoever started the process starts it again.
+/// EX_TEMPFAIL: starting the process again may help.
 const TEMPORARY: u8 = 75;
 /// EX_CONFIG: starting again does not help.
 const CONFIGURATION: u8 = 78;

@@ -191,7 +191,7 @@ fn queue() -> &'static LineQueue {
     QUEUE.get_or_init(|| {
         let queue = Arc::<LineQueue>::default();
         let writer = Arc::clone(&queue);
-        // Not through `std::io::Stderr`: another thread may hold its lock.
+        // This does not write through `std::io::Stderr`, because another thread may hold its lock.
         let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
         let write = move || match stderr {
             Ok(file) => writer.write_to(file),
@@ -305,7 +305,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    /// A pipe whose reader takes a line when the test says so.
+    /// A pipe whose reader takes a line only when the test allows it.
     struct Pipe {
         may: Receiver<()>,
         read: Sender<String>,
@@ -353,7 +353,7 @@ mod tests {
             queue.flush(Duration::ZERO);
             let still = queue.locked().lines.is_empty();
             if still {
-                // Nothing more is read than was put in.
+                // The reader gets no more than was put in.
                 queue.flush(Duration::from_secs(10));
             }
         }

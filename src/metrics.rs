@@ -157,7 +157,7 @@ impl Metrics {
     }
 }
 
-/// See [`Metrics::session`].
+/// Counts a session as open while it lives; see [`Metrics::session`].
 #[derive(Debug)]
 pub struct OpenSession<'a>(&'a Metrics);
 

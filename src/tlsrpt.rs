@@ -15,7 +15,7 @@ use std::{
 const MAX_DATAGRAM: usize = 128 * 1024;
 /// Octets of the longest text of a failure.
 const MAX_WORDS: usize = 500;
-/// Of dropped events in a row, the first is logged and then one in this many.
+/// Of dropped events in a row, the first is logged, and after that one of every `LOG_EVERY`.
 const LOG_EVERY: u64 = 1000;
 
 /// The socket of a collector. It never blocks and never fails mail: an event that the collector does not take is dropped and logged.
@@ -338,7 +338,7 @@ mod tests {
         report();
         assert_eq!(tlsrpt.dropped.load(Ordering::Relaxed), 1);
         let collector = UnixDatagram::bind(&path).unwrap();
-        // Nobody reads: were this to block, the test would never end.
+        // Nobody reads from the socket. If sending blocked, the test would never end.
         for _ in 0..10_000 {
             report();
         }

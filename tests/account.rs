@@ -8,7 +8,7 @@
 //! ACCOUNT_SEED=17 cargo test --test account             the clients of that seed; a server's habits go by the order of its connections
 //! ACCOUNT_SEED=17 ACCOUNT_CLIENTS=1 cargo test ...      and the server's, too, since one client comes after the other
 //! ACCOUNT_SECONDS=3600 cargo test --test account -- --test-threads 5
-//!                                                       an hour of ever new ones, all five tests at once
+//!                                                       an hour of new seeds, all five tests at once
 //! ACCOUNT_SKIP=end,hello cargo test --test account      without these comparisons
 //! ACCOUNT_SHOWN=40 cargo test --test account            up to 40 differences of each comparison in full, instead of 2
 //! ```

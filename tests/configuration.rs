@@ -1,4 +1,4 @@
-//! The running program's files and flags: what is refused at the start, what a reload takes, and what its record says of it.
+//! The running program's files and flags: which are refused at the start, which a reload takes, and what its record says.
 
 #[path = "support/running.rs"]
 mod running;
@@ -12,7 +12,7 @@ use std::{fs, io::Write, process::Command};
 /// The records of one kind, in their order.
 fn records(log: &str, event: &str) -> Vec<Value> {
     let text = fs::read_to_string(log).expect("a log");
-    // What stands behind the last line end is still being written.
+    // Text behind the last line end is still being written.
     let text = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let all = text
         .lines()
@@ -21,7 +21,7 @@ fn records(log: &str, event: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The record of this kind and number, from 0; it is on disk soon after what it tells of.
+/// The record of this kind and number, from 0. It is on disk soon after the event.
 fn record(log: &str, event: &str, number: usize) -> Value {
     let begin = starttls_proxy::clock::instant();
     loop {
@@ -100,7 +100,7 @@ fn a_swapped_tafile_is_another_policy_and_another_configuration() {
     fs::write(&ca, Authority::root("Two").pem()).expect("written");
     let (_, hash) = outbound.reload("INFO  reloaded");
     assert_ne!(hash, same);
-    // What stands before the next reload's record is on disk with it.
+    // All records before the next reload's record are on disk with it.
     outbound.reload("INFO  reloaded");
     let changes = records(&outbound.log, "policy-change");
     assert_eq!(changes.len(), 1, "{changes:?}");
@@ -397,7 +397,7 @@ fn a_table_out_of_a_pipe_is_refused() {
     let pipe = scratch.0.join("policy").display().to_string();
     let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.expect("mkfifo").success());
-    // Opened for both, so that nobody waits for the other end.
+    // The pipe is opened for reading and writing, so that nobody waits for the other end.
     let mut open = fs::OpenOptions::new()
         .read(true)
         .write(true)

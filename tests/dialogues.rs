@@ -101,7 +101,7 @@ fn every_dialogue_goes_as_it_is_written_however_it_is_cut() {
     );
 }
 
-/// Failures over sockets that are enough.
+/// Number of failures over sockets after which the test stops.
 const MANY: usize = 5;
 
 #[test]
@@ -119,7 +119,7 @@ fn every_dialogue_goes_the_same_way_over_sockets() {
         if let Err(e) = wire::play(script, machine) {
             failures.push(format!("{}\n  {e}", script.name));
         }
-        // Each may have waited for what does not come.
+        // Each of them may have waited for something that does not come.
         if failures.len() == MANY {
             break;
         }
@@ -136,7 +136,7 @@ fn every_dialogue_goes_the_same_way_over_sockets() {
     );
 }
 
-/// The interpreter is no better than what it notices.
+/// A script that the machine does not follow must fail, or the interpreter notices nothing.
 mod the_interpreter_notices {
     use super::*;
     use script::Direction;

@@ -44,7 +44,7 @@ fn converse(stream: TcpStream, config: Arc<ServerConfig>, early: &str) -> std::i
     lines.read_line(&mut line)?;
     stream.write_all(b"220 go\r\n")?;
     let mut connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
-    // It leaves with the handshake: in TLS 1.3 as half-RTT data, in TLS 1.2 behind the server's Finished.
+    // The early text leaves with the handshake: in TLS 1.3 as half-RTT data, in TLS 1.2 behind the server's Finished.
     if connection.protocol_version().is_none() {
         while connection.wants_read() && connection.is_handshaking() {
             connection.read_tls(&mut stream)?;

@@ -1,4 +1,4 @@
-//! Killed at every point around the final reply, hundreds of times: what was acknowledged is recorded.
+//! Kills the program hundreds of times, at every point around the final reply: each acknowledged message is recorded.
 
 #[path = "support/running.rs"]
 mod running;

@@ -71,7 +71,7 @@ impl Session {
         self.end()
     }
 
-    /// The session has ended: ends the program; gives the log.
+    /// After the end of the session: ends the program and returns the log.
     fn end(mut self) -> Vec<Value> {
         self.client.hears_the_end();
         drop(self.client);

@@ -176,7 +176,7 @@ fn one_client_too_many_gets_421_and_the_others_are_served() {
     held[0].says("QUIT").hears("221");
     drop(held.remove(0));
     proxy.says("end=quit");
-    // The place is given back right behind that line.
+    // The program gives the place back right after that line.
     let mut greeting = String::new();
     while !greeting.starts_with("220") {
         let mut next = Client::connect(listen);

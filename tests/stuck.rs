@@ -20,7 +20,7 @@ fn a_log_that_nobody_reads_holds_up_neither_sessions_nor_metrics_nor_the_end() {
     let page = free();
     let metrics = page.to_string();
     let (mut proxy, listen) = pair.ready(inside_server(), &["--metrics", &metrics]);
-    // From here on nobody reads; each session says more than 100 octets, and the pipe holds 64 KiB.
+    // From here on nobody reads. Each session logs more than 100 octets, and the pipe holds 64 KiB.
     for _ in 0..1500 {
         let mut client = Client::introduced(listen);
         client.says("QUIT").hears("221");
@@ -64,7 +64,7 @@ impl Frozen {
             said.push(octet[0]);
         }
         let said = String::from_utf8_lossy(&said).into_owned();
-        // Somebody reads on, so that it is never held up itself.
+        // A thread goes on reading, so that strace itself is never held up.
         std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
         if said.contains("attached") {
             return Some(Self(strace));
@@ -202,7 +202,7 @@ fn without_descriptors_clients_hear_421_and_the_log_says_it_once() {
     assert_eq!(said.matches("cannot accept").count(), 1, "{said}");
 }
 
-/// What logrotate does with `create` or without, and who presses SIGHUP for it.
+/// What logrotate does with or without `create`; sometimes a SIGHUP follows.
 #[test]
 fn a_log_that_is_moved_while_mail_flows_loses_and_doubles_no_record() {
     let pair = pair();
@@ -297,7 +297,7 @@ fn a_flood_of_connections_is_logged_within_a_budget_and_then_counted_in_a_record
         let mut said = Vec::new();
         stderr.read_to_end(&mut said).map(|_| said)
     });
-    // It takes the only place.
+    // This connection takes the only place.
     let _first = Client::greeted(listen);
     let turned_away = connects_until(listen, "421 4.7.0", 30_000);
     assert!(turned_away > 1000, "{turned_away}");

@@ -52,7 +52,7 @@ fn parse(text: &str) -> Table {
         .unwrap_or_else(|errors| panic!("{errors:?} in {text:?}"))
 }
 
-/// The entry without its place.
+/// The entry without its file and line.
 fn content(entry: &Entry) -> String {
     entry.to_string()
 }

@@ -49,7 +49,7 @@ impl Collector {
             std::env::temp_dir().join(format!("starttls-proxy-collector-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
-        // Not the host's own.
+        // An own configuration file, not that of the host.
         let config = folder.join("config");
         fs::write(&config, "[tlsrpt_collectd]\n").unwrap();
         let process = Command::new("python3")

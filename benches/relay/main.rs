@@ -1,6 +1,6 @@
 //! `cargo bench --bench relay`: what the proxy costs, beside a direct STARTTLS session and a relay that only copies.
 //!
-//! Sender and sink run in this process, what stands between them in one of its own, all on loopback. Each round takes
+//! Sender and sink run in this process, and the relay between them runs in its own process, all on loopback. Each round takes
 //! every variant in turn, and the table has medians over the rounds, so that what else the machine does falls on all alike:
 //! compare lines of one run, not of two. CPU is user and system time of the process between. Nothing is asserted about time.
 //! Run by `cargo test --benches` it makes one short round, to see that it works.
@@ -25,12 +25,12 @@ use std::{
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// At once.
+/// Number of sessions at the same time.
 const SENDERS: usize = 16;
 /// Octets of the message of a short session.
 const SHORT: usize = 4 * 1024;
 
-/// How much work a round is.
+/// The amount of work in one round.
 struct Load {
     rounds: usize,
     sessions: usize,
@@ -38,7 +38,7 @@ struct Load {
     bulk: usize,
 }
 
-/// One way from sender to sink.
+/// One path from sender to sink.
 struct Variant {
     name: &'static str,
     between: Option<Between>,
@@ -47,7 +47,7 @@ struct Variant {
     results: Vec<Measured>,
 }
 
-/// The process between.
+/// The process between sender and sink.
 struct Between(Child);
 
 #[derive(Clone, Copy, Default)]
@@ -238,7 +238,7 @@ impl Variant {
         })
     }
 
-    /// User and system time of the process between.
+    /// User and system time of the process between sender and sink.
     fn cpu(&self) -> Outcome<Duration> {
         let Some(Between(child)) = &self.between else {
             return Ok(Duration::ZERO);
@@ -286,7 +286,7 @@ impl Between {
 
 impl Drop for Between {
     fn drop(&mut self) {
-        // It may have ended by itself, which the measurement would have shown.
+        // The process may have ended by itself, which the measurement would have shown.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

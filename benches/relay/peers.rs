@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, rustls::pki_types::ServerName};
 
-/// What is read or written at once, in octets.
+/// Octets of one read or write.
 const CHUNK: usize = 64 * 1024;
 /// Ends a message (RFC 5321 §4.1.1.4).
 const END: &[u8] = b"\r\n.\r\n";
@@ -24,7 +24,7 @@ pub async fn sink(tls: Option<TlsAcceptor>) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            // A session that breaks is seen at the sender.
+            // The sender notices a session that breaks.
             tokio::spawn(session(client, tls.clone()));
         }
     });
@@ -46,7 +46,7 @@ async fn session(client: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<()> 
     }
 }
 
-/// To QUIT, or to STARTTLS where that is offered.
+/// Serves commands up to QUIT, or up to STARTTLS where that is offered.
 async fn dialogue(client: &mut BufReader<impl Connection>, offers_tls: bool) -> io::Result<()> {
     let mut line = String::new();
     loop {
@@ -136,7 +136,7 @@ async fn transaction(server: &mut BufReader<impl Connection>, octets: usize) -> 
     let mut left = octets;
     while left > 0 {
         let len = left.min(chunk.len());
-        // Whole lines from the end of the chunk.
+        // Takes whole lines from the end of the chunk.
         server.write_all(&chunk[chunk.len() - len..]).await?;
         left -= len;
     }
@@ -171,7 +171,7 @@ async fn reply(server: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
     }
 }
 
-/// Copies both ways between who connects and `target`, 64 KiB at once, until it is killed.
+/// Copies both ways between each client and `target`, 64 KiB at once, until the process is killed.
 pub async fn copy(
     listen: SocketAddr,
     target: SocketAddr,

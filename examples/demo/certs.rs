@@ -38,7 +38,7 @@ impl Authority {
         pem("CERTIFICATE", self.0.der())
     }
 
-    /// For a proxy, which reads files.
+    /// Writes certificate and key to files, which a proxy reads.
     pub fn issue(&self, name: &str) -> Result<Identity, Box<dyn Error>> {
         let key = KeyPair::generate()?;
         let cert = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.0)?;
@@ -48,7 +48,7 @@ impl Authority {
         })
     }
 
-    /// For a server of ours that offers STARTTLS.
+    /// The TLS configuration of a demo server that offers STARTTLS.
     pub fn acceptor(&self, name: &str) -> Result<TlsAcceptor, Box<dyn Error>> {
         let key = KeyPair::generate()?;
         let cert = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.0)?;
@@ -60,7 +60,7 @@ impl Authority {
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
-    /// For a sender of ours that trusts this authority.
+    /// The TLS configuration of a demo sender that trusts this authority.
     pub fn connector(&self) -> Result<TlsConnector, Box<dyn Error>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone())?;

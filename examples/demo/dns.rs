@@ -18,7 +18,7 @@ pub async fn serve() -> io::Result<SocketAddr> {
         let mut query = [0; 1500];
         while let Ok((len, client)) = socket.recv_from(&mut query).await {
             if let Some(answer) = answer(&query[..len]) {
-                // A client that went away asks no more.
+                // A client that closed its socket asks no more, so the failure does not matter.
                 let _ = socket.send_to(&answer, client).await;
             }
         }

@@ -1,4 +1,4 @@
-//! Mail servers and senders as plain as can be: just enough SMTP (RFC 5321) to carry a message.
+//! Very simple mail servers and senders: just enough SMTP (RFC 5321) to carry a message.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ pub async fn serve(
         while let Ok((client, _)) = listener.accept().await {
             let (tls, mailbox) = (tls.clone(), mailbox.clone());
             tokio::spawn(async move {
-                // A connection that breaks is the other end's business; what came of it is seen there.
+                // The other end notices a connection that breaks, so the error is not reported here.
                 let _ = session(name, tls, client, mailbox).await;
             });
         }
@@ -116,7 +116,7 @@ async fn dialogue(
     }
 }
 
-/// Up to the final dot, without it.
+/// Reads a message up to the final dot, which is left out.
 async fn message(client: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut message = Vec::new();
     loop {
@@ -135,7 +135,7 @@ async fn message(client: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Vec<u8>
 pub struct Letter {
     pub from: &'static str,
     pub to: &'static str,
-    /// Lines with CRLF, dots doubled.
+    /// The message as sent: lines end in CRLF, and leading dots are doubled.
     pub content: String,
 }
 

@@ -25,7 +25,7 @@ use wire::{Crossing, Link, Seen, Wire};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// What an eavesdropper would look for.
+/// The text that an eavesdropper would look for.
 const SECRET: &str = "potassium 3.1 mmol/l";
 
 #[tokio::main]
@@ -56,7 +56,7 @@ async fn run(page: &mut Page) -> Outcome {
     outcome
 }
 
-/// What all chapters share.
+/// The parts that all chapters share.
 struct Stage<'a> {
     folder: &'a Path,
     authority: Authority,

@@ -1,4 +1,4 @@
-//! What the demo prints: 80 columns, two links side by side, time running down. Colour only on a terminal that wants it.
+//! What the demo prints: 80 columns, two links side by side, time running down. Colour is used only on a terminal that wants it.
 
 use crate::wire::{Crossing, Link, Seen, Speaker};
 use std::io::IsTerminal;
@@ -118,7 +118,7 @@ impl Page {
         }
     }
 
-    /// Something said by the program, set to the width of the page.
+    /// Prints words of the program, set to the width of the page.
     pub fn quote(&self, text: &str) {
         for line in text.lines() {
             for piece in fold(line, PAGE) {
@@ -128,7 +128,7 @@ impl Page {
         println!();
     }
 
-    /// Something that must have come of it.
+    /// Prints an expectation and whether it was met.
     pub fn expect(&mut self, met: bool, what: &str) {
         if met {
             println!("{} {what}", self.paint(Paint::Good, "  ok "));
@@ -170,7 +170,7 @@ fn fold(text: &str, width: usize) -> Vec<String> {
     pieces
 }
 
-/// Prose, set to the width of the page.
+/// Prints prose, set to the width of the page.
 fn print(words: &str) {
     let mut line = String::new();
     for word in words.split_whitespace() {

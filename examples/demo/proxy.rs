@@ -55,7 +55,7 @@ impl Proxy {
         })
     }
 
-    /// Stops it when its sessions have ended, and returns what it logged.
+    /// Stops the proxy when its sessions have ended, and returns its log lines.
     pub async fn stop(self) -> Outcome<Vec<String>> {
         self.stop.send_replace(true);
         self.serving.await?;
@@ -107,7 +107,7 @@ async fn serve(
     }
 }
 
-/// What the proxy logs, for the page.
+/// The proxy's log lines, for the page.
 struct Log(Mutex<Vec<String>>);
 static LOG: Log = Log(Mutex::new(Vec::new()));
 

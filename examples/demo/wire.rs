@@ -18,19 +18,19 @@ pub enum Link {
     Outside,
 }
 
-/// Who spoke, by SMTP role.
+/// The side that spoke, by SMTP role.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Speaker {
     Client,
     Server,
 }
 
-/// What an eavesdropper can make of it.
+/// The part of it that an eavesdropper can read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Seen {
     /// A line in the clear, without its CRLF.
     Line(String),
-    /// A TLS record (RFC 8446 §5.1): what it says of itself, and its size in octets.
+    /// A TLS record (RFC 8446 §5.1): the description from its header, and its size in octets.
     Record(String, usize),
 }
 
@@ -103,7 +103,7 @@ impl Wire {
                 return;
             }
         }
-        // The other end has gone too where this fails.
+        // If this fails, the other end is gone too.
         let _ = to.shutdown().await;
     }
 
@@ -125,7 +125,7 @@ impl Wire {
     }
 }
 
-/// As firewalls do that inspect SMTP: the length stays, the word goes.
+/// Overwrites the word and keeps its length, as firewalls that inspect SMTP do.
 fn mask(octets: &mut [u8]) {
     const OFFER: &[u8] = b"STARTTLS\r\n";
     if let Some(at) = octets
@@ -144,7 +144,7 @@ fn first(octets: &[u8]) -> Option<(Seen, usize)> {
             let body = body.get(..len)?;
             Some((Seen::Record(record(*kind, body), len + 5), len + 5))
         }
-        // What may still become a record.
+        // Whether the octets may be the beginning of a record.
         [20..=23, ..] => None,
         _ => {
             let end = octets.windows(2).position(|pair| pair == b"\r\n")?;

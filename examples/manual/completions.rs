@@ -6,11 +6,11 @@
 use starttls_proxy::cli::help::{Argument, PROGRAM, Page};
 use std::{collections::BTreeMap, fmt::Write as _};
 
-/// What may stand behind a flag.
+/// The kind of value that follows a flag.
 enum Value {
     Words(Vec<&'static str>),
     File,
-    /// An address, a number, a name: nothing that a shell could know.
+    /// An address, a number or a name, which a shell cannot complete.
     Other,
 }
 

@@ -3,7 +3,7 @@
 //!     cargo run --example manual -- DIR "$(git log -1 --format=%cs)"
 //!
 //! They are laid out below DIR as they are installed below /usr/share. The proxy itself does not carry them: on a server they are
-//! read from files, and what can be left out of the binary is.
+//! read from files, so that the binary stays small.
 
 mod completions;
 mod roff;

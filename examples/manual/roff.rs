@@ -121,7 +121,7 @@ fn paragraph(out: &mut String, text: &str) {
     out.push('\n');
 }
 
-/// A minus is typed as one, so that what is copied from the page works.
+/// A minus is written as `\-`, so that commands copied from the page work.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }

@@ -18,7 +18,7 @@ const TIME: &[u8; 27] = b"0000-00-00T00:00:00.000000Z";
 pub struct Hash(pub [u8; 32]);
 
 impl Hash {
-    /// Of `line`, without its LF.
+    /// The hash of `line`, which is given without its LF.
     #[must_use]
     pub fn of(line: &[u8]) -> Self {
         let mut hash = [0; 32];
@@ -26,7 +26,7 @@ impl Hash {
         Self(hash)
     }
 
-    /// From 64 hexadecimal digits in lower case.
+    /// Reads a hash from 64 hexadecimal digits in lower case.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         HEXLOWER.decode(text).ok()?.try_into().ok().map(Self)

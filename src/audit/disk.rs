@@ -21,7 +21,7 @@ const TORN_TEXT: usize = 4096;
 /// Whether the file that is being written still has the log's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// It has, and the operation is done.
+    /// The file still has the log's name, and the operation is done.
     InPlace,
     /// Someone moved it away, so nothing was done. Its content stays in it; the caller goes on with [`Disk::begin`].
     MovedAway,
@@ -34,29 +34,29 @@ pub trait Disk: Send {
     /// the file under the log's name: `durable`, or 0 for a new file.
     ///
     /// # Errors
-    /// The system's, or another file stands under the log's name.
+    /// The system's error, or another file stands under the log's name.
     fn reopen(&mut self, durable: u64) -> io::Result<u64>;
     /// Goes on in a new file under the log's name, after the old file was moved away with `durable` octets in it. Returns the
     /// number of octets that the new file begins with. That is 0, or `durable` where the old file was deleted: `mv` to another file
     /// system ends with that, and nothing may be lost with it.
     ///
     /// # Errors
-    /// The system's, or another file stands there that is not empty. The old file stays open then.
+    /// The system's error, or a file that is not empty stands there. The old file stays open then.
     fn begin(&mut self, durable: u64) -> io::Result<u64>;
     /// Writes whole lines behind the first `length` octets, which must be all that the file has.
     ///
     /// # Errors
-    /// The system's, or someone else cut the file or wrote to it. Any part of `lines` may be in the file then.
+    /// The system's error, or someone else cut the file or wrote to it. Any part of `lines` may be in the file then.
     fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement>;
     /// Returns when everything written is on stable storage.
     ///
     /// # Errors
-    /// The system's. Everything written since the last success may be lost then, even if a later call succeeds.
+    /// The system's error. Everything written since the last success may be lost then, even if a later call succeeds.
     fn sync(&mut self) -> io::Result<()>;
     /// Puts the file aside under its name and `suffix`, and begins a new one.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement>;
 }
 

@@ -118,7 +118,7 @@ pub enum Notice {
     Moved,
     /// The log cannot be written. New sessions are refused, and no message is acknowledged.
     Failing(String),
-    /// It can be written again.
+    /// The log can be written again.
     Recovered {
         /// Records that could not be kept in memory meanwhile.
         lost: u64,
@@ -338,7 +338,7 @@ impl AuditLog {
         self.shared.addresses.address(path)
     }
 
-    /// About how many octets the line of this record will have, for budgets.
+    /// The approximate number of octets that the line of this record will have, for budgets.
     #[must_use]
     pub fn octets(&self, record: &Record) -> usize {
         self.body(record).len() + LINE_HEAD

@@ -40,7 +40,7 @@ use std::{fmt, io};
 pub enum OpenError {
     /// An argument or a file is wrong, and an administrator must mend it.
     Wrong(String),
-    /// May come right by itself: the disk is full, or the previous process has not ended yet.
+    /// The cause may go away by itself: the disk is full, or the previous process has not ended yet.
     Temporary(String),
 }
 

@@ -36,7 +36,7 @@ pub struct Page {
 /// Flags that belong together.
 #[derive(Debug)]
 pub struct Group {
-    /// `None` where the command has too few flags for groups.
+    /// The group's heading; `None` where the command has too few flags for groups.
     pub heading: Option<String>,
     /// In the order of declaration.
     pub arguments: Vec<Argument>,

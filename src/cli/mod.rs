@@ -114,7 +114,7 @@ fn split_values(arguments: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Prints to stdout. Whoever closed it does not want the text, so that is no error.
+/// Prints to stdout. A reader that closed it does not want the text, so that is no error.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
@@ -198,7 +198,7 @@ mod tests {
             for line in page.lines() {
                 assert!(line.chars().count() <= 80, "{line}");
             }
-            // `as for COMMAND` in a declaration names a flag that there is.
+            // Each `as for COMMAND` in a declaration names a flag that exists.
             let words: Vec<&str> = page.split_whitespace().collect();
             assert!(!words.join(" ").contains(" as for "), "{page}");
         }

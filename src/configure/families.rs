@@ -1,5 +1,5 @@
 //! `--keep-client-address` needs client and server to be of one address family: an IPv6 address cannot be the source of a
-//! connection over IPv4. What can be known of it at the start is said there.
+//! connection over IPv4. As much as can be known at the start is checked there.
 
 use std::net::{IpAddr, SocketAddr};
 

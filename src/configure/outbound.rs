@@ -180,7 +180,7 @@ impl DirectionFiles for OutboundFiles {
             table,
             tls: Arc::new(tls),
             lookup,
-            // A host that failed under the old configuration may do under the new one.
+            // A host that failed under the old configuration may succeed under the new one.
             memory: Arc::default(),
             tlsrpt: self.tlsrpt.clone(),
         }))

@@ -132,8 +132,8 @@ pub(crate) fn hostname(given: Option<&str>) -> Result<String, Exit> {
     }
 }
 
-/// SHA-256 of `/etc/resolv.conf`, if it is what names the resolvers. The digest of the configuration has it beside the command
-/// line, which has every `--resolver`.
+/// SHA-256 of `/etc/resolv.conf`, if that file names the resolvers. The digest of the configuration includes it beside the
+/// command line, which has every `--resolver`.
 pub(super) fn resolv_conf_in_force(given: &[SocketAddr]) -> String {
     match (given, fs::read("/etc/resolv.conf")) {
         ([], Ok(octets)) => crate::tls::sha256(&octets),

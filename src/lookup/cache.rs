@@ -90,7 +90,7 @@ fn octets(answer: &Dns<Rrset>) -> usize {
 /// Locked while its question is under way, so that everyone else with the same question waits for that answer.
 type CacheSlot = Arc<AsyncMutex<Option<StoredResponse>>>;
 
-/// A resolver that remembers.
+/// A resolver that remembers its answers.
 pub(super) struct Cache {
     resolver: RwLock<Arc<dyn Resolve>>,
     slots: Mutex<HashMap<(String, RecordType), CacheSlot>>,

@@ -117,7 +117,7 @@ impl DnsResponse {
 /// Octets of a text that quotes others: enough to recognise the cause.
 const WORDS: usize = 300;
 
-/// Cuts the words of a failure. They go into log and record each time, and strangers must not make those long.
+/// Cuts the words of a failure. Log and record repeat them each time, and strangers must not make log and record long.
 pub(super) fn bounded(mut words: String) -> String {
     if words.len() > WORDS {
         words.truncate(words.floor_char_boundary(WORDS - 3));
@@ -156,7 +156,7 @@ pub(super) fn name_servers(file: &str, text: &str) -> Result<Vec<SocketAddr>, St
         found.push(SocketAddr::new(address, 53));
     }
     if found.is_empty() {
-        // As resolv.conf(5) has it.
+        // Without a `nameserver` line, the resolver is on this host (resolv.conf(5)).
         found.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53));
     }
     Ok(found)
@@ -246,7 +246,7 @@ async fn ask(
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    // A socket of its own for each question: a forger off the path must guess its port besides the id (RFC 5452 §9.2).
+    // Each question has its own socket, so that a forger off the path must guess the port as well as the id (RFC 5452 §9.2).
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(resolver).await?;
     socket.send(&query).await?;
@@ -401,7 +401,7 @@ pub(super) fn extended_words<Octs: AsRef<[u8]>>(error: &ExtendedError<Octs>) -> 
     }
 }
 
-/// The type as the `domain` crate has it.
+/// The same type in the `domain` crate.
 pub(super) fn rtype(kind: RecordType) -> Rtype {
     match kind {
         RecordType::A => Rtype::A,

@@ -242,7 +242,7 @@ pub(super) struct Validators {
 
 impl Validators {
     /// # Errors
-    /// As [`trust_anchors`].
+    /// The errors of [`trust_anchors`].
     pub(super) fn new(resolvers: Vec<SocketAddr>, anchor: Option<&Path>) -> Result<Self, String> {
         let alone = match resolvers.as_slice() {
             [_] => Vec::new(),

@@ -115,7 +115,7 @@ fn behind_the_stub(resolvers: &[SocketAddr], file: &Path) -> String {
         let servers = text.lines().filter_map(|line| {
             let mut words = line.split_ascii_whitespace();
             let server = words.next().filter(|word| *word == "nameserver");
-            // An address with a zone (`fe80::1%eth0`) is none that can be given to --resolver.
+            // --resolver does not take an address with a zone (`fe80::1%eth0`).
             server.and_then(|_| words.next()?.parse::<IpAddr>().ok())
         });
         for server in servers {

@@ -19,7 +19,7 @@ use tokio::sync::Mutex as AsyncMutex;
 /// A failed fetch is not tried again before this time has passed (RFC 8461 §3.3).
 const BACK_OFF: Duration = Duration::from_secs(5 * 60);
 
-/// One domain.
+/// What is known of one domain.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DomainState {
     pub(super) policy: Option<CachedPolicy>,
@@ -49,7 +49,7 @@ pub(super) struct FailedFetch {
 }
 
 impl FailedFetch {
-    /// Whether it is so recent that the fetch must not be tried again yet.
+    /// Whether the failure is so recent that the fetch must not be tried again yet.
     pub(super) fn holds(&self) -> bool {
         clock::instant().duration_since(self.at) < BACK_OFF
     }

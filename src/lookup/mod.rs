@@ -126,7 +126,7 @@ impl Lookup {
     /// for policy hosts.
     ///
     /// # Errors
-    /// As [`Lookup::new`].
+    /// The errors of [`Lookup::new`].
     pub fn renewal(&self, roots: Arc<rustls::RootCertStore>) -> Result<Renewal, String> {
         Ok(Renewal {
             resolver: self.config.resolver()?,

@@ -136,7 +136,7 @@ impl StsCache {
         let fetched = self.await_fetch(domain, &id);
         let _ = tokio::time::timeout_at(deadline.min(until).into(), fetched).await;
         self.known_without_fetch(domain, &id).unwrap_or_else(|| {
-            // Neither cached nor fetched now: there is no policy (RFC 8461 §3.3).
+            // The policy is neither cached nor could it be fetched, which counts as no policy (RFC 8461 §3.3).
             let words = format!("the policy of {domain} could not be fetched so far");
             let failure = (Reason::StsPolicyFetchError, words);
             let otherwise = Sts::Unavailable(failure.0, failure.1.clone());

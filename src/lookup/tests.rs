@@ -1,4 +1,4 @@
-//! The logic, with answers made up.
+//! The logic of look-ups, tested with made-up answers.
 
 mod hosts;
 mod sts;
@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-/// Knows what it was told; of all else it says that there is none, unsigned.
+/// A resolver that gives the answers it was told. For every other question it says that the record is absent and unsigned.
 #[derive(Default)]
 struct Fake {
     answers: Mutex<HashMap<(String, RecordType), Dns<Rrset>>>,
@@ -39,7 +39,7 @@ impl Fake {
         self
     }
 
-    /// What is absent at this name is absent as a whole.
+    /// At this name, every absent record means that the whole name does not exist.
     fn no_such_name(&self, name: &str) -> &Self {
         self.no_such_name.lock().unwrap().push(name.to_owned());
         self
@@ -157,7 +157,7 @@ fn an_answer_is_read_along_its_aliases() {
     assert_eq!(read(RecordType::Aaaa), Dns::Absent(Security::Secure));
 }
 
-/// What strangers publish is repeated in log and record each time, so that there is an end to it.
+/// Log and record repeat what strangers publish each time, so its length has a limit.
 #[test]
 fn answers_of_many_records_fail_and_words_are_cut() {
     use domain::{

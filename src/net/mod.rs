@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 /// The only port that interception connects to.
 pub const SMTP_PORT: u16 = 25;
 
-/// Most connections that wait in the kernel to be accepted.
+/// The most connections that may wait in the kernel to be accepted.
 const BACKLOG: i32 = 1024;
 
 /// How the kernel diverts connections to this process.
@@ -105,7 +105,7 @@ pub fn listen(address: SocketAddr, intercept: Option<Intercept>) -> io::Result<S
 /// The listeners that a systemd socket unit passes to this process (`sd_listen_fds(3)`). Must be called once only: the caller owns them.
 ///
 /// # Errors
-/// In words, if one of them is no TCP socket.
+/// An explanation in words if one of them is not a TCP socket.
 pub fn inherited() -> Result<Vec<StdListener>, String> {
     let sockets = sd_listen_fds::get().unwrap_or_default();
     let listener = |(index, (_, socket)): (usize, (_, sd_listen_fds::OwnedFd))| {
@@ -122,7 +122,7 @@ pub fn inherited() -> Result<Vec<StdListener>, String> {
             Ok(_) => "a valid tcp socket",
             Err(_) => "a socket",
         };
-        // Never closed: it may be no descriptor of this process at all.
+        // This descriptor is not closed, because it may not belong to this process.
         let _ = socket.into_raw_fd();
         Err(format!(
             "socket {index} of systemd is no TCP listener: fd {} is not {why}",
@@ -346,7 +346,7 @@ impl Drop for Dialled {
 }
 
 impl Dial {
-    /// With these options.
+    /// Makes connections with these options.
     #[must_use]
     pub fn new(fwmark: Option<u32>, timeout: Duration) -> Self {
         Self {

@@ -28,7 +28,7 @@ pub enum ReferenceIdentity {
 }
 
 impl ReferenceIdentity {
-    /// A chain to the general trust anchors or, where given, to these ones, and one of the names.
+    /// A chain to the general trust anchors or, where given, to `anchors`, and one of the names.
     pub(super) fn pkix(names: Vec<NamePattern>, anchors: Option<Arc<Vec<Vec<u8>>>>) -> Self {
         Self::Pkix { names, anchors }
     }

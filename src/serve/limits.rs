@@ -186,7 +186,7 @@ pub(crate) fn fitting(wanted: usize, open_files: Option<usize>) -> (usize, Optio
     (most, Some(words))
 }
 
-/// Lets the same line be logged at most once a minute.
+/// Allows the same line to be logged at most once a minute.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OncePerMinute {
     last: Option<Instant>,

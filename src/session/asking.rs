@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::smtp::asking::{AskingClient, LastReply, Next, ReplyFault};
 
-/// Read at once, in octets.
+/// Most octets of one read.
 const READ: usize = 4096;
 
 /// Why a dialogue has no last reply.

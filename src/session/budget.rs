@@ -289,7 +289,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    /// A clock of our own.
+    /// A clock that the test moves.
     struct Clock(Now);
 
     impl Clock {
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn strangers_of_many_prefixes_cost_at_most_650_mb_a_day() {
-        // 65,536 of them: more than are kept apart.
+        // There are 65,536 clients, more than the budget keeps apart.
         let (written, told, sessions) = a_day(|number| {
             let network = u128::from(ip_v6()) + (u128::from(number % 65_536) << 64);
             Ipv6Addr::from(network).into()
@@ -380,7 +380,7 @@ mod tests {
         "2001:db8::".parse().expect("an address")
     }
 
-    /// Connects and writes until turned away, at most so often; how often it was let in.
+    /// Connects and writes until it is turned away, at most `most` times. Returns how often it was let in.
     fn flood(budget: &mut Budget, client: IpAddr, now: Now, most: u64) -> u64 {
         (0..most)
             .take_while(|_| {

@@ -129,7 +129,7 @@ struct Drive<M, H: ActionHandler> {
 
 enum Wakeup<T> {
     Read(Side, io::Result<usize>),
-    /// Writing failed.
+    /// Writing to this side failed.
     Broken(Side, io::Error),
     /// All octets for this side are flushed, and something waited for that.
     Flushed(Side),

@@ -365,7 +365,7 @@ mod tests {
         let place = has(&mut behind).expect("nobody is before it any more");
         let called = ask(&handshakes, "192.0.2.4").expect_err("waits");
         drop(place); // it is called now
-        drop(called); // and goes without having looked
+        drop(called); // the client leaves without having looked
         drop(behind);
         let shared = handshakes.shared();
         assert_eq!((shared.free, shared.room), (1, 10));

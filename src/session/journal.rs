@@ -39,7 +39,7 @@ const LAST_LINE: usize = 240;
 /// Octets in front of each log line: time, level and whose session it is.
 const PREFIX: usize = 120;
 
-/// See the module.
+/// The journal of one session; the text of this module describes it.
 pub struct Journal {
     common: CommonSetup,
     session_id: String,

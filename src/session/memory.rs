@@ -75,9 +75,9 @@ pub struct HostMemory(Mutex<Faults>);
 
 #[derive(Debug, Default)]
 struct Faults {
-    /// Of the host, by its address.
+    /// Faults of a host, by its address.
     host: Fading<IpAddr, Remembered>,
-    /// Of one session, by the addresses of client and server.
+    /// Faults that one session met, by the addresses of client and server.
     session: Fading<(IpAddr, IpAddr), Remembered>,
     /// When each of the last passing faults was met.
     passing: Fading<IpAddr, Vec<Instant>>,
@@ -236,7 +236,7 @@ pub enum HandshakeEnd {
     Done,
     /// The connection ended without an alert.
     Died,
-    /// It failed otherwise.
+    /// The handshake failed in another way.
     Failed,
 }
 
@@ -390,7 +390,7 @@ mod tests {
     fn one_cut_handshake_costs_a_healthy_host_the_share_for_one_try() {
         let (memory, now) = (HostMemory::default(), clock::instant());
         memory.handshake(SERVER, false, HandshakeEnd::Died, now);
-        // Another session's handshake, begun before that, succeeds with the share.
+        // The handshake of another session, which began before, succeeds with the share.
         memory.handshake(SERVER, false, HandshakeEnd::Done, now);
         assert!(!memory.begins_classical(SERVER, now));
     }

@@ -269,7 +269,7 @@ impl OutboundSession {
 
     // ----- judging -----
 
-    /// Who may have this mail, and is the peer that one? The answer to one question of the machine.
+    /// Answers one question of the machine: what must the peer prove to get this mail, and has it proved that?
     fn judge(&mut self, requirement: Requirement) -> Answer {
         let Requirement {
             question,
@@ -518,7 +518,7 @@ impl OutboundSession {
 
     // ----- what the next session should know -----
 
-    /// A certificate that failed ends this session. The client's next session there shall move on at the greeting.
+    /// A certificate that failed ends this session. The client's next session there is refused at the greeting, and so moves on.
     fn remember_for_this_client(&self, decision: &Decision, refusal: &Refusal) {
         let host_to_blame = matches!(&decision.verdict, Verdict::Refused(reason, _) if reason.scope() == Scope::Host);
         if refusal.code == 421 && host_to_blame && self.setup.upstream.is_none() {

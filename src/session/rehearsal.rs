@@ -51,7 +51,7 @@ pub(crate) struct RehearsedSession {
 pub(crate) enum RehearsalResult {
     /// MAIL and RCPT would have gone to the server.
     Passes,
-    /// They would not.
+    /// MAIL and RCPT would not have gone to the server.
     Refused {
         /// The reply to the client as sent, its lines separated by LF, without the last CRLF. Empty: the session ended without one.
         reply: String,

@@ -40,7 +40,7 @@ impl TestLog {
         Self { directory, common }
     }
 
-    /// Without an audit log.
+    /// A session setup without an audit log.
     pub fn without() -> CommonSetup {
         CommonSetup {
             hostname: "proxy.example".into(),

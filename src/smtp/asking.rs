@@ -70,12 +70,12 @@ pub(crate) struct AskingClient {
     commands_sent: usize,
     reader: ReplyReader,
     unread: Vec<u8>,
-    /// What is read now stands behind a whole reply, and no command was sent since.
+    /// A whole reply was read and no command was sent since, so bytes that are read now answer nothing.
     unasked: bool,
 }
 
 impl AskingClient {
-    /// A client that says these commands, which have no CRLF.
+    /// A client that sends these commands. They are given without CRLF.
     pub(crate) fn new(commands: impl IntoIterator<Item = String>) -> Self {
         Self {
             commands: commands.into_iter().collect(),
@@ -119,7 +119,7 @@ impl AskingClient {
     }
 }
 
-/// Greetings that no asking client accepts, for the tests of all that ask.
+/// Greetings that no asking client accepts, for the tests of all callers.
 #[cfg(test)]
 pub(crate) fn hostile_greetings() -> Vec<(Vec<u8>, ReplyFault)> {
     use super::{framing::MAX_REPLY_LINE, reply::MAX_LINES};
@@ -184,7 +184,7 @@ mod tests {
         let bytes = b"220 mx\r\n421 closing\r\n";
         for cut in 0..bytes.len() {
             let mut client = client();
-            // Cut between the two, the first is answered before the second is here.
+            // If the cut is between the two replies, the first one is handled before the second one arrives.
             let first = client.receive(&bytes[..cut]).expect("well-formed");
             let sent = usize::from(matches!(first, Next::Send(_)));
             assert_eq!(
@@ -193,7 +193,7 @@ mod tests {
                 "cut at {cut}"
             );
         }
-        // What was asked for stays the answer.
+        // The reply to the command stays the answer.
         assert_eq!(
             AskingClient::new([]).receive(bytes),
             over(0, 220, "220 mx\r\n")

@@ -39,7 +39,7 @@ pub(super) enum Command {
     Rset,
     /// NOOP.
     Noop {
-        /// It has an argument. The server is not shown that: it means nothing.
+        /// The command has an argument. The argument means nothing, so the server does not get it.
         argued: bool,
     },
     /// QUIT.

@@ -207,7 +207,7 @@ mod tests {
         }
     }
 
-    /// Every way of writing an end of data that some server takes for one and we do not.
+    /// Octets that some server takes for the end of DATA and this proxy does not.
     const SMUGGLED: &[&[u8]] = &[
         b"\n.\n",
         b"\n.\r\n",

@@ -43,7 +43,7 @@ enum InboundState {
 /// The server inside, in words. The world outside must not learn its name or address.
 const SERVER: &str = "the mail server behind this proxy";
 
-/// See the module.
+/// The inbound machine; the text of this module describes it.
 #[derive(Debug)]
 pub struct Inbound {
     config: InboundConfig,
@@ -196,7 +196,7 @@ impl LinkSetup for Inbound {
 
     fn server_closed(&mut self) {
         match self.state {
-            // That was the connection before TLS.
+            // The connection that closed is the one from before TLS.
             InboundState::Cleartext
             | InboundState::AwaitUpgrade
             | InboundState::AwaitHello

@@ -78,7 +78,7 @@ enum Attempt {
     InTheClear(Exempted),
 }
 
-/// See the module.
+/// The outbound machine; the text of this module describes it.
 #[derive(Debug)]
 pub struct Outbound {
     config: OutboundConfig,
@@ -442,7 +442,7 @@ impl LinkSetup for Outbound {
                 self.note_no_tls(Cause::StarttlsRefused, what);
                 self.begin_again_in_the_clear(exempted);
             }
-            // That was the connection before this one.
+            // The connection that closed is the previous one.
             state @ State::AwaitConnect(_) => self.state = state,
             State::AwaitUpgrade(..) | State::AwaitImplicitTls => {
                 self.relay.set_end(End::ServerClosed);

@@ -42,7 +42,7 @@ pub enum Recipient {
     Domain(Domain),
     /// `local@[192.0.2.1]` or any other address literal, brackets included: only the table can authorise it.
     Literal(String),
-    /// `<postmaster>` without a domain (RFC 5321 §4.5.1): only a peer known at connect time can have it.
+    /// `<postmaster>` without a domain (RFC 5321 §4.5.1): only a peer known at connect time may receive its mail.
     Postmaster,
 }
 
@@ -174,7 +174,7 @@ fn is_bare_path(bytes: &[u8]) -> bool {
         && std::str::from_utf8(domain).is_ok_and(|domain| Domain::parse(domain).is_some())
 }
 
-/// RFC 5322 §3.2.3; beyond ASCII by RFC 6531 §3.3.
+/// Whether the octet may stand in an atom (RFC 5322 §3.2.3; beyond ASCII by RFC 6531 §3.3).
 fn is_atext(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(byte) || !byte.is_ascii()
 }

@@ -8,7 +8,7 @@ use std::fmt;
 /// two stay apart, because each says what the other cannot: a `Reason` blames a host or a domain, and has a scope, an
 /// enhanced code and an RFC 8460 result type; a `Cause` is what happened in the dialogue, about which nothing was judged
 /// (`protocol`, `limit`, `stopped`). The machines must not know policy words either. Both lists write `starttls-not-supported`,
-/// `starttls-refused` and `local-fault` alike, since each means the same thing found by the one or by the other.
+/// `starttls-refused` and `local-fault` alike, since policy and dialogue can find the same fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The policy decided it. The session wrote the verdict down before it answered.

@@ -17,7 +17,7 @@ pub struct Reply {
     pub code: u16,
     /// The text of each line, without code, separator and CRLF, as received. Never empty.
     pub lines: Vec<Vec<u8>>,
-    /// As received, CRLFs included; empty for a reply of our own.
+    /// The reply as received, CRLFs included; empty for a reply of our own.
     pub verbatim: Vec<u8>,
 }
 

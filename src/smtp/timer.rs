@@ -39,7 +39,7 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    /// How long it runs.
+    /// How long the timer runs.
     pub(super) const fn length(self) -> Duration {
         Duration::from_secs(match self {
             Self::Greeting | Self::Opening => 240,

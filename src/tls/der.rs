@@ -1,8 +1,8 @@
 //! Reads what is needed out of an X.509 certificate (RFC 5280 §4.1): names, dates, serial number, key.
 //!
-//! Kept by hand, because a peer that is known by its key alone (RFC 7672 §3.1.1) may present a certificate that a validating library
-//! rightly refuses to parse: version 1, or unknown critical extensions. The reader judges nothing. On any input it neither panics nor
-//! allocates, and each step moves forward, so that the work is linear in the length.
+//! Written by hand, because a peer that is known by its key alone (RFC 7672 §3.1.1) may present a certificate that a validating
+//! library rightly refuses to parse: version 1, or unknown critical extensions. The reader judges nothing. On any input it neither
+//! panics nor allocates, and each step moves forward, so that the work is linear in the length.
 
 use jiff::civil::DateTime;
 use std::net::IpAddr;
@@ -51,13 +51,13 @@ pub(super) struct Element<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Over these octets.
+    /// A reader over these octets.
     #[must_use]
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// Nothing is left.
+    /// Whether nothing is left.
     #[must_use]
     pub(super) fn is_at_end(&self) -> bool {
         self.0.is_empty()

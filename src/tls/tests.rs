@@ -1,4 +1,4 @@
-//! Handshakes and verdicts over in-memory streams. Peers are rustls, and OpenSSL where rustls rightly cannot play the part.
+//! Handshakes and verdicts over in-memory streams. Peers are rustls, or OpenSSL for peers that rustls refuses to be.
 
 #[path = "../../tests/support/pki.rs"]
 pub mod pki;
@@ -32,7 +32,7 @@ fn now() -> SystemTime {
 }
 
 impl ServerTls {
-    /// A handshake that waits for no turn.
+    /// Performs a handshake that does not wait for a turn.
     pub(super) async fn accept<S>(
         &self,
         stream: S,

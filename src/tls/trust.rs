@@ -61,7 +61,7 @@ impl Trust {
     /// others.
     ///
     /// # Errors
-    /// As [`in_servers`](Self::in_servers).
+    /// The errors of [`in_servers`](Self::in_servers).
     pub(crate) fn in_clients(ca_file: Option<&Path>, server_eku: bool) -> Result<Self, String> {
         let purposes: Purposes = if server_eku {
             &[KeyUsage::client_auth, KeyUsage::server_auth]

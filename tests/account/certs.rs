@@ -1,11 +1,11 @@
-//! Who can show which certificate, in both directions.
+//! The certificates that peers can show, in both directions.
 
 use crate::pki::{Authority, Leaf, expired};
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::CryptoProvider};
 use std::sync::Arc;
 
-/// What one certificate proves, as the test knows because it made it.
+/// What one certificate proves. The test knows that, because it made the certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub sha256: String,
@@ -25,7 +25,7 @@ impl Shown {
         }
     }
 
-    /// Why it does not prove `name`; `None`: it does.
+    /// Why the certificate does not prove `name`; `None`: it does.
     pub fn wrong_for(&self, name: &str) -> Option<&'static str> {
         match self {
             Self { trusted: false, .. } => Some("certificate-not-trusted"),
@@ -38,9 +38,9 @@ impl Shown {
 
 pub struct Certs {
     pub root: Authority,
-    /// Good for most, good for `mx.other.test` alone, expired, issued by itself.
+    /// Certificates that are good for most names, good for `mx.other.test` alone, expired, and self-signed.
     pub servers: Vec<(Shown, Arc<ServerConfig>)>,
-    /// None at all, `partner.test`, `other.test`, expired, issued by itself.
+    /// No certificate, then certificates for `partner.test` and `other.test`, an expired one, and a self-signed one.
     pub clients: Vec<(Option<Shown>, Arc<ClientConfig>)>,
 }
 

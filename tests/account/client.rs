@@ -12,16 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Nothing takes that long unless it hangs, however busy the machine is.
+/// A wait this long means that something hangs, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a client mixes its mail from.
+/// The parts from which a client makes its mail.
 pub struct Habits {
     /// Domains and address literals of recipients.
     pub recipients: &'static [&'static str],
     /// Domains of senders; an empty one stands for `<>`.
     pub senders: &'static [&'static str],
-    /// Inbound: STARTTLS is the client's to start; in so many of 100 sessions it is.
+    /// Inbound: in this many of 100 sessions the client starts TLS.
     pub starts_tls: usize,
 }
 
@@ -30,14 +30,14 @@ pub enum What {
     Greeting,
     Hello,
     StartTls,
-    /// With the reverse-path.
+    /// MAIL with the reverse-path.
     Mail(String),
-    /// With the forward-path.
+    /// RCPT with the forward-path.
     Rcpt(String),
     Data,
-    /// The content, for the attempt of that number.
+    /// DATA with the content of the attempt with this number.
     Content(usize),
-    /// A chunk of that attempt.
+    /// A BDAT chunk of the attempt with this number.
     Chunk {
         attempt: usize,
         last: bool,
@@ -45,7 +45,7 @@ pub enum What {
     Rset,
     Noop,
     Quit,
-    /// A reply that nothing was said for.
+    /// A reply that came without a command.
     Unasked,
 }
 
@@ -57,17 +57,17 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Whether the server said it: its replies bear its mark behind code and enhanced code.
+    /// Whether the reply is the server's: its replies have a mark behind code and enhanced code.
     pub fn is_servers(&self) -> bool {
         self.text.get(10..14) == Some("srv-") || self.text.get(4..8) == Some("srv-")
     }
 }
 
-/// Something said, and what was heard in reply.
+/// A command and its reply.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     pub what: What,
-    /// Said inside TLS.
+    /// The command was sent inside TLS.
     pub secure: bool,
     pub reply: Option<Reply>,
 }
@@ -83,22 +83,22 @@ impl Exchange {
 pub struct Attempt {
     /// Forward-paths that were asked for in its transaction.
     pub recipients: Vec<String>,
-    /// What was to be relayed: stuffed for DATA, as it is for BDAT.
+    /// The octets that should be relayed: dot-stuffed for DATA, unchanged for BDAT.
     pub octets: Vec<u8>,
-    /// So many of them were written, at least.
+    /// The number of octets that were written, at least.
     pub sent: usize,
 }
 
-/// Who ended the session, as the client sees it.
+/// How the session ended, as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Still open.
+    /// The session is still open.
     Not,
-    /// QUIT was said.
+    /// The client sent QUIT.
     Quit,
-    /// The client closed or reset its connection without a word.
+    /// The client closed or reset its connection without QUIT.
     Client,
-    /// The other end closed it.
+    /// The other end closed the connection.
     Other,
     /// The client stayed until the program was stopped.
     Stopped,
@@ -116,23 +116,23 @@ pub struct Session {
     pub ended: Ended,
     /// TLS came up as far as the client knows.
     pub secure: bool,
-    /// Its handshake was broken off: whether by something that the other end must have seen.
+    /// The client's handshake was broken off; true if the other end must have seen that.
     pub broke_handshake: Option<bool>,
-    /// What it showed.
+    /// The certificate that the client showed.
     pub certificate: Option<Shown>,
     /// The program is told to stop soon after this is over, and perhaps before it knows.
     pub last: bool,
-    /// Something was waited for in vain.
+    /// The client waited in vain for something.
     pub hung: bool,
     pub transcript: Vec<String>,
 }
 
-/// How it leaves before its time.
+/// How a client leaves early.
 #[derive(Clone, Copy, Debug)]
 struct Fuse {
-    /// Exchanges until then.
+    /// Number of exchanges before it leaves.
     left: usize,
-    /// It does not wait for the reply to the last.
+    /// The client does not wait for the reply to the last command.
     before_reply: bool,
     /// RST instead of FIN.
     reset: bool,
@@ -148,7 +148,7 @@ pub struct Client<'a> {
     chunking: bool,
     starttls: bool,
     paths: usize,
-    /// Stays until the program is stopped.
+    /// The client stays until the program is stopped.
     pub stays: bool,
     pub heard: Session,
 }
@@ -225,7 +225,7 @@ impl<'a> Client<'a> {
         Some(Reply { code, text })
     }
 
-    /// Hears what is still owed to the client, to the end of the connection.
+    /// Reads the replies that are still owed to the client, up to the end of the connection.
     fn hear_the_rest(&mut self) {
         while let Some(reply) = self.read_reply() {
             let waiting = self
@@ -259,7 +259,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Says things in one go and hears their replies, unless it is time to leave.
+    /// Sends commands in one write and reads their replies, unless it is time to leave.
     fn say(&mut self, group: Vec<(What, String)>) -> Vec<Option<u16>> {
         if self.is_over() {
             return vec![None; group.len()];
@@ -278,7 +278,7 @@ impl<'a> Client<'a> {
                 reply: None,
             });
         }
-        // Where it fails, what the other end said before can still be read.
+        // If the write fails, the other end's earlier replies can still be read.
         self.wire.write(lines.as_bytes());
         self.hear(first);
         self.heard.exchanges[first..]
@@ -287,7 +287,7 @@ impl<'a> Client<'a> {
             .collect()
     }
 
-    /// Hears the replies to what was said from `first` on.
+    /// Reads the replies to the commands from `first` on.
     fn hear(&mut self, first: usize) {
         for at in first..self.heard.exchanges.len() {
             let burnt = match &mut self.fuse {
@@ -320,7 +320,7 @@ impl<'a> Client<'a> {
         self.say(vec![(what, line.to_owned())])[0]
     }
 
-    /// The whole session, but for the end of one that stays.
+    /// Runs the whole session. The end of a client that stays is not included.
     pub fn run(&mut self) {
         if self.ask(What::Greeting, "") != Some(220) {
             return self.quit();
@@ -368,7 +368,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// The program is being stopped; hears what it has to say to who stayed.
+    /// The program is being stopped: reads its last words to a client that stayed.
     pub fn hear_the_end(&mut self) {
         if !self.is_over() {
             self.hear_the_rest();
@@ -467,7 +467,7 @@ impl<'a> Client<'a> {
         } else {
             for (what, line) in group {
                 let rcpt = matches!(what, What::Rcpt(_));
-                // Now and then it is tried although nobody was accepted.
+                // Now and then DATA is tried although no recipient was accepted.
                 if what == What::Data && accepted == 0 && !self.dice.chance(30) {
                     break;
                 }
@@ -503,7 +503,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Writes what may be cut off; whether it was.
+    /// Writes octets that may be cut off. Returns whether they were.
     fn content(&mut self, octets: &[u8]) -> bool {
         let fuse = self
             .fuse
@@ -558,7 +558,7 @@ impl<'a> Client<'a> {
                 self.dice.below(left.len() + 1)
             };
             let last = size == left.len();
-            // An empty chunk that is not the last is no chunk.
+            // An empty chunk that is not the last one is not sent.
             let size = if size == 0 && !last {
                 left.len().min(1)
             } else {
@@ -583,7 +583,7 @@ impl<'a> Client<'a> {
             }
             self.hear(first);
             let code = self.heard.exchanges[first].code();
-            // Who is told no mostly gives up.
+            // A client that is refused mostly gives up.
             if self.is_over()
                 || last
                 || (code != Some(250) && self.dice.chance(80))

@@ -15,13 +15,13 @@ use std::{
     net::SocketAddr,
 };
 
-/// Something that the records say otherwise than the account.
+/// A difference between the records and the account.
 pub struct Difference {
     pub comparison: &'static str,
     pub words: String,
 }
 
-/// All that a run left behind.
+/// Everything that a run left behind.
 pub struct Run {
     pub rules: Rules,
     pub sessions: Vec<Session>,
@@ -77,7 +77,7 @@ impl Found<'_> {
 }
 
 impl Run {
-    /// Everything that differs, each with what is needed to understand it.
+    /// All differences, each with the facts that are needed to understand it.
     pub fn differences(&self, skip: &HashSet<String>) -> Vec<Difference> {
         let mut all = Vec::new();
         let mut by_session: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
@@ -144,7 +144,7 @@ impl Run {
             .iter()
             .filter(|one| !claimed.contains(&one.number))
         {
-            // Only the wake-up call of the test itself is nobody's.
+            // Only the test's own wake-up connection belongs to no session.
             let said = connection
                 .transcript
                 .iter()
@@ -160,7 +160,7 @@ impl Run {
         found.differences
     }
 
-    /// What the records of the process say in sum.
+    /// Compares the sums in the records of the process.
     fn process(&self, found: &mut Found<'_>) {
         let records: Vec<&Value> = self.records.iter().collect();
         let (starts, stops) = (of_event(&records, "start"), of_event(&records, "stop"));
@@ -220,7 +220,7 @@ fn compare(account: &Account<'_>, records: &Records<'_>, found: &mut Found<'_>) 
     compare_facts(account, records, found);
 }
 
-/// Each message with its record: both stand in the order in which they were sent.
+/// Pairs each message with its record. Both are in the order in which the messages were sent.
 fn pair<'m, 'r>(
     account: &'m Account<'m>,
     records: &Records<'r>,
@@ -323,7 +323,7 @@ fn compare_content(wanted: &WantedMessage<'_>, record: &Value, found: &mut Found
         usize::try_from(record["octets"].as_u64().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     let relayed = match wanted.meant {
         _ if transaction.whole => (octets == came.len()).then_some(&came[..]),
-        // Some of what was on its way when a connection ended did not come.
+        // Octets that were on their way when a connection ended may not have arrived.
         Some(meant) => (octets >= came.len())
             .then(|| meant.get(..octets))
             .flatten(),
@@ -351,7 +351,7 @@ fn compare_decisions(wanted: &WantedMessage<'_>, record: &Value, found: &mut Fou
         .collect();
     let mut weakest = None;
     for wanted in &wanted.decisions {
-        // Two spellings of one domain may have one each.
+        // Two spellings of one domain may have one decision each.
         let (own, others): (Vec<&Value>, Vec<&Value>) = recorded.into_iter().partition(|one| {
             let domain = text(one, "/domain")
                 .unwrap_or_default()
@@ -511,7 +511,7 @@ fn compare_facts(account: &Account<'_>, records: &Records<'_>, found: &mut Found
 }
 
 /// What the server refused in the clear is told with its code, as unproved, and nothing else is. What it refused inside TLS may be
-/// told, and is not unproved where the peer was authenticated.
+/// recorded, and is not unproved where the peer was authenticated.
 fn compare_heard(
     session: &Session,
     connections: &[&Connection],
@@ -524,7 +524,7 @@ fn compare_heard(
         text(record, "/stage") == Some(stage) && record["code"] == *code
     };
     let recorded = of_event(records, "heard");
-    // Who left may have left before it was said. Inbound the server is our own.
+    // A client that left may have left before the name was sent. Inbound the server is our own.
     let demanded = session.ended != Ended::Client && way != Way::Inbound;
     for one in said.iter().filter(|one| demanded && !one.2) {
         if !recorded.iter().any(|record| is(record, one)) {
@@ -553,7 +553,7 @@ fn compare_heard(
     }
 }
 
-/// Where a decision says whether it was enforced, it says so truly.
+/// A decision that says whether it was enforced must be right about that.
 fn compare_observed(records: &Records<'_>, observe: bool, found: &mut Found<'_>) {
     for record in records {
         let own = record.pointer("/decision/observed");

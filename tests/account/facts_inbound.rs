@@ -37,9 +37,9 @@ impl Case<'_, '_> {
                 (_, Some(reply)) if reply.code == 421 && !reply.is_servers() => {
                     want(self.why_inbound_over().0, true);
                 }
-                // Whom the entry for its address refuses hears that and nothing else.
+                // A client that the entry for its address refuses gets that refusal and nothing else.
                 (_, Some(reply)) if one.secure && reply.code == 554 && self.is_refused() => {}
-                // 4yz for who may have tried: nobody is told at once that TLS is a must.
+                // A client that may have tried TLS gets 4yz: just after a start nobody is refused for good.
                 (_, Some(reply))
                     if !one.secure
                         && !reply.is_servers()
@@ -59,7 +59,7 @@ impl Case<'_, '_> {
         if self.session.secure
             && let Some(line) = self.rules.client(&self.client())
         {
-            // This client is judged before it says another word, and whatever it says then is answered with that.
+            // This client is judged before its next command, and every later command gets that answer.
             let client = self.client();
             let (verdict, reason) = self.judged_client(line);
             want(vec![fact(Some(&client), verdict, reason)], true);
@@ -81,7 +81,7 @@ impl Case<'_, '_> {
         self.session.from.ip().to_string()
     }
 
-    /// The client went away before TLS was up: whether by something that the proxy must have seen.
+    /// The client left before TLS was up; true if the proxy must have seen that.
     pub fn broke_handshake(&self) -> Option<bool> {
         let go =
             |one: &&Exchange| one.what == What::StartTls && matches!(one.code(), None | Some(220));
@@ -89,7 +89,7 @@ impl Case<'_, '_> {
         self.session.broke_handshake.or(begun.then_some(false))
     }
 
-    /// What the line says of the client and its certificate.
+    /// What the line decides about the client and its certificate.
     pub fn judged_client(&self, line: &Line) -> (&'static str, Option<&'static str>) {
         let nobody = Shown {
             sha256: String::new(),
@@ -111,7 +111,7 @@ impl Case<'_, '_> {
         line.is_some_and(|line| self.judged_client(line).0 == "refused")
     }
 
-    /// As whom a sender is judged: by its domain, else by the client's address.
+    /// The name by which a sender is judged: its domain, else the client's address.
     pub fn whose(&self, sender: &str) -> String {
         match sender.rsplit_once('@') {
             Some((_, literal)) if literal.starts_with('[') => self.client(),
@@ -120,13 +120,13 @@ impl Case<'_, '_> {
         }
     }
 
-    /// The line for a sender; its own, or its client's.
+    /// The line for a sender: its own, or that of its client.
     pub fn line_of(&self, sender: &str) -> Option<&Line> {
         let own = self.rules.sender(sender);
         own.or_else(|| self.rules.client(&self.client()))
     }
 
-    /// What is written down about a sender, and whether anything must be.
+    /// What is recorded about a sender, and whether a record is required.
     pub fn of_sender(&self, sender: &str, said: &Exchange) -> (Vec<Fact>, bool) {
         let (client, whose) = (self.client(), self.whose(sender));
         let unprotected = || {

@@ -34,7 +34,7 @@ impl Case<'_, '_> {
                     let (verdict, reason) = self.judged(line);
                     let mut any_of = vec![fact(Some(&domain), verdict, reason)];
                     if self.shown().is_none() && line.is_some() {
-                        // It needs TLS, and the session had begun without.
+                        // The recipient needs TLS, and the session has begun without TLS.
                         let reason = format!("{}|starttls-required", self.no_tls());
                         any_of = vec![refused(Some(&domain), &reason), refused(None, &reason)];
                     }
@@ -98,7 +98,7 @@ impl Case<'_, '_> {
             let Some(before) = self.before else {
                 return (vec![refused(None, "server-unreachable")], REFUSED);
             };
-            // Remembered from the session before at this server, with its domain.
+            // The refusal that is remembered from the previous session at this server, with its domain.
             let (mut facts, _) = before.why_over(0);
             facts.extend(
                 facts
@@ -144,14 +144,14 @@ impl Case<'_, '_> {
         }
     }
 
-    /// A refusal for this reason in place of the exchange `at`: of the server as such, or of whoever's mail asked for TLS.
+    /// A refusal for this reason in place of the exchange `at`: of the server as such, or of the domain whose mail asked for TLS.
     pub fn refused_for(&self, at: usize, reason: &str) -> Vec<Fact> {
         let domains = self.candidates(at).into_iter();
         let facts = domains.map(|(domain, _)| refused(Some(&domain), reason));
         facts.chain([refused(None, reason)]).collect()
     }
 
-    /// Whom the refusal in place of the exchange `at` can be about.
+    /// The domains that the refusal in place of the exchange `at` can be about.
     pub fn candidates(&self, at: usize) -> Vec<(String, Option<&Line>)> {
         if let Some((domain, line)) = self.asked_at_connect() {
             return vec![(domain, Some(line))];
@@ -159,7 +159,7 @@ impl Case<'_, '_> {
         self.recipients_from(at)
     }
 
-    /// Whom was asked about from the exchange `at` on.
+    /// The recipients that the policy was asked about from the exchange `at` on.
     pub fn recipients_from(&self, at: usize) -> Vec<(String, Option<&Line>)> {
         let later = self.session.exchanges.iter().skip(at);
         let paths = later.filter_map(|one| match &one.what {

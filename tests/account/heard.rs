@@ -1,4 +1,4 @@
-//! What a server heard and said: one entry per connection of the proxy.
+//! What a server received and sent: one entry for each connection of the proxy.
 
 use crate::certs::Shown;
 use std::{net::SocketAddr, time::Instant};
@@ -6,37 +6,37 @@ use std::{net::SocketAddr, time::Instant};
 /// What the server did that can have ended the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fatal {
-    /// It greeted with this.
+    /// The server greeted with this reply.
     Greeting(u16),
-    /// It answered EHLO with this, in the clear or inside TLS.
+    /// The server answered EHLO with this reply, in the clear or inside TLS.
     Hello(u16),
-    /// It answered STARTTLS with this.
+    /// The server answered STARTTLS with this reply.
     StartTls(u16),
-    /// The handshake did not come to its end.
+    /// The handshake was not completed.
     Handshake,
-    /// It said 421 to a command.
+    /// The server answered a command with 421.
     Said421,
-    /// It closed the connection.
+    /// The server closed the connection.
     Closed,
 }
 
-/// One transaction as the server heard it.
+/// One transaction as the server received it.
 #[derive(Debug)]
 pub struct Transaction {
     /// The last EHLO name before it.
     pub hello: String,
-    /// It was heard inside TLS.
+    /// The transaction came inside TLS.
     pub secure: bool,
     pub sender: String,
     /// Recipients in their order, each with whether it was accepted.
     pub recipients: Vec<(String, bool)>,
-    /// 354 was said, or a BDAT was heard.
+    /// The server sent 354, or received a BDAT.
     pub begun: bool,
     /// The 354.
     pub go: Option<String>,
     /// The content as it came, without the `.` line.
     pub content: Vec<u8>,
-    /// All of what was forwarded came: the `.` line or a whole chunk is the last thing heard.
+    /// Everything that was forwarded arrived: the `.` line or a whole chunk came last.
     pub whole: bool,
     /// The reply that decided, lines joined by `\r\n`.
     pub verdict: Option<String>,
@@ -52,15 +52,15 @@ impl Transaction {
 /// One connection of the proxy to the server.
 #[derive(Debug)]
 pub struct Connection {
-    /// How many were accepted before it.
+    /// Number of connections that were accepted before this one.
     pub number: usize,
-    /// Just after it was accepted.
+    /// The time just after the connection was accepted.
     pub began: Instant,
     pub from: SocketAddr,
     pub to: SocketAddr,
     pub hellos: Vec<String>,
     pub offered: bool,
-    /// TLS came up, and this was shown.
+    /// TLS came up, and this certificate was shown.
     pub shown: Option<Shown>,
     pub transactions: Vec<Transaction>,
     pub fatal: Option<Fatal>,
@@ -70,7 +70,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Whose session it is.
+    /// The number of the session to which the connection belongs.
     pub fn session(&self) -> Option<usize> {
         said_by(self.hellos.first()?)
     }

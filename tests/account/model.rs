@@ -11,16 +11,16 @@ use std::collections::BTreeSet;
 /// A decision in a message record.
 #[derive(Clone, Debug)]
 pub struct WantedDecision {
-    /// Any of these; in lower case.
+    /// The domain is any of these, in lower case.
     pub domains: Vec<String>,
     pub verdict: &'static str,
-    /// `None`: whatever it is.
+    /// `None`: every value is right.
     pub level: Option<&'static str>,
     pub basis: Option<&'static str>,
     pub rule: Option<String>,
     /// As in a [`Fact`].
     pub reason: Option<&'static str>,
-    /// It need not be there.
+    /// The decision may be missing.
     pub optional: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct WantedMessage<'a> {
     pub connection: &'a Connection,
     /// What the client meant to send.
     pub meant: Option<&'a [u8]>,
-    /// It is missing if it is not there.
+    /// The record must be there.
     pub certain: bool,
     pub secure: bool,
     /// SHA-256 of the outside peer's certificate.
@@ -115,11 +115,11 @@ impl<'a> Case<'_, 'a> {
         self.last().and_then(|last| last.shown.as_ref())
     }
 
-    /// Why there is no TLS. Who comes later finds a session that goes on in the clear.
+    /// Why there is no TLS. Later recipients find a session that goes on in the clear.
     pub fn no_tls(&self) -> &'static str {
         match self.connections.first().and_then(|first| first.fatal) {
             Some(Fatal::StartTls(_)) => "starttls-refused|session-in-the-clear",
-            // It closed in place of its answer to STARTTLS, and another connection went on in the clear.
+            // The server closed the connection in place of its answer to STARTTLS, and another connection went on in the clear.
             Some(Fatal::Closed) if self.connections.len() > 1 => {
                 "starttls-refused|session-in-the-clear"
             }
@@ -140,7 +140,7 @@ impl<'a> Case<'_, 'a> {
         }
     }
 
-    /// Outbound, the peer is judged at EHLO: as whom, and by which line.
+    /// Outbound, the peer is judged at EHLO: the name it is judged by, and the line that decides.
     pub fn asked_at_connect(&self) -> Option<(String, &Line)> {
         let server = self.server();
         match self.rules.way {
@@ -152,7 +152,7 @@ impl<'a> Case<'_, 'a> {
         }
     }
 
-    /// What the line says of the peer: verdict and reason.
+    /// What the line decides about the peer: verdict and reason.
     pub fn judged(&self, line: Option<&Line>) -> (&'static str, Option<&'static str>) {
         let Some(line) = line else {
             return ("refused", Some("no-policy"));
@@ -185,7 +185,7 @@ impl<'a> Case<'_, 'a> {
             (Ended::Client, None) if self.broke_handshake().is_some() => {
                 &["client-closed", "handshake-failed", "refused"]
             }
-            // It said QUIT, and did not wait for the reply.
+            // The client sent QUIT, and did not wait for the reply.
             (Ended::Client, None) if session.exchanges.iter().any(|one| one.what == What::Quit) => {
                 &["quit", "client-closed"]
             }
@@ -327,7 +327,7 @@ impl<'a> Case<'_, 'a> {
         }]
     }
 
-    /// What a message rests on stands in a record of its own, too.
+    /// The decision that allows a message also has a record of its own.
     fn facts_of(&self, messages: &[WantedMessage<'_>]) -> Vec<Want> {
         let certain = messages.iter().filter(|message| message.certain);
         let decisions = certain.flat_map(|message| &message.decisions);

@@ -1,8 +1,8 @@
-//! The table as the test wrote it, and what records say by it.
+//! The table as the test wrote it, and what the records must say because of it.
 
 use crate::certs::Shown;
 
-/// One line of the table, as the test wrote it; or what stands for it where there is no table.
+/// One line of the table as the test wrote it, or the rule that applies where there is no table.
 #[derive(Clone, Debug)]
 pub struct Line {
     /// A domain, `@domain`, the beginning of server addresses (`10.192.`) or of client addresses.
@@ -21,7 +21,7 @@ pub enum Proof {
 }
 
 impl Line {
-    /// The whole rule of the test: what this line says of a peer that showed this, in the clear or inside TLS.
+    /// The whole rule of the test: what this line decides about a peer that showed this, in the clear or inside TLS.
     pub fn verdict(&self, shown: Option<&Shown>) -> Result<&'static str, &'static str> {
         match (self.level, &self.proof, shown) {
             ("none" | "may", ..) => Ok("unprotected"),
@@ -60,7 +60,7 @@ pub type Fact = (Option<String>, String, Option<String>);
 #[derive(Clone, Debug)]
 pub struct Want {
     pub any_of: Vec<Fact>,
-    /// It is missing if it is not there.
+    /// The record must be there.
     pub must: bool,
 }
 
@@ -92,7 +92,7 @@ pub fn refused(domain: Option<&str>, reason: &str) -> Fact {
     fact(domain, "refused", Some(reason))
 }
 
-/// Behind the last `@`, in lower case.
+/// The text behind the last `@`, in lower case.
 pub fn domain_of(path: &str) -> String {
     let domain = path.rsplit_once('@').map_or(path, |(_, domain)| domain);
     domain.to_ascii_lowercase()

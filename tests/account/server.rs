@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longer than clients wait, so that whoever hangs is found by them.
+/// The server waits longer than clients do, so that clients notice first if the program hangs.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a server does that ends a session, or keeps it from beginning.
@@ -36,7 +36,7 @@ pub enum Flaw {
     NoiseAmidHandshake,
     SecureHello(u16),
     CloseAtSecureHello,
-    /// At the so-manieth command of a transaction, EHLO included.
+    /// At the command with this number in a transaction, EHLO included.
     CloseAt(usize),
     ClosesWith421At(usize),
     CloseAmidContent,
@@ -85,7 +85,7 @@ impl Server {
 
     pub fn finish(self) -> Vec<Connection> {
         self.stop.store(true, Ordering::SeqCst);
-        // Wakes it up.
+        // Wakes the server up.
         drop(TcpStream::connect(("127.0.0.1", self.address.port())));
         let connections = self.accepting.join().expect("the server runs on");
         let heard = connections.into_iter().map(JoinHandle::join);
@@ -104,13 +104,13 @@ struct Talk {
     outside: bool,
     certs: Arc<Certs>,
     commands: usize,
-    /// There is a transaction, the last of those heard.
+    /// A transaction is open; it is the last one in the list.
     open: bool,
     secure: bool,
     heard: Connection,
 }
 
-/// What serving one command came to.
+/// The result of serving one command.
 #[derive(PartialEq, Eq)]
 enum Next {
     Go,
@@ -359,7 +359,7 @@ impl Talk {
 
     fn no_hello(&mut self, line: &str, code: u16) -> Next {
         self.heard.fatal.get_or_insert(Fatal::Hello(code));
-        // HELO is tried where EHLO was refused for good; what is told is why EHLO was.
+        // The proxy tries HELO where EHLO was refused for good; the record says why EHLO was refused.
         if line.starts_with("EHLO") {
             self.heard.refused.push(("ehlo", code, self.secure));
         }
@@ -493,7 +493,7 @@ impl Talk {
                 break;
             }
         }
-        // It cannot know whether a dot at the end begins a line of the content or is the end of it.
+        // The server cannot know whether a dot at the end begins a line of the content or ends the content.
         for begun in [&b".\r"[..], b"."] {
             let before = content.strip_suffix(begun).map(<[u8]>::len);
             let cut = before.filter(|&at| at == 0 || content[..at].ends_with(b"\r\n"));
@@ -530,7 +530,7 @@ impl Talk {
         Next::Go
     }
 
-    /// Reads a chunk; whether it is the last, if it came whole.
+    /// Reads a chunk. Returns whether it is the last one; `None` if it did not arrive whole.
     fn chunk(&mut self, arguments: &str) -> Option<bool> {
         let (octets, last) = match arguments.split_once(' ') {
             Some((octets, _)) => (octets, true),
@@ -579,7 +579,7 @@ impl Talk {
     }
 }
 
-/// What stands between `<` and `>`.
+/// The text between `<` and `>`.
 fn path(line: &str) -> String {
     let inside = line
         .split_once('<')

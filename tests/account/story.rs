@@ -4,7 +4,7 @@ use crate::{client::Session, heard::Connection};
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// What happened, by all who were there, and what the records say.
+/// What client and server wrote down, and what the records say.
 pub fn story(session: &Session, connections: &[&Connection], records: &[&Value]) -> String {
     let mut story = String::new();
     let _ = write!(story, "\n    the client:");
@@ -26,7 +26,7 @@ pub fn story(session: &Session, connections: &[&Connection], records: &[&Value])
     story + "\n"
 }
 
-/// Without what is long and compared nowhere.
+/// The record without long fields that are compared nowhere.
 fn prune(record: &mut Value) {
     match record {
         Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! Which records and which connections to the server are a session's.
+//! Finds the records and the connections to the server that belong to a session.
 
 use crate::{
     client::Session,
@@ -39,7 +39,7 @@ pub fn take_own<'r>(
 }
 
 impl Run {
-    /// The end of the client's connection that is its session's own. A redirected connection may come from another port than the
+    /// The end of the client's connection that identifies its session. A redirected connection may come from another port than the
     /// client knows.
     pub fn end_of(&self, record: &Value) -> String {
         let pointer = match self.rules.way {
@@ -49,7 +49,7 @@ impl Run {
         text(record, pointer).unwrap_or_default().to_owned()
     }
 
-    /// Those that the session's EHLO name was heard on, and those that its records name. Ports are used again and again, so a
+    /// The connections on which the session's EHLO name came, and those that its records name. Ports are used again and again, so a
     /// record means the first connection of these ends that is not older than the session.
     pub fn connections_of(&self, session: &Session, records: &Records<'_>) -> Vec<&Connection> {
         let ends = |record: &&Value| {

@@ -38,16 +38,16 @@ where
     }
     fn close_tls(&mut self) {
         self.conn.send_close_notify();
-        // Whoever is gone already needs no farewell.
+        // If the other end is gone already, the error does not matter.
         let _ = self.flush();
     }
 }
 
 pub struct Wire {
-    /// `None`: it is gone.
+    /// The other end; `None`: it is gone.
     stream: Option<Box<dyn Connection + Send>>,
     buffer: Vec<u8>,
-    /// Nothing came for that long.
+    /// Nothing came within the time limit.
     pub hung: bool,
 }
 
@@ -80,7 +80,7 @@ impl Wire {
                     error.kind(),
                     std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
                 );
-                // A program that hangs shall not hang the test; what was said until then tells where.
+                // A program that hangs must not hang the test. The octets so far show where it hung.
                 self.hung |= hangs;
                 false
             }
@@ -109,12 +109,12 @@ impl Wire {
         self.buffer.drain(..octets).collect()
     }
 
-    /// Puts back what was read too much.
+    /// Puts back octets that were read too early.
     pub fn unread(&mut self, octets: &[u8]) {
         self.buffer.splice(..0, octets.iter().copied());
     }
 
-    /// False once nobody takes it any more.
+    /// Writes octets. Returns false once the other end takes no more.
     pub fn write(&mut self, octets: &[u8]) -> bool {
         let Some(stream) = &mut self.stream else {
             return false;
@@ -125,7 +125,7 @@ impl Wire {
             .is_ok()
     }
 
-    /// TLS in either role, over a connection that has none; whether it came up.
+    /// Starts TLS in either role over a connection in the clear. Returns whether it came up.
     pub fn start_tls<C, D>(&mut self, mut connection: C) -> bool
     where
         C: DerefMut<Target = ConnectionCommon<D>> + Send + 'static,

@@ -27,7 +27,7 @@ use std::{
 const SESSIONS: usize = 100;
 /// Clients at a time, unless `ACCOUNT_CLIENTS` says how many.
 const CLIENTS: usize = 4;
-/// So many may not have ended for the program when it is told to stop, although their clients have left.
+/// The number of sessions that the program may not have ended when it is told to stop, although their clients have left.
 const LAST: usize = 12;
 /// A port that was free may be somebody else's when the program asks for it.
 const STARTS: usize = 5;
@@ -46,14 +46,14 @@ fn certs() -> Arc<Certs> {
     Arc::clone(CERTS.get_or_init(|| Arc::new(Certs::new())))
 }
 
-/// The program, and what it logs.
+/// The program and its log lines.
 struct Program {
     child: Child,
     log: JoinHandle<String>,
 }
 
 impl Program {
-    /// Returns when it is ready, or what it said instead.
+    /// Returns when the program is ready, else returns its log lines.
     fn start(arguments: &[String]) -> Result<Self, String> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
             .args(arguments)
@@ -67,7 +67,7 @@ impl Program {
             for line in stderr.lines() {
                 let line = line.expect("a log is text");
                 if line.contains(": ready") {
-                    // Whoever waited may have given up.
+                    // The receiver may have given up waiting.
                     let _ = tell.send(());
                 }
                 log += &line;
@@ -101,14 +101,14 @@ struct Setting {
     rules: Rules,
     arguments: Vec<String>,
     habits: Habits,
-    /// Of the sessions whose recipients need not have an entry of their own.
+    /// For sessions whose recipients need no entry of their own.
     habits_by_address: Habits,
     server: Server,
     /// Where the program listens, if it does not intercept.
     listen: Option<SocketAddr>,
 }
 
-/// Plays the sessions of this seed and stops the program; what everybody wrote down.
+/// Plays the sessions of this seed and stops the program. Returns what clients and servers wrote down.
 pub fn run(kind: Kind, seed: u64) -> Run {
     let mut why = String::new();
     for _ in 0..STARTS {
@@ -126,7 +126,7 @@ fn try_run(kind: Kind, seed: u64) -> Result<Run, String> {
     let certs = certs();
     let mut setting = setting(kind, seed, &scratch.0, &certs);
     let log = scratch.0.join("audit.jsonl").display().to_string();
-    // Nobody is amid a message when it is stopped; who hangs is cut off.
+    // No client is in the middle of a message when the program is stopped. A session that hangs is cut off.
     let always = words(&["--audit-log", &log, "--drain-timeout", "5"]);
     setting.arguments.extend(always);
     let program = match Program::start(&setting.arguments) {
@@ -173,7 +173,7 @@ fn sessions(setting: &Setting, seed: u64, certs: &Certs, stop: impl FnOnce()) ->
             if number >= SESSIONS {
                 return;
             }
-            // Now and then one comes again at once, to where it was.
+            // Now and then a client comes again at once, to the same place.
             let again = setting.listen.is_none() && seed % 5 == 0;
             for number in [number, number + SESSIONS]
                 .into_iter()
@@ -209,7 +209,7 @@ fn sessions(setting: &Setting, seed: u64, certs: &Certs, stop: impl FnOnce()) ->
 /// Each session has ends of its own: intercepted, where it goes, else where it comes from.
 fn connect<'a>(setting: &'a Setting, number: usize, seed: u64, certs: &'a Certs) -> Client<'a> {
     let began = clock::instant();
-    // Who comes again comes to the same place, with other mail.
+    // A client that comes again goes to the same place, with other mail.
     let mut dice = Dice::new(!seed);
     let seed = seed.wrapping_add(number as u64);
     let place = number % SESSIONS;
@@ -256,7 +256,7 @@ fn file(scratch: &Path, name: &str, text: &str) -> String {
     path.display().to_string()
 }
 
-/// A table of these lines. What decides by it is told to the model in the same breath.
+/// Makes a table of these lines, and the rules of the model for the same lines.
 struct Table {
     file: String,
     text: String,

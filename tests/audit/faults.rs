@@ -103,7 +103,7 @@ impl Disk for FaultyDisk {
                 let file = fs::OpenOptions::new().write(true).open(&self.path)?;
                 let length = file.metadata()?.len();
                 file.set_len(self.good)?;
-                file.set_len(length)?; // the pages come back as zeros
+                file.set_len(length)?; // the lost pages come back as zeros
             }
             return Err(kind.into());
         }

@@ -58,7 +58,7 @@ fn the_page_stands_alone_and_says_what_the_log_says() {
     look(&directory.0, &html);
 }
 
-/// A browser shows and prints it, and finds nothing to complain about.
+/// A browser shows and prints the page without any complaint.
 fn look(directory: &Path, html: &Path) {
     let picture = directory.join("picture.png");
     let paper = directory.join("paper.pdf");

@@ -107,7 +107,7 @@ fn a_new_name_with_a_new_key_or_of_the_other_direction_is_not_taken_for_the_same
     }
 }
 
-/// A checkpoint must have the name under which the log was opened, whoever signed it.
+/// A checkpoint must have the name under which the log was opened, whichever key signed it.
 #[test]
 fn a_checkpoint_of_another_name_is_found() {
     let (directory, elsewhere) = (Directory::new("grafted"), Directory::new("grafted-from"));

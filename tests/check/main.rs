@@ -348,7 +348,7 @@ async fn an_entry_for_the_address_is_judged_at_ehlo_and_the_recipient_after_it()
     assert!(!checked.any_refused(), "{}", checked.page(false));
     assert_nothing_of_mail_was_sent(world);
 
-    // The recipient's own entry stands above that of the address, and what it demands is not shown.
+    // The recipient's own entry takes precedence over that of the address, and the certificate does not show what it demands.
     let mut world = World::new();
     world.table =
         "[127.0.0.1] verify match=mx.clinic.example\nclinic.example secure match=other.example\n";

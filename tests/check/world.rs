@@ -28,13 +28,13 @@ use std::{
 pub const CLINIC: &str = "clinic.example";
 pub const OFFER: &str = "250-mx.clinic.example\r\n250-STARTTLS\r\n250 SMTPUTF8\r\n";
 
-/// What a server does once it was told STARTTLS and said 220.
+/// What a server does after it has answered STARTTLS with 220.
 pub enum Tls {
-    /// It never comes to that.
+    /// The server never gets STARTTLS.
     Never,
-    /// A handshake with this certificate, then what it answers inside TLS.
+    /// A handshake with this certificate, then this answer to EHLO inside TLS.
     With(Box<Leaf>),
-    /// The same, but whoever sends a ClientHello of more than 1,000 octets finds the connection ended.
+    /// The same, but a ClientHello of more than 1,000 octets ends the connection.
     Small(Box<Leaf>),
     /// Bytes that are no TLS.
     Garbage,
@@ -42,7 +42,7 @@ pub enum Tls {
     Ends,
 }
 
-/// What a server says.
+/// The replies of a server.
 pub struct Mx {
     /// Empty: nothing, for as long as the client stays.
     pub greeting: &'static str,
@@ -275,7 +275,7 @@ impl World {
         CheckedDomain::new(domain, &checker).await
     }
 
-    /// What the servers were told; they have ended each connection.
+    /// The commands that the servers got; they have ended each connection.
     pub fn heard(self) -> Vec<String> {
         drop(self.tell);
         self.heard.try_iter().collect()
@@ -310,7 +310,7 @@ impl Mx {
         }
     }
 
-    /// True once the client said STARTTLS and may begin.
+    /// True once the client has sent STARTTLS and may begin the handshake.
     fn serve(&self, stream: impl Read + Write, tell: &mpsc::Sender<String>, stage: usize) -> bool {
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
@@ -339,7 +339,7 @@ impl Mx {
     }
 }
 
-/// What the first TLS record says of its length (RFC 8446 §5.1).
+/// The length in the header of the first TLS record (RFC 8446 §5.1).
 fn hello_length(stream: &TcpStream) -> u16 {
     let mut header = [0; 5];
     while stream

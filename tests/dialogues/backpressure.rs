@@ -23,7 +23,7 @@ use tokio::{
 /// More than the system buffers between two sockets.
 const MESSAGE: usize = 64 * 1024 * 1024;
 
-/// A machine that tells what its driver says of the client's bytes.
+/// A machine that reports what its driver says about the client's bytes.
 struct Spy(Any, mpsc::UnboundedSender<bool>);
 
 impl Machine for Spy {
@@ -40,7 +40,7 @@ impl Machine for Spy {
         self.0.deadline()
     }
     fn set_held_back(&mut self, held: bool, now: Duration) {
-        // A test that is over hears nothing more.
+        // A test that is over does not receive any more.
         let _ = self.1.send(held);
         self.0.set_held_back(held, now);
     }
@@ -52,7 +52,7 @@ impl Machine for Spy {
     }
 }
 
-/// Lets everything pass.
+/// A machine that passes everything.
 struct Willing(Option<TcpStream>);
 
 impl ActionHandler for Willing {

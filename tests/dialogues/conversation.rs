@@ -3,7 +3,7 @@
 use super::super::script::escape;
 use std::collections::VecDeque;
 
-/// What a side that gives commands has said and is owed a reply for.
+/// A unit that the side with the commands has sent, and that gets a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// A command line without CRLF.
@@ -41,7 +41,7 @@ pub struct Conversation {
     pub lines: Vec<Vec<u8>>,
 }
 
-/// A whole reply, and what it answers.
+/// A whole reply, and the unit that it answers.
 pub struct Replied {
     pub code: u16,
     pub unit: Option<Unit>,
@@ -74,7 +74,7 @@ impl Conversation {
             return (left == 0).then_some(Unit::Chunk { last });
         }
         if self.in_data {
-            // The end may stand across what came before; of that only the last octets can belong to it.
+            // The end may have begun in earlier bytes, of which only the last octets can belong to it.
             let before = self.tail.len();
             self.tail.append(&mut self.commands);
             let Some(end) = find(&self.tail, b"\r\n.\r\n") else {
@@ -169,7 +169,7 @@ pub fn chunk_size(line: &[u8]) -> Option<(u64, bool)> {
     }
 }
 
-/// The domain of `RCPT TO:<local@domain>`, as the plainest reader sees it.
+/// The domain of `RCPT TO:<local@domain>`, as a very simple reader sees it.
 pub fn domain_of(line: &[u8]) -> String {
     let line = String::from_utf8_lossy(line).to_ascii_lowercase();
     let path = match (line.split_once('<'), line.split_once(':')) {

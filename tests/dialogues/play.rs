@@ -10,11 +10,11 @@ use starttls_proxy::smtp::{Machine, Note, Side};
 /// How the segments of a script are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// Not at all.
+    /// No segment is cut.
     Whole,
-    /// Behind every byte.
+    /// Each segment is cut behind every byte.
     Bytes,
-    /// One segment in two.
+    /// One segment is cut in two.
     Once { segment: usize, at: usize },
 }
 
@@ -46,7 +46,7 @@ pub fn cuts(script: &Script) -> Vec<Cut> {
     cuts
 }
 
-/// Plays it; the error says where and how the machine differs.
+/// Plays the script. The error says where and how the machine differs.
 pub fn play(script: &Script, machine: Box<dyn Machine>, cut: Cut) -> Result<(), String> {
     let watch = Watch::new(script.direction, &script.options);
     let mut player = Player {

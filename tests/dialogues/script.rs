@@ -63,9 +63,9 @@ pub enum Direction {
 pub struct Script {
     pub direction: Direction,
     pub options: Vec<String>,
-    /// Not to be played cut up.
+    /// The segments must not be cut.
     pub whole: bool,
-    /// What it is called in failures: file, and the values of its `each` lines.
+    /// Its name in failures: the file, and the values of its `each` lines.
     pub name: String,
     pub lines: Vec<Line>,
 }
@@ -106,7 +106,7 @@ pub enum Step {
     Recorded(Result<(), Refusal>),
     Note(String),
     Trace(Vec<u8>),
-    /// Nothing like this has been told since the last note that was looked for.
+    /// No note like this came since the last note that was looked for.
     NoNote(String),
     Conditions {
         overloaded: bool,
@@ -478,7 +478,7 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// What stands before the brace that closes, and behind it.
+/// The text before the closing brace, and the text behind it.
 fn braced(text: &str) -> Option<(&str, &str)> {
     let mut depth = 1;
     for (at, c) in text.char_indices() {

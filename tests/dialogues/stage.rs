@@ -11,7 +11,7 @@ use starttls_proxy::smtp::{
 };
 use std::{collections::VecDeque, time::Duration};
 
-/// What the machine did that is not bytes. Bytes are in [`End::out`].
+/// The actions of the machine other than bytes. Bytes are in [`End::out`].
 #[derive(Debug, PartialEq)]
 pub enum Deed {
     Connect,
@@ -22,7 +22,7 @@ pub enum Deed {
 }
 
 impl Deed {
-    /// As a script expects it.
+    /// The action in the words of a script.
     pub fn step(&self) -> Step {
         match self {
             Self::Connect => Step::Connect,
@@ -79,9 +79,9 @@ pub struct Stage {
     pub deeds: VecDeque<Deed>,
     pub notes: VecDeque<Note>,
     pub watch: Watch,
-    /// What was asked and not answered yet.
+    /// The question that is not answered yet.
     asked: Option<Question>,
-    /// Records asked for and not answered yet.
+    /// Number of records that were asked for and not answered yet.
     recording: usize,
     /// The server does not read.
     stalled: bool,
@@ -167,7 +167,7 @@ impl Stage {
         }
     }
 
-    /// Bytes from a side. What comes for a connection that is no more is lost, as it is in life.
+    /// Bytes from a side. Bytes for a connection that has ended are lost, as in reality.
     pub fn send(&mut self, side: Side, bytes: &[u8]) -> Outcome {
         self.watch.happens(if side == Side::Server {
             "server bytes"
@@ -284,7 +284,7 @@ impl Stage {
         self.carry_out()
     }
 
-    /// Offers what is untaken until nothing more is taken, as the driver does.
+    /// Offers the untaken bytes until the machine takes no more, as the driver does.
     fn settle(&mut self) -> Outcome {
         self.carry_out()?;
         loop {

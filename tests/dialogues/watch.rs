@@ -54,7 +54,7 @@ pub struct Watch {
     permits_in_the_clear: Vec<String>,
     /// Codes of the refusals that were handed to the machine.
     may_refuse: Vec<u16>,
-    /// What the machine is reacting to.
+    /// The event that the machine is reacting to.
     cause: &'static str,
     server_accepted: usize,
     recorded: usize,
@@ -76,7 +76,7 @@ pub struct Watch {
     /// A chunk was refused; neither MAIL, RSET nor EHLO has come since.
     dead: bool,
     ends: usize,
-    /// Encryption is all that was demanded for some recipient: whoever is there is its server.
+    /// For some recipient only encryption was demanded, so any peer may be its server.
     undemanding: bool,
     /// Refusals of messages by us are not the server's replies, so they need no record.
     evil: Vec<u8>,
@@ -275,7 +275,7 @@ impl Watch {
                 if !self.server_is_open {
                     return Ok(());
                 }
-                // A server that says nonsense is the rule of some script; the client must not hear of it.
+                // In some scripts the server sends malformed replies; the client must not get them.
                 for Replied { code, unit, lines } in self.server.replied(bytes).unwrap_or_default()
                 {
                     self.said_by_server.insert(lines);
@@ -321,7 +321,7 @@ impl Watch {
         };
         let shown = escape(line);
         let is = |verb: &str| is_verb(line, verb.as_bytes());
-        // HELO cannot lead to TLS, so it is of use only where an entry could do without.
+        // HELO cannot lead to TLS, so it is useful only where an entry could allow plaintext.
         let helo = is("HELO") && self.plaintext_possible;
         let clear = is("EHLO") || helo || is("STARTTLS") || is("QUIT");
         if !self.may_relay() && (self.direction == Direction::Inbound || !clear) {
@@ -480,7 +480,7 @@ impl Watch {
         }
     }
 
-    /// What the server says of a recipient is said to the client only after somebody answered for that recipient.
+    /// The client gets the server's reply about a recipient only after the policy's answer for that recipient.
     fn quotes_whom_it_may(&mut self, code: u16, line: &[u8], lines: &[Vec<u8>]) -> Outcome {
         if self.direction == Direction::Inbound
             || !is_verb(line, b"RCPT")
@@ -509,7 +509,7 @@ impl Watch {
         }
     }
 
-    /// RFC 7672 §2.2, RFC 8461 §5: whoever is on the path must not be able to bounce mail.
+    /// RFC 7672 §2.2, RFC 8461 §5: an attacker on the path must not be able to bounce mail.
     fn no_unauthenticated_verdict(&self, code: u16, unit: Option<&Unit>, greeted: bool) -> Outcome {
         let unprotected = self.direction == Direction::Outbound
             && !self.authenticated
@@ -528,7 +528,7 @@ impl Watch {
                 }
                 // Bytes that are no command.
                 None => greeted,
-                // A chunk for nobody.
+                // A chunk for which there is no recipient.
                 Some(_) => true,
             };
             if !local {

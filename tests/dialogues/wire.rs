@@ -33,7 +33,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// Nothing on loopback takes that long unless it hangs.
+/// On loopback a wait this long means that something hangs.
 pub const HANG: Duration = Duration::from_secs(20);
 
 /// Why a script is not played over sockets; `None`: it is.
@@ -59,7 +59,7 @@ pub fn unplayable(script: &Script) -> Option<&'static str> {
     (script.lines.len() > 2500).then_some("too long")
 }
 
-/// What the driver wants, each with where the answer goes.
+/// The jobs of the driver, each with the place where its answer goes.
 enum Wanted {
     Connect(oneshot::Sender<Result<Stream, Refusal>>),
     Handshake(Side, Stream, oneshot::Sender<Upgraded>),
@@ -84,7 +84,7 @@ impl Played {
         done: impl FnOnce(T) -> ActionResult + Send + 'static,
     ) -> Job<ActionResult> {
         let (answer, answered) = oneshot::channel();
-        // A test that is over hears nothing more.
+        // A test that is over does not receive any more.
         let _ = self.tell.send(Told::Job(job(answer)));
         Box::pin(async move {
             match answered.await {
@@ -157,7 +157,7 @@ impl Peer {
         }
     }
 
-    /// Reads once; whether there was anything.
+    /// Reads once. Returns whether there was anything to read.
     async fn more(&mut self) -> Result<io::Result<usize>, String> {
         let mut buffer = vec![0; 65536];
         let read = timeout(HANG, self.stream()?.read(&mut buffer)).await;
@@ -230,7 +230,7 @@ impl Machine for Any {
     }
 }
 
-/// Plays it; the error says where and how the session differs.
+/// Plays the script. The error says where and how the session differs.
 pub fn play(script: &Script, machine: Box<dyn Machine + Send>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -284,9 +284,9 @@ struct Wire {
     client: Peer,
     server: Peer,
     told: mpsc::UnboundedReceiver<Told>,
-    /// Wanted, and not expected by the script yet.
+    /// Jobs that the script does not expect yet.
     jobs: VecDeque<Wanted>,
-    /// Expected, and not answered yet.
+    /// Jobs that the script expects and has not answered yet.
     current: VecDeque<Wanted>,
     notes: VecDeque<Note>,
     conditions: Arc<Mutex<StartTlsConditions>>,
@@ -309,7 +309,7 @@ impl Wire {
                 self.wants(step).await
             }
             Step::Note(expected) => self.noted(expected).await,
-            // Who waits for what does not come waits long.
+            // A wait for something that does not come takes long.
             Step::NoNote(_) => Ok(()),
             _ => {
                 self.happen(step).await?;
@@ -360,7 +360,7 @@ impl Wire {
     async fn ends(&mut self, side: Side, abort: bool) -> Result<(), String> {
         let peer = self.peer(side);
         if peer.clear.is_none() && peer.tls.is_none() {
-            // Lost in its handshake, or never there.
+            // The connection was lost in its handshake, or never existed.
             return Ok(());
         }
         let end = loop {
@@ -372,7 +372,7 @@ impl Wire {
         if !abort && !peer.got.is_empty() {
             return Err(format!("unexpected: {}", escape(&peer.got)));
         }
-        // A server must not be able to take what it has for the whole.
+        // A server must not be able to take a part of the message for the whole.
         if abort && side == Side::Server && end.is_ok() && !peer.closed {
             return Err("the connection ends cleanly".to_owned());
         }
@@ -429,7 +429,7 @@ impl Wire {
     async fn happen(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Sends(side, bytes) => {
-                // What comes for a connection that is no more is lost.
+                // Bytes for a connection that has ended are lost.
                 if let Ok(stream) = self.peer(*side).stream() {
                     let _ = stream.write_all(bytes).await;
                     let _ = stream.flush().await;
@@ -521,7 +521,7 @@ impl Wire {
         let name = ServerName::try_from("mx.example").expect("a name");
         let up = match (side, outcome) {
             (Side::Server, Err(refusal)) => {
-                // Whoever fails a handshake hangs up.
+                // A side whose handshake fails hangs up.
                 drop((ours, proxy_end));
                 Upgraded::Failed(refusal.clone())
             }

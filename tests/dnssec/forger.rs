@@ -1,4 +1,4 @@
-//! Somebody between us and a resolver, who changes answers.
+//! An attacker between the proxy and a resolver, who changes answers.
 
 use domain::{
     base::{Message, MessageBuilder, ParsedName, Rtype, iana::Rcode},
@@ -31,7 +31,7 @@ pub fn forger(
             honest.connect(upstream).unwrap();
             honest.send(&buffer[..length]).unwrap();
             let question = buffer[..length].to_vec();
-            // Where nobody answers, the question stands for the answer.
+            // If nobody answers, `forge` gets the question in place of the answer.
             let answer = match honest.recv(&mut buffer) {
                 Ok(length) => buffer[..length].to_vec(),
                 Err(_) => question,
@@ -143,7 +143,7 @@ pub fn error(message: &Message<Vec<u8>>, rcode: Rcode) -> Vec<u8> {
     message.into_octets()
 }
 
-/// With the AD bit.
+/// The same answer with the AD bit.
 pub fn authenticated(message: &Message<Vec<u8>>) -> Vec<u8> {
     let mut message = message.clone();
     message.header_mut().set_ad(true);

@@ -1,4 +1,4 @@
-//! DNSSEC against real servers on loopback, with a signed root of their own: what is said of each zone is how it was built.
+//! DNSSEC against real servers on loopback with their own signed root. The findings for each zone must say how it was built.
 //!
 //! Needs nsd, unbound and ldnsutils (tests/run installs them where it may); without them these tests fail and say so.
 
@@ -129,7 +129,7 @@ fn lookup(resolvers: Vec<SocketAddr>, anchor: Option<PathBuf>, dnssec: bool) -> 
     .unwrap()
 }
 
-/// The first of three ports in a row that nobody has.
+/// The first of three free ports in a row.
 fn free_ports() -> u16 {
     let free = |port| {
         UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()

@@ -106,7 +106,7 @@ fn check_says_it_in_its_first_line() {
     assert!(text.starts_with("clinic.example\n"), "{text}");
 }
 
-/// A line of the table must not become another one's level without a word.
+/// A line of the table must not silently get another level.
 #[test]
 fn a_line_that_demands_dane_and_the_flag_that_switches_it_off_contradict_each_other() {
     let folder = std::env::temp_dir().join(format!("starttls-proxy-lines-{}", std::process::id()));

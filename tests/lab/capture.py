@@ -14,7 +14,7 @@ class Capture:
         """`beacon` is an address beyond the leg: a datagram to it passes the leg."""
         self.network, self.beacon = network, beacon
         self.file = network.folder / f"{leg}.pcap"
-        # Into the file at once, whole packets.
+        # tcpdump writes whole packets, and each one at once.
         self.process = network.spawn(
             f"tcpdump-{leg}",
             ["tcpdump", "-U", "--immediate-mode", "-s0", "-n", "-Z", "root", "-i", leg, "-w", self.file],
@@ -23,7 +23,7 @@ class Capture:
         self.flush()
 
     def flush(self):
-        """Waits until all that has passed so far is in the file: until a datagram that passes now is."""
+        """Waits until everything so far is in the file. A datagram that is sent now shows it."""
         with within(self.network.gw):
             sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 

@@ -88,7 +88,7 @@ class Case(unittest.TestCase):
         self.assertNotIn("non-delivery notification", "\n".join(sent.outcome.lines))
 
     def delivered(self, sent):
-        """It has arrived with its last try, and nobody is told otherwise."""
+        """The mail arrived with its last try, and nobody is told otherwise."""
         self.kept_or_delivered(sent)
         self.assertEqual(sent.outcome.status, "sent", f"{sent.outcome.words}\n{self.explained()}")
 
@@ -97,7 +97,7 @@ class Case(unittest.TestCase):
         self.assertEqual(sent.outcome.status, "deferred", f"{sent.outcome.words}\n{self.explained()}")
 
     def explained(self):
-        """What the proxy said, for a failure."""
+        """The proxy's log, for the words of a failure."""
         return self.proxy.log()[-6000:] if self.proxy else "no proxy"
 
     def never_in_the_clear(self, marker):
@@ -106,7 +106,7 @@ class Case(unittest.TestCase):
         self.not_outside(marker)
 
     def not_outside(self, marker):
-        """The marker did not cross the outer leg in the clear. That the capture would have seen it is the control's to show."""
+        """The marker did not cross the outer leg in the clear. A control case shows that the capture would have seen it."""
         self.assertFalse(self.world.outer.has(marker), f"the mail crossed the outer leg in the clear\n{self.explained()}")
 
     def arrives(self, recipient, text=""):
@@ -163,7 +163,7 @@ class Talk:
         return self.reply()
 
     def starttls(self, name, authority=None, certificate=None):
-        """STARTTLS, the handshake as the client of a server of this name; then what is said is in TLS."""
+        """Sends STARTTLS and does the handshake with a server of this name. Later commands go inside TLS."""
         assert self.say("STARTTLS").startswith("220")
         context = ssl.create_default_context(cafile=authority and authority.root)
         context.check_hostname, context.verify_mode = bool(authority), ssl.CERT_REQUIRED if authority else ssl.CERT_NONE
@@ -177,7 +177,7 @@ class Talk:
         self.socket.sendall(data)
 
     def closed(self):
-        """Whether the other end has closed, without another word."""
+        """Whether the other end has closed without sending anything more."""
         try:
             return self.lines.read(1) == b""
         except (ConnectionResetError, ssl.SSLError):

@@ -97,7 +97,7 @@ class Server(Exim):
         network.listening(network.outside, 25, host.addresses[0])
 
     def delivered(self, marker, patience=PATIENCE):
-        """Waits for the delivered message that has the marker in its text."""
+        """Waits for the delivered message with the marker in its text."""
         return until(
             lambda: f"no mail with {marker}:\n{self.log_text()}",
             lambda: next(iter(self.all_delivered(marker)), None), patience,
@@ -125,7 +125,7 @@ class Client(Exim):
         return self._about_newest()
 
     def again(self):
-        """Tries the newest message again, now, and returns what the log says of that."""
+        """Tries the newest message again now, and returns the log of that attempt."""
         known = len(self._about_newest())
         self.run("-M", self.newest, timeout=2 * PATIENCE)
         return self._about_newest()[known:]

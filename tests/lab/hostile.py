@@ -1,4 +1,4 @@
-"""Servers that no mail server is: each does one thing wrong, and remembers what it was told in the clear and in TLS."""
+"""Hostile servers: each does one thing wrong, and remembers what it got in the clear and in TLS."""
 
 import contextlib
 import socket
@@ -93,7 +93,7 @@ class Sink(Server):
 
 
 class NoStartTls(Server):
-    """Would take mail in the clear."""
+    """A server that would take mail in the clear."""
 
     keywords = [word for word in Server.keywords if word != "STARTTLS"]
 
@@ -105,7 +105,7 @@ class Masked(Server):
 
 
 class Refuses(Server):
-    """Offers STARTTLS and has no time for it."""
+    """A server that offers STARTTLS and then refuses it with 454."""
 
     def starttls(self, client):
         client.sendall(b"454 4.3.0 TLS not available due to local problem\r\n")
@@ -121,7 +121,7 @@ class Injects(Server):
 
 
 class OldTls(Server):
-    """Knows nothing above TLS 1.0."""
+    """A server that knows no TLS version above 1.0."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)

@@ -8,7 +8,7 @@ from names import Zone
 from network import listen
 
 ADDRESS, NOBODY_THERE = "192.0.2.60", "192.0.2.61"
-# Each takes connections and says nothing.
+# Each of these hosts accepts connections and sends nothing.
 SILENT = [f"192.0.2.{number}" for number in range(62, 65)]
 # Domains stssilent0, stssilent1, ... whose policy hosts are there.
 SILENT_DOMAINS = 20
@@ -38,7 +38,7 @@ def records():
 
 
 def zones():
-    """What a test changes is a zone of its own."""
+    """A separate zone for the records that a test changes."""
     return [Zone("_mta-sts.stscached.plain.test.", '@ TXT "v=STSv1; id=1"\n')]
 
 

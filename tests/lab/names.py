@@ -13,7 +13,7 @@ class Zone:
     """One zone: its records, and whether and until when it is signed."""
 
     def __init__(self, name, records="", signed=False, days=(-1, 30), fake_ds=False):
-        """`days`: signatures hold from and until so many days from now. `fake_ds`: the parent vouches for another key."""
+        """`days`: signatures hold from and until these days from now. `fake_ds`: the parent vouches for another key."""
         self.name, self.records, self.signed, self.days, self.fake_ds = name, records, signed, days, fake_ds
         self.keys = []
 

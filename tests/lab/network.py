@@ -88,7 +88,7 @@ class Network:
             # Laid over /etc/resolv.conf of whatever runs in the namespace; trust-ad lets Postfix see the AD bit.
             (etc / "resolv.conf").write_text(f"nameserver {RESOLVER}\noptions trust-ad timeout:5\n")
             (etc / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
-            # Users of packages that are unpacked, not installed.
+            # Users for packages that are only unpacked.
             for file, line in (("passwd", "{0}:x:{1}:{1}::/nonexistent:/usr/sbin/nologin\n"), ("group", "{0}:x:{1}:\n")):
                 more = "".join(line.format(*user) for user in USERS.items())
                 (etc / file).write_text(pathlib.Path("/etc", file).read_text() + more)
@@ -122,7 +122,7 @@ class Network:
         """Gives the outside host these addresses to listen on, too."""
         for address in addresses:
             command = ["ip", "addr", "replace", address + ("/64" if ":" in address else "/24"), "dev", "wire"]
-            # Deprecated: not to be chosen as a source.
+            # A deprecated address is not chosen as a source.
             sh(command + (["nodad", "preferred_lft", "0"] if ":" in address else []), self.outside)
 
     def spawn(self, name, command, netns, **options):
@@ -166,7 +166,7 @@ def end(process):
 
 
 def remove(netns):
-    """Removes a namespace and ends what runs in it, also what is no child of ours."""
+    """Removes a namespace and ends all processes in it, also those that this process did not start."""
     if not pathlib.Path("/run/netns", netns).exists():
         return
     for pid in sh(["ip", "netns", "pids", netns]).split():
@@ -178,7 +178,7 @@ def remove(netns):
 
 
 def remove_leftovers():
-    """Namespaces, and folders, of runs that were killed."""
+    """Removes namespaces and folders of runs that were killed."""
     for line in sh(["ip", "netns", "list"]).splitlines():
         match = NAME.match(line)
         if match and not pathlib.Path("/proc", match[1]).exists():

@@ -69,7 +69,7 @@ class OnPath:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
-        # A thread that waits in accept keeps a socket alive that is only closed.
+        # A plain close is not enough: a thread that waits in accept keeps the socket alive.
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
@@ -162,7 +162,7 @@ class Conversation:
                 return None
 
     def _pass(self, source, target, cut):
-        """What is under TLS: bytes that mean nothing here."""
+        """Passes on TLS: bytes that mean nothing here."""
         while data := source.recv(65536):
             if cut:
                 for end in (self.client, self.server):

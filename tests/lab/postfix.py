@@ -83,7 +83,7 @@ class Postfix:
             "inet_protocols": "all",
             "import_environment": "MAIL_CONFIG TZ",
             "smtp_connect_timeout": "5s",
-            # Nothing is tried again unless a test says so.
+            # Postfix retries only when a test says so.
             "minimal_backoff_time": "1h",
             "maximal_backoff_time": "1h",
             "notify_classes": "",
@@ -136,7 +136,7 @@ class Postfix:
         return self._command("postqueue", "-p")
 
     def retry(self, queue_id):
-        """Tries a deferred message again, now."""
+        """Tries a deferred message again now."""
         # The log says deferred before the message is: until then Postfix does nothing when it is asked to try again.
         deferred = lambda: any(entry["queue_id"] == queue_id and entry["queue_name"] == "deferred" for entry in self._entries())
         until(lambda: f"{queue_id} is not deferred:\n{self.queue()}", deferred, PATIENCE)

@@ -81,7 +81,7 @@ class Proxy:
         return [record for record in records if record["event"] in events]
 
     def kill(self):
-        """As the kernel would: no time to say anything."""
+        """Kills the process as the kernel would, so that it cannot log or reply."""
         self.process.kill()
         self.process.wait()
 

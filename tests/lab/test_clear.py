@@ -192,7 +192,7 @@ class Lacks(Case):
     ALL = ["PIPELINING", "SIZE 20000000", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", "SMTPUTF8", "CHUNKING", "BINARYMIME"]
 
     def at_the_retry(self, mail, *lacking):
-        """The first try is deferred, and the second one does without."""
+        """The first try is deferred, and the second one does not use the extension."""
         place = self.server(*lacking)
         sent = self.send(f"user@{place.domain}", **mail)
         self.deferred(sent)
@@ -251,7 +251,7 @@ class Lacks(Case):
         sent = self.send(f"user@{place.domain}", **INTERNATIONAL)
         self.assertEqual(sent.outcome.status, "bounced", sent.outcome.words + self.explained())
         self.assertIn("5.6.7", sent.outcome.words)
-        # And it is not carried over to whoever sends next: each mail is told by the server itself.
+        # The answer is not carried over to the next sender: each mail gets the server's own answer.
         self.delivered(self.send(f"user@{place.domain}"))
 
     def test_smtputf8_that_a_server_lacks_which_proved_nothing_defers(self):
@@ -270,7 +270,7 @@ class Lacks(Case):
 
 
 class HeldMail(Case):
-    """The server refuses MAIL: that is its answer to whom it may answer, and to nobody else."""
+    """The server refuses MAIL. Only a client to which the server may answer gets that answer."""
 
     def replies_to(self, address, *recipients):
         with Talk(self.network.inside, address) as client:
@@ -416,7 +416,7 @@ class Told(Case):
 
 
 class Twice(Case):
-    """One hiccup of a server is not held against it."""
+    """A single failure of a server does not count as a fault of the host."""
 
     def one_hiccup(self, edit):
         self.outbound()

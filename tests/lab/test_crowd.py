@@ -17,7 +17,7 @@ from test_inbound import Inbound
 
 
 def client_hello():
-    """What OpenSSL begins a handshake with."""
+    """The ClientHello with which OpenSSL begins a handshake."""
     sent = ssl.MemoryBIO()
     context = ssl.create_default_context()
     with contextlib.suppress(ssl.SSLWantReadError):
@@ -31,7 +31,7 @@ EACH = 50
 
 
 class Crowd(Inbound):
-    """All the places for handshakes are asked for; honest senders still get their mail through."""
+    """Attackers ask for all places for handshakes; honest senders still get their mail through."""
 
     def crowd(self, hello=b""):
         """A hundred clients that say STARTTLS, perhaps a ClientHello, and then nothing."""
@@ -165,7 +165,7 @@ class CutOff(Inbound):
 
 
 class Started(Inbound):
-    """What a restart cut is forgotten, so that just after a start nobody is refused for good."""
+    """A restart forgets the handshakes that it cut, so just after a start nobody is refused for good."""
 
     def test_mail_in_the_clear_is_deferred_just_after_a_start(self):
         self.inbound()
@@ -183,7 +183,7 @@ class Started(Inbound):
 
 
 class Behind(Inbound):
-    """The world does not read where the inside server is."""
+    """Replies to the world do not reveal the inside server's address."""
 
     PORT = 2701
     ADDRESSES = re.compile(r"10[.]25[.]|fd25:|2701")
@@ -346,7 +346,7 @@ class Strangers(Inbound):
             client = connect(self.network.outside, INSIDE)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
             client.close()
-        # A session that is answered now, also by 421, comes behind all of them.
+        # A session that is answered now, also by 421, was accepted after all of them.
         with Talk(self.network.outside, INSIDE) as client:
             client.reply()
         self.bounded(before)

@@ -39,7 +39,7 @@ class Inbound(Case):
 
 
 class Senders(Inbound):
-    """Who insists on a verified server is content with the proxy, and the legacy server sees who it was."""
+    """A sender that insists on a verified server accepts the proxy, and the legacy server sees the sender's address."""
 
     def test_postfix_secure_over_ipv4(self):
         self.inbound()
@@ -158,7 +158,7 @@ class Cleartext(Inbound):
         self.nothing_inside(marker)
 
     def is_recorded_as_unprotected(self):
-        """Waits for the record, which no client waits for."""
+        """Waits for the record, because no client waits for it."""
         until(lambda: f"no record of it\n{self.explained()}", lambda: len(self.proxy.records("unprotected")) == 1)
 
     def test_exempt_client_may_speak_in_the_clear_and_it_is_recorded(self):
@@ -283,14 +283,14 @@ class InFront(Inbound):
 
 
 class Behind(Inbound):
-    """The legacy server has its troubles; the mail stays with the sender."""
+    """The legacy server fails, and the mail stays with the sender."""
 
     PORT = 2700
 
     def legacy(self, session):
         """A server inside that does this with each connection, given the socket and the number of the connection."""
         listener = net.listen(self.network.inside, INSIDE, self.PORT)
-        # A thread that waits in accept keeps a socket alive that is only closed.
+        # A plain close is not enough: a thread that waits in accept keeps the socket alive.
         self.addCleanup(listener.shutdown, socket.SHUT_RDWR)
 
         def serve():

@@ -23,7 +23,7 @@ SPELLINGS = [
     ("MAIL FROM:{}", "RCPT TO:{}"),
     ("MAIL FROM: {}", "RCPT TO: {}"),
 ]
-# How devices call themselves. The second kind is not for the world to read.
+# EHLO names of devices. The world must not see names of the second kind.
 ODD_NAMES = ["scanner_01", "printer(2)", "host#1", "it's-mine", "a/b", "~x", "a,b", "-x", "a..b", "[10.0.0.5", "*", "localhost."]
 SPOKEN_NAMES = ["HP LaserJet 4", "büro", "scan\tner"]
 
@@ -91,7 +91,7 @@ class Outbound(Case):
                         self.assertIn(b"EHLO gw.inside.test\r\n", told)
                     heard = b"".join(serving.clear + serving.secure + serving.messages)
                     self.assertNotIn(name.encode(), heard)
-        # As it came, but escaped, it is in the records.
+        # The records contain the name as it came, but escaped.
         self.assertIn("LaserJet", self.proxy.audit_log.read_text())
 
     def test_recipients_that_cannot_be_read_are_refused_one_by_one(self):

@@ -27,7 +27,7 @@ class Control(Case):
 
 
 class Delivers(Case):
-    """What must arrive does, over TLS, unchanged."""
+    """Mail that must arrive does so over TLS and unchanged."""
 
     def test_mail_arrives_over_tls_1_3_from_the_senders_own_address(self):
         self.outbound()
@@ -137,7 +137,7 @@ class Delivers(Case):
 
 
 class Refuses(Case):
-    """What may not arrive stays in the queue, with the reason in the queue viewer."""
+    """Mail that must not arrive stays in the queue, with the reason in the queue viewer."""
 
     def setUp(self):
         super().setUp()
@@ -247,13 +247,13 @@ class Observes(Case):
         self.assertEqual(sent.outcome.status, "sent", sent.outcome.words + self.explained())
         self.assertTrue(self.world.outer.has(sent.marker))
         self.assertIn("starttls-not-supported", str(self.proxy.records("verdict", "unprotected")))
-        # What it would have been, and that it was not in TLS.
+        # The record has the verdict that enforcing would have given, and says that TLS was missing.
         (record,) = self.proxy.records("message")
         self.assertEqual((record["verdict"], record["tls"], record["outcome"]), ("refused", None, "accepted"))
 
 
 class Stopped(Case):
-    """Where the proxy is not, nothing passes."""
+    """Where no proxy runs, nothing passes."""
 
     def test_while_it_is_not_there_nothing_passes(self):
         self.stays("user@good.plain.test", "Connection refused")
@@ -277,13 +277,13 @@ class Stopped(Case):
             client.raw(b"Subject: half\r\n\r\n")
             running.kill()
             self.assertTrue(client.closed())
-        # The server was amid the message, and has no end of it.
+        # The server was in the middle of the message, and never got its end.
         until("the server does not see the connection end", lambda: sink.halves)
         self.assertEqual(sink.messages, [])
 
 
 class Privileges(Case):
-    """It is nobody, and may do one thing."""
+    """The proxy runs as an unprivileged user with one capability."""
 
     def test_it_has_one_capability_and_no_root(self):
         running = self.outbound()

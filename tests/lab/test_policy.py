@@ -1,4 +1,4 @@
-"""Whom may receive: DANE and MTA-STS as real domains publish them, and what real Postfix makes of the same."""
+"""Who may receive: DANE and MTA-STS as real domains publish them, compared with the decisions of real Postfix."""
 
 import contextlib
 import os
@@ -98,12 +98,12 @@ def whole(query, ask):
 
 
 def stripped(query, ask):
-    """Asks without EDNS, so that no signatures come."""
+    """A resolver that asks without EDNS, so that no signatures come."""
     return ask(query[:10] + b"\0\0" + query[12:end_of_question(query)])
 
 
 def no_ipv6(query, ask):
-    """SERVFAIL for AAAA."""
+    """A resolver that answers SERVFAIL to AAAA questions."""
     end = end_of_question(query)
     if query[end - 4:end - 2] != b"\0\x1c":
         return ask(query)
@@ -111,7 +111,7 @@ def no_ipv6(query, ask):
 
 
 class Resolvers(Policy):
-    """Whatever the resolver does, it opens nothing."""
+    """Nothing that the resolver does lets mail pass unprotected."""
 
     def test_resolver_that_does_not_validate_changes_nothing(self):
         self.outbound("--no-mta-sts", resolver=f"{GW}:5353")

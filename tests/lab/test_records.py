@@ -226,7 +226,7 @@ class Observed(Closed):
 
 
 class Stripped(Closed):
-    """What was heard in the clear stands in the record as what was heard in the clear."""
+    """The record marks replies that came in the clear as such."""
 
     def test_masked_and_missing_offers_are_told_apart(self):
         for edit, masked in ((instead("STARTTLS", "XXXXXXXA"), True), (without("STARTTLS"), False)):

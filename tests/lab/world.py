@@ -203,7 +203,7 @@ class World:
         return "".join(f"p{n} MX 10 p{n}.path\np{n}.path A {Place(n).address}\n" for n in PLACES)
 
     def place(self):
-        """A place that no test has had yet, so that nobody remembers anything of it."""
+        """A place that no test has used yet, so that nobody remembers anything about it."""
         place = Place(next(self._numbers))
         self.network.outside_address(place.address)
         return place
@@ -231,7 +231,7 @@ class World:
         """What the world finds of us. The MX hosts have the legacy server's addresses; who connects meets the proxy."""
         return "".join(f"p{n} MX 10 {Place(n).mx}.\n" for n in PLACES) + (
             f"@ MX 10 legacy\ndane MX 10 legacy\nv6 MX 10 legacy6\nlegacy A {INSIDE}\nlegacy6 AAAA {INSIDE6}\n"
-            # Without TLSA records, for senders that do without TLS where it fails.
+            # Without TLSA records, for senders that go on in the clear where TLS fails.
             f"may MX 10 undane\nundane A {INSIDE}\n"
             f"_25._tcp.legacy TLSA 3 1 1 {self.own.digest()}\n"
         )

@@ -1,4 +1,4 @@
-//! The reference: what a session must come to, told as if one thing happened after the other and nothing ever waited.
+//! The reference: the outcome that a session must have, computed as if everything happened in turn and nothing ever waited.
 //!
 //! No bytes, no segments, no queue, no pipelining: one command, its consequences, its reply. What the machine does must
 //! come to the same.
@@ -13,9 +13,9 @@ use std::collections::HashMap;
 /// A reply that the client gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// In our words, with this code.
+    /// A reply in our own words, with this code.
     Ours(u16),
-    /// The server's, as it is.
+    /// The server's reply, unchanged.
     Theirs(String),
 }
 
@@ -31,7 +31,7 @@ pub struct Said {
 enum Message {
     Ahead,
     Chunks,
-    /// With the refusal, if it is repeated.
+    /// A chunk was refused. Holds the refusal, if later chunks get it again.
     Broken(Option<Expected>),
 }
 
@@ -51,7 +51,7 @@ struct Transaction {
     octets: usize,
 }
 
-/// See the module.
+/// The reference; the text of this module describes it.
 pub struct Reference<'w> {
     world: &'w World,
     /// EHLO was answered; with what of [`EXTENSIONS`].
@@ -59,7 +59,7 @@ pub struct Reference<'w> {
     secure: bool,
     /// The protected EHLO was exchanged.
     introduced: bool,
-    /// The peer was found good for something.
+    /// The peer was authorised for some recipient.
     permitted: bool,
     transaction: Option<Transaction>,
     faults: usize,
@@ -71,7 +71,7 @@ pub struct Reference<'w> {
     pub records: Vec<String>,
     /// MAILs that were taken.
     pub transactions: usize,
-    /// What this server was found to lack, as it is told.
+    /// The extensions that this server was found to lack, as the notes name them.
     pub taught: Vec<&'static str>,
     replies: Vec<Expected>,
 }
@@ -311,7 +311,7 @@ impl<'w> Reference<'w> {
         self.theirs(&reply);
     }
 
-    /// A recipient that may be handed over is not, for what is known of its transaction.
+    /// A recipient is not handed over although policy allows it, because of what its transaction uses.
     fn answered_already(&mut self, dsn: bool, authenticated: bool) -> bool {
         let Some(t) = &self.transaction else {
             return false;
@@ -342,7 +342,7 @@ impl<'w> Reference<'w> {
         }
     }
 
-    /// TLS comes up for the first recipient; false: it does not, and the session is over.
+    /// TLS comes up for the first recipient. False: it does not, and the session is over.
     fn upgrade(&mut self) -> bool {
         self.server.push("STARTTLS".to_owned());
         self.secure = self.world.starttls == 220 && self.world.handshake;
@@ -587,7 +587,7 @@ impl<'w> Reference<'w> {
     }
 }
 
-/// An op as a line.
+/// An op as one line of text.
 fn line(op: &Op) -> String {
     match op {
         Op::Hello { esmtp: true } => HELLO.to_owned(),

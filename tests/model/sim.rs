@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// When things happen.
+/// The order in which things happen.
 #[derive(Clone, Debug)]
 pub enum Schedule {
     /// Everything at once, one command after the other.
@@ -60,7 +60,7 @@ enum Mode {
     },
 }
 
-/// See the module.
+/// The simulation; the text of this module describes it.
 pub struct Sim<'w> {
     world: &'w World,
     pub stage: Stage,
@@ -529,7 +529,7 @@ impl Sim<'_> {
                 _ => more = self.next(dice)?,
             }
         }
-        // Left alone, with nobody answering anything any more.
+        // From here on nobody answers, and the session must still end.
         let half_an_hour = Duration::from_secs(1800);
         self.happen(Step::Wait(half_an_hour))?;
         match self.stage.finished() {

@@ -1,6 +1,6 @@
 //! The world around a random session: what the client says, what the server answers, what the policy decides.
 //!
-//! Whatever happens depends on what is said and never on when, so that a session has one outcome however its bytes are
+//! Every event depends on the commands and replies and never on time, so that a session has one outcome however its bytes are
 //! cut and however its answers are delayed.
 
 use crate::script::{Answer, Direction};
@@ -39,7 +39,7 @@ pub enum Op {
     Other(&'static str),
 }
 
-/// Whom a RCPT is for.
+/// The recipient of a RCPT.
 #[derive(Clone, Copy, Debug)]
 pub enum To {
     Domain(u8),
@@ -48,18 +48,18 @@ pub enum To {
     Broken,
 }
 
-/// What the policy says of a domain.
+/// The policy's answer about a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Authorised,
-    /// By encryption alone.
+    /// Encryption alone is enough.
     Encrypted,
     Refused(u16),
-    /// By what the peer shows inside TLS.
+    /// The peer does not show what is demanded, and is refused inside TLS with this code.
     FoundWanting(u16),
 }
 
-/// See the module.
+/// The world of one session; the text of this module describes it.
 #[derive(Clone, Debug)]
 pub struct World {
     pub direction: Direction,
@@ -220,7 +220,7 @@ pub fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::StartTls),
         5 => proptest::sample::select(OTHERS).prop_map(Op::Other),
     ];
-    // Most sessions begin as sessions do.
+    // Most sessions begin in the usual way.
     (proptest::collection::vec(op, 1..30), 0..4u8, uses).prop_map(|(mut ops, likely, uses)| {
         if likely > 0 {
             let mail = Op::Mail {

@@ -1,6 +1,6 @@
 //! Certificates made on the spot, good and spoilt. Keys live as long as the test does.
 //!
-//! Taken in by `#[path]`, by tests inside and outside the crate and by the demo.
+//! Tests inside and outside the crate and the demo include this file with `#[path]`.
 
 #![allow(dead_code, reason = "nobody who takes this in uses all of it")]
 
@@ -16,11 +16,11 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// Who issues.
+/// An issuer of certificates.
 pub struct Authority {
     /// Its own certificate.
     pub cert: CertificateDer<'static>,
-    /// What leads from it to its root, itself included, the root not; that is what a server presents.
+    /// The certificates from this one up to the root, without the root; a server presents these.
     presented: Vec<CertificateDer<'static>>,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -109,7 +109,7 @@ impl Authority {
 }
 
 impl Leaf {
-    /// Issued by itself.
+    /// A self-signed certificate.
     pub fn self_signed(names: &[&str]) -> Self {
         Self::self_signed_with(names, |_| ())
     }
@@ -153,13 +153,13 @@ impl Leaf {
     }
 }
 
-/// Ended years ago.
+/// The certificate expired years ago.
 pub fn expired(params: &mut CertificateParams) {
     params.not_before = date_time_ymd(2019, 3, 1);
     params.not_after = date_time_ymd(2020, 3, 1);
 }
 
-/// Begins in the far future.
+/// The certificate becomes valid in the far future.
 pub fn not_yet_valid(params: &mut CertificateParams) {
     params.not_before = date_time_ymd(2999, 3, 1);
     params.not_after = date_time_ymd(3000, 3, 1);
@@ -212,7 +212,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // It lies in a directory for temporary files; a failure leaves it to the system.
+        // The directory is among temporary files, so the system removes it if this fails.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

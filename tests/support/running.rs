@@ -1,6 +1,6 @@
 //! The running program as a child process, a client that speaks to it, and a server behind it.
 //!
-//! Taken in by `#[path]`.
+//! Tests include this file with `#[path]`.
 
 #![allow(dead_code, reason = "nobody who takes this in uses all of it")]
 
@@ -24,7 +24,7 @@ use std::{
 use pki::Authority;
 pub use pki::Scratch;
 
-/// Nothing here takes that long unless it hangs.
+/// A wait this long means that something hangs.
 pub const HANG: Duration = Duration::from_secs(20);
 
 /// The program, with its log lines; ended with the test.
@@ -104,7 +104,7 @@ impl Proxy {
         self.log.take().expect("not taken yet")
     }
 
-    /// What it says until it ends.
+    /// The log lines of the program until it ends.
     pub fn last_words(&mut self) -> String {
         let mut rest = Vec::new();
         self.log
@@ -168,7 +168,7 @@ impl Client {
         client.says("EHLO client.example").hears("250");
         client
     }
-    /// Where nobody reads the log for `ready`: tries until it is greeted.
+    /// For a program whose log nobody reads for `ready`: tries until the program greets.
     pub fn greeted(by: SocketAddr) -> Self {
         for _ in 0..10 * HANG.as_secs() {
             if let Ok(stream) = TcpStream::connect(by) {
@@ -214,7 +214,7 @@ impl Client {
     }
 }
 
-/// What a server in the clear says.
+/// The replies of a server in the clear.
 #[derive(Clone, Copy)]
 pub struct ClearServer {
     pub greeting: &'static str,
@@ -341,7 +341,7 @@ pub fn pair() -> Pair {
     }
 }
 
-/// Where nobody listens.
+/// An address where nobody listens.
 pub fn nowhere() -> SocketAddr {
     ([127, 0, 0, 1], 9).into()
 }

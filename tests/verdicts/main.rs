@@ -22,7 +22,7 @@ use std::{
 
 use world::{ANCHOR, KEY, OTHER_KEY, Scenario, not_by_domain, with_dane, with_sts, without_dane};
 
-/// What the peer has, as far as any level asks.
+/// The properties of the peer that any level asks about.
 struct Peer {
     name: &'static str,
     certificate: &'static str,
@@ -110,7 +110,7 @@ fn shown(demand: &Demand, name: &str, peer: Option<&Peer>) -> Shown {
     }
 }
 
-/// Only what was asked for is there.
+/// The findings contain only what was asked for.
 fn gathered(findings: &Findings, needs: Needs) -> Findings {
     let mut got = findings.clone();
     if !needs.tlsa {
@@ -517,7 +517,7 @@ fn authorised_in(name: &str, settings: &Settings, words: Option<&str>) -> Vec<&'
         .collect()
 }
 
-/// RFC 7672 §3.2.2: whoever forges an insecure MX RRset chooses the host, and a host may not choose to be the domain.
+/// RFC 7672 §3.2.2: an attacker who forges an insecure MX RRset chooses the host, and that host must not pass for the domain.
 #[test]
 fn below_an_insecure_mx_a_trust_anchors_certificate_must_name_the_mx_host() {
     let settings = Settings::default();
@@ -539,7 +539,7 @@ fn below_an_insecure_mx_a_trust_anchors_certificate_must_name_the_mx_host() {
     );
 }
 
-/// Mail goes on by the family that is signed; by the other one only to who matches TLSA records.
+/// Mail passes over the family that is signed. Over the other family it passes only to a peer that matches TLSA records.
 #[test]
 fn where_a_family_is_missing_its_addresses_are_authorised_by_tlsa_records_alone() {
     let settings = Settings::default();

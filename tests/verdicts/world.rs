@@ -1,4 +1,4 @@
-//! States of the world: what is asked, and what look-ups would find.
+//! States of the world: the question, and the findings of its look-ups.
 
 use starttls_proxy::{
     policy::{
@@ -67,7 +67,7 @@ fn policy(mode: Mode, mx: &[&str]) -> Sts {
     }
 }
 
-/// A state of the world: what is asked, and what look-ups would find.
+/// A state of the world: the question, and the findings of its look-ups.
 pub struct Scenario {
     pub name: &'static str,
     pub ask: Ask,
@@ -111,7 +111,7 @@ fn signed_hosts(first: Dns<Vec<Tlsa>>, second: Dns<Vec<Tlsa>>) -> Dns<Mx> {
     )
 }
 
-/// The IPv6 addresses of the first host could not be had.
+/// The IPv6 addresses of the first host could not be looked up.
 fn without_ipv6(mx: Dns<Mx>, reason: Reason) -> Dns<Mx> {
     let Dns::Found(Mx::Hosts(mut hosts), security) = mx else {
         panic!("hosts")

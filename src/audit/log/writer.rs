@@ -47,7 +47,7 @@ pub(super) struct LogWriter {
 
 /// A time during which the log cannot be written.
 struct Outage {
-    /// RFC 3339.
+    /// When the outage began, as RFC 3339 text.
     since: String,
     error: String,
     /// When writing is tried again.

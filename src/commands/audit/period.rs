@@ -41,7 +41,7 @@ impl<'a> Period<'a> {
     }
 }
 
-/// As much of `at` as `end` has.
+/// The beginning of `at` that is as long as `end`.
 fn beginning<'a>(at: &'a [u8], end: &str) -> &'a [u8] {
     at.get(..end.len()).unwrap_or(at)
 }

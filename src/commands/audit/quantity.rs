@@ -1,4 +1,4 @@
-//! Numbers and sizes, written for people.
+//! Numbers and sizes in a form for people.
 
 /// A number with commas between thousands: `1,234,567`.
 pub(super) fn grouped(number: u64) -> String {

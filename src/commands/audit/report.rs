@@ -1,4 +1,4 @@
-//! `audit report`: one page for auditors and managers. It stands alone: no scripts, nothing from elsewhere, and it prints.
+//! `audit report`: one page for auditors and managers. The page stands alone: it has no scripts, loads nothing, and can be printed.
 
 mod chart;
 mod counts;

@@ -32,7 +32,7 @@ pub fn show(
     match printed.and_then(|unread| out.flush().map(|()| unread)) {
         Ok(0) => Ok(()),
         Ok(_) => Err(Exit::No),
-        // `| head` has seen enough.
+        // The reader, such as `head`, has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(unusable("show", error)),
     }

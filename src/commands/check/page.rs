@@ -18,7 +18,7 @@ const GREEN: &str = "32";
 const YELLOW: &str = "33";
 
 impl CheckedDomain {
-    /// For programs.
+    /// The page for programs.
     #[must_use]
     pub fn json(&self) -> Value {
         let of_hosts = self
@@ -95,7 +95,7 @@ impl CheckedDomain {
     }
 }
 
-/// The part of a text that a terminal may be shown, whoever wrote it.
+/// A text from anybody, in a form that is safe to show on a terminal.
 pub(super) fn clean(text: &str) -> String {
     printable(text, LONGEST_VALUE)
 }

@@ -39,7 +39,7 @@ pub struct Checker {
     pub table: policy::table::Table,
     /// The DNS and MTA-STS.
     pub lookup: Arc<Lookup>,
-    /// 25. Tests use another.
+    /// The port of mail servers: 25, except in tests.
     pub port: u16,
     /// About the longest duration of everything with one address.
     pub patience: Duration,

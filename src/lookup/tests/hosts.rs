@@ -59,7 +59,7 @@ async fn both_families_are_one_answer_as_weak_as_the_weaker_and_an_error_is_no_a
     let failed = || Dns::Failed("SERVFAIL".into());
     let bogus = || Dns::Bogus("expired".into());
     let elsewhere = |security| found("other.example", vec![address("2001:db8::1")], security);
-    // What is said of A and of AAAA; then the state of both together, and which one is missing.
+    // The answers for A and for AAAA; then the state of both together, and which family is missing.
     let cases = [
         (secure(), Dns::Absent(Secure), "secure", None),
         (secure(), secure(), "secure", None),
@@ -134,7 +134,7 @@ async fn both_families_are_one_answer_as_weak_as_the_weaker_and_an_error_is_no_a
                     "{}",
                     one.why
                 );
-                // Where both are signed, IPv4 is the one that is kept.
+                // Where the answers of both families are signed, the IPv4 answer is kept.
                 let both = matches!((&v4, &v6), (Dns::Found(_, Secure), Dns::Found(_, Secure)));
                 assert!(one.ipv6 && other.ipv6 == both);
                 assert_eq!((one.reason, other.reason), (reason, reason));
@@ -216,13 +216,13 @@ async fn a_name_that_does_not_exist_is_told_from_a_domain_that_is_its_own_host()
             .no_such_name("clinic.example");
         let gathered = async |fake| lookup(fake).gather(&domain("clinic.example"), ALL).await.mx;
         assert_eq!(gathered(&fake).await, Dns::Absent(security));
-        // Servers exist that say so of a name that has addresses.
+        // Some servers answer NXDOMAIN for a name that has addresses.
         fake.say("clinic.example", RecordType::A, addresses(Insecure));
         assert!(matches!(
             gathered(&fake).await,
             Dns::Found(Mx::Implicit(_), _)
         ));
-        // What could not be asked is no absence.
+        // A question that could not be asked proves no absence.
         fake.say(
             "clinic.example",
             RecordType::A,
@@ -457,7 +457,7 @@ async fn what_is_not_needed_is_not_asked() {
     assert!(!fake.was_asked("_mta-sts.clinic.example", RecordType::Txt));
 }
 
-/// Says nothing about AAAA.
+/// A resolver that gives no answer about AAAA.
 struct SilentAboutIpv6(Arc<Fake>);
 impl Resolve for SilentAboutIpv6 {
     fn resolve<'a>(&'a self, name: &'a str, kind: RecordType) -> BoxFuture<'a, DnsResponse> {
@@ -483,7 +483,7 @@ async fn a_family_that_is_silent_leaves_time_to_ask_for_tlsa_records() {
     assert!(host.missing.is_some_and(|missing| missing.ipv6));
 }
 
-/// Never answers.
+/// A resolver that never answers.
 struct Silent;
 impl Resolve for Silent {
     fn resolve<'a>(&'a self, _: &'a str, _: RecordType) -> BoxFuture<'a, DnsResponse> {

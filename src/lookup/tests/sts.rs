@@ -1,4 +1,4 @@
-//! Discovery and fetch.
+//! Discovery and fetch of MTA-STS policies.
 
 use super::{
     address, domain, found,
@@ -166,7 +166,7 @@ async fn only_a_whole_200_with_a_policy_counts() {
             "no redirect is followed, nothing retried"
         );
     }
-    // The cap is on the body, and a policy just below it is one.
+    // The limit is on the body. A policy just below the limit is accepted.
     world.respond(&ok(&format!("{POLICY}x: {}\n", "x".repeat(60 * 1024))));
     assert_eq!(applies(&world.lookup()).await.0, "1");
 }

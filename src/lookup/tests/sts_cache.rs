@@ -1,4 +1,4 @@
-//! What is remembered, and for how long.
+//! Which policies are remembered, and for how long.
 
 use super::{
     Fake, domain, options,
@@ -21,7 +21,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// As `policy show` finds it.
+/// The cached policy, as `policy show` finds it.
 fn shown(lookup: &Lookup) -> StsEntry {
     let mut entries = lookup.sts_list().into_iter();
     entries.find(|entry| entry.domain == CLINIC).unwrap()
@@ -54,7 +54,7 @@ async fn a_restart_forgets_nothing() {
     let world = World::new().await;
     assert_eq!(applies(&world.restarted()).await.0, "1");
     world.respond("HTTP/1.1 404 Not Found\r\n\r\n");
-    // What a crash in the middle of a write leaves.
+    // The file that a crash in the middle of a write leaves.
     fs::write(world.file("aside"), "{\"version\":1,").unwrap();
     for answer in [
         Dns::Absent(Security::Insecure),
@@ -248,7 +248,7 @@ fn room_is_made_by_what_is_over_then_by_what_expires_first() {
             .map(|n| (domain(&format!("d{n}.example")), slot(n)))
             .collect()
     };
-    // Seven days they live: 7, 8 and 9 are over.
+    // The policies live seven days, so those of 7, 8 and 9 days ago have expired.
     let names = |gone: Vec<Domain>| {
         let mut names: Vec<_> = gone.iter().map(ToString::to_string).collect();
         names.sort();
@@ -272,7 +272,7 @@ fn room_is_made_by_what_is_over_then_by_what_expires_first() {
     assert_eq!(domains.len(), 2);
 }
 
-/// Whoever has many domains whose policy cannot be fetched must not make us forget what others demand.
+/// Somebody with many domains whose policies cannot be fetched must not make us forget the policies of other domains.
 #[tokio::test]
 async fn fetches_that_failed_make_room_before_policies_do() {
     let world = World::new().await;

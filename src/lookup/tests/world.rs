@@ -1,4 +1,4 @@
-//! A policy host on loopback, and what applies by it.
+//! A policy host on loopback, and the policy that applies because of it.
 
 use super::{Fake, address, domain, found, options};
 use crate::{
@@ -43,7 +43,7 @@ pub(super) struct World {
     pub(super) port: u16,
     pub(super) response: Arc<Mutex<String>>,
     pub(super) requests: Arc<AtomicUsize>,
-    /// Responses that may be sent.
+    /// The number of responses that the host may still send.
     pub(super) gate: Arc<Semaphore>,
     pub(super) folder: Scratch,
 }
@@ -148,7 +148,7 @@ impl World {
         Lookup::with_resolver(self.options(), Arc::clone(&self.fake) as _).unwrap()
     }
 
-    /// With a state directory, as after a start.
+    /// Look-ups with this world's state directory, as after a restart.
     pub(super) fn restarted(&self) -> Lookup {
         let state_dir = Some(self.folder.0.clone());
         let options = LookupOptions {
@@ -163,7 +163,7 @@ impl World {
     }
 }
 
-/// What applies now, with all that the DNS says asked anew.
+/// The policy that applies now, after asking the DNS again.
 pub(super) async fn now(lookup: &Lookup) -> Sts {
     lookup.dns.forget();
     let needs = Needs {
@@ -198,7 +198,7 @@ pub(super) fn assert_unavailable(sts: &Sts, expected: Reason, about: &str) {
     }
 }
 
-/// As if it had been fetched so many days ago.
+/// Stores the policy on disk as if it had been fetched this many days ago.
 pub(super) fn store(world: &World, days: u64) {
     let fetched = clock::wall() - Duration::from_secs(days * 86_400);
     let kept = StoredPolicy::new(&domain(CLINIC), "1", fetched, POLICY);

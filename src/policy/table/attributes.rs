@@ -65,7 +65,7 @@ pub struct Until {
 
 impl Until {
     pub(super) fn parse(text: &str) -> Option<Self> {
-        // ISO 8601 has many forms of a date. This one only is taken.
+        // ISO 8601 has many forms of a date. Only this form is accepted.
         let form = |(octet, form): (u8, u8)| match form {
             b'0' => octet.is_ascii_digit(),
             _ => octet == form,

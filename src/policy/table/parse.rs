@@ -1,6 +1,6 @@
 //! From text to words with their positions: comments, continuation lines, quotes.
 //!
-//! Kept by hand: Postfix's table syntax is no crate's, and each error must name the line and the column.
+//! Written by hand: no crate reads Postfix's table syntax, and each error must name the line and the column.
 
 /// A position in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The table: what is read, and what is refused and where.
+//! Which tables are accepted, and which error each wrong table gives at which place.
 
 mod find;
 mod reach;
@@ -35,7 +35,7 @@ fn errors(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// That the text has exactly this error, which begins so and says so.
+/// Asserts that the text has exactly one error, which begins with `place` and contains `words`.
 fn error(text: &str, place: &str, words: &str) {
     let errors = errors(text);
     assert_eq!(errors.len(), 1, "{errors:?}");

@@ -6,7 +6,7 @@ use crate::{
     smtp::{Cause, End, ForwardPath, Stage},
 };
 
-/// The schema as its documentation has it.
+/// The source of the schema, with its documentation.
 const SCHEMA: &str = include_str!("../../audit/record.rs");
 
 fn refusal(code: u16, cause: Cause) -> Refusal {
@@ -18,7 +18,7 @@ fn refusal(code: u16, cause: Cause) -> Refusal {
     }
 }
 
-/// The documentation of a public field: its struct's, then its own.
+/// The documentation of a public field: first that of its struct, then its own.
 fn documented(item: &str, field: &str) -> String {
     let begin = SCHEMA
         .find(&format!("pub struct {item} {{"))
@@ -180,7 +180,7 @@ fn the_schema_documents_each_field_of_each_record_that_a_fact_makes() {
     }
 }
 
-/// Each word, and where the schema lists it.
+/// Each word, and the field of the schema whose documentation must list it.
 #[test]
 fn the_schema_lists_each_word_that_a_record_can_have() {
     let causes = [
@@ -283,7 +283,7 @@ fn nothing_in_a_reply_can_forge_a_log_field() {
         quoted(&refusal),
         r#""421 4.7.5 names a\" verdict=authorised x=\"b\\""#
     );
-    // Escaped text is taken for what it says in one reading only.
+    // Escaped text has only one reading.
     let heard = HeardFact {
         proved: false,
         stage: Stage::Ehlo,

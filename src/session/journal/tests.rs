@@ -72,7 +72,7 @@ impl Session {
         Self { log, journal }
     }
 
-    /// RCPT: it is judged, and allowed or not.
+    /// Judges a RCPT and allows it or not.
     fn judge(&mut self, target: &ForwardPath, verdict: Verdict) {
         let about = Question::Recipient(target.recipient.clone());
         let next_hop = NextHop::Recipient(target.recipient.clone());
@@ -80,7 +80,7 @@ impl Session {
         assert!(written.is_ok());
     }
 
-    /// Inbound, MAIL of somebody whom an entry names.
+    /// Inbound: judges the MAIL of a sender that an entry names.
     fn listed(&mut self, sender: &str) {
         self.journal.transaction_begins();
         let about = Question::Sender(Some(domain(sender)));
@@ -136,7 +136,7 @@ fn inbound_a_message_has_the_decision_of_its_own_sender_and_no_other() {
     session.journal.secured(somebody());
     session.listed("partner.example");
     session.message("a@partner.example", &["b@inside.example"]);
-    // Whether the machine tells of a transaction before or behind the question makes no difference.
+    // It makes no difference whether the machine notes the transaction before or after the question.
     session.listed("partner.example");
     session.journal.note(Note::TransactionBegins);
     session.message("a@partner.example", &["b@inside.example"]);
@@ -144,7 +144,7 @@ fn inbound_a_message_has_the_decision_of_its_own_sender_and_no_other() {
         session.journal.transaction_begins();
         session.message(stranger, &["b@inside.example"]);
     }
-    // A sender that was asked about and is not the message's.
+    // A decision about a sender that is not the sender of the message.
     session.listed("partner.example");
     session.message("x@stranger.example", &["b@inside.example"]);
     let messages = session.end().records("message");
@@ -163,7 +163,7 @@ fn outbound_a_message_has_the_decisions_of_its_own_recipients_and_no_others() {
     let literal = "x@[IPv6:2001:DB8::1]";
     session.judge(&to(literal), proved());
     session.judge(&to("b@Clinic.example"), proved());
-    // Judged and allowed, and the server did not take it; and one that was refused.
+    // One recipient was allowed, but the server did not accept it. Another one was refused by the policy.
     session.judge(&to("c@untaken.example"), proved());
     session.judge(&to("d@refused.example"), expired());
     session.message("s@inside.example", &[literal, "B@CLINIC.example"]);
@@ -238,7 +238,7 @@ fn a_repeated_fact_of_one_session_is_one_record_with_its_count() {
             {"event": "refusal", "domain": null, "verdict": null, "reason": "protocol", "observed": false, "times": 19},
         ])
     );
-    // Counters count each.
+    // The counters count each repeat.
     assert_eq!(metrics.get(crate::metrics::VERDICTS, "authorised"), 300);
     assert_eq!(metrics.get(crate::metrics::REFUSALS, "protocol"), 21);
     assert!(log.octets() < 20_000, "{} octets", log.octets());
@@ -419,7 +419,7 @@ fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end()
     assert_eq!(events, ["session-opened", "heard", "session-closed"]);
     assert_eq!(records[1]["code"], 554);
     assert_eq!(records[1]["unproved"], true);
-    // As it came, escaped.
+    // The reply is recorded as it came, but escaped.
     assert_eq!(records[2]["session"]["hello"], "a b\\x01");
 }
 

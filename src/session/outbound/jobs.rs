@@ -49,7 +49,7 @@ pub(in crate::session) struct Requirement {
     pub(super) ask: Ask,
     /// What DNS and MTA-STS publish. `None`: the answers did not come in time.
     pub(super) findings: Option<Arc<Findings>>,
-    /// The demand, or why no proof would do.
+    /// The demand, or why no proof would suffice.
     pub(super) demand: Result<Demand, (Reason, String)>,
 }
 
@@ -157,7 +157,7 @@ pub(super) async fn connect(
     Ok(Box::new(Connected { link, requirement }))
 }
 
-/// Looks up what the policy for `question` hangs on, and what it demands then.
+/// Looks up the facts that the policy for `question` depends on, and returns what it demands.
 pub(super) async fn require(
     setup: &OutboundSetup,
     server: ServerAddr,

@@ -115,7 +115,7 @@ fn verify(session: &mut OutboundSession, name: &str) -> Answer {
     rcpt(session, name, Ok(demand(Level::Verify)))
 }
 
-/// The message for these domains, in the clear or not; ends the session.
+/// Sends the message for these domains, in the clear or over TLS, and ends the session.
 fn message(mut session: OutboundSession, names: &[&str]) {
     session.note(Note::MessageBegins);
     let to = |name: &&str| ForwardPath {
@@ -260,7 +260,7 @@ fn what_was_refused_whatever_the_peer_shows_stays_so_where_tls_cannot_be_had_eit
         let answer = rcpt(&mut session, "a.test", Err(denial.clone()));
         assert!(matches!(answer, Answer::Upgrade { .. }));
         handshake_fails(&mut session, "reset");
-        // Asked once more on a connection without TLS.
+        // The machine asks once more, on a connection without TLS.
         let again = rcpt(&mut session, "b.test", Err(denial));
         assert!(matches!(again, Answer::Exempted(_)));
         message(session, &["a.test", "b.test"]);
@@ -347,7 +347,7 @@ fn a_host_without_tls_is_recorded_for_the_domain_that_was_asked_and_remembered_a
             lasting: true,
         });
         session.note(Note::Refused(refusal.clone()));
-        // The next session there, for whomever it has mail.
+        // The next session of this client with the server, whichever domain its mail is for.
         let setup = Arc::clone(&session.setup);
         let first = setup
             .memory
@@ -396,7 +396,7 @@ fn a_session_refused_again_connects_nowhere_and_its_record_says_for_whom_it_was(
                 .starts_with("refused a short while ago for b.test: "),
             "{refusal}"
         );
-        // The machine tells of it, too.
+        // The machine also sends a note of it.
         next.note(Note::Refused(refusal));
         next.journal.closed();
         let refusals = log.records("refusal");

@@ -292,7 +292,7 @@ fn an_exempt_client_may_speak_in_the_clear_or_start_tls() {
         .server("250 ok⏎")
         .client_got("250 ok⏎");
 
-    // When TLS starts, all of it is forgotten, the connection included.
+    // When TLS starts, the machine forgets everything, and also leaves the connection to the server.
     script
         .client("STARTTLS⏎")
         .client_got("220 2.0.0 ready to start TLS⏎")

@@ -194,7 +194,7 @@ impl Relay {
         }
     }
 
-    /// Says 221 in place of a server that owes it.
+    /// Sends 221 to the client in place of a server that owes it.
     fn say_goodbye(&mut self) {
         self.deliver(&Reply::goodbye());
         self.close_both();

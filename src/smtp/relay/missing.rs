@@ -45,7 +45,7 @@ impl Relay {
             .collect();
         let first = *missing.first()?;
         if missing.contains(&Keyword::SmtpUtf8) {
-            // No retry can do without SMTPUTF8, so the next sessions need not learn anything.
+            // No retry can succeed without SMTPUTF8, so the next sessions need not learn anything.
             return Some(self.missing(Keyword::SmtpUtf8, authenticated));
         }
         // All missing extensions are told at once, so that one retry is enough.
@@ -65,8 +65,8 @@ impl Relay {
         Some(self.missing(Keyword::Chunking, authenticated))
     }
 
-    /// Has this client's next sessions not shown what an authenticated server lacks, so that its retry does without. Never called for
-    /// SMTPUTF8: a client that is not shown it bounces mail, which may be for another domain.
+    /// Notes what an authenticated server lacks, so that this client is not shown it in its next sessions and does not use it.
+    /// Never called for SMTPUTF8: a client that is not shown it bounces mail, which may be for another domain.
     fn tell_missing(&mut self, missing: Keyword, authenticated: bool) {
         if authenticated && !self.told_missing.contains(&missing) {
             self.told_missing.push(missing);
@@ -74,7 +74,8 @@ impl Relay {
         }
     }
 
-    /// The refusal for a missing extension. It is final only if an authenticated server lacks SMTPUTF8, which no retry can do without.
+    /// The refusal for a missing extension. It is final only if an authenticated server lacks SMTPUTF8: then every retry
+    /// would fail.
     fn missing(&self, missing: Keyword, authenticated: bool) -> Refusal {
         let refusal = if missing == Keyword::SmtpUtf8 && authenticated {
             let text = "does not offer SMTPUTF8 (RFC 6531), which this message needs";

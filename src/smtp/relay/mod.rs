@@ -32,7 +32,7 @@ use std::collections::VecDeque;
 use timing::Timing;
 use transaction::{AbuseCounters, Transaction};
 
-/// See the module.
+/// The relay of one session; the text of this module describes it.
 #[derive(Debug, Default)]
 pub(super) struct Relay {
     /// The server, in words.

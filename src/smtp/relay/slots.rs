@@ -47,7 +47,7 @@ enum Slot {
     },
 }
 
-/// See the module.
+/// The replies that are owed; the text of this module describes them.
 #[derive(Debug, Default)]
 pub(super) struct Slots(VecDeque<Slot>);
 

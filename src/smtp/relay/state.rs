@@ -58,9 +58,9 @@ impl Permit {
 pub(in crate::smtp) enum AllowedCommands {
     #[default]
     All,
-    /// TLS is not up yet, so nothing of a transaction (RFC 3207 §4: 530).
+    /// TLS is not up yet, so no command of a transaction is allowed (RFC 3207 §4: 530).
     BeforeTls,
-    /// TLS is up but not good enough: only QUIT; every other command gets this refusal (RFC 3207 §4.1).
+    /// TLS is up but not good enough: only QUIT is allowed; every other command gets this refusal (RFC 3207 §4.1).
     QuitOnly(Refusal),
 }
 
@@ -135,13 +135,13 @@ pub(super) enum Phase {
     /// The machine must deal with this command.
     Pending {
         command: Pending,
-        /// The policy was asked about it, and has not answered.
+        /// The policy was asked about the pending command, and has not answered.
         asked: bool,
     },
     AwaitAuthReply,
     /// The server said 334.
     AuthResponse,
-    /// DATA is with the server, 354 is not here yet.
+    /// DATA was sent to the server, and its 354 has not arrived.
     AwaitGoAhead,
     Message(DataScanner),
     Chunk {

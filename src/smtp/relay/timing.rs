@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// The period over which the rate of a message is measured.
 const MINUTE: Duration = Duration::from_secs(60);
-/// A minute with fewer octets is a slow one.
+/// A minute with fewer octets is slow.
 const LEAST: u64 = 1000;
 /// This many slow minutes in a row end the session.
 const MAX_SLOW: u32 = 3;
@@ -85,7 +85,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// From now on the client is awaited, or it is not.
+    /// Says whether the session waits for the client's octets from now on.
     fn run(&mut self, awaited: bool, now: Duration) {
         match (self.since, awaited) {
             (None, true) => self.since = Some(now),

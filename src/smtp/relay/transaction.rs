@@ -100,7 +100,7 @@ const MAX_FAULTS: u32 = 20;
 const MAX_IDLE: u32 = 100;
 /// Most recipients between two messages; RFC 5321 §4.5.3.1.8 asks for 100 at least.
 const MAX_RECIPIENTS: u32 = 1000;
-/// Most chunks between two messages that are smaller than [`SMALL_CHUNK`], not counting last ones.
+/// Most chunks between two messages that are smaller than [`SMALL_CHUNK`]. The last chunk of a message does not count.
 const MAX_SMALL_CHUNKS: u32 = 1000;
 /// In octets.
 const SMALL_CHUNK: u64 = 512;

@@ -91,7 +91,7 @@ fn any_time_has_a_date() {
     ] {
         assert_eq!(Date(seconds).to_string(), words);
     }
-    // Far beyond what a certificate can say, but a clock may.
+    // A certificate cannot name a time so far away, but a clock can.
     let _ = (Date(i64::MAX).to_string(), Date(i64::MIN).to_string());
     assert_eq!(Date::of(UNIX_EPOCH + Duration::from_millis(1_999)), Date(1));
     assert_eq!(Date::of(UNIX_EPOCH - Duration::from_secs(1)), Date(-1));

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rcgen::{CertificateParams, CustomExtension, SanType};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// Certificates as different as rcgen makes them.
+/// A varied set of certificates that rcgen can make.
 fn samples() -> Vec<Vec<u8>> {
     let root = Authority::root("Röot");
     let leaves = [
@@ -217,7 +217,7 @@ fn key_sizes_are_read() {
     assert_eq!(rsa_bits(&[0x30, 3, 2, 1, 0]), None);
 }
 
-/// Goes through everything that can be read.
+/// Reads every part of a certificate.
 fn read_all(der: &[u8]) {
     let mut reader = Reader(der);
     while reader.next().is_some() {}
@@ -232,7 +232,7 @@ fn read_all(der: &[u8]) {
     }
     attributes(der).for_each(drop);
     public_key(der).map(|(_, _, key)| rsa_bits(key));
-    // The words too: nothing in a certificate can make them anything but printable ASCII.
+    // Also makes the words: whatever the certificate contains, they are printable ASCII.
     let facts = crate::tls::CertFacts::read(&der.into());
     let json = serde_json::to_string(&facts).unwrap();
     assert!(json.bytes().all(|octet| (b' '..=b'~').contains(&octet)));

@@ -37,7 +37,7 @@ fn openssl(dir: &Path, arguments: &str) {
     );
 }
 
-/// Who issues, and who answers for it.
+/// The issuer, and the responder that answers for it.
 struct World {
     dir: Scratch,
     root: Authority,

@@ -109,7 +109,7 @@ fn validity_ends_with_the_second_that_not_after_names() {
     };
     assert!(at(0).is_ok());
     assert_eq!(at(1).unwrap_err().0, Reason::CertificateExpired);
-    // What was remembered as verified a moment ago is judged by the clock all the same.
+    // A chain that is remembered as verified is still judged by the clock each time.
     assert!(at(-1).is_ok());
     assert_eq!(at(1).unwrap_err().0, Reason::CertificateExpired);
 }
@@ -127,7 +127,7 @@ fn a_remembered_chain_ends_with_its_first_certificate_that_ends() {
         let now = UNIX_EPOCH + Duration::from_secs(days * 86_400);
         trust.check(&peer(&leaf.chain), &pkix(&[host(HOST)]), now)
     };
-    // 2020-02-01, 2020-04-01, 2018-12-01: in, after and before the issuer's time; the host's own has no end in sight.
+    // 2020-02-01, 2020-04-01, 2018-12-01: in, after and before the issuer's validity. The host's own validity ends much later.
     assert!(on(18_293).is_ok());
     assert_eq!(on(18_353).unwrap_err().0, Reason::CertificateExpired);
     assert_eq!(on(17_866).unwrap_err().0, Reason::CertificateExpired);
@@ -393,7 +393,7 @@ fn a_broken_or_empty_ca_file_is_an_error_that_names_it() {
     assert!(error.contains("missing.pem: cannot be read"), "{error}");
 }
 
-/// A certificate that a host made for itself, marked as an authority's, as appliances do.
+/// A self-signed certificate that is marked as an authority's. Appliances make such certificates for themselves.
 fn own_authority(change: impl FnOnce(&mut rcgen::CertificateParams)) -> Leaf {
     Leaf::self_signed_with(&["mx.clinic.example"], |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -434,7 +434,7 @@ fn the_very_certificate_that_a_file_names_needs_no_issuer_and_may_be_an_authorit
                 matched.map(|words| words.split(',').next().unwrap().to_owned()),
                 Ok("name mx.clinic.example".into())
             );
-            // Whoever only says the same of himself is somebody else.
+            // A certificate that only has the same names belongs to somebody else.
             let other = trust.check(&peer(&same_name.chain), &pkix(&names), now());
             assert_eq!(other.unwrap_err().0, Reason::CertificateNotTrusted);
             let wrong_name = trust.check(

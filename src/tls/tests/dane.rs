@@ -37,7 +37,7 @@ fn dane(
 }
 
 impl Trust {
-    /// No anchor of its own: what DANE proves, it proves alone.
+    /// The only anchor is one that no chain leads to, so that only DANE can prove anything.
     fn in_nobody_but_dane() -> Self {
         trust_in(&Authority::root("nobody you know"))
     }

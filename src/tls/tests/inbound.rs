@@ -1,4 +1,4 @@
-//! We are the server: which certificate is shown to whom, what clients must present, and how faults are named.
+//! The proxy is the server: which client gets which certificate, what clients must present, and how faults are named.
 
 use super::{pki::*, *};
 use rustls::{
@@ -173,7 +173,7 @@ async fn of_two_for_one_name_the_client_gets_the_one_it_can_verify_ecdsa_first()
             }
         }
     }
-    // Whoever cannot verify what its name has gets what it can.
+    // A client that cannot verify the certificate for its name gets a certificate that it can verify.
     let (config, _) = lax_client(&[&TLS13], &[RSA], None);
     let (_, theirs) = meet(&tls, config, "other.example").await;
     assert_eq!(shown(theirs), rsa.chain[0]);

@@ -19,7 +19,7 @@ struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -42,7 +42,7 @@ fn make(dir: &Path, arguments: &str) {
 }
 
 impl Server {
-    /// With `own.pem` and `own.key` of this directory.
+    /// Starts the server with `own.pem` and `own.key` of this directory.
     fn start(dir: &Path, flags: &str) -> Self {
         let fixed = "s_server -accept 127.0.0.1:0 -cert own.pem -key own.key";
         let arguments: Vec<&str> = fixed.split(' ').chain(flags.split_whitespace()).collect();
@@ -70,7 +70,7 @@ fn client() -> ClientTls {
     .unwrap()
 }
 
-/// What comes of a handshake with `s_server` under these flags and with this certificate.
+/// The outcome of a handshake with `s_server` under these flags and with this certificate.
 async fn meet(dir: &Path, flags: &str) -> Result<Peer, HandshakeFault> {
     let server = Server::start(dir, flags);
     let tcp = TcpStream::connect(server.address).await.unwrap();
@@ -157,7 +157,7 @@ async fn keys_that_are_too_weak_are_named() {
     }
 }
 
-/// The peer says only that it found nothing, so what it may have is told, and nothing is claimed.
+/// The peer says only that it found no common option, so the words list possible causes and claim none.
 #[tokio::test]
 async fn keys_and_groups_of_unknown_kinds_are_named_for_what_they_are() {
     let kinds = [
@@ -318,7 +318,7 @@ fn issuers_with_keys_of_unknown_kinds_are_named() {
     }
 }
 
-/// What our server says about `openssl s_client` under these flags.
+/// The outcome of our server's handshake with `openssl s_client` under these flags.
 async fn called_by(flags: &str) -> Result<Peer, HandshakeFault> {
     serving(&[&rcgen::PKCS_RSA_SHA256], flags).await.0
 }
@@ -352,7 +352,7 @@ async fn serving(
         .expect("these tests need the program `openssl`: apt-get install openssl");
     let (tcp, _) = listener.accept().await.unwrap();
     let outcome = tls.accept(tcp).await.map(|(_, peer)| peer);
-    // It ends at the end of its input, when the handshake is over.
+    // s_client ends at the end of its input, when the handshake is over.
     drop(child.stdin.take());
     let printed = child.wait_with_output().unwrap().stdout;
     (outcome, String::from_utf8_lossy(&printed).into_owned())

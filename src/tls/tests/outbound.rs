@@ -1,4 +1,4 @@
-//! We are the client: what is offered, what is told about the peer, and how faults are named.
+//! The proxy is the client: what it offers, what it says about the peer, and how faults are named.
 
 use super::{pki::*, *};
 use crate::policy::Tlsa;
@@ -45,7 +45,7 @@ fn config(
         .unwrap()
 }
 
-/// A server that presents what it likes, checked by nobody.
+/// A server that presents this chain. Nothing checks the chain before.
 fn presenting(
     chain: Vec<Der<'static>>,
     key: &Leaf,
@@ -177,7 +177,7 @@ async fn nothing_is_resumed_so_every_session_presents_a_certificate() {
             let (mut stream, peer) = ours.unwrap();
             let mut theirs = theirs.unwrap();
             theirs.write_all(b"x").await.unwrap();
-            // Tickets come before the octet, so they were seen.
+            // Session tickets come before the octet, so the client has read them.
             stream.read_u8().await.unwrap();
             assert_eq!(peer.chain.len(), 1);
             assert_eq!(
@@ -296,7 +296,7 @@ async fn a_peer_that_hangs_up_without_an_alert_died() {
     let fault = answered_with(b"").await;
     assert_eq!(fault.kind(), FaultKind::Died);
     assert!(fault.to_string().contains("without an alert"), "{fault}");
-    // In the middle of a record too.
+    // The connection may also end in the middle of a record.
     assert_eq!(
         answered_with(&[22, 3, 3, 0, 100, 2]).await.kind(),
         FaultKind::Died

@@ -85,7 +85,7 @@ pub(super) struct DomainCounts {
 #[derive(Default)]
 pub(super) struct ReasonCounts {
     pub(super) number: u64,
-    /// Of those, refused at the greeting because another session had been refused for the same.
+    /// The part of these attempts that was refused at the greeting because another session had been refused for the same reason.
     pub(super) remembered: u64,
     /// In observe mode: messages that were handed over nevertheless.
     pub(super) messages: u64,

@@ -3,7 +3,7 @@
 use super::*;
 use std::time::Duration;
 
-/// Midnight at the beginning of a day that is so many days after 1970-01-01.
+/// Midnight at the beginning of the day that is `days` days after 1970-01-01.
 fn day(days: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400)
 }

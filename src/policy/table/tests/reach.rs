@@ -1,4 +1,4 @@
-//! Lines that mean nothing, or that nothing ever reaches.
+//! Lines that have no meaning for a direction, and lines that can never apply.
 
 use super::*;
 use crate::policy::Settings;
@@ -11,7 +11,7 @@ fn upstream(host: &str, port: u16) -> TablePurpose {
     TablePurpose::Upstream(host.into(), port)
 }
 
-/// The lines that a table's remarks are about.
+/// The numbers of the lines that get a warning.
 fn remarked(text: &str, way: &TablePurpose) -> Vec<u32> {
     let remarks = table(text).remarks(way, now());
     let line = |remark: &String| remark.split(':').nth(1)?.parse().ok();
@@ -178,7 +178,7 @@ fn with_an_upstream_only_what_speaks_for_it_is_reached() {
 }
 
 proptest! {
-    /// Held against `find` itself: what is remarked as never reached is never found.
+    /// Compares the warnings with `find`: an entry with a warning that nothing reaches it is never found.
     #[test]
     fn what_is_remarked_as_never_reached_is_never_found(
         parts in proptest::collection::btree_set((0_u8..4, 29_u8..=32), 1..12),
@@ -195,7 +195,7 @@ proptest! {
         let found = table.find_sender(None, client, now()).map(|entry| entry.line);
         let remarked = remarked(&text.join("\n"), &TablePurpose::Inbound);
         prop_assert!(!remarked.iter().any(|line| Some(*line) == found));
-        // And what is not remarked is found for some address.
+        // An entry without a warning is found for some address.
         for line in (1..).take(text.len()).filter(|line| !remarked.contains(line)) {
             let reached = (0..=255).any(|last| {
                 let client = std::net::Ipv4Addr::new(192, 0, 2, last).into();

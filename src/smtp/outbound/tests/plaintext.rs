@@ -50,14 +50,14 @@ fn without_starttls_mail_that_needs_it_is_refused_at_the_recipient() {
 #[test]
 fn opportunistic_tls_falls_back_as_its_entry_allows() {
     const ENVELOPE: &str = "MAIL FROM:<a@b> SIZE=5⏎RCPT TO:<u@d.example>⏎";
-    // Not offered.
+    // STARTTLS is not offered.
     let mut script = asked(plaintext_possible(), NO_TLS_EHLO);
     script.input(or_plaintext()).server_got(ENVELOPE);
-    // Refused.
+    // STARTTLS is refused.
     let mut script = asked(plaintext_possible(), EHLO);
     script.input(or_plaintext()).server_got("STARTTLS⏎");
     script.server("454 no⏎").server_got(ENVELOPE);
-    // Failed: over a new connection.
+    // The handshake fails, so mail goes on over a new connection.
     let mut script = asked(plaintext_possible(), EHLO);
     script.input(or_plaintext()).server("220 go⏎");
     script.input(Input::Upgraded(Side::Server, Err(policy(421))));
