@@ -460,3 +460,45 @@ fn a_client_address_that_cannot_be_kept_is_refused_at_the_start() {
         "{dry}"
     );
 }
+
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR` name the system's trust store, as they do for OpenSSL.
+#[test]
+fn the_system_trust_store_is_where_the_environment_says() {
+    let scratch = Scratch::new();
+    let roots = scratch.file("roots.pem", Authority::root("One").pem());
+    let folder = scratch.path("certs");
+    fs::create_dir(&folder).expect("a directory");
+    let only = format!("{folder}/one.pem");
+    fs::copy(&roots, &only).expect("a copy");
+    // Directories of certificates hold each file under a second name, too.
+    std::os::unix::fs::symlink(&only, format!("{folder}/0a1b2c3d.0")).expect("a link");
+    let missing = scratch.path("missing.pem");
+    let start = |name: &str, value: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"))
+            .args([
+                "outbound",
+                "--dry-run",
+                "--no-dane",
+                "--listen",
+                "127.0.0.1:0",
+            ])
+            .args(["--upstream", "192.0.2.1"])
+            .env_remove("SSL_CERT_FILE")
+            .env_remove("SSL_CERT_DIR")
+            .env(name, value)
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    assert_eq!(start("SSL_CERT_FILE", &roots).0, Some(0));
+    assert_eq!(start("SSL_CERT_DIR", &folder).0, Some(0));
+    for (name, value) in [("SSL_CERT_FILE", &missing), ("SSL_CERT_DIR", &missing)] {
+        let (code, said) = start(name, value);
+        assert_eq!(code, Some(78), "{said}");
+        assert!(
+            said.contains("the system has no trust store") && said.contains(&missing),
+            "{said}"
+        );
+    }
+}
