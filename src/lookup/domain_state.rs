@@ -3,10 +3,7 @@
 use super::{https::FetchFailure, store::StoredPolicy};
 use crate::{
     clock,
-    policy::{
-        Sts,
-        mta_sts::{MIN_LIFETIME, Policy},
-    },
+    policy::{Sts, mta_sts::Policy},
     smtp::Domain,
 };
 use std::{
@@ -69,8 +66,7 @@ impl CachedPolicy {
 
     /// Seconds until it expires; `None`: it has expired. A clock that was set back makes a policy younger, never void.
     pub(super) fn expires_in(&self) -> Option<u64> {
-        let lifetime = self.policy.max_age.max(MIN_LIFETIME);
-        lifetime.checked_sub(self.age()).filter(|&left| left > 0)
+        self.policy.expires_in(self.age())
     }
 
     /// Seconds since it was fetched.

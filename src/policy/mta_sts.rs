@@ -10,7 +10,7 @@ pub const MAX_AGE_LIMIT: u64 = 31_557_600;
 pub const REFRESH_AFTER: u64 = 86_400;
 
 /// Shortest life of a policy, in seconds, so that a policy with `max_age: 0` serves the mail for which it was fetched.
-pub const MIN_LIFETIME: u64 = 60;
+const MIN_LIFETIME: u64 = 60;
 
 /// Most `mx` patterns of a policy; a policy with more is no policy. No honest domain needs more, and each record of the audit log
 /// repeats them.
@@ -188,7 +188,13 @@ impl Policy {
     /// Whether a policy that was fetched `age` seconds ago still holds (RFC 8461 §3.2).
     #[must_use]
     pub(crate) fn holds(&self, age: u64) -> bool {
-        age < self.max_age.max(MIN_LIFETIME)
+        self.expires_in(age).is_some()
+    }
+
+    /// Seconds for which a policy that was fetched `age` seconds ago still holds; `None` if it holds no longer.
+    pub(crate) fn expires_in(&self, age: u64) -> Option<u64> {
+        let lifetime = self.max_age.max(MIN_LIFETIME);
+        lifetime.checked_sub(age).filter(|&left| left > 0)
     }
 
     /// Whether a policy that was fetched `age` seconds ago should be fetched again although its `id` is the same: daily, and at the

@@ -243,25 +243,14 @@ pub enum HandshakeEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
+    use crate::{clock, session::test_log::remembered};
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 5));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 6));
     const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
 
     fn refusal() -> Remembered {
-        Remembered {
-            refusal: Refusal {
-                code: 451,
-                enhanced: (7, 5),
-                text: "b.test: mx.b.test[203.0.113.9] not authenticated: certificate-expired: over"
-                    .into(),
-                cause: Cause::Verdict,
-            },
-            reason: "certificate-expired",
-            domain: Some("b.test".into()),
-            level: Some("verify".into()),
-        }
+        remembered(451)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! For tests: an audit log in a directory of its own, and the records in it.
+//! For tests: an audit log in a directory of its own, and the records in it; a demand and a remembered refusal to begin with.
 
 use std::{
     path::PathBuf,
@@ -10,11 +10,13 @@ use std::{
 
 use serde_json::Value;
 
-use super::{setup::CommonSetup, write_budget::WriteBudget};
+use super::{memory::Remembered, setup::CommonSetup, write_budget::WriteBudget};
 use crate::{
     audit::{AuditLog, AuditOptions},
     metrics::Metrics,
     net::Dial,
+    policy::{Basis, Demand, Level, ReferenceIdentity},
+    smtp::{Cause, Refusal},
 };
 
 /// An audit log that is removed when this is dropped.
@@ -91,5 +93,35 @@ impl Drop for TestLog {
         }
         // If this fails, the directory stays until the temporary directory is cleaned.
         let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A demand of this level that any peer meets, by its MX record.
+pub fn demand(level: Level) -> Demand {
+    Demand {
+        level,
+        basis: Basis::Mx,
+        sni: None,
+        host: None,
+        references: vec![ReferenceIdentity::Anyone],
+        tls13_only: false,
+        testing: None,
+        not_an_mx: false,
+    }
+}
+
+/// A refusal of `b.test` for an expired certificate, as it is remembered.
+pub fn remembered(code: u16) -> Remembered {
+    Remembered {
+        refusal: Refusal {
+            code,
+            enhanced: (7, 5),
+            text: "b.test: mx.b.test[203.0.113.9] not authenticated: certificate-expired: over"
+                .into(),
+            cause: Cause::Verdict,
+        },
+        reason: "certificate-expired",
+        domain: Some("b.test".into()),
+        level: Some("verify".into()),
     }
 }

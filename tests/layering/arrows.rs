@@ -1,66 +1,7 @@
 //! Which file uses which: imports go one way.
 
-use crate::source::{Source, sources};
+use crate::source::{Source, paths, sources};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Every path at the start of `text`: `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
-pub fn paths(text: &str) -> Vec<Vec<String>> {
-    let mut segments = Vec::new();
-    let mut rest = text.trim_start();
-    loop {
-        if let Some(group) = rest.strip_prefix('{') {
-            let inside = group_of(group);
-            let tails = inside.into_iter().flat_map(|part| {
-                let inner = paths(part);
-                if inner.is_empty() {
-                    vec![Vec::new()]
-                } else {
-                    inner
-                }
-            });
-            return tails
-                .map(|tail| [segments.clone(), tail].concat())
-                .collect();
-        }
-        let len = rest
-            .find(|c: char| !c.is_alphanumeric() && c != '_')
-            .unwrap_or(rest.len());
-        if len == 0 {
-            break;
-        }
-        segments.push(rest[..len].to_owned());
-        match rest[len..].strip_prefix("::") {
-            Some(more) => rest = more,
-            None => break,
-        }
-    }
-    if segments.is_empty() {
-        Vec::new()
-    } else {
-        vec![segments]
-    }
-}
-
-/// The parts between commas, up to the brace that closes the group.
-fn group_of(text: &str) -> Vec<&str> {
-    let (mut parts, mut depth, mut from) = (Vec::new(), 0, 0);
-    for (at, c) in text.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => {
-                parts.push(&text[from..at]);
-                break;
-            }
-            '}' => depth -= 1,
-            ',' if depth == 0 => {
-                parts.push(&text[from..at]);
-                from = at + 1;
-            }
-            _ => {}
-        }
-    }
-    parts
-}
 
 /// `src/smtp/mod.rs` is the module `smtp`, `src/smtp/relay/slots.rs` is `smtp::relay::slots`.
 fn module_of(path: &str) -> Vec<String> {
@@ -73,11 +14,7 @@ fn module_of(path: &str) -> Vec<String> {
 }
 
 /// The modules that the code of `module` names: the longest part of each path that is one of `known`.
-pub fn targets(
-    module: &[String],
-    code: &str,
-    known: &BTreeSet<Vec<String>>,
-) -> BTreeSet<Vec<String>> {
+fn targets(module: &[String], code: &str, known: &BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
     let mut found = BTreeSet::new();
     let children = known
         .iter()

@@ -164,41 +164,69 @@ pub fn names(code: &str, word: &str) -> bool {
         .any(|(at, _)| !code[..at].ends_with(part) && !code[at + word.len()..].starts_with(part))
 }
 
-/// Everything that a `use` or a path names below `crate::`, down to the first level.
+/// The modules right below the crate that a `use` or a path names.
 pub fn modules_used(code: &str) -> BTreeSet<String> {
-    let mut used = BTreeSet::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
-        let group = match rest.strip_prefix('{') {
-            // Names at the first level of the braces.
-            Some(inside) => {
-                let mut depth = 0;
-                let mut names = vec![String::new()];
-                for c in inside.chars() {
-                    match c {
-                        '{' => depth += 1,
-                        '}' if depth == 0 => break,
-                        '}' => depth -= 1,
-                        ',' if depth == 0 => names.push(String::new()),
-                        c => names.last_mut().expect("there is one").push(if depth == 0 {
-                            c
-                        } else {
-                            ' '
-                        }),
-                    }
+    let named = code
+        .match_indices("crate::")
+        .flat_map(|(at, _)| paths(&code[at..]));
+    named.filter_map(|path| path.into_iter().nth(1)).collect()
+}
+
+/// Every path at the start of `text`: `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
+pub fn paths(text: &str) -> Vec<Vec<String>> {
+    let mut segments = Vec::new();
+    let mut rest = text.trim_start();
+    loop {
+        if let Some(group) = rest.strip_prefix('{') {
+            let inside = group_of(group);
+            let tails = inside.into_iter().flat_map(|part| {
+                let inner = paths(part);
+                if inner.is_empty() {
+                    vec![Vec::new()]
+                } else {
+                    inner
                 }
-                names
-            }
-            None => vec![rest.to_owned()],
-        };
-        for name in group {
-            used.insert(
-                name.trim()
-                    .chars()
-                    .take_while(|c| c.is_alphanumeric() || *c == '_')
-                    .collect(),
-            );
+            });
+            return tails
+                .map(|tail| [segments.clone(), tail].concat())
+                .collect();
+        }
+        let len = rest
+            .find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(rest.len());
+        if len == 0 {
+            break;
+        }
+        segments.push(rest[..len].to_owned());
+        match rest[len..].strip_prefix("::") {
+            Some(more) => rest = more,
+            None => break,
         }
     }
-    used
+    if segments.is_empty() {
+        Vec::new()
+    } else {
+        vec![segments]
+    }
+}
+
+/// The parts between commas, up to the brace that closes the group.
+fn group_of(text: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut from) = (Vec::new(), 0, 0);
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                parts.push(&text[from..at]);
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&text[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts
 }

@@ -2,8 +2,11 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    policy::{Ask, Basis, Demand, Findings, Level, NextHop, Reason, ReferenceIdentity, Verdict},
-    session::{test_log::TestLog, write_budget::WriteBudget},
+    policy::{Ask, Findings, Level, NextHop, Reason, Verdict},
+    session::{
+        test_log::{TestLog, demand, remembered},
+        write_budget::WriteBudget,
+    },
     smtp::{ForwardPath, Keyword, Recipient, Stage},
     tls::tests::{peer, pki::Authority},
 };
@@ -41,16 +44,7 @@ fn decision(next_hop: NextHop, verdict: Verdict) -> Decision {
             port: 25,
         },
         findings: Some(Arc::new(Findings::none())),
-        demand: Some(Demand {
-            level: Level::Verify,
-            basis: Basis::Mx,
-            sni: None,
-            host: None,
-            references: vec![ReferenceIdentity::Anyone],
-            tls13_only: false,
-            testing: None,
-            not_an_mx: false,
-        }),
+        demand: Some(demand(Level::Verify)),
         verdict,
         refusal,
         observed: false,
@@ -297,18 +291,7 @@ fn a_refusal_by_verdict_is_written_once_with_reason_domain_level_and_reply() {
 #[test]
 fn a_remembered_refusal_keeps_reason_domain_and_level_and_says_that_it_is_remembered() {
     let mut session = Session::new(DirectionField::Outbound);
-    let first = Remembered {
-        refusal: Refusal {
-            code: 421,
-            enhanced: (7, 5),
-            text: "b.test: mx.b.test[203.0.113.9] not authenticated: certificate-expired: over"
-                .into(),
-            cause: Cause::Verdict,
-        },
-        reason: "certificate-expired",
-        domain: Some("b.test".into()),
-        level: Some("verify".into()),
-    };
+    let first = remembered(421);
     let given = session.journal.refused_again(&first);
     session.journal.note(Note::Refused(given.clone()));
     let refusals = session.end().records("refusal");

@@ -3,8 +3,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     lookup::{self, Lookup},
-    policy::{Basis, ReferenceIdentity, Settings, table::Table},
-    session::{memory::HostMemory, test_log::TestLog},
+    policy::{Settings, table::Table},
+    session::{
+        memory::HostMemory,
+        test_log::{TestLog, demand},
+    },
     smtp::{Domain, ForwardPath, Recipient},
     tls::{
         ClientOptions, ClientTls,
@@ -76,19 +79,6 @@ fn begin_session(setup: OutboundSetup) -> OutboundSession {
 
 fn recipient(name: &str) -> Recipient {
     Recipient::Domain(Domain::parse(name).expect("a domain"))
-}
-
-fn demand(level: Level) -> Demand {
-    Demand {
-        level,
-        basis: Basis::Mx,
-        sni: None,
-        host: None,
-        references: vec![ReferenceIdentity::Anyone],
-        tls13_only: false,
-        testing: None,
-        not_an_mx: false,
-    }
 }
 
 /// RCPT for that domain, where policy demands this.
