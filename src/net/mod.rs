@@ -3,6 +3,7 @@
 //! Interception (Linux): with TPROXY the original destination is the accepted socket's own address; with REDIRECT conntrack knows it
 //! (`SO_ORIGINAL_DST`). Both need rules outside this program: `systemd/*.nft`.
 
+pub(crate) mod buffer;
 pub mod proxy_header;
 
 use std::{

@@ -40,7 +40,7 @@ impl ServerLink {
             to: canonical(stream.peer_addr()?),
         };
         Ok(Self {
-            stream: Stream::Plain(stream),
+            stream: Stream::Tcp(stream),
             server,
             ends,
             dialled,

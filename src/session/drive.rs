@@ -7,12 +7,14 @@
 use std::{
     future::{Future, poll_fn},
     io,
+    ops::Range,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use tokio::{
+    net::TcpStream,
     sync::watch,
     task::JoinHandle,
     time::{Sleep, sleep_until},
@@ -28,6 +30,7 @@ use crate::{
         Action, Answer, Completed, Input, Machine, Note, Question, Recorded, Refusal, Side,
         StartTlsConditions,
     },
+    tls::Secured,
 };
 
 /// An action that takes time, under way.
@@ -48,9 +51,9 @@ pub enum ActionResult {
 /// How a handshake ended.
 pub enum Upgraded {
     /// TLS is up.
-    Up(Stream),
+    Up(Secured<TcpStream>),
     /// TLS is up, but every command of the client except QUIT gets this refusal (RFC 3207 §4.1).
-    NotGoodEnough(Stream, Refusal),
+    NotGoodEnough(Secured<TcpStream>, Refusal),
     /// It failed, and the connection is gone. If it was with the server, the client gets this refusal.
     Failed(Refusal),
 }
@@ -116,9 +119,14 @@ struct Drive<M, H: ActionHandler> {
     jobs: Vec<Job<H::JobResult>>,
     /// TLS starts on this side as soon as it is flushed.
     upgrading: Option<Side>,
+    /// The side whose records are being opened. Its channel is lent, so its connection cannot be closed before that is over.
+    opening: Option<Side>,
+    /// That side is to be closed then; whether at once, without what waits to be written.
+    closing: Option<bool>,
     /// Connections that are being closed: the side, and the task that returns how many octets it still wrote.
     leaving: Vec<(Side, JoinHandle<u64>)>,
     began: Instant,
+    /// Wakes the session no later than the machine's deadline, and perhaps too early.
     timer: Option<(Duration, Pin<Box<Sleep>>)>,
     /// What [`Machine::set_held_back`] was last told.
     held_back: bool,
@@ -153,6 +161,8 @@ pub async fn drive<M: Machine, H: ActionHandler>(
         server: Leg::default(),
         jobs: Vec::new(),
         upgrading: None,
+        opening: None,
+        closing: None,
         leaving: Vec::new(),
         began: clock::instant(),
         timer: None,
@@ -215,38 +225,16 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
     fn tell(&mut self, input: Input) {
         let now = self.now();
         self.machine.handle(input, now);
-        self.carry_out();
+        self.carry_out(None);
     }
 
     /// Offers the untaken octets to the machine until it takes no more, and carries out the actions that result.
     fn pump(&mut self) {
-        self.carry_out();
-        loop {
-            let mut moved = false;
-            for side in BOTH {
-                if self.leg(side).untaken().is_empty()
-                    || self.blocked(side)
-                    || self.machine.finished()
-                {
-                    continue;
-                }
-                let now = self.now();
-                if side == Side::Client {
-                    self.machine.set_conditions(self.handler.conditions());
-                }
-                let leg = match side {
-                    Side::Client => &self.client,
-                    Side::Server => &self.server,
-                };
-                let offered = leg.untaken().len();
-                self.machine.receive(side, leg.untaken(), now);
-                self.carry_out();
-                moved |= self.leg(side).untaken().len() < offered;
-            }
-            if !moved {
-                break;
-            }
+        self.carry_out(None);
+        for side in BOTH {
+            self.open_records(side);
         }
+        while BOTH.map(|side| self.offer_input(side)).contains(&true) {}
         let held_back = self.server.backed_up();
         if std::mem::replace(&mut self.held_back, held_back) != held_back {
             let now = self.now();
@@ -254,32 +242,99 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         }
     }
 
+    /// Opens the records that were read. While a message flows, the machine gets their octets where they were decrypted.
+    fn open_records(&mut self, side: Side) {
+        let Some(mut channel) = self.leg(side).lend_channel() else {
+            return;
+        };
+        self.opening = Some(side);
+        let outcome = channel.open(|octets| self.opened(side, octets));
+        self.opening = None;
+        self.leg(side).return_channel(channel, outcome);
+        if let Some(abort) = self.closing.take() {
+            self.close(side, abort);
+        }
+    }
+
+    /// Takes the octets of one record.
+    fn opened(&mut self, side: Side, octets: &[u8]) {
+        let leg = self.leg(side);
+        leg.octets[0] += octets.len() as u64;
+        if !leg.in_message {
+            return leg.keep(octets);
+        }
+        // The machine could not decide about an octet or two of the record before.
+        let joined = leg.untaken() > 0;
+        if joined {
+            leg.keep(octets);
+            self.offer_input(side);
+        } else {
+            let taken = self.offer(side, octets);
+            self.leg(side).keep(&octets[taken..]);
+        }
+    }
+
+    /// Offers the octets that a side has kept. Returns whether the machine took any.
+    fn offer_input(&mut self, side: Side) -> bool {
+        if self.leg(side).untaken() == 0 || self.blocked(side) {
+            return false;
+        }
+        let mut input = self.leg(side).lend_input();
+        let taken = self.offer(side, input.octets());
+        input.take(taken);
+        self.leg(side).give_back(input);
+        taken > 0
+    }
+
+    /// Offers octets of a side to the machine. Returns how many it took.
+    fn offer(&mut self, side: Side, octets: &[u8]) -> usize {
+        if self.machine.finished() || self.closing.is_some() {
+            return 0;
+        }
+        if side == Side::Client {
+            self.machine.set_conditions(self.handler.conditions());
+        }
+        let now = self.now();
+        self.machine.receive(side, octets, now);
+        self.carry_out(Some((side, octets)))
+    }
+
     /// Whether this side must not be read, because its octets would add to too many that already wait to be written. The server is
     /// read even if many octets wait for it, so that two full windows never wait for each other (RFC 2920 §3.1).
-    fn blocked(&self, side: Side) -> bool {
+    fn blocked(&mut self, side: Side) -> bool {
         self.client.backed_up() || (side == Side::Client && self.server.backed_up())
     }
 
-    fn carry_out(&mut self) {
+    /// Carries out the machine's actions. `offered` is what they pass and drop octets of. Returns how many of these were taken.
+    fn carry_out(&mut self, offered: Option<(Side, &[u8])>) -> usize {
+        let mut taken = 0;
+        let mut passage = Passage::default();
         while let Some(action) = self.machine.next_action() {
+            if let Action::Pass { from, len, content } = action {
+                let octets = taking(offered, from, &mut taken, len);
+                if content && let Some(journal) = self.handler.journal() {
+                    journal.content(octets);
+                }
+                self.leg(from).in_message = content;
+                passage.extend(taken, len, content);
+                continue;
+            }
+            self.pass(offered, &mut passage);
             match action {
+                Action::Pass { .. } => {}
+                Action::Drop { from, len } => {
+                    taking(offered, from, &mut taken, len);
+                }
+                Action::Send(side, octets) => self.leg(side).send(&octets),
                 Action::Connect => {
                     let old = std::mem::take(&mut self.server);
                     self.traffic(Side::Server, old.octets);
                     let job = self.handler.connect();
                     self.jobs.push(job);
                 }
-                Action::Send(side, bytes) => self.leg(side).send(&bytes),
-                Action::Pass { from, len, content } => self.pass(from, len, content),
-                Action::Drop { from, len } => {
-                    self.leg(from).take(len);
-                }
                 Action::Upgrade(side) => {
                     self.leg(side).paused = true;
                     self.upgrading = Some(side);
-                    if self.leg(side).flushed() {
-                        self.upgrade(side);
-                    }
                 }
                 Action::Authorise(question) => {
                     let job = self.handler.authorise(question);
@@ -289,51 +344,61 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                     let job = self.handler.record(message);
                     self.jobs.push(job);
                 }
-                Action::Note(note) => {
-                    if note == Note::MessageBegins {
-                        self.client.in_message = true;
-                    }
-                    let begins = note == Note::TransactionBegins;
-                    self.handler.note(note);
-                    // The line has the time of its message, and names the client as it introduced itself over TLS (RFC 3207 §4.2).
-                    if begins {
-                        self.set_trace();
-                    }
-                }
+                Action::Note(note) => self.note(note),
                 Action::Close { side, abort } => {
                     // The handshake of this connection must not start on the next one.
                     self.upgrading.take_if(|upgrading| *upgrading == side);
-                    if abort {
-                        self.leg(side).abort();
-                        continue;
-                    }
-                    let leg = std::mem::take(self.leg(side));
-                    self.traffic(side, leg.octets);
-                    if leg.is_open() {
-                        self.leaving.push((side, tokio::spawn(leg.finish())));
+                    if self.opening == Some(side) {
+                        self.closing = Some(abort);
+                    } else {
+                        self.close(side, abort);
                     }
                 }
             }
         }
+        self.pass(offered, &mut passage);
+        taken
     }
 
-    fn pass(&mut self, from: Side, len: usize, content: bool) {
-        let (from, to) = match from {
-            Side::Client => (&mut self.client, &mut self.server),
-            Side::Server => (&mut self.server, &mut self.client),
-        };
-        let octets = from.take(len);
-        if content && let Some(journal) = self.handler.journal() {
-            journal.content(octets);
+    fn note(&mut self, note: Note) {
+        if note == Note::MessageBegins {
+            self.client.in_message = true;
         }
-        to.send(octets);
-        from.in_message = content;
+        let begins = note == Note::TransactionBegins;
+        self.handler.note(note);
+        // The line has the time of its message, and names the client as it introduced itself over TLS (RFC 3207 §4.2).
+        if begins {
+            self.set_trace();
+        }
+    }
+
+    /// Passes on what one action after another has passed.
+    fn pass(&mut self, offered: Option<(Side, &[u8])>, passage: &mut Passage) {
+        let Passage { octets, content } = std::mem::take(passage);
+        if let (Some((from, all)), false) = (offered, octets.is_empty()) {
+            let to = self.leg(from.other());
+            match content {
+                true => to.send_message(&all[octets]),
+                false => to.send(&all[octets]),
+            }
+        }
+    }
+
+    fn close(&mut self, side: Side, abort: bool) {
+        if abort {
+            return self.leg(side).abort();
+        }
+        let leg = std::mem::take(self.leg(side));
+        self.traffic(side, leg.octets);
+        if leg.is_open() {
+            self.leaving.push((side, tokio::spawn(leg.finish())));
+        }
     }
 
     fn upgrade(&mut self, side: Side) {
         self.upgrading = None;
         let leg = self.leg(side);
-        let clean = leg.untaken().is_empty();
+        let clean = leg.untaken() == 0;
         match leg.take_stream() {
             Some(stream) if clean => {
                 let job = self.handler.upgrade(side, stream);
@@ -383,13 +448,13 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                 self.tell(Input::Connected(Ok(())));
             }
             ActionResult::Connected(Err(refusal)) => self.tell(Input::Connected(Err(refusal))),
-            ActionResult::Upgraded(side, Upgraded::Up(stream)) => {
-                self.leg(side).open(stream);
+            ActionResult::Upgraded(side, Upgraded::Up(secured)) => {
+                self.leg(side).secure(secured);
                 self.set_trace();
                 self.tell(Input::Upgraded(side, Ok(())));
             }
-            ActionResult::Upgraded(side, Upgraded::NotGoodEnough(stream, refusal)) => {
-                self.leg(side).open(stream);
+            ActionResult::Upgraded(side, Upgraded::NotGoodEnough(secured, refusal)) => {
+                self.leg(side).secure(secured);
                 self.tell(Input::Upgraded(side, Err(refusal)));
             }
             ActionResult::Upgraded(Side::Server, Upgraded::Failed(refusal)) => {
@@ -404,12 +469,40 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
     }
 
     async fn next(&mut self) -> Wakeup<H::JobResult> {
-        match self.machine.deadline() {
-            None => self.timer = None,
-            Some(due) if self.timer.as_ref().is_some_and(|(set, _)| *set == due) => {}
-            Some(due) => self.timer = Some((due, Box::pin(sleep_until((self.began + due).into())))),
-        }
+        self.arm();
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Sets the timer for the machine's deadline. Nearly every step moves the deadline, and mostly to a later time, so a timer that is
+    /// set to an earlier one stays: when it wakes the session, it is set anew.
+    fn arm(&mut self) {
+        let Some(due) = self.machine.deadline() else {
+            return;
+        };
+        let at = (self.began + due).into();
+        match &mut self.timer {
+            Some((set, _)) if *set <= due => {}
+            Some((set, timer)) => {
+                *set = due;
+                timer.as_mut().reset(at);
+            }
+            None => self.timer = Some((due, Box::pin(sleep_until(at)))),
+        }
+    }
+
+    /// Ready when the machine's deadline has come.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Some((_, timer)) = self.timer.as_mut() else {
+                return Poll::Pending;
+            };
+            ready!(timer.as_mut().poll(cx));
+            self.timer = None;
+            if self.machine.deadline().is_some_and(|due| due <= self.now()) {
+                return Poll::Ready(());
+            }
+            self.arm();
+        }
     }
 
     fn poll_side(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Wakeup<H::JobResult>> {
@@ -422,23 +515,6 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Wakeup<H::JobResult>> {
-        for side in BOTH {
-            let waited_for = self.upgrading == Some(side) || self.leg(side).backed_up();
-            match self.leg(side).poll_write(cx) {
-                Poll::Ready(Err(error)) => return Poll::Ready(Wakeup::Broken(side, error)),
-                Poll::Ready(Ok(())) if waited_for => return Poll::Ready(Wakeup::Flushed(side)),
-                Poll::Ready(Ok(())) => {}
-                // Some octets went: the other side may be read again.
-                Poll::Pending
-                    if waited_for
-                        && !self.leg(side).backed_up()
-                        && self.upgrading != Some(side) =>
-                {
-                    return Poll::Ready(Wakeup::Flushed(side));
-                }
-                Poll::Pending => {}
-            }
-        }
         // The server is read before a job's result is taken. The policy's answer makes the machine send the next command, and octets
         // that the server sent earlier must not pass for the reply to that command.
         if let Poll::Ready(read) = self.poll_side(Side::Server, cx) {
@@ -458,12 +534,69 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         {
             return Poll::Ready(Wakeup::Stop(reached));
         }
-        if let Some((_, timer)) = self.timer.as_mut()
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            self.timer = None;
+        if self.poll_deadline(cx).is_ready() {
             return Poll::Ready(Wakeup::Deadline);
         }
+        // Nothing more can be done without waiting, so what has come together goes out: one write a step.
+        for side in BOTH {
+            if let Poll::Ready(event) = self.poll_flush(side, cx) {
+                return Poll::Ready(event);
+            }
+        }
+        self.client.rest();
+        self.server.rest();
         Poll::Pending
     }
+
+    /// Writes what waits for this side. Ready if it fails, or if something waited for it.
+    fn poll_flush(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Wakeup<H::JobResult>> {
+        let upgrading = self.upgrading == Some(side);
+        let leg = self.leg(side);
+        let backed_up = leg.backed_up();
+        match leg.poll_write(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Wakeup::Broken(side, error)),
+            Poll::Ready(Ok(())) if upgrading || backed_up => Poll::Ready(Wakeup::Flushed(side)),
+            // Some octets went: the other side may be read again.
+            Poll::Pending if backed_up && !leg.backed_up() => Poll::Ready(Wakeup::Flushed(side)),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+/// Octets of the offered ones that go on together, although several actions passed them. With TLS they become one record.
+#[derive(Default)]
+struct Passage {
+    octets: Range<usize>,
+    /// Some of them are a message's.
+    content: bool,
+}
+
+impl Passage {
+    /// The last `len` of the octets that were taken so far.
+    fn extend(&mut self, taken: usize, len: usize, content: bool) {
+        if self.octets.is_empty() {
+            self.octets.start = taken - len;
+        }
+        self.octets.end = taken;
+        self.content |= content;
+    }
+}
+
+/// The next `len` of the offered octets, which are taken now.
+fn taking<'a>(
+    offered: Option<(Side, &'a [u8])>,
+    from: Side,
+    taken: &mut usize,
+    len: usize,
+) -> &'a [u8] {
+    let rest = match offered {
+        Some((side, all)) if side == from => &all[*taken..],
+        _ => &[],
+    };
+    assert!(
+        len <= rest.len(),
+        "a machine takes no more than it was offered"
+    );
+    *taken += len;
+    &rest[..len]
 }

@@ -30,7 +30,7 @@ use crate::{
         Answer, Cause, Completed, Domain, Inbound as Machine, InboundConfig, Note, Question,
         Recipient, Refusal, Side, StartTlsConditions,
     },
-    tls::Peer,
+    tls::{Peer, Secured},
 };
 
 /// Serves one session, until both of its connections are closed.
@@ -58,7 +58,7 @@ pub async fn run(
         dialled: None,
         attempt: None,
     };
-    let leg = Leg::new(Stream::Plain(client), arrival.first);
+    let leg = Leg::new(Stream::Tcp(client), arrival.first);
     let session = drive(machine, session, leg, stop).await;
     session.journal.closed();
 }
@@ -95,7 +95,7 @@ enum InboundJob {
     /// The connection to the server.
     Connected(Result<ServerLink, Refusal>),
     /// TLS and the client at its other end, or why the handshake failed.
-    HandshakeEnded(Side, Result<(Stream, Box<Peer>), String>),
+    HandshakeEnded(Side, Result<(Secured<TcpStream>, Box<Peer>), String>),
     /// The machine's answer needs nothing of the session.
     Ready(ActionResult),
 }
@@ -232,8 +232,8 @@ async fn handshake(
     setup: &InboundSetup,
     client: IpAddr,
     stream: Stream,
-) -> Result<(Stream, Box<Peer>), String> {
-    let (Stream::Plain(tcp), Some(tls)) = (stream, &setup.tls) else {
+) -> Result<(Secured<TcpStream>, Box<Peer>), String> {
+    let (Stream::Tcp(tcp), Some(tls)) = (stream, &setup.tls) else {
         return Err(String::from("TLS is not available"));
     };
     let place = async {
@@ -241,7 +241,7 @@ async fn handshake(
         place.map_err(|_| String::from("no place for a handshake (--max-handshakes)"))
     };
     match timeout(HANDSHAKE, tls.accept_in_turn(tcp, place)).await {
-        Ok(Ok((stream, peer))) => Ok((Stream::ToClient(Box::new(stream)), Box::new(peer))),
+        Ok(Ok((secured, peer))) => Ok((secured, Box::new(peer))),
         Ok(Err(fault)) => Err(fault.to_string()),
         Err(_) => Err(String::from("it took longer than 30 s")),
     }
@@ -252,9 +252,9 @@ impl InboundSession {
         self.journal.client().0.ip()
     }
 
-    fn upgraded(&mut self, result: Result<(Stream, Box<Peer>), String>) -> Upgraded {
-        let (stream, peer) = match result {
-            Ok((stream, peer)) => (stream, Arc::from(peer)),
+    fn upgraded(&mut self, result: Result<(Secured<TcpStream>, Box<Peer>), String>) -> Upgraded {
+        let (secured, peer) = match result {
+            Ok((secured, peer)) => (secured, Arc::from(peer)),
             Err(words) => {
                 self.journal.handshake_failed(&words);
                 self.attempt = None;
@@ -268,8 +268,8 @@ impl InboundSession {
         };
         self.journal.secured(peer);
         match self.client_refused() {
-            Some(refusal) => Upgraded::NotGoodEnough(stream, refusal),
-            None => Upgraded::Up(stream),
+            Some(refusal) => Upgraded::NotGoodEnough(secured, refusal),
+            None => Upgraded::Up(secured),
         }
     }
 

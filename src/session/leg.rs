@@ -1,43 +1,44 @@
-//! One of a session's two connections: its stream (in the clear or over TLS), the octets that were read and that the machine has
+//! One of a session's two connections: its stream (in the clear or with TLS on it), the octets that were read and that the machine has
 //! not taken yet, and the octets that are still to be written.
+//!
+//! This is the only place that knows whether a connection has TLS. The octets of the leg are always those of SMTP; its channel makes
+//! records of them and back. A leg that waits has memory only for octets that wait, too.
 
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream},
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::{client, server};
 
-use crate::smtp::MAX_UNTAKEN;
+use crate::{
+    net::buffer::{Buffer, LARGE},
+    smtp::MAX_UNTAKEN,
+    tls::{Channel, Secured},
+};
 
 /// Octets that one read takes at most while commands and replies flow.
 const DIALOGUE_READ: usize = 4 * 1024;
-/// Octets that one read takes at most while a message flows. The room for them is allocated only then.
-const MESSAGE_READ: usize = 64 * 1024;
 /// Octets that may wait to be written. When that many wait, nothing more is read that would add to them.
-const BACKED_UP: usize = 64 * 1024;
+const BACKED_UP: usize = LARGE;
+/// A record of TLS that has not arrived whole: more of it may be kept only while a message flows (RFC 8446 §5.2).
+const PARTIAL_RECORD: usize = 17 * 1024;
 /// A connection that this proxy ends is still read, for at most this long and this many octets. Without that, a reset could overtake
 /// our last reply.
 const LINGER: (Duration, usize) = (Duration::from_secs(5), 1024 * 1024);
 
-/// The connection of a leg.
+/// The connection below a leg.
 pub enum Stream {
-    /// In the clear.
-    Plain(TcpStream),
-    /// TLS in which this proxy is the client.
-    ToServer(Box<client::TlsStream<TcpStream>>),
-    /// TLS in which this proxy is the server.
-    ToClient(Box<server::TlsStream<TcpStream>>),
-    /// In the clear and within this process, to a client that this process plays itself.
+    /// A socket.
+    Tcp(TcpStream),
+    /// Within this process, to a client that this process plays itself.
     Memory(DuplexStream),
 }
 
@@ -47,75 +48,11 @@ trait Octets: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Octets for T {}
 
 impl Stream {
-    fn tcp(&self) -> Option<&TcpStream> {
-        match self {
-            Self::Plain(tcp) => Some(tcp),
-            Self::ToServer(tls) => Some(tls.get_ref().0),
-            Self::ToClient(tls) => Some(tls.get_ref().0),
-            Self::Memory(_) => None,
-        }
-    }
-
     fn octets(&mut self) -> &mut dyn Octets {
         match self {
-            Self::Plain(stream) => stream,
-            Self::ToServer(stream) => stream,
-            Self::ToClient(stream) => stream,
+            Self::Tcp(stream) => stream,
             Self::Memory(stream) => stream,
         }
-    }
-}
-
-/// Octets that were read. The machine has not taken `bytes[taken..filled]` yet. The rest behind `filled` is room for the next read;
-/// it is cleared once, not for each read.
-#[derive(Default)]
-struct Inbox {
-    bytes: Vec<u8>,
-    taken: usize,
-    filled: usize,
-}
-
-impl Inbox {
-    fn holding(bytes: Vec<u8>) -> Self {
-        let filled = bytes.len();
-        Self {
-            bytes,
-            taken: 0,
-            filled,
-        }
-    }
-
-    fn untaken(&self) -> &[u8] {
-        &self.bytes[self.taken..self.filled]
-    }
-
-    fn take(&mut self, len: usize) -> &[u8] {
-        let from = self.taken;
-        self.taken += len;
-        assert!(
-            self.taken <= self.filled,
-            "a machine takes no more than it was offered"
-        );
-        &self.bytes[from..self.taken]
-    }
-
-    /// Room for up to `more` octets. Gives memory back that only a message needed.
-    fn room(&mut self, more: usize) -> &mut [u8] {
-        self.bytes.copy_within(self.taken..self.filled, 0);
-        self.filled -= self.taken;
-        self.taken = 0;
-        let wanted = self.filled + more;
-        if self.bytes.len() > 2 * wanted {
-            self.bytes.truncate(wanted);
-            self.bytes.shrink_to_fit();
-        } else if self.bytes.len() < wanted {
-            self.bytes.resize(wanted, 0);
-        }
-        &mut self.bytes[self.filled..wanted]
-    }
-
-    fn fill(&mut self, got: usize) {
-        self.filled += got;
     }
 }
 
@@ -123,33 +60,40 @@ impl Inbox {
 #[derive(Default)]
 pub struct Leg {
     stream: Option<Stream>,
-    input: Inbox,
-    /// Octets to write. Those in `output[sent..]` are not written yet.
-    output: Vec<u8>,
-    sent: usize,
-    unflushed: bool,
+    /// TLS, if it is up. While its records are opened the session holds it.
+    channel: Option<Box<Channel>>,
+    /// Octets that the machine has not taken yet.
+    input: Buffer,
+    /// Octets to write. With TLS they are not encrypted yet.
+    output: Buffer,
+    /// Records were read that are not opened yet.
+    unopened: bool,
+    /// The end of the connection or its fault. The machine takes the octets in front of it first.
+    fate: Option<io::Result<()>>,
+    /// Octets could not be encrypted, and are lost.
+    unsealed: Option<rustls::Error>,
     /// The other end will send no more.
     ended: bool,
     /// Nothing more is read, because TLS is about to start.
     pub(super) paused: bool,
     /// A message flows from this side.
     pub(super) in_message: bool,
-    /// Octets read and written so far.
+    /// Octets of SMTP read and written so far.
     pub(super) octets: [u64; 2],
 }
 
 impl Leg {
-    /// A leg with a connection, from which `first` was already read.
+    /// A leg with a connection in the clear, from which `first` was already read.
     #[must_use]
     pub fn new(stream: Stream, first: Vec<u8>) -> Self {
         Self {
             stream: Some(stream),
-            input: Inbox::holding(first),
+            input: Buffer::holding(first),
             ..Self::default()
         }
     }
 
-    /// Takes a new connection, or the same one with TLS on it. Octets of the connection before are thrown away.
+    /// Takes a new connection. Octets of the connection before are thrown away.
     pub(super) fn open(&mut self, stream: Stream) {
         *self = Self {
             octets: self.octets,
@@ -157,9 +101,17 @@ impl Leg {
         };
     }
 
+    /// Takes the same connection with TLS on it. Octets from before are thrown away.
+    pub(super) fn secure(&mut self, secured: Secured<TcpStream>) {
+        self.open(Stream::Tcp(secured.stream));
+        self.channel = Some(secured.channel);
+        // The first records may have come with the last ones of the handshake.
+        self.unopened = true;
+    }
+
     /// The connection, for a handshake. Octets that are untaken then are lost, so there must be none.
     pub(super) fn take_stream(&mut self) -> Option<Stream> {
-        self.stream.take()
+        self.stream.take().filter(|_| self.channel.is_none())
     }
 
     /// Whether there is a connection.
@@ -167,105 +119,188 @@ impl Leg {
         self.stream.is_some()
     }
 
-    /// Octets that were read and that the machine has not taken yet.
-    pub(super) fn untaken(&self) -> &[u8] {
-        self.input.untaken()
+    // ----- what was read -----
+
+    /// Number of octets that the machine has not taken yet.
+    pub(super) fn untaken(&self) -> usize {
+        self.input.len()
     }
 
-    /// The machine took the first `len` untaken octets. Returns them.
-    pub(super) fn take(&mut self, len: usize) -> &[u8] {
-        self.input.take(len)
+    /// The octets that the machine has not taken yet, to be offered. [`give_back`](Self::give_back) returns what it leaves.
+    pub(super) fn lend_input(&mut self) -> Buffer {
+        std::mem::take(&mut self.input)
     }
 
-    /// Appends octets to the output.
-    pub(super) fn send(&mut self, bytes: &[u8]) {
-        if self.stream.is_some() {
-            self.output.extend_from_slice(bytes);
+    /// Keeps octets that the machine has not taken yet. If the connection is gone, so are they.
+    pub(super) fn give_back(&mut self, input: Buffer) {
+        if self.is_open() {
+            self.input = input;
         }
     }
 
-    /// Whether too many octets wait to be written: nothing that adds to them may be read now.
-    pub(super) fn backed_up(&self) -> bool {
-        self.output.len() - self.sent >= BACKED_UP
+    /// Keeps these octets of an opened record until the machine takes them.
+    pub(super) fn keep(&mut self, octets: &[u8]) {
+        if self.is_open() && !octets.is_empty() {
+            self.input.append(octets);
+        }
     }
 
-    /// Whether all octets that were to be written have reached the operating system.
-    pub(super) fn flushed(&self) -> bool {
-        self.sent == self.output.len() && !self.unflushed
+    /// TLS, to open the records that were read. [`return_channel`](Self::return_channel) gives it back.
+    pub(super) fn lend_channel(&mut self) -> Option<Box<Channel>> {
+        if std::mem::take(&mut self.unopened) {
+            self.channel.take()
+        } else {
+            None
+        }
+    }
+
+    /// Takes the channel back. `outcome` says how the opening of its records ended.
+    pub(super) fn return_channel(
+        &mut self,
+        channel: Box<Channel>,
+        outcome: Result<(), rustls::Error>,
+    ) {
+        if !self.is_open() {
+            return;
+        }
+        match outcome {
+            Err(error) => {
+                self.fate = Some(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+            }
+            Ok(()) if channel.has_ended() => self.fate = Some(Ok(())),
+            Ok(()) => {}
+        }
+        self.channel = Some(channel);
     }
 
     /// Whether more may be read now.
     pub(super) fn wants_input(&self) -> bool {
-        self.stream.is_some() && !self.paused && !self.ended && self.untaken().len() < MAX_UNTAKEN
+        self.stream.is_some() && !self.paused && !self.ended && self.untaken() < MAX_UNTAKEN
     }
 
-    /// Reads the octets that are there, as far as there is room. `Ok(0)` is the end of the connection.
+    /// Reads once what is there. `Ok(0)` is the end of the connection.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(fate) = self.fate.take() {
+            self.ended = true;
+            return Poll::Ready(fate.map(|()| 0));
+        }
         let Some(stream) = self.stream.as_mut() else {
             return Poll::Pending;
         };
-        let more = if self.in_message {
-            MESSAGE_READ
+        let most = if self.in_message {
+            LARGE
         } else {
             DIALOGUE_READ
         };
-        let mut room = ReadBuf::new(self.input.room(more));
-        let mut got = 0;
-        while room.remaining() > 0 {
-            match Pin::new(stream.octets()).poll_read(cx, &mut room) {
-                Poll::Ready(Ok(())) if room.filled().len() > got => got = room.filled().len(),
-                // Octets in front of an end or an error count first. The next read meets the end or the error again.
-                _ if got > 0 => break,
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(outcome) => {
-                    self.ended = true;
-                    return Poll::Ready(outcome.map(|()| 0));
-                }
+        let into = match self.channel.as_mut() {
+            Some(channel) => channel.incoming(),
+            None => &mut self.input,
+        };
+        let outcome = ready!(into.poll_read_from(stream.octets(), most, cx));
+        match (&outcome, &self.channel) {
+            (Ok(1..), Some(_)) => self.unopened = true,
+            (Ok(got @ 1..), None) => self.octets[0] += *got as u64,
+            (Ok(0), Some(_)) => {
+                // The end was not announced, so anybody may have made it (RFC 8446 §6.1).
+                self.ended = true;
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
+            (Ok(0), None) | (Err(_), _) => self.ended = true,
         }
-        self.input.fill(got);
-        self.octets[0] += got as u64;
-        Poll::Ready(Ok(got))
+        Poll::Ready(outcome)
     }
 
-    /// Writes the octets that wait. Ready when all of them are flushed.
+    // ----- what is to be written -----
+
+    /// Puts octets behind those that wait to be written.
+    pub(super) fn send(&mut self, octets: &[u8]) {
+        if self.stream.is_some() {
+            self.output.append(octets);
+        }
+    }
+
+    /// The same for octets of a message: with TLS they are encrypted where they are.
+    pub(super) fn send_message(&mut self, octets: &[u8]) {
+        if self.channel.is_none() {
+            return self.send(octets);
+        }
+        self.seal_output();
+        self.seal(octets);
+    }
+
+    fn seal_output(&mut self) {
+        if !self.output.is_empty() {
+            let output = std::mem::take(&mut self.output);
+            self.seal(output.octets());
+        }
+    }
+
+    fn seal(&mut self, octets: &[u8]) {
+        let Some(channel) = self.channel.as_mut() else {
+            return;
+        };
+        match channel.seal(octets) {
+            Ok(()) => self.octets[1] += octets.len() as u64,
+            Err(error) => self.unsealed = Some(error),
+        }
+    }
+
+    /// Octets that wait to be written.
+    fn unwritten(&mut self) -> usize {
+        let records = self
+            .channel
+            .as_mut()
+            .map_or(0, |channel| channel.outgoing().len());
+        self.output.len() + records
+    }
+
+    /// Whether too many octets wait to be written: nothing that adds to them may be read now.
+    pub(super) fn backed_up(&mut self) -> bool {
+        self.unwritten() >= BACKED_UP
+    }
+
+    /// Writes the octets that wait. Ready when the system has all of them.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.seal_output();
+        if let Some(error) = self.unsealed.take() {
+            return Poll::Ready(Err(io::Error::other(error)));
+        }
         let Some(stream) = self.stream.as_mut() else {
             return Poll::Ready(Ok(()));
         };
-        while self.sent < self.output.len() {
-            let wrote =
-                ready!(Pin::new(stream.octets()).poll_write(cx, &self.output[self.sent..]))?;
-            if wrote == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        match self.channel.as_mut() {
+            Some(channel) => channel.outgoing().poll_write_to(stream.octets(), cx),
+            None => {
+                let before = self.output.len();
+                let outcome = self.output.poll_write_to(stream.octets(), cx);
+                self.octets[1] += (before - self.output.len()) as u64;
+                outcome
             }
-            self.sent += wrote;
-            self.octets[1] += wrote as u64;
-            self.unflushed = true;
         }
-        self.sent = 0;
-        if self.output.capacity() > 2 * BACKED_UP {
-            self.output = Vec::new();
-        } else {
-            self.output.clear();
-        }
-        if self.unflushed {
-            ready!(Pin::new(stream.octets()).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
     }
+
+    /// The session waits from now on: gives back the memory that it does not need for that.
+    pub(super) fn rest(&mut self) {
+        self.input.rest(MAX_UNTAKEN);
+        self.output.rest(0);
+        if let Some(channel) = self.channel.as_mut() {
+            channel
+                .incoming()
+                .rest(if self.in_message { 0 } else { PARTIAL_RECORD });
+            channel.outgoing().rest(0);
+        }
+    }
+
+    // ----- the end -----
 
     /// Drops the connection with a reset, so that the other end cannot take half a message for a whole one.
     pub(super) fn abort(&mut self) {
-        if let Some(stream) = self.stream.take()
-            && let Some(tcp) = stream.tcp()
-        {
+        if let Some(Stream::Tcp(tcp)) = self.stream.take() {
             // If this fails, an ordinary close in the middle of a message is left. No server takes that for the message's end.
-            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
         }
+        self.channel = None;
         self.output.clear();
-        self.sent = 0;
     }
 
     /// Writes what is left, says goodbye, and reads to the end for a moment. Returns the octets it wrote.
@@ -273,6 +308,10 @@ impl Leg {
         let before = self.octets[1];
         let (limit, mut octets) = LINGER;
         let farewell = async {
+            self.seal_output();
+            if let Some(channel) = self.channel.as_mut() {
+                channel.close();
+            }
             poll_fn(|cx| self.poll_write(cx)).await?;
             let Some(stream) = self.stream.as_mut() else {
                 return Ok(());

@@ -44,7 +44,7 @@ pub async fn run(
     stop: watch::Receiver<Stop>,
 ) {
     let (machine, session) = begin(&setup, arrival.client, arrival.intended, arrival.server);
-    let leg = Leg::new(Stream::Plain(client), arrival.first);
+    let leg = Leg::new(Stream::Tcp(client), arrival.first);
     let session = drive(machine, session, leg, stop).await;
     session.journal.closed();
 }
@@ -240,10 +240,10 @@ impl OutboundSession {
         let (server, classical) = (handshake.awaiting.ask.server, handshake.classical);
         let (memory, now) = (Arc::clone(&self.setup.memory), clock::instant());
         let failure = match handshake.outcome {
-            Ok((stream, peer)) => {
+            Ok((secured, peer)) => {
                 memory.handshake(server, classical, HandshakeEnd::Done, now);
                 self.journal.secured(Arc::new(peer));
-                return Upgraded::Up(stream);
+                return Upgraded::Up(secured);
             }
             Err(failure) => failure,
         };

@@ -2,6 +2,7 @@
 
 use super::{
     fault::HandshakeFault,
+    handshake::Secured,
     offer::{MinTls, provider, versions},
     peer::Peer,
     pem,
@@ -23,7 +24,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// The flags for TLS towards servers.
 #[derive(Clone, Debug, Default)]
@@ -96,7 +96,7 @@ impl ClientTls {
         &self,
         stream: S,
         hello: HelloOptions<'_>,
-    ) -> Result<(TlsStream<S>, Peer), HandshakeFault>
+    ) -> Result<(Secured<S>, Peer), HandshakeFault>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -121,12 +121,10 @@ impl ClientTls {
         config
             .dangerous()
             .set_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>);
-        let stream = TlsConnector::from(Arc::new(config))
-            .connect(name.unwrap_or(NO_NAME.into()), stream)
-            .await
-            .map_err(|error| HandshakeFault::of(&error))?;
-        let peer = Peer::of(stream.get_ref().1, sni, Some(verifier.staple()));
-        Ok((stream, peer))
+        let name = name.unwrap_or(NO_NAME.into());
+        let secured = Secured::connect(stream, Arc::new(config), name).await?;
+        let peer = Peer::of(secured.channel.negotiated(), sni, Some(verifier.staple()));
+        Ok((secured, peer))
     }
 }
 

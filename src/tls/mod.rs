@@ -15,10 +15,12 @@
 
 mod cert;
 mod chain;
+mod channel;
 mod client;
 mod dane;
 mod der;
 mod fault;
+mod handshake;
 mod names;
 mod ocsp;
 mod offer;
@@ -30,8 +32,10 @@ mod trust;
 
 pub(crate) use cert::sha256;
 pub use cert::{CertFacts, Date};
+pub(crate) use channel::Channel;
 pub use client::{ClientOptions, ClientTls, HelloOptions};
 pub use fault::{FaultKind, HandshakeFault};
+pub use handshake::Secured;
 pub use offer::MinTls;
 pub use peer::{Peer, TlsFacts};
 pub use server::{CertificateFiles, ClientAuth, ServerOptions, ServerTls};

@@ -3,6 +3,7 @@
 use super::{
     cert::{CertFacts, Date},
     fault::HandshakeFault,
+    handshake::Secured,
     ocsp,
     offer::{MinTls, provider, versions},
     peer::Peer,
@@ -17,22 +18,19 @@ use rustls::{
     client::danger::HandshakeSignatureValid,
     pki_types::{CertificateDer, UnixTime},
     server::{
-        Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert,
+        ClientHello, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
 };
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     path::{Path, PathBuf},
-    pin::pin,
     str::FromStr,
     sync::Arc,
-    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 /// The files of one `--cert` with its `--key` and, if given, its `--ocsp`.
 #[derive(Clone, Debug)]
@@ -143,31 +141,13 @@ impl ServerTls {
         &self,
         stream: S,
         turn: impl Future<Output = Result<P, String>>,
-    ) -> Result<(TlsStream<S>, Peer), HandshakeFault>
+    ) -> Result<(Secured<S>, Peer), HandshakeFault>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let fault = |error: std::io::Error| HandshakeFault::of(&error);
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream)
-            .await
-            .map_err(fault)?;
-        let turn = turn.await.map_err(HandshakeFault::ours)?;
-        let mut answer = pin!(start.into_stream(Arc::clone(&self.config)));
-        // One poll computes our flight and writes it: the flight is far smaller than any socket's buffer.
-        let first = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await;
-        drop(turn);
-        let stream = match first {
-            Poll::Ready(outcome) => outcome,
-            Poll::Pending => answer.await,
-        }
-        .map_err(fault)?;
-        let connection = stream.get_ref().1;
-        let peer = Peer::of(
-            connection,
-            connection.server_name().map(str::to_owned),
-            None,
-        );
-        Ok((stream, peer))
+        let (secured, sni) = Secured::accept(stream, Arc::clone(&self.config), turn).await?;
+        let peer = Peer::of(secured.channel.negotiated(), sni, None);
+        Ok((secured, peer))
     }
 
     /// One line for each of our certificates that is not valid now, or expires within `days` days.

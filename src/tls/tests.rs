@@ -22,9 +22,12 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use std::{
+    future::poll_fn,
+    io,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Well inside the validity of what `pki` makes by default: 2026-06-01.
 fn now() -> SystemTime {
@@ -32,16 +35,60 @@ fn now() -> SystemTime {
 }
 
 impl ServerTls {
-    /// Performs a handshake that does not wait for a turn.
-    pub(super) async fn accept<S>(
+    /// Performs a handshake that does not wait for a turn, and writes its last flight.
+    pub(super) async fn accept<S>(&self, stream: S) -> Result<(Secured<S>, Peer), HandshakeFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (mut secured, peer) = self
+            .accept_in_turn(stream, std::future::ready(Ok(())))
+            .await?;
+        secured.flush().await;
+        Ok((secured, peer))
+    }
+}
+
+impl ClientTls {
+    /// Performs a handshake, and writes its last flight.
+    pub(super) async fn connect_and_flush<S>(
         &self,
         stream: S,
-    ) -> Result<(tokio_rustls::server::TlsStream<S>, Peer), HandshakeFault>
+        hello: HelloOptions<'_>,
+    ) -> Result<(Secured<S>, Peer), HandshakeFault>
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + Unpin,
     {
-        self.accept_in_turn(stream, std::future::ready(Ok(())))
+        let (mut secured, peer) = self.connect(stream, hello).await?;
+        secured.flush().await;
+        Ok((secured, peer))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
+    async fn flush(&mut self) {
+        let outgoing = self.channel.outgoing();
+        poll_fn(|cx| outgoing.poll_write_to(&mut self.stream, cx))
             .await
+            .expect("written");
+    }
+
+    /// Reads until there is data.
+    async fn data(&mut self) -> io::Result<Vec<u8>> {
+        let mut data = Vec::new();
+        while data.is_empty() {
+            let incoming = self.channel.incoming();
+            poll_fn(|cx| incoming.poll_read_from(&mut self.stream, 4096, cx)).await?;
+            self.channel
+                .open(|octets| data.extend_from_slice(octets))
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        }
+        Ok(data)
+    }
+}
+
+impl<S> std::fmt::Debug for Secured<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secured")
     }
 }
 

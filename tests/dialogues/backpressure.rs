@@ -63,7 +63,7 @@ impl ActionHandler for Willing {
     fn connect(&mut self) -> Job<ActionResult> {
         let server = self.0.take().expect("connected once");
         Box::pin(std::future::ready(ActionResult::Connected(Ok(
-            Stream::Plain(server),
+            Stream::Tcp(server),
         ))))
     }
     fn upgrade(&mut self, _side: Side, _stream: Stream) -> Job<ActionResult> {
@@ -105,7 +105,7 @@ async fn a_server_that_does_not_read_is_told_to_the_machine_and_so_is_that_it_re
     tokio::spawn(drive(
         Spy(Any(machine), tell),
         Willing(Some(server_end)),
-        Leg::new(Stream::Plain(proxy_end), Vec::new()),
+        Leg::new(Stream::Tcp(proxy_end), Vec::new()),
         stopped,
     ));
 

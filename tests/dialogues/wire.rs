@@ -18,6 +18,7 @@ use starttls_proxy::{
         self, Action, Authorised, Cause, Completed, Exempted, Input, Machine, Note, Question,
         Recorded, Refusal, Side, StartTlsConditions,
     },
+    tls::Secured,
 };
 use std::{
     collections::VecDeque,
@@ -248,7 +249,7 @@ pub fn play(script: &Script, machine: Box<dyn Machine + Send>) -> Result<(), Str
             conditions: Arc::clone(&conditions),
         };
         let (stop, stopped) = watch::channel(Stop::Not);
-        let leg = Leg::new(Stream::Plain(proxy_end), Vec::new());
+        let leg = Leg::new(Stream::Tcp(proxy_end), Vec::new());
         tokio::spawn(drive(Any(machine), hands, leg, stopped));
         let mut wire = Wire {
             client: Peer::new(client),
@@ -502,7 +503,7 @@ impl Wire {
             Ok(()) => {
                 let (proxy_end, server) = pair().await?;
                 self.server = Peer::new(server);
-                Ok(Stream::Plain(proxy_end))
+                Ok(Stream::Tcp(proxy_end))
             }
             Err(refusal) => Err(refusal.clone()),
         };
@@ -513,45 +514,51 @@ impl Wire {
     }
 
     async fn secured(&mut self, side: Side, outcome: &Result<(), Refusal>) -> Result<(), String> {
-        let Some(Wanted::Handshake(_, Stream::Plain(proxy_end), answer)) = self.current.pop_front()
+        let Some(Wanted::Handshake(_, Stream::Tcp(proxy_end), answer)) = self.current.pop_front()
         else {
             return Err("no handshake in the clear is under way".to_owned());
         };
         let ours = self.peer(side).clear.take().ok_or("no connection")?;
         let name = ServerName::try_from("mx.example").expect("a name");
-        let up = match (side, outcome) {
+        let config = tls().connector.config().clone();
+        let (up, handshake) = match (side, outcome) {
             (Side::Server, Err(refusal)) => {
                 // A side whose handshake fails hangs up.
                 drop((ours, proxy_end));
-                Upgraded::Failed(refusal.clone())
+                (Upgraded::Failed(refusal.clone()), None)
             }
             (Side::Server, Ok(())) => {
-                let (theirs, ours) = tokio::join!(
-                    tls().connector.connect(name, proxy_end),
-                    tls().acceptor.accept(ours)
-                );
-                self.server.tls = Some(Box::new(ours.map_err(|e| e.to_string())?));
-                Upgraded::Up(Stream::ToServer(Box::new(
-                    theirs.map_err(|e| e.to_string())?,
-                )))
+                // The session writes the end of its handshake itself, so the server's is not over before.
+                let server = tokio::spawn(tls().acceptor.accept(ours));
+                let secured = Secured::connect(proxy_end, config, name).await;
+                (
+                    Upgraded::Up(secured.map_err(|e| e.to_string())?),
+                    Some(server),
+                )
             }
             (Side::Client, outcome) => {
-                let (theirs, ours) = tokio::join!(
-                    tls().acceptor.accept(proxy_end),
+                let turn = std::future::ready(Ok(()));
+                let (secured, ours) = tokio::join!(
+                    Secured::accept(proxy_end, tls().acceptor.config().clone(), turn),
                     tls().connector.connect(name, ours)
                 );
                 self.client.tls = Some(Box::new(ours.map_err(|e| e.to_string())?));
-                let stream = Stream::ToClient(Box::new(theirs.map_err(|e| e.to_string())?));
-                match outcome {
-                    Ok(()) => Upgraded::Up(stream),
-                    Err(refusal) => Upgraded::NotGoodEnough(stream, refusal.clone()),
-                }
+                let (secured, _) = secured.map_err(|e| e.to_string())?;
+                let up = match outcome {
+                    Ok(()) => Upgraded::Up(secured),
+                    Err(refusal) => Upgraded::NotGoodEnough(secured, refusal.clone()),
+                };
+                (up, None)
             }
         };
-        match answer.send(up) {
-            Ok(()) => Ok(()),
-            Err(_) => Err("nobody waits for the handshake any more".to_owned()),
+        if answer.send(up).is_err() {
+            return Err("nobody waits for the handshake any more".to_owned());
         }
+        if let Some(handshake) = handshake {
+            let server = handshake.await.map_err(|e| e.to_string())?;
+            self.server.tls = Some(Box::new(server.map_err(|e| e.to_string())?));
+        }
+        Ok(())
     }
 }
 

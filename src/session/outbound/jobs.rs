@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::{net::TcpStream, time::timeout};
 
 use super::super::{
     connecting::{HANDSHAKE, ServerLink},
@@ -16,7 +16,7 @@ use crate::{
     net::{ClientAddr, NotTried, ServerAddr},
     policy::{self, Ask, Decision, Demand, Dns, Findings, NextHop, Reason},
     smtp::{Question, Recipient, Refusal, Side},
-    tls::{FaultKind, HandshakeFault, HelloOptions, Peer},
+    tls::{FaultKind, HandshakeFault, HelloOptions, Peer, Secured},
 };
 
 /// Longest time for a whole policy decision. The look-ups have shorter limits of their own.
@@ -74,7 +74,7 @@ pub(in crate::session) struct EndedHandshake {
     /// It went without the post-quantum key share.
     pub(super) classical: bool,
     /// TLS and the peer.
-    pub(super) outcome: Result<(Stream, Peer), HandshakeFailure>,
+    pub(super) outcome: Result<(Secured<TcpStream>, Peer), HandshakeFailure>,
 }
 
 /// Why a handshake failed.
@@ -225,17 +225,15 @@ pub(super) async fn handshake(
         words: words.into(),
     };
     let outcome = match stream {
-        Stream::Plain(tcp) => match timeout(HANDSHAKE, setup.tls.connect(tcp, hello)).await {
-            Ok(Ok((tls, peer))) => Ok((Stream::ToServer(Box::new(tls)), peer)),
+        Stream::Tcp(tcp) => match timeout(HANDSHAKE, setup.tls.connect(tcp, hello)).await {
+            Ok(Ok(secured)) => Ok(secured),
             Ok(Err(fault)) => Err(fault.into()),
             Err(_) => Err(failed(
                 Blame::Unclear,
                 "the handshake was not finished within 30 s",
             )),
         },
-        Stream::ToServer(_) | Stream::ToClient(_) | Stream::Memory(_) => {
-            Err(failed(Blame::Host, "TLS within TLS"))
-        }
+        Stream::Memory(_) => Err(failed(Blame::Host, "TLS within this process")),
     };
     Box::new(EndedHandshake {
         awaiting,

@@ -241,7 +241,7 @@ async fn what_a_server_staples_is_heard_by_the_client() {
     .unwrap();
     let (near, far) = tokio::io::duplex(64 * 1024);
     let (ours, _) = tokio::join!(
-        client.connect(near, HelloOptions::default()),
+        client.connect_and_flush(near, HelloOptions::default()),
         server.accept(far)
     );
     let (_, peer) = ours.unwrap();

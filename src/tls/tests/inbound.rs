@@ -8,7 +8,7 @@ use rustls::{
 };
 use std::{path::Path, sync::Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio_rustls::{TlsConnector, client, server};
+use tokio_rustls::{TlsConnector, client};
 
 mod turns;
 
@@ -83,7 +83,7 @@ const ECDSA: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
 const RSA: SignatureScheme = SignatureScheme::RSA_PSS_SHA256;
 
 type Theirs = std::io::Result<client::TlsStream<DuplexStream>>;
-type Ours = Result<(server::TlsStream<DuplexStream>, Peer), HandshakeFault>;
+type Ours = Result<(Secured<DuplexStream>, Peer), HandshakeFault>;
 
 async fn meet(tls: &ServerTls, config: ClientConfig, name: &str) -> (Ours, Theirs) {
     let (near, far) = duplex(64 * 1024);
@@ -204,7 +204,8 @@ async fn no_tickets_are_sent_and_nothing_is_resumed() {
         for _ in 0..2 {
             let (ours, theirs) = meet(&tls, config.clone(), OURS).await;
             let (mut ours, _) = ours.unwrap();
-            ours.write_all(b"x").await.unwrap();
+            ours.channel.seal(b"x").unwrap();
+            ours.flush().await;
             let mut theirs = theirs.unwrap();
             theirs.read_u8().await.unwrap();
             let connection = theirs.get_ref().1;

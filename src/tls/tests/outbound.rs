@@ -7,7 +7,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio_rustls::{TlsAcceptor, client, server};
+use tokio_rustls::{TlsAcceptor, server};
 
 const HOST: &str = "mx1.clinic.example";
 
@@ -21,13 +21,13 @@ fn plain() -> ClientTls {
     client_tls(ClientOptions::default())
 }
 
-type Ours = Result<(client::TlsStream<DuplexStream>, Peer), HandshakeFault>;
+type Ours = Result<(Secured<DuplexStream>, Peer), HandshakeFault>;
 type Theirs = std::io::Result<server::TlsStream<DuplexStream>>;
 
 async fn meet(tls: &ClientTls, hello: HelloOptions<'_>, config: ServerConfig) -> (Ours, Theirs) {
     let (near, far) = duplex(64 * 1024);
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    tokio::join!(tls.connect(near, hello), acceptor.accept(far))
+    tokio::join!(tls.connect_and_flush(near, hello), acceptor.accept(far))
 }
 
 fn config(
@@ -173,12 +173,13 @@ async fn nothing_is_resumed_so_every_session_presents_a_certificate() {
                 sni: Some(HOST),
                 ..HelloOptions::default()
             };
-            let (ours, theirs) = tokio::join!(tls.connect(near, hello), acceptor.accept(far));
-            let (mut stream, peer) = ours.unwrap();
+            let (ours, theirs) =
+                tokio::join!(tls.connect_and_flush(near, hello), acceptor.accept(far));
+            let (mut secured, peer) = ours.unwrap();
             let mut theirs = theirs.unwrap();
             theirs.write_all(b"x").await.unwrap();
             // Session tickets come before the octet, so the client has read them.
-            stream.read_u8().await.unwrap();
+            assert_eq!(secured.data().await.unwrap(), b"x");
             assert_eq!(peer.chain.len(), 1);
             assert_eq!(
                 theirs.get_ref().1.handshake_kind(),
@@ -286,7 +287,7 @@ async fn answered_with(octets: &[u8]) -> HandshakeFault {
         drop(far);
     };
     let tls = plain();
-    tokio::join!(tls.connect(near, HelloOptions::default()), answer)
+    tokio::join!(tls.connect_and_flush(near, HelloOptions::default()), answer)
         .0
         .unwrap_err()
 }
@@ -364,7 +365,7 @@ async fn a_peer_that_wants_a_certificate_says_so_with_the_first_read() {
     };
     let (ours, theirs) = meet(&plain(), HelloOptions::default(), demanding()).await;
     assert!(theirs.is_err());
-    let error = ours.unwrap().0.read_u8().await.unwrap_err();
+    let error = ours.unwrap().0.data().await.unwrap_err();
     let fault = HandshakeFault::of(&error);
     assert_eq!(fault.kind(), FaultKind::Alert);
     assert!(
