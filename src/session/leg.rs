@@ -228,8 +228,9 @@ impl Leg {
         self.seal(octets);
     }
 
+    /// With TLS: makes a record of the octets that wait.
     fn seal_output(&mut self) {
-        if !self.output.is_empty() {
+        if self.channel.is_some() && !self.output.is_empty() {
             let output = std::mem::take(&mut self.output);
             self.seal(output.octets());
         }
