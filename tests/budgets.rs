@@ -54,7 +54,7 @@ fn a_message_and_a_session_make_no_more_system_calls_than_their_budget() {
         let chance = calls.split(Kind::Chance);
         println!("{what}, without a budget: {chance}");
     }
-    over.is_nothing();
+    over.fail_if_any();
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_message_and_a_session_take_no_more_blocks_of_the_heap_than_their_budget() {
         let what = format!("{way:?}, audit log {log:?}, {unit:?}, allocations");
         over.compare(&what, measured, budget);
     }
-    over.is_nothing();
+    over.fail_if_any();
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn an_idle_session_holds_no_more_octets_of_the_heap_than_its_budget() {
         let what = format!("{way:?}, audit log {log:?}, idle session, octets");
         over.compare(&what, measured, budget);
     }
-    over.is_nothing();
+    over.fail_if_any();
 }
 
 fn times(unit: Unit) -> usize {
@@ -120,7 +120,7 @@ impl Over {
         }
     }
 
-    fn is_nothing(self) {
+    fn fail_if_any(self) {
         assert!(self.0.is_empty(), "over budget:\n{}", self.0.join("\n"));
     }
 }

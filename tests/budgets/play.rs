@@ -219,7 +219,7 @@ fn serve(mut wire: Wire, tls: Option<Arc<ServerConfig>>) {
                 }
                 continue;
             }
-            replies += match &line[..4] {
+            replies += match line.get(..4).unwrap_or_default() {
                 b"EHLO" if tls.is_some() => {
                     "250-mx.clinic.example\r\n250-PIPELINING\r\n250-SIZE 50000000\r\n250-8BITMIME\r\n250 STARTTLS\r\n"
                 }
