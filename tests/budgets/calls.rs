@@ -127,6 +127,7 @@ fn of_a_run(stage: &Stage, unit: Unit, times: usize) -> Calls {
     BufReader::new(proxy.child.stdout.take().expect("piped"))
         .read_line(&mut pid)
         .expect("a process number");
+    let mut traced = Traced(Some(pid));
     proxy.says(": ready");
     let mut log = proxy.take_log();
     let log = thread::spawn(move || {
@@ -135,12 +136,33 @@ fn of_a_run(stage: &Stage, unit: Unit, times: usize) -> Calls {
         String::from_utf8_lossy(&text).into_owned()
     });
     stage.play(unit, times);
-    let told = Command::new("kill").args(["-TERM", pid.trim()]).status();
-    assert!(told.expect("kill").success());
+    traced.signal("-TERM");
     let status = proxy.child.wait().expect("a child");
+    traced.0 = None;
     let log = log.join().expect("a log");
     assert!(status.success(), "{status}: {log}");
     count(&trace, unit)
+}
+
+/// The process number of the program, while it runs. Without this it would outlive a test that fails, because it is strace's child.
+struct Traced(Option<String>);
+
+impl Traced {
+    fn signal(&self, name: &str) {
+        if let Some(pid) = &self.0 {
+            let told = Command::new("kill").args([name, pid.trim()]).status();
+            assert!(told.expect("kill").success());
+        }
+    }
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        if let Some(pid) = &self.0 {
+            // It may have ended by itself.
+            let _ = Command::new("kill").args(["-KILL", pid.trim()]).status();
+        }
+    }
 }
 
 /// Counts the calls of a trace.
