@@ -57,7 +57,8 @@ impl Proxy {
         Self::start_as(command)
     }
 
-    fn start_as(mut command: Command) -> Self {
+    /// Starts it by a command of the caller's.
+    pub fn start_as(mut command: Command) -> Self {
         let mut child = command
             .stderr(Stdio::piped())
             .spawn()

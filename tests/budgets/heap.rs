@@ -1,0 +1,84 @@
+//! What the program takes from the heap, as a library sees it that is loaded before libc.
+
+use crate::{
+    play::Stage,
+    running::{Proxy, Scratch},
+    table::Unit,
+};
+use std::{fs, io::Read as _, path::PathBuf, process::Command, thread};
+
+/// Numbers at one moment.
+#[derive(Clone, Copy)]
+struct Counts {
+    allocations: u64,
+    /// May lie beyond 2^64: only differences count.
+    octets: u64,
+}
+
+/// The program with a counted heap.
+struct Counted {
+    /// Runs until this goes.
+    _proxy: Proxy,
+    counts: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Counted {
+    fn start(stage: &Stage) -> Self {
+        stage.clear();
+        let scratch = Scratch::new();
+        let counts = scratch.write("counts", [0; 16]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"));
+        command.args(&stage.arguments);
+        command.envs(stage.preload.iter().cloned());
+        command.env("HEAP_COUNTS", &counts);
+        let mut proxy = Proxy::start_as(command);
+        proxy.says(": ready");
+        let mut log = proxy.take_log();
+        thread::spawn(move || log.read_to_end(&mut Vec::new()));
+        Self {
+            _proxy: proxy,
+            counts,
+            _scratch: scratch,
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let octets = fs::read(&self.counts).expect("counts");
+        let number = |at: usize| u64::from_ne_bytes(octets[at..at + 8].try_into().expect("8"));
+        Counts {
+            allocations: number(0),
+            octets: number(8),
+        }
+    }
+}
+
+/// Allocations of one unit: the difference between one unit and `times` more, by unit, when all has happened once before.
+pub fn allocations_of_one(stage: &Stage, unit: Unit, times: usize) -> f64 {
+    let program = Counted::start(stage);
+    let cost = |times| {
+        let before = program.counts().allocations;
+        stage.play(unit, times);
+        (program.counts().allocations - before) as f64
+    };
+    cost(1);
+    let few = cost(1);
+    (cost(1 + times) - few) / times as f64
+}
+
+/// Octets of heap that one more idle session holds: it has sent a message and says nothing more.
+pub fn octets_of_an_idle_session(stage: &Stage, sessions: usize) -> f64 {
+    let program = Counted::start(stage);
+    let open = || {
+        let mut clients = Vec::new();
+        for _ in 0..sessions {
+            let mut client = stage.client();
+            client.message_in_a_group();
+            clients.push(client);
+        }
+        (clients, program.counts().octets)
+    };
+    let (_first, few) = open();
+    let (_second, many) = open();
+    many.wrapping_sub(few) as i64 as f64 / sessions as f64
+}
