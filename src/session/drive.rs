@@ -148,13 +148,14 @@ enum Wakeup<T> {
 
 /// Runs a session from its first action to its end, and returns its handler. `client` is the client's connection. `stop` says when
 /// the process is asked to end.
-pub async fn drive<M: Machine, H: ActionHandler>(
+// Not an `async fn`, which would keep room for its arguments and for what it makes of them as long as the session lives.
+pub fn drive<M: Machine, H: ActionHandler>(
     machine: M,
     handler: H,
     client: Leg,
     stop: watch::Receiver<Stop>,
-) -> H {
-    let mut drive = Drive {
+) -> impl Future<Output = H> {
+    let mut drive = Box::new(Drive {
         machine,
         handler,
         client,
@@ -169,34 +170,41 @@ pub async fn drive<M: Machine, H: ActionHandler>(
         held_back: false,
         stopping: Some(Box::pin(Stop::beyond(stop.clone(), Stop::Not))),
         stop,
-    };
-    drive.pump();
-    while !drive.machine.finished() {
-        let event = drive.next().await;
-        drive.take_in(event);
-        drive.pump();
+    });
+    async move {
+        drive.run().await;
+        drive.handler
     }
-    for side in BOTH {
-        let octets = drive.leg(side).octets;
-        drive.traffic(side, octets);
-    }
-    let farewells = async {
-        for (side, farewell) in drive.leaving {
-            // The runtime logs a task that panicked. The session is over either way.
-            let wrote = farewell.await.unwrap_or_default();
-            if let Some(journal) = drive.handler.journal() {
-                journal.traffic(side, [0, wrote]);
-            }
-        }
-    };
-    tokio::select! {
-        () = farewells => {}
-        _ = Stop::beyond(drive.stop, Stop::Drain) => {}
-    }
-    drive.handler
 }
 
 impl<M: Machine, H: ActionHandler> Drive<M, H> {
+    async fn run(&mut self) {
+        self.pump();
+        while !self.machine.finished() {
+            let event = self.next().await;
+            self.take_in(event);
+            self.pump();
+        }
+        for side in BOTH {
+            let octets = self.leg(side).octets;
+            self.traffic(side, octets);
+        }
+        let stop = Stop::beyond(self.stop.clone(), Stop::Drain);
+        tokio::select! {
+            () = self.take_leave() => {}
+            _ = stop => {}
+        }
+    }
+
+    /// Waits until both connections are closed.
+    async fn take_leave(&mut self) {
+        for (side, farewell) in std::mem::take(&mut self.leaving) {
+            // The runtime logs a task that panicked. The session is over either way.
+            let wrote = farewell.await.unwrap_or_default();
+            self.traffic(side, [0, wrote]);
+        }
+    }
+
     fn now(&self) -> Duration {
         clock::instant().duration_since(self.began)
     }

@@ -34,12 +34,12 @@ use crate::{
 };
 
 /// Serves one session, until both of its connections are closed.
-pub async fn run(
+pub fn run(
     setup: Arc<InboundSetup>,
     client: TcpStream,
     arrival: Arrival,
     stop: watch::Receiver<Stop>,
-) {
+) -> impl Future<Output = ()> + Send {
     let common = &setup.common;
     let plaintext = plaintext_basis(&setup, arrival.client.0.ip());
     let machine = Machine::new(InboundConfig {
@@ -59,8 +59,8 @@ pub async fn run(
         attempt: None,
     };
     let leg = Leg::new(Stream::Tcp(client), arrival.first);
-    let session = drive(machine, session, leg, stop).await;
-    session.journal.closed();
+    let session = drive(machine, session, leg, stop);
+    async move { session.await.journal.closed() }
 }
 
 /// The rule that lets this client send in the clear, whoever the sender is.

@@ -13,7 +13,7 @@ use std::{
 
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream},
     net::TcpStream,
     time::timeout,
 };
@@ -319,9 +319,10 @@ impl Leg {
             };
             let stream = stream.octets();
             stream.shutdown().await?;
-            let mut sink = [0_u8; 4096];
+            let mut unread = Buffer::default();
             while octets > 0 && !self.ended {
-                let got = stream.read(&mut sink).await?;
+                let got = poll_fn(|cx| unread.poll_read_from(stream, DIALOGUE_READ, cx)).await?;
+                unread.clear();
                 self.ended = got == 0;
                 octets = octets.saturating_sub(got);
             }

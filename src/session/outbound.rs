@@ -37,16 +37,16 @@ use crate::{
 };
 
 /// Serves one session, until both of its connections are closed.
-pub async fn run(
+pub fn run(
     setup: Arc<OutboundSetup>,
     client: TcpStream,
     arrival: Arrival,
     stop: watch::Receiver<Stop>,
-) {
+) -> impl Future<Output = ()> + Send {
     let (machine, session) = begin(&setup, arrival.client, arrival.intended, arrival.server);
     let leg = Leg::new(Stream::Tcp(client), arrival.first);
-    let session = drive(machine, session, leg, stop).await;
-    session.journal.closed();
+    let session = drive(machine, session, leg, stop);
+    async move { session.await.journal.closed() }
 }
 
 /// The machine of a session, and the session that carries out its actions.
