@@ -425,7 +425,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                 if let Some(journal) = self.handler.journal() {
                     journal.broken(side, &error);
                 }
-                self.leg(side).abort();
+                self.leg(side).break_off();
                 self.tell(Input::Closed(side));
             }
             Wakeup::Flushed(side) => {
@@ -533,6 +533,12 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                 drop(self.jobs.swap_remove(index));
                 return Poll::Ready(Wakeup::JobEnded(result));
             }
+        }
+        // What has come of a message goes on before the client is read again: if the client is gone, the record counts what was sent.
+        if self.client.in_message
+            && let Poll::Ready(event) = self.poll_flush(Side::Server, cx)
+        {
+            return Poll::Ready(event);
         }
         if let Poll::Ready(read) = self.poll_side(Side::Client, cx) {
             return Poll::Ready(read);

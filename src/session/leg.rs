@@ -72,6 +72,8 @@ pub struct Leg {
     fate: Option<io::Result<()>>,
     /// Octets could not be encrypted, and are lost.
     unsealed: Option<rustls::Error>,
+    /// The connection broke. What was read before still counts.
+    broken: bool,
     /// The other end will send no more.
     ended: bool,
     /// Nothing more is read, because TLS is about to start.
@@ -131,9 +133,9 @@ impl Leg {
         std::mem::take(&mut self.input)
     }
 
-    /// Keeps octets that the machine has not taken yet. If the connection is gone, so are they.
+    /// Keeps octets that the machine has not taken yet. If the machine has closed the connection, nobody takes them any more.
     pub(super) fn give_back(&mut self, input: Buffer) {
-        if self.is_open() {
+        if self.is_open() || self.broken {
             self.input = input;
         }
     }
@@ -301,7 +303,16 @@ impl Leg {
             let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
         }
         self.channel = None;
+        self.input.clear();
         self.output.clear();
+    }
+
+    /// The connection broke: drops it. The machine still takes what was read before.
+    pub(super) fn break_off(&mut self) {
+        self.broken = true;
+        let input = self.lend_input();
+        self.abort();
+        self.give_back(input);
     }
 
     /// Writes what is left, says goodbye, and reads to the end for a moment. Returns the octets it wrote.
