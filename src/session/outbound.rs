@@ -13,7 +13,7 @@ use self::jobs::{
 use super::{
     Arrival,
     drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
-    fields::decision_field,
+    fields::judged_word,
     journal::{Journal, Written},
     leg::{Leg, Stream},
     memory::{HandshakeEnd, Remembered},
@@ -569,7 +569,7 @@ fn remembered(decision: &Decision, refusal: Refusal) -> Remembered {
         },
         domain: match decision.ask.next_hop {
             NextHop::Address => None,
-            _ => Some(decision_field(decision).domain),
+            _ => Some(judged_word(decision)),
         },
         level: decision
             .demand

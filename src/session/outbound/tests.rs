@@ -36,8 +36,8 @@ fn setup(log: &TestLog, observe: bool, table: &str) -> OutboundSetup {
         roots: Arc::new(rustls::RootCertStore::empty()),
     })
     .expect("a resolver");
-    let mut common = log.common.clone();
-    common.observe = observe;
+    let mut common = Arc::clone(&log.common);
+    Arc::make_mut(&mut common).observe = observe;
     OutboundSetup {
         common,
         upstream: None,
