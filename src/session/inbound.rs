@@ -331,7 +331,7 @@ impl InboundSession {
         let observed = (plaintext.basis == Basis::Observe).then_some(&refusal);
         let decision = in_the_clear(self.client(), &plaintext, observed);
         let about = Question::Sender(sender.cloned());
-        match self.journal.unprotected(decision, observed, about) {
+        match self.journal.unprotected(decision, observed, &about) {
             Ok(written) => permits::in_the_clear(written),
             Err(refusal) => Answer::Refused(refusal),
         }

@@ -327,8 +327,8 @@ impl Journal {
         let entry = Arc::new(decision_field(decision));
         let reply = decision.refusal.as_ref();
         let is_first = self.write(&entry, Some(decision), reply);
-        let about = decision.refused().is_none().then(|| about.clone());
-        self.written(entry, is_first, about)
+        let allowed = decision.refused().is_none().then_some(about);
+        self.written(entry, is_first, allowed)
     }
 
     /// Inbound: writes down that the session goes on in the clear, because of the rule in `entry` or in observe mode.
@@ -339,7 +339,7 @@ impl Journal {
         &mut self,
         entry: DecisionField,
         observed: Option<&Refusal>,
-        about: Question,
+        about: &Question,
     ) -> Result<Written, Refusal> {
         let entry = Arc::new(entry);
         let is_first = self.write(&entry, None, observed);
@@ -353,7 +353,7 @@ impl Journal {
     pub(super) fn again(
         &mut self,
         decision: &WrittenDecision,
-        about: Question,
+        about: &Question,
     ) -> Option<Result<Written, Refusal>> {
         let WrittenDecision { entry, number } = decision;
         if !self.repeats.again(*number) {
@@ -390,11 +390,11 @@ impl Journal {
         &mut self,
         entry: Arc<DecisionField>,
         (number, is_first): (FactNumber, bool),
-        allowed: Option<Question>,
+        allowed: Option<&Question>,
     ) -> Result<Written, Refusal> {
         if let Some(audit) = self.common.audit.clone() {
             if let Some(about) = allowed {
-                self.transaction.allow(about, Arc::clone(&entry));
+                self.transaction.allow(about, &entry);
             }
             if !audit.healthy() {
                 self.tell(&UnrecordedFact(None));

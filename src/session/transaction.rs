@@ -34,12 +34,16 @@ impl TransactionDecisions {
     }
 
     /// Keeps the decision that allowed a recipient or a sender.
-    pub(super) fn allow(&mut self, about: Question, decision: Arc<DecisionField>) {
+    pub(super) fn allow(&mut self, about: &Question, decision: &Arc<DecisionField>) {
+        let decision = Arc::clone(decision);
         match about {
-            Question::Recipient(recipient) => {
-                self.recipients.insert(recipient, decision);
-            }
-            Question::Sender(sender) => self.sender = Some((sender, decision)),
+            Question::Recipient(recipient) => match self.recipients.get_mut(recipient) {
+                Some(known) => *known = decision,
+                None => {
+                    self.recipients.insert(recipient.clone(), decision);
+                }
+            },
+            Question::Sender(sender) => self.sender = Some((sender.clone(), decision)),
             Question::Peer => {}
         }
     }
