@@ -62,6 +62,13 @@ pub(super) struct RememberedDecision {
 }
 
 impl RememberedDecision {
+    /// Whether it is still given after that time.
+    #[cfg(test)]
+    pub(super) fn holds_in(&self, time: std::time::Duration) -> bool {
+        let validity = &self.lifetime.validity;
+        validity.holds(clock::wall() + time, time)
+    }
+
     fn answers(&self, question: &Question) -> bool {
         match (&self.decision.ask.next_hop, question) {
             (NextHop::Recipient(known), Question::Recipient(asked)) => known == asked,

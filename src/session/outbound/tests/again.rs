@@ -4,7 +4,7 @@ use std::{
     io,
     sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, Waker},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::*;
@@ -68,7 +68,6 @@ fn three_hundred_recipients_of_one_domain_are_one_look_up_one_verdict_and_one_de
             let answer = at_once(&mut session, recipient("a.test"));
             assert!(matches!(answer, Some(Answer::Authorised(_))), "{answer:?}");
         }
-        // The decision is not about the transaction.
         let metrics = Arc::clone(&log.common.metrics);
         message(session, &["a.test"; 300]);
         assert_eq!(metrics.get(metrics::VERDICTS, "authorised"), 300);
@@ -191,19 +190,22 @@ fn once_a_fact_has_ended_the_decision_is_made_anew_and_is_still_one_record() {
 }
 
 #[test]
-fn what_a_certificate_proves_is_decided_anew_when_a_date_in_it_has_passed() {
+fn a_decision_about_a_certificate_ends_with_the_next_date_in_it() {
     in_a_runtime(|| {
         let log = TestLog::new();
         let now = crate::tls::Date::of(clock::wall());
-        for (seconds, holds) in [(-1, true), (0, false), (3600, true)] {
+        for (not_after, holds) in [(-3600, true), (20, false), (3600, true)] {
             let mut session = begin_session(setup(&log, false, ""));
             let leaf = Authority::root("decisions").leaf(&["mx.example"]);
             let mut peer = peer(&leaf.chain);
-            peer.chain[0].not_after.0 = now.0 + seconds;
+            peer.chain[0].not_after.0 = now.0 + not_after;
             session.journal.secured(Arc::new(peer));
             verify(&mut session, "a.test");
-            let again = at_once(&mut session, recipient("a.test"));
-            assert_eq!(again.is_some(), holds, "{seconds}");
+            let question = Question::Recipient(recipient("a.test"));
+            let known = session.remembered.answer(&question).expect("remembered");
+            assert!(known.holds_in(Duration::from_secs(10)), "{not_after}");
+            let later = known.holds_in(Duration::from_secs(40));
+            assert_eq!(later, holds, "{not_after}");
         }
     });
 }
