@@ -13,6 +13,7 @@ use super::{
         UnrecordedFact, VerdictFact, Writing, count_decision,
     },
     fields::decision_field,
+    identity::SessionIdentity,
     memory::Remembered,
     refusals::local_fault,
     repeats::{FactNumber, Repeats},
@@ -21,10 +22,7 @@ use super::{
     transaction::TransactionDecisions,
 };
 use crate::{
-    audit::{
-        self, AuditLog, ConnectionField, DecisionField, DirectionField, OutcomeField, Record,
-        WireText,
-    },
+    audit::{AuditLog, ConnectionField, DecisionField, DirectionField, OutcomeField, Record},
     clock,
     net::ClientAddr,
     policy::Decision,
@@ -42,15 +40,8 @@ const PREFIX: usize = 120;
 /// The journal of one session; the text of this module describes it.
 pub struct Journal {
     common: Arc<CommonSetup>,
-    session_id: SessionId,
-    direction: DirectionField,
-    client: ClientAddr,
+    session: SessionIdentity,
     began: Instant,
-    /// Where the client meant to go; with `--upstream`, the address it connected to.
-    intended: SocketAddr,
-    server: Option<ConnectionField>,
-    /// The client's name in EHLO or HELO.
-    hello: Option<Vec<u8>>,
     /// The outside party, once TLS is up with it.
     peer: Option<Arc<Peer>>,
     transaction: TransactionDecisions,
@@ -102,25 +93,6 @@ pub(super) struct WrittenDecision {
     number: FactNumber,
 }
 
-/// What names a session in log and records: twelve hexadecimal digits.
-#[derive(Clone, Copy, Debug)]
-struct SessionId(u64);
-
-impl SessionId {
-    fn random() -> Self {
-        let mut octets = [0; 8];
-        // Without randomness the identifier is not unique. Only readers of the log depend on it.
-        let _ = aws_lc_rs::rand::fill(&mut octets[2..]);
-        Self(u64::from_be_bytes(octets))
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:012x}", self.0)
-    }
-}
-
 impl Journal {
     /// A session begins. Nothing is written before something worth a record happens.
     pub(super) fn open(
@@ -131,13 +103,8 @@ impl Journal {
     ) -> Self {
         Self {
             common: Arc::clone(common),
-            session_id: SessionId::random(),
-            direction,
-            client,
+            session: SessionIdentity::new(direction, client, intended),
             began: clock::instant(),
-            intended,
-            server: None,
-            hello: None,
             peer: None,
             transaction: TransactionDecisions::default(),
             repeats: Repeats::default(),
@@ -154,33 +121,12 @@ impl Journal {
 
     /// Who connected.
     pub(super) fn client(&self) -> ClientAddr {
-        self.client
+        self.session.client
     }
 
     /// The outside party, once TLS is up with it.
     pub(super) fn peer(&self) -> Option<&Arc<Peer>> {
         self.peer.as_ref()
-    }
-
-    /// `out` or `in`.
-    fn word(&self) -> &'static str {
-        match self.direction {
-            DirectionField::Outbound => "out",
-            DirectionField::Inbound => "in",
-        }
-    }
-
-    fn session(&self) -> audit::SessionField {
-        audit::SessionField {
-            id: self.session_id.to_string(),
-            direction: self.direction,
-            client: ConnectionField {
-                from: self.client.0,
-                to: self.intended,
-            },
-            server: self.server,
-            hello: self.hello.as_deref().map(WireText::escape),
-        }
     }
 
     // ----- writing -----
@@ -222,13 +168,13 @@ impl Journal {
 
     fn record_of(&self, fact: &impl Fact) -> Option<Record> {
         let audit = self.common.audit.as_ref()?;
-        fact.record(audit, self.session())
+        fact.record(audit, self.session.field())
     }
 
     /// Whether the budget pays for the line (with this number of octets) and record of a fact that strangers can cause as often as they
     /// like. The session's first and last record are paid for once. The budget counts what is not written.
     fn affords(&mut self, line: usize, record: Option<&Record>) -> bool {
-        let (client, write_budget) = (self.client.0.ip(), Arc::clone(&self.common.write_budget));
+        let (client, write_budget) = (self.client().0.ip(), Arc::clone(&self.common.write_budget));
         let session = match self.afforded {
             Some(afforded) => afforded,
             None => {
@@ -255,14 +201,7 @@ impl Journal {
     }
 
     fn log_line(&self, level: log::Level, line: &dyn fmt::Display) {
-        log::log!(
-            level,
-            "{} s={} client={} to={} {line}",
-            self.word(),
-            self.session_id,
-            self.client,
-            self.server.map_or(self.intended, |server| server.to)
-        );
+        log::log!(level, "{} {line}", self.session);
     }
 
     /// The audit log. Before the first record of this session, its beginning is recorded.
@@ -280,12 +219,12 @@ impl Journal {
 
     /// A connection to the server stands.
     pub(super) fn connected(&mut self, server: ConnectionField) {
-        self.server = Some(server);
+        self.session.server = Some(server);
         self.peer = self.peer.take().filter(|_| self.is_inbound());
     }
 
     fn is_inbound(&self) -> bool {
-        self.direction == DirectionField::Inbound
+        self.session.direction == DirectionField::Inbound
     }
 
     /// TLS is up with the outside party.
@@ -432,7 +371,7 @@ impl Journal {
     /// Takes a note of the machine.
     pub(super) fn note(&mut self, note: Note) {
         match note {
-            Note::Hello(name) => self.hello = Some(name),
+            Note::Hello(name) => self.session.hello = Some(name),
             Note::TransactionBegins if self.is_inbound() => {}
             Note::TransactionBegins => self.transaction_begins(),
             Note::MessageBegins => self.transaction.message_begins(),
@@ -501,17 +440,17 @@ impl Journal {
         self.messages += 1;
         if OutcomeField::of(message.reply.as_deref()) == OutcomeField::Accepted {
             self.accepted += 1;
-            self.common.write_budget.delivered(self.client.0.ip());
+            self.common.write_budget.delivered(self.client().0.ip());
         }
         // Only a record says who allowed the mail, and what it was.
         let (decisions, sha256) = match self.common.audit {
-            Some(_) => self.transaction.finish(self.direction, message),
+            Some(_) => self.transaction.finish(self.session.direction, message),
             None => Default::default(),
         };
         let fact = MessageFact {
             message,
             number: self.messages,
-            direction: self.word(),
+            direction: self.session.word(),
             host: &self.common.hostname,
             configuration: &self.common.configuration,
             sha256,
@@ -546,11 +485,11 @@ impl Journal {
     pub(super) fn trace(&self) -> Option<Vec<u8>> {
         let peer = self.peer.as_ref().filter(|_| self.common.add_received)?;
         Some(trace::line(
-            self.hello.as_deref(),
-            self.client.0.ip(),
+            self.session.hello.as_deref(),
+            self.client().0.ip(),
             &self.common.hostname,
-            self.direction,
-            &self.session_id.to_string(),
+            self.session.direction,
+            &self.session.id.to_string(),
             &peer.facts.suite,
         ))
     }
