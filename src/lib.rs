@@ -30,7 +30,8 @@
 //! 2. It acts inside TLS upon a byte that it received before TLS. A machine that starts TLS has been offered every byte that was
 //!    read, and does not go on if one is left over. [`session::leg`] drops its buffers together with the old stream.
 //! 3. It hands a recipient to a peer that was not authorised for the recipient's domain. Each RCPT is a
-//!    [`Question`](smtp::Question) of its own.
+//!    [`Question`](smtp::Question) of its own. A session gives a decision again for the same domain and the same peer only, and never
+//!    longer than each fact that it rests on holds ([`policy::Validity`]).
 //! 4. It accepts a message by a reply that the server did not give. The machines have no 250 to a message, only
 //!    [`Action::Pass`](smtp::Action::Pass) and the server's own reply.
 //! 5. It lets the two sides disagree where a command, a reply or a message ends. `smtp/framing.rs` refuses everything that two
@@ -76,6 +77,7 @@
 //! | demand, basis | [`policy::Demand`], [`policy::Basis`] | what this peer must prove, and which source says so. |
 //! | verdict | [`policy::Verdict`] | authorised, unprotected or refused: what comes of demand and proof. |
 //! | decision | [`policy::Decision`] | the verdict with all it rests on; reply, log line and record show this one object. |
+//! | validity | [`policy::Validity`] | how long a session may give a decision again. |
 //! | reason | [`policy::Reason`] | why mail is refused, in one word; with its words a `Denial`. |
 //! | peer | [`tls::Peer`] | the outside party as the handshake shows it: TLS facts and certificates. |
 //! | trust | [`tls::Trust`] | the authorities that are believed, and the check of a chain against them. |

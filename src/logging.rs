@@ -1,5 +1,5 @@
 //! Log lines on their way to stderr. Mail never waits for the reader of stderr: a line goes into a bounded queue, and a thread of
-//! its own writes it.
+//! its own writes it. Lines that come while it writes go out together in its next write, so that many lines cost few system calls.
 //!
 //! When nobody reads (a full pipe, a journal that is stuck), the queue fills and lines are dropped. They are counted
 //! (`starttls_proxy_log_lines_dropped_total`), and as soon as there is room again a line tells how many were dropped. Each class of
@@ -9,6 +9,7 @@
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     collections::VecDeque,
+    fmt::{self, Write as _},
     fs::File,
     io::{self, Write},
     os::fd::AsFd as _,
@@ -29,6 +30,12 @@ pub const CHECKPOINT: &str = "starttls_proxy::checkpoint";
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// Time until a full pipe is tried again, if stderr is a pipe that does not block.
 const FULL_PIPE: Duration = Duration::from_millis(50);
+/// Most octets of lines that are written at once. A longer line is written alone.
+const BATCH: usize = 64 * 1024;
+/// How long the thread lets lines gather behind those that it has written. The first line after a pause is written at once.
+const GATHERING: Duration = Duration::from_millis(2);
+/// Octets of memory that a line gets before its length is known: most lines fit.
+const USUAL_LINE: usize = 256;
 
 /// Importance of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +82,10 @@ struct QueueState {
     untold: u64,
     /// Lines dropped since the start.
     dropped: u64,
-    /// A line is being written.
+    /// Lines are being written.
     writing: bool,
+    /// The thread waits for a line. Only then must it be woken, which is a system call.
+    waits: bool,
 }
 
 impl QueueState {
@@ -95,19 +104,36 @@ impl QueueState {
         true
     }
 
-    fn take(&mut self) -> Option<Vec<u8>> {
+    /// Takes lines in their order, as many as `batch` has room for but at least one, and returns their number.
+    fn take(&mut self, batch: &mut Vec<u8>) -> u64 {
+        batch.clear();
+        let mut lines = 0;
+        while let Some((_, next)) = self.lines.front()
+            && (lines == 0 || batch.len() + next.len() <= BATCH)
+            && let Some(line) = self.take_one()
+        {
+            batch.extend_from_slice(&line);
+            lines += 1;
+        }
+        lines
+    }
+
+    fn take_one(&mut self) -> Option<Vec<u8>> {
         let (class, line) = self.lines.pop_front()?;
         self.octets[class as usize] -= line.len();
         for class in Class::ALL {
             self.full[class as usize] &= self.octets[class as usize] > class.room() / 2;
         }
         if self.untold > 0 && self.full == [false; 3] {
-            let words = format!(
-                "{} log lines were dropped here: nobody read them in time",
-                self.untold
+            let line = formatted(
+                Level::Warn,
+                format_args!(
+                    "{} log lines were dropped here: nobody read them in time",
+                    self.untold
+                ),
             );
             self.untold = 0;
-            self.put(Class::Error, formatted(Level::Warn, &words));
+            self.put(Class::Error, line);
         }
         Some(line)
     }
@@ -129,31 +155,45 @@ impl LineQueue {
     }
 
     fn put(&self, class: Class, line: Vec<u8>) {
-        if self.locked().put(class, line) {
+        let mut waiting = self.locked();
+        let wake = waiting.put(class, line) && std::mem::take(&mut waiting.waits);
+        drop(waiting);
+        if wake {
             self.filled.notify_one();
         }
     }
 
-    /// Writes one line after the other. Never returns.
+    /// Writes the lines in their order. Never returns.
     fn write_to(&self, mut out: impl Write) {
+        let mut batch = Vec::new();
         loop {
-            let line = self.next();
-            let written = write_whole(&mut out, &line);
+            let lines = self.next(&mut batch);
+            let written = write_whole(&mut out, &batch);
+            // A long line leaves no memory behind.
+            batch.shrink_to(BATCH);
             let mut waiting = self.locked();
             waiting.writing = false;
             // A reader that closed the pipe cannot be told. The counter tells the administrator.
-            waiting.dropped += u64::from(written.is_err());
+            waiting.dropped += if written.is_err() { lines } else { 0 };
+            let all = waiting.lines.is_empty();
+            drop(waiting);
+            if all {
+                self.emptied.notify_all();
+                thread::sleep(GATHERING);
+            }
         }
     }
 
-    fn next(&self) -> Vec<u8> {
+    /// Waits for lines and takes them. Returns their number.
+    fn next(&self, batch: &mut Vec<u8>) -> u64 {
         let mut waiting = self.locked();
         loop {
-            if let Some(line) = waiting.take() {
+            let lines = waiting.take(batch);
+            if lines > 0 {
                 waiting.writing = true;
-                return line;
+                return lines;
             }
-            self.emptied.notify_all();
+            waiting.waits = true;
             waiting = self
                 .filled
                 .wait(waiting)
@@ -220,39 +260,61 @@ pub fn flush() {
 }
 
 /// An event as one line: with a priority if stderr goes to the journal, else with the time.
-fn formatted(level: Level, text: &str) -> Vec<u8> {
+fn formatted(level: Level, text: fmt::Arguments<'_>) -> Vec<u8> {
     static JOURNAL: OnceLock<bool> = OnceLock::new();
-    let text = one_line(text);
-    if *JOURNAL.get_or_init(|| std::env::var_os("JOURNAL_STREAM").is_some()) {
+    let mut line = OneLine(Vec::with_capacity(USUAL_LINE));
+    // Writing to memory cannot fail. What a value refuses to format is missing in the line.
+    let _ = if *JOURNAL.get_or_init(|| std::env::var_os("JOURNAL_STREAM").is_some()) {
         let priority = match level {
             Level::Error => 3,
             Level::Warn => 4,
             Level::Info => 6,
             Level::Debug | Level::Trace => 7,
         };
-        format!("<{priority}>{text}\n").into_bytes()
+        write!(line, "<{priority}>{text}")
     } else {
         // A clock beyond the calendar is no reason to lose the line.
         let at = jiff::Timestamp::try_from(clock::wall()).unwrap_or_default();
-        format!("{at:.3} {level:5} {text}\n").into_bytes()
+        write!(line, "{at:.3} {level:5} {text}")
+    };
+    line.0.push(b'\n');
+    line.0
+}
+
+/// A line that is being written. It escapes control characters: the text may quote a policy host or a resolver, and must not control
+/// the terminal of the log's reader.
+struct OneLine(Vec<u8>);
+
+impl fmt::Write for OneLine {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+            self.0.extend_from_slice(text.as_bytes());
+            return Ok(());
+        }
+        for c in text.chars() {
+            match c {
+                '\n' => self.0.extend_from_slice(b"; "),
+                // A change of the writing direction makes a line look like another (Unicode TR 36 §3.1).
+                '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                    self.escape(c);
+                }
+                c if c.is_control() => self.escape(c),
+                c => {
+                    let mut octets = [0; 4];
+                    self.0
+                        .extend_from_slice(c.encode_utf8(&mut octets).as_bytes());
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// Escapes control characters. The text may quote a policy host or a resolver, and must not control the terminal of the log's reader.
-fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => line.push_str("; "),
-            // A change of the writing direction makes a line look like another (Unicode TR 36 §3.1).
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                line.extend(c.escape_default());
-            }
-            c if c.is_control() => line.extend(c.escape_default()),
-            c => line.push(c),
-        }
+impl OneLine {
+    /// An escaped character is ASCII.
+    fn escape(&mut self, c: char) {
+        self.0.extend(c.escape_default().map(|c| c as u8));
     }
-    line
 }
 
 /// The logger behind `log`'s macros. env_logger reads RUST_LOG and decides which lines are wanted.
@@ -265,7 +327,7 @@ impl Log for QueueLogger {
 
     fn log(&self, record: &Record<'_>) {
         if self.0.matches(record) {
-            let line = formatted(record.level(), &record.args().to_string());
+            let line = formatted(record.level(), *record.args());
             queue().put(Class::of(record), line);
         }
     }
@@ -305,7 +367,13 @@ mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    /// A pipe whose reader takes a line only when the test allows it.
+    fn one_line(text: &str) -> String {
+        let mut line = OneLine(Vec::new());
+        line.write_str(text).expect("memory");
+        String::from_utf8(line.0).expect("UTF-8")
+    }
+
+    /// A pipe whose reader takes what is written at once only when the test allows it.
     struct Pipe {
         may: Receiver<()>,
         read: Sender<String>,
@@ -330,6 +398,11 @@ mod tests {
         );
     }
 
+    /// A line of 1000 octets.
+    fn long_line(octet: u8) -> Vec<u8> {
+        [vec![octet; 999], vec![b'\n']].concat()
+    }
+
     fn behind_a_pipe() -> (Arc<LineQueue>, Sender<()>, Receiver<String>) {
         let ((reads, may), (read, lines)) = (channel(), channel());
         let queue = Arc::<LineQueue>::default();
@@ -338,38 +411,32 @@ mod tests {
         (queue, reads, lines)
     }
 
-    fn all_that_waits(
-        queue: &LineQueue,
+    /// Lets the reader read until it has all these lines.
+    fn read_until(
         reads: &Sender<()>,
         lines: &Receiver<String>,
+        all: impl Fn(&[String]) -> bool,
     ) -> Vec<String> {
-        let mut all = Vec::new();
-        while {
-            let waiting = queue.locked();
-            waiting.writing || !waiting.lines.is_empty()
-        } {
+        let mut read = Vec::new();
+        while !all(&read) {
             reads.send(()).expect("the writer lives");
-            all.push(lines.recv().expect("a line"));
-            queue.flush(Duration::ZERO);
-            let still = queue.locked().lines.is_empty();
-            if still {
-                // The reader gets no more than was put in.
-                queue.flush(Duration::from_secs(10));
-            }
+            let written = lines.recv().expect("lines");
+            assert!(written.ends_with('\n'), "whole lines");
+            read.extend(written.lines().map(str::to_owned));
         }
-        all
+        read
     }
 
     #[test]
     fn nobody_waits_for_a_reader_and_what_was_dropped_is_told_when_there_is_room() {
         let (queue, reads, lines) = behind_a_pipe();
-        let line = vec![b'x'; 1000];
         for _ in 0..5000 {
-            queue.put(Class::Ordinary, line.clone());
+            queue.put(Class::Ordinary, long_line(b'x'));
         }
         let dropped = queue.locked().dropped;
-        assert!((3900..4000).contains(&dropped), "{dropped}");
-        let all = all_that_waits(&queue, &reads, &lines);
+        // Up to 65 lines are with the thread, which took them before the reader stopped.
+        assert!((3880..3960).contains(&dropped), "{dropped}");
+        let all = read_until(&reads, &lines, |all| all.len() as u64 + dropped >= 5001);
         let told: Vec<_> = all.iter().filter(|line| line.contains("dropped")).collect();
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(
@@ -377,42 +444,72 @@ mod tests {
             "{told:?}"
         );
         assert_eq!(all.len() as u64 + dropped, 5001);
-        queue.put(Class::Ordinary, b"behind it".to_vec());
-        assert_eq!(all_that_waits(&queue, &reads, &lines), ["behind it"]);
+        queue.put(Class::Ordinary, b"behind it\n".to_vec());
+        let rest = read_until(&reads, &lines, |rest| !rest.is_empty());
+        assert_eq!(rest, ["behind it"]);
     }
 
     #[test]
     fn no_flood_displaces_an_error_or_the_head_of_a_checkpoint() {
         let (queue, reads, lines) = behind_a_pipe();
         for number in 0..10_000 {
-            queue.put(Class::Ordinary, vec![b'x'; 1000]);
+            queue.put(Class::Ordinary, long_line(b'x'));
             if number % 100 == 0 {
-                queue.put(Class::Error, format!("error {number}").into_bytes());
-                queue.put(Class::Checkpoint, format!("head {number}").into_bytes());
+                queue.put(Class::Error, format!("error {number}\n").into_bytes());
+                queue.put(Class::Checkpoint, format!("head {number}\n").into_bytes());
             }
         }
         // Errors may be a flood, too.
         for _ in 0..10_000 {
-            queue.put(Class::Error, vec![b'e'; 1000]);
+            queue.put(Class::Error, long_line(b'e'));
         }
-        queue.put(Class::Checkpoint, b"head of all".to_vec());
+        queue.put(Class::Checkpoint, b"head of all\n".to_vec());
         let octets: usize = queue.locked().octets.iter().sum();
         assert!(octets < 9 << 20, "{octets}");
-        let all = all_that_waits(&queue, &reads, &lines);
+        let all = read_until(&reads, &lines, |all| {
+            all.iter().any(|line| line == "head of all")
+        });
         for number in (0..10_000).step_by(100) {
             assert!(all.contains(&format!("error {number}")));
             assert!(all.contains(&format!("head {number}")));
         }
-        assert!(all.contains(&"head of all".to_owned()));
     }
 
     #[test]
     fn the_end_waits_for_the_last_lines_but_not_for_ever() {
         let (queue, reads, lines) = behind_a_pipe();
-        queue.put(Class::Ordinary, b"last".to_vec());
+        queue.put(Class::Ordinary, b"last\n".to_vec());
         queue.flush(Duration::from_millis(1)); // nobody reads, and yet it returns
         reads.send(()).expect("the writer lives");
         queue.flush(Duration::from_secs(60));
-        assert_eq!(lines.try_recv().as_deref(), Ok("last"));
+        assert_eq!(lines.try_recv().as_deref(), Ok("last\n"));
+    }
+
+    #[test]
+    fn lines_that_wait_are_written_together_whole_and_in_bounds() {
+        let (queue, reads, lines) = behind_a_pipe();
+        queue.put(Class::Ordinary, b"first\n".to_vec());
+        // Once the thread writes the first line, the others wait for it.
+        while !queue.locked().writing {
+            thread::yield_now();
+        }
+        let longer_than_all = [vec![b'l'; 2 * BATCH], vec![b'\n']].concat();
+        for _ in 0..100 {
+            queue.put(Class::Ordinary, long_line(b'x'));
+        }
+        queue.put(Class::Ordinary, longer_than_all.clone());
+        queue.put(Class::Ordinary, b"behind it\n".to_vec());
+        let mut written = Vec::new();
+        while written
+            .last()
+            .is_none_or(|last: &String| last != "behind it\n")
+        {
+            reads.send(()).expect("the writer lives");
+            written.push(lines.recv().expect("lines"));
+        }
+        let lengths: Vec<usize> = written.iter().map(String::len).collect();
+        let batch = BATCH / 1000 * 1000;
+        let expected = [6, batch, 100_000 - batch, longer_than_all.len(), 10];
+        assert_eq!(lengths, expected);
     }
 }

@@ -1,83 +1,107 @@
 //! Counters, in the text format that Prometheus reads.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Mutex, PoisonError,
+        OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-/// A counter's name with its help text and the name of its one label (empty: none).
-type Family = (&'static str, &'static str, &'static str);
+/// The counters of one name. They differ in the value of their one label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family(usize);
 
-/// Sessions that were begun.
-pub const SESSIONS: Family = (
-    "starttls_proxy_sessions_total",
-    "Sessions begun.",
-    "direction",
-);
-/// Connections refused before a session.
-pub const TURNED_AWAY: Family = (
-    "starttls_proxy_turned_away_total",
-    "Connections refused before a session, by limit or guard.",
-    "why",
-);
-/// Verdicts by outcome.
-pub const VERDICTS: Family = (
-    "starttls_proxy_verdicts_total",
-    "Policy verdicts.",
-    "verdict",
-);
-/// Refusals by reason.
-pub const REFUSALS: Family = (
-    "starttls_proxy_refusals_total",
-    "Refusals of our own, by reason.",
-    "reason",
-);
-/// Protocol incidents.
-pub const INCIDENTS: Family = (
-    "starttls_proxy_incidents_total",
-    "Protocol violations that ended a session.",
-    "incident",
-);
-/// Handshakes by outcome.
-pub const HANDSHAKES: Family = (
-    "starttls_proxy_handshakes_total",
-    "TLS handshakes, by outcome.",
-    "outcome",
-);
-/// Messages by the first digit of the server's final reply, or `unknown`.
-pub const MESSAGES: Family = (
-    "starttls_proxy_messages_total",
-    "Messages, by the server's final reply.",
-    "reply",
-);
-/// Message octets relayed.
-pub const OCTETS: Family = (
-    "starttls_proxy_message_octets_total",
-    "Octets of messages relayed.",
-    "direction",
-);
-/// MTA-STS policies that could not be fetched when a decision needed them, by reason.
-pub const STS_FAULTS: Family = (
-    "starttls_proxy_mta_sts_faults_total",
-    "Decisions for which an announced MTA-STS policy could not be fetched, by reason.",
-    "reason",
-);
+/// Each family: its name, its help text, and the name of its label (empty: none). The page shows them in this order, which is that of
+/// their names.
+const FAMILIES: [(&str, &str, &str); 10] = [
+    (
+        "starttls_proxy_audit_faults_total",
+        "Records that could not be made durable.",
+        "",
+    ),
+    (
+        "starttls_proxy_handshakes_total",
+        "TLS handshakes, by outcome.",
+        "outcome",
+    ),
+    (
+        "starttls_proxy_incidents_total",
+        "Protocol violations that ended a session.",
+        "incident",
+    ),
+    (
+        "starttls_proxy_message_octets_total",
+        "Octets of messages relayed.",
+        "direction",
+    ),
+    (
+        "starttls_proxy_messages_total",
+        "Messages, by the server's final reply.",
+        "reply",
+    ),
+    (
+        "starttls_proxy_mta_sts_faults_total",
+        "Decisions for which an announced MTA-STS policy could not be fetched, by reason.",
+        "reason",
+    ),
+    (
+        "starttls_proxy_refusals_total",
+        "Refusals of our own, by reason.",
+        "reason",
+    ),
+    (
+        "starttls_proxy_sessions_total",
+        "Sessions begun.",
+        "direction",
+    ),
+    (
+        "starttls_proxy_turned_away_total",
+        "Connections refused before a session, by limit or guard.",
+        "why",
+    ),
+    (
+        "starttls_proxy_verdicts_total",
+        "Policy verdicts.",
+        "verdict",
+    ),
+];
+
 /// Audit records that could not be made durable.
-pub const RECORD_FAULTS: Family = (
-    "starttls_proxy_audit_faults_total",
-    "Records that could not be made durable.",
-    "",
-);
+pub const RECORD_FAULTS: Family = Family(0);
+/// Handshakes by outcome.
+pub const HANDSHAKES: Family = Family(1);
+/// Protocol incidents.
+pub const INCIDENTS: Family = Family(2);
+/// Message octets relayed.
+pub const OCTETS: Family = Family(3);
+/// Messages: `accepted`, `rejected` or `unknown`.
+pub const MESSAGES: Family = Family(4);
+/// MTA-STS policies that could not be fetched when a decision needed them, by reason.
+pub const STS_FAULTS: Family = Family(5);
+/// Refusals by reason.
+pub const REFUSALS: Family = Family(6);
+/// Sessions that were begun.
+pub const SESSIONS: Family = Family(7);
+/// Connections refused before a session.
+pub const TURNED_AWAY: Family = Family(8);
+/// Verdicts by outcome.
+pub const VERDICTS: Family = Family(9);
 
-/// All counters of the process.
+/// All counters of the process. To count locks nothing and allocates nothing, except for the first time with a label.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    counters: Mutex<BTreeMap<(Family, String), u64>>,
+    families: [OnceLock<Box<Counter>>; FAMILIES.len()],
     open: AtomicU64,
+}
+
+/// A counter, and the next one of its family. A label is a word of the program, so a family has few; one that is counted often is met
+/// early, so that it stands in front.
+#[derive(Debug)]
+struct Counter {
+    label: Box<str>,
+    count: AtomicU64,
+    next: OnceLock<Box<Counter>>,
 }
 
 impl Metrics {
@@ -88,29 +112,42 @@ impl Metrics {
 
     /// Adds `by` to a counter.
     pub fn add(&self, family: Family, label: &str, by: u64) {
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        *counters.entry((family, label.to_owned())).or_default() += by;
+        let mut place = &self.families[family.0];
+        loop {
+            let counter = place.get_or_init(|| {
+                Box::new(Counter {
+                    label: label.into(),
+                    count: AtomicU64::new(0),
+                    next: OnceLock::new(),
+                })
+            });
+            if *counter.label == *label {
+                counter.count.fetch_add(by, Relaxed);
+                return;
+            }
+            place = &counter.next;
+        }
+    }
+
+    fn counters(&self, family: Family) -> impl Iterator<Item = &Counter> {
+        let first = self.families[family.0].get();
+        std::iter::successors(first, |counter| counter.next.get()).map(AsRef::as_ref)
     }
 
     /// The sum of a counter over all labels.
     #[must_use]
     pub fn total(&self, family: Family) -> u64 {
-        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        counters
-            .iter()
-            .filter(|((name, _), _)| *name == family)
-            .map(|(_, count)| count)
-            .sum()
+        let counters = self.counters(family);
+        counters.map(|counter| counter.count.load(Relaxed)).sum()
     }
 
     /// The value of a counter with this label.
     #[must_use]
     pub fn get(&self, family: Family, label: &str) -> u64 {
-        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        counters
-            .get(&(family, label.to_owned()))
-            .copied()
-            .unwrap_or_default()
+        let counter = self
+            .counters(family)
+            .find(|counter| *counter.label == *label);
+        counter.map_or(0, |counter| counter.count.load(Relaxed))
     }
 
     /// Counts a session as open until the returned value is dropped.
@@ -140,18 +177,20 @@ impl Metrics {
              starttls_proxy_log_lines_dropped_total {}",
             crate::logging::dropped()
         );
-        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut last = "";
-        for (((name, help, label), value), count) in counters.iter() {
-            if *name != last {
+        for (index, (name, help, label)) in FAMILIES.into_iter().enumerate() {
+            let mut counters: Vec<&Counter> = self.counters(Family(index)).collect();
+            counters.sort_by(|a, b| a.label.cmp(&b.label));
+            if !counters.is_empty() {
                 let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
-                last = name;
             }
-            let _ = if label.is_empty() {
-                writeln!(out, "{name} {count}")
-            } else {
-                writeln!(out, "{name}{{{label}=\"{value}\"}} {count}")
-            };
+            for counter in counters {
+                let (value, count) = (&counter.label, counter.count.load(Relaxed));
+                let _ = if label.is_empty() {
+                    writeln!(out, "{name} {count}")
+                } else {
+                    writeln!(out, "{name}{{{label}=\"{value}\"}} {count}")
+                };
+            }
         }
         out
     }
@@ -191,5 +230,52 @@ mod tests {
         );
         drop(open);
         assert_eq!(metrics.open_sessions(), 0);
+    }
+
+    #[test]
+    fn the_page_has_families_and_labels_in_the_order_of_their_names() {
+        let names: Vec<&str> = FAMILIES.iter().map(|(name, ..)| *name).collect();
+        assert!(names.is_sorted(), "{names:?}");
+        let metrics = Metrics::default();
+        metrics.count(VERDICTS, "refused");
+        metrics.count(RECORD_FAULTS, "");
+        metrics.add(OCTETS, "out", 0);
+        metrics.count(VERDICTS, "authorised");
+        let page = metrics.render();
+        let (_, counters) = page
+            .split_once("# HELP starttls_proxy_audit_faults_total")
+            .expect("the first family");
+        assert_eq!(
+            counters,
+            " Records that could not be made durable.\n\
+             # TYPE starttls_proxy_audit_faults_total counter\n\
+             starttls_proxy_audit_faults_total 1\n\
+             # HELP starttls_proxy_message_octets_total Octets of messages relayed.\n\
+             # TYPE starttls_proxy_message_octets_total counter\n\
+             starttls_proxy_message_octets_total{direction=\"out\"} 0\n\
+             # HELP starttls_proxy_verdicts_total Policy verdicts.\n\
+             # TYPE starttls_proxy_verdicts_total counter\n\
+             starttls_proxy_verdicts_total{verdict=\"authorised\"} 1\n\
+             starttls_proxy_verdicts_total{verdict=\"refused\"} 1\n"
+        );
+    }
+
+    #[test]
+    fn no_count_is_lost_when_many_threads_meet_a_label_for_the_first_time() {
+        let metrics = Metrics::default();
+        let labels: Vec<String> = (0..20).map(|n| format!("l{n}")).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for label in labels.iter().cycle().take(2000) {
+                        metrics.count(REFUSALS, label);
+                    }
+                });
+            }
+        });
+        for label in &labels {
+            assert_eq!(metrics.get(REFUSALS, label), 800, "{label}");
+        }
+        assert_eq!(metrics.total(REFUSALS), 16_000);
     }
 }

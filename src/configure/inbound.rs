@@ -179,7 +179,7 @@ impl DirectionFiles for InboundFiles {
         lookup: Arc<Lookup>,
     ) -> Direction {
         Direction::Inbound(Arc::new(InboundSetup {
-            common,
+            common: Arc::new(common),
             upstream: self.upstream.clone(),
             settings: self.settings,
             table,

@@ -172,13 +172,13 @@ fn with_common(direction: Direction, change: impl FnOnce(&mut CommonSetup)) -> D
     match direction {
         Direction::Outbound(mut setup) => {
             if let Some(setup) = Arc::get_mut(&mut setup) {
-                change(&mut setup.common);
+                change(Arc::make_mut(&mut setup.common));
             }
             Direction::Outbound(setup)
         }
         Direction::Inbound(mut setup) => {
             if let Some(setup) = Arc::get_mut(&mut setup) {
-                change(&mut setup.common);
+                change(Arc::make_mut(&mut setup.common));
             }
             Direction::Inbound(setup)
         }

@@ -174,7 +174,7 @@ impl DirectionFiles for OutboundFiles {
         lookup: Arc<Lookup>,
     ) -> Direction {
         Direction::Outbound(Arc::new(OutboundSetup {
-            common,
+            common: Arc::new(common),
             upstream: self.upstream.clone(),
             settings: self.settings,
             table,

@@ -34,7 +34,12 @@ pub(super) struct CachedResponse {
 
 impl CachedResponse {
     fn holds(&self) -> bool {
-        clock::instant().duration_since(self.got) < lifetime(&self.reply)
+        clock::instant() < self.end()
+    }
+
+    /// When it holds no longer.
+    pub(super) fn end(&self) -> Instant {
+        self.got + lifetime(&self.reply)
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     dns::{DnsResponse, Rdata, RecordType, Rrset},
 };
 use crate::{
+    clock,
     policy::{Dns, Missing, Mx, MxHost, Reason, Security, Tlsa},
     smtp::Domain,
 };
@@ -12,7 +13,7 @@ use std::{
     net::IpAddr,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -34,6 +35,8 @@ pub(super) struct DomainLookup {
     pub(super) deadline: Instant,
     /// Seconds since the oldest of the answers was received.
     age: AtomicU64,
+    /// When the first of the answers ends.
+    end: Mutex<Option<Instant>>,
 }
 
 impl DomainLookup {
@@ -42,11 +45,29 @@ impl DomainLookup {
             dns,
             deadline,
             age: AtomicU64::new(0),
+            end: Mutex::new(None),
         }
     }
 
     pub(super) fn age(&self) -> u64 {
         self.age.load(Ordering::Relaxed)
+    }
+
+    /// How long all answers hold from now on.
+    pub(super) fn fresh_for(&self) -> Duration {
+        self.end().map_or(Duration::MAX, |end| {
+            end.saturating_duration_since(clock::instant())
+        })
+    }
+
+    /// An answer ends then.
+    pub(super) fn ends(&self, at: Instant) {
+        let mut end = self.end();
+        *end = Some(end.map_or(at, |end| end.min(at)));
+    }
+
+    fn end(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) async fn ask(&self, name: &str, kind: RecordType) -> Dns<Rrset> {
@@ -56,8 +77,9 @@ impl DomainLookup {
     async fn reply(&self, name: &str, kind: RecordType) -> DnsResponse {
         match timeout_at(self.deadline.into(), self.dns.get(name, kind)).await {
             Ok(known) => {
-                let age = crate::clock::instant().duration_since(known.got).as_secs();
+                let age = clock::instant().duration_since(known.got).as_secs();
                 self.age.fetch_max(age, Ordering::Relaxed);
+                self.ends(known.end());
                 (*known.reply).clone()
             }
             Err(_) => DnsResponse::failed(format!("no answer about {name} in time")),

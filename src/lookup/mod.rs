@@ -152,11 +152,12 @@ impl Lookup {
             }
         };
         let sts = async {
-            if needs.sts {
-                self.sts.policy(domain, asking.deadline).await
-            } else {
-                Sts::NotAsked
+            if !needs.sts {
+                return Sts::NotAsked;
             }
+            let (sts, end) = self.sts.policy(domain, asking.deadline).await;
+            end.into_iter().for_each(|end| asking.ends(end));
+            sts
         };
         let ((mx, expanded), sts) = tokio::join!(mx, sts);
         Findings {
@@ -164,12 +165,27 @@ impl Lookup {
             expanded,
             sts,
             age: asking.age(),
+            fresh_for: asking.fresh_for(),
+        }
+    }
+
+    /// What is known about the `--upstream` host; see [`host`](Self::host).
+    pub async fn upstream(&self, name: &str, tlsa_port: Option<u16>) -> Findings {
+        let asking = self.asking();
+        let host = Self::fixed(&asking, name, tlsa_port).await;
+        Findings {
+            fresh_for: asking.fresh_for(),
+            ..Findings::of_upstream(host)
         }
     }
 
     /// A fixed host (`--upstream`): its addresses, and its TLSA records at `tlsa_port` if that is given.
     /// An IP address is used as it is, and a name in `/etc/hosts` with the addresses there: neither has TLSA records.
     pub async fn host(&self, name: &str, tlsa_port: Option<u16>) -> MxHost {
+        Self::fixed(&self.asking(), name, tlsa_port).await
+    }
+
+    async fn fixed(asking: &DomainLookup, name: &str, tlsa_port: Option<u16>) -> MxHost {
         let given = match name.parse() {
             Ok(address) => vec![address],
             Err(_) => hosts_file::addresses(Path::new("/etc/hosts"), name),
@@ -184,7 +200,7 @@ impl Lookup {
                 tlsa: Dns::NotAsked,
             };
         }
-        self.asking().host(name, 0, tlsa_port).await
+        asking.host(name, 0, tlsa_port).await
     }
 
     /// The domain's TLSRPT record (`_smtp._tls.<domain>`, RFC 8460 §3), whole. `None`: the domain wants no reports, or there was no

@@ -116,26 +116,37 @@ impl StsCache {
         }
     }
 
-    /// The policy that applies to a domain. A fetch that is not done at `deadline` goes on, for the next decision.
-    pub(super) async fn policy(self: &Arc<Self>, domain: &Domain, deadline: Instant) -> Sts {
+    /// The policy that applies to a domain, and when the answer that announces it ends (`None`: there was no answer). A fetch that is
+    /// not done at `deadline` goes on, for the next decision.
+    pub(super) async fn policy(
+        self: &Arc<Self>,
+        domain: &Domain,
+        deadline: Instant,
+    ) -> (Sts, Option<Instant>) {
         self.forget_if_purged(domain).await;
-        let id = match self.discover(domain, deadline).await {
-            Discovery::Id(id) => id,
-            Discovery::Absent => return self.cached_or(domain, None, Sts::Absent),
+        let (discovery, end) = self.discover(domain, deadline).await;
+        let sts = match discovery {
+            Discovery::Id(id) => self.with_id(domain, &id, deadline).await,
+            Discovery::Absent => self.cached_or(domain, None, Sts::Absent),
             Discovery::Failed(failure) => {
                 let (reason, words) = failure.clone();
                 let otherwise = Sts::Unavailable(reason, words);
-                return self.cached_or(domain, Some(failure), otherwise);
+                self.cached_or(domain, Some(failure), otherwise)
             }
         };
-        if let Some(sts) = self.known_without_fetch(domain, &id) {
+        (sts, end)
+    }
+
+    /// The policy that applies to a domain that announces this id.
+    async fn with_id(self: &Arc<Self>, domain: &Domain, id: &str, deadline: Instant) -> Sts {
+        if let Some(sts) = self.known_without_fetch(domain, id) {
             return sts;
         }
         let began = self.domains().get(domain).and_then(|state| state.began);
         let until = began.unwrap_or_else(clock::instant) + FETCH_WAIT;
-        let fetched = self.await_fetch(domain, &id);
+        let fetched = self.await_fetch(domain, id);
         let _ = tokio::time::timeout_at(deadline.min(until).into(), fetched).await;
-        self.known_without_fetch(domain, &id).unwrap_or_else(|| {
+        self.known_without_fetch(domain, id).unwrap_or_else(|| {
             // The policy is neither cached nor could it be fetched, which counts as no policy (RFC 8461 §3.3).
             let words = format!("the policy of {domain} could not be fetched so far");
             let failure = (Reason::StsPolicyFetchError, words);
@@ -144,11 +155,15 @@ impl StsCache {
         })
     }
 
-    async fn discover(&self, domain: &Domain, deadline: Instant) -> Discovery {
+    /// The content of the TXT record, and when the answer ends.
+    async fn discover(&self, domain: &Domain, deadline: Instant) -> (Discovery, Option<Instant>) {
         let name = format!("_mta-sts.{domain}");
         match tokio::time::timeout_at(deadline.into(), self.dns.get(&name, RecordType::Txt)).await {
-            Ok(known) => discovery(&known.reply.answer),
-            Err(_) => discovery(&Dns::Failed("no answer in time".to_owned())),
+            Ok(known) => (discovery(&known.reply.answer), Some(known.end())),
+            Err(_) => {
+                let late = Dns::Failed("no answer in time".to_owned());
+                (discovery(&late), None)
+            }
         }
     }
 
@@ -359,7 +374,8 @@ impl StsCache {
         let state = self.domains().get(domain).cloned();
         let Some(state) = state else { return };
         let turn = state.turn.lock_owned().await;
-        match self.discover(domain, clock::instant() + DISCOVERY).await {
+        let (discovery, _) = self.discover(domain, clock::instant() + DISCOVERY).await;
+        match discovery {
             Discovery::Id(id) => {
                 if let Some(entered) = self.limits.enter() {
                     self.fetch(domain, &id, (turn, entered)).await;

@@ -26,6 +26,8 @@ struct Fake {
     answers: Mutex<HashMap<(String, RecordType), Dns<Rrset>>>,
     asked: Mutex<Vec<(String, RecordType)>>,
     no_such_name: Mutex<Vec<String>>,
+    /// TTLs in seconds, where they are not 300.
+    ttls: Mutex<HashMap<(String, RecordType), u64>>,
 }
 
 impl Fake {
@@ -45,6 +47,12 @@ impl Fake {
         self
     }
 
+    fn ttl(&self, name: &str, kind: RecordType, seconds: u64) -> &Self {
+        let key = (name.to_owned(), kind);
+        self.ttls.lock().unwrap().insert(key, seconds);
+        self
+    }
+
     fn was_asked(&self, name: &str, kind: RecordType) -> bool {
         self.asked
             .lock()
@@ -61,7 +69,7 @@ impl Resolve for Fake {
             let answer = self.answers.lock().unwrap().get(&key).cloned();
             DnsResponse {
                 answer: answer.unwrap_or(Dns::Absent(Security::Insecure)),
-                ttl: Duration::from_secs(300),
+                ttl: Duration::from_secs(*self.ttls.lock().unwrap().get(&key).unwrap_or(&300)),
                 no_such_name: self.no_such_name.lock().unwrap().contains(&key.0),
             }
         })

@@ -6,7 +6,7 @@ use super::{
 };
 use data_encoding::HEXLOWER;
 use serde::{Serialize, Serializer};
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 /// The DNSSEC state of an answer that arrived (RFC 4035 §4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -45,6 +45,11 @@ impl<T> Dns<T> {
             Self::Failed(why) => Err((Reason::LookupFailed, format!("{what}: {why}"))),
             Self::NotAsked => Err((Reason::LookupFailed, format!("{what} was not asked for"))),
         }
+    }
+
+    /// The look-up was needed and gave no usable answer.
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Bogus(_) | Self::Failed(_))
     }
 }
 
@@ -163,6 +168,9 @@ pub struct Findings {
     pub sts: Sts,
     /// Age of the oldest answer, in seconds.
     pub age: u64,
+    /// How long the answers hold from now on, by their TTLs. No end is known if nothing was asked.
+    #[serde(skip)]
+    pub fresh_for: Duration,
 }
 
 impl Findings {
@@ -174,6 +182,7 @@ impl Findings {
             expanded: None,
             sts: Sts::NotAsked,
             age: 0,
+            fresh_for: Duration::MAX,
         }
     }
 
@@ -185,6 +194,32 @@ impl Findings {
             mx: Dns::Found(Mx::Implicit(host), Security::Secure),
             ..Self::none()
         }
+    }
+
+    /// How long all of it is known from now on. Zero if something could not be found out.
+    pub(super) fn known_for(&self) -> Duration {
+        if self.lacks_an_answer() {
+            return Duration::ZERO;
+        }
+        match &self.sts {
+            Sts::Policy { policy, age, .. } => {
+                let left = policy.expires_in(*age).unwrap_or_default();
+                self.fresh_for.min(Duration::from_secs(left))
+            }
+            Sts::Absent | Sts::Unavailable(..) | Sts::NotAsked => self.fresh_for,
+        }
+    }
+
+    fn lacks_an_answer(&self) -> bool {
+        let hosts = match &self.mx {
+            Dns::Found(mx, _) => mx.hosts(),
+            _ => &[],
+        };
+        self.mx.is_missing()
+            || self.sts.fault().is_some()
+            || hosts.iter().any(|host| {
+                host.addresses.is_missing() || host.tlsa.is_missing() || host.missing.is_some()
+            })
     }
 }
 

@@ -21,6 +21,7 @@ mod refusal;
 mod require;
 mod settings;
 pub mod table;
+mod validity;
 
 pub use ask::{Ask, NextHop};
 pub use decision::Decision;
@@ -37,3 +38,4 @@ pub(crate) use refusal::{LONGEST_TEXT, one_line, refuse_client};
 pub(crate) use require::require_client;
 pub use require::{needs, require};
 pub use settings::{RefuseWith, Settings};
+pub use validity::Validity;

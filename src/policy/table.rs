@@ -39,6 +39,10 @@ pub struct Table {
     entries: Vec<Entry>,
     /// The position in `entries` of each key's entry.
     index: HashMap<Key, usize>,
+    /// The positions of entries whose key is a prefix. They are searched one by one.
+    prefixes: Vec<usize>,
+    /// The positions of entries that allow mail in the clear. Each session asks whether there is one.
+    plaintext: Vec<usize>,
 }
 
 /// An error in a table.
@@ -101,7 +105,14 @@ impl Table {
                 entry.key, self.entries[*earlier].line
             ));
         }
-        self.index.insert(entry.key.clone(), self.entries.len());
+        let at = self.entries.len();
+        self.index.insert(entry.key.clone(), at);
+        if matches!(entry.key, Key::Prefix(_)) {
+            self.prefixes.push(at);
+        }
+        if entry.level.allows_plaintext() {
+            self.plaintext.push(at);
+        }
         self.entries.push(entry);
         Ok(())
     }
@@ -113,27 +124,35 @@ impl Table {
     /// Before a recipient is known ([`NextHop::Address`]) only addresses and prefixes are searched.
     #[must_use]
     pub fn find(&self, ask: &Ask, now: SystemTime) -> Option<&Entry> {
-        let mut keys = Vec::new();
-        match &ask.next_hop {
-            NextHop::Recipient(Recipient::Domain(domain)) => keys.extend(Key::of_domain(domain)),
-            NextHop::Upstream(host) => {
-                if let Some(host) = Domain::parse(host.strip_suffix('.').unwrap_or(host)) {
-                    keys.push(Key::Host(host.clone(), Some(ask.port)));
-                    keys.push(Key::Host(host.clone(), None));
-                    keys.extend(Key::of_domain(&host));
-                }
-            }
-            NextHop::Recipient(Recipient::Literal(_) | Recipient::Postmaster)
-            | NextHop::Address => {}
+        if self.entries.is_empty() {
+            return None;
         }
         let server = ask.server.to_canonical();
-        keys.push(Key::Address(server, Some(ask.port)));
-        keys.push(Key::Address(server, None));
-        self.first(&keys, now)
+        let addresses = [
+            Key::Address(server, Some(ask.port)),
+            Key::Address(server, None),
+        ];
+        let named = match &ask.next_hop {
+            NextHop::Recipient(Recipient::Domain(domain)) => {
+                self.first(Key::of_domain(domain), now)
+            }
+            NextHop::Upstream(host) => {
+                let host = Domain::parse(host.strip_suffix('.').unwrap_or(host));
+                host.and_then(|host| {
+                    let port = Key::Host(host.clone(), Some(ask.port));
+                    let keys = [port, Key::Host(host.clone(), None)];
+                    self.first(keys.into_iter().chain(Key::of_domain(&host)), now)
+                })
+            }
+            NextHop::Recipient(Recipient::Literal(_) | Recipient::Postmaster)
+            | NextHop::Address => None,
+        };
+        named
+            .or_else(|| self.first(addresses, now))
             .or_else(|| self.longest_prefix(server, now))
             .or_else(|| match ask.next_hop {
                 NextHop::Address => None,
-                _ => self.first(&[Key::Any], now),
+                _ => self.first([Key::Any], now),
             })
     }
 
@@ -146,22 +165,25 @@ impl Table {
         client: IpAddr,
         now: SystemTime,
     ) -> Option<&Entry> {
+        if self.entries.is_empty() {
+            return None;
+        }
         let client = client.to_canonical();
-        let mut keys: Vec<Key> = sender.into_iter().flat_map(Key::of_sender).collect();
-        keys.push(Key::Address(client, None));
-        self.first(&keys, now)
+        let keys = sender.into_iter().flat_map(Key::of_sender);
+        self.first(keys.chain([Key::Address(client, None)]), now)
             .or_else(|| self.longest_prefix(client, now))
     }
 
-    fn first(&self, keys: &[Key], now: SystemTime) -> Option<&Entry> {
-        keys.iter()
-            .filter_map(|key| self.index.get(key).map(|at| &self.entries[*at]))
+    fn first(&self, keys: impl IntoIterator<Item = Key>, now: SystemTime) -> Option<&Entry> {
+        keys.into_iter()
+            .filter_map(|key| self.index.get(&key).map(|at| &self.entries[*at]))
             .find(|entry| !entry.is_expired(now))
     }
 
     fn longest_prefix(&self, address: IpAddr, now: SystemTime) -> Option<&Entry> {
-        self.entries
+        self.prefixes
             .iter()
+            .map(|at| &self.entries[*at])
             .filter_map(|entry| match entry.key {
                 Key::Prefix(prefix) if prefix.contains(address) && !entry.is_expired(now) => {
                     Some((prefix.length(), entry))
@@ -181,15 +203,18 @@ impl Table {
     /// Inbound: whether any sender domain's entry allows mail in the clear at this time.
     #[must_use]
     pub fn has_plaintext_senders(&self, now: SystemTime) -> bool {
-        self.applying(now)
-            .any(|entry| entry.level.allows_plaintext() && entry.key.is_sender())
+        self.plaintext(now).any(|entry| entry.key.is_sender())
     }
 
     /// Whether any entry allows mail in the clear at this time.
     #[must_use]
     pub fn has_plaintext_entries(&self, now: SystemTime) -> bool {
-        self.applying(now)
-            .any(|entry| entry.level.allows_plaintext())
+        self.plaintext(now).next().is_some()
+    }
+
+    fn plaintext(&self, now: SystemTime) -> impl Iterator<Item = &Entry> {
+        let entries = self.plaintext.iter().map(|at| &self.entries[*at]);
+        entries.filter(move |entry| !entry.is_expired(now))
     }
 
     /// The entries that are not past their date.

@@ -7,18 +7,18 @@ mod heard;
 
 pub(crate) use heard::HeardFact;
 
-use std::fmt::Write as _;
+use std::{fmt, sync::Arc};
 
 use crate::{
-    audit::{self, AuditLog, OutcomeField, Record, VerdictField, WireText},
+    audit::{self, AuditLog, DecisionField, OutcomeField, Record, VerdictField, WireText},
     metrics::{self, Metrics},
     policy::{Decision, NextHop},
-    smtp::{Completed, Keyword, Recipient, Refusal, Side},
-    tls::{HandshakeFault, Peer, sha256},
+    smtp::{Cause, Completed, Keyword, Recipient, Refusal, Side, Stage},
+    tls::{HandshakeFault, Peer},
 };
 
 use super::{
-    fields::{peer_field, recipient_word, tls_field, verdict_word},
+    fields::{findings_field, peer_field, recipient_word, tls_field, verdict_word},
     memory::Remembered,
 };
 
@@ -33,19 +33,20 @@ pub(crate) enum Writing {
 
 /// What repeats of a fact have in common. Within a session a repeat is counted, and neither logged nor recorded again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RepeatKey {
-    /// The record's `event`.
-    pub(super) event: &'static str,
-    /// The domain of the mail.
-    pub(super) domain: Option<String>,
-    /// The verdict.
-    pub(super) verdict: Option<VerdictField>,
-    /// The reason.
-    pub(super) reason: Option<String>,
-    /// Nothing was enforced.
-    pub(super) observed: bool,
-    /// All else that must be the same.
-    pub(super) more: String,
+pub(crate) enum RepeatKey {
+    /// The same decision, and again before TLS or over it.
+    Decision {
+        entry: Arc<DecisionField>,
+        over_tls: bool,
+    },
+    /// A refusal that is no verdict.
+    Refusal {
+        domain: Option<String>,
+        cause: Cause,
+        code: u16,
+    },
+    /// A refusal of the server.
+    Heard(Stage),
 }
 
 /// One thing that happened.
@@ -56,8 +57,10 @@ pub(crate) trait Fact {
     }
     /// Counts the fact. Repeats are counted, too.
     fn count(&self, _metrics: &Metrics) {}
-    /// The level and the end of its log line: `key=value` pairs.
-    fn line(&self) -> Option<(log::Level, String)>;
+    /// The level of its log line. `None`: it has none.
+    fn level(&self) -> Option<log::Level>;
+    /// Writes the end of its log line: `key=value` pairs.
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result;
     /// Its record in this session, if it has one.
     fn record(&self, _audit: &AuditLog, _session: audit::SessionField) -> Option<Record> {
         None
@@ -68,12 +71,24 @@ pub(crate) trait Fact {
     }
 }
 
+/// The end of a fact's log line. It is formatted where it is written, and if nobody reads lines of its level not at all.
+pub(crate) struct FactLine<'a, F>(pub(super) &'a F);
+
+impl<F: Fact> fmt::Display for FactLine<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.line(f)
+    }
+}
+
 /// A client connected. Written in front of the first record of its session.
 pub(crate) struct OpenedFact;
 
 impl Fact for OpenedFact {
-    fn line(&self) -> Option<(log::Level, String)> {
+    fn level(&self) -> Option<log::Level> {
         None
+    }
+    fn line(&self, _out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
     }
     fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
         Some(Record::SessionOpened(audit::SessionOpenedRecord {
@@ -89,14 +104,19 @@ impl Fact for TlsUpFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::HANDSHAKES, "done");
     }
-    fn line(&self) -> Option<(log::Level, String)> {
+    fn level(&self) -> Option<log::Level> {
+        Some(log::Level::Info)
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let facts = &self.0.facts;
-        let sni = facts.sni.as_deref().map_or_else(|| "-".into(), printable);
-        let line = format!(
-            "tls={} suite={} group={} sni={sni}",
-            facts.version, facts.suite, facts.group
-        );
-        Some((log::Level::Info, line))
+        write!(
+            out,
+            "tls={} suite={} group={} sni={}",
+            facts.version,
+            facts.suite,
+            facts.group,
+            Printable(facts.sni.as_deref().unwrap_or("-")),
+        )
     }
     // The record of each message says it again.
     fn writing(&self) -> Writing {
@@ -111,12 +131,15 @@ impl Fact for HandshakeFailedFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::HANDSHAKES, "failed");
     }
-    fn line(&self) -> Option<(log::Level, String)> {
-        let line = format!(
-            "verdict=refused reason=validation-failure detail={:?}",
-            self.0
-        );
-        Some((log::Level::Warn, line))
+    fn level(&self) -> Option<log::Level> {
+        Some(log::Level::Warn)
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.0;
+        write!(
+            out,
+            "verdict=refused reason=validation-failure detail={words:?}"
+        )
     }
     fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
         Some(Record::Refusal(Box::new(audit::RefusalRecord {
@@ -136,10 +159,10 @@ impl Fact for HandshakeFailedFact<'_> {
 
 /// The policy decided.
 pub(crate) struct VerdictFact<'a> {
-    /// The decision.
-    pub(super) entry: &'a audit::DecisionField,
-    /// The mail it is about: `@domain`. `None` if the peer was judged without a recipient.
-    pub(super) address: Option<String>,
+    /// The decision, without its findings.
+    pub(super) entry: &'a Arc<DecisionField>,
+    /// The decision as the policy made it. `None`: a rule of the administrator lets an inbound client send in the clear.
+    pub(super) decision: Option<&'a Decision>,
     /// The refusal. In observe mode it is not given.
     pub(super) reply: Option<&'a Refusal>,
     /// The party that was judged, if TLS is up.
@@ -147,12 +170,20 @@ pub(crate) struct VerdictFact<'a> {
 }
 
 impl VerdictFact<'_> {
-    /// The mail that a decision is about.
-    pub(super) fn address(decision: &Decision) -> Option<String> {
-        match &decision.ask.next_hop {
+    /// The mail that it is about: `@domain`. `None` if the peer was judged without a recipient.
+    fn address(&self) -> Option<String> {
+        match &self.decision?.ask.next_hop {
             NextHop::Recipient(Recipient::Postmaster) => Some(String::from("postmaster")),
             NextHop::Recipient(recipient) => Some(format!("@{}", recipient_word(recipient))),
             NextHop::Upstream(_) | NextHop::Address => None,
+        }
+    }
+
+    /// What its repeats have in common.
+    pub(super) fn key(&self) -> RepeatKey {
+        RepeatKey::Decision {
+            entry: Arc::clone(self.entry),
+            over_tls: self.peer.is_some(),
         }
     }
 
@@ -161,81 +192,69 @@ impl VerdictFact<'_> {
     }
 }
 
+/// Counts a decision, which a session may give many times.
+pub(super) fn count_decision(entry: &DecisionField, metrics: &Metrics) {
+    let observed = entry.observed && entry.reason.is_some();
+    let verdict = if observed {
+        "observed"
+    } else {
+        verdict_word(entry.verdict)
+    };
+    metrics.count(metrics::VERDICTS, verdict);
+    if let (VerdictField::Refused, false, Some(reason)) =
+        (entry.verdict, entry.observed, &entry.reason)
+    {
+        metrics.count(metrics::REFUSALS, reason);
+    }
+}
+
 impl Fact for VerdictFact<'_> {
     fn repeat_key(&self) -> Option<RepeatKey> {
-        let entry = self.entry;
-        Some(RepeatKey {
-            event: match entry.verdict {
-                VerdictField::Unprotected => "unprotected",
-                VerdictField::Authorised | VerdictField::Refused => "verdict",
-            },
-            domain: Some(entry.domain.clone()),
-            verdict: Some(entry.verdict),
-            reason: entry.reason.clone(),
-            observed: entry.observed,
-            // Names in a certificate can be long, so the key has their digest.
-            more: sha256(
-                format!(
-                    "{:?} {:?} {:?} {} {}",
-                    entry.level,
-                    entry.basis,
-                    entry.rule,
-                    entry.detail,
-                    self.peer.is_some()
-                )
-                .as_bytes(),
-            ),
-        })
+        Some(self.key())
     }
     fn count(&self, metrics: &Metrics) {
-        let entry = self.entry;
-        let observed = entry.observed && entry.reason.is_some();
-        let verdict = if observed {
-            "observed"
-        } else {
-            verdict_word(entry.verdict)
-        };
-        metrics.count(metrics::VERDICTS, verdict);
-        if let (true, Some(reason)) = (self.is_refused(), &entry.reason) {
-            metrics.count(metrics::REFUSALS, reason);
-        }
+        count_decision(self.entry, metrics);
     }
-    fn line(&self) -> Option<(log::Level, String)> {
+    fn level(&self) -> Option<log::Level> {
+        Some(match self.entry.verdict {
+            VerdictField::Authorised => log::Level::Info,
+            VerdictField::Unprotected | VerdictField::Refused => log::Level::Warn,
+        })
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entry = self.entry;
-        let mut line = format!(
+        write!(
+            out,
             "domain={} verdict={}",
-            printable(&entry.domain),
+            Printable(&entry.domain),
             verdict_word(entry.verdict)
-        );
-        // Writing to a String cannot fail.
+        )?;
         if let Some(reason) = &entry.reason {
-            let _ = write!(line, " reason={reason}");
+            write!(out, " reason={reason}")?;
         }
         let level = entry.level.as_deref().unwrap_or("-");
         let basis = entry.basis.as_deref().unwrap_or("-");
-        let _ = write!(line, " level={level} basis={basis}");
+        write!(out, " level={level} basis={basis}")?;
         if let Some(rule) = &entry.rule {
-            let _ = write!(line, " rule={}", printable(rule));
+            write!(out, " rule={}", Printable(rule))?;
         }
         if let Some(why) = &entry.why {
-            let _ = write!(line, " why={why:?}");
+            write!(out, " why={why:?}")?;
         }
         if entry.observed {
-            line.push_str(" observed=yes");
+            out.write_str(" observed=yes")?;
         }
-        let level = match entry.verdict {
-            VerdictField::Authorised => log::Level::Info,
-            VerdictField::Unprotected | VerdictField::Refused => log::Level::Warn,
-        };
-        let _ = match self.reply {
-            Some(reply) => write!(line, " reply={}", quoted(reply)),
-            None => write!(line, " detail={:?}", entry.detail),
-        };
-        Some((level, line))
+        match self.reply {
+            Some(reply) => write!(out, " reply={}", quoted(reply)),
+            None => write!(out, " detail={:?}", entry.detail),
+        }
     }
     fn record(&self, audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
         let tls = self.peer.map(tls_field);
-        let decision = self.entry.clone();
+        let decision = DecisionField {
+            findings: self.decision.and_then(findings_field),
+            ..(**self.entry).clone()
+        };
         Some(if decision.verdict == VerdictField::Unprotected {
             Record::Unprotected(Box::new(audit::UnprotectedRecord {
                 session,
@@ -246,8 +265,7 @@ impl Fact for VerdictFact<'_> {
             Record::Verdict(Box::new(audit::VerdictRecord {
                 session,
                 address: self
-                    .address
-                    .as_ref()
+                    .address()
                     .map(|address| audit.address(address.as_bytes())),
                 decision,
                 reply: self.reply.map(|reply| reply.to_string().as_str().into()),
@@ -275,26 +293,25 @@ pub(crate) struct RefusalFact<'a> {
 
 impl Fact for RefusalFact<'_> {
     fn repeat_key(&self) -> Option<RepeatKey> {
-        Some(RepeatKey {
-            event: "refusal",
+        Some(RepeatKey::Refusal {
             domain: self.domain.map(str::to_owned),
-            verdict: None,
-            reason: Some(self.refusal.cause.word().to_owned()),
-            observed: false,
-            more: self.refusal.code.to_string(),
+            cause: self.refusal.cause,
+            code: self.refusal.code,
         })
     }
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::REFUSALS, self.refusal.cause.word());
     }
-    fn line(&self) -> Option<(log::Level, String)> {
-        let mut line = String::from("verdict=refused");
+    fn level(&self) -> Option<log::Level> {
+        Some(log::Level::Warn)
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("verdict=refused")?;
         if let Some(domain) = self.domain {
-            let _ = write!(line, " domain={}", printable(domain));
+            write!(out, " domain={}", Printable(domain))?;
         }
         let reason = self.refusal.cause.word();
-        let _ = write!(line, " reason={reason} reply={}", quoted(self.refusal));
-        Some((log::Level::Warn, line))
+        write!(out, " reason={reason} reply={}", quoted(self.refusal))
     }
     fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
         Some(Record::Refusal(Box::new(audit::RefusalRecord {
@@ -324,16 +341,18 @@ impl Fact for RepeatedRefusalFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::REFUSALS, self.first.reason);
     }
-    fn line(&self) -> Option<(log::Level, String)> {
-        let domain = self.first.domain.as_deref();
-        let line = format!(
+    fn level(&self) -> Option<log::Level> {
+        Some(log::Level::Warn)
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
             "domain={} verdict=refused reason={} level={} remembered=yes reply={}",
-            domain.map_or_else(|| "-".into(), printable),
+            Printable(self.first.domain.as_deref().unwrap_or("-")),
             self.first.reason,
             self.first.level.as_deref().unwrap_or("-"),
             quoted(self.refusal),
-        );
-        Some((log::Level::Warn, line))
+        )
     }
     fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
         Some(Record::Refusal(Box::new(audit::RefusalRecord {
@@ -358,8 +377,11 @@ impl Fact for IncidentFact {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::INCIDENTS, self.0);
     }
-    fn line(&self) -> Option<(log::Level, String)> {
-        Some((log::Level::Warn, format!("incident={}", self.0)))
+    fn level(&self) -> Option<log::Level> {
+        Some(log::Level::Warn)
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "incident={}", self.0)
     }
     fn writing(&self) -> Writing {
         Writing::WithinBudget
@@ -370,12 +392,15 @@ impl Fact for IncidentFact {
 pub(crate) struct MissingExtensionFact(pub(super) Keyword);
 
 impl Fact for MissingExtensionFact {
-    fn line(&self) -> Option<(log::Level, String)> {
-        let line = format!(
+    fn level(&self) -> Option<log::Level> {
+        Some(log::Level::Info)
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
             "lacking={:?} detail=\"not shown to this client's next session with this server\"",
             self.0
-        );
-        Some((log::Level::Info, line))
+        )
     }
 }
 
@@ -391,10 +416,10 @@ pub(crate) struct MessageFact<'a> {
     pub(super) host: &'a str,
     /// SHA-256 of the configuration in force.
     pub(super) configuration: &'a str,
-    /// SHA-256 of the message's octets, in hexadecimal digits.
+    /// SHA-256 of the message's octets, in hexadecimal digits. Empty without an audit log, which alone needs it.
     pub(super) sha256: String,
-    /// Outbound one for each domain of the recipients, inbound the one for the sender.
-    pub(super) decisions: Vec<audit::DecisionField>,
+    /// Outbound one for each domain of the recipients, inbound the one for the sender. None without an audit log.
+    pub(super) decisions: Vec<Arc<DecisionField>>,
     /// The outside party, if the link had TLS.
     pub(super) peer: Option<&'a Peer>,
 }
@@ -425,16 +450,19 @@ impl Fact for MessageFact<'_> {
         metrics.count(metrics::MESSAGES, self.outcome().1);
         metrics.add(metrics::OCTETS, self.direction, self.message.octets);
     }
-    fn line(&self) -> Option<(log::Level, String)> {
+    fn level(&self) -> Option<log::Level> {
+        Some(log::Level::Info)
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reply = self.message.reply.as_deref().unwrap_or_default();
-        let line = format!(
+        write!(
+            out,
             "message={} octets={} outcome={} reply=\"{}\"",
             self.number,
             self.message.octets,
             self.outcome().1,
             without_crlf(reply).escape_ascii(),
-        );
-        Some((log::Level::Info, line))
+        )
     }
     fn record(&self, audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
         let message = self.message;
@@ -450,7 +478,7 @@ impl Fact for MessageFact<'_> {
             octets: message.octets,
             sha256: self.sha256.clone(),
             verdict: self.verdict(),
-            decisions: self.decisions.clone(),
+            decisions: self.decisions.iter().map(|one| (**one).clone()).collect(),
             tls: self.peer.map(tls_field),
             peer: self.peer.and_then(peer_field),
             outcome: self.outcome().0,
@@ -467,11 +495,15 @@ impl Fact for UnrecordedFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::RECORD_FAULTS, "");
     }
-    fn line(&self) -> Option<(log::Level, String)> {
-        let error = self.0?;
-        let line =
-            format!("a message is not acknowledged, its record is not on disk: detail={error:?}");
-        Some((log::Level::Error, line))
+    fn level(&self) -> Option<log::Level> {
+        self.0.map(|_| log::Level::Error)
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let error = self.0.unwrap_or_default();
+        write!(
+            out,
+            "a message is not acknowledged, its record is not on disk: detail={error:?}"
+        )
     }
 }
 
@@ -484,13 +516,16 @@ pub(crate) struct BrokenFact<'a> {
 }
 
 impl Fact for BrokenFact<'_> {
-    fn line(&self) -> Option<(log::Level, String)> {
+    fn level(&self) -> Option<log::Level> {
+        Some(log::Level::Info)
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.side {
             Side::Client => "client",
             Side::Server => "server",
         };
         let words = HandshakeFault::of(self.error).to_string();
-        Some((log::Level::Info, format!("broken={side} detail={words:?}")))
+        write!(out, "broken={side} detail={words:?}")
     }
     fn writing(&self) -> Writing {
         Writing::WithinBudget
@@ -516,18 +551,21 @@ pub(crate) struct ClosedFact<'a> {
 }
 
 impl Fact for ClosedFact<'_> {
-    fn line(&self) -> Option<(log::Level, String)> {
+    fn level(&self) -> Option<log::Level> {
+        Some(log::Level::Info)
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [messages, accepted] = self.messages;
-        let mut line = format!(
+        write!(
+            out,
             "end={} messages={messages} accepted={accepted} seconds={:.3}",
             self.end,
             self.took.as_secs_f64(),
-        );
-        let repeated: u64 = self.repeated.iter().map(|one| one.times).sum();
-        if repeated > 0 {
-            let _ = write!(line, " repeated={repeated}");
+        )?;
+        match self.repeated.iter().map(|one| one.times).sum() {
+            0_u64 => Ok(()),
+            repeated => write!(out, " repeated={repeated}"),
         }
-        Some((log::Level::Info, line))
     }
     fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
         Some(Record::SessionClosed(audit::SessionClosedRecord {
@@ -555,8 +593,19 @@ fn without_crlf(reply: &[u8]) -> &[u8] {
 }
 
 /// Text for a log line, escaped so that it has no spaces and quotes.
-fn printable(text: &str) -> String {
-    text.escape_default().to_string().replace(' ', "\\x20")
+struct Printable<'a>(&'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |octet: u8| octet.is_ascii_graphic() && !b"\"'\\".contains(&octet);
+        if self.0.bytes().all(plain) {
+            return f.write_str(self.0);
+        }
+        self.0.chars().try_for_each(|c| match c {
+            ' ' => f.write_str("\\x20"),
+            c => write!(f, "{}", c.escape_default()),
+        })
+    }
 }
 
 /// A refusal for a log line. It can contain names of a certificate, which anybody can choose.

@@ -9,7 +9,7 @@ use crate::{
     tls::Peer,
 };
 
-/// A decision of the policy.
+/// A decision of the policy, without its findings.
 pub(crate) fn decision_field(decision: &Decision) -> DecisionField {
     let demand = decision.demand.as_ref();
     let (verdict, reason, detail) = match &decision.verdict {
@@ -19,24 +19,32 @@ pub(crate) fn decision_field(decision: &Decision) -> DecisionField {
             (VerdictField::Refused, Some(reason.word().to_owned()), words)
         }
     };
-    let domain = match &decision.ask.next_hop {
-        NextHop::Recipient(recipient) => recipient_word(recipient),
-        NextHop::Upstream(host) => host.clone(),
-        NextHop::Address => decision.ask.server.to_string(),
-    };
-    let findings = decision.findings.as_deref();
     DecisionField {
         observed: decision.observed,
         level: demand.map(|demand| demand.level.to_string()),
         reason,
-        findings: findings.and_then(|findings| serde_json::to_value(findings).ok()),
         ..plain_decision(
-            domain,
+            judged_word(decision),
             verdict,
             demand.map(|demand| &demand.basis),
             detail.clone(),
         )
     }
+}
+
+/// The domain, address literal or host that a decision is about.
+pub(super) fn judged_word(decision: &Decision) -> String {
+    match &decision.ask.next_hop {
+        NextHop::Recipient(recipient) => recipient_word(recipient),
+        NextHop::Upstream(host) => host.clone(),
+        NextHop::Address => decision.ask.server.to_string(),
+    }
+}
+
+/// What was found in DNS and MTA-STS. It stands in the record of a verdict only.
+pub(super) fn findings_field(decision: &Decision) -> Option<serde_json::Value> {
+    let findings = decision.findings.as_deref()?;
+    serde_json::to_value(findings).ok()
 }
 
 /// Inbound: the decision that lets this client go on in the clear. In observe mode it names the refusal that enforcing would have

@@ -3,28 +3,26 @@
 //! What happened is a [`Fact`], which makes its own log line, counter and record. The journal adds whose session it was, writes each
 //! fact once however often it happens, and keeps to the [budget](super::budget) of strangers.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{
     budget::BudgetedEvent,
     facts::{
-        BrokenFact, ClosedFact, Fact, HandshakeFailedFact, HeardFact, IncidentFact, MessageFact,
-        MissingExtensionFact, OpenedFact, RefusalFact, RepeatedRefusalFact, TlsUpFact,
-        UnrecordedFact, VerdictFact, Writing,
+        BrokenFact, ClosedFact, Fact, FactLine, HandshakeFailedFact, HeardFact, IncidentFact,
+        MessageFact, MissingExtensionFact, OpenedFact, RefusalFact, RepeatedRefusalFact, TlsUpFact,
+        UnrecordedFact, VerdictFact, Writing, count_decision,
     },
     fields::decision_field,
+    identity::SessionIdentity,
     memory::Remembered,
     refusals::local_fault,
-    repeats::Repeats,
+    repeats::{FactNumber, Repeats},
     setup::CommonSetup,
     trace,
     transaction::TransactionDecisions,
 };
 use crate::{
-    audit::{
-        self, AuditLog, ConnectionField, DecisionField, DirectionField, OutcomeField, Record,
-        WireText,
-    },
+    audit::{AuditLog, ConnectionField, DecisionField, DirectionField, OutcomeField, Record},
     clock,
     net::ClientAddr,
     policy::Decision,
@@ -41,16 +39,9 @@ const PREFIX: usize = 120;
 
 /// The journal of one session; the text of this module describes it.
 pub struct Journal {
-    common: CommonSetup,
-    session_id: String,
-    direction: DirectionField,
-    client: ClientAddr,
+    common: Arc<CommonSetup>,
+    session: SessionIdentity,
     began: Instant,
-    /// Where the client meant to go; with `--upstream`, the address it connected to.
-    intended: SocketAddr,
-    server: Option<ConnectionField>,
-    /// The client's name in EHLO or HELO.
-    hello: Option<Vec<u8>>,
     /// The outside party, once TLS is up with it.
     peer: Option<Arc<Peer>>,
     transaction: TransactionDecisions,
@@ -79,6 +70,7 @@ enum NextRefusal {
 /// Proof that a decision is written down. Only a journal makes it.
 pub(super) struct Written {
     is_first: bool,
+    decision: WrittenDecision,
 }
 
 impl Written {
@@ -86,25 +78,33 @@ impl Written {
     pub(super) fn is_first(&self) -> bool {
         self.is_first
     }
+
+    /// The decision, with which its session can [`give it again`](Journal::again).
+    pub(super) fn decision(&self) -> WrittenDecision {
+        self.decision.clone()
+    }
+}
+
+/// A decision that stands in log and record of this session. It proves nothing by itself: each time that the decision is given, the
+/// journal counts it and makes the proof anew. Only a journal makes it.
+#[derive(Clone)]
+pub(super) struct WrittenDecision {
+    entry: Arc<DecisionField>,
+    number: FactNumber,
 }
 
 impl Journal {
     /// A session begins. Nothing is written before something worth a record happens.
     pub(super) fn open(
-        common: &CommonSetup,
+        common: &Arc<CommonSetup>,
         direction: DirectionField,
         client: ClientAddr,
         intended: SocketAddr,
     ) -> Self {
         Self {
-            common: common.clone(),
-            session_id: session_id(),
-            direction,
-            client,
+            common: Arc::clone(common),
+            session: SessionIdentity::new(direction, client, intended),
             began: clock::instant(),
-            intended,
-            server: None,
-            hello: None,
             peer: None,
             transaction: TransactionDecisions::default(),
             repeats: Repeats::default(),
@@ -121,7 +121,7 @@ impl Journal {
 
     /// Who connected.
     pub(super) fn client(&self) -> ClientAddr {
-        self.client
+        self.session.client
     }
 
     /// The outside party, once TLS is up with it.
@@ -129,61 +129,52 @@ impl Journal {
         self.peer.as_ref()
     }
 
-    /// `out` or `in`.
-    fn word(&self) -> &'static str {
-        match self.direction {
-            DirectionField::Outbound => "out",
-            DirectionField::Inbound => "in",
-        }
-    }
-
-    fn session(&self) -> audit::SessionField {
-        audit::SessionField {
-            id: self.session_id.clone(),
-            direction: self.direction,
-            client: ConnectionField {
-                from: self.client.0,
-                to: self.intended,
-            },
-            server: self.server,
-            hello: self.hello.as_deref().map(WireText::escape),
-        }
-    }
-
     // ----- writing -----
 
-    /// Counts, logs and records a fact. Returns false for a repeat, which is only counted.
-    fn tell(&mut self, fact: &impl Fact) -> bool {
+    /// Counts a fact, and writes it down unless it is a repeat.
+    fn tell(&mut self, fact: &impl Fact) {
         fact.count(&self.common.metrics);
-        if let Some(kind) = fact.repeat_key()
-            && !self.repeats.is_first(kind)
-        {
-            return false;
+        let is_new = |key| self.repeats.see(key).1;
+        if fact.repeat_key().is_none_or(is_new) {
+            self.put_down(fact);
         }
+    }
+
+    /// Logs and records a fact.
+    fn put_down(&mut self, fact: &impl Fact) {
         let record = self.record_of(fact);
-        if fact.writing() == Writing::Always || self.affords(fact, record.as_ref()) {
+        let is_free = fact.writing() == Writing::Always
+            || self.messages > 0
+            || !self.common.write_budget.is_limited();
+        if is_free {
             self.log(fact);
-            if let Some(record) = record
-                && let Some(audit) = self.audit_log()
-            {
-                audit.append(&record);
+        } else {
+            let level = fact.level().filter(|level| log::log_enabled!(*level));
+            let line = level.map(|level| (level, FactLine(fact).to_string()));
+            let octets = line.as_ref().map_or(0, |(_, line)| PREFIX + line.len());
+            if !self.affords(octets, record.as_ref()) {
+                return;
+            }
+            if let Some((level, line)) = line {
+                self.log_line(level, &line);
             }
         }
-        true
+        if let Some(record) = record
+            && let Some(audit) = self.audit_log()
+        {
+            audit.append(&record);
+        }
     }
 
     fn record_of(&self, fact: &impl Fact) -> Option<Record> {
         let audit = self.common.audit.as_ref()?;
-        fact.record(audit, self.session())
+        fact.record(audit, self.session.field())
     }
 
-    /// Whether the budget pays for the line and record of a fact that strangers can cause as often as they like. The session's first and
-    /// last record are paid for once. The budget counts what is not written.
-    fn affords(&mut self, fact: &impl Fact, record: Option<&Record>) -> bool {
-        if self.messages > 0 {
-            return true;
-        }
-        let (client, write_budget) = (self.client.0.ip(), Arc::clone(&self.common.write_budget));
+    /// Whether the budget pays for the line (with this number of octets) and record of a fact that strangers can cause as often as they
+    /// like. The session's first and last record are paid for once. The budget counts what is not written.
+    fn affords(&mut self, line: usize, record: Option<&Record>) -> bool {
+        let (client, write_budget) = (self.client().0.ip(), Arc::clone(&self.common.write_budget));
         let session = match self.afforded {
             Some(afforded) => afforded,
             None => {
@@ -197,7 +188,6 @@ impl Journal {
         match record {
             None | Some(Record::SessionClosed(_)) => session,
             Some(record) => {
-                let line = fact.line().map_or(0, |(_, line)| PREFIX + line.len());
                 let octets = line + octets(record);
                 write_budget.may_write(client, BudgetedEvent::Refusal, octets) && session
             }
@@ -205,16 +195,13 @@ impl Journal {
     }
 
     fn log(&self, fact: &impl Fact) {
-        if let Some((level, line)) = fact.line() {
-            let to = self.server.map_or(self.intended, |server| server.to);
-            log::log!(
-                level,
-                "{} s={} client={} to={to} {line}",
-                self.word(),
-                self.session_id,
-                self.client
-            );
+        if let Some(level) = fact.level() {
+            self.log_line(level, &FactLine(fact));
         }
+    }
+
+    fn log_line(&self, level: log::Level, line: &dyn fmt::Display) {
+        log::log!(level, "{} {line}", self.session);
     }
 
     /// The audit log. Before the first record of this session, its beginning is recorded.
@@ -232,12 +219,12 @@ impl Journal {
 
     /// A connection to the server stands.
     pub(super) fn connected(&mut self, server: ConnectionField) {
-        self.server = Some(server);
+        self.session.server = Some(server);
         self.peer = self.peer.take().filter(|_| self.is_inbound());
     }
 
     fn is_inbound(&self) -> bool {
-        self.direction == DirectionField::Inbound
+        self.session.direction == DirectionField::Inbound
     }
 
     /// TLS is up with the outside party.
@@ -276,10 +263,11 @@ impl Journal {
         decision: &Decision,
         about: &Question,
     ) -> Result<Written, Refusal> {
-        let refused = decision.refused().is_some();
-        let address = VerdictFact::address(decision);
+        let entry = Arc::new(decision_field(decision));
         let reply = decision.refusal.as_ref();
-        self.write(decision_field(decision), address, reply, refused, about)
+        let is_first = self.write(&entry, Some(decision), reply);
+        let allowed = decision.refused().is_none().then_some(about);
+        self.written(entry, is_first, allowed)
     }
 
     /// Inbound: writes down that the session goes on in the clear, because of the rule in `entry` or in observe mode.
@@ -292,34 +280,70 @@ impl Journal {
         observed: Option<&Refusal>,
         about: &Question,
     ) -> Result<Written, Refusal> {
-        self.write(entry, None, observed, false, about)
+        let entry = Arc::new(entry);
+        let is_first = self.write(&entry, None, observed);
+        self.written(entry, is_first, Some(about))
     }
 
+    /// Counts that a decision, which let mail pass, is given again. `None`: it was forgotten, and is to be written anew.
+    ///
+    /// # Errors
+    /// The audit log cannot be written, and this refusal is the only answer.
+    pub(super) fn again(
+        &mut self,
+        decision: &WrittenDecision,
+        about: &Question,
+    ) -> Option<Result<Written, Refusal>> {
+        let WrittenDecision { entry, number } = decision;
+        if !self.repeats.again(*number) {
+            return None;
+        }
+        count_decision(entry, &self.common.metrics);
+        Some(self.written(Arc::clone(entry), (*number, false), Some(about)))
+    }
+
+    /// Counts a decision, and writes it down unless it is a repeat. Returns its number, and whether it was the first of its kind.
     fn write(
         &mut self,
-        entry: DecisionField,
-        address: Option<String>,
+        entry: &Arc<DecisionField>,
+        decision: Option<&Decision>,
         reply: Option<&Refusal>,
-        refused: bool,
-        about: &Question,
-    ) -> Result<Written, Refusal> {
+    ) -> (FactNumber, bool) {
         let peer = self.peer.clone();
-        let is_first = self.tell(&VerdictFact {
-            entry: &entry,
-            address,
+        let fact = VerdictFact {
+            entry,
+            decision,
             reply,
             peer: peer.as_deref(),
-        });
-        if !refused {
-            self.transaction.allow(about, entry);
+        };
+        fact.count(&self.common.metrics);
+        let (number, is_first) = self.repeats.see(fact.key());
+        if is_first {
+            self.put_down(&fact);
         }
-        if let Some(audit) = &self.common.audit
-            && !audit.healthy()
-        {
-            self.tell(&UnrecordedFact(None));
-            return Err(unwritable());
+        (number, is_first)
+    }
+
+    /// The proof that a decision is written down. `allowed` is the question whose recipient or sender the decision allows.
+    fn written(
+        &mut self,
+        entry: Arc<DecisionField>,
+        (number, is_first): (FactNumber, bool),
+        allowed: Option<&Question>,
+    ) -> Result<Written, Refusal> {
+        if let Some(audit) = self.common.audit.clone() {
+            if let Some(about) = allowed {
+                self.transaction.allow(about, &entry);
+            }
+            if !audit.healthy() {
+                self.tell(&UnrecordedFact(None));
+                return Err(unwritable());
+            }
         }
-        Ok(Written { is_first })
+        Ok(Written {
+            is_first,
+            decision: WrittenDecision { entry, number },
+        })
     }
 
     /// If the machine's next refusal has this cause, it is about this domain's mail.
@@ -347,7 +371,7 @@ impl Journal {
     /// Takes a note of the machine.
     pub(super) fn note(&mut self, note: Note) {
         match note {
-            Note::Hello(name) => self.hello = Some(name),
+            Note::Hello(name) => self.session.hello = Some(name),
             Note::TransactionBegins if self.is_inbound() => {}
             Note::TransactionBegins => self.transaction_begins(),
             Note::MessageBegins => self.transaction.message_begins(),
@@ -396,7 +420,7 @@ impl Journal {
 
     /// A transaction begins: earlier decisions are not about its mail. Inbound it begins with the question about its sender.
     pub(super) fn transaction_begins(&mut self) {
-        self.transaction = TransactionDecisions::default();
+        self.transaction.begins();
     }
 
     /// Octets of a message on their way to the server. Their digest costs as much as a third of the encryption, and only a record needs
@@ -413,17 +437,20 @@ impl Journal {
         &mut self,
         message: &Completed,
     ) -> impl Future<Output = Result<Recorded, Refusal>> + Send + use<> {
-        let transaction = std::mem::take(&mut self.transaction);
         self.messages += 1;
         if OutcomeField::of(message.reply.as_deref()) == OutcomeField::Accepted {
             self.accepted += 1;
-            self.common.write_budget.delivered(self.client.0.ip());
+            self.common.write_budget.delivered(self.client().0.ip());
         }
-        let (decisions, sha256) = transaction.finish(self.direction, message);
+        // Only a record says who allowed the mail, and what it was.
+        let (decisions, sha256) = match self.common.audit {
+            Some(_) => self.transaction.finish(self.session.direction, message),
+            None => Default::default(),
+        };
         let fact = MessageFact {
             message,
             number: self.messages,
-            direction: self.word(),
+            direction: self.session.word(),
             host: &self.common.hostname,
             configuration: &self.common.configuration,
             sha256,
@@ -445,8 +472,8 @@ impl Journal {
                 let error = error.to_string();
                 let fact = UnrecordedFact(Some(&error));
                 fact.count(&metrics);
-                if let Some((level, line)) = fact.line() {
-                    log::log!(level, "{line}");
+                if let Some(level) = fact.level() {
+                    log::log!(level, "{}", FactLine(&fact));
                 }
                 return Err(unwritable());
             }
@@ -458,11 +485,11 @@ impl Journal {
     pub(super) fn trace(&self) -> Option<Vec<u8>> {
         let peer = self.peer.as_ref().filter(|_| self.common.add_received)?;
         Some(trace::line(
-            self.hello.as_deref(),
-            self.client.0.ip(),
+            self.session.hello.as_deref(),
+            self.client().0.ip(),
             &self.common.hostname,
-            self.direction,
-            &self.session_id,
+            self.session.direction,
+            &self.session.id.to_string(),
             &peer.facts.suite,
         ))
     }
@@ -498,14 +525,6 @@ fn unwritable() -> Refusal {
 /// Octets that a record takes in the log, without the links of the chain.
 fn octets(record: &Record) -> usize {
     serde_json::to_vec(record).map_or(0, |text| text.len())
-}
-
-/// Twelve random hexadecimal digits.
-fn session_id() -> String {
-    let mut bytes = [0_u8; 6];
-    // Without randomness the identifier is not unique. Only readers of the log depend on it.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    data_encoding::HEXLOWER.encode(&bytes)
 }
 
 #[cfg(test)]

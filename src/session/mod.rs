@@ -25,6 +25,7 @@ pub mod facts;
 mod fading;
 pub(crate) mod fields;
 pub(crate) mod handshakes;
+mod identity;
 pub mod inbound;
 pub(crate) mod journal;
 pub mod leg;

@@ -1,19 +1,24 @@
 //! Outbound sessions: from a legacy client inside to the world outside.
 
 mod jobs;
+mod next_session;
+mod remembered;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{sync::Arc, time::SystemTime};
 
 use tokio::{net::TcpStream, sync::watch};
 
-use self::jobs::{
-    AwaitingTls, Blame, Connected, EndedHandshake, OutboundJob, Requirement, connect, handshake,
-    require,
+use self::{
+    jobs::{
+        AwaitingTls, Blame, Connected, EndedHandshake, OutboundJob, Requirement, connect,
+        handshake, require,
+    },
+    next_session::{NextSession, fault},
+    remembered::{Lifetime, RememberedDecisions},
 };
 use super::{
     Arrival,
     drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
-    fields::decision_field,
     journal::{Journal, Written},
     leg::{Leg, Stream},
     memory::{HandshakeEnd, Remembered},
@@ -26,14 +31,13 @@ use crate::{
     clock,
     net::{ClientAddr, Dialled, IntendedAddr, ServerAddr},
     policy::{
-        self, Ask, Decision, Demand, Findings, Level, Moment, NextHop, Reason, Scope, Shown,
-        Verdict,
+        self, Ask, Decision, Demand, Findings, Level, Moment, NextHop, Reason, Shown, Verdict,
     },
     smtp::{
         Answer, Cause, Completed, Keyword, Note, Outbound as Machine, OutboundConfig, Question,
         Refusal, Side,
     },
-    tls::Peer,
+    tls::{self, Peer},
 };
 
 /// Serves one session, until both of its connections are closed.
@@ -67,6 +71,8 @@ pub(super) fn begin(
             false => Moment::FirstRecipient,
         },
         awaiting_tls: None,
+        asked_again: None,
+        remembered: RememberedDecisions::default(),
         no_tls: None,
         last_decision: None,
     };
@@ -111,10 +117,14 @@ pub(super) struct OutboundSession {
     recipient_moment: Moment,
     /// The question whose answer waits for TLS.
     awaiting_tls: Option<AwaitingTls>,
+    /// The question for which TLS came up. The machine asks it once more.
+    asked_again: Option<AwaitingTls>,
+    /// Decisions that this session gives again while it has this peer.
+    remembered: RememberedDecisions,
     /// Why this session has no TLS and will get none.
     no_tls: Option<NoTls>,
     /// The policy's last decision, for a rehearsal.
-    last_decision: Option<Decision>,
+    last_decision: Option<Arc<Decision>>,
 }
 
 /// Why a session has no TLS.
@@ -162,6 +172,9 @@ impl ActionHandler for OutboundSession {
             let refusal = cannot_go_on("no server is known");
             return ready(ActionResult::Answered(Answer::Refused(refusal)));
         };
+        if let Some(answer) = self.answer_at_once(&question) {
+            return ready(ActionResult::Answered(answer));
+        }
         let setup = Arc::clone(&self.setup);
         Box::pin(
             async move { OutboundJob::Required(Box::new(require(&setup, server, question).await)) },
@@ -177,7 +190,11 @@ impl ActionHandler for OutboundSession {
         match &note {
             Note::NoTls { words, refusal } => self.tls_is_not_to_be_had(words, refusal),
             Note::HostFault { refusal, lasting } => self.host_fault(refusal, *lasting),
-            Note::MissingExtension(keyword) => self.remember_missing(*keyword),
+            Note::MissingExtension(keyword) => {
+                if let Some(ServerAddr(to)) = self.server {
+                    self.next_session().lacks(to.ip(), *keyword);
+                }
+            }
             _ => {}
         }
         self.journal.note(note);
@@ -195,11 +212,8 @@ fn ready(result: ActionResult) -> Job<OutboundJob> {
 impl OutboundSession {
     /// The policy's last decision, and the peer of the last handshake.
     pub(super) fn learned(self) -> (Option<Decision>, Option<Arc<Peer>>) {
-        (self.last_decision, self.journal.peer().cloned())
-    }
-
-    fn client(&self) -> IpAddr {
-        self.journal.client().0.ip()
+        let decision = self.last_decision.map(Arc::unwrap_or_clone);
+        (decision, self.journal.peer().cloned())
     }
 
     /// The server in words, as long as no more than its address is known.
@@ -216,16 +230,13 @@ impl OutboundSession {
     /// Refuses this session for a fault that its server had a short while ago.
     fn refused_again(&mut self) -> Option<Refusal> {
         let ServerAddr(to) = self.server?;
-        if self.setup.common.observe || self.setup.upstream.is_some() {
-            return None;
-        }
-        let memory = &self.setup.memory;
-        let first = memory.refusal(self.client(), to.ip(), clock::instant())?;
+        let first = self.next_session().refusal(to.ip())?;
         Some(self.journal.refused_again(&first))
     }
 
     fn connected(&mut self, connected: Connected) -> Result<Stream, Refusal> {
         let link = connected.link;
+        self.forget_peer();
         self.journal.connected(link.ends);
         self.server = Some(link.server);
         self.dialled = Some(link.dialled);
@@ -239,10 +250,14 @@ impl OutboundSession {
     fn upgraded(&mut self, handshake: EndedHandshake) -> Upgraded {
         let (server, classical) = (handshake.awaiting.ask.server, handshake.classical);
         let (memory, now) = (Arc::clone(&self.setup.memory), clock::instant());
+        self.forget_peer();
         let failure = match handshake.outcome {
             Ok((secured, peer)) => {
                 memory.handshake(server, classical, HandshakeEnd::Done, now);
                 self.journal.secured(Arc::new(peer));
+                // A decision that was denied before the handshake is made anew.
+                let awaiting = Some(handshake.awaiting);
+                self.asked_again = awaiting.filter(|awaiting| awaiting.denied.is_none());
                 return Upgraded::Up(secured);
             }
             Err(failure) => failure,
@@ -269,6 +284,27 @@ impl OutboundSession {
 
     // ----- judging -----
 
+    /// The answer to a question about which everything is known already: a decision that is given again, or the question for which TLS
+    /// came up.
+    fn answer_at_once(&mut self, question: &Question) -> Option<Answer> {
+        let asked = self.asked_again.take();
+        let is_known = |asked: &AwaitingTls| asked.question == *question && asked.lifetime.holds();
+        if let Some(asked) = asked.filter(is_known) {
+            return Some(self.compare(asked));
+        }
+        let known = self.remembered.answer(question)?;
+        Some(match self.journal.again(&known.written, question)? {
+            Ok(written) => permits::by_decision(&known.decision, written),
+            Err(refusal) => Answer::Refused(refusal),
+        })
+    }
+
+    /// From now on the session has another peer, or none.
+    fn forget_peer(&mut self) {
+        self.asked_again = None;
+        self.remembered.forget_all();
+    }
+
     /// Answers one question of the machine: what must the peer prove to get this mail, and has it proved that?
     fn judge(&mut self, requirement: Requirement) -> Answer {
         let Requirement {
@@ -276,6 +312,7 @@ impl OutboundSession {
             ask,
             findings,
             demand,
+            lifetime,
         } = requirement;
         // With implicit TLS no session can be in the clear.
         let implicit_tls = self.setup.implicit_tls();
@@ -288,6 +325,7 @@ impl OutboundSession {
                     ask,
                     findings: findings.unwrap_or_else(|| Arc::new(Findings::none())),
                     demand,
+                    lifetime,
                     denied: None,
                     or_plaintext: or_plaintext || may,
                 });
@@ -304,7 +342,7 @@ impl OutboundSession {
             clock::wall(),
         );
         if decision.refused().is_some() || self.journal.peer().is_some() || self.no_tls.is_some() {
-            return self.conclude(decision, None, &question);
+            return self.conclude(decision, None, &question, lifetime);
         }
         let findings = findings.unwrap_or_else(|| Arc::new(Findings::none()));
         self.after_tls(AwaitingTls {
@@ -312,6 +350,7 @@ impl OutboundSession {
             question,
             ask,
             findings,
+            lifetime,
             denied: Some(Box::new(decision)),
             or_plaintext,
         })
@@ -346,9 +385,9 @@ impl OutboundSession {
             }
             (None, None) => return self.after_tls(awaiting),
         };
-        let question = awaiting.question.clone();
+        let (question, lifetime) = (awaiting.question.clone(), awaiting.lifetime);
         let (decision, testing) = self.decide(awaiting, &shown);
-        self.conclude(decision, testing, &question)
+        self.conclude(decision, testing, &question, lifetime)
     }
 
     /// The decision about what the peer showed, and the failure that MTA-STS in testing mode reports without enforcing it.
@@ -378,11 +417,11 @@ impl OutboundSession {
     /// Writes a decision down and reports it. A decision that this session made before is only counted.
     fn write(
         &mut self,
-        decision: &Decision,
+        decision: &Arc<Decision>,
         testing: Option<(Reason, String)>,
         question: &Question,
     ) -> Result<Written, Refusal> {
-        self.last_decision = Some(decision.clone());
+        self.last_decision = Some(Arc::clone(decision));
         let written = self.journal.verdict(decision, question)?;
         // A decision without a demand came before any handshake, so it says nothing about TLS.
         if let (Some(tlsrpt), true, Some(_)) =
@@ -400,22 +439,35 @@ impl OutboundSession {
         answer
     }
 
-    /// Writes the decision down, then answers by it.
+    /// Writes the decision down, then answers by it. If it lets mail pass, it is remembered for as long as all that it rests on.
     fn conclude(
         &mut self,
         decision: Decision,
         testing: Option<(Reason, String)>,
         question: &Question,
+        lifetime: Lifetime,
     ) -> Answer {
+        let decision = Arc::new(decision);
         let written = match self.write(&decision, testing, question) {
             Ok(written) => written,
             Err(refusal) => return Answer::Refused(refusal),
         };
         match decision.refused() {
-            Some(refusal) => self.remember_for_this_client(&decision, refusal),
-            None => self.recipient_moment = Moment::LaterRecipient,
+            Some(refusal) => self.next_session().failed(&decision, refusal),
+            None => {
+                self.recipient_moment = Moment::LaterRecipient;
+                let lifetime = lifetime.until(self.next_date(&decision));
+                let kept = Arc::clone(&decision);
+                self.remembered.keep(kept, written.decision(), lifetime);
+            }
         }
         permits::by_decision(&decision, written)
+    }
+
+    /// When the peer may prove something else than it proved for this decision.
+    fn next_date(&self, decision: &Decision) -> Option<SystemTime> {
+        let (peer, demand) = (self.journal.peer()?, decision.demand.as_ref()?);
+        tls::next_date(peer, demand.alternatives(), clock::wall())
     }
 
     // ----- TLS that is not to be had -----
@@ -427,6 +479,7 @@ impl OutboundSession {
             _ => Reason::StarttlsNotSupported,
         };
         let shown = Shown::NoTls(reason, words.to_owned());
+        self.forget_peer();
         self.no_tls = Some(NoTls {
             shown: shown.clone(),
             refusal: Some(refusal.clone()),
@@ -439,7 +492,11 @@ impl OutboundSession {
 
     /// Records the decision about mail that goes on without TLS, or whose session ends for want of it. Returns that decision, unless it
     /// was made before the handshake.
-    fn record_without_tls(&mut self, awaiting: AwaitingTls, shown: &Shown) -> Option<Decision> {
+    fn record_without_tls(
+        &mut self,
+        awaiting: AwaitingTls,
+        shown: &Shown,
+    ) -> Option<Arc<Decision>> {
         let question = awaiting.question.clone();
         let goes_on = awaiting.or_plaintext;
         let passes = goes_on && matches!(question, Question::Recipient(_));
@@ -455,6 +512,7 @@ impl OutboundSession {
             // A recipient has passed, so a refusal from now on is for one recipient alone.
             self.recipient_moment = Moment::LaterRecipient;
         }
+        let decision = Arc::new(decision);
         // The machine has its answer already, so a record that cannot be written changes nothing here. The record of the message, which
         // its acceptance waits for, says the same.
         let _ = self.write(&decision, testing, &question);
@@ -479,8 +537,8 @@ impl OutboundSession {
             return cannot_go_on("the handshake failed");
         };
         if of_the_host && enforced && decision.refused().is_some() {
-            let fault = remembered(&decision, refusal.clone());
-            self.remember_host_fault(decision.ask.server, fault);
+            let fault = fault(&decision, refusal.clone());
+            self.next_session().host_failed(decision.ask.server, fault);
         }
         refusal
     }
@@ -490,7 +548,7 @@ impl OutboundSession {
         let Some(ServerAddr(to)) = self.server else {
             return;
         };
-        let mut fault = Remembered {
+        let mut known = Remembered {
             refusal: refusal.clone(),
             reason: refusal.cause.word(),
             domain: None,
@@ -506,76 +564,28 @@ impl OutboundSession {
                 observed: false,
                 ..decision
             };
-            fault = remembered(&decision, refusal.clone());
+            known = fault(&decision, refusal.clone());
             // The mail is refused already, so a record that cannot be written changes nothing.
-            let _ = self.write(&decision, testing, &question);
+            let _ = self.write(&Arc::new(decision), testing, &question);
             self.journal.will_be_given(refusal);
         }
         if lasting || self.setup.memory.passing_fault(to.ip(), clock::instant()) {
-            self.remember_host_fault(to.ip(), fault);
+            self.next_session().host_failed(to.ip(), known);
         }
     }
 
-    // ----- what the next session should know -----
-
-    /// A certificate that failed ends this session. The client's next session there is refused at the greeting, and so moves on.
-    fn remember_for_this_client(&self, decision: &Decision, refusal: &Refusal) {
-        let host_to_blame = matches!(&decision.verdict, Verdict::Refused(reason, _) if reason.scope() == Scope::Host);
-        if refusal.code == 421 && host_to_blame && self.setup.upstream.is_none() {
-            let fault = remembered(decision, refusal.clone());
-            let (memory, server) = (&self.setup.memory, decision.ask.server);
-            memory.fault_of_one_session(self.client(), server, fault, clock::instant());
+    /// What the next session should know.
+    fn next_session(&self) -> NextSession<'_> {
+        NextSession {
+            setup: &self.setup,
+            client: self.journal.client().0.ip(),
         }
     }
 
-    /// Refuses every client at the greeting for some minutes. If a table entry could let mail pass in the clear, only this client's
-    /// next session is refused: its recipient is not known at the greeting, and the entry may be for that recipient.
-    fn remember_host_fault(&self, server: IpAddr, fault: Remembered) {
-        let (setup, now) = (&self.setup, clock::instant());
-        if setup.upstream.is_some() {
-            return;
-        }
-        if setup.table.has_plaintext_entries(clock::wall()) {
-            let memory = &setup.memory;
-            memory.fault_of_one_session(self.client(), server, fault, now);
-        } else {
-            setup.memory.host_fault(server, fault, now);
-        }
-    }
-
-    fn remember_missing(&self, keyword: Keyword) {
-        if let (Some(ServerAddr(to)), None) = (self.server, &self.setup.upstream) {
-            let memory = &self.setup.memory;
-            memory.lacking(self.client(), to.ip(), keyword, clock::instant());
-        }
-    }
-
-    /// Keywords that this client is not shown, because its server lacked them the last time.
+    /// Keywords that this client is not shown.
     fn hidden_keywords(&self) -> Vec<Keyword> {
-        let hidden = self.server.map(|ServerAddr(to)| {
-            let memory = &self.setup.memory;
-            memory.hidden(self.client(), to.ip(), clock::instant())
-        });
-        hidden.unwrap_or_default()
-    }
-}
-
-/// What the next session there is told of this decision.
-fn remembered(decision: &Decision, refusal: Refusal) -> Remembered {
-    Remembered {
-        reason: match &decision.verdict {
-            Verdict::Refused(reason, _) => reason.word(),
-            Verdict::Authorised(_) | Verdict::Unprotected(_) => refusal.cause.word(),
-        },
-        domain: match decision.ask.next_hop {
-            NextHop::Address => None,
-            _ => Some(decision_field(decision).domain),
-        },
-        level: decision
-            .demand
-            .as_ref()
-            .map(|demand| demand.level.to_string()),
-        refusal,
+        let hidden = |ServerAddr(to): ServerAddr| self.next_session().hidden_keywords(to.ip());
+        self.server.map(hidden).unwrap_or_default()
     }
 }
 

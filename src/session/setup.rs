@@ -133,7 +133,7 @@ impl Upstream {
 /// From a legacy server inside to the world.
 pub struct OutboundSetup {
     /// The part that both directions have.
-    pub common: CommonSetup,
+    pub common: Arc<CommonSetup>,
     /// The host that all mail goes to. `None` when intercepting.
     pub upstream: Option<Upstream>,
     /// `--level`, `--no-dane`, ...
@@ -161,7 +161,7 @@ impl OutboundSetup {
 /// From the world to a legacy server inside.
 pub struct InboundSetup {
     /// The part that both directions have.
-    pub common: CommonSetup,
+    pub common: Arc<CommonSetup>,
     /// The inside server. `None` when intercepting.
     pub upstream: Option<Upstream>,
     /// `--observe`, and the defaults of all else.

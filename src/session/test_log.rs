@@ -22,7 +22,7 @@ use crate::{
 /// An audit log that is removed when this is dropped.
 pub struct TestLog {
     directory: PathBuf,
-    pub common: CommonSetup,
+    pub common: Arc<CommonSetup>,
 }
 
 impl TestLog {
@@ -37,14 +37,17 @@ impl TestLog {
             AuditLog::open(AuditOptions::new(file, "mail.example/test".into())).expect("a log");
         let common = CommonSetup {
             audit: Some(Arc::new(log)),
-            ..Self::without()
+            ..Arc::unwrap_or_clone(Self::without())
         };
-        Self { directory, common }
+        Self {
+            directory,
+            common: Arc::new(common),
+        }
     }
 
     /// A session setup without an audit log.
-    pub fn without() -> CommonSetup {
-        CommonSetup {
+    pub fn without() -> Arc<CommonSetup> {
+        Arc::new(CommonSetup {
             hostname: "proxy.example".into(),
             configuration: Arc::from("00"),
             dial: Dial::default(),
@@ -57,7 +60,7 @@ impl TestLog {
             audit: None,
             metrics: Arc::new(Metrics::default()),
             write_budget: Arc::new(WriteBudget::unlimited()),
-        }
+        })
     }
 
     fn text(&self) -> String {

@@ -10,36 +10,39 @@ use crate::{
     smtp::{Completed, Domain, Question, Recipient},
 };
 
+/// Memory for so many recipients is kept for the next transaction.
+const KEPT: usize = 8;
+
 /// The decisions of one transaction, and the digest of its message so far.
+#[derive(Default)]
 pub(super) struct TransactionDecisions {
     /// Outbound: the decision that allowed each recipient.
     recipients: HashMap<Recipient, Arc<DecisionField>>,
     /// Inbound: the decision that allowed the sender. A sender that no rule names has none.
     sender: Option<(Option<Domain>, Arc<DecisionField>)>,
-    digest: digest::Context,
-}
-
-impl Default for TransactionDecisions {
-    fn default() -> Self {
-        Self {
-            recipients: HashMap::new(),
-            sender: None,
-            digest: digest::Context::new(&digest::SHA256),
-        }
-    }
+    /// `None` before the message's first octet.
+    digest: Option<digest::Context>,
 }
 
 impl TransactionDecisions {
-    /// Keeps the decision that allowed a recipient or a sender. Its findings are not kept: they stand in the record of the verdict.
-    pub(super) fn allow(&mut self, about: &Question, decision: DecisionField) {
-        let decision = Arc::new(DecisionField {
-            findings: None,
-            ..decision
-        });
+    /// A transaction begins: earlier decisions are not about its mail.
+    pub(super) fn begins(&mut self) {
+        self.recipients.clear();
+        self.recipients.shrink_to(KEPT);
+        self.sender = None;
+        self.digest = None;
+    }
+
+    /// Keeps the decision that allowed a recipient or a sender.
+    pub(super) fn allow(&mut self, about: &Question, decision: &Arc<DecisionField>) {
+        let decision = Arc::clone(decision);
         match about {
-            Question::Recipient(recipient) => {
-                self.recipients.insert(recipient.clone(), decision);
-            }
+            Question::Recipient(recipient) => match self.recipients.get_mut(recipient) {
+                Some(known) => *known = decision,
+                None => {
+                    self.recipients.insert(recipient.clone(), decision);
+                }
+            },
             Question::Sender(sender) => self.sender = Some((sender.clone(), decision)),
             Question::Peer => {}
         }
@@ -52,42 +55,47 @@ impl TransactionDecisions {
 
     /// The first octet of a message is about to pass.
     pub(super) fn message_begins(&mut self) {
-        self.digest = digest::Context::new(&digest::SHA256);
+        self.digest = None;
     }
 
     /// Octets of the message.
     pub(super) fn content(&mut self, octets: &[u8]) {
-        self.digest.update(octets);
+        let new = || digest::Context::new(&digest::SHA256);
+        self.digest.get_or_insert_with(new).update(octets);
     }
 
-    /// The decisions about the message's own parties, and the SHA-256 of its octets in hexadecimal digits.
+    /// The decisions about the message's own parties, and the SHA-256 of its octets in hexadecimal digits. The transaction is over.
     pub(super) fn finish(
-        self,
+        &mut self,
         direction: DirectionField,
         message: &Completed,
-    ) -> (Vec<DecisionField>, String) {
-        let mut decisions = Vec::new();
+    ) -> (Vec<Arc<DecisionField>>, String) {
+        let mut decisions: Vec<Arc<DecisionField>> = Vec::new();
         if direction == DirectionField::Inbound {
             // A decision about another sender is not about this message.
             let own = self
                 .sender
+                .take()
                 .filter(|(sender, _)| *sender == message.sender_domain);
-            decisions.extend(own.map(|(_, decision)| (*decision).clone()));
+            decisions.extend(own.map(|(_, decision)| decision));
         } else {
             for to in &message.recipients {
                 let decision = match self.recipients.get(&to.recipient) {
-                    Some(decision) => (**decision).clone(),
-                    None => undecided(&to.recipient),
+                    Some(decision) => Arc::clone(decision),
+                    None => Arc::new(undecided(&to.recipient)),
                 };
-                if !decisions.contains(&decision) {
+                let is_same = |one: &Arc<_>| Arc::ptr_eq(one, &decision) || *one == decision;
+                if !decisions.iter().rev().any(is_same) {
                     decisions.push(decision);
                 }
             }
         }
-        (
-            decisions,
-            data_encoding::HEXLOWER.encode(self.digest.finish().as_ref()),
-        )
+        let digest = match self.digest.take() {
+            Some(context) => context.finish(),
+            None => digest::digest(&digest::SHA256, &[]),
+        };
+        self.begins();
+        (decisions, data_encoding::HEXLOWER.encode(digest.as_ref()))
     }
 }
 

@@ -26,6 +26,12 @@ impl WriteBudget {
         Self(None)
     }
 
+    /// Whether there are limits at all. Without them nothing needs a price.
+    #[must_use]
+    pub(crate) fn is_limited(&self) -> bool {
+        self.0.is_some()
+    }
+
     fn budget(&self) -> Option<MutexGuard<'_, Budget>> {
         let budget = self.0.as_ref()?;
         Some(budget.lock().unwrap_or_else(PoisonError::into_inner))

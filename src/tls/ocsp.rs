@@ -104,6 +104,34 @@ fn read(
     found
 }
 
+/// All dates of a response: of what it says about certificates, and of the certificates that it brings. Before the next of them it
+/// says what it says now.
+#[must_use]
+pub(super) fn dates(response: &[u8]) -> Vec<Date> {
+    let Some(basic) = BasicResponse::read(response) else {
+        return Vec::new();
+    };
+    let mut dates = Vec::new();
+    let (mut responses, mut certificates) = (basic.responses, basic.certificates);
+    while let Some(mut single) = responses.enter(tag::SEQUENCE) {
+        // The certificate's identifier and status come first.
+        let (Some(_), Some(_)) = (single.next(), single.next()) else {
+            continue;
+        };
+        let this_update = single.take(tag::GENERALIZED_TIME).and_then(der::time);
+        let next_update = single
+            .enter(tag::CONTEXT_0)
+            .and_then(|mut next| der::time(next.next()?));
+        dates.extend(this_update.into_iter().chain(next_update).map(Date));
+    }
+    while let Some(certificate) = certificates.take(tag::SEQUENCE) {
+        if let Some(certificate) = Certificate::read(certificate.whole) {
+            dates.extend([Date(certificate.not_before), Date(certificate.not_after)]);
+        }
+    }
+    dates
+}
+
 /// BasicOCSPResponse (RFC 6960 §4.2.1).
 struct BasicResponse<'a> {
     signed: &'a [u8],

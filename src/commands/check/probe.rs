@@ -205,7 +205,7 @@ impl Checker {
     /// The configuration of a session that leaves nothing behind.
     fn site(&self) -> OutboundSetup {
         OutboundSetup {
-            common: CommonSetup {
+            common: Arc::new(CommonSetup {
                 hostname: self.hostname.clone(),
                 configuration: Arc::from(""),
                 dial: self.dial.clone(),
@@ -218,7 +218,7 @@ impl Checker {
                 audit: None,
                 metrics: Arc::new(Metrics::default()),
                 write_budget: Arc::new(WriteBudget::unlimited()),
-            },
+            }),
             upstream: None,
             settings: self.settings,
             table: self.table.clone(),

@@ -593,3 +593,51 @@ fn a_trust_anchor_file_holds_keys_of_the_root_and_nothing_else() {
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+#[tokio::test]
+async fn findings_are_fresh_until_the_first_of_their_answers_ends() {
+    let kinds = [
+        ("clinic.example", RecordType::Mx),
+        ("mx.example", RecordType::A),
+        ("mx.example", RecordType::Aaaa),
+        ("_25._tcp.mx.example", RecordType::Tlsa),
+        ("_mta-sts.clinic.example", RecordType::Txt),
+    ];
+    let all = Needs { sts: true, ..ALL };
+    for (name, kind) in kinds {
+        let fake = Fake::new();
+        fake.say(
+            "clinic.example",
+            RecordType::Mx,
+            mx(&[(10, "mx.example")], Secure),
+        )
+        .say("mx.example", RecordType::A, addresses(Secure))
+        .say("mx.example", RecordType::Aaaa, Dns::Absent(Secure))
+        .say(
+            "_25._tcp.mx.example",
+            RecordType::Tlsa,
+            tlsa_at("_25._tcp.mx.example"),
+        )
+        .ttl(name, kind, 30);
+        let lookup = lookup(&fake);
+        let asked = lookup.gather(&domain("clinic.example"), all).await;
+        let again = lookup.gather(&domain("clinic.example"), all).await;
+        for findings in [&asked, &again] {
+            let fresh = findings.fresh_for.as_secs_f64();
+            assert!(fresh > 1.0 && fresh <= 30.0, "{name} {kind:?}: {fresh}");
+        }
+        assert!(again.fresh_for <= asked.fresh_for, "remembered answers age");
+    }
+}
+
+#[tokio::test]
+async fn a_fixed_host_is_fresh_as_long_as_its_answers_and_an_address_has_no_end() {
+    let fake = Fake::new();
+    fake.say("mx.example", RecordType::A, addresses(Secure))
+        .ttl("mx.example", RecordType::A, 30);
+    let lookup = lookup(&fake);
+    let fresh = lookup.upstream("mx.example", Some(25)).await.fresh_for;
+    assert!(fresh <= Duration::from_secs(30), "{fresh:?}");
+    let fresh = lookup.upstream("192.0.2.1", Some(25)).await.fresh_for;
+    assert_eq!(fresh, Duration::MAX);
+}

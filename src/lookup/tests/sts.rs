@@ -338,7 +338,7 @@ async fn a_policy_that_cannot_be_had_in_time_is_none_and_its_fetch_goes_on_for_t
     world.gate.forget_permits(1000);
     let lookup = world.lookup();
     let soon = clock::instant() + Duration::from_millis(50);
-    let sts = lookup.sts.policy(&domain(CLINIC), soon).await;
+    let (sts, _) = lookup.sts.policy(&domain(CLINIC), soon).await;
     assert_unavailable(&sts, Reason::StsPolicyFetchError, "could not be fetched");
     world.gate.add_permits(1);
     assert_eq!(applies(&lookup).await, ("1".into(), false));
@@ -373,7 +373,7 @@ async fn a_cached_policy_binds_although_its_host_is_silent() {
     world.announce("2");
     lookup.dns.forget();
     let soon = clock::instant() + Duration::from_millis(50);
-    match lookup.sts.policy(&domain(CLINIC), soon).await {
+    match lookup.sts.policy(&domain(CLINIC), soon).await.0 {
         Sts::Policy {
             id, refresh_failed, ..
         } => {

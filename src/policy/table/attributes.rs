@@ -86,6 +86,11 @@ impl Until {
         self.over >= other.over
     }
 
+    /// When that day is over. `None`: never, as far as this machine can count.
+    pub(super) fn end(&self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.over))
+    }
+
     pub(super) fn is_over(&self, now: SystemTime) -> bool {
         // A clock before 1970 is broken, and must not keep an exception alive.
         now.duration_since(SystemTime::UNIX_EPOCH)

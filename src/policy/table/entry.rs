@@ -47,6 +47,12 @@ impl Entry {
         self.until.as_ref().is_some_and(|until| until.is_over(now))
     }
 
+    /// When the entry ceases to apply: `until=`.
+    #[must_use]
+    pub(crate) fn end(&self) -> Option<SystemTime> {
+        self.until.as_ref().and_then(Until::end)
+    }
+
     /// Whether the entry says what to prove only together with a recipient. False if the entry alone identifies the peer (pins, or
     /// names in `match=`), so that TLS may be negotiated at EHLO. Plaintext entries always wait for a recipient, since the
     /// recipient's own entry takes precedence.

@@ -1,5 +1,7 @@
 //! Refusals of a server before mail can pass.
 
+use std::fmt;
+
 use super::{Fact, RepeatKey, Writing, without_crlf};
 use crate::{
     audit::{self, AuditLog, Record, WireText},
@@ -73,25 +75,21 @@ impl HeardFact<'_> {
 
 impl Fact for HeardFact<'_> {
     fn repeat_key(&self) -> Option<RepeatKey> {
-        Some(RepeatKey {
-            event: "heard",
-            domain: None,
-            verdict: None,
-            reason: None,
-            observed: false,
-            more: self.stage().to_owned(),
-        })
+        Some(RepeatKey::Heard(self.stage))
     }
-    fn line(&self) -> Option<(log::Level, String)> {
+    fn level(&self) -> Option<log::Level> {
+        Some(log::Level::Warn)
+    }
+    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = self.code().map_or_else(|| "-".into(), |c| c.to_string());
-        let line = format!(
+        write!(
+            out,
             "heard={} code={code} enhanced={} unproved={} text=\"{}\"",
             self.stage(),
             self.enhanced().as_deref().unwrap_or("-"),
             if self.proved { "no" } else { "yes" },
             self.text().as_str().replace('"', "\\\""),
-        );
-        Some((log::Level::Warn, line))
+        )
     }
     fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
         Some(Record::Heard(Box::new(audit::HeardRecord {

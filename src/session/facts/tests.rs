@@ -90,13 +90,13 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
     };
     let judged = |entry| VerdictFact {
         entry,
-        address: Some("@clinic.example".into()),
+        decision: None,
         reply: None,
         peer: None,
     };
     let (refused, clear) = (
-        entry(VerdictField::Refused),
-        entry(VerdictField::Unprotected),
+        Arc::new(entry(VerdictField::Refused)),
+        Arc::new(entry(VerdictField::Unprotected)),
     );
     let facts: [(&str, &dyn Fact); 9] = [
         ("SessionOpenedRecord", &OpenedFact),
@@ -134,7 +134,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
                 host: "mail.example",
                 configuration: "00",
                 sha256: String::new(),
-                decisions: vec![entry(VerdictField::Authorised)],
+                decisions: vec![Arc::new(entry(VerdictField::Authorised))],
                 peer: None,
             },
         ),
@@ -246,10 +246,9 @@ fn why_a_server_refused_is_told_with_its_code_its_text_bounded_and_never_as_prov
         (blocked.code(), blocked.enhanced().as_deref()),
         (Some(554), Some("5.7.1"))
     );
-    let (level, line) = blocked.line().expect("a line");
-    assert_eq!(level, log::Level::Warn);
+    assert_eq!(blocked.level(), Some(log::Level::Warn));
     assert_eq!(
-        line,
+        FactLine(&blocked).to_string(),
         "heard=greeting code=554 enhanced=5.7.1 unproved=yes text=\"554-5.7.1 Blocked by RBL,\\r\\n554 5.7.1 see \\\"x\\\" \\x1b[2J\""
     );
     for (reply, code, enhanced) in [
@@ -289,14 +288,15 @@ fn nothing_in_a_reply_can_forge_a_log_field() {
         stage: Stage::Ehlo,
         reply: b"550 \\\" x=y\r\n",
     };
-    let (_, line) = heard.line().expect("a line");
+    let line = FactLine(&heard).to_string();
     assert!(line.ends_with(r#"text="550 \\\" x=y""#), "{line}");
 }
 
 #[test]
 fn nothing_in_a_domain_can_forge_a_log_field() {
     assert_eq!(
-        printable("a b\r\nverdict=authorised"),
-        "a\\x20b\\r\\nverdict=authorised"
+        Printable("a b\r\nverdict=\"authorised\" caf\u{e9}").to_string(),
+        r#"a\x20b\r\nverdict=\"authorised\"\x20caf\u{e9}"#
     );
+    assert_eq!(Printable("a.example").to_string(), "a.example");
 }

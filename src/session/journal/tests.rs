@@ -409,7 +409,8 @@ fn a_session_is_written_down_with_the_first_thing_worth_keeping_and_at_its_end()
 #[test]
 fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_the_same() {
     let mut session = Session::new(DirectionField::Inbound);
-    session.log.common.write_budget = Arc::new(WriteBudget::for_strangers());
+    let common = Arc::make_mut(&mut session.log.common);
+    common.write_budget = Arc::new(WriteBudget::for_strangers());
     let client = ClientAddr(([192, 0, 2, 7], 4711).into());
     let open =
         |log: &TestLog| Journal::open(&log.common, DirectionField::Inbound, client, client.0);

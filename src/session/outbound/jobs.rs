@@ -11,10 +11,11 @@ use super::super::{
     refusals::unreachable,
     setup::OutboundSetup,
 };
+use super::remembered::Lifetime;
 use crate::{
     clock, metrics,
     net::{ClientAddr, NotTried, ServerAddr},
-    policy::{self, Ask, Decision, Demand, Dns, Findings, NextHop, Reason},
+    policy::{self, Ask, Decision, Demand, Dns, Findings, NextHop, Reason, table::Entry},
     smtp::{Question, Recipient, Refusal, Side},
     tls::{FaultKind, HandshakeFault, HelloOptions, Peer, Secured},
 };
@@ -51,6 +52,8 @@ pub(in crate::session) struct Requirement {
     pub(super) findings: Option<Arc<Findings>>,
     /// The demand, or why no proof would suffice.
     pub(super) demand: Result<Demand, (Reason, String)>,
+    /// How long the demand counts.
+    pub(super) lifetime: Lifetime,
 }
 
 /// A question whose answer waits for TLS.
@@ -60,6 +63,8 @@ pub(in crate::session) struct AwaitingTls {
     pub(super) findings: Arc<Findings>,
     /// What the peer must prove.
     pub(super) demand: Demand,
+    /// How long that counts.
+    pub(super) lifetime: Lifetime,
     /// Observe mode: the decision that refuses whatever the peer proves. It is recorded with what the handshake shows, or when TLS
     /// cannot be had.
     pub(super) denied: Option<Box<Decision>>,
@@ -165,10 +170,12 @@ pub(super) async fn require(
 ) -> Requirement {
     let ask = ask(setup, server, &question);
     let settings = &setup.settings;
+    let mut lifetime = Lifetime::begin();
     let entry = setup.table.find(&ask, clock::wall());
     let needs = policy::needs(&ask, entry, settings);
     let (findings, demand) = match timeout(DECISION, findings(setup, &ask, needs)).await {
         Ok(findings) => {
+            lifetime = lifetime.of(&findings).until(entry.and_then(Entry::end));
             let demand = policy::require(&ask, entry, &findings, settings);
             (Some(Arc::new(findings)), demand)
         }
@@ -182,6 +189,7 @@ pub(super) async fn require(
         ask,
         findings,
         demand,
+        lifetime,
     }
 }
 
@@ -191,9 +199,7 @@ async fn findings(setup: &OutboundSetup, ask: &Ask, needs: policy::Needs) -> Fin
     }
     let lookup = &setup.lookup;
     match &ask.next_hop {
-        NextHop::Upstream(host) => {
-            Findings::of_upstream(lookup.host(host, needs.tlsa.then_some(ask.port)).await)
-        }
+        NextHop::Upstream(host) => lookup.upstream(host, needs.tlsa.then_some(ask.port)).await,
         NextHop::Recipient(Recipient::Domain(domain)) => {
             let findings = lookup.gather(domain, needs).await;
             if let Some(reason) = findings.sts.fault() {

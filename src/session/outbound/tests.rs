@@ -1,3 +1,5 @@
+mod again;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -36,8 +38,8 @@ fn setup(log: &TestLog, observe: bool, table: &str) -> OutboundSetup {
         roots: Arc::new(rustls::RootCertStore::empty()),
     })
     .expect("a resolver");
-    let mut common = log.common.clone();
-    common.observe = observe;
+    let mut common = Arc::clone(&log.common);
+    Arc::make_mut(&mut common).observe = observe;
     OutboundSetup {
         common,
         upstream: None,
@@ -72,6 +74,8 @@ fn begin_session(setup: OutboundSetup) -> OutboundSession {
         dialled: None,
         recipient_moment: Moment::FirstRecipient,
         awaiting_tls: None,
+        asked_again: None,
+        remembered: RememberedDecisions::default(),
         no_tls: None,
         last_decision: None,
     }
@@ -94,6 +98,7 @@ fn rcpt(
         question,
         findings: Some(Arc::new(Findings::none())),
         demand,
+        lifetime: Lifetime::begin(),
     };
     match session.finish(OutboundJob::Required(Box::new(requirement))) {
         ActionResult::Answered(answer) => answer,

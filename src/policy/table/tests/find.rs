@@ -177,6 +177,7 @@ fn days_are_counted_as_the_calendar_does() {
             .expect("until");
         assert!(until.is_over(day(days)), "{date}");
         assert!(!until.is_over(day(days) - Duration::from_secs(1)), "{date}");
+        assert_eq!(until.end(), Some(day(days)), "{date}");
     }
 }
 
