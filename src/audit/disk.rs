@@ -6,7 +6,7 @@ use super::{
 };
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, Metadata, OpenOptions, TryLockError},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -110,7 +110,11 @@ impl FileDisk {
 
     /// Whether the file under the log's name is the one that is open.
     fn placement(&self) -> io::Result<Placement> {
-        let here = self.file.metadata()?;
+        self.placement_of(&self.file.metadata()?)
+    }
+
+    /// [`placement`](Self::placement) of the open file, of which this is known.
+    fn placement_of(&self, here: &Metadata) -> io::Result<Placement> {
         match fs::metadata(&self.path) {
             Ok(there) if (there.dev(), there.ino()) == (here.dev(), here.ino()) => {
                 Ok(Placement::InPlace)
@@ -198,13 +202,14 @@ impl Disk for FileDisk {
     }
 
     fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement> {
-        let there = self.file.metadata()?.len();
-        if there != length {
+        let here = self.file.metadata()?;
+        if here.len() != length {
             return Err(io::Error::other(format!(
-                "the file has {there} octets where {length} were written: someone else cut it or wrote to it",
+                "the file has {} octets where {length} were written: someone else cut it or wrote to it",
+                here.len(),
             )));
         }
-        if self.placement()? == Placement::MovedAway {
+        if self.placement_of(&here)? == Placement::MovedAway {
             return Ok(Placement::MovedAway);
         }
         self.file.write_all(lines)?;
