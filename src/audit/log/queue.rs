@@ -14,6 +14,8 @@ const MAX_GATHERED: usize = 256 << 10;
 /// Octets of memory that a buffer keeps for the next records. What it grew to beyond that, in an outage or for one large record, is
 /// given back.
 const BUFFER_KEPT: usize = 1 << 20;
+/// The same for records beside their JSON.
+const RECORDS_KEPT: usize = 4096;
 
 /// Where the answer to a [`Durable`](super::Durable) goes. `None` once it was answered: by the writer, or by
 /// [`AuditLog::give_up`](super::AuditLog::give_up).
@@ -61,6 +63,7 @@ impl Batch {
             bodies = behind;
             take(&at, body, slot);
         }
+        self.records.shrink_to(RECORDS_KEPT);
         empty(&mut self.bodies);
     }
 }
