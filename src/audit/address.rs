@@ -143,6 +143,11 @@ impl Addresses {
         })
     }
 
+    /// Whether a reply can differ from its form in the log.
+    pub(super) fn masks(&self) -> bool {
+        self.form != AddressForm::Full
+    }
+
     /// Puts the addresses in a reply into the log's form.
     pub(super) fn mask(&self, reply: Option<&mut WireText>) {
         if let Some(reply) = reply {
@@ -153,7 +158,7 @@ impl Addresses {
     /// A server's reply or the proxy's own, with each address in the log's form. Of a quoted local part with blanks, only the text
     /// behind the last blank is recognised.
     pub(super) fn reply(&self, reply: &WireText) -> WireText {
-        if self.form == AddressForm::Full {
+        if !self.masks() {
             return reply.clone();
         }
         let is_part = |letter: char| {

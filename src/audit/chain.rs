@@ -75,8 +75,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Appends one line to `lines`, LF included. `body` is a JSON object that begins with its `event`.
-    pub(super) fn append(&mut self, lines: &mut Vec<u8>, at: &str, body: &[u8]) {
+    /// Appends one line to `lines`, LF included. `at` is a time as [`timestamp`] gives it, `body` is a JSON object that begins with its `event`.
+    pub(super) fn append(&mut self, lines: &mut Vec<u8>, at: &[u8], body: &[u8]) {
         debug_assert!(at.len() == TIME.len() && body.starts_with(b"{\"event\":\""));
         let start = lines.len();
         lines.extend_from_slice(PREFIX);
@@ -84,7 +84,7 @@ impl Head {
         lines.extend_from_slice(AFTER_PREV);
         lines.extend_from_slice(self.size.to_string().as_bytes());
         lines.extend_from_slice(AFTER_SEQ);
-        lines.extend_from_slice(at.as_bytes());
+        lines.extend_from_slice(at);
         lines.extend_from_slice(b"\",");
         lines.extend_from_slice(&body[1..]);
         self.size += 1;
@@ -153,6 +153,40 @@ pub(crate) fn timestamp(at: SystemTime) -> String {
     format!("{at:.6}")
 }
 
+/// The text that [`timestamp`] gives.
+pub(super) type Time = [u8; TIME.len()];
+
+/// Writes the times of records. Many records fall into one second; of their times only the microseconds are written anew.
+#[derive(Default)]
+pub(super) struct TimeWriter {
+    /// A second since 1970, and its beginning as text.
+    second: Option<(u64, Time)>,
+}
+
+impl TimeWriter {
+    /// The text that [`timestamp`] gives.
+    pub(super) fn time(&mut self, at: SystemTime) -> Time {
+        let since = at
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        if let Some((second, text)) = &mut self.second
+            && *second == since.as_secs()
+        {
+            let mut rest = since.subsec_micros();
+            for place in (20..26).rev() {
+                text[place] = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+            return *text;
+        }
+        let mut text = *TIME;
+        text.copy_from_slice(timestamp(at).as_bytes());
+        let is_in_range = since.as_secs() <= Timestamp::MAX.as_second().unsigned_abs();
+        self.second = is_in_range.then_some((since.as_secs(), text));
+        text
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,9 +196,9 @@ mod tests {
     fn a_line_names_the_line_before_at_the_documented_places() {
         let (mut head, mut lines) = (Head::default(), Vec::new());
         let at = timestamp(SystemTime::UNIX_EPOCH + Duration::from_micros(1_800_000_000_000_001));
-        head.append(&mut lines, &at, b"{\"event\":\"stop\",\"n\":1}");
+        head.append(&mut lines, at.as_bytes(), b"{\"event\":\"stop\",\"n\":1}");
         let first = head;
-        head.append(&mut lines, &at, b"{\"event\":\"stop\",\"n\":2}");
+        head.append(&mut lines, at.as_bytes(), b"{\"event\":\"stop\",\"n\":2}");
         let text = String::from_utf8(lines).unwrap();
         let [one, two] = text.lines().collect::<Vec<_>>()[..] else {
             panic!("two lines")
@@ -187,6 +221,28 @@ mod tests {
             (1, at.as_bytes(), &b"stop"[..])
         );
         assert_eq!(header.prev(), Some(first.hash));
+    }
+
+    #[test]
+    fn times_that_follow_each_other_are_written_as_each_alone() {
+        let mut times = TimeWriter::default();
+        let nanos = [0, 999, 1_000, 1_500, 999_999_499, 999_999_999];
+        for second in [
+            0,
+            1,
+            1_795_500_300,
+            1_795_500_300,
+            1 << 40,
+            1 << 40,
+            253_402_207_200,
+        ] {
+            for nano in nanos {
+                let at = SystemTime::UNIX_EPOCH + Duration::new(second, nano);
+                assert_eq!(times.time(at), timestamp(at).as_bytes(), "{second}.{nano}");
+            }
+        }
+        let before = SystemTime::UNIX_EPOCH - Duration::from_nanos(1_500);
+        assert_eq!(times.time(before), timestamp(before).as_bytes());
     }
 
     #[test]

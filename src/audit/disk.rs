@@ -6,7 +6,7 @@ use super::{
 };
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, Metadata, OpenOptions, TryLockError},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -65,8 +65,20 @@ pub trait Disk: Send {
 pub struct FileDisk {
     path: PathBuf,
     file: File,
+    /// Of `file`. It holds as long as the file is open.
+    id: FileId,
     /// Locked as long as this exists. The system unlocks it when the process dies.
     lock: File,
+}
+
+/// What tells a file from every other on this machine: its file system and its inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    fn of(metadata: &Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
 }
 
 /// The end of a log, as it is found when the log is opened.
@@ -100,25 +112,30 @@ impl FileDisk {
         let mut file = private(path).map_err(problem)?;
         let found = find_end(path, &mut file)?;
         sync_directory(path).map_err(problem)?;
+        let id = FileId::of(&file.metadata().map_err(problem)?);
         let disk = Self {
             path: path.to_owned(),
             file,
+            id,
             lock,
         };
         Ok((disk, found))
     }
 
-    /// Whether the file under the log's name is the one that is open.
-    fn placement(&self) -> io::Result<Placement> {
-        let here = self.file.metadata()?;
+    /// The open file as it stands under the log's name; `None` where it was moved away.
+    fn in_place(&self) -> io::Result<Option<Metadata>> {
         match fs::metadata(&self.path) {
-            Ok(there) if (there.dev(), there.ino()) == (here.dev(), here.ino()) => {
-                Ok(Placement::InPlace)
-            }
-            Ok(_) => Ok(Placement::MovedAway),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Placement::MovedAway),
+            Ok(there) => Ok(Some(there).filter(|there| FileId::of(there) == self.id)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Goes on with another file.
+    fn go_on_with(&mut self, file: File) -> io::Result<()> {
+        self.id = FileId::of(&file.metadata()?);
+        self.file = file;
+        Ok(())
     }
 
     /// Copies the durable part of a file that has no name any more to a new file under the log's name.
@@ -158,7 +175,7 @@ impl Disk for FileDisk {
     fn reopen(&mut self, durable: u64) -> io::Result<u64> {
         let file = private(&self.path)?;
         let (there, here) = (file.metadata()?, self.file.metadata()?);
-        let same = (there.dev(), there.ino()) == (here.dev(), here.ino());
+        let same = FileId::of(&there) == self.id;
         let kept = match there.len() {
             0 => 0,
             length if same && length >= durable => durable,
@@ -175,7 +192,7 @@ impl Disk for FileDisk {
         }
         file.set_len(kept)?;
         sync_directory(&self.path)?;
-        self.file = file;
+        self.go_on_with(file)?;
         Ok(kept)
     }
 
@@ -193,18 +210,22 @@ impl Disk for FileDisk {
             Err(error) => return Err(error),
         };
         sync_directory(&self.path)?;
-        self.file = file;
+        self.go_on_with(file)?;
         Ok(kept)
     }
 
     fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement> {
-        let there = self.file.metadata()?.len();
-        if there != length {
+        let in_place = self.in_place()?;
+        let here = match &in_place {
+            Some(here) => here.len(),
+            None => self.file.metadata()?.len(),
+        };
+        if here != length {
             return Err(io::Error::other(format!(
-                "the file has {there} octets where {length} were written: someone else cut it or wrote to it",
+                "the file has {here} octets where {length} were written: someone else cut it or wrote to it",
             )));
         }
-        if self.placement()? == Placement::MovedAway {
+        if in_place.is_none() {
             return Ok(Placement::MovedAway);
         }
         self.file.write_all(lines)?;
@@ -216,7 +237,7 @@ impl Disk for FileDisk {
     }
 
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
-        if self.placement()? == Placement::MovedAway {
+        if self.in_place()?.is_none() {
             return Ok(Placement::MovedAway);
         }
         let aside = with_suffix(&self.path, suffix);
@@ -227,7 +248,7 @@ impl Disk for FileDisk {
             )));
         }
         fs::rename(&self.path, &aside)?;
-        self.file = private(&self.path)?;
+        self.go_on_with(private(&self.path)?)?;
         sync_directory(&self.path)?;
         Ok(Placement::InPlace)
     }

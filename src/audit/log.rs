@@ -2,6 +2,8 @@
 //!
 //! Records are queued in the order of the calls; one thread writes them. A caller that must know that a record is durable waits
 //! for its [`Receipt`]. While the disk is busy with one `fdatasync`, other records queue up and share the next one (group commit).
+//! Waking a thread costs more than making a record, so records that nobody waits for are gathered: they go with the next record that
+//! somebody waits for, or after a tenth of [`AuditOptions::sync_after`].
 //!
 //! When the disk fails, every waiting caller is told at once and the log is no longer [`healthy`](AuditLog::healthy). Lines that are
 //! not known to be durable stay in memory. Writing is tried again every second: the file is cut to its durable part, and the rest is
@@ -11,16 +13,18 @@
 //! file. Both together are the log. A disk that neither works nor fails holds nobody up for ever: see
 //! [`AuditLog::give_up`] and [`AuditLog::close`].
 
+mod queue;
 mod writer;
 
 use super::{
     Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, TornField,
     address::Addresses,
-    chain::timestamp,
     checkpoint::{SigningKey, is_origin},
 };
 use crate::clock;
+use queue::{AnswerSlot, WriteQueue, WriterState, answer, empty};
 use std::{
+    cell::RefCell,
     fmt,
     future::Future,
     path::PathBuf,
@@ -41,6 +45,11 @@ pub(super) const CHECKPOINT_RECORDS: u64 = 1000;
 const LINE_HEAD: usize = 160;
 /// Memory for records that are not durable yet, in octets. Beyond it, no record is taken.
 const MAX_PENDING: usize = 32 << 20;
+
+thread_local! {
+    /// Where this thread makes the next record's JSON, so that no record needs memory of its own.
+    static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// How an audit log is kept.
 pub struct AuditOptions {
@@ -182,50 +191,6 @@ impl Future for Durable {
     }
 }
 
-/// Where the answer to a [`Durable`] goes. `None` once it was answered: by the writer, or by [`AuditLog::give_up`].
-type AnswerSlot = Mutex<Option<oneshot::Sender<Result<Receipt, AuditError>>>>;
-
-/// The first answer counts.
-fn answer(slot: &AnswerSlot, outcome: Result<Receipt, AuditError>) {
-    if let Some(sender) = locked(slot).take() {
-        let _ = sender.send(outcome); // nobody may be waiting any more
-    }
-}
-
-/// A record that waits to be written.
-struct QueuedRecord {
-    at: String,
-    body: Vec<u8>,
-    /// For a caller that waits for the record. Dropped without an answer, it answers that the writer is gone.
-    slot: Option<Arc<AnswerSlot>>,
-}
-
-/// What was appended and not yet taken by the writer.
-#[derive(Default)]
-struct WriteQueue {
-    records: Vec<QueuedRecord>,
-    octets: usize,
-    /// Records that were refused because too much was pending.
-    lost: u64,
-    writer: WriterState,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum WriterState {
-    #[default]
-    Running,
-    /// The log is being closed: the writer ends once everything is written.
-    Closing,
-    /// The writer takes no more records. `complete`: everything that was queued is durable.
-    Ended { complete: bool },
-}
-
-impl WriterState {
-    fn has_ended(self) -> bool {
-        matches!(self, Self::Ended { .. })
-    }
-}
-
 /// What [`AuditLog`] and the writing thread share.
 struct SharedLog {
     queue: Mutex<WriteQueue>,
@@ -341,10 +306,10 @@ impl AuditLog {
     /// The approximate number of octets that the line of this record will have, for budgets.
     #[must_use]
     pub fn octets(&self, record: &Record) -> usize {
-        self.body(record).len() + LINE_HEAD
+        self.with_body(record, |body| body.len()) + LINE_HEAD
     }
 
-    /// Queues a record. It is written in order, within a second; the caller does not wait for it.
+    /// Queues a record. It is written in order and durable within [`AuditOptions::sync_after`]; the caller does not wait for it.
     pub fn append(&self, record: &Record) {
         self.queue(record, None);
     }
@@ -390,39 +355,59 @@ impl AuditLog {
         self.thread.end()
     }
 
-    /// The record as JSON. Addresses in replies get the log's form too.
-    fn body(&self, record: &Record) -> Vec<u8> {
+    /// Hands the record to `take` as JSON. Addresses in replies get the log's form too.
+    fn with_body<T>(&self, record: &Record, take: impl FnOnce(&[u8]) -> T) -> T {
+        let masked = self.masked(record);
+        BODY.with_borrow_mut(|body| {
+            empty(body);
+            serde_json::to_writer(&mut *body, masked.as_ref().unwrap_or(record))
+                .expect("records have string keys only");
+            take(body)
+        })
+    }
+
+    /// The record with the addresses of its reply in the log's form; `None` where it is in that form already.
+    fn masked(&self, record: &Record) -> Option<Record> {
         let addresses = &self.shared.addresses;
-        let mut record = record.clone();
-        match &mut record {
+        let has_reply = matches!(
+            record,
+            Record::Message(_) | Record::Refusal(_) | Record::Verdict(_) | Record::Heard(_)
+        );
+        if !has_reply || !addresses.masks() {
+            return None;
+        }
+        let mut masked = record.clone();
+        match &mut masked {
             Record::Message(message) => addresses.mask(message.reply.as_mut()),
             Record::Refusal(refusal) => addresses.mask(refusal.reply.as_mut()),
             Record::Verdict(verdict) => addresses.mask(verdict.reply.as_mut()),
             Record::Heard(heard) => addresses.mask(Some(&mut heard.text)),
             _ => {}
         }
-        serde_json::to_vec(&record).expect("records have string keys only")
+        Some(masked)
     }
 
     fn queue(&self, record: &Record, slot: Option<Arc<AnswerSlot>>) {
-        let body = self.body(record);
+        self.with_body(record, |body| self.queue_body(body, slot));
+    }
+
+    fn queue_body(&self, body: &[u8], slot: Option<Arc<AnswerSlot>>) {
         let mut queue = locked(&self.shared.queue);
-        let pending = queue.octets + self.shared.unwritten.load(Ordering::Acquire);
+        let pending = queue.octets() + self.shared.unwritten.load(Ordering::Acquire);
         if queue.writer.has_ended() || pending + body.len() > MAX_PENDING {
             queue.lost += 1;
+            drop(queue);
             if let Some(slot) = slot {
-                answer(
-                    &slot,
-                    Err(AuditError("the audit log cannot take more".into())),
-                );
+                let full = AuditError("the audit log cannot take more".into());
+                answer(&slot, Err(full));
             }
             return;
         }
-        queue.octets += body.len();
-        let at = timestamp((self.shared.clock)());
-        queue.records.push(QueuedRecord { at, body, slot });
+        let wakes = queue.push((self.shared.clock)(), body, slot);
         drop(queue);
-        self.shared.wake.notify_one();
+        if wakes {
+            self.shared.wake.notify_one();
+        }
     }
 }
 

@@ -367,7 +367,10 @@ impl<'a> Verifier<'a> {
         let body = serde_json::to_vec(&record).expect("records have string keys only");
         let at = String::from_utf8_lossy(header.at);
         let mut written = Vec::new();
-        self.result.head.clone().append(&mut written, &at, &body);
+        self.result
+            .head
+            .clone()
+            .append(&mut written, at.as_bytes(), &body);
         if written.strip_suffix(b"\n") != Some(line) {
             return Err(edited("this checkpoint is not as a log writes it"));
         }

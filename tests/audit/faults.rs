@@ -24,6 +24,7 @@ struct Switches {
     slow: bool,
     panic: bool,
     syncs: usize,
+    appends: usize,
     /// The file as it was at the last good sync, to which a failed sync takes it back.
     loses_pages: bool,
 }
@@ -39,6 +40,10 @@ impl Faults {
 
     fn syncs(&self) -> usize {
         self.0.0.lock().unwrap().syncs
+    }
+
+    fn appends(&self) -> usize {
+        self.0.0.lock().unwrap().appends
     }
 
     /// Waits until the writer is about to sync.
@@ -76,7 +81,11 @@ impl Disk for FaultyDisk {
     }
 
     fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement> {
-        let fault = self.faults.0.0.lock().unwrap().append;
+        let fault = {
+            let mut switches = self.faults.0.0.lock().unwrap();
+            switches.appends += 1;
+            switches.append
+        };
         match fault {
             Some((through, kind)) => {
                 self.disk
@@ -245,6 +254,56 @@ fn one_sync_serves_all_that_wait_and_a_slow_one_is_unhealthy() {
         wait(durable).unwrap();
     }
     assert_eq!(faults.syncs() - before, 2);
+}
+
+#[test]
+fn records_that_nobody_waits_for_go_with_the_next_that_somebody_waits_for() {
+    let directory = Directory::new("gathered");
+    let (log, faults, _notices) = open(&directory.file(), |options| {
+        options.sync_after = Duration::from_secs(3600);
+    });
+    wait(log.append_durable(&stop(0))).unwrap();
+    let (appends, syncs) = (faults.appends(), faults.syncs());
+    for n in 1..=10 {
+        log.append(&stop(n));
+    }
+    wait(log.append_durable(&stop(11))).unwrap();
+    assert_eq!(
+        (faults.appends() - appends, faults.syncs() - syncs),
+        (1, 1),
+        "one write and one sync for all"
+    );
+    let text = fs::read_to_string(directory.file()).unwrap();
+    let places = (0..=11).map(|n| text.find(&format!("\"record {n}\"")));
+    assert!(places.clone().all(|place| place.is_some()) && places.is_sorted());
+}
+
+#[test]
+fn a_record_that_nobody_waits_for_becomes_durable_by_itself() {
+    let directory = Directory::new("alone");
+    let (log, faults, _notices) = open(&directory.file(), |options| {
+        options.sync_after = Duration::from_millis(10);
+    });
+    for n in 0..20 {
+        let syncs = faults.syncs();
+        log.append(&stop(n));
+        faults.wait_for_sync(syncs + 1);
+        let text = fs::read_to_string(directory.file()).unwrap();
+        assert!(text.contains(&format!("\"record {n}\"")), "{text}");
+    }
+}
+
+#[test]
+fn a_record_that_nobody_waits_for_fails_the_log_on_a_broken_disk_too() {
+    let directory = Directory::new("nobody");
+    let (log, faults, notices) = open(&directory.file(), |options| {
+        options.sync_after = Duration::from_millis(10);
+    });
+    faults.set(|switches| switches.sync = Some(io::ErrorKind::StorageFull));
+    log.append(&stop(1));
+    let failing = |notice| matches!(notice, Notice::Failing(_));
+    assert!(notices.iter().any(failing));
+    assert!(!log.healthy());
 }
 
 #[test]

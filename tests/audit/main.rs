@@ -4,6 +4,7 @@
 mod crash;
 mod damage;
 mod faults;
+mod golden;
 mod independent;
 mod measure;
 mod moved;

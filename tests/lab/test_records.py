@@ -237,5 +237,6 @@ class Stripped(Closed):
                 sent = self.send(f"user@{place.domain}")
                 self.deferred(sent)
                 self.assertEqual("XXXXXXXA" in sent.outcome.words, masked)
+                self.ended()
                 self.assertEqual("XXXXXXXA" in self.proxy.audit_log.read_text(), masked)
                 self.proxy.stop()

@@ -1,8 +1,8 @@
 //! The thread that writes the log.
 
 use super::{
-    AnswerSlot, AuditError, AuditOptions, Checkpoint, Notice, QueuedRecord, Receipt, SharedLog,
-    WriterState, answer, locked,
+    AuditError, AuditOptions, Checkpoint, Notice, Receipt, SharedLog, locked,
+    queue::{AnswerSlot, Batch, Rest, WriterState, answer, empty},
 };
 use crate::audit::{
     CheckpointRecord, Disk, Head, LogOpenedRecord, LogRecoveredRecord, Record, TornField,
@@ -14,7 +14,7 @@ use crate::clock;
 use std::{
     io,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
 /// The writing thread's state: the chain's end, and the lines that are not known to be durable.
@@ -24,6 +24,8 @@ pub(super) struct LogWriter {
     key: Option<SigningKey>,
     disk: Box<dyn Disk>,
     head: Head,
+    /// The records that were taken from the queue last; afterwards its memory, for the next ones.
+    batch: Batch,
     /// Octets of the current file that are durable.
     durable: u64,
     /// The lines behind those octets, and how many octets of these lines were handed to the system.
@@ -35,8 +37,8 @@ pub(super) struct LogWriter {
     checkpoints: Vec<(usize, Checkpoint)>,
     /// Number of the first record in the current file.
     first: u64,
-    /// The day (UTC) of the current file.
-    day: String,
+    /// The day (UTC) of the current file, in days since 1970.
+    day: u64,
     /// Number of records behind the last checkpoint.
     unsigned: u64,
     checkpoint_due: Instant,
@@ -66,12 +68,13 @@ impl LogWriter {
         let day = found.modified.unwrap_or_else(options.clock);
         Self {
             checkpoint_due: now + options.checkpoint_after,
-            day: day_of(&timestamp(day)),
+            day: day_of(day),
             shared,
             options,
             key,
             disk,
             head: found.head,
+            batch: Batch::default(),
             durable: found.length,
             lines: Vec::new(),
             written: 0,
@@ -106,13 +109,13 @@ impl LogWriter {
 
     pub(super) fn run(mut self) {
         loop {
-            let (records, closing) = self.wait();
+            let closing = self.wait();
             *locked(&self.shared.busy_since) = Some(clock::instant());
             if self.outage.is_none() && self.rotation_is_due() {
                 let rotated = self.rotate();
                 self.note_result(rotated);
             }
-            self.add(records);
+            self.add_batch();
             let now = clock::instant();
             if self.unsigned > 0 && (closing || now >= self.checkpoint_due) {
                 self.checkpoint();
@@ -125,7 +128,7 @@ impl LogWriter {
             if closing {
                 let complete = self.outage.is_none() && self.lines.is_empty();
                 let mut queue = locked(&self.shared.queue);
-                if queue.records.is_empty() {
+                if queue.is_empty() {
                     queue.writer = WriterState::Ended { complete };
                     return;
                 }
@@ -133,28 +136,46 @@ impl LogWriter {
         }
     }
 
-    /// Blocks until there is something to do. Returns the queued records, and whether the log is being closed.
-    fn wait(&self) -> (Vec<QueuedRecord>, bool) {
+    /// Blocks until there is something to do, and takes the queued records. Returns whether the log is being closed.
+    fn wait(&mut self) -> bool {
         let mut queue = locked(&self.shared.queue);
+        // Records often follow each other. Up to then they wake nobody, unless somebody waits for one of them.
+        let mut gathers_until = Some(clock::instant() + self.gather_for());
         loop {
             let now = clock::instant();
+            let is_over = |until: Option<Instant>| until.is_some_and(|until| until <= now);
             let due = self.due();
             let closing = queue.writer == WriterState::Closing;
-            if !queue.records.is_empty() || closing || due.is_some_and(|due| due <= now) {
-                queue.octets = 0;
-                return (std::mem::take(&mut queue.records), closing);
+            let has_records = !queue.is_empty();
+            let gathered = has_records && is_over(gathers_until);
+            if closing || queue.is_urgent() || gathered || is_over(due) {
+                self.batch = queue.take(std::mem::take(&mut self.batch));
+                return closing;
             }
-            queue = match due {
-                Some(due) => {
-                    let waited = self.shared.wake.wait_timeout(queue, due - now);
+            if is_over(gathers_until) {
+                gathers_until = None;
+            } else if has_records && gathers_until.is_none() {
+                gathers_until = Some(now + self.gather_for());
+            }
+            queue.rest = match gathers_until {
+                Some(_) => Rest::Gathering,
+                None => Rest::Asleep,
+            };
+            let wake = &self.shared.wake;
+            queue = match [gathers_until, due].into_iter().flatten().min() {
+                Some(end) => {
+                    let waited = wake.wait_timeout(queue, end - now);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => {
-                    let waited = self.shared.wake.wait(queue);
-                    waited.unwrap_or_else(PoisonError::into_inner)
-                }
+                None => wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
             };
+            queue.rest = Rest::Awake;
         }
+    }
+
+    /// How long records that nobody waits for may wait for others before they are written.
+    fn gather_for(&self) -> Duration {
+        self.options.sync_after / 10
     }
 
     fn due(&self) -> Option<Instant> {
@@ -173,23 +194,34 @@ impl LogWriter {
         }
     }
 
-    fn add(&mut self, records: Vec<QueuedRecord>) {
-        for QueuedRecord { at, body, slot } in records {
-            self.head.append(&mut self.lines, &at, &body);
-            self.unsigned += 1;
-            if let Some(slot) = slot {
-                let receipt = Receipt {
-                    seq: self.head.size - 1,
-                    hash: self.head.hash,
-                };
-                self.waiting.push((self.lines.len(), slot, receipt));
-            }
-            if self.unsigned + 1 >= self.options.checkpoint_records {
-                self.checkpoint();
-            }
+    /// Adds the records that were taken from the queue.
+    fn add_batch(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.drain(|at, body, slot| self.add(at, body, slot));
+        self.batch = batch;
+        self.note_added();
+    }
+
+    fn add(&mut self, at: &[u8], body: &[u8], slot: Option<Arc<AnswerSlot>>) {
+        self.head.append(&mut self.lines, at, body);
+        self.unsigned += 1;
+        if let Some(slot) = slot {
+            let receipt = Receipt {
+                seq: self.head.size - 1,
+                hash: self.head.hash,
+            };
+            self.waiting.push((self.lines.len(), slot, receipt));
         }
+        if self.unsigned + 1 >= self.options.checkpoint_records {
+            self.checkpoint();
+        }
+    }
+
+    fn note_added(&mut self) {
         if self.sync_due.is_none() && !self.lines.is_empty() {
-            self.sync_due = Some(clock::instant() + self.options.sync_after);
+            // They may have been gathered for a while.
+            let left = self.options.sync_after - self.gather_for();
+            self.sync_due = Some(clock::instant() + left);
         }
         self.shared
             .unwritten
@@ -200,11 +232,8 @@ impl LogWriter {
     fn add_own(&mut self, record: &Record) {
         let body = serde_json::to_vec(record).expect("records have string keys only");
         let at = timestamp((self.options.clock)());
-        self.add(vec![QueuedRecord {
-            at,
-            body,
-            slot: None,
-        }]);
+        self.add(at.as_bytes(), &body, None);
+        self.note_added();
     }
 
     fn checkpoint(&mut self) {
@@ -223,7 +252,7 @@ impl LogWriter {
         self.checkpoints.push((self.lines.len(), checkpoint));
         let body = serde_json::to_vec(&Record::Checkpoint(CheckpointRecord { note }))
             .expect("records have string keys only");
-        self.head.append(&mut self.lines, &at, &body);
+        self.head.append(&mut self.lines, at.as_bytes(), &body);
         self.unsigned = 0;
         self.checkpoint_due = clock::instant() + self.options.checkpoint_after;
     }
@@ -294,7 +323,11 @@ impl LogWriter {
         self.disk.sync()?;
         let written = std::mem::take(&mut self.written);
         self.durable += written as u64;
-        self.lines.drain(..written);
+        if written == self.lines.len() {
+            empty(&mut self.lines);
+        } else {
+            self.lines.drain(..written);
+        }
         self.shared
             .unwritten
             .store(self.lines.len(), Ordering::Release);
@@ -336,7 +369,7 @@ impl LogWriter {
         let pending = self.lines.iter().filter(|&&b| b == b'\n').count();
         (self.durable, self.written) = (0, 0);
         self.first = self.head.size - pending as u64;
-        self.day = day_of(&timestamp((self.options.clock)()));
+        self.day = day_of((self.options.clock)());
     }
 
     /// On failure: answers every waiting caller, and remembers when to try again.
@@ -366,7 +399,7 @@ impl LogWriter {
 
     fn rotation_is_due(&self) -> bool {
         let length = self.durable + self.lines.len() as u64;
-        let today = || day_of(&timestamp((self.options.clock)()));
+        let today = || day_of((self.options.clock)());
         length > 0
             && (length >= self.options.rotate_octets
                 || self.options.rotate_daily && self.day != today())
@@ -378,7 +411,7 @@ impl LogWriter {
             self.checkpoint();
         }
         self.write(true)?;
-        match self.disk.rotate(&suffix(&self.day, self.first))? {
+        match self.disk.rotate(&suffix(&day_text(self.day), self.first))? {
             Placement::InPlace => self.note_new_file(),
             Placement::MovedAway => self.go_on_in_a_new_file()?,
         }
@@ -394,14 +427,22 @@ impl Drop for LogWriter {
         if !queue.writer.has_ended() {
             queue.writer = WriterState::Ended { complete: false };
         }
-        let left = std::mem::take(&mut queue.records);
+        let left = queue.take(Batch::default());
         drop(queue);
         drop(left);
         self.shared.ended.notify_all();
     }
 }
 
-/// The day of a timestamp.
-fn day_of(at: &str) -> String {
-    at[..10].to_owned()
+/// The day (UTC) of a time, in days since 1970.
+fn day_of(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs() / 86_400
+}
+
+/// A day as records write it, `2026-11-24`.
+fn day_text(day: u64) -> String {
+    let mut text = timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400));
+    text.truncate("2026-11-24".len());
+    text
 }
