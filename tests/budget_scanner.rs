@@ -1,0 +1,58 @@
+//! How many instructions the scanner of messages takes for a MiB. It is fast only as long as the compiler makes vector
+//! instructions of its loops, and a compiler that stops doing so says nothing: then it takes twenty times as many. Counted by
+//! valgrind, so the numbers are the same on a loaded machine. Without valgrind this says that it was skipped.
+
+#![cfg(target_arch = "x86_64")]
+
+use std::{path::Path, process::Command, sync::LazyLock};
+
+/// The scanner alone, as a release build compiles it.
+static SCAN: LazyLock<String> = LazyLock::new(|| {
+    let binary = format!("{}/budget-scanner", env!("CARGO_TARGET_TMPDIR"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/budget_scanner/scan.rs");
+    let rustc = Path::new(env!("CARGO")).with_file_name("rustc");
+    let status = Command::new(rustc)
+        .args(["--edition=2024", "-Copt-level=3", "-o", &binary])
+        .arg(source)
+        .status()
+        .expect("rustc is beside cargo");
+    assert!(status.success(), "rustc: {status}");
+    binary
+});
+
+/// Instructions of the whole process.
+fn instructions(message: &str, segment: usize, times: usize) -> u64 {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args([&SCAN, message, &segment.to_string(), &times.to_string()])
+        .output()
+        .expect("valgrind runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let (_, counted) = said.split_once("Collected : ").expect("a count");
+    let digits = counted.lines().next().unwrap_or_default().trim();
+    digits.parse().expect("a number")
+}
+
+fn assert_at_most(thousands: u64, message: &str, segment: usize) {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: no valgrind here, no instructions were counted; install it");
+        return;
+    }
+    let once = instructions(message, segment, 1);
+    let per_mib = (instructions(message, segment, 3) - once) / 2 / 1000;
+    println!("{message}, {segment} octets at a time: {per_mib} thousand instructions a MiB");
+    assert!(
+        per_mib <= thousands,
+        "{per_mib} thousand instructions a MiB, not {thousands}"
+    );
+}
+
+/// What one TLS record holds, and what the machine is offered at most.
+const RECORD: usize = 16 * 1024;
+
+/// 76 octets and CRLF, as base64 has them: nine lines of ten are passed a window at a time, at 3 instructions for 16 octets.
+#[test]
+fn lines_of_equal_length_take_under_half_an_instruction_an_octet() {
+    assert_at_most(450, "equal", RECORD);
+}
