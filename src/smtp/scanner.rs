@@ -99,6 +99,7 @@ const RETRY: usize = 8 * 1024;
 /// end of the message begins before it or at it.
 fn clean_until(bytes: &[u8]) -> usize {
     let mut at = 1;
+    let mut are_long = false;
     let mut retry = 0;
     while let Some(block) = bytes.get(at - 1..).and_then(<[u8]>::first_chunk) {
         let least = least_unless_suspicious(block);
@@ -106,12 +107,13 @@ fn clean_until(bytes: &[u8]) -> usize {
             return at;
         }
         at += BLOCK;
-        if least > b'\r' {
-            at = without_line_end_until(bytes, at);
+        let behind = at;
+        if are_long || least > b'\r' {
+            at = without_line_end_until(bytes, behind);
+            are_long = at > behind;
         } else if at >= retry {
-            let until = equal_lines_until(bytes, at);
-            retry = if until > at { 0 } else { at + RETRY };
-            at = until;
+            at = equal_lines_until(bytes, behind);
+            retry = if at > behind { 0 } else { at + RETRY };
         }
     }
     match bytes.get(at - 1..) {
@@ -183,6 +185,9 @@ fn without_line_end_until(bytes: &[u8], mut at: usize) -> usize {
 /// Goes on from `at`, behind a block, while all lines have one length. Attachments are such lines (RFC 2045 §6.8), and most
 /// octets of mail are attachments.
 fn equal_lines_until(bytes: &[u8], at: usize) -> usize {
+    if bytes.len() - at < 2 * WINDOW {
+        return at;
+    }
     let is_lf = |&octet: &u8| octet == b'\n';
     let block = at - BLOCK;
     match bytes[block..at].iter().rposition(is_lf) {
@@ -194,15 +199,15 @@ fn equal_lines_until(bytes: &[u8], at: usize) -> usize {
 /// How many octets are whole lines as long as the first. Where their ends must be is known then, and all other octets are looked
 /// at for nothing but being greater than CR.
 fn equal_lines(lines: &[u8]) -> usize {
-    let first = &lines[..lines.len().min(*EQUAL_LENGTHS.end())];
-    let length = first
+    let length = lines
         .iter()
+        .take(*EQUAL_LENGTHS.end())
         .position(|&octet| octet == b'\n')
         .map(|lf| lf + 1);
     let Some(length) = length.filter(|length| EQUAL_LENGTHS.contains(length)) else {
         return 0;
     };
-    if lines.len() < 2 * WINDOW || !lines[..2 * length].ends_with(b"\r\n") {
+    if !lines[..2 * length].ends_with(b"\r\n") {
         return 0;
     }
     let whole = WINDOW - WINDOW % length;
