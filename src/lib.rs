@@ -34,8 +34,8 @@
 //!    longer than each fact that it rests on holds ([`policy::Validity`]).
 //! 4. It accepts a message by a reply that the server did not give. The machines have no 250 to a message, only
 //!    [`Action::Pass`](smtp::Action::Pass) and the server's own reply.
-//! 5. It lets the two sides disagree where a command, a reply or a message ends. `smtp/framing.rs` refuses everything that two
-//!    parsers could read differently, and replies are paired with commands by counting.
+//! 5. It lets the two sides disagree where a command, a reply or a message ends. `smtp/framing.rs` and `smtp/scanner.rs` refuse
+//!    everything that two parsers could read differently, and replies are paired with commands by counting.
 //! 6. It acknowledges a message whose record is not on disk. The reply to the message waits for [`Recorded`](smtp::Recorded).
 //! 7. It opens because of a fault. Every error on the way to a decision is a refusal, and a panic ends one session only. A reader of
 //!    stderr that stops reading holds up no mail ([`logging`]), and what strangers can make the proxy write is bounded

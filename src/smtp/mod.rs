@@ -32,6 +32,8 @@ mod refusal;
 
 mod proof;
 
+mod scanner;
+
 mod framing;
 
 mod reply;

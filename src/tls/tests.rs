@@ -27,7 +27,11 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
 
 /// Well inside the validity of what `pki` makes by default: 2026-06-01.
 fn now() -> SystemTime {
@@ -90,6 +94,34 @@ impl<S> std::fmt::Debug for Secured<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secured")
     }
+}
+
+/// A connection to a server on loopback, with TLS on it. Nothing can be read from it or written to it.
+pub(crate) fn secured_connection() -> Secured<TcpStream> {
+    let handshake = async {
+        let leaf = Leaf::self_signed(&["mx.example"]);
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(&leaf)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let tls = ClientTls::new(&ClientOptions::default()).unwrap();
+        let (ours, theirs) = tokio::join!(
+            tls.connect_and_flush(near, HelloOptions::default()),
+            acceptor.accept(far)
+        );
+        theirs.unwrap();
+        ours.unwrap().0
+    };
+    // A runtime of its own, because the caller may be in one that nobody drives.
+    let alone = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(handshake)
+    });
+    alone.join().unwrap()
 }
 
 /// A peer that presented this chain.

@@ -7,10 +7,11 @@ use super::{
     transaction::MessageProgress,
 };
 use crate::smtp::{
-    framing::DataScanner,
+    framing::MessageSkipper,
     machine::{Action, End, Note, Side},
     path::ForwardPath,
     reply::Reply,
+    scanner::DataScanner,
 };
 
 impl Relay {
@@ -208,7 +209,7 @@ impl Relay {
             // The client can be told only at the end of its message or chunk.
             Phase::Message(scanner) => {
                 self.phase = Phase::SkipMessage {
-                    skipper: scanner.skipper(),
+                    skipper: MessageSkipper::behind(scanner),
                     then: reply,
                 };
             }

@@ -2,11 +2,12 @@
 
 use crate::smtp::{
     extensions::Extensions,
-    framing::{DataScanner, MessageSkipper},
+    framing::MessageSkipper,
     path::{ForwardPath, Sender},
     proof::{Authorised, Exempted},
     refusal::Refusal,
     reply::Reply,
+    scanner::DataScanner,
 };
 
 /// What happened to the bytes that were offered.

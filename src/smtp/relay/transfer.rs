@@ -7,10 +7,11 @@ use super::{
     transaction::MessageProgress,
 };
 use crate::smtp::{
-    framing::{self, END_OF_DATA, Line, Scan},
+    framing::{self, Line, MessageSkipper},
     machine::{Action, End, Note, Side},
     refusal::Refusal,
     reply::Reply,
+    scanner::{END_OF_DATA, Scan},
 };
 
 impl Relay {
@@ -164,7 +165,7 @@ impl Relay {
                 let text = "bare CR, bare LF or NUL in the message (RFC 5321 2.3.8)";
                 let refusal = Refusal::new(550, (5, 2), text);
                 self.phase = Phase::SkipMessage {
-                    skipper: before.skipper(),
+                    skipper: MessageSkipper::behind(before),
                     then: Reply::from(&refusal),
                 };
                 self.note(Note::Refused(refusal));

@@ -12,7 +12,7 @@ use crate::{
     audit::{AuditLog, AuditOptions, Disk, FileDisk, Placement},
     metrics,
     session::setup::Upstream,
-    tls::tests::peer,
+    tls::tests::{peer, secured_connection},
 };
 
 /// The answer to a RCPT that needs no look-up. `None`: the session begins to look things up.
@@ -251,7 +251,7 @@ fn the_question_for_which_tls_came_up_is_not_looked_up_twice() {
             session.upgraded(EndedHandshake {
                 awaiting,
                 classical: false,
-                outcome: Ok((Stream::Memory(tokio::io::duplex(1).0), peer(&[]))),
+                outcome: Ok((secured_connection(), peer(&[]))),
             });
             let answer = at_once(&mut session, recipient(asked));
             match asked {
