@@ -5,6 +5,7 @@ use std::{
     fs::File,
     future::poll_fn,
     io,
+    pin::Pin,
     sync::{Arc, RwLock},
     task::Poll,
     time::Duration,
@@ -220,17 +221,20 @@ async fn session(
         log::debug!("client={client} went before it was served: {error}");
         return;
     }
-    let (arrival, clients_place) = match arrive(&direction, &limits, &mut stream, client).await {
+    // Boxed, so that the session does not keep room for it.
+    let arrived = Box::pin(arrive(&direction, &limits, &mut stream, client)).await;
+    let (arrival, clients_place) = match arrived {
         Ok(arrived) => arrived,
         Err(turned_away) => return turned_away.carry_out(direction.common(), &stream),
     };
     let metrics = Arc::clone(&direction.common().metrics);
     metrics.count(metrics::SESSIONS, direction.word());
     let open = metrics.session();
-    match direction {
-        Direction::Outbound(setup) => outbound::run(setup, stream, arrival, stop).await,
-        Direction::Inbound(setup) => inbound::run(setup, stream, arrival, stop).await,
-    }
+    let session: Pin<Box<dyn Future<Output = ()> + Send>> = match direction {
+        Direction::Outbound(setup) => Box::pin(outbound::run(setup, stream, arrival, stop)),
+        Direction::Inbound(setup) => Box::pin(inbound::run(setup, stream, arrival, stop)),
+    };
+    session.await;
     drop((open, clients_place, place));
 }
 

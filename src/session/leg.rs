@@ -71,7 +71,7 @@ pub struct Leg {
     /// The end of the connection or its fault. The machine takes the octets in front of it first.
     fate: Option<io::Result<()>>,
     /// Octets could not be encrypted, and are lost.
-    unsealed: Option<rustls::Error>,
+    unsealed: Option<Box<rustls::Error>>,
     /// The connection broke. What was read before still counts.
     broken: bool,
     /// The other end will send no more.
@@ -244,7 +244,7 @@ impl Leg {
         };
         match channel.seal(octets) {
             Ok(()) => self.octets[1] += octets.len() as u64,
-            Err(error) => self.unsealed = Some(error),
+            Err(error) => self.unsealed = Some(Box::new(error)),
         }
     }
 
@@ -266,7 +266,7 @@ impl Leg {
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.seal_output();
         if let Some(error) = self.unsealed.take() {
-            return Poll::Ready(Err(io::Error::other(error)));
+            return Poll::Ready(Err(io::Error::other(*error)));
         }
         let Some(stream) = self.stream.as_mut() else {
             return Poll::Ready(Ok(()));

@@ -56,7 +56,7 @@ pub(super) struct Records<C> {
     /// Records for the peer: handshake messages, alerts, key updates, data.
     pub(super) outgoing: Buffer,
     /// The fault after which rustls may not be asked for anything more.
-    fault: Option<Error>,
+    fault: Option<Box<Error>>,
 }
 
 /// How far the records that have arrived lead.
@@ -90,7 +90,7 @@ impl<C: Unbuffered> Records<C> {
         mut data: Option<&mut dyn FnMut(&[u8])>,
     ) -> Result<Progress, Error> {
         if let Some(fault) = &self.fault {
-            return Err(fault.clone());
+            return Err(Error::clone(fault));
         }
         loop {
             let UnbufferedStatus { discard, state } =
@@ -138,7 +138,7 @@ impl<C: Unbuffered> Records<C> {
 
     /// After a fault nothing of the peer counts any more. Only the alert that tells the peer of the fault is left to be written.
     fn fail(&mut self, fault: &Error) {
-        self.fault = Some(fault.clone());
+        self.fault = Some(Box::new(fault.clone()));
         self.incoming.clear();
         // As long as rustls has something to write, it does not look at what came in.
         while self.connection.common().wants_write() {

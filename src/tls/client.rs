@@ -4,7 +4,7 @@ use super::{
     fault::HandshakeFault,
     handshake::Secured,
     offer::{MinTls, provider, versions},
-    peer::Peer,
+    peer::{Peer, PresentedChains},
     pem,
     signature::Signatures,
     trust::Trust,
@@ -55,6 +55,7 @@ pub struct ClientTls {
     signatures: Arc<Signatures>,
     any_version: Connectors,
     tls13_only: Connectors,
+    chains: PresentedChains,
 }
 
 #[derive(Debug)]
@@ -84,6 +85,7 @@ impl ClientTls {
             signatures: Arc::new(Signatures::new(provider(true))),
             any_version: connectors(options.min_tls),
             tls13_only: connectors(MinTls::Tls13),
+            chains: PresentedChains::default(),
         })
     }
 
@@ -123,7 +125,8 @@ impl ClientTls {
             .set_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>);
         let name = name.unwrap_or(NO_NAME.into());
         let secured = Secured::connect(stream, Arc::new(config), name).await?;
-        let peer = Peer::of(secured.channel.negotiated(), sni, Some(verifier.staple()));
+        let staple = Some(verifier.staple());
+        let peer = Peer::of(secured.channel.negotiated(), sni, staple, &self.chains);
         Ok((secured, peer))
     }
 }

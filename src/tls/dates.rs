@@ -53,7 +53,10 @@ mod tests {
         let authority = Authority::root("dates").below("issuer");
         let mut peer = peer(&authority.leaf(&["mx.example"]).chain);
         assert_eq!(peer.chain.len(), 2);
-        for (cert, dates) in peer.chain.iter_mut().zip([(100, 400), (200, 300)]) {
+        for (cert, dates) in std::sync::Arc::make_mut(&mut peer.chain)
+            .iter_mut()
+            .zip([(100, 400), (200, 300)])
+        {
             (cert.not_before, cert.not_after) = (Date(dates.0), Date(dates.1));
         }
         let next = |now| next_date(&peer, std::iter::empty(), at(now));

@@ -2,8 +2,14 @@
 
 use super::cert::CertFacts;
 use rustls::{CommonState, HandshakeKind, pki_types::CertificateDer};
-use serde::Serialize;
-use std::sync::Arc;
+use serde::{Serialize, Serializer};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Largest number of presented chains that are remembered.
+const REMEMBERED: usize = 256;
 
 /// What a handshake negotiated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,7 +33,8 @@ pub struct Peer {
     /// What was negotiated.
     pub facts: TlsFacts,
     /// The chain as presented, end entity first; empty if a client presented none.
-    pub chain: Vec<CertFacts>,
+    #[serde(serialize_with = "each")]
+    pub chain: Arc<Vec<CertFacts>>,
     #[serde(skip)]
     pub(super) der: Arc<Vec<CertificateDer<'static>>>,
     /// The OCSP response that a server stapled; empty if it stapled none. `None` for a client, which cannot staple.
@@ -40,12 +47,14 @@ impl Peer {
         connection: &CommonState,
         sni: Option<String>,
         staple: Option<Arc<[u8]>>,
+        chains: &PresentedChains,
     ) -> Self {
-        let der = connection.peer_certificates().unwrap_or_default().to_vec();
+        let presented = connection.peer_certificates().unwrap_or_default();
+        let (der, chain) = chains.read(presented);
         Self {
             facts: TlsFacts::of(connection, sni),
-            chain: der.iter().map(CertFacts::read).collect(),
-            der: Arc::new(der),
+            chain,
+            der,
             staple,
         }
     }
@@ -73,6 +82,64 @@ impl TlsFacts {
             sni,
             hello_retry: connection.handshake_kind()
                 == Some(HandshakeKind::FullWithHelloRetryRequest),
+        }
+    }
+}
+
+fn each<S: Serializer>(chain: &Arc<Vec<CertFacts>>, serializer: S) -> Result<S::Ok, S::Error> {
+    chain.as_slice().serialize(serializer)
+}
+
+/// A chain as it came, and what its certificates say.
+type PresentedChain = (Arc<Vec<CertificateDer<'static>>>, Arc<Vec<CertFacts>>);
+
+/// Chains that peers presented a short while ago. A host presents the same chain each time, so it is read once, and its sessions share
+/// one copy. This says nothing about whether the chain proves anything.
+#[derive(Debug, Default)]
+pub(super) struct PresentedChains(Mutex<HashMap<Vec<CertificateDer<'static>>, PresentedChain>>);
+
+impl PresentedChains {
+    fn read(&self, presented: &[CertificateDer<'_>]) -> PresentedChain {
+        if let Some(known) = self.known().get(presented) {
+            return known.clone();
+        }
+        let der: Vec<_> = presented
+            .iter()
+            .map(|cert| cert.clone().into_owned())
+            .collect();
+        let facts = der.iter().map(CertFacts::read).collect();
+        let chain = (Arc::new(der.clone()), Arc::new(facts));
+        let mut known = self.known();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(der, chain.clone());
+        chain
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Vec<CertificateDer<'static>>, PresentedChain>> {
+        // A thread that panicked leaves no entry half made.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::tests::pki::Leaf;
+
+    #[test]
+    fn sessions_with_one_host_share_one_copy_of_its_chain_and_many_hosts_take_bounded_memory() {
+        let chains = PresentedChains::default();
+        let leaf = Leaf::self_signed(&["mx.example"]);
+        let (der, facts) = chains.read(&leaf.chain);
+        let (der_again, facts_again) = chains.read(&leaf.chain);
+        assert!(Arc::ptr_eq(&der, &der_again) && Arc::ptr_eq(&facts, &facts_again));
+        assert_eq!((&*der, facts[0].names.len()), (&leaf.chain, 1));
+        for number in 0..=2 * REMEMBERED {
+            let other = CertificateDer::from(number.to_be_bytes().to_vec());
+            assert_eq!(chains.read(std::slice::from_ref(&other)).0[0], other);
+            assert!(chains.0.lock().unwrap().len() <= REMEMBERED);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{
     handshake::Secured,
     ocsp,
     offer::{MinTls, provider, versions},
-    peer::Peer,
+    peer::{Peer, PresentedChains},
     pem,
     signature::Signatures,
     trust::Trust,
@@ -92,6 +92,7 @@ pub struct ServerTls {
     pub trust: Arc<Trust>,
     config: Arc<ServerConfig>,
     own: Arc<OwnCertificates>,
+    chains: PresentedChains,
 }
 
 impl ServerTls {
@@ -128,6 +129,7 @@ impl ServerTls {
             trust,
             config: Arc::new(config),
             own,
+            chains: PresentedChains::default(),
         })
     }
 
@@ -146,7 +148,7 @@ impl ServerTls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (secured, sni) = Secured::accept(stream, Arc::clone(&self.config), turn).await?;
-        let peer = Peer::of(secured.channel.negotiated(), sni, None);
+        let peer = Peer::of(secured.channel.negotiated(), sni, None, &self.chains);
         Ok((secured, peer))
     }
 

@@ -134,7 +134,7 @@ pub(crate) fn peer(chain: &[Der<'static>]) -> Peer {
             sni: None,
             hello_retry: false,
         },
-        chain: chain.iter().map(CertFacts::read).collect(),
+        chain: Arc::new(chain.iter().map(CertFacts::read).collect()),
         der: Arc::new(chain.to_vec()),
         staple: None,
     }

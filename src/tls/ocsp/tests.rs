@@ -88,7 +88,7 @@ impl World {
                 sni: None,
                 hello_retry: false,
             },
-            chain: leaf.chain.iter().map(CertFacts::read).collect(),
+            chain: Arc::new(leaf.chain.iter().map(CertFacts::read).collect()),
             der: Arc::new(leaf.chain.clone()),
             staple: Some(staple.into()),
         };

@@ -80,7 +80,7 @@ async fn the_post_quantum_group_is_agreed_on_in_one_round_trip() {
             hello_retry: false,
         }
     );
-    assert_eq!(peer.chain, vec![CertFacts::read(&leaf.chain[0])]);
+    assert_eq!(*peer.chain, [CertFacts::read(&leaf.chain[0])]);
 }
 
 #[tokio::test]

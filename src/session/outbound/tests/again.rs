@@ -198,7 +198,7 @@ fn a_decision_about_a_certificate_ends_with_the_next_date_in_it() {
             let mut session = begin_session(setup(&log, false, ""));
             let leaf = Authority::root("decisions").leaf(&["mx.example"]);
             let mut peer = peer(&leaf.chain);
-            peer.chain[0].not_after.0 = now.0 + not_after;
+            Arc::make_mut(&mut peer.chain)[0].not_after.0 = now.0 + not_after;
             session.journal.secured(Arc::new(peer));
             verify(&mut session, "a.test");
             let question = Question::Recipient(recipient("a.test"));
