@@ -5,7 +5,6 @@ use std::{
     fs::File,
     future::poll_fn,
     io,
-    pin::Pin,
     sync::{Arc, RwLock},
     task::Poll,
     time::Duration,
@@ -24,7 +23,8 @@ use super::{
     now,
 };
 use crate::{
-    clock, metrics,
+    clock,
+    metrics::{self, Metrics},
     net::{self, ClientAddr, Forbidden, IntendedAddr, ServerAddr, proxy_header},
     session::{Arrival, budget::BudgetedEvent, drive::Stop, inbound, outbound, setup::CommonSetup},
 };
@@ -221,21 +221,34 @@ async fn session(
         log::debug!("client={client} went before it was served: {error}");
         return;
     }
-    // Boxed, so that the session does not keep room for it.
-    let arrived = Box::pin(arrive(&direction, &limits, &mut stream, client)).await;
-    let (arrival, clients_place) = match arrived {
+    let (arrival, clients_place) = match arrive(&direction, &limits, &mut stream, client).await {
         Ok(arrived) => arrived,
         Err(turned_away) => return turned_away.carry_out(direction.common(), &stream),
     };
     let metrics = Arc::clone(&direction.common().metrics);
     metrics.count(metrics::SESSIONS, direction.word());
-    let open = metrics.session();
-    let session: Pin<Box<dyn Future<Output = ()> + Send>> = match direction {
-        Direction::Outbound(setup) => Box::pin(outbound::run(setup, stream, arrival, stop)),
-        Direction::Inbound(setup) => Box::pin(inbound::run(setup, stream, arrival, stop)),
-    };
-    session.await;
-    drop((open, clients_place, place));
+    let places = (place, clients_place);
+    match direction {
+        Direction::Outbound(setup) => {
+            begin(outbound::run(setup, stream, arrival, stop), places, metrics);
+        }
+        Direction::Inbound(setup) => {
+            begin(inbound::run(setup, stream, arrival, stop), places, metrics);
+        }
+    }
+}
+
+/// Begins a session, which holds the places until it ends. It has a task of its own, so that it keeps no room for its arrival.
+fn begin(
+    session: impl Future<Output = ()> + Send + 'static,
+    places: (SessionPlace, Option<SessionPlace>),
+    metrics: Arc<Metrics>,
+) {
+    tokio::spawn(async move {
+        let open = metrics.session();
+        session.await;
+        drop((open, places));
+    });
 }
 
 /// Finds out who connected and where the connection is to go. Behind a load balancer the client gets a place of its own.

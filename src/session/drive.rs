@@ -189,7 +189,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
             let octets = self.leg(side).octets;
             self.traffic(side, octets);
         }
-        let stop = Stop::beyond(self.stop.clone(), Stop::Drain);
+        let stop = Box::pin(Stop::beyond(self.stop.clone(), Stop::Drain));
         tokio::select! {
             () = self.take_leave() => {}
             _ = stop => {}

@@ -116,9 +116,9 @@ pub(super) struct OutboundSession {
     /// The moment of the next recipient: the first one, or one on a session that may already carry mail.
     recipient_moment: Moment,
     /// The question whose answer waits for TLS.
-    awaiting_tls: Option<AwaitingTls>,
+    awaiting_tls: Option<Box<AwaitingTls>>,
     /// The question for which TLS came up. The machine asks it once more.
-    asked_again: Option<AwaitingTls>,
+    asked_again: Option<Box<AwaitingTls>>,
     /// Decisions that this session gives again while it has this peer.
     remembered: RememberedDecisions,
     /// Why this session has no TLS and will get none.
@@ -159,7 +159,7 @@ impl ActionHandler for OutboundSession {
     }
 
     fn upgrade(&mut self, side: Side, stream: Stream) -> Job<OutboundJob> {
-        let Some(awaiting) = self.awaiting_tls.take() else {
+        let Some(awaiting) = self.awaiting_tls.take().map(|awaiting| *awaiting) else {
             let failed = Upgraded::Failed(cannot_go_on("TLS without a demand"));
             return ready(ActionResult::Upgraded(side, failed));
         };
@@ -256,7 +256,7 @@ impl OutboundSession {
                 memory.handshake(server, classical, HandshakeEnd::Done, now);
                 self.journal.secured(Arc::new(peer));
                 // A decision that was denied before the handshake is made anew.
-                let awaiting = Some(handshake.awaiting);
+                let awaiting = Some(Box::new(handshake.awaiting));
                 self.asked_again = awaiting.filter(|awaiting| awaiting.denied.is_none());
                 return Upgraded::Up(secured);
             }
@@ -287,7 +287,7 @@ impl OutboundSession {
     /// The answer to a question about which everything is known already: a decision that is given again, or the question for which TLS
     /// came up.
     fn answer_at_once(&mut self, question: &Question) -> Option<Answer> {
-        let asked = self.asked_again.take();
+        let asked = self.asked_again.take().map(|asked| *asked);
         let is_known = |asked: &AwaitingTls| asked.question == *question && asked.lifetime.holds();
         if let Some(asked) = asked.filter(is_known) {
             return Some(self.compare(asked));
@@ -435,7 +435,7 @@ impl OutboundSession {
 
     fn after_tls(&mut self, awaiting: AwaitingTls) -> Answer {
         let answer = permits::after_tls(awaiting.or_plaintext);
-        self.awaiting_tls = Some(awaiting);
+        self.awaiting_tls = Some(Box::new(awaiting));
         answer
     }
 
@@ -486,7 +486,7 @@ impl OutboundSession {
         });
         let goes_on = self.awaiting_tls.take_if(|awaiting| awaiting.or_plaintext);
         if let Some(awaiting) = goes_on {
-            self.record_without_tls(awaiting, &shown);
+            self.record_without_tls(*awaiting, &shown);
         }
     }
 
@@ -554,7 +554,7 @@ impl OutboundSession {
             domain: None,
             level: None,
         };
-        if let Some(awaiting) = self.awaiting_tls.take() {
+        if let Some(awaiting) = self.awaiting_tls.take().map(|awaiting| *awaiting) {
             // The recipient is known: its verdict says so, in the words that the machine gives.
             let question = awaiting.question.clone();
             let shown = self.no_tls.as_ref().map(|no_tls| no_tls.shown.clone());

@@ -104,6 +104,8 @@ impl RememberedDecisions {
         if self.0.len() >= MOST {
             self.0.pop_front();
         }
+        // Most sessions have mail for one domain.
+        self.0.reserve_exact(usize::from(self.0.is_empty()));
         self.0.push_back(RememberedDecision {
             decision,
             written,
