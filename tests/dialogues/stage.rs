@@ -123,7 +123,7 @@ impl Stage {
     }
 
     /// TLS is being negotiated with that side, and its connection still exists.
-    #[allow(dead_code, reason = "only the fuzz targets ask")]
+    #[allow(dead_code, reason = "only the model and the fuzz targets ask")]
     pub fn in_handshake(&self, side: Side) -> bool {
         match side {
             Side::Client => self.client.paused,

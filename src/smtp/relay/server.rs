@@ -3,7 +3,7 @@
 use super::{
     Relay,
     slots::Awaited,
-    state::{AfterChunk, Phase, ServerEnding, Step},
+    state::{AfterChunk, Phase, Role, ServerEnding, Step},
     transaction::MessageProgress,
     transfer::no_recipients,
 };
@@ -97,44 +97,37 @@ impl Relay {
         self.pump();
     }
 
-    /// The refusal of a held MAIL answers its recipients, and a chunk that went behind it is in vain.
+    /// The server refused a MAIL that the client has its answer to. The refusal answers the recipients.
     fn held_mail_refused(&mut self, reply: Reply) {
-        let Some(transaction) = &mut self.transaction else {
-            return;
-        };
         self.slots.refuse_unsent(&reply);
-        transaction.refused = Some(reply.clone());
-        transaction.last_refusal = Some(reply.clone());
-        if transaction.has_begun() {
-            transaction.progress = MessageProgress::Broken(Some(reply));
+        if let Some(transaction) = &mut self.transaction {
+            transaction.refuse_sender(reply);
         }
     }
 
     /// The server refused a MAIL that the client sent through. There is no transaction, but if a chunk went behind the MAIL, the record
     /// must tell of it.
     fn mail_refused(&mut self, reply: Reply) {
-        if let Some(transaction) = self.transaction.as_mut().filter(|t| t.has_begun()) {
-            transaction.last_refusal = Some(reply.clone());
-            transaction.progress = MessageProgress::Broken(Some(reply));
-        } else {
-            self.transaction = None;
+        match &mut self.transaction {
+            Some(transaction) if transaction.has_begun() => transaction.refuse_sender(reply),
+            _ => self.transaction = None,
         }
     }
 
-    /// The refusal of a held MAIL answers its recipients, whatever the server answers to them.
+    /// Without a sender the server has no recipients, whatever it answers to them. The refusal of a held MAIL is told in its place.
     fn recipient_reply(&mut self, to: ForwardPath, reply: Reply) {
         let Some(transaction) = &mut self.transaction else {
             return self.deliver(&reply);
         };
         if let Some(refused) = transaction.refused.clone() {
-            return self.deliver(&refused);
+            return self.deliver(match self.role {
+                Role::Outbound => &refused,
+                Role::Inbound => &reply,
+            });
         }
         if reply.is_positive() {
             transaction.recipients.push(to);
             transaction.reached_somebody = true;
-        } else if transaction.is_dead() {
-            // MAIL was refused, which says more.
-            transaction.last_refusal.get_or_insert(reply.clone());
         } else {
             transaction.last_refusal = Some(reply.clone());
         }

@@ -12,9 +12,9 @@ pub(super) struct Transaction {
     pub(super) sender: Sender,
     /// The MAIL line until it is sent. It waits for the first recipient that may be handed over.
     pub(super) held: Option<Vec<u8>>,
-    /// The server's refusal of the held MAIL. It answers every recipient, because MAIL itself is answered already.
+    /// The server's refusal of MAIL. Outbound it answers every recipient, because MAIL itself is answered already.
     pub(super) refused: Option<Reply>,
-    /// The server's refusal of MAIL, or else its last one of a recipient. It is the outcome of a message that reached nobody.
+    /// The server's last refusal of a recipient.
     pub(super) last_refusal: Option<Reply>,
     /// The recipients that the server accepted.
     pub(super) recipients: Vec<ForwardPath>,
@@ -62,6 +62,14 @@ impl Transaction {
         }
     }
 
+    /// The server refused MAIL: nobody can be reached, and a message that went behind it is dead.
+    pub(super) fn refuse_sender(&mut self, reply: Reply) {
+        if self.has_begun() {
+            self.progress = MessageProgress::Broken(Some(reply.clone()));
+        }
+        self.refused = Some(reply);
+    }
+
     /// Something of the message was sent or refused.
     pub(super) fn has_begun(&self) -> bool {
         self.progress != MessageProgress::NotBegun
@@ -96,15 +104,17 @@ impl Transaction {
             _ => None,
         };
         let mut recipients = std::mem::take(&mut self.recipients);
-        recipients.extend(unanswered.cloned());
+        if self.refused.is_none() {
+            recipients.extend(unanswered.cloned());
+        }
         let reply = reply
             .or(refusal)
             // A refusal of our own is no reply of the server's.
             .filter(|reply| !reply.verbatim.is_empty());
-        // A message for nobody is not accepted, whatever the server says to it.
+        // A message for nobody is not accepted, whatever the server says to it. Its outcome is that of its envelope.
         let reply = match reply {
             Some(reply) if !reply.is_positive() => Some(reply),
-            _ if recipients.is_empty() => self.last_refusal.as_ref(),
+            _ if recipients.is_empty() => self.refused.as_ref().or(self.last_refusal.as_ref()),
             reply => reply,
         };
         Some(Completed {

@@ -79,7 +79,9 @@ impl Relay {
         let is_first = transaction.progress != MessageProgress::Chunks;
         // Without a link no recipient was accepted, and refusing the chunk says more than waiting.
         let waits = self.is_permitted() && !self.may_send();
-        if (is_first && !self.slots.is_empty() && !self.may_follow_in_group()) || waits {
+        // A chunk that will be refused here has no hurry.
+        let goes = (octets > 0 || last) && self.takes_chunks() && self.may_follow_in_group();
+        if (is_first && !self.slots.is_empty() && !goes) || waits {
             return Step::Blocked;
         }
         if !self.may_reach_somebody() {
