@@ -23,6 +23,7 @@
 //! - What an unauthenticated server says or does never becomes a 5yz (RFC 7672 §2.2, RFC 8461 §5).
 //! - A recipient is handed over only after an answer for its own domain; and byte for byte as it was judged.
 //! - No server is given the end of a message that its client did not end.
+//! - Replies wait for the server only while it owes one, and for no question (RFC 2920 §3.2).
 //! - Every wait has an end.
 
 use super::{
@@ -595,6 +596,11 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// The server owes a reply.
+    pub fn awaits_server(&self) -> bool {
+        self.server_is_open && !self.server.owed.is_empty()
     }
 
     /// Nothing is owed to the client, not even its greeting.
