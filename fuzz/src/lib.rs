@@ -45,6 +45,9 @@ const CLIENT: &[&[u8]] = &[
     b"QUIT\r\n",
     b"AUTH PLAIN AGEAYg==\r\n",
     b"XCLIENT ADDR=127.0.0.1\r\n",
+    b"MAIL FROM:<a@d.example>\r\nRCPT TO:<b@clinic.example>\r\nDATA\r\n",
+    b"MAIL FROM:<a@d.example>\r\nRCPT TO:<b@clinic.example>\r\nBDAT 3 LAST\r\nxyz",
+    b"RSET\r\nMAIL FROM:<>\r\nRCPT TO:<b@clinic.example>\r\nBDAT 3\r\nabc",
 ];
 /// The same of a server; what it says in the clear is marked for the watch.
 const SERVER: &[&[u8]] = &[
@@ -61,6 +64,7 @@ const SERVER: &[&[u8]] = &[
     b"334 \r\n",
     b"235 evil in\r\n",
     b"221 evil bye\r\n",
+    b"250 evil ok\r\n550 evil no\r\n354 evil go\r\n",
 ];
 
 /// Runs a script at a machine with these options (`tests/dialogues/machine.rs` has them).

@@ -373,7 +373,8 @@ pub struct MessageRecord {
     pub number: u64,
     /// The reverse-path (RFC 5321 §4.1.1.2); empty for `<>`.
     pub sender: Address,
-    /// The recipients that the server accepted.
+    /// The recipients that the server accepted. If the connection was lost before its final reply, also those that it had not answered:
+    /// they may have got the message. None where it accepted nobody although the chunks (RFC 3030) came with the envelope.
     pub recipients: Vec<Address>,
     /// Octets as relayed: with dot-stuffing, without the final `.` line; for BDAT, the sum of the chunks.
     pub octets: u64,
@@ -381,8 +382,8 @@ pub struct MessageRecord {
     pub sha256: String,
     /// The weakest verdict in `decisions`. It is `refused` only where each of them is `observed`.
     pub verdict: VerdictField,
-    /// One for each domain of `recipients` (outbound), or the one for `sender` (inbound; none where no rule is about that client or
-    /// sender). Their `findings` stand only in the `verdict` record.
+    /// One for each domain of `recipients` (outbound; without recipients, of those for whom the message was sent), or the one for
+    /// `sender` (inbound; none where no rule is about that client or sender). Their `findings` stand only in the `verdict` record.
     pub decisions: Vec<DecisionField>,
     /// TLS of the outside connection; `null` for plaintext.
     pub tls: Option<TlsField>,
@@ -391,7 +392,7 @@ pub struct MessageRecord {
     /// Whether the server accepted it.
     pub outcome: OutcomeField,
     /// The server's final reply: lines joined by `\r\n`, without the last CR LF, addresses in the log's form. `null` where the connection
-    /// ended before it.
+    /// ended before it. Without recipients never an acceptance: a refusal of the message or of its envelope.
     pub reply: Option<WireText>,
 }
 

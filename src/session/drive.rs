@@ -565,8 +565,12 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
     /// Writes what waits for this side. Ready if it fails, or if something waited for it.
     fn poll_flush(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<Wakeup<H::JobResult>> {
         let upgrading = self.upgrading == Some(side);
+        let holds = side == Side::Client && self.machine.holds_replies();
         let leg = self.leg(side);
         let backed_up = leg.backed_up();
+        if holds && !backed_up {
+            return Poll::Pending;
+        }
         match leg.poll_write(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Wakeup::Broken(side, error)),
             Poll::Ready(Ok(())) if upgrading || backed_up => Poll::Ready(Wakeup::Flushed(side)),

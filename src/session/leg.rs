@@ -285,12 +285,12 @@ impl Leg {
     /// The session waits from now on: gives back the memory that it does not need for that.
     pub(super) fn rest(&mut self) {
         self.input.rest(MAX_UNTAKEN);
-        self.output.rest(0);
+        self.output.rest(DIALOGUE_READ);
         if let Some(channel) = self.channel.as_mut() {
             channel
                 .incoming()
                 .rest(if self.in_message { 0 } else { PARTIAL_RECORD });
-            channel.outgoing().rest(0);
+            channel.outgoing().rest(DIALOGUE_READ);
         }
     }
 

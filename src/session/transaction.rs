@@ -78,6 +78,15 @@ impl TransactionDecisions {
                 .take()
                 .filter(|(sender, _)| *sender == message.sender_domain);
             decisions.extend(own.map(|(_, decision)| decision));
+        } else if message.recipients.is_empty() {
+            // Chunks went with the envelope, and the server accepted nobody. The octets were sent under all of these.
+            let mut recipients: Vec<_> = self.recipients.iter().collect();
+            recipients.sort_by_key(|(recipient, _)| recipient_word(recipient));
+            for (_, decision) in recipients {
+                if !decisions.contains(decision) {
+                    decisions.push(Arc::clone(decision));
+                }
+            }
         } else {
             for to in &message.recipients {
                 let decision = match self.recipients.get(&to.recipient) {

@@ -31,6 +31,12 @@ pub trait Machine {
     fn set_held_back(&mut self, _held: bool, _now: Duration) {}
     /// `--add-received`: the trace line, CRLF included, that goes in front of each message from now on.
     fn set_trace(&mut self, line: Vec<u8>);
+    /// Whether the octets for the client may wait for the next reply of the server. They are then only our own replies to MAIL and
+    /// RCPT, and the server has everything that it must answer of the same group (RFC 2920 §3.2: a server may store the replies of a
+    /// group). Asked when the machine has no action left and the client's bytes were offered; a driver may always write at once.
+    fn holds_replies(&self) -> bool {
+        false
+    }
     /// Both sides are closed and no action is left.
     fn finished(&self) -> bool;
 }
@@ -155,11 +161,12 @@ pub struct Completed {
     pub sender: Vec<u8>,
     /// Its domain; `None` for the null reverse-path and for address literals.
     pub sender_domain: Option<Domain>,
-    /// The recipients that the server accepted.
+    /// The recipients that the server accepted; without a reply also those that it had not answered when the connection ended.
     pub recipients: Vec<ForwardPath>,
     /// Octets of the message as relayed: DATA with dot-stuffing and without the final `.` CRLF line, or the sum of BDAT chunks.
     pub octets: u64,
-    /// The server's final reply, verbatim, CRLFs included. `None`: the connection ended before it (outcome unknown).
+    /// The server's final reply, verbatim, CRLFs included. `None`: the connection ended before it (outcome unknown). Where the server
+    /// accepted no recipient, this is never an acceptance: a refusal of the message, or else the last refusal of a recipient.
     pub reply: Option<Vec<u8>>,
 }
 

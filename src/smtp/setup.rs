@@ -88,6 +88,9 @@ pub(super) trait LinkSetup {
 
 impl<S: LinkSetup> Machine for S {
     fn receive(&mut self, side: Side, bytes: &[u8], now: Duration) {
+        if side == Side::Client {
+            self.relay_mut().hears_client();
+        }
         let mut rest = bytes;
         let last = loop {
             let step = match side {
@@ -145,6 +148,10 @@ impl<S: LinkSetup> Machine for S {
 
     fn set_trace(&mut self, line: Vec<u8>) {
         self.relay_mut().trace = line;
+    }
+
+    fn holds_replies(&self) -> bool {
+        self.relay().holds_replies()
     }
 
     fn finished(&self) -> bool {

@@ -175,6 +175,8 @@ impl Run {
             .connections
             .iter()
             .flat_map(|one| &one.transactions)
+            // A server that says 354 to nobody gets an empty message, which is none.
+            .filter(|one| !one.accepted().is_empty())
             .filter(|one| {
                 one.verdict
                     .as_ref()

@@ -144,6 +144,53 @@ impl Conversation {
     }
 }
 
+/// The transaction under way with a server, by the commands that it got and by its replies.
+#[derive(Debug, Default)]
+pub struct Envelope {
+    /// Recipients that it got.
+    pub handed_over: usize,
+    mail_accepted: bool,
+    /// Recipients that it accepted behind a MAIL that it accepted.
+    pub accepted: usize,
+}
+
+impl Envelope {
+    /// The server gets this unit; false: a message that belongs to no recipient.
+    pub fn takes(&mut self, unit: &Unit) -> bool {
+        let is = |verb: &str| matches!(unit, Unit::Command(line) if is_verb(line, verb.as_bytes()));
+        let begins_message = is("DATA") || matches!(unit, Unit::Chunk { .. });
+        let belongs = !begins_message || self.handed_over > 0;
+        if is("RCPT") {
+            self.handed_over += 1;
+        } else if unit.ends_message() || is("MAIL") || is("RSET") || is("EHLO") || is("HELO") {
+            self.handed_over = 0;
+        }
+        belongs
+    }
+
+    /// The server answers this unit.
+    pub fn is_answered(&mut self, unit: &Unit, positive: bool) {
+        let is = |verb: &str| matches!(unit, Unit::Command(line) if is_verb(line, verb.as_bytes()));
+        let resets = is("RSET") || is("EHLO") || is("HELO");
+        if is("RCPT") {
+            self.accepted += usize::from(positive && self.mail_accepted);
+        } else if is("MAIL") || unit.ends_message() || (resets && positive) {
+            self.accepted = 0;
+            self.mail_accepted = is("MAIL") && positive;
+        }
+    }
+}
+
+/// The lines of a reply as it was received, without codes.
+pub fn texts(reply: &[u8]) -> Vec<Vec<u8>> {
+    let lines = reply.strip_suffix(b"\r\n").unwrap_or(reply);
+    let lines = lines.split(|b| *b == b'\n');
+    let texts = lines.map(|line| line.get(4..).unwrap_or_default());
+    texts
+        .map(|text| text.strip_suffix(b"\r").unwrap_or(text).to_vec())
+        .collect()
+}
+
 pub fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }

@@ -123,7 +123,7 @@ impl Stage {
     }
 
     /// TLS is being negotiated with that side, and its connection still exists.
-    #[allow(dead_code, reason = "only the fuzz targets ask")]
+    #[allow(dead_code, reason = "only the model and the fuzz targets ask")]
     pub fn in_handshake(&self, side: Side) -> bool {
         match side {
             Side::Client => self.client.paused,
@@ -315,6 +315,9 @@ impl Stage {
         }
         self.watch
             .settled(self.machine.finished(), self.machine.deadline(), self.now)?;
+        if self.machine.holds_replies() && (self.asked.is_some() || !self.watch.awaits_server()) {
+            return Err("replies may wait although nothing of the server is awaited".to_owned());
+        }
         for side in [Side::Server, Side::Client] {
             let waiting = self.asked.is_some()
                 || self.recording > 0

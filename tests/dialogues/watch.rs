@@ -13,10 +13,17 @@
 //!   not of a peer that is known at connect time and has proved who it is: other domains' recipients may follow.
 //! - What a server says of a recipient reaches the client only behind an answer for that recipient.
 //! - A message of which a chunk was refused is never accepted (RFC 3030 §2).
+//! - DATA and BDAT go only to a server that got a recipient of the same transaction, which needed an answer for that recipient
+//!   (RFC 2920 §3.1).
+//! - What a client sends as DATA goes only to a server that accepted a recipient: before that the client does not see 354. A server
+//!   that says 354 without having accepted anybody gets one dot (RFC 2920 §3.1). What a client sends as BDAT may be with a server
+//!   that then refuses all its recipients, because its octets come with the command (RFC 3030 §2): it went to a peer that may
+//!   have it, for recipients for whom that was answered. No such message is accepted, towards the client or in a record.
 //! - How a session ends is told once.
 //! - What an unauthenticated server says or does never becomes a 5yz (RFC 7672 §2.2, RFC 8461 §5).
 //! - A recipient is handed over only after an answer for its own domain; and byte for byte as it was judged.
 //! - No server is given the end of a message that its client did not end.
+//! - Replies wait for the server only while it owes one, and for no question (RFC 2920 §3.2).
 //! - Every wait has an end.
 
 use super::{
@@ -29,7 +36,7 @@ use std::{collections::HashSet, time::Duration};
 #[path = "conversation.rs"]
 mod conversation;
 
-use conversation::{Conversation, Replied, Unit, domain_of, find, is_verb};
+use conversation::{Conversation, Envelope, Replied, Unit, domain_of, find, is_verb, texts};
 
 type Outcome = Result<(), String>;
 
@@ -78,6 +85,8 @@ pub struct Watch {
     ends: usize,
     /// For some recipient only encryption was demanded, so any peer may be its server.
     undemanding: bool,
+    /// The transaction under way with the server.
+    envelope: Envelope,
     /// Refusals of messages by us are not the server's replies, so they need no record.
     evil: Vec<u8>,
 }
@@ -114,6 +123,7 @@ impl Watch {
             dead: false,
             ends: 0,
             undemanding: false,
+            envelope: Envelope::default(),
             evil: Vec::new(),
         }
     }
@@ -166,6 +176,16 @@ impl Watch {
     }
 
     pub fn records(&mut self, completed: &Completed) -> Outcome {
+        let for_nobody = completed.recipients.is_empty();
+        if let Some(reply) = completed.reply.as_ref().filter(|_| for_nobody) {
+            if reply.starts_with(b"2") {
+                return Err(format!("accepted for nobody: {}", escape(reply)));
+            }
+            // Without a final reply, the refusal of the recipients is what the server said about the message.
+            if self.records_due == 0 && self.said_by_server.contains(&texts(reply)) {
+                return Ok(());
+            }
+        }
         match (&completed.reply, self.records_due) {
             (Some(_), 0) if std::mem::take(&mut self.chunk_refused) => Ok(()),
             (Some(reply), 0) => Err(format!(
@@ -192,6 +212,7 @@ impl Watch {
 
     pub fn connected(&mut self, stands: bool) {
         self.server = Conversation::default();
+        self.envelope = Envelope::default();
         self.server_is_open = stands;
         if self.direction == Direction::Outbound {
             self.authenticated = false;
@@ -238,6 +259,12 @@ impl Watch {
         if from == Side::Client && content && !self.may_relay() {
             return Err(format!("message bytes in the clear: {}", escape(bytes)));
         }
+        if content && self.envelope.handed_over == 0 {
+            return Err("content for a server that got no recipient".to_owned());
+        }
+        if content && self.server.in_data && self.envelope.accepted == 0 {
+            return Err("content for a server that accepted nobody".to_owned());
+        }
         self.taken(from, bytes, content)?;
         self.output(from.other(), bytes)
     }
@@ -281,12 +308,13 @@ impl Watch {
                     self.said_by_server.insert(lines);
                     self.chunk_refused |=
                         matches!(unit, Some(Unit::Chunk { .. })) && code / 100 > 3;
-                    if let Some(unit) = unit
-                        && unit.ends_message()
-                    {
-                        self.server_accepted += usize::from(code / 100 == 2);
+                    let Some(unit) = unit else { continue };
+                    if unit.ends_message() {
+                        let accepted = code / 100 == 2 && self.envelope.accepted > 0;
+                        self.server_accepted += usize::from(accepted);
                         self.records_due += 1;
                     }
+                    self.envelope.is_answered(&unit, code / 100 == 2);
                 }
             }
         }
@@ -298,8 +326,17 @@ impl Watch {
         match to {
             Side::Client => self.client_gets(bytes),
             Side::Server => {
+                let empty = bytes == b".\r\n"
+                    && self.server.in_data
+                    && !self.client.in_data
+                    && self.envelope.accepted == 0;
                 for unit in self.server.said(bytes) {
                     self.server_gets(&unit)?;
+                }
+                if empty && let Some(owed) = self.server.owed.back_mut() {
+                    // The end of a message that nobody sent, so it counts like a command.
+                    *owed = Unit::Command(b".".to_vec());
+                    self.server.ended -= 1;
                 }
                 if self.server.ended > self.client.ended {
                     return Err(
@@ -313,6 +350,9 @@ impl Watch {
     }
 
     fn server_gets(&mut self, unit: &Unit) -> Outcome {
+        if !self.envelope.takes(unit) {
+            return Err("a message for a server that got no recipient".to_owned());
+        }
         let Unit::Command(line) = unit else {
             return match self.may_relay() {
                 true => Ok(()),
@@ -413,6 +453,9 @@ impl Watch {
                 return Err(format!("a reply to nothing: {}", escape(bytes)));
             }
             self.no_unauthenticated_verdict(code, unit.as_ref(), greeted)?;
+            if self.client.in_data && code / 100 == 3 && self.envelope.accepted == 0 {
+                return Err("354 although nobody was accepted".to_owned());
+            }
             greeted = true;
             if let Some(Unit::Command(line)) = &unit {
                 self.shows_nothing_unproved(code, line, &lines)?;
@@ -553,6 +596,11 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// The server owes a reply.
+    pub fn awaits_server(&self) -> bool {
+        self.server_is_open && !self.server.owed.is_empty()
     }
 
     /// Nothing is owed to the client, not even its greeting.

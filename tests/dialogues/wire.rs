@@ -226,6 +226,9 @@ impl Machine for Any {
     fn set_trace(&mut self, line: Vec<u8>) {
         self.0.set_trace(line);
     }
+    fn holds_replies(&self) -> bool {
+        self.0.holds_replies()
+    }
     fn finished(&self) -> bool {
         self.0.finished()
     }

@@ -1,11 +1,12 @@
 //! The reference: the outcome that a session must have, computed as if everything happened in turn and nothing ever waited.
 //!
 //! No bytes, no segments, no queue, no pipelining: one command, its consequences, its reply. What the machine does must
-//! come to the same.
+//! come to the same. Only one thing depends on time: whether a message behind recipients of its own group went to the server
+//! before the server had refused them all. Then the server's log says which of the two happened, and the rest follows.
 
 use crate::{
     script::Direction,
-    world::{BINARYMIME, CHUNKING, DSN, EXTENSIONS, Op, PARAMETERS, SMTPUTF8, To, Verdict, World},
+    world::{BINARYMIME, CHUNKING, DSN, HELLO, Op, PARAMETERS, SMTPUTF8, To, Verdict, World, line},
 };
 use starttls_proxy::smtp::{Domain, Question, Recipient};
 use std::collections::HashMap;
@@ -27,7 +28,7 @@ pub struct Said {
     pub replies: Vec<Expected>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Message {
     Ahead,
     Chunks,
@@ -35,13 +36,17 @@ enum Message {
     Broken(Option<Expected>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Transaction {
     sender: String,
     /// The MAIL line, while the server knows nothing of it.
     held: Option<String>,
     refused: Option<String>,
     recipients: Vec<String>,
+    /// The server got a recipient in the group under way.
+    in_group: bool,
+    /// The last refusal of a recipient by the server.
+    last_refusal: Option<String>,
     message: Message,
     /// What MAIL used.
     uses: Option<usize>,
@@ -52,6 +57,7 @@ struct Transaction {
 }
 
 /// The reference; the text of this module describes it.
+#[derive(Clone)]
 pub struct Reference<'w> {
     world: &'w World,
     /// EHLO was answered; with what of [`EXTENSIONS`].
@@ -74,9 +80,9 @@ pub struct Reference<'w> {
     /// The extensions that this server was found to lack, as the notes name them.
     pub taught: Vec<&'static str>,
     replies: Vec<Expected>,
+    /// What the server really got, as soon as that is known.
+    log: Vec<String>,
 }
-
-const HELLO: &str = "EHLO host.example";
 
 impl<'w> Reference<'w> {
     pub fn new(world: &'w World) -> Self {
@@ -96,6 +102,7 @@ impl<'w> Reference<'w> {
             transactions: 0,
             taught: Vec::new(),
             replies: Vec::new(),
+            log: Vec::new(),
         };
         if reference.outbound() && !world.connects {
             reference.ends(421);
@@ -112,6 +119,21 @@ impl<'w> Reference<'w> {
     /// The greeting.
     pub fn greeting(&mut self) -> Vec<Expected> {
         std::mem::take(&mut self.replies)
+    }
+
+    /// A group begins. Everything before it is answered, and `log` is what the server has got at its end.
+    pub fn group(&mut self, log: &[String]) {
+        self.log = log.to_vec();
+        if let Some(t) = &mut self.transaction {
+            t.in_group = false;
+        }
+    }
+
+    /// Whether a message for nobody went to the server as `line` all the same, because recipients of its group were unanswered.
+    fn went_for_nobody(&self, line: &str) -> bool {
+        let in_group = self.transaction.as_ref().is_some_and(|t| t.in_group);
+        let got = self.log.get(self.server.len()).map(String::as_str);
+        self.world.pipelining && in_group && got == Some(line)
     }
 
     /// The client says something.
@@ -247,6 +269,8 @@ impl<'w> Reference<'w> {
             held,
             refused: None,
             recipients: Vec::new(),
+            in_group: false,
+            last_refusal: None,
             message: Message::Ahead,
             uses,
             authenticated: false,
@@ -303,10 +327,12 @@ impl<'w> Reference<'w> {
         }
         let reply = self.forward(line);
         let path = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
-        if reply.starts_with('2')
-            && let Some(t) = &mut self.transaction
-        {
-            t.recipients.push(path);
+        if let Some(t) = &mut self.transaction {
+            t.in_group = true;
+            match reply.starts_with('2') {
+                true => t.recipients.push(path),
+                false => t.last_refusal = Some(reply.clone()),
+            }
         }
         self.theirs(&reply);
     }
@@ -321,8 +347,10 @@ impl<'w> Reference<'w> {
         match (t.refused.clone(), lacking.first()) {
             (Some(reply), _) => self.theirs(&reply),
             (None, Some(&SMTPUTF8)) if authenticated => self.ours(553),
-            (None, Some(&lacking)) => {
-                self.taught(lacking, authenticated);
+            (None, Some(_)) => {
+                for lacking in lacking {
+                    self.taught(lacking, authenticated);
+                }
                 self.ours(451);
             }
             (None, None) => {
@@ -377,8 +405,7 @@ impl<'w> Reference<'w> {
                 return None;
             }
             Some(t) if t.recipients.is_empty() => {
-                self.ours(554);
-                self.reset();
+                self.data_for_nobody();
                 return None;
             }
             Some(_) => {}
@@ -396,6 +423,27 @@ impl<'w> Reference<'w> {
         Some(format!("{content}.\r\n").into_bytes())
     }
 
+    fn data_for_nobody(&mut self) {
+        if !self.went_for_nobody("DATA") {
+            self.ours(554);
+            return self.reset();
+        }
+        let reply = self.forward("DATA");
+        if !reply.starts_with('3') {
+            self.theirs(&reply);
+            return self.reset();
+        }
+        self.ours(554);
+        self.server.push("DATA:".to_owned());
+        let reply = self.world.reply("DOT.", self.messages);
+        self.messages += 1;
+        self.reset();
+        if reply.starts_with("421") {
+            self.theirs(&reply);
+            self.over = true;
+        }
+    }
+
     fn chunk(&mut self, line: &str, content: &str, last: bool) {
         if !self.shown(CHUNKING) {
             return self.ends(521);
@@ -409,7 +457,9 @@ impl<'w> Reference<'w> {
                 let reply = reply.clone().unwrap_or(Expected::Ours(503));
                 return self.dead(reply, last);
             }
-            Some(t) if t.recipients.is_empty() => return self.dead(Expected::Ours(554), last),
+            Some(t) if t.recipients.is_empty() && !self.went_for_nobody(line) => {
+                return self.dead(Expected::Ours(554), last);
+            }
             Some(t) if self.lacks(CHUNKING) && self.outbound() => {
                 let authenticated = t.authenticated;
                 self.taught(CHUNKING, authenticated);
@@ -426,7 +476,7 @@ impl<'w> Reference<'w> {
         }
         (t.begun, t.message) = (true, Message::Chunks);
         t.octets += content.len();
-        let octets = t.octets;
+        let (octets, for_nobody) = (t.octets, t.recipients.is_empty());
         let key = if last { "LAST" } else { line };
         let count = if last {
             self.messages
@@ -439,11 +489,17 @@ impl<'w> Reference<'w> {
         if last {
             return self.verdict(octets, reply);
         }
-        self.theirs(&reply);
-        if !reply.starts_with('2')
+        let refusal = match reply.starts_with('2') {
+            true if for_nobody => Some(Expected::Ours(554)),
+            true => None,
+            false => Some(Expected::Theirs(reply.clone())),
+        };
+        self.replies
+            .push(refusal.clone().unwrap_or(Expected::Theirs(reply)));
+        if refusal.is_some()
             && let Some(t) = &mut self.transaction
         {
-            t.message = Message::Broken(Some(Expected::Theirs(reply)));
+            t.message = Message::Broken(refusal);
         }
     }
 
@@ -472,6 +528,10 @@ impl<'w> Reference<'w> {
             return;
         };
         (t.begun, t.octets) = (true, octets);
+        if t.recipients.is_empty() && reply.starts_with('2') {
+            self.record(&t, t.last_refusal.as_deref());
+            return self.ours(554);
+        }
         self.record(&t, Some(&reply));
         if reply.starts_with('2') && self.world.unrecorded == Some(self.messages - 1) {
             return self.ends(421);
@@ -501,6 +561,7 @@ impl<'w> Reference<'w> {
         {
             let refusal = match &t.message {
                 Message::Broken(Some(Expected::Theirs(reply))) => Some(reply.clone()),
+                _ if t.recipients.is_empty() => t.last_refusal.clone(),
                 _ => None,
             };
             self.record(&t, refusal.as_deref());
@@ -585,64 +646,4 @@ impl<'w> Reference<'w> {
             self.over = true;
         }
     }
-}
-
-/// An op as one line of text.
-fn line(op: &Op) -> String {
-    match op {
-        Op::Hello { esmtp: true } => HELLO.to_owned(),
-        Op::Hello { esmtp: false } => "HELO host.example".to_owned(),
-        Op::Mail {
-            id,
-            domain,
-            wrong,
-            uses,
-        } => {
-            format!(
-                "MAIL FROM:<m{id}@d{domain}.example>{}{}",
-                uses.map_or("", |uses| PARAMETERS[uses].0),
-                wrong.unwrap_or_default()
-            )
-        }
-        Op::Rcpt { id, to, dsn } => {
-            let path = match to {
-                To::Domain(n) => format!("<r{id}@d{n}.example>"),
-                To::Literal => format!("<r{id}@[192.0.2.1]>"),
-                To::Postmaster => "<postmaster>".to_owned(),
-                To::Broken => format!("<r{id}@a.example>,<b@d0.example>"),
-            };
-            format!("RCPT TO:{path}{}", if *dsn { " NOTIFY=NEVER" } else { "" })
-        }
-        Op::Data { .. } => "DATA".to_owned(),
-        Op::Chunk { octets, last } => format!("BDAT {octets}{}", if *last { " LAST" } else { "" }),
-        Op::Quit => "QUIT".to_owned(),
-        Op::StartTls => "STARTTLS".to_owned(),
-        Op::Other(line) => (*line).to_owned(),
-    }
-}
-
-/// The lines of an EHLO reply of the server.
-pub fn offer(world: &World, starttls: bool, secure: bool) -> String {
-    let mut lines = vec!["mx.example evil"];
-    if secure {
-        lines[0] = "mx.example";
-    }
-    if world.pipelining {
-        lines.push("PIPELINING");
-    }
-    let lacks = if secure { world.lacks } else { 0 };
-    let offered = EXTENSIONS.iter().enumerate();
-    lines.extend(
-        offered
-            .filter(|(n, _)| lacks & (1 << n) == 0)
-            .map(|(_, e)| *e),
-    );
-    if starttls {
-        lines.push("STARTTLS");
-    }
-    let last = lines.len() - 1;
-    let lines = lines.iter().enumerate();
-    lines
-        .map(|(n, line)| format!("250{}{line}\r\n", if n == last { ' ' } else { '-' }))
-        .collect()
 }

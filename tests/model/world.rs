@@ -294,3 +294,66 @@ pub fn worlds(direction: Direction) -> impl Strategy<Value = World> {
             unrecorded,
         })
 }
+
+/// EHLO as the client says it.
+pub const HELLO: &str = "EHLO host.example";
+
+/// An op as one line of text.
+pub fn line(op: &Op) -> String {
+    match op {
+        Op::Hello { esmtp: true } => HELLO.to_owned(),
+        Op::Hello { esmtp: false } => "HELO host.example".to_owned(),
+        Op::Mail {
+            id,
+            domain,
+            wrong,
+            uses,
+        } => {
+            format!(
+                "MAIL FROM:<m{id}@d{domain}.example>{}{}",
+                uses.map_or("", |uses| PARAMETERS[uses].0),
+                wrong.unwrap_or_default()
+            )
+        }
+        Op::Rcpt { id, to, dsn } => {
+            let path = match to {
+                To::Domain(n) => format!("<r{id}@d{n}.example>"),
+                To::Literal => format!("<r{id}@[192.0.2.1]>"),
+                To::Postmaster => "<postmaster>".to_owned(),
+                To::Broken => format!("<r{id}@a.example>,<b@d0.example>"),
+            };
+            format!("RCPT TO:{path}{}", if *dsn { " NOTIFY=NEVER" } else { "" })
+        }
+        Op::Data { .. } => "DATA".to_owned(),
+        Op::Chunk { octets, last } => format!("BDAT {octets}{}", if *last { " LAST" } else { "" }),
+        Op::Quit => "QUIT".to_owned(),
+        Op::StartTls => "STARTTLS".to_owned(),
+        Op::Other(line) => (*line).to_owned(),
+    }
+}
+
+/// The lines of an EHLO reply of the server.
+pub fn offer(world: &World, starttls: bool, secure: bool) -> String {
+    let mut lines = vec!["mx.example evil"];
+    if secure {
+        lines[0] = "mx.example";
+    }
+    if world.pipelining {
+        lines.push("PIPELINING");
+    }
+    let lacks = if secure { world.lacks } else { 0 };
+    let offered = EXTENSIONS.iter().enumerate();
+    lines.extend(
+        offered
+            .filter(|(n, _)| lacks & (1 << n) == 0)
+            .map(|(_, e)| *e),
+    );
+    if starttls {
+        lines.push("STARTTLS");
+    }
+    let last = lines.len() - 1;
+    let lines = lines.iter().enumerate();
+    lines
+        .map(|(n, line)| format!("250{}{line}\r\n", if n == last { ' ' } else { '-' }))
+        .collect()
+}

@@ -173,6 +173,21 @@ fn outbound_a_message_has_the_decisions_of_its_own_recipients_and_no_others() {
 }
 
 #[test]
+fn outbound_a_message_that_the_server_took_for_nobody_has_the_decisions_under_which_it_was_sent() {
+    let mut session = Session::new(DirectionField::Outbound);
+    session.journal.note(Note::TransactionBegins);
+    for address in ["b@two.example", "a@one.example", "c@two.example"] {
+        session.judge(&to(address), proved());
+    }
+    session.judge(&to("d@refused.example"), expired());
+    session.message("s@inside.example", &[]);
+    let messages = session.end().records("message");
+    let decisions = messages[0]["decisions"].as_array().expect("a list");
+    let domains: Vec<_> = decisions.iter().map(|one| one["domain"].clone()).collect();
+    assert_eq!(domains, ["one.example", "two.example"]);
+}
+
+#[test]
 fn with_a_smart_host_its_one_decision_stands_for_all_recipients() {
     let mut session = Session::new(DirectionField::Outbound);
     session.journal.note(Note::TransactionBegins);

@@ -334,12 +334,9 @@ fn each_recipient_is_judged_for_its_own_domain_in_its_own_slot() {
     script.events(&["ask bad.example"]).refused(451);
     script.events(&["ask d.example"]).authorised();
     script
-        .server_got("RCPT TO:<s@slow.example>⏎RCPT TO:<k@d.example>⏎")
+        .server_got("RCPT TO:<s@slow.example>⏎RCPT TO:<k@d.example>⏎DATA⏎")
         .client_got("");
-    script
-        .server("250 s⏎250 k⏎")
-        .server_got("DATA⏎")
-        .server("354 go⏎");
+    script.server("250 s⏎250 k⏎").server("354 go⏎");
     script.client_got("250 s⏎451 4.7.5 policy⏎250 k⏎354 go⏎");
 }
 
@@ -565,4 +562,47 @@ fn an_upgrade_that_is_under_way_takes_no_answer() {
     script.refused(550).client_got("");
     script.server_got("EHLO box⏎").server(SECURE_EHLO);
     script.server_got("MAIL FROM:<a@b> SIZE=5⏎RCPT TO:<u@d.example>⏎");
+}
+
+#[test]
+fn the_reply_to_mail_may_wait_for_the_rest_of_its_group_and_for_nothing_else() {
+    let mut script = envelope();
+    script.client("RSET⏎").server_got("RSET⏎").server("250 ok⏎");
+    script.client_got("250 ok⏎");
+    assert!(!script.machine.holds_replies(), "nothing is awaited");
+    // The policy may take its time.
+    script.client("MAIL FROM:<c@d>⏎RCPT TO:<b@bad.example>⏎RCPT TO:<x@d.example>⏎DATA⏎");
+    assert!(!script.machine.holds_replies(), "a question");
+    script.refused(451);
+    assert!(!script.machine.holds_replies(), "another question");
+    script.authorised();
+    script.server_got("MAIL FROM:<c@d>⏎RCPT TO:<x@d.example>⏎DATA⏎");
+    script.client_got("250 2.1.0 sender noted⏎451 4.7.5 policy⏎");
+    assert!(script.machine.holds_replies());
+    // The first reply of the server takes all along, also one that the client does not get.
+    script.server("250 held⏎").client_got("");
+    assert!(!script.machine.holds_replies());
+    script.server("250 x⏎").server("354 go⏎");
+    assert!(!script.machine.holds_replies());
+}
+
+#[test]
+fn no_reply_waits_for_a_reset_of_ours() {
+    let mut script = envelope();
+    script.client("RSET⏎").server("250 ok⏎");
+    script.client("MAIL FROM:<c@d>⏎RCPT TO:<x@d.example>⏎DATA⏎");
+    script.authorised().server("250 held⏎550 x⏎354 go⏎").codes();
+    // The dot and RSET are awaited, and the client is not to wait for their replies.
+    assert!(!script.machine.holds_replies());
+}
+
+#[test]
+fn envelope_and_data_go_in_one_group_behind_the_protected_ehlo() {
+    let mut script = introduced(config(), EHLO);
+    script.client("MAIL FROM:<a@b> SIZE=5⏎RCPT TO:<u@d.example>⏎DATA⏎");
+    script.upgrade().server("220 go⏎").upgraded(Side::Server);
+    script.authorised().server_got("STARTTLS⏎EHLO box⏎");
+    script
+        .server(SECURE_EHLO)
+        .server_got("MAIL FROM:<a@b> SIZE=5⏎RCPT TO:<u@d.example>⏎DATA⏎");
 }

@@ -123,13 +123,8 @@ impl Relay {
         let length = line.len();
         let permitted = self.is_permitted();
         match command {
-            Command::Hello { .. }
-            | Command::Mail(_)
-            | Command::Rset
-            | Command::StartTls
-            | Command::Auth
-                if !self.slots.is_empty() =>
-            {
+            Command::Mail(_) | Command::Rset if !self.may_begin_anew() => Step::Blocked,
+            Command::Hello { .. } | Command::StartTls | Command::Auth if !self.slots.is_empty() => {
                 Step::Blocked
             }
             Command::Noop { argued: false } | Command::Quit if permitted && !self.may_send() => {
@@ -160,6 +155,11 @@ impl Relay {
                 Step::Took(length)
             }
         }
+    }
+
+    /// Whether the transaction before is over, or will be by what the server is still to answer.
+    fn may_begin_anew(&self) -> bool {
+        self.slots.is_empty() || (self.may_pipeline() && self.slots.only_reset())
     }
 
     /// Forwards a command that helps no message along, unless the client has used up its number of those.
@@ -251,7 +251,9 @@ impl Relay {
         match self.role {
             Role::Outbound => {
                 self.transaction = Some(Transaction::new(sender, Some(line)));
-                self.say(250, "2.1.0 sender noted");
+                self.slots
+                    .ours_in_group(Reply::new(250, "2.1.0 sender noted"));
+                self.pump();
             }
             Role::Inbound => self.leave_pending(Pending::Mail { line, sender }),
         }
@@ -292,7 +294,7 @@ impl Relay {
     /// and also have a limit (RFC 5321 §4.5.3.1.10).
     fn recipient_fault(&mut self, refusal: &Refusal, allowance: Allowance) {
         match allowance {
-            Allowance::Granted | Allowance::Denied => self.decline(refusal),
+            Allowance::Granted | Allowance::Denied => self.decline_in_group(refusal),
             Allowance::Exhausted => self.exhausted("far too many recipients"),
         }
     }

@@ -36,7 +36,7 @@ impl Relay {
             self.server_ending = ServerEnding::Abort;
         }
         self.phase = Phase::Leaving;
-        self.slots.ours(reply, true);
+        self.slots.ours_at_end(reply);
         self.pump();
     }
 
@@ -72,8 +72,9 @@ impl Relay {
     pub(super) fn end_out_of_step(&mut self, what: &'static str, why: &str) -> Step {
         self.incident(what);
         self.server_ending = ServerEnding::Abort;
+        // The 554 stands in the place of the reply to DATA, behind those to the commands before it.
         if matches!(self.phase, Phase::AwaitGoAhead) {
-            self.slots.clear();
+            self.slots.forget_last();
         }
         self.end_after_replies(Refusal::new(554, (5, 0), why));
         Step::Took(0)
@@ -105,7 +106,11 @@ impl Relay {
 
     /// Forgets the transaction, and records what is known of a message that had begun. Returns whether one had.
     pub(super) fn end_transaction(&mut self, reply: Option<&Reply>) -> bool {
-        let completed = self.transaction.take().and_then(|mut t| t.completed(reply));
+        let unanswered = self.slots.unanswered_recipients();
+        let completed = self
+            .transaction
+            .take()
+            .and_then(|mut transaction| transaction.completed(reply, unanswered));
         let begun = completed.is_some();
         if let Some(completed) = completed {
             self.unawaited_records += 1;
@@ -154,8 +159,12 @@ impl Relay {
         match outcome {
             Ok(Recorded { .. }) => {
                 self.deliver(&reply);
-                self.transaction = None;
-                self.abuse.message_done();
+                let reached_somebody = self.transaction.take().is_some_and(|t| t.reached_somebody);
+                if reached_somebody {
+                    self.abuse.message_done();
+                } else if !self.allows_idle_command() {
+                    return;
+                }
                 if reply.code == 421 {
                     self.set_end(End::ServerClosed);
                     self.expect_command(false);
@@ -265,7 +274,12 @@ impl Relay {
                 Timer::DataBlock
             }
             (Phase::AwaitRecord(_), _) => Timer::Record,
-            (Phase::AwaitFinalReply, _) => Timer::FinalReply,
+            // Replies to the commands in front of a message have their own time each.
+            (
+                _,
+                Some(Awaited::HeldMail | Awaited::Mail | Awaited::Rcpt(_) | Awaited::SilentRset),
+            ) => Timer::Reply,
+            (_, Some(Awaited::EmptyMessage)) | (Phase::AwaitFinalReply, _) => Timer::FinalReply,
             (Phase::AwaitGoAhead, _) => Timer::GoAhead,
             (_, Some(Awaited::Quit)) => Timer::Farewell,
             (_, Some(_)) => Timer::Reply,

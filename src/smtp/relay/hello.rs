@@ -141,7 +141,7 @@ impl Relay {
         };
         self.phase = Phase::Commands;
         self.shown = Some(shown);
-        self.slots.ours(reply, false);
+        self.slots.ours(reply);
         self.pump();
     }
 

@@ -55,9 +55,15 @@ impl Relay {
         Some(self.missing(first, authenticated))
     }
 
+    /// Whether BDAT can be handed over.
+    pub(super) fn takes_chunks(&self) -> bool {
+        self.judged_offer()
+            .is_none_or(|offered| offered.has(Keyword::Chunking))
+    }
+
     /// Why BDAT cannot be handed over.
     pub(super) fn lacks_chunking(&mut self) -> Option<Refusal> {
-        if self.judged_offer()?.has(Keyword::Chunking) {
+        if self.takes_chunks() {
             return None;
         }
         let authenticated = self.transaction.as_ref().is_some_and(|t| t.authenticated);

@@ -71,6 +71,8 @@ pub(super) struct Relay {
     server_closed: bool,
     /// Octets of the server that were offered and not taken.
     pub(super) server_untaken: usize,
+    /// The client has to get something that may not wait for other replies, and that the driver may not have written yet.
+    must_flush: bool,
     /// The process is being stopped.
     draining: bool,
     /// The server's 421 behind a final reply whose record is awaited.
@@ -191,9 +193,21 @@ impl Relay {
         }
     }
 
+    /// Whether the server takes commands before it has answered those in front of them (RFC 2920 §3).
+    fn may_pipeline(&self) -> bool {
+        matches!(
+            self.link,
+            Link::Open {
+                pipelining: true,
+                ..
+            }
+        )
+    }
+
     /// Whether a command may be sent now: pipelined only where the server offers that (RFC 2920 §3).
     fn may_send(&self) -> bool {
-        matches!(self.link, Link::Open { pipelining, .. } if pipelining || !self.slots.awaits_server())
+        let is_open = matches!(self.link, Link::Open { .. });
+        is_open && (self.may_pipeline() || !self.slots.awaits_server())
     }
 
     /// Outbound, the session goes on in the clear, because an entry allows it.
@@ -278,9 +292,9 @@ impl Relay {
             } => {
                 let refused = self.transaction.as_ref().and_then(|t| t.refused.clone());
                 if let Some(reply) = refused {
-                    self.slots.ours(reply, false);
+                    self.slots.ours_in_group(reply);
                 } else if let Some(refusal) = self.lacking(dsn, authenticated) {
-                    return self.decline(&refusal);
+                    return self.decline_in_group(&refusal);
                 } else if let Some(transaction) = &mut self.transaction {
                     transaction.authenticated |= authenticated;
                     if let Some(mail) = transaction.held.take() {
@@ -306,7 +320,7 @@ impl Relay {
         let is_mail = matches!(self.pending(), Some(Pending::Mail { .. }));
         self.phase = Phase::Commands;
         if !is_mail || self.allows_idle_command() {
-            self.decline(&refusal);
+            self.decline_in_group(&refusal);
         }
     }
 
@@ -319,15 +333,38 @@ impl Relay {
 
     /// Queues a reply of our own in its place.
     fn say(&mut self, code: u16, text: &str) {
-        self.slots.ours(Reply::new(code, text), false);
+        self.slots.ours(Reply::new(code, text));
         self.pump();
     }
 
     /// Queues a refusal of our own in its place.
     fn decline(&mut self, refusal: &Refusal) {
         self.note(Note::Refused(refusal.clone()));
-        self.slots.ours(Reply::from(refusal), false);
+        self.slots.ours(Reply::from(refusal));
         self.pump();
+    }
+
+    /// Queues a refusal of MAIL or RCPT in its place.
+    fn decline_in_group(&mut self, refusal: &Refusal) {
+        self.note(Note::Refused(refusal.clone()));
+        self.slots.ours_in_group(Reply::from(refusal));
+        self.pump();
+    }
+
+    /// New bytes of the client are here, so the driver was free to write whatever the client had to get before.
+    pub(in crate::smtp) fn hears_client(&mut self) {
+        if !self.client_blocked && !self.slots.awaits_server() {
+            self.must_flush = false;
+        }
+    }
+
+    /// See [`Machine::holds_replies`](crate::smtp::Machine::holds_replies).
+    pub(in crate::smtp) fn holds_replies(&self) -> bool {
+        let needs_nothing = matches!(
+            self.phase,
+            Phase::Commands | Phase::AwaitGoAhead | Phase::AwaitFinalReply
+        );
+        needs_nothing && self.is_permitted() && !self.must_flush && self.slots.is_with_server()
     }
 
     /// Sends what may be sent: waiting commands to the server, replies that are due to the client.
@@ -337,15 +374,24 @@ impl Relay {
                 self.send(Side::Server, line);
             }
         }
-        while let Some((reply, closes)) = self.slots.due() {
-            self.deliver(&reply);
-            if closes {
+        while let Some(own) = self.slots.due() {
+            if own.may_wait {
+                self.write_reply(&own.reply);
+            } else {
+                self.deliver(&own.reply);
+            }
+            if own.closes {
                 return self.close_both();
             }
         }
     }
 
     fn deliver(&mut self, reply: &Reply) {
+        self.must_flush = true;
+        self.write_reply(reply);
+    }
+
+    fn write_reply(&mut self, reply: &Reply) {
         let smtputf8 = self.uses_smtputf8();
         self.send(Side::Client, reply.to_bytes(smtputf8));
     }

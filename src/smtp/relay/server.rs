@@ -3,8 +3,9 @@
 use super::{
     Relay,
     slots::Awaited,
-    state::{AfterChunk, Phase, ServerEnding, Step},
+    state::{AfterChunk, Phase, Role, ServerEnding, Step},
     transaction::MessageProgress,
+    transfer::no_recipients,
 };
 use crate::smtp::{
     framing::MessageSkipper,
@@ -36,6 +37,15 @@ impl Relay {
         if reply.code == 421 && !ends_message {
             return self.server_closes(reply);
         }
+        self.must_flush = true;
+        let impossible = match self.slots.awaited() {
+            None | Some(Awaited::Auth) => false,
+            Some(Awaited::Data) => reply.is_positive(),
+            Some(_) => reply.is_intermediate(),
+        };
+        if impossible {
+            return self.desynchronised("impossible-reply", "a reply that the command cannot have");
+        }
         match self.slots.answered() {
             Some(awaited) => self.answered(awaited, reply),
             None => self.desynchronised("unsolicited-reply", "a reply to nothing"),
@@ -43,27 +53,13 @@ impl Relay {
     }
 
     fn answered(&mut self, awaited: Awaited, reply: Reply) {
-        let impossible = match awaited {
-            Awaited::Auth => false,
-            Awaited::Data => reply.is_positive(),
-            _ => reply.is_intermediate(),
-        };
-        if impossible {
-            return self.desynchronised("impossible-reply", "a reply that the command cannot have");
-        }
         match awaited {
-            Awaited::HeldMail => {
-                if reply.is_negative()
-                    && let Some(transaction) = &mut self.transaction
-                {
-                    self.slots.refuse_unsent(&reply);
-                    transaction.refused = Some(reply);
-                }
-            }
+            Awaited::HeldMail if reply.is_negative() => self.held_mail_refused(reply),
+            Awaited::HeldMail => {}
             Awaited::Mail => {
                 self.deliver(&reply);
                 if reply.is_negative() {
-                    self.transaction = None;
+                    self.mail_refused(reply);
                 }
             }
             Awaited::Rcpt(to) => self.recipient_reply(to, reply),
@@ -75,12 +71,14 @@ impl Relay {
                     && reply.is_negative()
                 {
                     transaction.progress = MessageProgress::Broken(Some(reply));
+                    transaction.trace_refused = true;
                 }
             }
             Awaited::SilentRset | Awaited::Rset if !reply.is_positive() => {
                 self.desynchronised("refused-reset", "RSET was refused");
             }
-            Awaited::SilentRset => {}
+            // Whatever the server says to a message for nobody, nothing was handed over.
+            Awaited::SilentRset | Awaited::EmptyMessage => {}
             Awaited::Rset | Awaited::Noop => self.deliver(&reply),
             Awaited::Quit => {
                 self.expect_command(false);
@@ -100,34 +98,93 @@ impl Relay {
         self.pump();
     }
 
-    /// The refusal of a held MAIL answers its recipients, whatever the server answers to them.
+    /// The server refused a MAIL that the client has its answer to. The refusal answers the recipients.
+    fn held_mail_refused(&mut self, reply: Reply) {
+        self.slots.refuse_unsent(&reply);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.refuse_sender(reply);
+        }
+    }
+
+    /// The server refused a MAIL that the client sent through. There is no transaction, but if a chunk went behind the MAIL, the record
+    /// must tell of it.
+    fn mail_refused(&mut self, reply: Reply) {
+        match &mut self.transaction {
+            Some(transaction) if transaction.has_begun() => transaction.refuse_sender(reply),
+            _ => self.transaction = None,
+        }
+    }
+
+    /// Without a sender the server has no recipients, whatever it answers to them. The refusal of a held MAIL is told in its place.
     fn recipient_reply(&mut self, to: ForwardPath, reply: Reply) {
         let Some(transaction) = &mut self.transaction else {
             return self.deliver(&reply);
         };
         if let Some(refused) = transaction.refused.clone() {
-            return self.deliver(&refused);
+            return self.deliver(match self.role {
+                Role::Outbound => &refused,
+                Role::Inbound => &reply,
+            });
         }
         if reply.is_positive() {
             transaction.recipients.push(to);
+            transaction.reached_somebody = true;
+        } else {
+            transaction.last_refusal = Some(reply.clone());
         }
         self.deliver(&reply);
     }
 
+    /// The reply to DATA. By now all replies to the recipients are in.
     fn go_ahead(&mut self, reply: Reply) {
-        self.deliver(&reply);
-        if reply.is_intermediate() {
+        if !matches!(self.phase, Phase::AwaitGoAhead) {
+            // The session is ending: what ends it answers DATA, and no message begins.
+            if reply.is_intermediate() {
+                self.server_ending = ServerEnding::Abort;
+            }
+            return;
+        }
+        self.phase = Phase::Commands;
+        let for_nobody = !self.reached_somebody();
+        if reply.is_negative() {
+            self.deliver(&reply);
+            // The server may have closed the transaction or not (RFC 5321 §4.1.1.4). RSET makes it certain.
+            self.reset_server();
+            if for_nobody {
+                self.allows_idle_command();
+            }
+        } else if for_nobody {
+            self.go_ahead_for_nobody();
+        } else {
+            self.deliver(&reply);
             self.phase = Phase::Message(DataScanner::default());
             self.begin_message(MessageProgress::Data);
             let trace = self.trace.clone();
             if !trace.is_empty() {
                 self.send(Side::Server, trace);
             }
-        } else {
-            // The server may have closed the transaction or not (RFC 5321 §4.1.1.4). RSET makes it certain.
-            self.phase = Phase::Commands;
-            self.reset_server();
         }
+    }
+
+    /// The server awaits a message although it accepted no recipient. It gets an empty one (RFC 2920 §3.1), and the client never hears
+    /// of the 354, so that it sends none.
+    fn go_ahead_for_nobody(&mut self) {
+        self.end_transaction(None);
+        self.send(Side::Server, b".\r\n".to_vec());
+        self.slots.sent(Awaited::EmptyMessage);
+        self.send_silent_rset();
+        if self.allows_idle_command() {
+            let refusal = no_recipients();
+            self.note(Note::Refused(refusal.clone()));
+            self.deliver(&Reply::from(&refusal));
+        }
+    }
+
+    /// Whether the server accepted a recipient of this transaction.
+    fn reached_somebody(&self) -> bool {
+        self.transaction
+            .as_ref()
+            .is_some_and(|transaction| transaction.reached_somebody)
     }
 
     /// A message begins to pass, or goes on with its next chunk.
@@ -160,6 +217,7 @@ impl Relay {
         if matches!(self.phase, Phase::Chunk { .. }) && !self.slots.awaits_server() {
             return self.desynchronised("early-reply", "a reply to a chunk that is not through");
         }
+        let reply = self.unless_refused(reply);
         self.deliver(&reply);
         if let Some(transaction) = &mut self.transaction
             && reply.is_negative()
@@ -169,26 +227,38 @@ impl Relay {
         }
     }
 
+    /// What the client is told for this reply to a chunk: it is refused if a part of its message was (RFC 3030 §2), or if the message is
+    /// for nobody.
+    fn unless_refused(&mut self, reply: Reply) -> Reply {
+        if let Some(transaction) = &self.transaction
+            && let MessageProgress::Broken(Some(refusal)) = &transaction.progress
+            && (reply.is_positive() || transaction.trace_refused)
+        {
+            return refusal.clone();
+        }
+        if !reply.is_positive() || self.reached_somebody() {
+            return reply;
+        }
+        let refusal = no_recipients();
+        self.note(Note::Refused(refusal.clone()));
+        Reply::from(&refusal)
+    }
+
     /// The reply to a whole message waits for its record.
     fn final_reply(&mut self, reply: Reply) {
         if !matches!(self.phase, Phase::AwaitFinalReply) {
             return self.desynchronised("early-reply", "a reply to a message that is not through");
         }
-        // The record holds the server's reply. The client is told that a message is refused if a part of it was (RFC 3030 §2).
-        let refused = match self.transaction.as_ref().map(|t| &t.progress) {
-            Some(MessageProgress::Broken(Some(refusal))) if reply.is_positive() => {
-                Some(refusal.clone())
-            }
-            _ => None,
-        };
+        // The record holds the server's own words.
+        let told = self.unless_refused(reply.clone());
         let completed = self
             .transaction
             .as_mut()
-            .and_then(|transaction| transaction.completed(Some(&reply)));
+            .and_then(|transaction| transaction.completed(Some(&reply), std::iter::empty()));
         match completed {
             Some(completed) => {
                 self.act(Action::Record(completed));
-                self.phase = Phase::AwaitRecord(refused.unwrap_or(reply));
+                self.phase = Phase::AwaitRecord(told);
             }
             None => self.desynchronised("unsolicited-reply", "a reply to no message"),
         }
@@ -231,8 +301,8 @@ impl Relay {
 
     /// Drops the server's connection while the rest of a message is skipped.
     pub(super) fn drop_server(&mut self) {
-        self.slots.clear();
         self.end_transaction(None);
+        self.slots.clear();
         self.server_ending = ServerEnding::Abort;
         self.server_closed = true;
         self.act(Action::Close {

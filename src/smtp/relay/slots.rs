@@ -19,6 +19,8 @@ pub(super) enum Awaited {
     Data,
     /// The end of DATA.
     EndOfData,
+    /// The dot of ours that ends an empty message, because 354 came although nobody was accepted.
+    EmptyMessage,
     Chunk {
         last: bool,
     },
@@ -33,13 +35,47 @@ pub(super) enum Awaited {
     Quit,
 }
 
+impl Awaited {
+    /// Whether other commands may stand behind this one in a group (RFC 2920 §3.1).
+    fn may_be_followed(&self) -> bool {
+        matches!(
+            self,
+            Self::HeldMail
+                | Self::Mail
+                | Self::Rcpt(_)
+                | Self::Rset
+                | Self::SilentRset
+                | Self::EmptyMessage
+        )
+    }
+
+    /// Whether the server has nothing of a transaction behind this one, whatever it answers, or the session ends.
+    fn resets(&self) -> bool {
+        matches!(self, Self::Rset | Self::SilentRset | Self::EmptyMessage)
+    }
+
+    /// Whether the client waits for a reply to this one.
+    fn is_of_the_client(&self) -> bool {
+        !matches!(
+            self,
+            Self::HeldMail | Self::TraceChunk | Self::SilentRset | Self::EmptyMessage
+        )
+    }
+}
+
+/// A reply of our own, in its place.
+#[derive(Debug)]
+pub(super) struct OwnReply {
+    pub(super) reply: Reply,
+    /// The session ends behind it.
+    pub(super) closes: bool,
+    /// It answers MAIL or RCPT, so it may wait for the replies to the rest of its group (RFC 2920 §3.2).
+    pub(super) may_wait: bool,
+}
+
 #[derive(Debug)]
 enum Slot {
-    Ours {
-        reply: Reply,
-        /// The session ends behind it.
-        closes: bool,
-    },
+    Ours(OwnReply),
     Server {
         awaited: Awaited,
         /// The command, until it is sent.
@@ -67,6 +103,44 @@ impl Slots {
             .any(|slot| matches!(slot, Slot::Server { .. }))
     }
 
+    /// The commands that the server has not answered, each with whether it was sent.
+    fn awaiting(&self) -> impl Iterator<Item = (&Awaited, bool)> {
+        self.0.iter().filter_map(|slot| match slot {
+            Slot::Server { awaited, unsent } => Some((awaited, unsent.is_none())),
+            Slot::Ours(_) => None,
+        })
+    }
+
+    /// Whether a message may follow in the same group: all commands so far were sent, and none of them must be the last of its group.
+    pub(super) fn may_be_followed(&self) -> bool {
+        self.awaiting()
+            .all(|(awaited, sent)| sent && awaited.may_be_followed())
+    }
+
+    /// Whether a transaction may begin in the same group: nothing is outstanding but what ends the one before.
+    pub(super) fn only_reset(&self) -> bool {
+        self.0.iter().all(|slot| match slot {
+            Slot::Server { awaited, unsent } => unsent.is_none() && awaited.resets(),
+            Slot::Ours(_) => false,
+        })
+    }
+
+    /// Whether the client is owed a reply of the server, and all that the server must answer was sent to it.
+    pub(super) fn is_with_server(&self) -> bool {
+        self.awaiting().all(|(_, sent)| sent)
+            && self
+                .awaiting()
+                .any(|(awaited, _)| awaited.is_of_the_client())
+    }
+
+    /// The recipients that were sent and not answered.
+    pub(super) fn unanswered_recipients(&self) -> impl Iterator<Item = &ForwardPath> {
+        self.awaiting().filter_map(|(awaited, sent)| match awaited {
+            Awaited::Rcpt(to) if sent => Some(to),
+            _ => None,
+        })
+    }
+
     /// The command that the server's next reply answers.
     pub(super) fn awaited(&self) -> Option<&Awaited> {
         match self.0.front() {
@@ -87,9 +161,27 @@ impl Slots {
         }
     }
 
-    /// Queues a reply of our own; `closes`: the session ends behind it.
-    pub(super) fn ours(&mut self, reply: Reply, closes: bool) {
-        self.0.push_back(Slot::Ours { reply, closes });
+    /// Queues a reply of our own.
+    pub(super) fn ours(&mut self, reply: Reply) {
+        self.push_ours(reply, false, false);
+    }
+
+    /// Queues a reply of our own to MAIL or RCPT.
+    pub(super) fn ours_in_group(&mut self, reply: Reply) {
+        self.push_ours(reply, false, true);
+    }
+
+    /// Queues a reply of our own behind which the session ends.
+    pub(super) fn ours_at_end(&mut self, reply: Reply) {
+        self.push_ours(reply, true, false);
+    }
+
+    fn push_ours(&mut self, reply: Reply, closes: bool, may_wait: bool) {
+        self.0.push_back(Slot::Ours(OwnReply {
+            reply,
+            closes,
+            may_wait,
+        }));
     }
 
     /// Queues the reply to a command that has been sent.
@@ -108,10 +200,10 @@ impl Slots {
         });
     }
 
-    /// Takes the next reply of our own that is due, and whether the session ends behind it.
-    pub(super) fn due(&mut self) -> Option<(Reply, bool)> {
+    /// Takes the next reply of our own that is due.
+    pub(super) fn due(&mut self) -> Option<OwnReply> {
         match self.0.pop_front()? {
-            Slot::Ours { reply, closes } => Some((reply, closes)),
+            Slot::Ours(own) => Some(own),
             slot => {
                 self.0.push_front(slot);
                 None
@@ -124,7 +216,7 @@ impl Slots {
     pub(super) fn sendable(&mut self, pipelining: bool) -> Option<Vec<u8>> {
         for slot in &mut self.0 {
             match slot {
-                Slot::Ours { .. } => {}
+                Slot::Ours(_) => {}
                 Slot::Server { unsent, .. } if unsent.is_some() => return unsent.take(),
                 Slot::Server { .. } if pipelining => {}
                 Slot::Server { .. } => return None,
@@ -141,12 +233,18 @@ impl Slots {
                 unsent: Some(_),
             } = slot
             {
-                *slot = Slot::Ours {
+                *slot = Slot::Ours(OwnReply {
                     reply: refusal.clone(),
                     closes: false,
-                };
+                    may_wait: false,
+                });
             }
         }
+    }
+
+    /// Forgets the last reply that is owed.
+    pub(super) fn forget_last(&mut self) {
+        self.0.pop_back();
     }
 
     /// Forgets all replies that are owed.

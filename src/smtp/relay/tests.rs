@@ -369,3 +369,49 @@ fn ehlo_that_is_with_the_server_is_answered_by_the_421_of_a_proxy_that_stops() {
     assert_eq!(script.codes(), [421]);
     script.server_got("EHLO b⏎QUIT⏎").over(false);
 }
+
+#[test]
+fn replies_may_wait_for_the_server_only_within_a_group() {
+    let mut script = open(ALL);
+    assert!(!script.machine.holds_replies());
+    script.client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎DATA⏎");
+    assert!(!script.machine.holds_replies(), "a question");
+    script.authorised();
+    assert!(script.machine.holds_replies());
+    script.server("250 1⏎");
+    assert!(!script.machine.holds_replies(), "a reply of the server");
+
+    // Octets of the client are still needed.
+    let mut script = open(ALL);
+    script.client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎BDAT 2 LAST⏎a");
+    script.authorised();
+    assert!(!script.machine.holds_replies(), "amid a chunk");
+    script.client("b");
+    assert!(script.machine.holds_replies());
+    script.input(Input::Closed(Side::Server));
+    assert!(!script.machine.holds_replies(), "it is over");
+}
+
+#[test]
+fn replies_to_commands_that_end_a_group_never_wait() {
+    // RFC 2920 §3.2 (5), even if a client sends more behind them.
+    for first in ["NOOP x⏎", "VRFY x⏎", "EXPN x⏎", "DATA⏎", "FOO⏎"] {
+        let mut script = open(ALL);
+        script.client(first);
+        script.client("MAIL FROM:<a@b>⏎").authorised();
+        // New bytes have come since, so that reply is written.
+        assert!(script.machine.holds_replies(), "{first}");
+        if first == "DATA⏎" {
+            continue;
+        }
+        let mut script = envelope(ALL);
+        script.client(&format!("{first}RCPT TO:<v@d>⏎"));
+        assert!(!script.machine.holds_replies(), "{first}");
+    }
+    // The reply to EHLO, with a group behind it in the same segment.
+    let mut script = open(ALL);
+    script.client("EHLO b⏎MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎");
+    script.server("250-mta⏎250 PIPELINING⏎").authorised();
+    script.server_got("EHLO b⏎MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎");
+    assert!(!script.machine.holds_replies());
+}

@@ -12,10 +12,16 @@ pub(super) struct Transaction {
     pub(super) sender: Sender,
     /// The MAIL line until it is sent. It waits for the first recipient that may be handed over.
     pub(super) held: Option<Vec<u8>>,
-    /// The server's refusal of the held MAIL. It answers every recipient, because MAIL itself is answered already.
+    /// The server's refusal of MAIL. Outbound it answers every recipient, because MAIL itself is answered already.
     pub(super) refused: Option<Reply>,
+    /// The server's last refusal of a recipient.
+    pub(super) last_refusal: Option<Reply>,
     /// The recipients that the server accepted.
     pub(super) recipients: Vec<ForwardPath>,
+    /// The server accepted a recipient.
+    pub(super) reached_somebody: bool,
+    /// The server refused the trace line, of which the client knows nothing: that refusal answers its chunks.
+    pub(super) trace_refused: bool,
     /// A recipient was handed over to a server that had proved who it is.
     pub(super) authenticated: bool,
     pub(super) progress: MessageProgress,
@@ -45,12 +51,23 @@ impl Transaction {
             sender,
             held,
             refused: None,
+            last_refusal: None,
             recipients: Vec::new(),
+            reached_somebody: false,
+            trace_refused: false,
             authenticated: false,
             progress: MessageProgress::NotBegun,
             unrecorded: false,
             octets: 0,
         }
+    }
+
+    /// The server refused MAIL: nobody can be reached, and a message that went behind it is dead.
+    pub(super) fn refuse_sender(&mut self, reply: Reply) {
+        if self.has_begun() {
+            self.progress = MessageProgress::Broken(Some(reply.clone()));
+        }
+        self.refused = Some(reply);
     }
 
     /// Something of the message was sent or refused.
@@ -71,8 +88,14 @@ impl Transaction {
         matches!(self.progress, MessageProgress::Broken(_))
     }
 
-    /// What is known of the message, if it has begun and was not recorded yet. `reply` is the server's final reply.
-    pub(super) fn completed(&mut self, reply: Option<&Reply>) -> Option<Completed> {
+    /// What is known of the message, if it has begun and was not recorded yet. `reply` is the server's final reply; `unanswered` are the
+    /// recipients that the server had not answered when the transaction ended. They may have got the message, so they are recorded as
+    /// recipients; a final reply never comes before theirs.
+    pub(super) fn completed<'a>(
+        &mut self,
+        reply: Option<&Reply>,
+        unanswered: impl Iterator<Item = &'a ForwardPath>,
+    ) -> Option<Completed> {
         if !std::mem::take(&mut self.unrecorded) {
             return None;
         }
@@ -80,15 +103,25 @@ impl Transaction {
             MessageProgress::Broken(refusal) => refusal.as_ref(),
             _ => None,
         };
+        let mut recipients = std::mem::take(&mut self.recipients);
+        if self.refused.is_none() {
+            recipients.extend(unanswered.cloned());
+        }
+        let reply = reply
+            .or(refusal)
+            // A refusal of our own is no reply of the server's.
+            .filter(|reply| !reply.verbatim.is_empty());
+        // A message for nobody is not accepted, whatever the server says to it. Its outcome is that of its envelope.
+        let reply = match reply {
+            Some(reply) if !reply.is_positive() => Some(reply),
+            _ if recipients.is_empty() => self.refused.as_ref().or(self.last_refusal.as_ref()),
+            reply => reply,
+        };
         Some(Completed {
-            reply: reply
-                .or(refusal)
-                .map(|reply| reply.verbatim.clone())
-                // A refusal of our own is no reply of the server's.
-                .filter(|reply| !reply.is_empty()),
+            reply: reply.map(|reply| reply.verbatim.clone()),
             sender: std::mem::take(&mut self.sender.path),
             sender_domain: self.sender.domain.take(),
-            recipients: std::mem::take(&mut self.recipients),
+            recipients,
             octets: self.octets,
         })
     }

@@ -15,20 +15,20 @@ use crate::smtp::{
 };
 
 impl Relay {
-    /// DATA is forwarded when all earlier replies are in and a recipient was accepted, so that no message is sent without a recipient
-    /// (RFC 2920 §3.1).
+    /// DATA is forwarded behind a recipient that the server has accepted or can still accept, so that the server can refuse it only
+    /// where it refused all recipients (RFC 2920 §3.1).
     pub(super) fn data(&mut self, length: usize, behind: &[u8]) -> Step {
-        if !self.slots.is_empty() {
-            return Step::Blocked;
-        }
         if !behind.is_empty() {
             return self.early_data();
+        }
+        if !self.slots.is_empty() && !self.may_follow_in_group() {
+            return Step::Blocked;
         }
         let (code, why) = match &self.transaction {
             None => (503, "need MAIL and RCPT before DATA"),
             Some(t) if t.has_begun() => (503, "BDAT was used in this transaction"),
             Some(t) if t.sender.binary => (503, "BINARYMIME needs BDAT (RFC 3030 3)"),
-            Some(t) if t.recipients.is_empty() => (554, NO_RECIPIENTS),
+            Some(_) if !self.may_reach_somebody() => (554, NO_RECIPIENTS),
             Some(_) => {
                 self.phase = Phase::AwaitGoAhead;
                 return self.forward(length, Awaited::Data);
@@ -45,7 +45,24 @@ impl Relay {
         Step::Took(length)
     }
 
-    /// BDAT. The first of a message waits until all earlier replies are in, as DATA does.
+    /// Whether the server has accepted a recipient of this transaction, or has one that it has not answered yet.
+    fn may_reach_somebody(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| {
+            transaction.reached_somebody
+                || (transaction.refused.is_none()
+                    && self.slots.unanswered_recipients().next().is_some())
+        })
+    }
+
+    /// Whether a message may go to the server before the replies to the commands in front of it are in (RFC 2920 §3.1).
+    fn may_follow_in_group(&self) -> bool {
+        self.is_permitted()
+            && self.may_pipeline()
+            && self.may_reach_somebody()
+            && self.slots.may_be_followed()
+    }
+
+    /// BDAT. The first of a message goes to the server when DATA would.
     pub(super) fn bdat(&mut self, length: usize, octets: u64, last: bool) -> Step {
         let no = |why| AfterChunk::Refusal(Refusal::new(503, (5, 1), why));
         let Some(transaction) = &self.transaction else {
@@ -60,15 +77,16 @@ impl Relay {
             return self.refuse_chunk(length, octets, last, then);
         }
         let has_begun = transaction.has_begun();
-        let has_recipients = !transaction.recipients.is_empty();
         let is_first = transaction.progress != MessageProgress::Chunks;
         // Without a link no recipient was accepted, and refusing the chunk says more than waiting.
         let waits = self.is_permitted() && !self.may_send();
-        if (is_first && !self.slots.is_empty()) || waits {
+        // A chunk that will be refused here has no hurry.
+        let goes = (octets > 0 || last) && self.takes_chunks() && self.may_follow_in_group();
+        if (is_first && !self.slots.is_empty() && !goes) || waits {
             return Step::Blocked;
         }
-        if !has_recipients {
-            let then = AfterChunk::Refusal(Refusal::new(554, (5, 1), NO_RECIPIENTS));
+        if !self.may_reach_somebody() {
+            let then = AfterChunk::Refusal(no_recipients());
             return self.refuse_chunk(length, octets, last, then);
         }
         if let Some(refusal) = self.lacks_chunking() {
@@ -94,7 +112,9 @@ impl Relay {
             self.begin_message(MessageProgress::Traced);
             self.send(Side::Server, chunk);
             self.slots.sent(Awaited::TraceChunk);
-            return Step::Blocked;
+            if !self.may_pipeline() {
+                return Step::Blocked;
+            }
         }
         self.begin_message(MessageProgress::Chunks);
         self.forward(length, Awaited::Chunk { last });
@@ -233,7 +253,7 @@ impl Relay {
         match then {
             AfterChunk::Refusal(refusal) => self.decline(&refusal),
             AfterChunk::Reply(reply) => {
-                self.slots.ours(reply, false);
+                self.slots.ours(reply);
                 self.pump();
             }
             AfterChunk::LastReply(reply) => {
@@ -272,6 +292,11 @@ impl Relay {
 }
 
 const NO_RECIPIENTS: &str = "no valid recipients";
+
+/// The refusal of a message whose recipients were all refused (RFC 2920 §3.1).
+pub(super) fn no_recipients() -> Refusal {
+    Refusal::new(554, (5, 1), NO_RECIPIENTS)
+}
 
 /// Takes at most `available` octets from `left`; returns how many.
 fn take_at_most(left: &mut u64, available: usize) -> usize {

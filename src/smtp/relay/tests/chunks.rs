@@ -85,10 +85,42 @@ fn a_refused_chunk_is_swallowed_exactly() {
     script
         .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎BDAT 6⏎QUIT⏎BDAT 1 LAST⏎xNOOP⏎")
         .authorised();
-    script.server("250 1⏎550 2⏎").server("250 reset⏎250 noop⏎");
+    script.server_got("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎BDAT 6⏎QUIT⏎BDAT 1 LAST⏎x");
+    script.server("250 1⏎550 2⏎250 3⏎250 4⏎").recorded();
+    script.server_got("NOOP⏎").server("250 noop⏎");
+    assert_eq!(script.codes(), [250, 550, 554, 554, 250]);
+    assert_eq!(script.records[0].reply.as_deref(), Some(&b"550 2\r\n"[..]));
+    assert_eq!(script.records[0].recipients, []);
+
+    // Without pipelining the chunk waits, and stays here.
+    let mut script = open(SERIAL);
+    script
+        .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎BDAT 6⏎QUIT⏎BDAT 1 LAST⏎xNOOP⏎")
+        .authorised();
+    script
+        .server("250 1⏎")
+        .server("550 2⏎")
+        .server("250 reset⏎");
+    script.server("250 noop⏎");
     assert_eq!(script.codes(), [250, 550, 554, 554, 250]);
     script.server_got("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎RSET⏎NOOP⏎");
     assert_eq!(script.records, []);
+}
+
+#[test]
+fn a_chunk_behind_recipients_that_are_all_refused_stays_here() {
+    let mut script = open(ALL);
+    script
+        .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎BDAT 1⏎a")
+        .authorised();
+    script.server_got("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎BDAT 1⏎a");
+    script.server("250 1⏎550 2⏎").codes();
+    // The reply to the first chunk is outstanding, but nobody can be reached any more.
+    script.client("BDAT 1⏎bBDAT 1 LAST⏎c").client_got("");
+    script.server_got("RSET⏎").server("250 3⏎250 reset⏎");
+    assert_eq!(script.codes(), [554, 554, 554]);
+    assert_eq!(script.records[0].octets, 1);
+    assert_eq!(script.records[0].reply.as_deref(), Some(&b"550 2\r\n"[..]));
 }
 
 #[test]

@@ -3,22 +3,114 @@
 use super::*;
 
 #[test]
-fn data_waits_for_all_earlier_replies_and_for_a_recipient() {
+fn data_goes_with_its_group_where_the_server_pipelines() {
+    const GROUP: &str = "MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎RCPT TO:<v@d>⏎DATA⏎";
+    let mut script = open(ALL);
+    script.client(GROUP).authorised().server_got(GROUP);
+    script.server("250 1⏎550 2⏎550 3⏎").server_got("");
+    script.server("554 4⏎").server_got("RSET⏎");
+    script.client_got("250 1⏎550 2⏎550 3⏎554 4⏎");
+    script.client("MAIL FROM:<a@b>⏎").authorised();
+    script.server_got("MAIL FROM:<a@b>⏎");
+
+    let mut script = open(SERIAL);
+    script.client(GROUP).authorised();
+    for (command, reply) in [
+        ("MAIL FROM:<a@b>⏎", "250 1⏎"),
+        ("RCPT TO:<u@d>⏎", "550 2⏎"),
+        ("RCPT TO:<v@d>⏎", "550 3⏎"),
+        ("RSET⏎", "250 ok⏎"),
+    ] {
+        script.server_got(command).server(reply);
+    }
+    script.client_got("250 1⏎550 2⏎550 3⏎554 5.5.1 no valid recipients⏎");
+}
+
+#[test]
+fn data_goes_to_no_server_that_got_no_recipient() {
+    for group in ["DATA⏎", "NOOP⏎DATA⏎", "MAIL FROM:<a@b>⏎DATA⏎"] {
+        let mut script = open(ALL);
+        script.client(group).authorised();
+        script.server_got(&group.replace("DATA⏎", ""));
+        script.server(&"250 ok⏎".repeat(group.matches('⏎').count() - 1));
+        let refused = script.codes().pop();
+        assert!(
+            refused.is_some_and(|code| code == 503 || code == 554),
+            "{group}"
+        );
+    }
+}
+
+#[test]
+fn a_go_ahead_for_nobody_gets_one_dot_and_no_record() {
     let mut script = open(ALL);
     script
-        .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎RCPT TO:<v@d>⏎DATA⏎")
+        .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎DATA⏎")
         .authorised();
-    script.server_got("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎RCPT TO:<v@d>⏎");
-    script.server("250 1⏎550 2⏎").server_got("");
+    script.server("250 1⏎550 2⏎354 go⏎");
+    script.client_got("250 1⏎550 2⏎554 5.5.1 no valid recipients⏎");
+    script.server_got("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎DATA⏎.⏎RSET⏎");
+    script.server("250 accepted⏎250 reset⏎").client_got("");
     script
-        .server("550 3⏎")
-        .server_got("RSET⏎")
-        .server("250 ok⏎");
-    script.client_got("250 1⏎550 2⏎550 3⏎554 5.5.1 no valid recipients⏎");
+        .client("DATA⏎")
+        .client_got("503 5.5.1 need MAIL and RCPT before DATA⏎");
+    assert_eq!(script.records, []);
+    script.events(&["ask sender b"]);
+}
+
+#[test]
+fn a_client_of_nobody_is_not_served_for_ever() {
+    // EHLO was the first of a hundred commands that help no message along.
+    let mut script = open(ALL);
+    while !script.machine.finished() {
+        script
+            .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎DATA⏎")
+            .authorised();
+        script.server("250 1⏎550 2⏎354 go⏎250 dot⏎250 reset⏎");
+    }
+    assert_eq!(
+        script.codes().iter().filter(|code| **code == 554).count(),
+        99
+    );
+    // With BDAT: its final replies are no reason to begin counting anew.
+    let mut script = open(ALL);
+    while !script.machine.finished() {
+        script
+            .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎BDAT 0 LAST⏎")
+            .authorised();
+        script.server("250 1⏎550 2⏎250 queued⏎").recorded();
+    }
+    assert_eq!(script.records.len(), 100);
+}
+
+#[test]
+fn a_session_that_is_ending_takes_no_message() {
+    let mut script = envelope(ALL);
+    script.client("BDAT 1⏎a").server("250 1⏎");
+    script.client("RSET⏎").server("250 2⏎");
     script
-        .client("MAIL FROM:<a@b>⏎")
-        .authorised()
-        .server_got("MAIL FROM:<a@b>⏎");
+        .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎DATA⏎")
+        .authorised();
+    script.server("250 3⏎250 4⏎").codes();
+    script.input(Input::Recorded(Err(policy(421))));
+    script
+        .server("354 go⏎")
+        .client_got("421 4.7.5 policy⏎")
+        .over(true);
+    assert_eq!(script.records.len(), 1);
+}
+
+#[test]
+fn bytes_behind_data_that_is_under_way_end_the_session_behind_its_group() {
+    let mut script = open(ALL);
+    script
+        .client("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎DATA⏎")
+        .authorised();
+    script.client("S").client_got("").server("250 1⏎");
+    script.client_got("250 1⏎").server("250 2⏎354 go⏎");
+    script
+        .client_got("250 2⏎554 5.5.0 data before 354 (RFC 5321 4.1.1.4)⏎")
+        .over(true);
 }
 
 #[test]
@@ -153,11 +245,8 @@ fn a_second_transaction_behind_a_message_waits_for_its_final_reply() {
         .recorded()
         .client_got("250 first⏎");
     script.events(&["record", "ask sender d"]).authorised();
-    script.server_got("MAIL FROM:<c@d>⏎RCPT TO:<v@d>⏎");
-    script
-        .server("250 2⏎250 3⏎")
-        .server_got("DATA⏎")
-        .client_got("250 2⏎250 3⏎");
+    script.server_got("MAIL FROM:<c@d>⏎RCPT TO:<v@d>⏎DATA⏎");
+    script.server("250 2⏎250 3⏎").client_got("250 2⏎250 3⏎");
 }
 
 #[test]
@@ -280,17 +369,26 @@ fn the_trace_line_goes_in_front_of_each_message() {
     script.machine.set_trace(b"Received: x\r\n".to_vec());
     script
         .client("BDAT 4 LAST⏎text")
-        .server_got("BDAT 13⏎Received: x⏎");
-    script
-        .server("250 t⏎")
-        .client_got("")
-        .server_got("BDAT 4 LAST⏎text");
-    script
-        .server("250 ok⏎")
-        .recorded()
-        .client_got("354 go⏎250 ok⏎".split_once('⏎').expect("two").1);
+        .server_got("BDAT 13⏎Received: x⏎BDAT 4 LAST⏎text");
+    script.server("250 t⏎").client_got("").server("250 ok⏎");
+    script.recorded().client_got("250 ok⏎");
 
-    let mut script = envelope(ALL);
+    for answer in ["503 no⏎", "250 ok⏎"] {
+        let mut script = envelope(ALL);
+        script.machine.set_trace(b"Received: x\r\n".to_vec());
+        script.client("BDAT 4 LAST⏎text").server("452 full⏎");
+        script.server_got("BDAT 13⏎Received: x⏎BDAT 4 LAST⏎text");
+        script.client_got("").server(answer).recorded();
+        script.client_got("452 full⏎");
+    }
+
+    let mut script = envelope(SERIAL);
+    script.machine.set_trace(b"Received: x\r\n".to_vec());
+    script.client("BDAT 4⏎textBDAT 1 LAST⏎x");
+    script.server_got("BDAT 13⏎Received: x⏎").server("250 t⏎");
+    script.client_got("").server_got("BDAT 4⏎text");
+
+    let mut script = envelope(SERIAL);
     script.machine.set_trace(b"Received: x\r\n".to_vec());
     script.client("BDAT 4 LAST⏎text").server("552 full⏎");
     script
