@@ -59,7 +59,8 @@ pub fn run(
         attempt: None,
     };
     let leg = Leg::new(Stream::Tcp(client), arrival.first);
-    let session = drive(machine, session, leg, stop);
+    // Each future around this one would have room for it twice.
+    let session = Box::pin(drive(machine, session, leg, stop));
     async move { session.await.journal.closed() }
 }
 

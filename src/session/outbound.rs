@@ -49,7 +49,8 @@ pub fn run(
 ) -> impl Future<Output = ()> + Send {
     let (machine, session) = begin(&setup, arrival.client, arrival.intended, arrival.server);
     let leg = Leg::new(Stream::Tcp(client), arrival.first);
-    let session = drive(machine, session, leg, stop);
+    // Each future around this one would have room for it twice.
+    let session = Box::pin(drive(machine, session, leg, stop));
     async move { session.await.journal.closed() }
 }
 
