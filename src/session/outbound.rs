@@ -14,7 +14,7 @@ use self::{
         handshake, require,
     },
     next_session::{NextSession, fault},
-    remembered::{Lifetime, RememberedDecisions},
+    remembered::{Lifetime, RememberedDecision, RememberedDecisions},
 };
 use super::{
     Arrival,
@@ -294,7 +294,7 @@ impl OutboundSession {
         }
         let known = self.remembered.answer(question)?;
         Some(match self.journal.again(&known.written, question)? {
-            Ok(written) => permits::by_decision(&known.decision, written),
+            Ok(written) => permits::again(known.permit, written),
             Err(refusal) => Answer::Refused(refusal),
         })
     }
@@ -456,9 +456,14 @@ impl OutboundSession {
             Some(refusal) => self.next_session().failed(&decision, refusal),
             None => {
                 self.recipient_moment = Moment::LaterRecipient;
-                let lifetime = lifetime.until(self.next_date(&decision));
-                let kept = Arc::clone(&decision);
-                self.remembered.keep(kept, written.decision(), lifetime);
+                if let Some(permit) = permits::lasting(&decision) {
+                    self.remembered.keep(RememberedDecision {
+                        next_hop: decision.ask.next_hop.clone(),
+                        permit,
+                        written: written.decision(),
+                        lifetime: lifetime.until(self.next_date(&decision)),
+                    });
+                }
             }
         }
         permits::by_decision(&decision, written)
