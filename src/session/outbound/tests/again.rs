@@ -19,7 +19,10 @@ use crate::{
 fn at_once(session: &mut OutboundSession, recipient: Recipient) -> Option<Answer> {
     let mut job = session.authorise(Question::Recipient(recipient));
     match job.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(OutboundJob::Ready(ActionResult::Answered(answer))) => Some(answer),
+        Poll::Ready(result @ OutboundJob::Answered(..)) => match session.finish(result) {
+            ActionResult::Answered(answer) => Some(answer),
+            _ => unreachable!("a question has an answer"),
+        },
         _ => None,
     }
 }
@@ -247,6 +250,25 @@ fn with_another_peer_or_without_tls_nothing_is_remembered() {
         assert!(matches!(again(&mut session), Some(Answer::Exempted(_))));
         no_tls(&mut session, Cause::StarttlsNotSupported, MASKED);
         assert!(again(&mut session).is_none());
+    });
+}
+
+#[test]
+fn an_answer_about_one_peer_is_none_about_the_next() {
+    in_a_runtime(|| {
+        let log = TestLog::new();
+        let mut session = secured(setup(&log, false, ""));
+        verify(&mut session, "a.test");
+        let mut job = session.authorise(Question::Recipient(recipient("a.test")));
+        session.forget_peer();
+        let Poll::Ready(answer) = job.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            panic!("it is known");
+        };
+        let answer = session.finish(answer);
+        assert!(matches!(
+            answer,
+            ActionResult::Answered(Answer::Refused(refusal)) if refusal.cause == Cause::LocalFault
+        ));
     });
 }
 
