@@ -126,11 +126,13 @@ fn each_proof_is_made_where_the_fact_is_known() {
 }
 
 /// Values that stand for a fact inside their room, and the one file whose code may make them.
-const FACTS: [(&str, &str); 3] = [
+const FACTS: [(&str, &str); 4] = [
     // A decision is in log and record.
     ("Written", "src/session/journal.rs"),
     // The same, to be counted again. It may be copied: each use of it makes a new proof.
     ("WrittenDecision", "src/session/journal.rs"),
+    // What such a decision lets pass.
+    ("LastingPermit", "src/session/permits.rs"),
     // A chain ends at a trusted authority. It may be copied: it is remembered until it expires.
     ("Verified", "src/tls/chain.rs"),
 ];

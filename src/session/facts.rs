@@ -544,7 +544,9 @@ pub(crate) struct ClosedFact<'a> {
     pub(super) traffic: [[u64; 2]; 2],
     /// The outside party, if the link had TLS.
     pub(super) peer: Option<&'a Peer>,
-    /// Repeats that were only counted.
+    /// The number of repeats, which were only counted.
+    pub(super) repeats: u64,
+    /// Their counts by fact, for the record.
     pub(super) repeated: Vec<audit::RepeatedField>,
     /// The session has no record yet.
     pub(super) empty: bool,
@@ -562,9 +564,9 @@ impl Fact for ClosedFact<'_> {
             self.end,
             self.took.as_secs_f64(),
         )?;
-        match self.repeated.iter().map(|one| one.times).sum() {
-            0_u64 => Ok(()),
-            repeated => write!(out, " repeated={repeated}"),
+        match self.repeats {
+            0 => Ok(()),
+            repeats => write!(out, " repeated={repeats}"),
         }
     }
     fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {

@@ -503,14 +503,17 @@ impl Journal {
             (None, Some(end)) => end.word(),
             (None, None) => "closed",
         };
-        let peer = self.peer.clone();
+        let (peer, repeats) = (self.peer.clone(), std::mem::take(&mut self.repeats));
+        let total = repeats.total();
+        let audited = self.common.audit.is_some().then_some(repeats);
         let fact = ClosedFact {
             end,
             took: clock::instant().duration_since(self.began),
             messages: [self.messages, self.accepted],
             traffic: self.traffic,
             peer: peer.as_deref(),
-            repeated: std::mem::take(&mut self.repeats).counts(),
+            repeats: total,
+            repeated: audited.map(Repeats::counts).unwrap_or_default(),
             empty: !self.recorded,
         };
         self.tell(&fact);

@@ -14,7 +14,7 @@ use self::{
         handshake, require,
     },
     next_session::{NextSession, fault},
-    remembered::{Lifetime, RememberedDecisions},
+    remembered::{Lifetime, RememberedDecision, RememberedDecisions},
 };
 use super::{
     Arrival,
@@ -73,6 +73,7 @@ pub(super) fn begin(
         },
         awaiting_tls: None,
         asked_again: None,
+        peer_number: 0,
         remembered: RememberedDecisions::default(),
         no_tls: None,
         last_decision: None,
@@ -120,6 +121,8 @@ pub(super) struct OutboundSession {
     awaiting_tls: Option<Box<AwaitingTls>>,
     /// The question for which TLS came up. The machine asks it once more.
     asked_again: Option<Box<AwaitingTls>>,
+    /// How often the session got another peer, or none.
+    peer_number: u64,
     /// Decisions that this session gives again while it has this peer.
     remembered: RememberedDecisions,
     /// Why this session has no TLS and will get none.
@@ -147,6 +150,13 @@ impl ActionHandler for OutboundSession {
                 ActionResult::Upgraded(side, self.upgraded(*handshake))
             }
             OutboundJob::Required(requirement) => ActionResult::Answered(self.judge(*requirement)),
+            OutboundJob::Answered(peer, answer) => ActionResult::Answered(match answer {
+                // What one peer proved is nothing for the next one.
+                Answer::Authorised(_) | Answer::Exempted(_) if peer != self.peer_number => {
+                    Answer::Refused(cannot_go_on("the server is another one now"))
+                }
+                answer => answer,
+            }),
             OutboundJob::Ready(result) => result,
         }
     }
@@ -174,7 +184,8 @@ impl ActionHandler for OutboundSession {
             return ready(ActionResult::Answered(Answer::Refused(refusal)));
         };
         if let Some(answer) = self.answer_at_once(&question) {
-            return ready(ActionResult::Answered(answer));
+            let answered = OutboundJob::Answered(self.peer_number, answer);
+            return Box::pin(std::future::ready(answered));
         }
         let setup = Arc::clone(&self.setup);
         Box::pin(
@@ -257,8 +268,8 @@ impl OutboundSession {
                 memory.handshake(server, classical, HandshakeEnd::Done, now);
                 self.journal.secured(Arc::new(peer));
                 // A decision that was denied before the handshake is made anew.
-                let awaiting = Some(Box::new(handshake.awaiting));
-                self.asked_again = awaiting.filter(|awaiting| awaiting.denied.is_none());
+                let awaiting = Some(handshake.awaiting).filter(|one| one.denied.is_none());
+                self.asked_again = awaiting.map(Box::new);
                 return Upgraded::Up(secured);
             }
             Err(failure) => failure,
@@ -288,20 +299,23 @@ impl OutboundSession {
     /// The answer to a question about which everything is known already: a decision that is given again, or the question for which TLS
     /// came up.
     fn answer_at_once(&mut self, question: &Question) -> Option<Answer> {
-        let asked = self.asked_again.take().map(|asked| *asked);
-        let is_known = |asked: &AwaitingTls| asked.question == *question && asked.lifetime.holds();
-        if let Some(asked) = asked.filter(is_known) {
-            return Some(self.compare(asked));
+        let asked = self.asked_again.take();
+        if let Some(asked) = asked
+            && asked.question == *question
+            && asked.lifetime.holds()
+        {
+            return Some(self.compare(*asked));
         }
         let known = self.remembered.answer(question)?;
         Some(match self.journal.again(&known.written, question)? {
-            Ok(written) => permits::by_decision(&known.decision, written),
+            Ok(written) => permits::again(known.permit, written),
             Err(refusal) => Answer::Refused(refusal),
         })
     }
 
     /// From now on the session has another peer, or none.
     fn forget_peer(&mut self) {
+        self.peer_number += 1;
         self.asked_again = None;
         self.remembered.forget_all();
     }
@@ -457,9 +471,14 @@ impl OutboundSession {
             Some(refusal) => self.next_session().failed(&decision, refusal),
             None => {
                 self.recipient_moment = Moment::LaterRecipient;
-                let lifetime = lifetime.until(self.next_date(&decision));
-                let kept = Arc::clone(&decision);
-                self.remembered.keep(kept, written.decision(), lifetime);
+                if let Some(permit) = permits::lasting(&decision) {
+                    self.remembered.keep(RememberedDecision {
+                        next_hop: decision.ask.next_hop.clone(),
+                        permit,
+                        written: written.decision(),
+                        lifetime: lifetime.until(self.next_date(&decision)),
+                    });
+                }
             }
         }
         permits::by_decision(&decision, written)

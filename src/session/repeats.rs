@@ -72,6 +72,13 @@ impl Repeats {
         }
     }
 
+    /// The number of all repeats.
+    pub(super) fn total(&self) -> u64 {
+        let known = self.known.iter().map(|(_, times)| times);
+        let forgotten = self.forgotten.iter().map(|one| &one.times);
+        known.chain(forgotten).sum()
+    }
+
     /// The counts of all repeats.
     pub(super) fn counts(self) -> Vec<RepeatedField> {
         let known = self.known.into_iter().filter(|(_, times)| *times > 0);
@@ -171,6 +178,7 @@ mod tests {
             assert!(!is_first(&mut repeats, n));
         }
         assert!(repeats.known.len() <= MOST && repeats.forgotten.len() == 1);
+        assert_eq!(repeats.total(), 1000);
         let told = repeats.counts();
         assert_eq!(told.iter().map(|one| one.times).sum::<u64>(), 1000);
         assert_eq!(told[0].domain, None);

@@ -146,6 +146,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
                 messages: [1, 0],
                 traffic: [[0; 2]; 2],
                 peer: None,
+                repeats: 0,
                 repeated: Vec::new(),
                 empty: false,
             },

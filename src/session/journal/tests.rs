@@ -461,6 +461,37 @@ fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_th
     assert!(opened.is_some_and(|one| one.count > 3000), "{counts:?}");
 }
 
+/// A fact whose log line nobody may ask for.
+struct UnreadFact(Writing);
+
+impl Fact for UnreadFact {
+    fn level(&self) -> Option<log::Level> {
+        Some(log::Level::Trace)
+    }
+    fn line(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("nobody reads lines of this level")
+    }
+    fn writing(&self) -> Writing {
+        self.0
+    }
+}
+
+#[test]
+fn a_line_that_nobody_reads_is_not_formatted_not_even_for_its_price() {
+    let mut session = Session::new(DirectionField::Inbound);
+    let common = Arc::make_mut(&mut session.log.common);
+    common.write_budget = Arc::new(WriteBudget::for_strangers());
+    let client = ClientAddr(([192, 0, 2, 7], 4711).into());
+    let mut journal = Journal::open(
+        &session.log.common,
+        DirectionField::Inbound,
+        client,
+        client.0,
+    );
+    journal.tell(&UnreadFact(Writing::WithinBudget));
+    journal.tell(&UnreadFact(Writing::Always));
+}
+
 #[test]
 fn a_trace_line_never_holds_a_name_that_is_none() {
     let mut session = Session::new(DirectionField::Inbound);

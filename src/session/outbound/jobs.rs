@@ -16,7 +16,7 @@ use crate::{
     clock, metrics,
     net::{ClientAddr, NotTried, ServerAddr},
     policy::{self, Ask, Decision, Demand, Dns, Findings, NextHop, Reason, table::Entry},
-    smtp::{Question, Recipient, Refusal, Side},
+    smtp::{Answer, Question, Recipient, Refusal, Side},
     tls::{FaultKind, HandshakeFault, HelloOptions, Peer, Secured},
 };
 
@@ -31,6 +31,8 @@ pub(in crate::session) enum OutboundJob {
     HandshakeEnded(Side, Box<EndedHandshake>),
     /// What the peer must prove for a question.
     Required(Box<Requirement>),
+    /// The answer to a question about which everything was known, and the number of the peer that it is about.
+    Answered(u64, Answer),
     /// The machine's answer needs nothing of the session.
     Ready(ActionResult),
 }

@@ -5,14 +5,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
     time::{Instant, SystemTime},
 };
 
-use super::super::journal::WrittenDecision;
+use super::super::{journal::WrittenDecision, permits::LastingPermit};
 use crate::{
     clock,
-    policy::{Decision, Findings, NextHop, Validity},
+    policy::{Findings, NextHop, Validity},
     smtp::Question,
 };
 
@@ -56,9 +55,13 @@ impl Lifetime {
 
 /// A decision that let mail pass.
 pub(super) struct RememberedDecision {
-    pub(super) decision: Arc<Decision>,
+    /// Whose mail it is about.
+    pub(super) next_hop: NextHop,
+    /// What it lets pass.
+    pub(super) permit: LastingPermit,
+    /// The decision in the journal.
     pub(super) written: WrittenDecision,
-    lifetime: Lifetime,
+    pub(super) lifetime: Lifetime,
 }
 
 impl RememberedDecision {
@@ -70,7 +73,7 @@ impl RememberedDecision {
     }
 
     fn answers(&self, question: &Question) -> bool {
-        match (&self.decision.ask.next_hop, question) {
+        match (&self.next_hop, question) {
             (NextHop::Recipient(known), Question::Recipient(asked)) => known == asked,
             // With `--upstream` the decision is about that host, whoever the recipient is.
             (NextHop::Upstream(_), Question::Recipient(_)) => true,
@@ -89,28 +92,18 @@ impl RememberedDecisions {
         self.0.clear();
     }
 
-    /// Keeps a decision that let mail pass.
-    pub(super) fn keep(
-        &mut self,
-        decision: Arc<Decision>,
-        written: WrittenDecision,
-        lifetime: Lifetime,
-    ) {
-        if decision.refusal.is_some() || !lifetime.holds() {
+    /// Keeps a decision in the place of an earlier one about the same mail.
+    pub(super) fn keep(&mut self, decision: RememberedDecision) {
+        if !decision.lifetime.holds() {
             return;
         }
-        let same = |one: &RememberedDecision| one.decision.ask == decision.ask;
-        self.0.retain(|one| !same(one));
+        self.0.retain(|one| one.next_hop != decision.next_hop);
         if self.0.len() >= MOST {
             self.0.pop_front();
         }
         // Most sessions have mail for one domain.
         self.0.reserve_exact(usize::from(self.0.is_empty()));
-        self.0.push_back(RememberedDecision {
-            decision,
-            written,
-            lifetime,
-        });
+        self.0.push_back(decision);
     }
 
     /// The decision that answers a question about a recipient, if all that it rests on still holds.

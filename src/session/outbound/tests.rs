@@ -75,6 +75,7 @@ fn begin_session(setup: OutboundSetup) -> OutboundSession {
         recipient_moment: Moment::FirstRecipient,
         awaiting_tls: None,
         asked_again: None,
+        peer_number: 0,
         remembered: RememberedDecisions::default(),
         no_tls: None,
         last_decision: None,

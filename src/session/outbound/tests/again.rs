@@ -19,7 +19,10 @@ use crate::{
 fn at_once(session: &mut OutboundSession, recipient: Recipient) -> Option<Answer> {
     let mut job = session.authorise(Question::Recipient(recipient));
     match job.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(OutboundJob::Ready(ActionResult::Answered(answer))) => Some(answer),
+        Poll::Ready(result @ OutboundJob::Answered(..)) => match session.finish(result) {
+            ActionResult::Answered(answer) => Some(answer),
+            _ => unreachable!("a question has an answer"),
+        },
         _ => None,
     }
 }
@@ -139,11 +142,24 @@ fn with_a_smart_host_one_decision_answers_for_all_recipients() {
         verify(&mut session, "a.test");
         assert!(at_once(&mut session, recipient("b.test")).is_some());
         assert!(at_once(&mut session, Recipient::Postmaster).is_some());
-        message(session, &["a.test", "b.test"]);
-        let [[domain, ..]] = &decisions(&log)[..] else {
-            panic!("one decision");
+        // It may have been made before any recipient was known.
+        session.forget_peer();
+        let asked = Requirement {
+            question: Question::Peer,
+            ask: jobs::ask(
+                &session.setup,
+                ServerAddr((SERVER, 25).into()),
+                &Question::Peer,
+            ),
+            findings: None,
+            demand: Ok(demand(Level::Encrypt)),
+            lifetime: Lifetime::begin(),
         };
-        assert_eq!(domain, "relay.example");
+        assert!(matches!(session.judge(asked), Answer::Authorised(_)));
+        assert!(at_once(&mut session, recipient("b.test")).is_some());
+        message(session, &["a.test", "b.test"]);
+        let judged = decisions(&log).into_iter().map(|[domain, ..]| domain);
+        assert_eq!(judged.collect::<Vec<_>>(), ["relay.example"; 2]);
     });
 }
 
@@ -234,6 +250,25 @@ fn with_another_peer_or_without_tls_nothing_is_remembered() {
         assert!(matches!(again(&mut session), Some(Answer::Exempted(_))));
         no_tls(&mut session, Cause::StarttlsNotSupported, MASKED);
         assert!(again(&mut session).is_none());
+    });
+}
+
+#[test]
+fn an_answer_about_one_peer_is_none_about_the_next() {
+    in_a_runtime(|| {
+        let log = TestLog::new();
+        let mut session = secured(setup(&log, false, ""));
+        verify(&mut session, "a.test");
+        let mut job = session.authorise(Question::Recipient(recipient("a.test")));
+        session.forget_peer();
+        let Poll::Ready(answer) = job.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            panic!("it is known");
+        };
+        let answer = session.finish(answer);
+        assert!(matches!(
+            answer,
+            ActionResult::Answered(Answer::Refused(refusal)) if refusal.cause == Cause::LocalFault
+        ));
     });
 }
 
