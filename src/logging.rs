@@ -281,8 +281,8 @@ fn formatted(level: Level, text: fmt::Arguments<'_>) -> Vec<u8> {
     line.0
 }
 
-/// A line that is being written. It escapes control characters: the text may quote a policy host or a resolver, and must not control
-/// the terminal of the log's reader.
+/// A line that is being written. It escapes control characters: the text may quote a policy host or a resolver, and must not
+/// control the terminal of the log's reader.
 struct OneLine(Vec<u8>);
 
 impl fmt::Write for OneLine {

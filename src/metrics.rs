@@ -12,8 +12,8 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family(usize);
 
-/// Each family: its name, its help text, and the name of its label (empty: none). The page shows them in this order, which is that of
-/// their names.
+/// Each family: its name, its help text, and the name of its label (empty: none). The page shows them in this order, which is that
+/// of their names.
 const FAMILIES: [(&str, &str, &str); 10] = [
     (
         "starttls_proxy_audit_faults_total",
@@ -95,8 +95,8 @@ pub struct Metrics {
     open: AtomicU64,
 }
 
-/// A counter, and the next one of its family. A label is a word of the program, so a family has few; one that is counted often is met
-/// early, so that it stands in front.
+/// A counter, and the next one of its family. A label is a word of the program, so a family has few; one that is counted often is
+/// met early, so that it stands in front.
 #[derive(Debug)]
 struct Counter {
     label: Box<str>,

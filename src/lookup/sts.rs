@@ -116,8 +116,8 @@ impl StsCache {
         }
     }
 
-    /// The policy that applies to a domain, and when the answer that announces it ends (`None`: there was no answer). A fetch that is
-    /// not done at `deadline` goes on, for the next decision.
+    /// The policy that applies to a domain, and when the answer that announces it ends (`None`: there was no answer). A fetch that
+    /// is not done at `deadline` goes on, for the next decision.
     pub(super) async fn policy(
         self: &Arc<Self>,
         domain: &Domain,

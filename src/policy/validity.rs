@@ -44,8 +44,8 @@ impl Validity {
         }
     }
 
-    /// Whether a decision may be given again at `now`, when a steady clock has counted `age` since the beginning. Both clocks count:
-    /// the steady one may stand still while the machine sleeps, and a time of day that was set back shows no age at all.
+    /// Whether a decision may be given again at `now`, when a steady clock has counted `age` since the beginning. Both clocks
+    /// count: the steady one may stand still while the machine sleeps, and a time of day that was set back shows no age at all.
     #[must_use]
     pub fn holds(&self, now: SystemTime, age: Duration) -> bool {
         let by_day = now.duration_since(self.from);

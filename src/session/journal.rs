@@ -171,8 +171,8 @@ impl Journal {
         fact.record(audit, self.session.field())
     }
 
-    /// Whether the budget pays for the line (with this number of octets) and record of a fact that strangers can cause as often as they
-    /// like. The session's first and last record are paid for once. The budget counts what is not written.
+    /// Whether the budget pays for the line (with this number of octets) and record of a fact that strangers can cause as often as
+    /// they like. The session's first and last record are paid for once. The budget counts what is not written.
     fn affords(&mut self, line: usize, record: Option<&Record>) -> bool {
         let (client, write_budget) = (self.client().0.ip(), Arc::clone(&self.common.write_budget));
         let session = match self.afforded {

@@ -296,8 +296,8 @@ impl OutboundSession {
 
     // ----- judging -----
 
-    /// The answer to a question about which everything is known already: a decision that is given again, or the question for which TLS
-    /// came up.
+    /// The answer to a question about which everything is known already: a decision that is given again, or the question for which
+    /// TLS came up.
     fn answer_at_once(&mut self, question: &Question) -> Option<Answer> {
         let asked = self.asked_again.take();
         if let Some(asked) = asked

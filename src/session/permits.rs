@@ -6,8 +6,8 @@ use crate::{
     smtp::{Answer, Authorised, Exempted, Refusal},
 };
 
-/// What a decision lets pass, for as long as a session may give it again. It proves nothing by itself: each answer needs a new proof
-/// that the journal has counted the decision. Made here only.
+/// What a decision lets pass, for as long as a session may give it again. It proves nothing by itself: each answer needs a new
+/// proof that the journal has counted the decision. Made here only.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastingPermit {
     passes: Passes,

@@ -4,9 +4,9 @@ use super::{cert::Date, der::Certificate, ocsp, peer::Peer};
 use crate::policy::{ReferenceIdentity, dane::DANE_TA};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The next moment at which a date passes in the certificates and the OCSP response that `peer` presented, or in a trust anchor that
-/// a TLSA record of `identities` holds. Which of them a proof needs makes no difference: until then, [`check`](super::Trust::check)
-/// finds the same. `None`: there is no such moment.
+/// The next moment at which a date passes in the certificates and the OCSP response that `peer` presented, or in a trust anchor
+/// that a TLSA record of `identities` holds. Which of them a proof needs makes no difference: until then,
+/// [`check`](super::Trust::check) finds the same. `None`: there is no such moment.
 #[must_use]
 pub(crate) fn next_date<'a>(
     peer: &Peer,

@@ -2,17 +2,17 @@
 //! [`ReferenceIdentity`](crate::policy::ReferenceIdentity).
 //!
 //! Encryption and authentication are two questions. A handshake only checks that the peer holds the key of the certificate it
-//! presents. `Trust::check` then judges the chain: after the handshake, and again for each other domain of a recipient, which may demand
-//! something else. So a peer with a pinned certificate or a DANE-EE record may present a certificate that no public authority would
-//! sign (RFC 7672 §3.1.1). A verdict is given again for the same domain only, and never beyond [`next_date`], when the certificates
-//! or the staple may prove something else.
+//! presents. `Trust::check` then judges the chain: after the handshake, and again for each other domain of a recipient, which may
+//! demand something else. So a peer with a pinned certificate or a DANE-EE record may present a certificate that no public
+//! authority would sign (RFC 7672 §3.1.1). A verdict is given again for the same domain only, and never beyond `next_date`, when
+//! the certificates or the staple may prove something else.
 //!
 //! TLS 1.2 and 1.3 with forward secrecy and AEAD only (RFC 9325). There is no resumption, since a resumed session presents no
 //! certificate, and no early data, which could be replayed (RFC 8446 §8). rustls types appear only here and in the modules that own
 //! the streams.
 //!
-//! Imports go one way: `server` and `client` stand on `trust`; `trust` and `dates` stand on `dane`, `ocsp` and `chain`; these stand on `names`,
-//! `peer`, `cert` and `der`.
+//! Imports go one way: `server` and `client` stand on `trust`; `trust` and `dates` stand on `dane`, `ocsp` and `chain`; these stand
+//! on `names`, `peer`, `cert` and `der`.
 
 mod cert;
 mod chain;

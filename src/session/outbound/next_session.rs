@@ -13,8 +13,8 @@ use crate::{
     smtp::{Keyword, Refusal},
 };
 
-/// The faults of hosts, as sessions of one client tell and read them. With `--upstream` nothing is remembered: there is no other host
-/// to which the client could turn.
+/// The faults of hosts, as sessions of one client tell and read them. With `--upstream` nothing is remembered: there is no other
+/// host to which the client could turn.
 pub(super) struct NextSession<'a> {
     pub(super) setup: &'a OutboundSetup,
     pub(super) client: IpAddr,

@@ -1,7 +1,7 @@
 //! What a session need not find out twice: decisions that it gives again, each as long as all that it rests on.
 //!
-//! 300 recipients of one domain are one decision. It is about one peer: with a new connection, a new handshake or the news that there
-//! will be none, the session forgets all of it. Refusals are never remembered, so that each is made from fresh facts.
+//! 300 recipients of one domain are one decision. It is about one peer: with a new connection, a new handshake or the news that
+//! there will be none, the session forgets all of it. Refusals are never remembered, so that each is made from fresh facts.
 
 use std::{
     collections::VecDeque,

@@ -264,7 +264,8 @@ fn a_response_is_told_from_an_error_and_from_something_else() {
 fn the_dates_of_a_response_are_those_of_its_statements_and_of_its_responders() {
     let world = World::new();
     let leaf = world.root.leaf(&[HOST]);
-    let dates = super::dates(&world.response(&leaf, GOOD, "root", ""));
+    let response = world.response(&leaf, GOOD, "root", "");
+    let dates = super::dates(&response);
     // The next update comes in a week. The root signs, and puts its own certificate into the response.
     let now = crate::tls::Date::of(clock::wall()).0;
     let in_a_week = now + 6 * 86_400..now + 8 * 86_400;
@@ -275,4 +276,13 @@ fn the_dates_of_a_response_are_those_of_its_statements_and_of_its_responders() {
     let root = CertFacts::read(&world.root.cert);
     assert!(dates.contains(&root.not_after) && dates.contains(&root.not_before));
     assert_eq!(super::dates(b"no response"), []);
+    // Until then a peer that staples it proves what it proves now.
+    let mut peer = crate::tls::tests::peer(&[]);
+    peer.staple = Some(response.into());
+    let soon = clock::wall() + Duration::from_secs(3600);
+    let next = crate::tls::next_date(&peer, std::iter::empty(), soon).expect("a date");
+    assert!(
+        in_a_week.contains(&crate::tls::Date::of(next).0),
+        "{next:?}"
+    );
 }
