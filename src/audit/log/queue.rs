@@ -156,6 +156,13 @@ impl WriteQueue {
 mod tests {
     use super::*;
 
+    fn resting(rest: Rest) -> WriteQueue {
+        WriteQueue {
+            rest,
+            ..WriteQueue::default()
+        }
+    }
+
     /// Whether the writer is woken for each of these records; `true` stands for one that somebody waits for.
     fn woken(queue: &mut WriteQueue, records: &[bool]) -> Vec<bool> {
         let slot = || Arc::new(Mutex::new(None));
@@ -167,15 +174,14 @@ mod tests {
 
     #[test]
     fn a_writer_that_is_awake_is_not_woken() {
-        let mut queue = WriteQueue::default();
+        let mut queue = resting(Rest::Awake);
         assert_eq!(woken(&mut queue, &[false, true, true]), [false; 3]);
     }
 
     #[test]
     fn a_writer_that_sleeps_is_woken_once_by_whatever_comes_first() {
         for first in [false, true] {
-            let mut queue = WriteQueue::default();
-            queue.rest = Rest::Asleep;
+            let mut queue = resting(Rest::Asleep);
             assert_eq!(
                 woken(&mut queue, &[first, true, false]),
                 [true, false, false]
@@ -185,8 +191,7 @@ mod tests {
 
     #[test]
     fn a_writer_that_gathers_is_woken_once_and_only_for_a_record_that_somebody_waits_for() {
-        let mut queue = WriteQueue::default();
-        queue.rest = Rest::Gathering;
+        let mut queue = resting(Rest::Gathering);
         let records = [false, false, true, false, true];
         assert_eq!(
             woken(&mut queue, &records),
@@ -196,8 +201,7 @@ mod tests {
 
     #[test]
     fn a_writer_that_gathers_is_woken_when_much_is_gathered() {
-        let mut queue = WriteQueue::default();
-        queue.rest = Rest::Gathering;
+        let mut queue = resting(Rest::Gathering);
         let body = vec![b' '; MAX_GATHERED / 4];
         let woken: Vec<bool> = (0..6)
             .map(|_| queue.push(SystemTime::UNIX_EPOCH, &body, None))
@@ -207,7 +211,7 @@ mod tests {
 
     #[test]
     fn records_are_taken_in_their_order_and_what_follows_is_not_urgent_by_them() {
-        let mut queue = WriteQueue::default();
+        let mut queue = resting(Rest::Awake);
         for body in [&b"{}"[..], b"{\"a\":1}", b"{ }"] {
             queue.push(SystemTime::UNIX_EPOCH, body, Some(Arc::default()));
         }
