@@ -349,7 +349,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                     self.jobs.push(job);
                 }
                 Action::Record(message) => {
-                    let job = self.handler.record(message);
+                    let job = self.handler.record(*message);
                     self.jobs.push(job);
                 }
                 Action::Note(note) => self.note(note),

@@ -76,6 +76,7 @@ pub(super) fn begin(
         peer_number: 0,
         remembered: RememberedDecisions::default(),
         no_tls: None,
+        rehearses: false,
         last_decision: None,
     };
     let machine = Machine::new(OutboundConfig {
@@ -127,7 +128,8 @@ pub(super) struct OutboundSession {
     remembered: RememberedDecisions,
     /// Why this session has no TLS and will get none.
     no_tls: Option<NoTls>,
-    /// The policy's last decision, for a rehearsal.
+    /// A rehearsal shows the policy's last decision. Other sessions do not keep it.
+    rehearses: bool,
     last_decision: Option<Arc<Decision>>,
 }
 
@@ -222,7 +224,12 @@ fn ready(result: ActionResult) -> Job<OutboundJob> {
 }
 
 impl OutboundSession {
-    /// The policy's last decision, and the peer of the last handshake.
+    /// Nothing of this session leaves. Its last decision is wanted.
+    pub(super) fn rehearse(&mut self) {
+        self.rehearses = true;
+    }
+
+    /// What a rehearsal showed: the policy's last decision, and the peer of the last handshake.
     pub(super) fn learned(self) -> (Option<Decision>, Option<Arc<Peer>>) {
         let decision = self.last_decision.map(Arc::unwrap_or_clone);
         (decision, self.journal.peer().cloned())
@@ -436,7 +443,7 @@ impl OutboundSession {
         testing: Option<(Reason, String)>,
         question: &Question,
     ) -> Result<Written, Refusal> {
-        self.last_decision = Some(Arc::clone(decision));
+        self.last_decision = self.rehearses.then(|| Arc::clone(decision));
         let written = self.journal.verdict(decision, question)?;
         // A decision without a demand came before any handshake, so it says nothing about TLS.
         if let (Some(tlsrpt), true, Some(_)) =

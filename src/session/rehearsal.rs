@@ -77,12 +77,13 @@ pub(crate) async fn rehearse(
     patience: Duration,
 ) -> RehearsedSession {
     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-    let (machine, hands) = begin(
+    let (machine, mut hands) = begin(
         site,
         ClientAddr(nobody),
         IntendedAddr(server),
         Some(ServerAddr(server)),
     );
+    hands.rehearse();
     let mut rehearsal = Rehearsal {
         machine,
         patience,

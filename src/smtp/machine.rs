@@ -114,7 +114,7 @@ pub enum Action {
     /// Say whether the pending command may go to the peer.
     Authorise(Question),
     /// Make the evidence of a message durable, then answer; the message's final reply waits for that.
-    Record(Completed),
+    Record(Box<Completed>),
     /// Something an administrator should see in the log or the audit record; nothing waits for it.
     Note(Note),
     /// Close that side once what was sent to it is flushed.

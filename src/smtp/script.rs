@@ -84,7 +84,7 @@ impl<M: Machine> Script<M> {
                     Question::Sender(None) => "ask sender <>".to_owned(),
                 }),
                 Action::Record(completed) => {
-                    self.records.push(completed);
+                    self.records.push(*completed);
                     self.events.push("record".to_owned());
                 }
                 Action::Note(Note::Incident(what)) => self.events.push(what.to_owned()),

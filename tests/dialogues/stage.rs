@@ -397,7 +397,7 @@ impl Stage {
             Action::Record(completed) => {
                 self.recording += 1;
                 self.watch.records(&completed)?;
-                self.deeds.push_back(Deed::Record(completed));
+                self.deeds.push_back(Deed::Record(*completed));
             }
             Action::Note(note) => {
                 self.watch.noted(&note)?;

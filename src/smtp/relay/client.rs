@@ -250,7 +250,7 @@ impl Relay {
         self.note(Note::TransactionBegins);
         match self.role {
             Role::Outbound => {
-                self.transaction = Some(Transaction::new(sender, Some(line)));
+                self.transaction = Some(Box::new(Transaction::new(sender, Some(line))));
                 self.slots
                     .ours_in_group(Reply::new(250, "2.1.0 sender noted"));
                 self.pump();

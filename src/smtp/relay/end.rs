@@ -114,7 +114,7 @@ impl Relay {
         let begun = completed.is_some();
         if let Some(completed) = completed {
             self.unawaited_records += 1;
-            self.act(Action::Record(completed));
+            self.act(Action::Record(Box::new(completed)));
         }
         begun
     }

@@ -55,7 +55,7 @@ pub(super) struct Relay {
     told_missing: Vec<Keyword>,
     server_ending: ServerEnding,
     slots: Slots,
-    transaction: Option<Transaction>,
+    transaction: Option<Box<Transaction>>,
     phase: Phase,
     reader: ReplyReader,
     abuse: AbuseCounters,
@@ -283,7 +283,7 @@ impl Relay {
                 command: Pending::Mail { line, sender },
                 ..
             } => {
-                self.transaction = Some(Transaction::new(sender, None));
+                self.transaction = Some(Box::new(Transaction::new(sender, None)));
                 self.slots.waiting(Awaited::Mail, line);
             }
             Phase::Pending {

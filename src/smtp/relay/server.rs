@@ -257,7 +257,7 @@ impl Relay {
             .and_then(|transaction| transaction.completed(Some(&reply), std::iter::empty()));
         match completed {
             Some(completed) => {
-                self.act(Action::Record(completed));
+                self.act(Action::Record(Box::new(completed)));
                 self.phase = Phase::AwaitRecord(told);
             }
             None => self.desynchronised("unsolicited-reply", "a reply to no message"),
