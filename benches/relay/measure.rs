@@ -7,7 +7,7 @@ use crate::Outcome;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -150,7 +150,10 @@ impl Meter {
     pub fn end(&self) {
         for process in self.processes() {
             // It may have ended by itself.
-            let _ = Command::new("kill").arg(process.to_string()).status();
+            let _ = Command::new("kill")
+                .arg(process.to_string())
+                .stderr(Stdio::null())
+                .status();
         }
     }
 }

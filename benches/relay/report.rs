@@ -62,8 +62,11 @@ impl Report {
     }
 
     pub fn note(&mut self, variant: &str, what: &str) {
-        eprintln!("{variant}: {what}");
-        self.notes.push(format!("{variant}: {what}"));
+        let note = format!("{variant}: {}", what.trim_end());
+        if !self.notes.contains(&note) {
+            eprintln!("{note}");
+            self.notes.push(note);
+        }
     }
 
     pub fn end(&mut self) {

@@ -14,6 +14,7 @@ pub async fn variants(world: &World) -> Outcome<Vec<Variant>> {
     let configuration = format!(
         "global
     maxconn {connections}
+    maxpipes 50
 defaults
     mode tcp
     option splice-auto
@@ -24,7 +25,7 @@ listen smtp
     bind {listen} backlog 4096
     server inside {inside}
 ",
-        connections = measure::descriptors() / 2 - 100,
+        connections = measure::descriptors() / 2 - 200,
         inside = world.inside.address,
     );
     let file = world.file("haproxy.cfg", &configuration)?;
