@@ -13,7 +13,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -234,7 +234,10 @@ pub async fn run(arguments: &[String]) -> Outcome {
     let [direction, listen, target, first, second] = arguments else {
         return Err("hand-fed DIRECTION LISTEN TARGET and two files".into());
     };
-    let listener = TcpListener::bind(listen.parse::<SocketAddr>()?).await?;
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(listen.parse()?)?;
+    let listener = socket.listen(16 * 1024)?;
     let target: SocketAddr = target.parse()?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     if direction == "out" {

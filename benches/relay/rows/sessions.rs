@@ -11,6 +11,9 @@ use starttls_proxy::clock;
 use std::{io, sync::Arc, time::Duration};
 use tokio::{sync::Barrier, task::JoinSet};
 
+/// Where more connections come than a listener can queue, the kernel may lose one that its client believes in.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What became of sessions.
 #[derive(Default)]
 pub struct Tally {
@@ -100,7 +103,10 @@ pub async fn run(bench: &Bench, variant: &Variant, at_once: usize) -> Outcome<Ta
 
 async fn one(sender: &Sender, mail: &Mail, tally: &mut Tally) {
     let began = clock::instant();
-    let outcome = sender.deliver(mail).await;
+    let outcome = match tokio::time::timeout(PATIENCE, sender.deliver(mail)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
+    };
     tally.count(outcome, began.elapsed().as_secs_f64() * 1e3);
 }
 
