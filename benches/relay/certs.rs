@@ -34,7 +34,10 @@ pub fn write(folder: &Path, servers: &[&str]) -> Outcome {
         let leaf = CertificateParams::new([(*name).to_owned()])?.signed_by(&key, &intermediate)?;
         let chain = [leaf.der(), intermediate.der()].map(|der| pem("CERTIFICATE", der));
         fs::write(folder.join(format!("{name}.pem")), chain.concat())?;
-        fs::write(folder.join(format!("{name}.key")), pem("PRIVATE KEY", key.serialized_der()))?;
+        fs::write(
+            folder.join(format!("{name}.key")),
+            pem("PRIVATE KEY", key.serialized_der()),
+        )?;
     }
     Ok(())
 }

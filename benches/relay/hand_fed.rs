@@ -83,10 +83,7 @@ impl Drop for Buffer {
 /// One end of a TLS connection.
 trait Ended {
     type Data;
-    fn process<'c, 'i>(
-        &'c mut self,
-        octets: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn process<'c, 'i>(&'c mut self, octets: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
 impl Ended for UnbufferedClientConnection {

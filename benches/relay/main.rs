@@ -62,7 +62,7 @@ async fn run(bench: Bench) -> Outcome {
         measure_row(&bench, row, &variants, &mut report).await?;
     }
     report.end();
-    print!("{}", report.table());
+    print!("\n{}", report.text());
     if let Some(folder) = &bench.options.write {
         report.write(folder)?;
     }
@@ -76,7 +76,10 @@ async fn measure_row(
     variants: &[Variant],
     report: &mut Report,
 ) -> Outcome {
-    let variants: Vec<&Variant> = variants.iter().filter(|variant| row.takes(variant)).collect();
+    let variants: Vec<&Variant> = variants
+        .iter()
+        .filter(|variant| row.takes(variant))
+        .collect();
     let mut started: HashMap<&str, Running> = HashMap::new();
     let mut failed: Vec<&str> = Vec::new();
     for variant in &variants {
@@ -87,7 +90,11 @@ async fn measure_row(
             Ok(running) => {
                 started.insert(&variant.name, running);
                 // The first session fills caches.
-                if let Err(error) = variant.sender.deliver(&sender::Mail::new(rows::SHORT, 1)).await {
+                if let Err(error) = variant
+                    .sender
+                    .deliver(&sender::Mail::new(rows::SHORT, 1))
+                    .await
+                {
                     report.note(&variant.name, &error.to_string());
                 }
             }

@@ -31,9 +31,8 @@ impl Groups {
             let (point, kind) = (fields.next()?, fields.next()?);
             (kind == "cgroup2").then(|| PathBuf::from(point))
         });
-        let group = mount.map(|mount| {
-            mount.join(format!("starttls-proxy-bench-{}", std::process::id()))
-        });
+        let group =
+            mount.map(|mount| mount.join(format!("starttls-proxy-bench-{}", std::process::id())));
         Self(group.filter(|group| fs::create_dir(group).is_ok()))
     }
 
@@ -109,7 +108,13 @@ impl Meter {
             fs::read_to_string(path)
                 .unwrap_or_default()
                 .lines()
-                .find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse().ok())
+                .find_map(|line| {
+                    line.strip_prefix(field)?
+                        .split_whitespace()
+                        .next()?
+                        .parse()
+                        .ok()
+                })
                 .unwrap_or(0_u64)
         };
         let processes = self.processes();
@@ -180,7 +185,9 @@ pub fn descriptors() -> usize {
     fs::read_to_string("/proc/self/limits")
         .ok()
         .and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("Max open files"))?;
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("Max open files"))?;
             line.split_whitespace().nth(3)?.parse().ok()
         })
         .unwrap_or(1024)

@@ -71,7 +71,9 @@ impl Options {
             }
         }
         if options.proxies.is_empty() {
-            options.proxies.push(env!("CARGO_BIN_EXE_starttls-proxy").into());
+            options
+                .proxies
+                .push(env!("CARGO_BIN_EXE_starttls-proxy").into());
         }
         if options.is_smoke {
             options.rounds = 1;

@@ -123,7 +123,13 @@ async fn hand_fed(world: &World) -> Outcome<Vec<Variant>> {
             version: "rustls 0.23, unbuffered".into(),
             for_crowds: Vec::new(),
         };
-        variants.push(Variant::between(world, "hand-fed", Kind::HandFed, direction, peer)?);
+        variants.push(Variant::between(
+            world,
+            "hand-fed",
+            Kind::HandFed,
+            direction,
+            peer,
+        )?);
     }
     Ok(variants)
 }
@@ -154,7 +160,6 @@ impl Variant {
     pub fn is_outbound(&self) -> bool {
         !self.name.ends_with(" in")
     }
-
 }
 
 impl Peer {
@@ -185,7 +190,9 @@ impl Peer {
         };
         while tokio::net::TcpStream::connect(self.listen).await.is_err() {
             if let Some(status) = running.child.try_wait()? {
-                return Err(format!("{name} ended at once: {status}\n{}", self.said(name, world)).into());
+                return Err(
+                    format!("{name} ended at once: {status}\n{}", self.said(name, world)).into(),
+                );
             }
             if began.elapsed() > PATIENCE {
                 return Err(format!("{name} does not listen\n{}", self.said(name, world)).into());
@@ -229,5 +236,9 @@ fn version(program: &Path, flag: &str) -> String {
     };
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    said.lines().find(|line| line.contains(|c: char| c.is_ascii_digit())).unwrap_or("unknown").trim().to_owned()
+    said.lines()
+        .find(|line| line.contains(|c: char| c.is_ascii_digit()))
+        .unwrap_or("unknown")
+        .trim()
+        .to_owned()
 }

@@ -1,63 +1,98 @@
-//! What came out: a table to read.
+//! What came out, as a table to read, a picture, and a file with all rounds.
+
+mod machine;
+mod picture;
+mod tables;
 
 use crate::{
     Outcome, measure,
     peers::Variant,
     rows::{Bench, Values},
 };
-use std::path::Path;
+use machine::Machine;
+use serde::Serialize;
+use std::{fs, path::Path};
 
+/// The file with everything.
+#[derive(Serialize)]
 pub struct Report {
-    pub variants: Vec<(String, String)>,
-    pub figures: Vec<Figure>,
-    pub notes: Vec<String>,
-    pub load: (f64, f64),
+    /// The command line.
+    command: String,
+    rounds: usize,
+    machine: Machine,
+    /// Load average of a minute before and after.
+    load: (f64, f64),
+    variants: Vec<Column>,
+    figures: Vec<Figure>,
+    notes: Vec<String>,
 }
 
-/// One figure of one variant, all rounds.
-pub struct Figure {
-    pub name: String,
-    pub variant: String,
-    pub rounds: Vec<f64>,
+/// A variant as the report knows it.
+#[derive(Serialize)]
+struct Column {
+    name: String,
+    is_outbound: bool,
+    version: String,
+    /// The command line that was measured.
+    command: String,
 }
+
+/// One figure of one variant, all rounds in their order.
+#[derive(Serialize)]
+struct Figure {
+    name: String,
+    variant: String,
+    best: f64,
+    rounds: Vec<f64>,
+}
+
+/// The figure of a session, of which that of a session without a proxy is subtracted.
+const SESSION: &str = "one session: p50 ms";
+const ADDED: &str = "one session: p50 ms more than direct";
 
 impl Report {
     pub fn begin(bench: &Bench, variants: &[Variant], missing: Vec<String>) -> Self {
         let mut notes: Vec<String> = missing
             .into_iter()
-            .map(|name| format!("{name} is not here; `benches/run` as root on Debian installs it"))
+            .map(|name| format!("{name} is not here; as root on Debian benches/run installs it"))
             .collect();
+        if !bench.options.intercepts {
+            notes.push("no network namespace: nothing was intercepted".into());
+        }
         if !bench.groups.exact() {
-            notes.push("no control groups: the time of processes that have ended is not counted".into());
+            let note = "no control groups: the time of processes that have ended is not counted";
+            notes.push(note.into());
         }
         Self {
+            command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+            rounds: bench.options.rounds,
+            machine: Machine::look(),
+            load: (measure::load(), f64::NAN),
             variants: variants
                 .iter()
-                .map(|variant| {
-                    let version = variant.peer.as_ref().map(|peer| peer.version.clone());
-                    (variant.name.clone(), version.unwrap_or_default())
-                })
+                .map(|variant| column(bench, variant))
                 .collect(),
             figures: Vec::new(),
             notes,
-            load: (measure::load(), f64::NAN),
         }
     }
 
     pub fn add(&mut self, variant: &str, values: Values) {
         for (name, value) in values {
-            let known = self
+            let at = self
                 .figures
-                .iter_mut()
-                .find(|figure| figure.name == name && figure.variant == variant);
-            match known {
-                Some(figure) => figure.rounds.push(value),
-                None => self.figures.push(Figure {
+                .iter()
+                .position(|figure| figure.name == name && figure.variant == variant);
+            let at = at.unwrap_or_else(|| {
+                self.figures.push(Figure {
                     name,
                     variant: variant.to_owned(),
-                    rounds: vec![value],
-                }),
-            }
+                    best: value,
+                    rounds: Vec::new(),
+                });
+                self.figures.len() - 1
+            });
+            self.figures[at].round(value);
         }
     }
 
@@ -71,58 +106,84 @@ impl Report {
 
     pub fn end(&mut self) {
         self.load.1 = measure::load();
+        let Some(direct) = self.best(SESSION, "direct") else {
+            return;
+        };
+        let sessions = self.figures.iter().filter(|figure| figure.name == SESSION);
+        let added: Vec<(String, f64)> = sessions
+            .filter(|figure| figure.variant != "direct")
+            .map(|figure| (figure.variant.clone(), figure.best - direct))
+            .collect();
+        for (variant, value) in added {
+            self.add(&variant, vec![(ADDED.into(), value)]);
+        }
     }
 
-    pub fn table(&self) -> String {
-        let mut names: Vec<&str> = Vec::new();
-        for figure in &self.figures {
-            if !names.contains(&figure.name.as_str()) {
-                names.push(&figure.name);
-            }
-        }
-        let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
-        let mut text = format!("\n{:width$}", "");
-        for (variant, _) in &self.variants {
-            text.push_str(&format!(" {variant:>12}"));
-        }
-        text.push('\n');
-        for name in names {
-            text.push_str(&format!("{name:width$}"));
-            for (variant, _) in &self.variants {
-                let value = self.value(name, variant).map(number).unwrap_or_default();
-                text.push_str(&format!(" {value:>12}"));
-            }
-            text.push('\n');
-        }
-        for note in &self.notes {
-            text.push_str(&format!("{note}\n"));
-        }
-        text.push_str(&format!("load {:.2} before, {:.2} after\n", self.load.0, self.load.1));
-        text
+    /// Everything, to read.
+    pub fn text(&self) -> String {
+        tables::all(self)
     }
 
-    /// The best round: what else the machine does makes a figure worse, never better.
-    pub fn value(&self, name: &str, variant: &str) -> Option<f64> {
-        let figure = self
-            .figures
-            .iter()
-            .find(|figure| figure.name == name && figure.variant == variant)?;
-        let more_is_better = name.ends_with("/s") || name.ends_with("served");
-        let better = if more_is_better { f64::max } else { f64::min };
-        figure.rounds.iter().copied().reduce(better)
-    }
-
-    pub fn write(&self, _folder: &Path) -> Outcome {
+    pub fn write(&self, folder: &Path) -> Outcome {
+        fs::create_dir_all(folder)?;
+        fs::write(
+            folder.join("results.json"),
+            serde_json::to_string_pretty(self)? + "\n",
+        )?;
+        fs::write(folder.join("table.md"), tables::all(self))?;
+        fs::write(folder.join("summary.md"), tables::summary(self))?;
+        fs::write(folder.join("picture.svg"), picture::draw(self))?;
         Ok(())
+    }
+
+    fn best(&self, name: &str, variant: &str) -> Option<f64> {
+        let is_it = |figure: &&Figure| figure.name == name && figure.variant == variant;
+        Some(self.figures.iter().find(is_it)?.best)
+    }
+}
+
+fn column(bench: &Bench, variant: &Variant) -> Column {
+    let (version, command) = match &variant.peer {
+        Some(peer) => {
+            let program = peer.program.display().to_string();
+            let command = [vec![program], peer.arguments.clone()].concat().join(" ");
+            (peer.version.clone(), command)
+        }
+        None => ("rustls 0.23".into(), String::new()),
+    };
+    Column {
+        name: variant.name.clone(),
+        is_outbound: variant.is_outbound(),
+        version,
+        command: command.replace(&bench.world.path(""), ""),
+    }
+}
+
+impl Figure {
+    /// The best round counts: what else a machine does makes a figure worse, never better.
+    fn round(&mut self, value: f64) {
+        self.rounds.push(value);
+        let more_is_better = self.name.ends_with("/s") || self.name.ends_with("served");
+        let better = if more_is_better { f64::max } else { f64::min };
+        self.best = better(self.best, value);
     }
 }
 
 /// Three digits that count.
-pub fn number(value: f64) -> String {
+fn number(value: f64) -> String {
     match value.abs() {
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1.0 => format!("{value:.2}"),
+        size if size >= 99.95 => {
+            let digits = format!("{value:.0}");
+            match digits.len() {
+                // 12,345
+                len @ 5.. if value > 0.0 => {
+                    format!("{},{}", &digits[..len - 3], &digits[len - 3..])
+                }
+                _ => digits,
+            }
+        }
+        size if size >= 9.995 => format!("{value:.1}"),
+        size if size >= 0.9995 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
     }
 }

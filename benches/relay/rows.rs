@@ -48,25 +48,66 @@ pub enum Row {
 }
 
 pub const ROWS: [(Row, &str, &str); 12] = [
-    (Row::Cold, "cold", "sessions with one 4 KiB message, 200 at once"),
-    (Row::Cold16, "cold-16", "sessions with one 4 KiB message, 16 at once"),
-    (Row::Session, "session", "sessions with one 4 KiB message, one after another"),
-    (Row::Message, "message", "4 KiB messages in one long session"),
-    (Row::Messages, "messages", "4 KiB messages in 16 long sessions"),
+    (
+        Row::Cold,
+        "cold",
+        "sessions with one 4 KiB message, 200 at once",
+    ),
+    (
+        Row::Cold16,
+        "cold-16",
+        "sessions with one 4 KiB message, 16 at once",
+    ),
+    (
+        Row::Session,
+        "session",
+        "sessions with one 4 KiB message, one after another",
+    ),
+    (
+        Row::Message,
+        "message",
+        "4 KiB messages in one long session",
+    ),
+    (
+        Row::Messages,
+        "messages",
+        "4 KiB messages in 16 long sessions",
+    ),
     (Row::Bulk, "bulk", "a message of 50 MiB"),
-    (Row::Idle, "idle", "2,000 sessions that have sent a message and wait"),
-    (Row::Standing, "standing", "a new session while 10,000 others wait"),
-    (Row::Crowd, "crowd", "sessions that all begin at the same time"),
+    (
+        Row::Idle,
+        "idle",
+        "2,000 sessions that have sent a message and wait",
+    ),
+    (
+        Row::Standing,
+        "standing",
+        "a new session while 10,000 others wait",
+    ),
+    (
+        Row::Crowd,
+        "crowd",
+        "sessions that all begin at the same time",
+    ),
     (Row::Recipients, "recipients", "recipients of one message"),
     (Row::Table, "table", "a policy table of 100,000 lines"),
-    (Row::Burst, "burst", "1,000 sessions at once from 50 addresses, default limits"),
+    (
+        Row::Burst,
+        "burst",
+        "1,000 sessions at once from 50 addresses, default limits",
+    ),
 ];
 
 impl Row {
     pub fn takes(self, variant: &Variant) -> bool {
         use Kind::{Audited, Direct, Gate, HaProxy, HandFed, Nginx, Ours, Postfix, Stunnel};
         match self {
-            Self::Cold | Self::Cold16 | Self::Session | Self::Message | Self::Messages | Self::Bulk => true,
+            Self::Cold
+            | Self::Cold16
+            | Self::Session
+            | Self::Message
+            | Self::Messages
+            | Self::Bulk => true,
             Self::Idle => !matches!(variant.kind, Direct | Postfix),
             Self::Standing => matches!(variant.kind, Ours | HandFed | Stunnel | Nginx),
             Self::Crowd => !matches!(variant.kind, Gate | Audited | Postfix),
@@ -80,7 +121,10 @@ impl Row {
 
     /// Whether it starts the peers by itself, each alone.
     pub fn starts_peers(self) -> bool {
-        matches!(self, Self::Idle | Self::Standing | Self::Table | Self::Burst)
+        matches!(
+            self,
+            Self::Idle | Self::Standing | Self::Table | Self::Burst
+        )
     }
 
     /// What takes long, or what noise does not touch, is done less often.
@@ -120,7 +164,8 @@ impl Bench {
     /// Starts a peer, which must be there, for a measurement in which it is alone.
     pub async fn start(&self, variant: &Variant, crowd: bool) -> Outcome<Running> {
         let peer = variant.peer.as_ref().ok_or("nothing to start")?;
-        peer.start(&variant.name, crowd, &self.groups, &self.world).await
+        peer.start(&variant.name, crowd, &self.groups, &self.world)
+            .await
     }
 }
 

@@ -53,7 +53,11 @@ enum Connection {
 impl Mail {
     /// A message of about that many octets, in lines of 76, as an attachment has them.
     pub fn new(octets: usize, recipients: usize) -> Arc<Self> {
-        let line = [b"0123456789abcdef".repeat(5)[..76].to_vec(), b"\r\n".to_vec()].concat();
+        let line = [
+            b"0123456789abcdef".repeat(5)[..76].to_vec(),
+            b"\r\n".to_vec(),
+        ]
+        .concat();
         let lines = (octets / line.len()).max(1);
         let lines_of_chunk = lines.min(CHUNK / line.len());
         let mut commands = vec![b"MAIL FROM:<a@inside.example>\r\n".to_vec()];
@@ -206,7 +210,9 @@ impl Session {
                         return Err(io::Error::other(line));
                     }
                 }
-                offers |= line.get(4..).is_some_and(|word| word.starts_with(b"PIPELINING"));
+                offers |= line
+                    .get(4..)
+                    .is_some_and(|word| word.starts_with(b"PIPELINING"));
             }
             if expected == 0 {
                 self.received.drain(..at);

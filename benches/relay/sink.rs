@@ -174,9 +174,10 @@ impl Dialogue {
 
     fn command(&mut self, command: &[u8]) -> Next {
         let (reply, next): (&[u8], Next) = match command.get(..4).unwrap_or_default() {
-            b"EHLO" if self.offers_tls => {
-                (b"250-sink\r\n250-PIPELINING\r\n250 STARTTLS\r\n", Next::More)
-            }
+            b"EHLO" if self.offers_tls => (
+                b"250-sink\r\n250-PIPELINING\r\n250 STARTTLS\r\n",
+                Next::More,
+            ),
             b"EHLO" => (b"250-sink\r\n250 PIPELINING\r\n", Next::More),
             b"STAR" => (b"220 go\r\n", Next::Tls),
             b"DATA" => {

@@ -3,12 +3,7 @@
 #[path = "../../examples/demo/dns.rs"]
 mod dns;
 
-use crate::{
-    Outcome, certs,
-    options::Options,
-    sender::Sender,
-    sink::Sink,
-};
+use crate::{Outcome, certs, options::Options, sender::Sender, sink::Sink};
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
@@ -41,7 +36,8 @@ pub struct World {
 
 impl World {
     pub async fn new(options: &Options) -> Outcome<Self> {
-        let folder = std::env::temp_dir().join(format!("starttls-proxy-bench-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("starttls-proxy-bench-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         certs::write(&folder, &[OUTSIDE, INSIDE])?;
         let outside = certs::acceptor(&folder, OUTSIDE)?;

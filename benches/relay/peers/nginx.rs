@@ -51,5 +51,11 @@ mail {{
         listen,
         for_crowds: Vec::new(),
     };
-    Ok(vec![Variant::between(world, "nginx", Kind::Nginx, "in", peer)?])
+    Ok(vec![Variant::between(
+        world,
+        "nginx",
+        Kind::Nginx,
+        "in",
+        peer,
+    )?])
 }

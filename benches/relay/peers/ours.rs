@@ -9,7 +9,12 @@ use crate::{
 use std::{net::SocketAddr, path::Path, process::Command};
 
 /// All sessions of the benchmark come from one address.
-const CROWD: [&str; 4] = ["--max-sessions", "100000", "--max-sessions-per-client", "100000"];
+const CROWD: [&str; 4] = [
+    "--max-sessions",
+    "100000",
+    "--max-sessions-per-client",
+    "100000",
+];
 
 /// Variants of the binary with that number on the command line.
 pub async fn variants(world: &World, binary: &Path, number: usize) -> Outcome<Vec<Variant>> {
@@ -20,14 +25,19 @@ pub async fn variants(world: &World, binary: &Path, number: usize) -> Outcome<Ve
     };
     let key = world.path("audit.key");
     if !Path::new(&key).exists() {
-        let made = Command::new(binary).args(["audit", "keygen", "--out", &key]).output()?;
+        let made = Command::new(binary)
+            .args(["audit", "keygen", "--out", &key])
+            .output()?;
         if !made.status.success() {
             return Err(format!("audit keygen: {}", String::from_utf8_lossy(&made.stderr)).into());
         }
     }
     let mut variants = Vec::new();
     for direction in ["out", "in"] {
-        for (name, kind) in [(label.clone(), Kind::Ours), (format!("{label} log"), Kind::Audited)] {
+        for (name, kind) in [
+            (label.clone(), Kind::Ours),
+            (format!("{label} log"), Kind::Audited),
+        ] {
             let listen = world::free_address().await?;
             let mut arguments = if direction == "out" {
                 let upstream = format!("{OUTSIDE}:{}", world.outside.address.port());
@@ -60,14 +70,26 @@ pub async fn variants(world: &World, binary: &Path, number: usize) -> Outcome<Ve
 /// after the first session.
 fn gate(world: &World, binary: &Path, policy: &str, port: u16) -> Peer {
     let listen = SocketAddr::from(([0, 0, 0, 0], port));
-    let flags = ["outbound", "--intercept", "redirect", "--fwmark", "1", "--policy", policy];
+    let flags = [
+        "outbound",
+        "--intercept",
+        "redirect",
+        "--fwmark",
+        "1",
+        "--policy",
+        policy,
+    ];
     peer(binary, [words(&flags), trust(world)].concat(), listen)
 }
 
 /// With the same flags but another policy table.
 pub fn with_policy(peer: &Peer, policy: &str) -> Peer {
     let mut peer = peer.clone();
-    if let Some(at) = peer.arguments.iter().position(|argument| argument == "--policy") {
+    if let Some(at) = peer
+        .arguments
+        .iter()
+        .position(|argument| argument == "--policy")
+    {
         peer.arguments[at + 1] = policy.to_owned();
     }
     peer
@@ -86,7 +108,14 @@ fn peer(binary: &Path, mut arguments: Vec<String>, listen: SocketAddr) -> Peer {
 
 fn trust(world: &World) -> Vec<String> {
     let resolver = world.resolver.to_string();
-    words(&["--ca-file", &world.path("ca.pem"), "--resolver", &resolver, "--no-dane", "--no-mta-sts"])
+    words(&[
+        "--ca-file",
+        &world.path("ca.pem"),
+        "--resolver",
+        &resolver,
+        "--no-dane",
+        "--no-mta-sts",
+    ])
 }
 
 fn inbound(world: &World) -> Vec<String> {

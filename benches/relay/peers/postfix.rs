@@ -76,7 +76,10 @@ in_flow_delay = 0
     fs::write(format!("{folder}/etc/main.cf"), settings)?;
     let service = format!("{listen} inet n - n - - smtpd\n{SERVICES}");
     fs::write(format!("{folder}/etc/master.cf"), service)?;
-    fs::copy("/etc/postfix/postfix-files", format!("{folder}/etc/postfix-files"))?;
+    fs::copy(
+        "/etc/postfix/postfix-files",
+        format!("{folder}/etc/postfix-files"),
+    )?;
     let etc = format!("{folder}/etc");
     Command::new("chown")
         .args(["postfix", &format!("{folder}/data")])
@@ -92,7 +95,13 @@ in_flow_delay = 0
         for_crowds: Vec::new(),
         listen,
     };
-    Ok(vec![Variant::between(world, "Postfix", Kind::Postfix, "out", peer)?])
+    Ok(vec![Variant::between(
+        world,
+        "Postfix",
+        Kind::Postfix,
+        "out",
+        peer,
+    )?])
 }
 
 fn is_root() -> bool {

@@ -16,11 +16,16 @@ pub async fn variants(world: &World) -> Outcome<Vec<Variant>> {
         let listen = world::free_address().await?;
         let (target, role) = if direction == "out" {
             let ca = world.path("ca.pem");
-            let role = format!("client = yes\nverifyChain = yes\nCAfile = {ca}\ncheckHost = {OUTSIDE}\nsni = {OUTSIDE}\n");
+            let role = format!(
+                "client = yes\nverifyChain = yes\nCAfile = {ca}\ncheckHost = {OUTSIDE}\nsni = {OUTSIDE}\n"
+            );
             (&world.outside, role)
         } else {
             let certificate = world.path(INSIDE);
-            (&world.inside, format!("cert = {certificate}.pem\nkey = {certificate}.key\n"))
+            (
+                &world.inside,
+                format!("cert = {certificate}.pem\nkey = {certificate}.key\n"),
+            )
         };
         let configuration = format!(
             "foreground = yes\npid =\nsyslog = no\noutput = {log}\n\
@@ -37,7 +42,13 @@ pub async fn variants(world: &World) -> Outcome<Vec<Variant>> {
             listen,
             for_crowds: Vec::new(),
         };
-        variants.push(Variant::between(world, "stunnel", Kind::Stunnel, direction, peer)?);
+        variants.push(Variant::between(
+            world,
+            "stunnel",
+            Kind::Stunnel,
+            direction,
+            peer,
+        )?);
     }
     Ok(variants)
 }

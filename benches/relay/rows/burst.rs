@@ -18,7 +18,8 @@ pub async fn from_many(bench: &Bench, variant: &Variant) -> Outcome<Values> {
     let each = (EACH / bench.options.scale).max(1);
     let all = usize::from(ADDRESSES) * each;
     let senders = || {
-        let of = |number| std::iter::repeat_n(from(variant, Ipv4Addr::new(127, 0, 1, number)), each);
+        let of =
+            |number| std::iter::repeat_n(from(variant, Ipv4Addr::new(127, 0, 1, number)), each);
         (1..=ADDRESSES).flat_map(of)
     };
     let mut values = Values::new();
@@ -31,11 +32,12 @@ pub async fn from_many(bench: &Bench, variant: &Variant) -> Outcome<Values> {
     let _running = bench.start(variant, false).await?;
     let count = GREEDY / bench.options.scale;
     let greedy = from(variant, Ipv4Addr::new(127, 0, 2, 1));
-    let (others, _) = tokio::join!(
-        crowd(senders()),
-        crowd(std::iter::repeat_n(greedy, count))
+    let (others, _) = tokio::join!(crowd(senders()), crowd(std::iter::repeat_n(greedy, count)));
+    figures(
+        &format!("the same, with {count} more from one address"),
+        others?,
+        &mut values,
     );
-    figures(&format!("the same, with {count} more from one address"), others?, &mut values);
     Ok(values)
 }
 
@@ -49,7 +51,10 @@ fn from(variant: &Variant, address: Ipv4Addr) -> Sender {
 fn figures(row: &str, mut tally: Tally, values: &mut Values) {
     values.push((format!("{row}: served"), tally.served as f64));
     for (name, part) in [("p50", 0.5), ("p99", 0.99), ("last", 1.0)] {
-        values.push((format!("{row}: {name} ms"), quantile(&mut tally.latencies, part)));
+        values.push((
+            format!("{row}: {name} ms"),
+            quantile(&mut tally.latencies, part),
+        ));
     }
     values.extend(tally.refusals(row));
 }

@@ -54,13 +54,22 @@ pub async fn standing(bench: &Bench, variant: &Variant) -> Outcome<Values> {
     let row = format!("{count} idle sessions");
     let kibibytes = |octets: u64| octets as f64 / 1024.0;
     let mut values = vec![
-        (format!("{row}: RSS KiB each"), kibibytes(with.saturating_sub(before)) / count as f64),
+        (
+            format!("{row}: RSS KiB each"),
+            kibibytes(with.saturating_sub(before)) / count as f64,
+        ),
         (
             format!("{row}: RSS KiB each, after they are gone"),
             kibibytes(running.meter.memory().saturating_sub(before)) / count as f64,
         ),
-        ("no idle session: a new session, p50 ms".into(), quantile(&mut alone.latencies, 0.5)),
-        (format!("{row}: a new session, p50 ms"), quantile(&mut beside.latencies, 0.5)),
+        (
+            "no idle session: a new session, p50 ms".into(),
+            quantile(&mut alone.latencies, 0.5),
+        ),
+        (
+            format!("{row}: a new session, p50 ms"),
+            quantile(&mut beside.latencies, 0.5),
+        ),
     ];
     values.extend(beside.refusals(&row));
     Ok(values)

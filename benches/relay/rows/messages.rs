@@ -16,11 +16,7 @@ const SESSIONS: usize = 16;
 const BULK: usize = 50 << 20;
 
 /// One session, one message after another.
-pub async fn alone(
-    bench: &Bench,
-    variant: &Variant,
-    running: Option<&Running>,
-) -> Outcome<Values> {
+pub async fn alone(bench: &Bench, variant: &Variant, running: Option<&Running>) -> Outcome<Values> {
     let mail = Mail::new(SHORT, 1);
     let mut session = variant.sender.open().await?;
     for _ in 0..3 {
@@ -40,7 +36,7 @@ pub async fn alone(
     let count = latencies.len() as f64;
     let mut values = vec![("one message: p50 ms".into(), quantile(&mut latencies, 0.5))];
     if let Some(cpu) = cpu {
-        values.push(("one message: CPU us".into(), cpu / count * 1e6));
+        values.push(("one message: CPU µs".into(), cpu / count * 1e6));
     }
     Ok(values)
 }
@@ -87,7 +83,7 @@ pub async fn together(
     let row = format!("messages in {SESSIONS} sessions");
     let mut values = vec![(format!("{row}: messages/s"), sent as f64 / seconds)];
     if let Some(cpu) = cpu {
-        values.push((format!("{row}: CPU us"), cpu / sent as f64 * 1e6));
+        values.push((format!("{row}: CPU µs"), cpu / sent as f64 * 1e6));
     }
     Ok(values)
 }
@@ -134,7 +130,10 @@ pub async fn recipients(
         usage.delivered(variant, messages).await?;
         if let Some(cpu) = usage.cpu().await? {
             let milliseconds = cpu / messages as f64 * 1e3;
-            values.push((format!("{recipients} recipients: CPU ms/message"), milliseconds));
+            values.push((
+                format!("{recipients} recipients: CPU ms/message"),
+                milliseconds,
+            ));
         }
         session.quit().await?;
     }

@@ -2,8 +2,7 @@
 
 use super::{Bench, SHORT, Usage, Values, quantile};
 use crate::{
-    Outcome,
-    measure,
+    Outcome, measure,
     peers::{Running, Variant},
     sender::{Mail, Sender},
 };
@@ -65,7 +64,10 @@ pub async fn cold(
     usage.delivered(variant, tally.served).await?;
     let seconds = began.elapsed().as_secs_f64();
     if tally.served == 0 {
-        return Err(tally.why.map_or("no session".into(), |why| why.to_string()).into());
+        return Err(tally
+            .why
+            .map_or("no session".into(), |why| why.to_string())
+            .into());
     }
     let row = format!("cold session, {at_once} at once");
     let mut values = vec![(format!("{row}: sessions/s"), tally.served as f64 / seconds)];
@@ -111,18 +113,20 @@ async fn one(sender: &Sender, mail: &Mail, tally: &mut Tally) {
 }
 
 /// One sender alone.
-pub async fn alone(
-    bench: &Bench,
-    variant: &Variant,
-    running: Option<&Running>,
-) -> Outcome<Values> {
+pub async fn alone(bench: &Bench, variant: &Variant, running: Option<&Running>) -> Outcome<Values> {
     let usage = Usage::begin(variant, running)?;
     let mut tally = run(bench, variant, 1).await?;
     usage.delivered(variant, tally.served).await?;
     let cpu = usage.cpu().await?;
-    let mut values = vec![("one session: p50 ms".into(), quantile(&mut tally.latencies, 0.5))];
+    let mut values = vec![(
+        "one session: p50 ms".into(),
+        quantile(&mut tally.latencies, 0.5),
+    )];
     if let Some(cpu) = cpu {
-        values.push(("one session: CPU ms".into(), cpu / tally.served as f64 * 1e3));
+        values.push((
+            "one session: CPU ms".into(),
+            cpu / tally.served as f64 * 1e3,
+        ));
     }
     values.extend(tally.refusals("one session"));
     Ok(values)
@@ -133,7 +137,9 @@ pub async fn crowds(bench: &Bench, variant: &Variant, round: usize) -> Outcome<V
     let most = sessions_at_most(10_000);
     let mut values = Values::new();
     for (size, repeat) in [(1, 50), (10, 10), (100, 3), (1_000, 1), (most, 1)] {
-        if size > 1_000 && (round > 0 || bench.options.scale > 1) || size > 100 && bench.options.is_smoke {
+        if size > 1_000 && (round > 0 || bench.options.scale > 1)
+            || size > 100 && bench.options.is_smoke
+        {
             continue;
         }
         let began = clock::instant();
@@ -142,7 +148,10 @@ pub async fn crowds(bench: &Bench, variant: &Variant, round: usize) -> Outcome<V
             let senders = std::iter::repeat_with(|| variant.sender.clone());
             sum.add(crowd(senders.take(size)).await?);
         }
-        let (row, seconds) = (format!("{size} at the same time"), began.elapsed().as_secs_f64());
+        let (row, seconds) = (
+            format!("{size} at the same time"),
+            began.elapsed().as_secs_f64(),
+        );
         values.push((format!("{row}: sessions/s"), sum.served as f64 / seconds));
         if size >= 1_000 {
             values.push((format!("{row}: p99 ms"), quantile(&mut sum.latencies, 0.99)));

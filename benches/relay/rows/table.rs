@@ -12,7 +12,9 @@ pub async fn long(bench: &Bench, variant: &Variant) -> Outcome<Values> {
     for lines in [1, 100_000 / bench.options.scale] {
         let mut table = String::new();
         for number in 1..lines {
-            table.push_str(&format!("partner{number}.example secure match=mx{number}.example\n"));
+            table.push_str(&format!(
+                "partner{number}.example secure match=mx{number}.example\n"
+            ));
         }
         table.push_str("outside.example verify\n");
         let policy = bench.world.file(&format!("policy-{lines}"), &table)?;
@@ -20,13 +22,22 @@ pub async fn long(bench: &Bench, variant: &Variant) -> Outcome<Values> {
             .start(&variant.name, true, &bench.groups, &bench.world)
             .await?;
         let row = format!("policy table of {lines} lines");
-        values.push((format!("{row}: start ms"), running.start.as_secs_f64() * 1e3));
-        values.push((format!("{row}: RSS MiB"), running.meter.memory() as f64 / f64::from(1 << 20)));
+        values.push((
+            format!("{row}: start ms"),
+            running.start.as_secs_f64() * 1e3,
+        ));
+        values.push((
+            format!("{row}: RSS MiB"),
+            running.meter.memory() as f64 / f64::from(1 << 20),
+        ));
         sessions::run(bench, variant, 1).await?;
         let usage = Usage::begin(variant, Some(&running))?;
         let tally = sessions::run(bench, variant, 16).await?;
         if let Some(cpu) = usage.cpu().await? {
-            values.push((format!("{row}: CPU ms/session"), cpu / tally.served as f64 * 1e3));
+            values.push((
+                format!("{row}: CPU ms/session"),
+                cpu / tally.served as f64 * 1e3,
+            ));
         }
         values.extend(tally.refusals(&row));
     }
