@@ -79,6 +79,9 @@ impl Options {
             options.rounds = 1;
             options.time = Duration::from_millis(50);
             options.scale = 200;
+            if options.peers.is_empty() {
+                options.peers = ["direct", "ours", "hand-fed"].map(String::from).to_vec();
+            }
         }
         options.rounds = rounds.unwrap_or(options.rounds);
         Ok(Some(options))
