@@ -76,50 +76,64 @@ async fn measure_row(
     variants: &[Variant],
     report: &mut Report,
 ) -> Outcome {
-    let variants: Vec<&Variant> = variants
+    let mut variants: Vec<&Variant> = variants
         .iter()
         .filter(|variant| row.takes(variant))
         .collect();
     let mut started: HashMap<&str, Running> = HashMap::new();
-    let mut failed: Vec<&str> = Vec::new();
-    for variant in &variants {
-        if row.starts_peers() || variant.peer.is_none() {
-            continue;
-        }
-        match bench.start(variant, true).await {
-            Ok(running) => {
-                started.insert(&variant.name, running);
-                // The first session fills caches.
-                if let Err(error) = variant
-                    .sender
-                    .deliver(&sender::Mail::new(rows::SHORT, 1))
-                    .await
-                {
-                    report.note(&variant.name, &error.to_string());
+    if !row.starts_peers() {
+        for variant in &variants {
+            if variant.peer.is_some() {
+                match ready(bench, variant).await {
+                    Ok(running) => drop(started.insert(&variant.name, running)),
+                    Err(error) => report.note(&variant.name, &error.to_string()),
                 }
             }
-            Err(error) => {
-                report.note(&variant.name, &error.to_string());
-                failed.push(&variant.name);
-            }
+        }
+        variants.retain(|variant| variant.peer.is_none() || started.contains_key(&*variant.name));
+    }
+    let cores = measure::cores();
+    let (itself, last) = (
+        std::process::id(),
+        cores.rsplit([',', '-']).next().unwrap_or("0"),
+    );
+    if row.is_on_one_core() {
+        let peers = started
+            .values()
+            .flat_map(|running| running.meter.processes());
+        let all: Vec<u32> = peers.chain([itself]).collect();
+        if !measure::place(&all, last) {
+            report.note("one session, one message", "the scheduler chose the cores");
         }
     }
     for round in 0..row.rounds(bench.options.rounds) {
+        let mut lost = Vec::new();
         for variant in &variants {
-            if failed.contains(&variant.name.as_str()) {
-                continue;
-            }
-            let running = started.get(variant.name.as_str());
+            let running = started.get(&*variant.name);
             let measured = row.measure(bench, variant, running, round);
             match tokio::time::timeout(PATIENCE, measured).await {
                 Ok(Ok(values)) => report.add(&variant.name, values),
                 Ok(Err(error)) => report.note(&variant.name, &error.to_string()),
                 Err(_) => {
                     report.note(&variant.name, "does not come to an end");
-                    failed.push(&variant.name);
+                    lost.push(variant.name.as_str());
                 }
             }
         }
+        variants.retain(|variant| !lost.contains(&variant.name.as_str()));
+    }
+    if row.is_on_one_core() {
+        measure::place(&[itself], &cores);
     }
     Ok(())
+}
+
+/// Starts a peer. Its first session fills its caches.
+async fn ready(bench: &Bench, variant: &Variant) -> Outcome<Running> {
+    let running = bench.start(variant, true).await?;
+    variant
+        .sender
+        .deliver(&sender::Mail::new(rows::SHORT, 1))
+        .await?;
+    Ok(running)
 }

@@ -172,6 +172,37 @@ fn list(folder: &str) -> Vec<String> {
         .collect()
 }
 
+/// The cores that this process may use, as `taskset` takes them.
+pub fn cores() -> String {
+    fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|text| {
+            let list = text
+                .lines()
+                .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+            Some(list.trim().to_owned())
+        })
+        .unwrap_or_else(|| "0".into())
+}
+
+/// Lets these processes, with all their threads, use these cores only. Returns whether it worked.
+pub fn place(processes: &[u32], cores: &str) -> bool {
+    processes.iter().all(|process| {
+        Command::new("taskset")
+            .args([
+                "--all-tasks",
+                "--cpu-list",
+                "--pid",
+                cores,
+                &process.to_string(),
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    })
+}
+
 /// The load average of the last minute.
 pub fn load() -> f64 {
     fs::read_to_string("/proc/loadavg")

@@ -84,6 +84,10 @@ impl Options {
             }
         }
         options.rounds = rounds.unwrap_or(options.rounds);
+        let is_row = |only: &&String| crate::rows::ROWS.iter().any(|(_, name, _)| name == only);
+        if let Some(other) = options.only.iter().find(|only| !is_row(only)) {
+            return Err(format!("no row {other}\n\n{HELP}").into());
+        }
         Ok(Some(options))
     }
 

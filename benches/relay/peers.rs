@@ -177,6 +177,7 @@ impl Peer {
         let began = clock::instant();
         let child = command
             .args(&self.arguments)
+            .env_remove("RUST_LOG")
             .args(self.for_crowds.iter().filter(|_| crowd))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

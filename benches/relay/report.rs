@@ -111,7 +111,7 @@ impl Report {
         };
         let sessions = self.figures.iter().filter(|figure| figure.name == SESSION);
         let added: Vec<(String, f64)> = sessions
-            .filter(|figure| figure.variant != "direct")
+            .filter(|figure| adds_tls(&figure.variant))
             .map(|figure| (figure.variant.clone(), figure.best - direct))
             .collect();
         for (variant, value) in added {
@@ -167,6 +167,11 @@ impl Figure {
         let better = if more_is_better { f64::max } else { f64::min };
         self.best = better(self.best, value);
     }
+}
+
+/// Whether a variant is in the table of its direction only. The others are beside both.
+fn adds_tls(variant: &str) -> bool {
+    variant != "direct" && variant != "HAProxy plain"
 }
 
 /// Three digits that count.

@@ -127,6 +127,12 @@ impl Row {
         )
     }
 
+    /// Whether sender, peer and sink are on one core. One session needs no more, and whether a scheduler spreads it over two is
+    /// chance, which makes a message take four times as long.
+    pub fn is_on_one_core(self) -> bool {
+        matches!(self, Self::Session | Self::Message)
+    }
+
     /// What takes long, or what noise does not touch, is done less often.
     pub fn rounds(self, rounds: usize) -> usize {
         match self {

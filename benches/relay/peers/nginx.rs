@@ -33,6 +33,7 @@ mail {{
         listen {listen} backlog=4096;
         protocol smtp;
         smtp_auth none;
+        smtp_capabilities PIPELINING;
         starttls only;
         ssl_certificate {folder}/{INSIDE}.pem;
         ssl_certificate_key {folder}/{INSIDE}.key;

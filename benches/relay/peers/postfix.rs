@@ -22,6 +22,7 @@ error     unix  -  -  n  -     -  error
 retry     unix  -  -  n  -     -  error
 anvil     unix  -  -  n  -     1  anvil
 scache    unix  -  -  n  -     1  scache
+tlsproxy  unix  -  -  n  -     0  tlsproxy
 tlsmgr    unix  -  -  n  1000? 1  tlsmgr
 postlog   unix-dgram n - n  -  1  postlogd
 ";
@@ -60,6 +61,7 @@ disable_dns_lookups = yes
 smtpd_peername_lookup = no
 smtp_tls_security_level = secure
 smtp_tls_secure_cert_match = {OUTSIDE}
+smtp_tls_connection_reuse = yes
 smtp_tls_CAfile = {ca}
 message_size_limit = 0
 mailbox_size_limit = 0

@@ -1,6 +1,6 @@
 //! The tables, in Markdown that can be read as it is.
 
-use super::{ADDED, Column, Report, number};
+use super::{ADDED, Column, Report, adds_tls, number};
 
 /// The figures of the short table.
 const SUMMARY: [&str; 10] = [
@@ -67,20 +67,20 @@ fn both(report: &Report, names: &[&str]) -> String {
             let columns: Vec<&Column> = report
                 .variants
                 .iter()
-                .filter(|column| column.is_outbound == is_outbound && is_proxy(column))
-                .chain(report.variants.iter().filter(|column| !is_proxy(column)))
+                .filter(|column| column.is_outbound == is_outbound && adds_tls(&column.name))
+                .chain(
+                    report
+                        .variants
+                        .iter()
+                        .filter(|column| !adds_tls(&column.name)),
+                )
                 .collect();
-            if columns.iter().all(|column| !is_proxy(column)) && !is_outbound {
+            if columns.iter().all(|column| !adds_tls(&column.name)) && !is_outbound {
                 return String::new();
             }
             table(report, direction, &columns, names)
         })
         .concat()
-}
-
-/// Whether it is about one direction only.
-fn is_proxy(column: &Column) -> bool {
-    column.name != "direct" && column.name != "HAProxy plain"
 }
 
 fn table(report: &Report, direction: &str, columns: &[&Column], names: &[&str]) -> String {
@@ -100,7 +100,7 @@ fn table(report: &Report, direction: &str, columns: &[&Column], names: &[&str]) 
         let has_own = columns
             .iter()
             .zip(&values)
-            .any(|(column, value)| is_proxy(column) && !value.is_empty());
+            .any(|(column, value)| adds_tls(&column.name) && !value.is_empty());
         if has_own || columns.len() == 1 {
             lines.push([vec![(*name).to_owned()], values].concat());
         }
