@@ -66,6 +66,9 @@ async fn run(bench: Bench) -> Outcome {
     if let Some(folder) = &bench.options.write {
         report.write(folder)?;
     }
+    if bench.options.is_smoke && report.has_failures {
+        return Err("not all of it works".into());
+    }
     Ok(())
 }
 

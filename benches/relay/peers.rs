@@ -85,15 +85,18 @@ pub async fn variants(world: &World, options: &Options) -> Outcome<(Vec<Variant>
     }
     variants.extend(hand_fed(world).await?);
     for (name, found) in [
-        ("stunnel", stunnel::variants(world).await?),
-        ("nginx with its mail module", nginx::variants(world).await?),
-        ("HAProxy", haproxy::variants(world).await?),
-        ("Postfix", postfix::variants(world).await?),
+        ("stunnel", stunnel::variants(world).await),
+        ("nginx with its mail module", nginx::variants(world).await),
+        ("HAProxy", haproxy::variants(world).await),
+        ("Postfix", postfix::variants(world).await),
     ] {
-        if found.is_empty() {
-            missing.push(name.to_owned());
+        match found {
+            Ok(found) if found.is_empty() => missing.push(format!(
+                "{name} cannot be measured here; as root on Debian benches/run installs it"
+            )),
+            Ok(found) => variants.extend(found),
+            Err(error) => missing.push(format!("{name} cannot be measured here: {error}")),
         }
-        variants.extend(found);
     }
     variants.retain(|variant| options.wants_peer(&variant.name));
     Ok((variants, missing))

@@ -25,6 +25,8 @@ pub struct Report {
     variants: Vec<Column>,
     figures: Vec<Figure>,
     notes: Vec<String>,
+    /// Whether a variant could not do what it was asked.
+    pub has_failures: bool,
 }
 
 /// A variant as the report knows it.
@@ -52,10 +54,7 @@ const ADDED: &str = "one session: p50 ms more than direct";
 
 impl Report {
     pub fn begin(bench: &Bench, variants: &[Variant], missing: Vec<String>) -> Self {
-        let mut notes: Vec<String> = missing
-            .into_iter()
-            .map(|name| format!("{name} is not here; as root on Debian benches/run installs it"))
-            .collect();
+        let mut notes = missing;
         if !bench.options.intercepts {
             notes.push("no network namespace: nothing was intercepted".into());
         }
@@ -74,6 +73,7 @@ impl Report {
                 .collect(),
             figures: Vec::new(),
             notes,
+            has_failures: false,
         }
     }
 
@@ -97,6 +97,7 @@ impl Report {
     }
 
     pub fn note(&mut self, variant: &str, what: &str) {
+        self.has_failures = true;
         let note = format!("{variant}: {}", what.trim_end());
         if !self.notes.contains(&note) {
             eprintln!("{note}");

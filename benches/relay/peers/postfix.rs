@@ -106,7 +106,16 @@ in_flow_delay = 0
     )?])
 }
 
+/// Root of the machine, not only of a user namespace, which has no other users.
 fn is_root() -> bool {
-    fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t")))
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let is_zero = read("/proc/self/status")
+        .lines()
+        .any(|line| line.starts_with("Uid:\t0\t"));
+    let users = read("/proc/self/uid_map");
+    is_zero
+        && users
+            .split_whitespace()
+            .nth(2)
+            .is_some_and(|count| count != "1")
 }
