@@ -26,8 +26,6 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// No measurement of one round takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The first session of a peer takes no longer.
-const START: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> Outcome {
@@ -45,23 +43,28 @@ async fn main() -> Outcome {
         eprintln!("no interception: {}", namespace::enter());
     }
     let world = world::World::new(&options).await?;
-    run(Bench {
+    let bench = Bench {
         options,
         world,
         groups: measure::Groups::new(),
-    })
-    .await
+    };
+    tokio::select! {
+        outcome = run(bench) => outcome,
+        // All peers end, and what they had is removed.
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+    }
 }
 
 async fn run(bench: Bench) -> Outcome {
-    let (variants, missing) = peers::variants(&bench.world, &bench.options).await?;
+    let (mut variants, missing) = peers::variants(&bench.world, &bench.options).await?;
     let mut report = Report::begin(&bench, &variants, missing);
     for (row, name, title) in ROWS {
         if !bench.options.wants_row(name) {
             continue;
         }
         eprintln!("{name}: {title}");
-        measure_row(&bench, row, &variants, &mut report).await?;
+        let lost = measure_row(&bench, row, &variants, &mut report).await;
+        variants.retain(|variant| !lost.contains(&variant.name));
     }
     report.end();
     print!("\n{}", report.text());
@@ -74,13 +77,14 @@ async fn run(bench: Bench) -> Outcome {
     Ok(())
 }
 
-/// All rounds of a row. What a variant cannot do is said in the report, and the others go on.
+/// All rounds of a row. What a variant cannot do is said in the report, and the others go on. Returns those that do not even start.
 async fn measure_row(
     bench: &Bench,
     row: Row,
     variants: &[Variant],
     report: &mut Report,
-) -> Outcome {
+) -> Vec<String> {
+    let mut lost = Vec::new();
     let mut variants: Vec<&Variant> = variants
         .iter()
         .filter(|variant| row.takes(variant))
@@ -89,9 +93,12 @@ async fn measure_row(
     if !row.starts_peers() {
         for variant in &variants {
             if variant.peer.is_some() {
-                match ready(bench, variant).await {
+                match bench.ready(variant).await {
                     Ok(running) => drop(started.insert(&variant.name, running)),
-                    Err(error) => report.note(&variant.name, &error.to_string()),
+                    Err(error) => {
+                        report.note(&variant.name, &error.to_string());
+                        lost.push(variant.name.clone());
+                    }
                 }
             }
         }
@@ -112,7 +119,7 @@ async fn measure_row(
         }
     }
     for round in 0..row.rounds(bench.options.rounds) {
-        let mut lost = Vec::new();
+        let mut stuck = Vec::new();
         for variant in &variants {
             let running = started.get(&*variant.name);
             let measured = row.measure(bench, variant, running, round);
@@ -121,24 +128,14 @@ async fn measure_row(
                 Ok(Err(error)) => report.note(&variant.name, &error.to_string()),
                 Err(_) => {
                     report.note(&variant.name, "does not come to an end");
-                    lost.push(variant.name.as_str());
+                    stuck.push(variant.name.as_str());
                 }
             }
         }
-        variants.retain(|variant| !lost.contains(&variant.name.as_str()));
+        variants.retain(|variant| !stuck.contains(&variant.name.as_str()));
     }
     if row.is_on_one_core() {
         measure::place(&[itself], &cores);
     }
-    Ok(())
-}
-
-/// Starts a peer. Its first session fills its caches, and shows that it works.
-async fn ready(bench: &Bench, variant: &Variant) -> Outcome<Running> {
-    let running = bench.start(variant, true).await?;
-    let mail = sender::Mail::new(rows::SHORT, 1);
-    tokio::time::timeout(START, variant.sender.deliver(&mail))
-        .await
-        .map_err(|_| "it does not answer")??;
-    Ok(running)
+    lost
 }

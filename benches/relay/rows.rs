@@ -11,6 +11,7 @@ use crate::{
     measure::Groups,
     options::Options,
     peers::{Kind, Running, Variant},
+    sender::Mail,
     world::World,
 };
 use starttls_proxy::clock;
@@ -20,6 +21,9 @@ use std::time::Duration;
 pub const SHORT: usize = 4 * 1024;
 /// How long a queue may take to deliver what it has accepted, at most.
 const DELIVERY: Duration = Duration::from_secs(60);
+
+/// The first session of a peer takes no longer.
+const START: Duration = Duration::from_secs(10);
 
 /// What one round of a row has measured of one variant: by the name of the figure.
 pub type Values = Vec<(String, f64)>;
@@ -172,6 +176,16 @@ impl Bench {
         let peer = variant.peer.as_ref().ok_or("nothing to start")?;
         peer.start(&variant.name, crowd, &self.groups, &self.world)
             .await
+    }
+
+    /// Starts a peer that lets in any number of sessions. Its first session fills its caches, and shows that it works.
+    pub async fn ready(&self, variant: &Variant) -> Outcome<Running> {
+        let running = self.start(variant, true).await?;
+        let mail = Mail::new(SHORT, 1);
+        tokio::time::timeout(START, variant.sender.deliver(&mail))
+            .await
+            .map_err(|_| "it does not answer")??;
+        Ok(running)
     }
 }
 

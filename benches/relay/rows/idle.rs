@@ -24,7 +24,7 @@ const OPENERS: usize = 32;
 const REST: Duration = Duration::from_millis(700);
 
 pub async fn memory(bench: &Bench, variant: &Variant) -> Outcome<Values> {
-    let running = bench.start(variant, true).await?;
+    let running = bench.ready(variant).await?;
     let count = (2_000 / bench.options.scale).max(10);
     let before = warm(variant, &running).await?;
     let sessions = open(variant, count).await?;
@@ -38,7 +38,7 @@ pub async fn memory(bench: &Bench, variant: &Variant) -> Outcome<Values> {
 }
 
 pub async fn standing(bench: &Bench, variant: &Variant) -> Outcome<Values> {
-    let running = bench.start(variant, true).await?;
+    let running = bench.ready(variant).await?;
     let count = (sessions_at_most(10_000) / bench.options.scale).max(10);
     let before = warm(variant, &running).await?;
     let mut alone = sessions::run(bench, variant, 1).await?;
