@@ -21,6 +21,7 @@ use peers::{Running, Variant};
 use report::Report;
 use rows::{Bench, ROWS, Row};
 use std::{collections::HashMap, error::Error, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -48,10 +49,12 @@ async fn main() -> Outcome {
         world,
         groups: measure::Groups::new(),
     };
+    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         outcome = run(bench) => outcome,
         // All peers end, and what they had is removed.
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        _ = terminate.recv() => Err("terminated".into()),
     }
 }
 

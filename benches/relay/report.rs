@@ -59,8 +59,7 @@ impl Report {
             notes.push("no network namespace: nothing was intercepted".into());
         }
         if !bench.groups.exact() {
-            let note = "no control groups: the time of processes that have ended is not counted";
-            notes.push(note.into());
+            notes.push("no control groups: CPU is counted in ticks of 10 ms".into());
         }
         Self {
             command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
@@ -178,6 +177,7 @@ fn adds_tls(variant: &str) -> bool {
 /// Three digits that count.
 fn number(value: f64) -> String {
     match value.abs() {
+        size if size >= 1.0 && value.fract() == 0.0 && size < 10_000.0 => format!("{value:.0}"),
         size if size >= 99.95 => {
             let digits = format!("{value:.0}");
             match digits.len() {

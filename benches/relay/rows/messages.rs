@@ -131,7 +131,7 @@ pub async fn recipients(
         if let Some(cpu) = usage.cpu().await? {
             let milliseconds = cpu / messages as f64 * 1e3;
             values.push((
-                format!("{recipients} recipients: CPU ms/message"),
+                format!("recipients {recipients}: CPU ms/message"),
                 milliseconds,
             ));
         }
