@@ -108,23 +108,14 @@ async fn measure_row(
         variants.retain(|variant| variant.peer.is_none() || started.contains_key(&*variant.name));
     }
     let cores = measure::cores();
-    let (itself, last) = (
-        std::process::id(),
-        cores.rsplit([',', '-']).next().unwrap_or("0"),
-    );
-    if row.is_on_one_core() {
-        let peers = started
-            .values()
-            .flat_map(|running| running.meter.processes());
-        let all: Vec<u32> = peers.chain([itself]).collect();
-        if !measure::place(&all, last) {
-            report.note("one session, one message", "the scheduler chose the cores");
-        }
-    }
+    let last = cores.rsplit([',', '-']).next().unwrap_or("0");
     for round in 0..row.rounds(bench.options.rounds) {
         let mut stuck = Vec::new();
         for variant in &variants {
             let running = started.get(&*variant.name);
+            if row.is_on_one_core(variant) && !measure::place(&with_itself(running), last) {
+                report.note("one session, one message", "the scheduler chose the cores");
+            }
             let measured = row.measure(bench, variant, running, round);
             match tokio::time::timeout(PATIENCE, measured).await {
                 Ok(Ok(values)) => report.add(&variant.name, values),
@@ -134,11 +125,17 @@ async fn measure_row(
                     stuck.push(variant.name.as_str());
                 }
             }
+            if row.is_on_one_core(variant) {
+                measure::place(&[std::process::id()], &cores);
+            }
         }
         variants.retain(|variant| !stuck.contains(&variant.name.as_str()));
     }
-    if row.is_on_one_core() {
-        measure::place(&[itself], &cores);
-    }
     lost
+}
+
+/// The processes of a peer, and this one.
+fn with_itself(running: Option<&Running>) -> Vec<u32> {
+    let peer = running.map_or(Vec::new(), |running| running.meter.processes());
+    [peer, vec![std::process::id()]].concat()
 }

@@ -177,22 +177,20 @@ pub fn cores() -> String {
         .unwrap_or_else(|| "0".into())
 }
 
-/// Lets these processes, with all their threads, use these cores only. Returns whether it worked.
+/// Lets these processes, with all their threads, use these cores only. Returns whether it worked for the last one: others may have
+/// ended.
 pub fn place(processes: &[u32], cores: &str) -> bool {
-    processes.iter().all(|process| {
-        Command::new("taskset")
-            .args([
-                "--all-tasks",
-                "--cpu-list",
-                "--pid",
-                cores,
-                &process.to_string(),
-            ])
+    let mut placed = false;
+    for process in processes {
+        placed = Command::new("taskset")
+            .args(["--all-tasks", "--cpu-list", "--pid", cores])
+            .arg(process.to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()
-            .is_ok_and(|status| status.success())
-    })
+            .is_ok_and(|status| status.success());
+    }
+    placed
 }
 
 /// The load average of the last minute.

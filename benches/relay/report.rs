@@ -44,7 +44,8 @@ struct Column {
 struct Figure {
     name: String,
     variant: String,
-    best: f64,
+    /// What the tables show.
+    value: f64,
     rounds: Vec<f64>,
 }
 
@@ -86,7 +87,7 @@ impl Report {
                 self.figures.push(Figure {
                     name,
                     variant: variant.to_owned(),
-                    best: value,
+                    value,
                     rounds: Vec::new(),
                 });
                 self.figures.len() - 1
@@ -106,13 +107,13 @@ impl Report {
 
     pub fn end(&mut self) {
         self.load.1 = measure::load();
-        let Some(direct) = self.best(SESSION, "direct") else {
+        let Some(direct) = self.value(SESSION, "direct") else {
             return;
         };
         let sessions = self.figures.iter().filter(|figure| figure.name == SESSION);
         let added: Vec<(String, f64)> = sessions
             .filter(|figure| adds_tls(&figure.variant))
-            .map(|figure| (figure.variant.clone(), figure.best - direct))
+            .map(|figure| (figure.variant.clone(), figure.value - direct))
             .collect();
         for (variant, value) in added {
             self.add(&variant, vec![(ADDED.into(), value)]);
@@ -136,9 +137,9 @@ impl Report {
         Ok(())
     }
 
-    fn best(&self, name: &str, variant: &str) -> Option<f64> {
+    fn value(&self, name: &str, variant: &str) -> Option<f64> {
         let is_it = |figure: &&Figure| figure.name == name && figure.variant == variant;
-        Some(self.figures.iter().find(is_it)?.best)
+        Some(self.figures.iter().find(is_it)?.value)
     }
 }
 
@@ -155,17 +156,21 @@ fn column(bench: &Bench, variant: &Variant) -> Column {
         name: variant.name.clone(),
         is_outbound: variant.is_outbound(),
         version,
-        command: command.replace(&bench.world.path(""), ""),
+        // Where this clone and its files happen to be says nothing.
+        command: command
+            .replace(&bench.world.path(""), "")
+            .replace(concat!(env!("CARGO_MANIFEST_DIR"), "/"), ""),
     }
 }
 
 impl Figure {
-    /// The best round counts: what else a machine does makes a figure worse, never better.
+    /// The best round counts: what else a machine does makes a figure worse, never better. Of how many were served it is the worst
+    /// one, because nobody may be left out in any.
     fn round(&mut self, value: f64) {
         self.rounds.push(value);
-        let more_is_better = self.name.ends_with("/s") || self.name.ends_with("served");
-        let better = if more_is_better { f64::max } else { f64::min };
-        self.best = better(self.best, value);
+        let takes_most = self.name.ends_with("/s") || self.name.contains("not served");
+        let choose = if takes_most { f64::max } else { f64::min };
+        self.value = choose(self.value, value);
     }
 }
 

@@ -1,6 +1,5 @@
 //! nginx's mail proxy, inbound only: it has no TLS towards a server. It asks a program, here one that answers at once, where each
-//! mail goes to. It has no way to switch Nagle's algorithm off, and
-//! offers PIPELINING, which spares it most of what that costs.
+//! mail goes to. It has no way to switch Nagle's algorithm off, and offers PIPELINING, which spares it most of what that costs.
 
 use super::{Kind, Peer, Variant, find, version};
 use crate::{

@@ -98,7 +98,7 @@ pub fn draw(report: &Report) -> String {
 fn bars(report: &Report, figure: &str, x: usize, mut y: usize, svg: &mut String) {
     let values: Vec<(&str, f64)> = VARIANTS
         .into_iter()
-        .filter_map(|variant| Some((variant, report.best(figure, variant)?)))
+        .filter_map(|variant| Some((variant, report.value(figure, variant)?)))
         .collect();
     let longest = longest(values.iter().map(|(_, value)| *value).collect());
     for (variant, value) in values {

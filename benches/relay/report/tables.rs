@@ -91,7 +91,7 @@ fn table(report: &Report, direction: &str, columns: &[&Column], names: &[&str]) 
             .iter()
             .map(|column| {
                 report
-                    .best(name, &column.name)
+                    .value(name, &column.name)
                     .map(number)
                     .unwrap_or_default()
             })
