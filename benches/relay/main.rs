@@ -1,327 +1,141 @@
-//! `cargo bench --bench relay`: what the proxy costs, beside a direct STARTTLS session and a relay that only copies.
+//! `benches/run` or `cargo bench --bench relay`: what mail costs through the proxy, beside other programs.
 //!
-//! Sender and sink run in this process, and the relay between them runs in its own process, all on loopback. Each round takes
-//! every variant in turn, and the table has medians over the rounds, so that what else the machine does falls on all alike:
-//! compare lines of one run, not of two. CPU is user and system time of the process between. Nothing is asserted about time.
-//! Run by `cargo test --benches` it makes one short round, to see that it works.
+//! Sender and sink run in this process, and what is measured runs in its own processes between them, all on loopback. Each round of a
+//! row takes every variant in turn, so that what else the machine does falls on all alike: compare figures of one run, not of two.
+//! Nothing is asserted about time. Run by `cargo test --benches` it makes one short round, to see that it works.
 
-#[path = "../../examples/demo/certs.rs"]
 mod certs;
-#[path = "../../examples/demo/dns.rs"]
-mod dns;
+mod hand_fed;
+mod measure;
+mod namespace;
+mod options;
 mod peers;
+mod report;
+mod rows;
+mod sender;
+mod sink;
+mod world;
 
-use certs::Authority;
-use peers::Sender;
-use starttls_proxy::clock;
-use std::{
-    error::Error,
-    fs,
-    net::SocketAddr,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use options::Options;
+use peers::{Running, Variant};
+use report::Report;
+use rows::{Bench, ROWS, Row};
+use std::{collections::HashMap, error::Error, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// Number of sessions at the same time.
-const SENDERS: usize = 16;
-/// Octets of the message of a short session.
-const SHORT: usize = 4 * 1024;
-
-/// The amount of work in one round.
-struct Load {
-    rounds: usize,
-    sessions: usize,
-    /// Octets of the one message of the bulk session.
-    bulk: usize,
-}
-
-/// One path from sender to sink.
-struct Variant {
-    name: &'static str,
-    between: Option<Between>,
-    to: SocketAddr,
-    sender: Sender,
-    results: Vec<Measured>,
-}
-
-/// The process between sender and sink.
-struct Between(Child);
-
-#[derive(Clone, Copy, Default)]
-struct Measured {
-    sessions_per_second: f64,
-    cpu_per_session: Duration,
-    bulk_per_second: f64,
-    cpu_per_gigabyte: Duration,
-}
+/// No measurement of one round takes longer.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::main]
 async fn main() -> Outcome {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [word, listen, target] = arguments.as_slice()
-        && word == "copy"
+    if let Some((word, arguments)) = arguments.split_first()
+        && word == "hand-fed"
     {
-        return peers::copy(listen.parse()?, target.parse()?).await;
+        return hand_fed::run(arguments).await;
     }
-    let load = if arguments.iter().any(|argument| argument == "--bench") {
-        Load {
-            rounds: 9,
-            sessions: 400,
-            bulk: 128 << 20,
-        }
-    } else {
-        Load {
-            rounds: 1,
-            sessions: 16,
-            bulk: 1 << 20,
-        }
+    let Some(options) = Options::parse(&arguments)? else {
+        print!("{}", options::HELP);
+        return Ok(());
     };
-    let folder = std::env::temp_dir().join(format!("starttls-proxy-bench-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
-    let outcome = run(&load, &folder).await;
-    fs::remove_dir_all(&folder)?;
-    outcome
+    if !options.intercepts && !options.is_smoke {
+        eprintln!("no interception: {}", namespace::enter());
+    }
+    let world = world::World::new(&options).await?;
+    let bench = Bench {
+        options,
+        world,
+        groups: measure::Groups::new(),
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        outcome = run(bench) => outcome,
+        // All peers end, and what they had is removed.
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        _ = terminate.recv() => Err("terminated".into()),
+    }
 }
 
-async fn run(load: &Load, folder: &Path) -> Outcome {
-    let mut variants = variants(folder).await?;
-    for _ in 0..load.rounds {
-        for variant in &mut variants {
-            let measured = variant
-                .measure(load)
-                .await
-                .map_err(|error| format!("{}: {error}", variant.name))?;
-            variant.results.push(measured);
+async fn run(bench: Bench) -> Outcome {
+    let (mut variants, missing) = peers::variants(&bench.world, &bench.options).await?;
+    let mut report = Report::begin(&bench, &variants, missing);
+    for (row, name, title) in ROWS {
+        if !bench.options.wants_row(name) {
+            continue;
         }
+        eprintln!("{name}: {title}");
+        let lost = measure_row(&bench, row, &variants, &mut report).await;
+        variants.retain(|variant| !lost.contains(&variant.name));
     }
-    print(load, &variants);
+    report.end();
+    print!("\n{}", report.text());
+    if let Some(folder) = &bench.options.write {
+        report.write(folder)?;
+    }
+    if bench.options.is_smoke && report.has_failures {
+        return Err("not all of it works".into());
+    }
     Ok(())
 }
 
-async fn variants(folder: &Path) -> Outcome<Vec<Variant>> {
-    let path = |name: &str| folder.join(name).display().to_string();
-    let authority = Authority::new()?;
-    fs::write(path("ca.pem"), authority.pem())?;
-    let identity = authority.issue("mx.inside.example")?;
-    fs::write(path("mx.pem"), identity.cert)?;
-    fs::write(path("mx.key"), identity.key)?;
-    let resolver = dns::serve().await?.to_string();
-    let tls_sink = peers::sink(Some(authority.acceptor("mx.outside.example")?)).await?;
-    let plain_sink = peers::sink(None).await?;
-    let upstream = format!("mx.outside.example:{}", tls_sink.port());
-    let plain = Sender { tls: None };
-    let with_tls = |name| -> Outcome<Sender> {
-        Ok(Sender {
-            tls: Some((authority.connector()?, name)),
-        })
-    };
-
-    let outbound = [
-        "outbound",
-        "--upstream",
-        &upstream,
-        "--ca-file",
-        &path("ca.pem"),
-        "--resolver",
-        &resolver,
-        "--no-dane",
-    ]
-    .map(String::from);
-    let inbound = [
-        "inbound",
-        "--upstream",
-        &plain_sink.to_string(),
-        "--hide-client-address",
-        "--relay-probe",
-        "off",
-        "--cert",
-        &path("mx.pem"),
-        "--key",
-        &path("mx.key"),
-    ]
-    .map(String::from);
-    let audited =
-        |flags: &[String], file: &str| [flags, &["--audit-log".into(), path(file)]].concat();
-
-    Ok(vec![
-        Variant::new(
-            "direct STARTTLS",
-            None,
-            tls_sink,
-            with_tls("mx.outside.example")?,
-        ),
-        Variant::copy("copy, in the clear", plain_sink, plain.clone()).await?,
-        Variant::copy("copy, STARTTLS", tls_sink, with_tls("mx.outside.example")?).await?,
-        Variant::proxy("outbound", &outbound, plain.clone()).await?,
-        Variant::proxy(
-            "outbound, audit log",
-            &audited(&outbound, "outbound.jsonl"),
-            plain,
-        )
-        .await?,
-        Variant::proxy("inbound", &inbound, with_tls("mx.inside.example")?).await?,
-        Variant::proxy(
-            "inbound, audit log",
-            &audited(&inbound, "inbound.jsonl"),
-            with_tls("mx.inside.example")?,
-        )
-        .await?,
-    ])
-}
-
-impl Variant {
-    fn new(name: &'static str, between: Option<Between>, to: SocketAddr, sender: Sender) -> Self {
-        Self {
-            name,
-            between,
-            to,
-            sender,
-            results: Vec::new(),
-        }
-    }
-
-    async fn copy(name: &'static str, target: SocketAddr, sender: Sender) -> Outcome<Self> {
-        let listen = peers::free_address().await?;
-        let program = std::env::current_exe()?;
-        let between = Between::start(
-            Command::new(program).args(["copy", &listen.to_string(), &target.to_string()]),
-            listen,
-        )
-        .await?;
-        Ok(Self::new(name, Some(between), listen, sender))
-    }
-
-    async fn proxy(name: &'static str, flags: &[String], sender: Sender) -> Outcome<Self> {
-        let listen = peers::free_address().await?;
-        let program = env!("CARGO_BIN_EXE_starttls-proxy");
-        let between = Between::start(
-            Command::new(program)
-                .args(flags)
-                .args(["--listen", &listen.to_string()]),
-            listen,
-        )
-        .await?;
-        Ok(Self::new(name, Some(between), listen, sender))
-    }
-}
-
-impl Variant {
-    async fn measure(&self, load: &Load) -> Outcome<Measured> {
-        let (cpu, began) = (self.cpu()?, clock::instant());
-        let mut senders = tokio::task::JoinSet::new();
-        for _ in 0..SENDERS {
-            let (sender, to, sessions) = (self.sender.clone(), self.to, load.sessions / SENDERS);
-            senders.spawn(async move {
-                for _ in 0..sessions {
-                    sender.send(to, SHORT).await?;
+/// All rounds of a row. What a variant cannot do is said in the report, and the others go on. Returns those that do not even start.
+async fn measure_row(
+    bench: &Bench,
+    row: Row,
+    variants: &[Variant],
+    report: &mut Report,
+) -> Vec<String> {
+    let mut lost = Vec::new();
+    let mut variants: Vec<&Variant> = variants
+        .iter()
+        .filter(|variant| row.takes(variant))
+        .collect();
+    let mut started: HashMap<&str, Running> = HashMap::new();
+    if !row.starts_peers() {
+        for variant in &variants {
+            if variant.peer.is_some() {
+                match bench.ready(variant).await {
+                    Ok(running) => drop(started.insert(&variant.name, running)),
+                    Err(error) => {
+                        report.note(&variant.name, &error.to_string());
+                        lost.push(variant.name.clone());
+                    }
                 }
-                std::io::Result::Ok(())
-            });
-        }
-        while let Some(sent) = senders.join_next().await {
-            sent??;
-        }
-        let sessions = (load.sessions / SENDERS * SENDERS) as u32;
-        let (session_time, session_cpu) = (began.elapsed(), self.cpu()? - cpu);
-
-        let (cpu, began) = (self.cpu()?, clock::instant());
-        self.sender.send(self.to, load.bulk).await?;
-        let (bulk_time, bulk_cpu) = (began.elapsed(), self.cpu()? - cpu);
-        Ok(Measured {
-            sessions_per_second: f64::from(sessions) / session_time.as_secs_f64(),
-            cpu_per_session: session_cpu / sessions,
-            bulk_per_second: load.bulk as f64 / 1e6 / bulk_time.as_secs_f64(),
-            cpu_per_gigabyte: bulk_cpu.mul_f64(1e9 / load.bulk as f64),
-        })
-    }
-
-    /// User and system time of the process between sender and sink.
-    fn cpu(&self) -> Outcome<Duration> {
-        let Some(Between(child)) = &self.between else {
-            return Ok(Duration::ZERO);
-        };
-        // proc(5): the 14th and 15th field, in ticks of 10 ms; the second is in brackets and may have spaces.
-        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
-        let fields = stat
-            .rsplit_once(')')
-            .ok_or("unreadable /proc/PID/stat")?
-            .1
-            .split_whitespace();
-        let ticks: u64 = fields
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u64>())
-            .sum::<Result<_, _>>()?;
-        Ok(Duration::from_millis(ticks * 10))
-    }
-
-    fn median(&self, value: impl Fn(&Measured) -> f64) -> f64 {
-        let mut values: Vec<f64> = self.results.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    }
-}
-
-impl Between {
-    async fn start(command: &mut Command, listen: SocketAddr) -> Outcome<Self> {
-        let mut between = Self(
-            command
-                .stdout(Stdio::null())
-                .stderr(Stdio::inherit())
-                .env("RUST_LOG", "error")
-                .spawn()?,
-        );
-        while tokio::net::TcpStream::connect(listen).await.is_err() {
-            if let Some(status) = between.0.try_wait()? {
-                return Err(format!("{command:?} ended at once: {status}").into());
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(between)
+        variants.retain(|variant| variant.peer.is_none() || started.contains_key(&*variant.name));
     }
-}
-
-impl Drop for Between {
-    fn drop(&mut self) {
-        // The process may have ended by itself, which the measurement would have shown.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn print(load: &Load, variants: &[Variant]) {
-    println!(
-        "{} rounds: {} sessions of one {SHORT}-octet message, {SENDERS} at once; then one message of {} MiB\n",
-        load.rounds,
-        load.sessions,
-        load.bulk >> 20
-    );
-    println!(
-        "{:20} {:>10} {:>9} {:>14} {:>9} {:>9} {:>9}",
-        "", "sessions/s", "of direct", "CPU ms/session", "MB/s", "of direct", "CPU s/GB"
-    );
-    let direct = &variants[0];
-    for variant in variants {
-        let ratio = |value: fn(&Measured) -> f64| variant.median(value) / direct.median(value);
-        let cpu = |value: f64| {
-            if variant.between.is_some() {
-                format!("{value:.2}")
-            } else {
-                "-".into()
+    let cores = measure::cores();
+    let last = cores.rsplit([',', '-']).next().unwrap_or("0");
+    for round in 0..row.rounds(bench.options.rounds) {
+        let mut stuck = Vec::new();
+        for variant in &variants {
+            let running = started.get(&*variant.name);
+            if row.is_on_one_core(variant) && !measure::place(&with_itself(running), last) {
+                report.note("one session, one message", "the scheduler chose the cores");
             }
-        };
-        println!(
-            "{:20} {:>10.0} {:>9.2} {:>14} {:>9.0} {:>9.2} {:>9}",
-            variant.name,
-            variant.median(|m| m.sessions_per_second),
-            ratio(|m| m.sessions_per_second),
-            cpu(variant.median(|m| m.cpu_per_session.as_secs_f64() * 1e3)),
-            variant.median(|m| m.bulk_per_second),
-            ratio(|m| m.bulk_per_second),
-            cpu(variant.median(|m| m.cpu_per_gigabyte.as_secs_f64())),
-        );
+            let measured = row.measure(bench, variant, running, round);
+            match tokio::time::timeout(PATIENCE, measured).await {
+                Ok(Ok(values)) => report.add(&variant.name, values),
+                Ok(Err(error)) => report.note(&variant.name, &error.to_string()),
+                Err(_) => {
+                    report.note(&variant.name, "does not come to an end");
+                    stuck.push(variant.name.as_str());
+                }
+            }
+            if row.is_on_one_core(variant) {
+                measure::place(&[std::process::id()], &cores);
+            }
+        }
+        variants.retain(|variant| !stuck.contains(&variant.name.as_str()));
     }
+    lost
+}
+
+/// The processes of a peer, and this one.
+fn with_itself(running: Option<&Running>) -> Vec<u32> {
+    let peer = running.map_or(Vec::new(), |running| running.meter.processes());
+    [peer, vec![std::process::id()]].concat()
 }

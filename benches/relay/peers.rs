@@ -1,194 +1,248 @@
-//! A sender and a sink that do as little as SMTP allows, and a relay that only copies.
+//! The programs that are compared, each with what is said to be best for it.
 
-use std::{io, net::SocketAddr};
-use tokio::{
-    io::{
-        AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
-        BufReader, copy_bidirectional_with_sizes,
-    },
-    net::{TcpListener, TcpStream},
+mod haproxy;
+mod nginx;
+pub mod ours;
+mod postfix;
+mod stunnel;
+
+use crate::{
+    Outcome,
+    measure::{Groups, Meter},
+    options::Options,
+    sender::Sender,
+    sink::Sink,
+    world::{self, INSIDE, OUTSIDE, World},
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, rustls::pki_types::ServerName};
+use starttls_proxy::clock;
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
-/// Octets of one read or write.
-const CHUNK: usize = 64 * 1024;
-/// Ends a message (RFC 5321 §4.1.1.4).
-const END: &[u8] = b"\r\n.\r\n";
+/// How long a peer may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
-
-/// Starts a server that accepts every message and keeps none.
-pub async fn sink(tls: Option<TlsAcceptor>) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            // The sender notices a session that breaks.
-            tokio::spawn(session(client, tls.clone()));
-        }
-    });
-    Ok(address)
+/// One way from sender to sink.
+pub struct Variant {
+    pub name: String,
+    pub kind: Kind,
+    pub sender: Sender,
+    pub sink: Sink,
+    /// What stands between them.
+    pub peer: Option<Peer>,
 }
 
-async fn session(client: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<()> {
-    client.set_nodelay(true)?;
-    let mut client = BufReader::with_capacity(CHUNK, client);
-    client.write_all(b"220 sink ESMTP\r\n").await?;
-    if let Some(tls) = tls {
-        dialogue(&mut client, true).await?;
-        let mut client = BufReader::with_capacity(CHUNK, tls.accept(client.into_inner()).await?);
-        dialogue(&mut client, false).await?;
-        client.shutdown().await
-    } else {
-        dialogue(&mut client, false).await?;
-        client.shutdown().await
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Direct,
+    Ours,
+    /// Ours, with an audit log.
+    Audited,
+    /// Ours, with intercepted connections.
+    Gate,
+    HandFed,
+    Stunnel,
+    Nginx,
+    HaProxy,
+    Postfix,
 }
 
-/// Serves commands up to QUIT, or up to STARTTLS where that is offered.
-async fn dialogue(client: &mut BufReader<impl Connection>, offers_tls: bool) -> io::Result<()> {
-    let mut line = String::new();
-    loop {
-        line.clear();
-        if client.read_line(&mut line).await? == 0 {
-            return Ok(());
-        }
-        let reply: &[u8] = match line.get(..4).unwrap_or_default() {
-            "EHLO" if offers_tls => b"250-sink\r\n250 STARTTLS\r\n",
-            "EHLO" => b"250 sink\r\n",
-            "STAR" => b"220 go\r\n",
-            "DATA" => b"354 go\r\n",
-            "QUIT" => b"221 bye\r\n",
-            _ => b"250 ok\r\n",
-        };
-        answer(client, reply).await?;
-        match line.get(..4).unwrap_or_default() {
-            "STAR" | "QUIT" => return Ok(()),
-            "DATA" => {
-                swallow(client).await?;
-                answer(client, b"250 accepted\r\n").await?;
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Flushed, because TLS keeps what the socket would not take at once, as it may after a long read.
-async fn answer(client: &mut BufReader<impl Connection>, reply: &[u8]) -> io::Result<()> {
-    client.write_all(reply).await?;
-    client.flush().await
-}
-
-/// Reads to the end of the message. The sender sends nothing behind it before the reply.
-async fn swallow(client: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
-    let mut tail = Vec::with_capacity(2 * END.len());
-    loop {
-        let octets = client.fill_buf().await?;
-        if octets.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        tail.extend_from_slice(&octets[octets.len().saturating_sub(END.len())..]);
-        tail.drain(..tail.len().saturating_sub(END.len()));
-        let len = octets.len();
-        client.consume(len);
-        if tail == END {
-            return Ok(());
-        }
-    }
-}
-
-/// Sends messages of a given size; with `tls` by STARTTLS to a server of that name.
+/// How a program is started.
 #[derive(Clone)]
-pub struct Sender {
-    pub tls: Option<(TlsConnector, &'static str)>,
+pub struct Peer {
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
+    pub listen: SocketAddr,
+    pub version: String,
+    /// What lets it take more sessions from one address than it would by default.
+    pub for_crowds: Vec<String>,
 }
 
-impl Sender {
-    /// One session with one message.
-    pub async fn send(&self, to: SocketAddr, octets: usize) -> io::Result<()> {
-        let server = TcpStream::connect(to).await?;
-        server.set_nodelay(true)?;
-        let mut server = BufReader::new(server);
-        reply(&mut server).await?;
-        let Some((connector, name)) = &self.tls else {
-            return transaction(&mut server, octets).await;
-        };
-        say(&mut server, "EHLO sender.example").await?;
-        say(&mut server, "STARTTLS").await?;
-        let name = ServerName::try_from(*name).map_err(io::Error::other)?;
-        let mut server = BufReader::new(connector.connect(name, server.into_inner()).await?);
-        transaction(&mut server, octets).await
+/// A started program and its descendants.
+pub struct Running {
+    child: Child,
+    pub meter: Meter,
+    /// Time until it listened.
+    pub start: Duration,
+}
+
+/// All variants that can run here, and what is missing.
+pub async fn variants(world: &World, options: &Options) -> Outcome<(Vec<Variant>, Vec<String>)> {
+    let mut variants = vec![Variant {
+        name: "direct".into(),
+        kind: Kind::Direct,
+        sender: world.tls_sender(world.outside.address, OUTSIDE)?,
+        sink: world.outside.clone(),
+        peer: None,
+    }];
+    let mut missing = Vec::new();
+    for (number, proxy) in options.proxies.iter().enumerate() {
+        variants.extend(ours::variants(world, proxy, number).await?);
     }
-}
-
-async fn transaction(server: &mut BufReader<impl Connection>, octets: usize) -> io::Result<()> {
-    for command in [
-        "EHLO sender.example",
-        "MAIL FROM:<a@sender.example>",
-        "RCPT TO:<b@sink.example>",
-        "DATA",
+    variants.extend(hand_fed(world).await?);
+    for (name, found) in [
+        ("stunnel", stunnel::variants(world).await),
+        ("nginx with its mail module", nginx::variants(world).await),
+        ("HAProxy", haproxy::variants(world).await),
+        ("Postfix", postfix::variants(world).await),
     ] {
-        say(server, command).await?;
-    }
-    let chunk =
-        b"0123456789 0123456789 0123456789 0123456789 0123456789 0123456\r\n".repeat(CHUNK / 64);
-    let mut left = octets;
-    while left > 0 {
-        let len = left.min(chunk.len());
-        // Takes whole lines from the end of the chunk.
-        server.write_all(&chunk[chunk.len() - len..]).await?;
-        left -= len;
-    }
-    say(server, ".").await?;
-    say(server, "QUIT").await?;
-    // To the end: a connection that is closed over unread session tickets is reset.
-    let mut rest = Vec::new();
-    server.read_to_end(&mut rest).await?;
-    Ok(())
-}
-
-async fn say(server: &mut BufReader<impl Connection>, command: &str) -> io::Result<()> {
-    server
-        .write_all(format!("{command}\r\n").as_bytes())
-        .await?;
-    server.flush().await?;
-    reply(server).await
-}
-
-async fn reply(server: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
-    let mut line = String::new();
-    loop {
-        line.clear();
-        if server.read_line(&mut line).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match line.as_bytes() {
-            [b'2' | b'3', _, _, b'-', ..] => {}
-            [b'2' | b'3', ..] => return Ok(()),
-            _ => return Err(io::Error::other(line.trim_end().to_owned())),
+        match found {
+            Ok(found) if found.is_empty() => missing.push(format!(
+                "{name} cannot be measured here; as root on Debian benches/run installs it"
+            )),
+            Ok(found) => variants.extend(found),
+            Err(error) => missing.push(format!("{name} cannot be measured here: {error}")),
         }
     }
+    variants.retain(|variant| options.wants_peer(&variant.name));
+    Ok((variants, missing))
 }
 
-/// Copies both ways between each client and `target`, 64 KiB at once, until the process is killed.
-pub async fn copy(
-    listen: SocketAddr,
-    target: SocketAddr,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let listener = TcpListener::bind(listen).await?;
-    loop {
-        let (mut client, _) = listener.accept().await?;
-        tokio::spawn(async move {
-            let mut server = TcpStream::connect(target).await?;
-            client.set_nodelay(true)?;
-            server.set_nodelay(true)?;
-            copy_bidirectional_with_sizes(&mut client, &mut server, CHUNK, CHUNK).await
-        });
+async fn hand_fed(world: &World) -> Outcome<Vec<Variant>> {
+    let mut variants = Vec::new();
+    for direction in ["out", "in"] {
+        let listen = world::free_address().await?;
+        let (target, first, second) = if direction == "out" {
+            (&world.outside, world.path("ca.pem"), OUTSIDE.to_owned())
+        } else {
+            let key = world.path(&format!("{INSIDE}.key"));
+            (&world.inside, world.path(&format!("{INSIDE}.pem")), key)
+        };
+        let peer = Peer {
+            program: std::env::current_exe()?,
+            arguments: vec![
+                "hand-fed".into(),
+                direction.into(),
+                listen.to_string(),
+                target.address.to_string(),
+                first,
+                second,
+            ],
+            listen,
+            version: "rustls 0.23, unbuffered".into(),
+            for_crowds: Vec::new(),
+        };
+        variants.push(Variant::between(
+            world,
+            "hand-fed",
+            Kind::HandFed,
+            direction,
+            peer,
+        )?);
+    }
+    Ok(variants)
+}
+
+impl Variant {
+    /// A peer between a sender and the sink of this direction, `out` or `in`.
+    fn between(
+        world: &World,
+        name: &str,
+        kind: Kind,
+        direction: &str,
+        peer: Peer,
+    ) -> Outcome<Self> {
+        let (sender, sink) = if direction == "out" {
+            (world.plain_sender(peer.listen), &world.outside)
+        } else {
+            (world.tls_sender(peer.listen, INSIDE)?, &world.inside)
+        };
+        Ok(Self {
+            name: format!("{name} {direction}"),
+            kind,
+            sender,
+            sink: sink.clone(),
+            peer: Some(peer),
+        })
+    }
+
+    pub fn is_outbound(&self) -> bool {
+        !self.name.ends_with(" in")
     }
 }
 
-/// An address that nobody listens on at this moment.
-pub async fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()
+impl Peer {
+    /// With `crowd` it lets in any number of sessions from one address.
+    pub async fn start(
+        &self,
+        name: &str,
+        crowd: bool,
+        groups: &Groups,
+        world: &World,
+    ) -> Outcome<Running> {
+        let (mut command, group) = groups.enter(name, &self.program)?;
+        let log = world.path(&format!("{}.log", name.replace(' ', "-")));
+        let log = fs::File::create(log)?;
+        let began = clock::instant();
+        let child = command
+            .args(&self.arguments)
+            .env_remove("RUST_LOG")
+            .args(self.for_crowds.iter().filter(|_| crowd))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("{name}: {error}"))?;
+        let mut running = Running {
+            meter: Meter::new(group, child.id()),
+            child,
+            start: Duration::ZERO,
+        };
+        while tokio::net::TcpStream::connect(self.listen).await.is_err() {
+            if let Some(status) = running.child.try_wait()? {
+                return Err(
+                    format!("{name} ended at once: {status}\n{}", self.said(name, world)).into(),
+                );
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(format!("{name} does not listen\n{}", self.said(name, world)).into());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        running.start = began.elapsed();
+        // What a program still does at its start is not part of what is measured.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(running)
+    }
+
+    fn said(&self, name: &str, world: &World) -> String {
+        let log = world.path(&format!("{}.log", name.replace(' ', "-")));
+        fs::read_to_string(log).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A process may have ended by itself, which the measurement would have shown.
+        self.meter.end();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where a program is, also where only root's PATH has it.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"])
+        .map(|folder| Path::new(folder).join(program))
+        .find(|file| file.is_file())
+}
+
+/// The first line that a program says of its version.
+fn version(program: &Path, flag: &str) -> String {
+    let Ok(output) = Command::new(program).arg(flag).output() else {
+        return "unknown".into();
+    };
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    said.lines()
+        .find(|line| line.contains(|c: char| c.is_ascii_digit()))
+        .unwrap_or("unknown")
+        .trim()
+        .to_owned()
 }
