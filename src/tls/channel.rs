@@ -59,6 +59,9 @@ pub(super) struct Records<C> {
     fault: Option<Box<Error>>,
 }
 
+/// Takes the data of one record.
+type DataTaker<'a> = &'a mut dyn FnMut(&[u8]);
+
 /// How far the records that have arrived lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -85,10 +88,7 @@ impl<C: Unbuffered> Records<C> {
     ///
     /// # Errors
     /// The peer breaks the protocol, or sent an alert. An alert for the peer may be in `outgoing` then.
-    pub(super) fn process(
-        &mut self,
-        mut data: Option<&mut dyn FnMut(&[u8])>,
-    ) -> Result<Progress, Error> {
+    pub(super) fn process(&mut self, mut data: Option<DataTaker<'_>>) -> Result<Progress, Error> {
         if let Some(fault) = &self.fault {
             return Err(Error::clone(fault));
         }
@@ -228,22 +228,23 @@ fn put<E: Unwritten>(
     }
 }
 
-enum Role {
+/// The part that this proxy plays.
+enum TlsRole {
     Client(Records<UnbufferedClientConnection>),
     Server(Records<UnbufferedServerConnection>),
 }
 
 /// See the text of this module.
 pub(crate) struct Channel {
-    role: Role,
+    role: TlsRole,
     ended: bool,
 }
 
 macro_rules! in_either_role {
     ($channel:expr, $records:ident => $what:expr) => {
         match &mut $channel.role {
-            Role::Client($records) => $what,
-            Role::Server($records) => $what,
+            TlsRole::Client($records) => $what,
+            TlsRole::Server($records) => $what,
         }
     };
 }
@@ -251,7 +252,7 @@ macro_rules! in_either_role {
 impl From<Records<UnbufferedClientConnection>> for Channel {
     fn from(records: Records<UnbufferedClientConnection>) -> Self {
         Self {
-            role: Role::Client(records),
+            role: TlsRole::Client(records),
             ended: false,
         }
     }
@@ -260,7 +261,7 @@ impl From<Records<UnbufferedClientConnection>> for Channel {
 impl From<Records<UnbufferedServerConnection>> for Channel {
     fn from(records: Records<UnbufferedServerConnection>) -> Self {
         Self {
-            role: Role::Server(records),
+            role: TlsRole::Server(records),
             ended: false,
         }
     }
@@ -270,8 +271,8 @@ impl Channel {
     /// What was negotiated.
     pub(super) fn negotiated(&self) -> &CommonState {
         match &self.role {
-            Role::Client(records) => records.connection.common(),
-            Role::Server(records) => records.connection.common(),
+            TlsRole::Client(records) => records.connection.common(),
+            TlsRole::Server(records) => records.connection.common(),
         }
     }
 
