@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 pub const SMTP_PORT: u16 = 25;
 
 /// The most connections that may wait in the kernel to be accepted.
-const BACKLOG: i32 = 1024;
+const BACKLOG: i32 = 4096;
 
 /// How the kernel diverts connections to this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
