@@ -28,7 +28,11 @@ pub(crate) struct LastReply {
 impl LastReply {
     /// Its lines as received, without CRLF and blanks before it.
     pub(crate) fn lines(&self) -> impl Iterator<Item = &[u8]> {
-        let lines = self.reply.verbatim.trim_ascii_end().split(|b| *b == b'\n');
+        let lines = self
+            .reply
+            .verbatim()
+            .trim_ascii_end()
+            .split(|b| *b == b'\n');
         lines.map(<[u8]>::trim_ascii_end)
     }
 
@@ -150,10 +154,10 @@ mod tests {
     }
 
     fn over(commands_sent: usize, code: u16, verbatim: &str) -> Result<Next, ReplyFault> {
-        let reply = Reply {
-            verbatim: verbatim.into(),
-            ..Reply::new(code, &verbatim[4..verbatim.len() - 2])
+        let ReplyPart::Whole(_, reply) = ReplyReader::default().read(verbatim.as_bytes()) else {
+            panic!("{verbatim} is no reply");
         };
+        assert_eq!(reply.code, code);
         Ok(Next::Over(LastReply {
             commands_sent,
             reply,

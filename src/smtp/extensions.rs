@@ -65,7 +65,7 @@ impl Offer {
     /// Reads the reply. Its first line is the greeting, never a keyword (RFC 5321 §4.1.1.1). `auth`: AUTH may pass.
     pub(super) fn read(reply: &Reply, auth: bool) -> Self {
         let mut offer = Self::default();
-        for line in &reply.lines[1..] {
+        for line in reply.lines().skip(1) {
             let Ok(line) = std::str::from_utf8(line) else {
                 continue;
             };
@@ -198,8 +198,7 @@ mod tests {
     use super::*;
 
     fn offer(lines: &[&str], auth: bool) -> Offer {
-        let lines = lines.iter().map(|line| line.as_bytes().to_vec()).collect();
-        Offer::read(&Reply::of_lines(250, lines), auth)
+        Offer::read(&Reply::of_lines(250, lines.iter()), auth)
     }
 
     fn shown(lines: &[&str], auth: bool) -> String {

@@ -119,7 +119,6 @@ mod tests {
     use super::*;
 
     fn heard(lines: &[&str]) -> HeardOffer {
-        let lines = lines.iter().map(|line| line.as_bytes().to_vec()).collect();
         HeardOffer::read(&Reply::of_lines(250, lines))
     }
 

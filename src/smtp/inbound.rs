@@ -164,7 +164,7 @@ impl LinkSetup for Inbound {
                 self.relay
                     .open_link(extensions.has(Keyword::Pipelining), None);
                 self.state = InboundState::Open;
-                self.relay.welcome(&reply.lines[0], &extensions);
+                self.relay.welcome(reply.first_line(), &extensions);
             }
             InboundState::AwaitGreeting => self.refused(Stage::Greeting, reply, "greeted with"),
             InboundState::AwaitHelloReply => self.refused(Stage::Ehlo, reply, "refused EHLO with"),

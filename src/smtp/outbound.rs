@@ -195,7 +195,7 @@ impl Outbound {
         }
         self.relay.permit(permit);
         match &self.relay.rule {
-            None => self.relay.welcome(&reply.lines[0], &offered),
+            None => self.relay.welcome(reply.first_line(), &offered),
             Some(rule) => {
                 let shown = rule.shown(&offered);
                 self.relay.welcome_as_ourselves(&shown);

@@ -323,7 +323,6 @@ mod tests {
             "BINARYMIME",
             "DELIVERBY",
         ];
-        let lines = lines.iter().map(|line| line.as_bytes().to_vec()).collect();
         Offer::read(&Reply::of_lines(250, lines), false).extensions
     }
 

@@ -15,24 +15,56 @@ const MAX_TEXT: usize = 480;
 pub struct Reply {
     /// 200 to 599.
     pub code: u16,
-    /// The text of each line, without code, separator and CRLF, as received. Never empty.
-    pub lines: Vec<Vec<u8>>,
-    /// The reply as received, CRLFs included; empty for a reply of our own.
-    pub verbatim: Vec<u8>,
+    /// All lines with their CRLFs, as received or as made here. Each line is a code, a separator and a text without CR and LF; a last
+    /// line without text may have no separator.
+    octets: Vec<u8>,
+    /// It was received.
+    is_servers: bool,
 }
 
 impl Reply {
     /// A reply of our own with one line. `text` begins with the enhanced code where there is one (RFC 2034 §4).
     pub(crate) fn new(code: u16, text: &str) -> Self {
-        Self::of_lines(code, vec![text.as_bytes().to_vec()])
+        Self::of_lines(code, [text])
     }
 
-    /// A reply of our own with these lines.
-    pub(crate) fn of_lines(code: u16, lines: Vec<Vec<u8>>) -> Self {
+    /// A reply of our own with these lines, at least one.
+    pub(crate) fn of_lines<T: AsRef<[u8]>>(
+        code: u16,
+        lines: impl IntoIterator<Item = T, IntoIter: ExactSizeIterator>,
+    ) -> Self {
+        let lines = lines.into_iter();
+        let (count, mut octets) = (lines.len(), Vec::with_capacity(64));
+        for (index, text) in lines.enumerate() {
+            put_line(&mut octets, code, text.as_ref(), index + 1 == count);
+        }
         Self {
             code,
-            lines,
-            verbatim: Vec::new(),
+            octets,
+            is_servers: false,
+        }
+    }
+
+    /// The text of each line, without code, separator and CRLF, as received. There is at least one.
+    pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.octets.split_inclusive(|octet| *octet == b'\n');
+        lines.map(|line| {
+            let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+            line.get(4..).unwrap_or_default()
+        })
+    }
+
+    /// The text of the first line.
+    pub(super) fn first_line(&self) -> &[u8] {
+        self.lines().next().unwrap_or_default()
+    }
+
+    /// The reply as received, CRLFs included; empty for a reply of our own.
+    #[must_use]
+    pub fn verbatim(&self) -> &[u8] {
+        match self.is_servers {
+            true => &self.octets,
+            false => &[],
         }
     }
 
@@ -63,8 +95,11 @@ impl Reply {
 
     /// The enhanced code (RFC 2034 §4, RFC 3463 §2), if the first line begins with one whose class fits the code.
     pub(super) fn enhanced(&self) -> Option<String> {
-        let line = self.lines.first()?;
-        let word = line.split(|b| *b == b' ').next().unwrap_or_default();
+        let word = self
+            .first_line()
+            .split(|b| *b == b' ')
+            .next()
+            .unwrap_or_default();
         let word = std::str::from_utf8(word).ok()?;
         let numbers: Vec<&str> = word.split('.').collect();
         let number = |n: &&str| (1..=3).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit());
@@ -78,20 +113,36 @@ impl Reply {
     /// SMTPUTF8 (RFC 6531 §3.7.4.1). A `?` replaces every other octet and every control character.
     #[must_use]
     pub fn to_bytes(&self, smtputf8: bool) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.lines.iter().map(|line| line.len() + 6).sum());
-        for (index, line) in self.lines.iter().enumerate() {
-            let last = index + 1 == self.lines.len();
-            bytes.extend_from_slice(self.code.to_string().as_bytes());
-            // A server's last line without text may end in a blank; the empty challenge of AUTH needs it (RFC 4954 §4).
-            let bare = line.is_empty() && !self.verbatim.ends_with(b" \r\n");
-            if !(last && bare) {
-                bytes.push(if last { b' ' } else { b'-' });
-            }
-            bytes.extend_from_slice(&printable(line, smtputf8));
-            bytes.extend_from_slice(b"\r\n");
+        let shown = |octet: &u8| matches!(octet, b'\t' | b'\r' | b'\n' | 0x20..=0x7e);
+        if self.octets.iter().all(shown) {
+            return self.octets.clone();
+        }
+        let mut bytes = Vec::with_capacity(self.octets.len());
+        for line in self.octets.split_inclusive(|octet| *octet == b'\n') {
+            // What is not printable is in the text, between code and CRLF.
+            let (head, rest) = line.split_at_checked(4).unwrap_or((line, &[]));
+            let (text, end) = rest.split_at(rest.len().saturating_sub(2));
+            bytes.extend_from_slice(head);
+            bytes.extend_from_slice(&printable(text, smtputf8));
+            bytes.extend_from_slice(end);
         }
         bytes
     }
+}
+
+/// Writes one line of a reply of our own. No octet of the text can end the line.
+fn put_line(octets: &mut Vec<u8>, code: u16, text: &[u8], is_last: bool) {
+    let digit = |n: u16| b'0' + (n % 10) as u8;
+    octets.extend([digit(code / 100), digit(code / 10), digit(code)]);
+    if !(is_last && text.is_empty()) {
+        octets.push(if is_last { b' ' } else { b'-' });
+    }
+    let whole = |octet: &u8| match octet {
+        b'\r' | b'\n' => b'?',
+        other => *other,
+    };
+    octets.extend(text.iter().map(whole));
+    octets.extend(b"\r\n");
 }
 
 impl From<&Refusal> for Reply {
@@ -147,7 +198,8 @@ pub enum ReplyPart {
 /// Assembles replies line by line.
 #[derive(Debug, Default)]
 pub struct ReplyReader {
-    unfinished: Option<Reply>,
+    /// A reply whose last line is not in, and the number of its lines.
+    unfinished: Option<(Reply, usize)>,
 }
 
 impl ReplyReader {
@@ -159,25 +211,25 @@ impl ReplyReader {
             framing::Line::TooLong | framing::Line::Broken => return ReplyPart::Malformed,
         };
         let line = &bytes[..length];
-        let Some((code, last, text)) = split(&line[..length - 2]) else {
+        let Some((code, is_last)) = head(&line[..length - 2]) else {
             return ReplyPart::Malformed;
         };
-        let mut reply = self
-            .unfinished
-            .take()
-            .unwrap_or_else(|| Reply::of_lines(code, Vec::new()));
-        if reply.code != code
-            || reply.lines.len() == MAX_LINES
-            || reply.verbatim.len() + length > MAX_OCTETS
-        {
+        let (mut reply, lines) = self.unfinished.take().unwrap_or_else(|| {
+            let reply = Reply {
+                code,
+                octets: Vec::new(),
+                is_servers: true,
+            };
+            (reply, 0)
+        });
+        if reply.code != code || lines == MAX_LINES || reply.octets.len() + length > MAX_OCTETS {
             return ReplyPart::Malformed;
         }
-        reply.lines.push(text.to_vec());
-        reply.verbatim.extend_from_slice(line);
-        if last {
+        reply.octets.extend_from_slice(line);
+        if is_last {
             return ReplyPart::Whole(length, reply);
         }
-        self.unfinished = Some(reply);
+        self.unfinished = Some((reply, lines + 1));
         ReplyPart::More(length)
     }
 
@@ -187,18 +239,17 @@ impl ReplyReader {
     }
 }
 
-/// Splits a line into code, whether it is the last line, and text; `None` if it is no reply line. The first digit must be 2 to 5:
-/// the standard has no other, and 1yz would leave open how many replies a command has (RFC 5321 §4.2.1).
-fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
+/// The code of a line, and whether it is the last line; `None` if it is no reply line. The first digit must be 2 to 5: the standard has
+/// no other, and 1yz would leave open how many replies a command has (RFC 5321 §4.2.1).
+fn head(line: &[u8]) -> Option<(u16, bool)> {
     let (code, rest) = line.split_at_checked(3)?;
     if !matches!(code[0], b'2'..=b'5') || !code.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let code = code.iter().fold(0, |n, b| n * 10 + u16::from(b - b'0'));
-    match rest.split_first() {
-        None => Some((code, true, rest)),
-        Some((b' ', text)) => Some((code, true, text)),
-        Some((b'-', text)) => Some((code, false, text)),
+    match rest.first() {
+        None | Some(b' ') => Some((code, true)),
+        Some(b'-') => Some((code, false)),
         Some(_) => None,
     }
 }
@@ -228,8 +279,9 @@ mod tests {
                 panic!("cut at {cut}");
             };
             assert_eq!(reply.code, 250);
-            assert_eq!(reply.lines, [&b"mx.example"[..], b"SIZE 1000", b""]);
-            assert_eq!(reply.verbatim, bytes[..bytes.len() - 10]);
+            let lines: Vec<_> = reply.lines().collect();
+            assert_eq!(lines, [&b"mx.example"[..], b"SIZE 1000", b""]);
+            assert_eq!(reply.verbatim(), &bytes[..bytes.len() - 10]);
         }
     }
 
@@ -278,6 +330,29 @@ mod tests {
         };
         assert_eq!(reply.to_bytes(false), b"250 a?[1m ?? ???b\r\n");
         assert_eq!(reply.to_bytes(true), "250 a?[1m é ?b\r\n".as_bytes());
+    }
+
+    #[test]
+    fn a_line_of_our_own_ends_where_it_is_made_to_end() {
+        let reply = Reply::of_lines(250, ["a\r\n550 b", "\n", ""]);
+        assert_eq!(reply.to_bytes(true), b"250-a??550 b\r\n250-?\r\n250\r\n");
+        assert_eq!(reply.verbatim(), b"");
+        let lines: Vec<_> = reply.lines().collect();
+        assert_eq!(lines, [&b"a??550 b"[..], b"?", b""]);
+    }
+
+    #[test]
+    fn a_reply_that_can_be_shown_goes_on_as_it_came() {
+        for octets in [
+            &b"250-mx\r\n250\r\n"[..],
+            b"334 \r\n",
+            b"250-\r\n250 \tx\r\n",
+        ] {
+            let ReplyPart::Whole(_, reply) = read(octets, 1) else {
+                panic!("whole");
+            };
+            assert_eq!(reply.to_bytes(false), octets);
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Relay {
             *judged = judged.take().map(|_| offered);
         }
         match self.rule {
-            None => self.welcome(&reply.lines[0], &shown),
+            None => self.welcome(reply.first_line(), &shown),
             Some(_) => self.welcome_as_ourselves(&shown),
         }
     }
@@ -81,7 +81,7 @@ impl Relay {
 
     /// Notes that the server refused at this stage: the administrator is told, and the refusal decides nothing.
     pub(in crate::smtp) fn heard(&mut self, stage: Stage, reply: &Reply, proved: bool) {
-        let reply = reply.verbatim.clone();
+        let reply = reply.verbatim().to_vec();
         self.note(Note::Heard {
             stage,
             reply,
@@ -136,8 +136,7 @@ impl Relay {
             };
             (extensions.clone(), extensions.reply(greeting, more))
         } else {
-            let line = vec![greeting.to_vec()];
-            (Extensions::default(), Reply::of_lines(250, line))
+            (Extensions::default(), Reply::of_lines(250, [greeting]))
         };
         self.phase = Phase::Commands;
         self.shown = Some(shown);

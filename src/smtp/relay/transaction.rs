@@ -110,7 +110,7 @@ impl Transaction {
         let reply = reply
             .or(refusal)
             // A refusal of our own is no reply of the server's.
-            .filter(|reply| !reply.verbatim.is_empty());
+            .filter(|reply| !reply.verbatim().is_empty());
         // A message for nobody is not accepted, whatever the server says to it. Its outcome is that of its envelope.
         let reply = match reply {
             Some(reply) if !reply.is_positive() => Some(reply),
@@ -118,7 +118,7 @@ impl Transaction {
             reply => reply,
         };
         Some(Completed {
-            reply: reply.map(|reply| reply.verbatim.clone()),
+            reply: reply.map(|reply| reply.verbatim().to_vec()),
             sender: std::mem::take(&mut self.sender.path),
             sender_domain: self.sender.domain.take(),
             recipients,
