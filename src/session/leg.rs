@@ -71,7 +71,7 @@ pub struct Leg {
     /// The end of the connection or its fault. The machine takes the octets in front of it first.
     fate: Option<io::Result<()>>,
     /// Octets could not be encrypted, and are lost.
-    unsealed: Option<Box<rustls::Error>>,
+    unsealed: Option<io::Error>,
     /// The connection broke. What was read before still counts.
     broken: bool,
     /// The other end will send no more.
@@ -157,17 +157,13 @@ impl Leg {
     }
 
     /// Takes the channel back. `outcome` says how the opening of its records ended.
-    pub(super) fn return_channel(
-        &mut self,
-        channel: Box<Channel>,
-        outcome: Result<(), rustls::Error>,
-    ) {
+    pub(super) fn return_channel(&mut self, channel: Box<Channel>, outcome: io::Result<()>) {
         if !self.is_open() {
             return;
         }
         match outcome {
             Err(error) => {
-                self.fate = Some(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+                self.fate = Some(Err(error));
             }
             Ok(()) if channel.has_ended() => self.fate = Some(Ok(())),
             Ok(()) => {}
@@ -244,7 +240,7 @@ impl Leg {
         };
         match channel.seal(octets) {
             Ok(()) => self.octets[1] += octets.len() as u64,
-            Err(error) => self.unsealed = Some(Box::new(error)),
+            Err(error) => self.unsealed = Some(error),
         }
     }
 
@@ -266,7 +262,7 @@ impl Leg {
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.seal_output();
         if let Some(error) = self.unsealed.take() {
-            return Poll::Ready(Err(io::Error::other(*error)));
+            return Poll::Ready(Err(error));
         }
         let Some(stream) = self.stream.as_mut() else {
             return Poll::Ready(Ok(()));

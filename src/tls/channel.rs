@@ -4,6 +4,8 @@
 //! It stands on rustls' unbuffered interface, which keeps nothing between two records. The buffered one keeps 4 KiB a connection, and
 //! copies each record once more before it is decrypted.
 
+use std::io;
+
 use rustls::{
     CommonState, Error,
     client::{ClientConnectionData, UnbufferedClientConnection},
@@ -234,6 +236,11 @@ enum TlsRole {
     Server(Records<UnbufferedServerConnection>),
 }
 
+/// A fault of TLS, as streams have faults.
+pub(super) fn invalid_data(error: Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
 /// See the text of this module.
 pub(crate) struct Channel {
     role: TlsRole,
@@ -289,9 +296,10 @@ impl Channel {
     /// Decrypts the records that were read, and gives their data to `data`, record by record.
     ///
     /// # Errors
-    /// The peer breaks the protocol, or sent an alert.
-    pub(crate) fn open(&mut self, mut data: impl FnMut(&[u8])) -> Result<(), Error> {
-        let progress = in_either_role!(self, records => records.process(Some(&mut data)))?;
+    /// `InvalidData`: the peer breaks the protocol, or sent an alert.
+    pub(crate) fn open(&mut self, mut data: impl FnMut(&[u8])) -> io::Result<()> {
+        let progress = in_either_role!(self, records => records.process(Some(&mut data)));
+        let progress = progress.map_err(invalid_data)?;
         self.ended |= progress == Progress::Ended;
         Ok(())
     }
@@ -305,8 +313,8 @@ impl Channel {
     ///
     /// # Errors
     /// No more may be sent on this connection.
-    pub(crate) fn seal(&mut self, octets: &[u8]) -> Result<(), Error> {
-        in_either_role!(self, records => records.seal(octets))
+    pub(crate) fn seal(&mut self, octets: &[u8]) -> io::Result<()> {
+        in_either_role!(self, records => records.seal(octets)).map_err(invalid_data)
     }
 
     /// Tells the peer that nothing more will come (`close_notify`).

@@ -19,7 +19,7 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    channel::{Channel, Progress, Records, Unbuffered},
+    channel::{Channel, Progress, Records, Unbuffered, invalid_data},
     fault::HandshakeFault,
 };
 use crate::net::buffer::Buffer;
@@ -101,7 +101,7 @@ where
             }
             Err(error) => {
                 write_if_possible(stream, &mut records.outgoing).await;
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                return Err(invalid_data(error));
             }
         }
         poll_fn(|cx| records.outgoing.poll_write_to(stream, cx)).await?;
@@ -122,7 +122,7 @@ where
     write_if_possible(stream, &mut records.outgoing).await;
     match outcome {
         Ok(_) => Ok(()),
-        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        Err(error) => Err(invalid_data(error)),
     }
 }
 
@@ -151,7 +151,7 @@ where
                     let mut record = Vec::new();
                     alert.write_all(&mut record)?;
                     write_if_possible(stream, &mut Buffer::holding(record)).await;
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                    return Err(invalid_data(error));
                 }
             }
         }

@@ -8,11 +8,10 @@
 //! the certificates or the staple may prove something else.
 //!
 //! TLS 1.2 and 1.3 with forward secrecy and AEAD only (RFC 9325). There is no resumption, since a resumed session presents no
-//! certificate, and no early data, which could be replayed (RFC 8446 §8). rustls types appear only here and in the modules that own
-//! the streams.
+//! certificate, and no early data, which could be replayed (RFC 8446 §8). rustls types appear only here.
 //!
-//! Imports go one way: `server` and `client` stand on `trust`; `trust` and `dates` stand on `dane`, `ocsp` and `chain`; these stand
-//! on `names`, `peer`, `cert` and `der`.
+//! Imports go one way: `server` and `client` stand on `handshake` and `trust`; `handshake` stands on `channel`; `trust` and `dates`
+//! stand on `dane`, `ocsp` and `chain`; these stand on `names`, `peer`, `cert` and `der`.
 
 mod cert;
 mod chain;

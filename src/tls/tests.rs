@@ -3,6 +3,7 @@
 #[path = "../../tests/support/pki.rs"]
 pub mod pki;
 
+mod channel;
 mod checks;
 mod dane;
 mod inbound;
@@ -82,9 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
         while data.is_empty() {
             let incoming = self.channel.incoming();
             poll_fn(|cx| incoming.poll_read_from(&mut self.stream, 4096, cx)).await?;
-            self.channel
-                .open(|octets| data.extend_from_slice(octets))
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            self.channel.open(|octets| data.extend_from_slice(octets))?;
         }
         Ok(data)
     }
