@@ -4,23 +4,36 @@
 //! IPv4 /24 or an IPv6 /64: mail servers send from pools of addresses, and one attacker has many addresses of one network. A network
 //! gets another place only while it holds fewer places than are free, so a few greedy networks can never hold all of them. The queue
 //! is bounded in the same way, and the networks in it take turns.
+//!
+//! A place is held from the whole ClientHello until our flight is written. That is computing time only, so how long a client waits
+//! depends on how many handshakes are computed before its own: at most those that have places, and those whose turn comes first.
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task};
 
 use super::networks::network;
 
 /// Number of clients that may wait for each place.
 const WAITING_FOR_EACH: usize = 10;
 
+/// Places for each core, by default. A handshake is about 0.25 ms of computing, so a core has done them all within 7 ms. That is the
+/// longest that a client which finds a place waits for others, and it is less than a round trip to most clients.
+pub(crate) const FOR_EACH_CORE: usize = 25;
+/// Fewest places by default: with those that may wait, 1,100 clients at once find room on the smallest machine.
+pub(crate) const FEWEST_BY_DEFAULT: usize = 100;
+
 /// The places of this process; see the module.
 #[derive(Clone, Debug)]
-pub struct Handshakes(Arc<Mutex<PlacesAndQueue>>);
+pub struct Handshakes {
+    places: usize,
+    shared: Arc<Mutex<PlacesAndQueue>>,
+}
 
 /// A place for one handshake. Dropping it gives it back.
 #[derive(Debug)]
@@ -123,21 +136,31 @@ impl Handshakes {
     #[must_use]
     pub fn new(places: usize) -> Self {
         let places = places.clamp(1, 100_000);
-        Self(Arc::new(Mutex::new(PlacesAndQueue {
+        let shared = PlacesAndQueue {
             free: places,
             room: places * WAITING_FOR_EACH,
             networks: HashMap::new(),
             turns: VecDeque::new(),
             next: 0,
-        })))
+        };
+        Self {
+            places,
+            shared: Arc::new(Mutex::new(shared)),
+        }
+    }
+
+    /// How many places a machine with this many cores has if nobody says otherwise.
+    #[must_use]
+    pub fn by_default(cores: usize) -> usize {
+        cores.saturating_mul(FOR_EACH_CORE).max(FEWEST_BY_DEFAULT)
     }
 
     /// Each change is one step under the lock, so a panic elsewhere leaves nothing half done.
     fn shared(&self) -> MutexGuard<'_, PlacesAndQueue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether [`place`](Self::place) would refuse this client now. To be asked at STARTTLS, where 421 can still be replied.
+    /// Whether [`turn`](Self::turn) would refuse this client now. To be asked at STARTTLS, where 421 can still be replied.
     #[must_use]
     pub fn full(&self, client: IpAddr) -> bool {
         let network = network(client);
@@ -145,11 +168,20 @@ impl Handshakes {
         !shared.may_take(network) && !shared.may_wait(network)
     }
 
-    /// Waits for a place. Dropping the future leaves the queue.
+    /// Waits for a place, and then until the handshake's turn has come. Dropping the future leaves the queue.
     ///
     /// # Errors
     /// The queue is full for this client's network.
-    pub async fn place(&self, client: IpAddr) -> Result<HandshakePlace, QueueFull> {
+    pub async fn turn(&self, client: IpAddr) -> Result<HandshakePlace, QueueFull> {
+        let place = self.place(client).await?;
+        // Without a pause a handshake would be over before the next ClientHello is looked at, so clients would be served in the order of
+        // their arrival, three hundred of one network before one of another. In the pause the other clients come forward.
+        task::yield_now().await;
+        Ok(place)
+    }
+
+    /// Waits for a place. Dropping the future leaves the queue.
+    async fn place(&self, client: IpAddr) -> Result<HandshakePlace, QueueFull> {
         let network = network(client);
         let (number, called) = {
             let mut shared = self.shared();
@@ -206,6 +238,16 @@ impl Handshakes {
             };
             drop(call.send(self.place_of(network)));
         }
+    }
+}
+
+impl fmt::Display for Handshakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (places, waiting) = (self.places, self.places * WAITING_FOR_EACH);
+        write!(
+            f,
+            "at most {places} TLS handshakes at once, {waiting} more wait"
+        )
     }
 }
 
@@ -370,6 +412,38 @@ mod tests {
         let shared = handshakes.shared();
         assert_eq!((shared.free, shared.room), (1, 10));
         assert!(shared.networks.is_empty() && shared.turns.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_newcomer_is_not_behind_all_handshakes_of_a_greedy_network() {
+        let handshakes = Handshakes::new(100);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let clients = std::iter::repeat_n("192.0.2.1", 300).chain(["198.51.100.1"]);
+        let tasks: Vec<_> = clients
+            .map(|client| {
+                let (handshakes, order) = (handshakes.clone(), Arc::clone(&order));
+                tokio::spawn(async move {
+                    let place = handshakes.turn(ip(client)).await.expect("not full");
+                    order.lock().expect("no panic").push(client);
+                    drop(place);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        let order = order.lock().expect("no panic");
+        let before = order.iter().position(|client| *client != "192.0.2.1");
+        assert!(before.is_some_and(|before| before <= 50), "{before:?}");
+    }
+
+    #[test]
+    fn a_thousand_clients_at_once_find_room_on_every_machine_by_default() {
+        for cores in [1, 2, 4, 64] {
+            let places = Handshakes::by_default(cores);
+            assert!(places + places * WAITING_FOR_EACH >= 1000, "{cores}");
+        }
+        assert_eq!(Handshakes::by_default(64), 1600);
     }
 
     #[test]
