@@ -245,7 +245,7 @@ pub struct InboundFlags {
     /// sessions at a time from one client address (default 50)
     #[argh(option, default = "50", from_str_fn(count), arg_name = "N")]
     pub max_sessions_per_client: usize,
-    /// TLS handshakes at a time (default: 25 for each core, at least 100)
+    /// TLS handshakes at a time (default: 4 for each core)
     #[argh(option, from_str_fn(count), arg_name = "N")]
     pub max_handshakes: Option<usize>,
     /// foreign domain to which the proxy tries whether the mail server relays for strangers (default probe.invalid;

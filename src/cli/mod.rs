@@ -122,10 +122,7 @@ fn print(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        serve::limits::MOST_BY_DEFAULT,
-        session::handshakes::{FEWEST_BY_DEFAULT, FOR_EACH_CORE},
-    };
+    use crate::{serve::limits::MOST_BY_DEFAULT, session::handshakes::FOR_EACH_CORE};
 
     fn flags_of(command: &[&str]) -> Vec<String> {
         let mut words = command.to_vec();
@@ -256,7 +253,7 @@ mod tests {
             told(page, "one client address", &of_one_client);
             told(page, "under way", &drain);
         }
-        let rule = format!("{FOR_EACH_CORE} for each core, at least {FEWEST_BY_DEFAULT})");
+        let rule = format!("{FOR_EACH_CORE} for each core)");
         ruled(2, "handshakes at a time", &rule);
         told(2, "for strangers", &inbound.relay_probe);
     }

@@ -75,8 +75,9 @@ pub fn inbound(flags: &InboundFlags) -> Result<PreparedProxy, Exit> {
 
 /// Places for handshakes: so many, or what the cores that this process may use are good for.
 fn handshakes(wanted: Option<usize>) -> Handshakes {
-    let cores = || thread::available_parallelism().map_or(1, NonZero::get);
-    Handshakes::new(wanted.unwrap_or_else(|| Handshakes::by_default(cores())))
+    let by_cores =
+        || Handshakes::for_cores(thread::available_parallelism().map_or(1, NonZero::get));
+    wanted.map_or_else(by_cores, Handshakes::new)
 }
 
 /// The files that say who the proxy is and which clients are trusted, and what is made of them.

@@ -155,7 +155,7 @@ impl fmt::Display for Limits {
 
 /// File descriptors that one session needs: one for each connection.
 const OF_A_SESSION: usize = 2;
-/// Most sessions by default. They hold some hundred MiB while they are idle, which no small machine should meet unasked.
+/// Most sessions by default. While they are idle they hold about 100 MiB (10 KiB each), and more than that should be asked for.
 pub(crate) const MOST_BY_DEFAULT: usize = 10_000;
 /// Sessions that a mail server should have room for: fewer by default are worth a warning. Also the default where the limit of open
 /// files is not known.

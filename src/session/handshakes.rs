@@ -19,19 +19,24 @@ use tokio::{sync::oneshot, task};
 
 use super::networks::network;
 
-/// Number of clients that may wait for each place.
+/// Number of clients that may wait for each place of `--max-handshakes`.
 const WAITING_FOR_EACH: usize = 10;
 
-/// Places for each core, by default. A handshake is about 0.25 ms of computing, so a core has done them all within 7 ms. That is the
-/// longest that a client which finds a place waits for others, and it is less than a round trip to most clients.
-pub(crate) const FOR_EACH_CORE: usize = 25;
-/// Fewest places by default: with those that may wait, 1,100 clients at once find room on the smallest machine.
-pub(crate) const FEWEST_BY_DEFAULT: usize = 100;
+/// Places for each core, by default: enough to keep the core busy, and no more, because a client that comes later waits for all who
+/// have places, and only those without one are served by turns of their networks.
+pub(crate) const FOR_EACH_CORE: usize = 4;
+/// Number of clients that may wait for each core, by default. A handshake is about 0.25 ms of computing, so the last of them waits a
+/// quarter of a second.
+const WAITING_FOR_EACH_CORE: usize = 1000;
+/// Fewest clients that may wait by default. One network may have half of this room, so a burst of 1,000 finds some on the smallest
+/// machine, whatever networks it comes from.
+const FEWEST_WAITING: usize = 2000;
 
 /// The places of this process; see the module.
 #[derive(Clone, Debug)]
 pub struct Handshakes {
     places: usize,
+    waiting: usize,
     shared: Arc<Mutex<PlacesAndQueue>>,
 }
 
@@ -55,7 +60,7 @@ struct PlacesAndQueue {
     /// How many more clients may wait.
     room: usize,
     networks: HashMap<Network, NetworkShare>,
-    /// Networks of which a client waits, in the order of their turns.
+    /// Networks of which a client waits, and no others, in the order of their turns.
     turns: VecDeque<Network>,
     /// Number that the next waiting client gets.
     next: u64,
@@ -96,22 +101,26 @@ impl PlacesAndQueue {
     }
 
     fn leave(&mut self, network: Network, number: u64) {
-        if let Some(share) = self.networks.get_mut(&network) {
-            let before = share.waiting.len();
-            share.waiting.retain(|(waiting, _)| *waiting != number);
-            self.room += before - share.waiting.len();
+        let Some(share) = self.networks.get_mut(&network) else {
+            return;
+        };
+        // They stand in the order of their numbers. One that was called is not among them any more.
+        if let Ok(index) = share
+            .waiting
+            .binary_search_by_key(&number, |(number, _)| *number)
+        {
+            share.waiting.remove(index);
+            self.room += 1;
+            if share.waiting.is_empty() {
+                self.turns.retain(|turn| *turn != network);
+            }
         }
         self.forget_if_idle(network);
     }
 
     fn forget_if_idle(&mut self, network: Network) {
-        let Some(share) = self.networks.get(&network) else {
-            return;
-        };
-        if share.waiting.is_empty() {
-            self.turns.retain(|turn| *turn != network);
-        }
-        if share.waiting.is_empty() && share.held == 0 {
+        let idle = |share: &NetworkShare| share.waiting.is_empty() && share.held == 0;
+        if self.networks.get(&network).is_some_and(idle) {
             self.networks.remove(&network);
         }
     }
@@ -136,23 +145,30 @@ impl Handshakes {
     #[must_use]
     pub fn new(places: usize) -> Self {
         let places = places.clamp(1, 100_000);
+        Self::sized(places, places * WAITING_FOR_EACH)
+    }
+
+    /// As many as a machine with this number of cores is good for.
+    #[must_use]
+    pub fn for_cores(cores: usize) -> Self {
+        let cores = cores.clamp(1, 10_000);
+        let waiting = (cores * WAITING_FOR_EACH_CORE).max(FEWEST_WAITING);
+        Self::sized(cores * FOR_EACH_CORE, waiting)
+    }
+
+    fn sized(places: usize, waiting: usize) -> Self {
         let shared = PlacesAndQueue {
             free: places,
-            room: places * WAITING_FOR_EACH,
+            room: waiting,
             networks: HashMap::new(),
             turns: VecDeque::new(),
             next: 0,
         };
         Self {
             places,
+            waiting,
             shared: Arc::new(Mutex::new(shared)),
         }
-    }
-
-    /// How many places a machine with this many cores has if nobody says otherwise.
-    #[must_use]
-    pub fn by_default(cores: usize) -> usize {
-        cores.saturating_mul(FOR_EACH_CORE).max(FEWEST_BY_DEFAULT)
     }
 
     /// Each change is one step under the lock, so a panic elsewhere leaves nothing half done.
@@ -243,7 +259,9 @@ impl Handshakes {
 
 impl fmt::Display for Handshakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (places, waiting) = (self.places, self.places * WAITING_FOR_EACH);
+        let Self {
+            places, waiting, ..
+        } = self;
         write!(
             f,
             "at most {places} TLS handshakes at once, {waiting} more wait"
@@ -416,7 +434,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_newcomer_is_not_behind_all_handshakes_of_a_greedy_network() {
-        let handshakes = Handshakes::new(100);
+        let handshakes = Handshakes::for_cores(2);
         let order = Arc::new(Mutex::new(Vec::new()));
         let clients = std::iter::repeat_n("192.0.2.1", 300).chain(["198.51.100.1"]);
         let tasks: Vec<_> = clients
@@ -434,16 +452,28 @@ mod tests {
         }
         let order = order.lock().expect("no panic");
         let before = order.iter().position(|client| *client != "192.0.2.1");
-        assert!(before.is_some_and(|before| before <= 50), "{before:?}");
+        assert!(before.is_some_and(|before| before <= 20), "{before:?}");
     }
 
     #[test]
-    fn a_thousand_clients_at_once_find_room_on_every_machine_by_default() {
-        for cores in [1, 2, 4, 64] {
-            let places = Handshakes::by_default(cores);
-            assert!(places + places * WAITING_FOR_EACH >= 1000, "{cores}");
+    fn a_thousand_clients_find_room_at_once_on_every_machine() {
+        for (cores, networks) in [(1, 50), (1, 1), (2, 50), (64, 1000)] {
+            let handshakes = Handshakes::for_cores(cores);
+            let mut held = Vec::new();
+            let mut waiting = Vec::new();
+            for client in 0..1000 {
+                let client = format!(
+                    "10.{}.{}.1",
+                    client % networks / 250,
+                    client % networks % 250
+                );
+                assert!(!handshakes.full(ip(&client)), "{cores} cores");
+                match ask(&handshakes, &client) {
+                    Ok(place) => held.push(place),
+                    Err(one) => waiting.push(one),
+                }
+            }
         }
-        assert_eq!(Handshakes::by_default(64), 1600);
     }
 
     #[test]
