@@ -139,9 +139,9 @@ pub struct OutboundFlags {
     /// OPERATION: serve counters for Prometheus on this address, at /metrics
     #[argh(option, arg_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
-    /// sessions at a time, in all (default 1000)
-    #[argh(option, default = "1000", from_str_fn(count), arg_name = "N")]
-    pub max_sessions: usize,
+    /// sessions at a time, in all (default: as many as the limit of open files is enough for, at most 10000)
+    #[argh(option, from_str_fn(count), arg_name = "N")]
+    pub max_sessions: Option<usize>,
     /// sessions at a time from one client address (default 200)
     #[argh(option, default = "200", from_str_fn(count), arg_name = "N")]
     pub max_sessions_per_client: usize,
@@ -240,14 +240,14 @@ pub struct InboundFlags {
     #[argh(option, arg_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
     /// as for outbound
-    #[argh(option, default = "1000", from_str_fn(count), arg_name = "N")]
-    pub max_sessions: usize,
+    #[argh(option, from_str_fn(count), arg_name = "N")]
+    pub max_sessions: Option<usize>,
     /// sessions at a time from one client address (default 50)
     #[argh(option, default = "50", from_str_fn(count), arg_name = "N")]
     pub max_sessions_per_client: usize,
-    /// TLS handshakes at a time (default 100)
-    #[argh(option, default = "100", from_str_fn(count), arg_name = "N")]
-    pub max_handshakes: usize,
+    /// TLS handshakes at a time (default: 4 for each core)
+    #[argh(option, from_str_fn(count), arg_name = "N")]
+    pub max_handshakes: Option<usize>,
     /// foreign domain to which the proxy tries whether the mail server relays for strangers (default probe.invalid;
     /// off: no probe)
     #[argh(

@@ -172,7 +172,7 @@ fn an_audit_log_that_another_process_still_writes_is_worth_another_try() {
 fn without_descriptors_clients_hear_421_and_the_log_says_it_once() {
     let pair = pair();
     let (listen, upstream) = (free(), inside_server());
-    let arguments = pair.inbound(listen, upstream, &[]);
+    let arguments = pair.inbound(listen, upstream, &["--max-sessions", "1000"]);
     let descriptors = {
         let proxy = Proxy::ready(&arguments);
         let open = fs::read_dir(format!("/proc/{}/fd", proxy.child.id()));

@@ -122,6 +122,7 @@ fn print(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{serve::limits::MOST_BY_DEFAULT, session::handshakes::FOR_EACH_CORE};
 
     fn flags_of(command: &[&str]) -> Vec<String> {
         let mut words = command.to_vec();
@@ -231,31 +232,29 @@ mod tests {
         let outbound =
             crate::flags::OutboundFlags::from_args(&[], &[]).expect("no flag is required");
         let inbound = crate::flags::InboundFlags::from_args(&[], &[]).expect("no flag is required");
+        let ruled = |page: usize, text: &str, end: &str| {
+            let words: Vec<&str> = pages[page].split_whitespace().collect();
+            let words = words.join(" ");
+            let rule = words.split_once(&format!("{text} (default: "));
+            let rule = rule.and_then(|(_, rule)| rule.split_inclusive(')').next());
+            assert!(rule.is_some_and(|rule| rule.ends_with(end)), "{rule:?}");
+        };
         let told = |page: usize, text: &str, default: &dyn std::fmt::Display| {
             let words: Vec<&str> = pages[page].split_whitespace().collect();
             let words = words.join(" ");
             let expected = format!("{text} (default {default}");
             assert!(words.contains(&expected), "{expected}");
         };
-        for (page, sessions, of_one_client, drain) in [
-            (
-                1,
-                outbound.max_sessions,
-                outbound.max_sessions_per_client,
-                outbound.drain_timeout,
-            ),
-            (
-                2,
-                inbound.max_sessions,
-                inbound.max_sessions_per_client,
-                inbound.drain_timeout,
-            ),
+        for (page, of_one_client, drain) in [
+            (1, outbound.max_sessions_per_client, outbound.drain_timeout),
+            (2, inbound.max_sessions_per_client, inbound.drain_timeout),
         ] {
-            told(page, "in all", &sessions);
+            ruled(page, "in all", &format!("at most {MOST_BY_DEFAULT})"));
             told(page, "one client address", &of_one_client);
             told(page, "under way", &drain);
         }
-        told(2, "handshakes at a time", &inbound.max_handshakes);
+        let rule = format!("{FOR_EACH_CORE} for each core)");
+        ruled(2, "handshakes at a time", &rule);
         told(2, "for strangers", &inbound.relay_probe);
     }
 

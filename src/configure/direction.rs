@@ -41,7 +41,7 @@ pub(super) struct SharedFlags<'a> {
     pub(super) audit_addresses: Option<&'a str>,
     pub(super) add_received: bool,
     pub(super) metrics: Option<SocketAddr>,
-    pub(super) max_sessions: usize,
+    pub(super) max_sessions: Option<usize>,
     pub(super) max_sessions_per_client: usize,
     pub(super) drain_timeout: u64,
 }

@@ -1,6 +1,6 @@
 //! What only `inbound` has: its flags, and the files that say who the proxy is and which clients are trusted.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{num::NonZero, path::PathBuf, sync::Arc, thread};
 
 use super::{
     PreparedProxy,
@@ -65,12 +65,19 @@ pub fn inbound(flags: &InboundFlags) -> Result<PreparedProxy, Exit> {
         send_proxy: flags.send_proxy,
         accept_proxy: flags.accept_proxy.clone(),
         exempt: flags.exempt.clone(),
-        handshakes: Handshakes::new(flags.max_handshakes),
+        handshakes: handshakes(flags.max_handshakes),
         tried: Arc::new(TriedNetworks::new(clock::instant())),
     };
     let mut prepared = prepare(&shared_flags!(flags), files, WriteBudget::for_strangers())?;
     prepared.relay_probe = (flags.relay_probe != "off").then(|| flags.relay_probe.clone());
     Ok(prepared)
+}
+
+/// Places for handshakes: so many, or what the cores that this process may use are good for.
+fn handshakes(wanted: Option<usize>) -> Handshakes {
+    let by_cores =
+        || Handshakes::for_cores(thread::available_parallelism().map_or(1, NonZero::get));
+    wanted.map_or_else(by_cores, Handshakes::new)
 }
 
 /// The files that say who the proxy is and which clients are trusted, and what is made of them.

@@ -155,6 +155,13 @@ impl fmt::Display for Limits {
 
 /// File descriptors that one session needs: one for each connection.
 const OF_A_SESSION: usize = 2;
+/// Most sessions by default. While they are idle they hold about 100 MiB (10 KiB each), and more than that should be asked for.
+pub(crate) const MOST_BY_DEFAULT: usize = 10_000;
+/// Sessions that a mail server should have room for: fewer by default are worth a warning. Also the default where the limit of open
+/// files is not known.
+const EXPECTED: usize = 1000;
+/// Descriptors for files and look-ups of a process that is not short of them.
+const OTHERS: usize = 256;
 
 /// How many files this process may have open: its soft RLIMIT_NOFILE.
 #[must_use]
@@ -166,24 +173,36 @@ pub(crate) fn open_files() -> Option<usize> {
     line.split_whitespace().nth(3)?.parse().ok()
 }
 
-/// How many of the `wanted` sessions (`--max-sessions`) the limit of open files is enough for, with some left for files and look-ups;
-/// and a warning if that is fewer.
+/// How many sessions are let in, and a warning if the limit of open files, with some left for files and look-ups, is not enough.
+/// `wanted` is `--max-sessions`; without it as many are let in as the limit is enough for, up to [`MOST_BY_DEFAULT`].
 #[must_use]
-pub(crate) fn fitting(wanted: usize, open_files: Option<usize>) -> (usize, Option<String>) {
+pub(crate) fn fitting(wanted: Option<usize>, open_files: Option<usize>) -> (usize, Option<String>) {
     let Some(limit) = open_files else {
-        return (wanted, None);
+        return (wanted.unwrap_or(EXPECTED), None);
     };
-    let others = (limit / 8).clamp(32, 256);
+    let others = (limit / 8).clamp(32, OTHERS);
     let most = (limit.saturating_sub(others) / OF_A_SESSION).max(1);
-    if wanted <= most {
-        return (wanted, None);
+    let enough = |sessions: usize| OF_A_SESSION.saturating_mul(sessions).saturating_add(OTHERS);
+    match wanted {
+        Some(wanted) if wanted <= most => (wanted, None),
+        Some(wanted) => {
+            let enough = enough(wanted);
+            let words = format!(
+                "--max-sessions {wanted} is more than {limit} open files are enough for: at most {most} sessions are let in; raise \
+                 LimitNOFILE= (ulimit -n) to {enough}, or lower --max-sessions"
+            );
+            (most, Some(words))
+        }
+        None if most >= EXPECTED => (most.min(MOST_BY_DEFAULT), None),
+        None => {
+            let enough = enough(EXPECTED);
+            let words = format!(
+                "{limit} open files are enough for {most} sessions only: raise LimitNOFILE= (ulimit -n) to {enough} for {EXPECTED} \
+                 sessions, or give --max-sessions {most}"
+            );
+            (most, Some(words))
+        }
     }
-    let enough = OF_A_SESSION * wanted + 256;
-    let words = format!(
-        "--max-sessions {wanted} is more than {limit} open files are enough for: at most {most} sessions are let in; raise \
-         LimitNOFILE= (ulimit -n) to {enough}, or lower --max-sessions"
-    );
-    (most, Some(words))
 }
 
 /// Allows the same line to be logged at most once a minute.
@@ -241,9 +260,10 @@ mod tests {
 
     #[test]
     fn so_many_sessions_are_let_in_as_there_are_descriptors_for() {
-        assert_eq!(fitting(1000, Some(65_536)), (1000, None));
-        assert_eq!(fitting(1000, None), (1000, None));
-        let (most, words) = fitting(1000, Some(1024));
+        assert_eq!(fitting(Some(1000), Some(65_536)), (1000, None));
+        assert_eq!(fitting(Some(1000), None), (1000, None));
+        assert_eq!(fitting(Some(20_000), Some(65_536)), (20_000, None));
+        let (most, words) = fitting(Some(1000), Some(1024));
         assert_eq!(most, 448);
         let words = words.expect("said");
         assert!(
@@ -251,12 +271,27 @@ mod tests {
             "{words}"
         );
         for limit in 0..2000 {
-            let (most, _) = fitting(100_000, Some(limit));
+            let (most, _) = fitting(Some(100_000), Some(limit));
+            assert_eq!(fitting(None, Some(limit)).0, most);
             assert!(
                 most >= 1 && (most == 1 || most * OF_A_SESSION < limit),
                 "{limit}"
             );
         }
+    }
+
+    #[test]
+    fn by_default_the_limit_of_open_files_says_how_many_and_too_few_is_a_warning() {
+        assert_eq!(fitting(None, None), (1000, None));
+        assert_eq!(fitting(None, Some(2256)), (1000, None));
+        assert_eq!(fitting(None, Some(8192)), (3968, None));
+        assert_eq!(fitting(None, Some(65_536)), (10_000, None));
+        assert_eq!(fitting(None, Some(1 << 30)), (10_000, None));
+        let (most, words) = fitting(None, Some(1024));
+        let words = words.expect("said");
+        assert_eq!(most, 448);
+        assert!(words.contains("1024") && words.contains("2256"), "{words}");
+        assert_eq!(fitting(Some(448), Some(1024)), (448, None));
     }
 
     #[test]

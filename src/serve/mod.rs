@@ -174,7 +174,10 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
     tell_systemd(&[NotifyState::Ready]);
-    log::info!("{limits}");
+    match now(&current) {
+        Direction::Outbound(_) => log::info!("{limits}"),
+        Direction::Inbound(setup) => log::info!("{limits}; {}", setup.handshakes),
+    }
     log::info!("{}: ready", now(&current).word());
     let reason = loop {
         tokio::select! {

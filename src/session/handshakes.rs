@@ -4,23 +4,41 @@
 //! IPv4 /24 or an IPv6 /64: mail servers send from pools of addresses, and one attacker has many addresses of one network. A network
 //! gets another place only while it holds fewer places than are free, so a few greedy networks can never hold all of them. The queue
 //! is bounded in the same way, and the networks in it take turns.
+//!
+//! A place is held from the whole ClientHello until our flight is written. That is computing time only, so how long a client waits
+//! depends on how many handshakes are computed before its own: at most those that have places, and those whose turn comes first.
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task};
 
 use super::networks::network;
 
-/// Number of clients that may wait for each place.
+/// Number of clients that may wait for each place of `--max-handshakes`.
 const WAITING_FOR_EACH: usize = 10;
+
+/// Places for each core, by default: enough to keep the core busy, and no more, because a client that comes later waits for all who
+/// have places, and only those without one are served by turns of their networks.
+pub(crate) const FOR_EACH_CORE: usize = 4;
+/// Number of clients that may wait for each core, by default. A handshake is about 0.25 ms of computing, so the last of them waits a
+/// quarter of a second.
+const WAITING_FOR_EACH_CORE: usize = 1000;
+/// Fewest clients that may wait by default. One network may have half of this room, so a burst of 1,000 finds some on the smallest
+/// machine, whatever networks it comes from.
+const FEWEST_WAITING: usize = 2000;
 
 /// The places of this process; see the module.
 #[derive(Clone, Debug)]
-pub struct Handshakes(Arc<Mutex<PlacesAndQueue>>);
+pub struct Handshakes {
+    places: usize,
+    waiting: usize,
+    shared: Arc<Mutex<PlacesAndQueue>>,
+}
 
 /// A place for one handshake. Dropping it gives it back.
 #[derive(Debug)]
@@ -42,7 +60,7 @@ struct PlacesAndQueue {
     /// How many more clients may wait.
     room: usize,
     networks: HashMap<Network, NetworkShare>,
-    /// Networks of which a client waits, in the order of their turns.
+    /// Networks of which a client waits, and no others, in the order of their turns.
     turns: VecDeque<Network>,
     /// Number that the next waiting client gets.
     next: u64,
@@ -83,22 +101,26 @@ impl PlacesAndQueue {
     }
 
     fn leave(&mut self, network: Network, number: u64) {
-        if let Some(share) = self.networks.get_mut(&network) {
-            let before = share.waiting.len();
-            share.waiting.retain(|(waiting, _)| *waiting != number);
-            self.room += before - share.waiting.len();
+        let Some(share) = self.networks.get_mut(&network) else {
+            return;
+        };
+        // They stand in the order of their numbers. One that was called is not among them any more.
+        if let Ok(index) = share
+            .waiting
+            .binary_search_by_key(&number, |(number, _)| *number)
+        {
+            share.waiting.remove(index);
+            self.room += 1;
+            if share.waiting.is_empty() {
+                self.turns.retain(|turn| *turn != network);
+            }
         }
         self.forget_if_idle(network);
     }
 
     fn forget_if_idle(&mut self, network: Network) {
-        let Some(share) = self.networks.get(&network) else {
-            return;
-        };
-        if share.waiting.is_empty() {
-            self.turns.retain(|turn| *turn != network);
-        }
-        if share.waiting.is_empty() && share.held == 0 {
+        let idle = |share: &NetworkShare| share.waiting.is_empty() && share.held == 0;
+        if self.networks.get(&network).is_some_and(idle) {
             self.networks.remove(&network);
         }
     }
@@ -123,21 +145,38 @@ impl Handshakes {
     #[must_use]
     pub fn new(places: usize) -> Self {
         let places = places.clamp(1, 100_000);
-        Self(Arc::new(Mutex::new(PlacesAndQueue {
+        Self::sized(places, places * WAITING_FOR_EACH)
+    }
+
+    /// As many as a machine with this number of cores is good for.
+    #[must_use]
+    pub fn for_cores(cores: usize) -> Self {
+        let cores = cores.clamp(1, 10_000);
+        let waiting = (cores * WAITING_FOR_EACH_CORE).max(FEWEST_WAITING);
+        Self::sized(cores * FOR_EACH_CORE, waiting)
+    }
+
+    fn sized(places: usize, waiting: usize) -> Self {
+        let shared = PlacesAndQueue {
             free: places,
-            room: places * WAITING_FOR_EACH,
+            room: waiting,
             networks: HashMap::new(),
             turns: VecDeque::new(),
             next: 0,
-        })))
+        };
+        Self {
+            places,
+            waiting,
+            shared: Arc::new(Mutex::new(shared)),
+        }
     }
 
     /// Each change is one step under the lock, so a panic elsewhere leaves nothing half done.
     fn shared(&self) -> MutexGuard<'_, PlacesAndQueue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether [`place`](Self::place) would refuse this client now. To be asked at STARTTLS, where 421 can still be replied.
+    /// Whether [`turn`](Self::turn) would refuse this client now. To be asked at STARTTLS, where 421 can still be replied.
     #[must_use]
     pub fn full(&self, client: IpAddr) -> bool {
         let network = network(client);
@@ -145,11 +184,20 @@ impl Handshakes {
         !shared.may_take(network) && !shared.may_wait(network)
     }
 
-    /// Waits for a place. Dropping the future leaves the queue.
+    /// Waits for a place, and then until the handshake's turn has come. Dropping the future leaves the queue.
     ///
     /// # Errors
     /// The queue is full for this client's network.
-    pub async fn place(&self, client: IpAddr) -> Result<HandshakePlace, QueueFull> {
+    pub async fn turn(&self, client: IpAddr) -> Result<HandshakePlace, QueueFull> {
+        let place = self.place(client).await?;
+        // Without a pause a handshake would be over before the next ClientHello is looked at, so clients would be served in the order of
+        // their arrival, three hundred of one network before one of another. In the pause the other clients come forward.
+        task::yield_now().await;
+        Ok(place)
+    }
+
+    /// Waits for a place. Dropping the future leaves the queue.
+    async fn place(&self, client: IpAddr) -> Result<HandshakePlace, QueueFull> {
         let network = network(client);
         let (number, called) = {
             let mut shared = self.shared();
@@ -206,6 +254,18 @@ impl Handshakes {
             };
             drop(call.send(self.place_of(network)));
         }
+    }
+}
+
+impl fmt::Display for Handshakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            places, waiting, ..
+        } = self;
+        write!(
+            f,
+            "at most {places} TLS handshakes at once, {waiting} more wait"
+        )
     }
 }
 
@@ -370,6 +430,50 @@ mod tests {
         let shared = handshakes.shared();
         assert_eq!((shared.free, shared.room), (1, 10));
         assert!(shared.networks.is_empty() && shared.turns.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_newcomer_is_not_behind_all_handshakes_of_a_greedy_network() {
+        let handshakes = Handshakes::for_cores(2);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let clients = std::iter::repeat_n("192.0.2.1", 300).chain(["198.51.100.1"]);
+        let tasks: Vec<_> = clients
+            .map(|client| {
+                let (handshakes, order) = (handshakes.clone(), Arc::clone(&order));
+                tokio::spawn(async move {
+                    let place = handshakes.turn(ip(client)).await.expect("not full");
+                    order.lock().expect("no panic").push(client);
+                    drop(place);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        let order = order.lock().expect("no panic");
+        let before = order.iter().position(|client| *client != "192.0.2.1");
+        assert!(before.is_some_and(|before| before <= 20), "{before:?}");
+    }
+
+    #[test]
+    fn a_thousand_clients_find_room_at_once_on_every_machine() {
+        for (cores, networks) in [(1, 50), (1, 1), (2, 50), (64, 1000)] {
+            let handshakes = Handshakes::for_cores(cores);
+            let mut held = Vec::new();
+            let mut waiting = Vec::new();
+            for client in 0..1000 {
+                let client = format!(
+                    "10.{}.{}.1",
+                    client % networks / 250,
+                    client % networks % 250
+                );
+                assert!(!handshakes.full(ip(&client)), "{cores} cores");
+                match ask(&handshakes, &client) {
+                    Ok(place) => held.push(place),
+                    Err(one) => waiting.push(one),
+                }
+            }
+        }
     }
 
     #[test]

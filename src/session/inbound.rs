@@ -238,7 +238,7 @@ async fn handshake(
         return Err(String::from("TLS is not available"));
     };
     let place = async {
-        let place = setup.handshakes.place(client).await;
+        let place = setup.handshakes.turn(client).await;
         place.map_err(|_| String::from("no place for a handshake (--max-handshakes)"))
     };
     match timeout(HANDSHAKE, tls.accept_in_turn(tcp, place)).await {

@@ -27,7 +27,7 @@ def client_hello():
 
 CROWD = ("192.0.2.77", "192.0.2.88")
 EACH = 50
-"""Connections of each of these, which is what one address may have by default; together they are --max-handshakes."""
+"""Connections of each of these, which is what one address may have by default; together far more than --max-handshakes."""
 
 
 class Crowd(Inbound):
