@@ -68,31 +68,31 @@ use {Log::*, Unit::*, Way::*};
 pub const WORK: [Work; 12] = [
     // Sockets, 4 reads and 4 writes: the group, the replies to it, the content, its reply; each is read once and written once.
     // Log: one line says that the message was accepted. Setup: nothing is opened for a message.
-    // Allocations: about half are replies and paths, which the machine keeps as text.
-    Work(GroupedMessage, Outbound, Off, Sockets(8), LogLines(1), Files(0), Setup(0), Allocations(51)),
+    // Allocations: paths and replies, which the machine keeps as text, and one or two for each question to the policy.
+    Work(GroupedMessage, Outbound, Off, Sockets(8), LogLines(1), Files(0), Setup(0), Allocations(36)),
     // The same; the file is looked at, written and flushed once. The record takes the further blocks.
-    Work(GroupedMessage, Outbound, On, Sockets(8), LogLines(1), Files(3), Setup(0), Allocations(94)),
+    Work(GroupedMessage, Outbound, On, Sockets(8), LogLines(1), Files(3), Setup(0), Allocations(79)),
     // Each command is read alone, and each reply but the one to MAIL comes from the server: three reads and three writes more.
-    Work(LockStepMessage, Outbound, Off, Sockets(14), LogLines(1), Files(0), Setup(0), Allocations(52)),
-    Work(LockStepMessage, Outbound, On, Sockets(14), LogLines(1), Files(3), Setup(0), Allocations(95)),
+    Work(LockStepMessage, Outbound, Off, Sockets(14), LogLines(1), Files(0), Setup(0), Allocations(37)),
+    Work(LockStepMessage, Outbound, On, Sockets(14), LogLines(1), Files(3), Setup(0), Allocations(80)),
     // Sockets: the 8 of the message. 10 reads: greeting, EHLO, its reply, the go-ahead of STARTTLS, the server's flight, the reply to
     // EHLO in TLS, QUIT, its reply, two ends. 10 writes: greeting, EHLO, its reply, STARTTLS, the ClientHello, our last flight with
     // EHLO, the message's envelope apart from DATA, QUIT, close_notify, the reply to QUIT.
     // Log: TLS, verdict, message and end, at most one by one. Setup: 10 or 11 for each connection; one socket more tells by which of
     // its addresses this host reaches the server.
-    Work(ColdSession, Outbound, Off, Sockets(28), LogLines(4), Files(0), Setup(26), Allocations(388)),
+    Work(ColdSession, Outbound, Off, Sockets(28), LogLines(4), Files(0), Setup(26), Allocations(350)),
     // Files: all records of a session are written and flushed with that of its message, and its end perhaps alone.
-    Work(ColdSession, Outbound, On, Sockets(28), LogLines(4), Files(6), Setup(26), Allocations(506)),
+    Work(ColdSession, Outbound, On, Sockets(28), LogLines(4), Files(6), Setup(26), Allocations(468)),
 
     // As outbound.
-    Work(GroupedMessage, Inbound, Off, Sockets(8), LogLines(1), Files(0), Setup(0), Allocations(47)),
-    Work(GroupedMessage, Inbound, On, Sockets(8), LogLines(1), Files(3), Setup(0), Allocations(68)),
+    Work(GroupedMessage, Inbound, Off, Sockets(8), LogLines(1), Files(0), Setup(0), Allocations(33)),
+    Work(GroupedMessage, Inbound, On, Sockets(8), LogLines(1), Files(3), Setup(0), Allocations(54)),
     // Commands and replies are read and written one by one, MAIL's too: four reads and four writes more.
-    Work(LockStepMessage, Inbound, Off, Sockets(16), LogLines(1), Files(0), Setup(0), Allocations(51)),
-    Work(LockStepMessage, Inbound, On, Sockets(16), LogLines(1), Files(3), Setup(0), Allocations(72)),
+    Work(LockStepMessage, Inbound, Off, Sockets(16), LogLines(1), Files(0), Setup(0), Allocations(37)),
+    Work(LockStepMessage, Inbound, On, Sockets(16), LogLines(1), Files(3), Setup(0), Allocations(58)),
     // As outbound, but TLS is on the client's side, before the server is connected to, and there is no verdict.
-    Work(ColdSession, Inbound, Off, Sockets(26), LogLines(3), Files(0), Setup(22), Allocations(320)),
-    Work(ColdSession, Inbound, On, Sockets(26), LogLines(3), Files(6), Setup(22), Allocations(357)),
+    Work(ColdSession, Inbound, Off, Sockets(26), LogLines(3), Files(0), Setup(22), Allocations(292)),
+    Work(ColdSession, Inbound, On, Sockets(26), LogLines(3), Files(6), Setup(22), Allocations(327)),
 ];
 
 pub const IDLE: [Idle; 4] = [
