@@ -180,6 +180,10 @@ impl Leg {
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Some(fate) = self.fate.take() {
             self.ended = true;
+            if fate.is_err() {
+                // The alert that tells the peer. The connection is dropped then, whether the system takes it or not.
+                let _ = self.poll_write(cx);
+            }
             return Poll::Ready(fate.map(|()| 0));
         }
         let Some(stream) = self.stream.as_mut() else {
@@ -280,7 +284,8 @@ impl Leg {
 
     /// The session waits from now on: gives back the memory that it does not need for that.
     pub(super) fn rest(&mut self) {
-        self.input.rest(MAX_UNTAKEN);
+        self.input
+            .rest(MAX_UNTAKEN + DIALOGUE_READ + PARTIAL_RECORD);
         self.output.rest(DIALOGUE_READ);
         if let Some(channel) = self.channel.as_mut() {
             channel
@@ -299,6 +304,7 @@ impl Leg {
             let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
         }
         self.channel = None;
+        self.unsealed = None;
         self.input.clear();
         self.output.clear();
     }
@@ -315,8 +321,11 @@ impl Leg {
     pub(super) async fn finish(mut self) -> u64 {
         let before = self.octets[1];
         let (limit, mut octets) = LINGER;
+        self.rest();
         let farewell = async {
             self.seal_output();
+            // What was sealed before is written all the same.
+            self.unsealed = None;
             if let Some(channel) = self.channel.as_mut() {
                 channel.close();
             }

@@ -79,7 +79,7 @@ impl TransactionDecisions {
                 .filter(|(sender, _)| *sender == message.sender_domain);
             decisions.extend(own.map(|(_, decision)| decision));
         } else if message.recipients.is_empty() {
-            // Chunks went with the envelope, and the server accepted nobody. The octets were sent under all of these.
+            // Chunks went with the envelope, and the server accepted nobody. These were allowed in the transaction.
             let mut recipients: Vec<_> = self.recipients.iter().collect();
             recipients.sort_by_key(|(recipient, _)| recipient_word(recipient));
             for (_, decision) in recipients {

@@ -7,7 +7,7 @@
 use std::io;
 
 use rustls::{
-    CommonState, Error,
+    CommonState, Error, InvalidMessage,
     client::{ClientConnectionData, UnbufferedClientConnection},
     server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{
@@ -57,9 +57,15 @@ pub(super) struct Records<C> {
     pub(super) incoming: Buffer,
     /// Records for the peer: handshake messages, alerts, key updates, data.
     pub(super) outgoing: Buffer,
+    /// The peer has said that it will send no more.
+    ended: bool,
     /// The fault after which rustls may not be asked for anything more.
     fault: Option<Box<Error>>,
 }
+
+/// Octets that may wait for the rest of a handshake message (rustls takes none beyond 64 KiB) and of a record. The message may come in
+/// many records with more padding than content, which would have no limit otherwise.
+const MOST_UNPROCESSED: usize = 0xffff + 17 * 1024;
 
 /// Takes the data of one record.
 type DataTaker<'a> = &'a mut dyn FnMut(&[u8]);
@@ -81,6 +87,7 @@ impl<C: Unbuffered> Records<C> {
             connection,
             incoming,
             outgoing: Buffer::default(),
+            ended: false,
             fault: None,
         }
     }
@@ -123,7 +130,11 @@ impl<C: Unbuffered> Records<C> {
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => {
                     Some(Progress::Starved)
                 }
-                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Some(Progress::Ended),
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                    // rustls says it once only.
+                    self.ended = true;
+                    Some(Progress::Ended)
+                }
                 // Early data is refused by configuration (RFC 8446 §8).
                 Ok(_) => return Err(Error::General("an unexpected state of TLS".into())),
                 Err(error) => {
@@ -132,8 +143,19 @@ impl<C: Unbuffered> Records<C> {
                 }
             };
             self.incoming.take(discard);
-            if let Some(progress) = progress {
-                return Ok(progress);
+            match progress {
+                None => {}
+                Some(_) if self.ended => {
+                    // What comes behind the end is nothing to anybody.
+                    self.incoming.clear();
+                    return Ok(Progress::Ended);
+                }
+                Some(Progress::Starved) if self.incoming.len() > MOST_UNPROCESSED => {
+                    let fault = Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge);
+                    self.fail(&fault);
+                    return Err(fault);
+                }
+                Some(progress) => return Ok(progress),
             }
         }
     }
@@ -242,14 +264,11 @@ pub(super) fn invalid_data(error: Error) -> io::Error {
 }
 
 /// See the text of this module.
-pub(crate) struct Channel {
-    role: TlsRole,
-    ended: bool,
-}
+pub(crate) struct Channel(TlsRole);
 
 macro_rules! in_either_role {
     ($channel:expr, $records:ident => $what:expr) => {
-        match &mut $channel.role {
+        match &mut $channel.0 {
             TlsRole::Client($records) => $what,
             TlsRole::Server($records) => $what,
         }
@@ -258,26 +277,20 @@ macro_rules! in_either_role {
 
 impl From<Records<UnbufferedClientConnection>> for Channel {
     fn from(records: Records<UnbufferedClientConnection>) -> Self {
-        Self {
-            role: TlsRole::Client(records),
-            ended: false,
-        }
+        Self(TlsRole::Client(records))
     }
 }
 
 impl From<Records<UnbufferedServerConnection>> for Channel {
     fn from(records: Records<UnbufferedServerConnection>) -> Self {
-        Self {
-            role: TlsRole::Server(records),
-            ended: false,
-        }
+        Self(TlsRole::Server(records))
     }
 }
 
 impl Channel {
     /// What was negotiated.
     pub(super) fn negotiated(&self) -> &CommonState {
-        match &self.role {
+        match &self.0 {
             TlsRole::Client(records) => records.connection.common(),
             TlsRole::Server(records) => records.connection.common(),
         }
@@ -298,15 +311,16 @@ impl Channel {
     /// # Errors
     /// `InvalidData`: the peer breaks the protocol, or sent an alert.
     pub(crate) fn open(&mut self, mut data: impl FnMut(&[u8])) -> io::Result<()> {
-        let progress = in_either_role!(self, records => records.process(Some(&mut data)));
-        let progress = progress.map_err(invalid_data)?;
-        self.ended |= progress == Progress::Ended;
-        Ok(())
+        let outcome = in_either_role!(self, records => records.process(Some(&mut data)));
+        outcome.map(drop).map_err(invalid_data)
     }
 
     /// Whether the peer has said that it will send no more.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended
+        match &self.0 {
+            TlsRole::Client(records) => records.ended,
+            TlsRole::Server(records) => records.ended,
+        }
     }
 
     /// Encrypts these octets, behind all that waits to be written.

@@ -145,6 +145,8 @@ where
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
                     let name = accepted.client_hello().server_name().map(str::to_owned);
+                    // The client may have to wait for its turn.
+                    incoming.rest(usize::MAX);
                     return Ok((incoming, name));
                 }
                 Err((error, mut alert)) => {

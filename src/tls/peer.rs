@@ -10,6 +10,8 @@ use std::{
 
 /// Largest number of presented chains that are remembered.
 const REMEMBERED: usize = 256;
+/// Octets of the longest chain that is remembered.
+const LONGEST: usize = 16 * 1024;
 
 /// What a handshake negotiated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -109,6 +111,9 @@ impl PresentedChains {
             .collect();
         let facts = der.iter().map(CertFacts::read).collect();
         let chain = (Arc::new(der.clone()), Arc::new(facts));
+        if der.iter().map(|cert| cert.len()).sum::<usize>() > LONGEST {
+            return chain;
+        }
         let mut known = self.known();
         if known.len() >= REMEMBERED {
             known.clear();

@@ -214,6 +214,9 @@ impl Relay {
     }
 
     fn chunk_reply(&mut self, reply: Reply) {
+        if !self.slots.awaits_server() && self.gives_up_chunk(&reply) {
+            return;
+        }
         if matches!(self.phase, Phase::Chunk { .. }) && !self.slots.awaits_server() {
             return self.desynchronised("early-reply", "a reply to a chunk that is not through");
         }
@@ -225,6 +228,25 @@ impl Relay {
         {
             transaction.progress = MessageProgress::Broken(Some(reply));
         }
+    }
+
+    /// The server refuses a chunk that is for nobody before it has all octets of it, as Exim does. Where its next command begins is not
+    /// certain then, so the client is told at the end of its chunk, and the session ends. Returns whether that was so.
+    fn gives_up_chunk(&mut self, reply: &Reply) -> bool {
+        let Phase::Chunk { left, last } = self.phase else {
+            return false;
+        };
+        if !reply.is_negative() || self.reached_somebody() {
+            return false;
+        }
+        let told = self.unless_refused(reply.clone());
+        self.phase = Phase::SkipChunk {
+            left,
+            last,
+            then: AfterChunk::LastReply(told),
+        };
+        self.drop_server();
+        true
     }
 
     /// What the client is told for this reply to a chunk: it is refused if a part of its message was (RFC 3030 §2), or if the message is
@@ -246,6 +268,9 @@ impl Relay {
 
     /// The reply to a whole message waits for its record.
     fn final_reply(&mut self, reply: Reply) {
+        if self.gives_up_chunk(&reply) {
+            return;
+        }
         if !matches!(self.phase, Phase::AwaitFinalReply) {
             return self.desynchronised("early-reply", "a reply to a message that is not through");
         }
@@ -267,6 +292,13 @@ impl Relay {
     /// The server's 421, in place of the reply that the client waits for (RFC 5321 §3.8).
     fn server_closes(&mut self, reply: Reply) {
         self.set_end(End::ServerClosed);
+        // A recipient that got this reply has an answer, and it is no.
+        if matches!(self.slots.awaited(), Some(Awaited::Rcpt(_))) {
+            self.slots.answered();
+            if let Some(transaction) = &mut self.transaction {
+                transaction.last_refusal = Some(reply.clone());
+            }
+        }
         if !self.is_permitted() {
             return self.end_server_lost((4, 2), "closes the connection");
         }

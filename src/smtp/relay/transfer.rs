@@ -70,6 +70,10 @@ impl Relay {
             return self.refuse_chunk(length, octets, last, then);
         };
         if let MessageProgress::Broken(reply) = &transaction.progress {
+            // The replies to the rest of the group are told by what is known of this message, so it must not be forgotten before.
+            if self.slots.awaits_server() {
+                return Step::Blocked;
+            }
             let then = reply.clone().map_or_else(
                 || no("a chunk of this message was refused"),
                 AfterChunk::Reply,

@@ -120,3 +120,36 @@ async fn data_behind_the_last_flight_of_a_handshake_is_not_lost() {
     );
     assert_eq!(ours.unwrap().0.data().await.unwrap(), b"220 at once\r\n");
 }
+
+/// A connection whose server is rustls alone, so that it can send what we would not.
+async fn with_a_strange_server() -> (Box<Channel>, rustls::ServerConnection) {
+    let leaf = Leaf::self_signed(&["mx.example"]);
+    let mut config = server_config(&leaf);
+    config.send_tls13_tickets = 0;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (near, far) = duplex(64 * 1024);
+    let client = ClientTls::new(&ClientOptions::default()).unwrap();
+    let (ours, theirs) = tokio::join!(
+        client.connect_and_flush(near, HelloOptions::default()),
+        acceptor.accept(far)
+    );
+    (ours.unwrap().0.channel, theirs.unwrap().into_inner().1)
+}
+
+#[tokio::test]
+async fn the_end_is_known_even_if_it_comes_with_the_handshake_and_nothing_behind_it_is_kept() {
+    let (mut near, mut server) = with_a_strange_server().await;
+    server.send_close_notify();
+    let mut wire = Vec::new();
+    while server.wants_write() {
+        server.write_tls(&mut wire).unwrap();
+    }
+    near.incoming().append(&wire);
+    // What the end of a handshake and the sealing of data do with records.
+    near.seal(b"QUIT\r\n").unwrap();
+    assert!(near.has_ended());
+    for _ in 0..1000 {
+        assert_eq!(open(&mut near, &[0; 1024]).unwrap(), b"");
+        assert!(near.has_ended() && near.incoming().is_empty());
+    }
+}

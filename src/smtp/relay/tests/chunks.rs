@@ -115,9 +115,10 @@ fn a_chunk_behind_recipients_that_are_all_refused_stays_here() {
         .authorised();
     script.server_got("MAIL FROM:<a@b>⏎RCPT TO:<u@d>⏎BDAT 1⏎a");
     script.server("250 1⏎550 2⏎").codes();
-    // The reply to the first chunk is outstanding, but nobody can be reached any more.
+    // Nobody can be reached any more. The reply to the first chunk is outstanding, and the message must be known until it is here.
     script.client("BDAT 1⏎bBDAT 1 LAST⏎c").client_got("");
-    script.server_got("RSET⏎").server("250 3⏎250 reset⏎");
+    script.server_got("").server("250 3⏎");
+    script.server_got("RSET⏎").server("250 reset⏎");
     assert_eq!(script.codes(), [554, 554, 554]);
     assert_eq!(script.records[0].octets, 1);
     assert_eq!(script.records[0].reply.as_deref(), Some(&b"550 2\r\n"[..]));
