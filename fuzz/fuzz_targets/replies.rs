@@ -29,7 +29,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     assert_eq!(whole, replies(bytes, usize::from(cut).min(bytes.len())));
     for reply in whole.0 {
         assert!((200..600).contains(&reply.code) && reply.lines().next().is_some());
-        assert!(bytes.windows(reply.verbatim.len()).any(|window| window == reply.verbatim));
+        assert!(bytes.windows(reply.verbatim().len()).any(|window| window == reply.verbatim()));
         for utf8 in [false, true] {
             let shown = reply.to_bytes(utf8);
             let (again, well_formed) = replies(&shown, shown.len());
