@@ -10,8 +10,7 @@ mod running;
 
 use running::{HANG, Pair, Proxy, free, pair, pki::Authority};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
-    pki_types::ServerName,
+    ClientConnection, ServerConfig, ServerConnection, StreamOwned, pki_types::ServerName,
 };
 use std::{
     collections::VecDeque,
@@ -53,15 +52,9 @@ impl Link {
     }
 
     fn secured_by(self, authority: &Authority) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.cert.clone()).expect("an anchor");
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = Arc::new(authority.client_config());
         let name = ServerName::try_from(HOST).expect("a name");
-        let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
+        let connection = ClientConnection::new(config, name).expect("a connection");
         Self::Client(Box::new(StreamOwned::new(connection, self.into_stream())))
     }
 
@@ -102,10 +95,6 @@ impl Link {
         }
         codes
     }
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// What the server must have before it answers.
@@ -279,13 +268,7 @@ fn through(link: &mut Link, mail: &Mail) {
 }
 
 fn tls(pair: &Pair) -> Arc<ServerConfig> {
-    let leaf = pair.authority.leaf(&[HOST]);
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(leaf.chain.clone(), leaf.private_key())
-        .expect("a pair");
+    let mut config = pair.authority.leaf(&[HOST]).server_config();
     config.send_tls13_tickets = 0;
     Arc::new(config)
 }

@@ -18,22 +18,9 @@ use std::{
 fn certificate_served(to: SocketAddr, authority: &Authority, name: &'static str) -> Vec<u8> {
     let mut client = Client::introduced(to);
     client.says("STARTTLS").hears("220");
-    let mut roots = rustls::RootCertStore::empty();
-    let pem = authority.pem();
-    let der =
-        <rustls::pki_types::CertificateDer as rustls::pki_types::pem::PemObject>::from_pem_slice(
-            pem.as_bytes(),
-        );
-    roots.add(der.expect("PEM")).expect("an anchor");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = Arc::new(authority.client_config());
     let name = rustls::pki_types::ServerName::try_from(name).expect("a name");
-    let mut connection =
-        rustls::ClientConnection::new(Arc::new(config), name).expect("a connection");
+    let mut connection = rustls::ClientConnection::new(config, name).expect("a connection");
     let mut tcp = client.0.into_inner();
     while connection.is_handshaking() {
         connection.complete_io(&mut tcp).expect("a handshake");

@@ -1,9 +1,11 @@
 //! Certificates of the benchmark, made at each run, and TLS of its sender and of its server outside.
 
+#[path = "../../tests/support/pki.rs"]
+mod pki;
+
 use crate::Outcome;
-use data_encoding::BASE64;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use std::{fs, path::Path, sync::Arc};
+use pki::Authority;
+use std::{path::Path, sync::Arc};
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     rustls::{
@@ -18,28 +20,13 @@ use tokio_rustls::{
 
 /// A root, an intermediate authority and servers, all ECDSA P-256: `ca.pem`, and certificate (with the intermediate one) and key of
 /// each server.
-pub fn write(folder: &Path, servers: &[&str]) -> Outcome {
-    let authority = |name: &str| -> Outcome<CertificateParams> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Ok(params)
-    };
-    let root = CertifiedIssuer::self_signed(authority("Root")?, KeyPair::generate()?)?;
-    let intermediate =
-        CertifiedIssuer::signed_by(authority("Intermediate")?, KeyPair::generate()?, &root)?;
-    fs::write(folder.join("ca.pem"), pem("CERTIFICATE", root.der()))?;
+pub fn write(folder: &Path, servers: &[&str]) {
+    let root = Authority::root("Root");
+    root.write(folder, "ca");
+    let intermediate = root.below("Intermediate");
     for name in servers {
-        let key = KeyPair::generate()?;
-        let leaf = CertificateParams::new([(*name).to_owned()])?.signed_by(&key, &intermediate)?;
-        let chain = [leaf.der(), intermediate.der()].map(|der| pem("CERTIFICATE", der));
-        fs::write(folder.join(format!("{name}.pem")), chain.concat())?;
-        fs::write(
-            folder.join(format!("{name}.key")),
-            pem("PRIVATE KEY", key.serialized_der()),
-        )?;
+        intermediate.leaf(&[name]).write(folder, name);
     }
-    Ok(())
 }
 
 /// TLS of the server outside. It resumes nothing, so that each handshake is a full one.
@@ -65,14 +52,4 @@ pub fn connector(folder: &Path) -> Outcome<TlsConnector> {
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// RFC 7468.
-fn pem(label: &str, der: &[u8]) -> String {
-    // 48 octets are a line of 64 letters (RFC 7468 §2).
-    let lines: Vec<String> = der.chunks(48).map(|octets| BASE64.encode(octets)).collect();
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        lines.join("\n")
-    )
 }

@@ -39,7 +39,7 @@ impl World {
         let folder =
             std::env::temp_dir().join(format!("starttls-proxy-bench-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
-        certs::write(&folder, &[OUTSIDE, INSIDE])?;
+        certs::write(&folder, &[OUTSIDE, INSIDE]);
         let outside = certs::acceptor(&folder, OUTSIDE)?;
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let inside = Sink::start(local, None).await?;

@@ -100,19 +100,16 @@ impl Buffer {
 
     fn make_room(&mut self, least: usize) {
         let held = self.len();
-        let mut bytes = if self.bytes.len() < BLOCK && held + least <= BLOCK {
-            borrow_block()
-        } else if held + least <= self.bytes.len() {
-            std::mem::take(&mut self.bytes)
+        if held + least <= self.bytes.len() {
+            self.bytes.copy_within(self.taken..self.filled, 0);
         } else {
-            vec![0; held + least]
-        };
-        if self.bytes.is_empty() {
-            bytes.copy_within(self.taken..self.filled, 0);
-        } else {
-            bytes[..held].copy_from_slice(&self.bytes[self.taken..self.filled]);
+            let mut bytes = match held + least {
+                ..=BLOCK => borrow_block(),
+                more => vec![0; more],
+            };
+            bytes[..held].copy_from_slice(self.octets());
+            give_back(std::mem::replace(&mut self.bytes, bytes));
         }
-        give_back(std::mem::replace(&mut self.bytes, bytes));
         (self.taken, self.filled) = (0, held);
     }
 

@@ -172,7 +172,7 @@ impl ActionHandler for OutboundSession {
     }
 
     fn upgrade(&mut self, side: Side, stream: Stream) -> Job<OutboundJob> {
-        let Some(awaiting) = self.awaiting_tls.take().map(|awaiting| *awaiting) else {
+        let Some(awaiting) = self.awaiting_tls.take() else {
             let failed = Upgraded::Failed(cannot_go_on("TLS without a demand"));
             return ready(ActionResult::Upgraded(side, failed));
         };
@@ -275,8 +275,7 @@ impl OutboundSession {
                 memory.handshake(server, classical, HandshakeEnd::Done, now);
                 self.journal.secured(Arc::new(peer));
                 // A decision that was denied before the handshake is made anew.
-                let awaiting = Some(handshake.awaiting).filter(|one| one.denied.is_none());
-                self.asked_again = awaiting.map(Box::new);
+                self.asked_again = Some(handshake.awaiting).filter(|one| one.denied.is_none());
                 return Upgraded::Up(secured);
             }
             Err(failure) => failure,
@@ -294,10 +293,10 @@ impl OutboundSession {
                 "{}; the next try goes without the post-quantum key share",
                 failure.words
             );
-            return Upgraded::Failed(self.handshake_failed(handshake.awaiting, words, false));
+            return Upgraded::Failed(self.handshake_failed(*handshake.awaiting, words, false));
         }
         let of_the_host = failure.blame != Blame::Name;
-        let refusal = self.handshake_failed(handshake.awaiting, failure.words, of_the_host);
+        let refusal = self.handshake_failed(*handshake.awaiting, failure.words, of_the_host);
         Upgraded::Failed(refusal)
     }
 
@@ -581,11 +580,11 @@ impl OutboundSession {
             domain: None,
             level: None,
         };
-        if let Some(awaiting) = self.awaiting_tls.take().map(|awaiting| *awaiting) {
+        if let Some(awaiting) = self.awaiting_tls.take() {
             // The recipient is known: its verdict says so, in the words that the machine gives.
             let question = awaiting.question.clone();
             let shown = self.no_tls.as_ref().map(|no_tls| no_tls.shown.clone());
-            let (decision, testing) = self.decide(awaiting, &shown.unwrap_or(Shown::NoStartTls));
+            let (decision, testing) = self.decide(*awaiting, &shown.unwrap_or(Shown::NoStartTls));
             let decision = Decision {
                 refusal: Some(refusal.clone()),
                 observed: false,

@@ -12,6 +12,7 @@ use rustls::{
     server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{
         ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+        WriteTraffic,
     },
 };
 
@@ -97,15 +98,23 @@ impl<C: Unbuffered> Records<C> {
     ///
     /// # Errors
     /// The peer breaks the protocol, or sent an alert. An alert for the peer may be in `outgoing` then.
-    pub(super) fn process(&mut self, mut data: Option<DataTaker<'_>>) -> Result<Progress, Error> {
+    pub(super) fn process(&mut self, data: Option<DataTaker<'_>>) -> Result<Progress, Error> {
         if let Some(fault) = &self.fault {
             return Err(Error::clone(fault));
         }
+        let outcome = self.advance(data);
+        if let Err(fault) = &outcome {
+            self.fail(fault);
+        }
+        outcome
+    }
+
+    fn advance(&mut self, mut data: Option<DataTaker<'_>>) -> Result<Progress, Error> {
         loop {
             let UnbufferedStatus { discard, state } =
                 self.connection.step(self.incoming.octets_mut());
-            let progress = match state {
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => match &mut data {
+            let progress = match state? {
+                ConnectionState::ReadTraffic(mut traffic) => match &mut data {
                     None => Some(Progress::Data),
                     Some(data) => {
                         let mut more = 0;
@@ -118,29 +127,25 @@ impl<C: Unbuffered> Records<C> {
                         None
                     }
                 },
-                Ok(ConnectionState::EncodeTlsData(mut message)) => {
+                ConnectionState::EncodeTlsData(mut message) => {
                     put(&mut self.outgoing, |room| message.encode(room))?;
                     None
                 }
-                Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                ConnectionState::TransmitTlsData(transmit) => {
                     // What is in `outgoing` is written before the next read.
                     transmit.done();
                     None
                 }
-                Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => {
+                ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => {
                     Some(Progress::Starved)
                 }
-                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                ConnectionState::PeerClosed | ConnectionState::Closed => {
                     // rustls says it once only.
                     self.ended = true;
                     Some(Progress::Ended)
                 }
                 // Early data is refused by configuration (RFC 8446 §8).
-                Ok(_) => return Err(Error::General("an unexpected state of TLS".into())),
-                Err(error) => {
-                    self.fail(&error);
-                    return Err(error);
-                }
+                _ => return Err(Error::General("an unexpected state of TLS".into())),
             };
             self.incoming.take(discard);
             match progress {
@@ -151,9 +156,9 @@ impl<C: Unbuffered> Records<C> {
                     return Ok(Progress::Ended);
                 }
                 Some(Progress::Starved) if self.incoming.len() > MOST_UNPROCESSED => {
-                    let fault = Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge);
-                    self.fail(&fault);
-                    return Err(fault);
+                    return Err(Error::InvalidMessage(
+                        InvalidMessage::HandshakePayloadTooLarge,
+                    ));
                 }
                 Some(progress) => return Ok(progress),
             }
@@ -182,25 +187,27 @@ impl<C: Unbuffered> Records<C> {
     /// # Errors
     /// No more may be sent on this connection.
     fn seal(&mut self, octets: &[u8]) -> Result<(), Error> {
-        // Messages of rustls come first, as their records are numbered before ours.
-        self.process(None)?;
-        match self.connection.step(self.incoming.octets_mut()).state? {
-            ConnectionState::WriteTraffic(mut traffic) => {
-                put(&mut self.outgoing, |room| traffic.encrypt(octets, room))
-            }
-            // All data that came in is taken before anything is sent.
-            _ => Err(Error::General("nothing can be sent".into())),
-        }
+        self.write(|traffic, room| traffic.encrypt(octets, room))
     }
 
     /// Tells the peer that nothing more will come.
     fn close(&mut self) {
         // Without this record the connection ends all the same.
-        if self.process(None).is_ok()
-            && let Ok(ConnectionState::WriteTraffic(mut traffic)) =
-                self.connection.step(self.incoming.octets_mut()).state
-        {
-            let _ = put(&mut self.outgoing, |room| traffic.queue_close_notify(room));
+        let _ = self.write(|traffic, room| traffic.queue_close_notify(room));
+    }
+
+    fn write(
+        &mut self,
+        mut write: impl FnMut(&mut WriteTraffic<'_, C::Data>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> Result<(), Error> {
+        // Messages of rustls come first, as their records are numbered before ours.
+        self.process(None)?;
+        match self.connection.step(self.incoming.octets_mut()).state? {
+            ConnectionState::WriteTraffic(mut traffic) => {
+                put(&mut self.outgoing, |room| write(&mut traffic, room))
+            }
+            // All data that came in is taken before anything is sent.
+            _ => Err(Error::General("nothing can be sent".into())),
         }
     }
 }
@@ -267,8 +274,8 @@ pub(super) fn invalid_data(error: Error) -> io::Error {
 pub(crate) struct Channel(TlsRole);
 
 macro_rules! in_either_role {
-    ($channel:expr, $records:ident => $what:expr) => {
-        match &mut $channel.0 {
+    ($role:expr, $records:ident => $what:expr) => {
+        match $role {
             TlsRole::Client($records) => $what,
             TlsRole::Server($records) => $what,
         }
@@ -290,20 +297,17 @@ impl From<Records<UnbufferedServerConnection>> for Channel {
 impl Channel {
     /// What was negotiated.
     pub(super) fn negotiated(&self) -> &CommonState {
-        match &self.0 {
-            TlsRole::Client(records) => records.connection.common(),
-            TlsRole::Server(records) => records.connection.common(),
-        }
+        in_either_role!(&self.0, records => records.connection.common())
     }
 
     /// Records that were read and are not decrypted yet. What is read goes behind them.
     pub(crate) fn incoming(&mut self) -> &mut Buffer {
-        in_either_role!(self, records => &mut records.incoming)
+        in_either_role!(&mut self.0, records => &mut records.incoming)
     }
 
     /// Records that are still to be written.
     pub(crate) fn outgoing(&mut self) -> &mut Buffer {
-        in_either_role!(self, records => &mut records.outgoing)
+        in_either_role!(&mut self.0, records => &mut records.outgoing)
     }
 
     /// Decrypts the records that were read, and gives their data to `data`, record by record.
@@ -311,16 +315,13 @@ impl Channel {
     /// # Errors
     /// `InvalidData`: the peer breaks the protocol, or sent an alert.
     pub(crate) fn open(&mut self, mut data: impl FnMut(&[u8])) -> io::Result<()> {
-        let outcome = in_either_role!(self, records => records.process(Some(&mut data)));
+        let outcome = in_either_role!(&mut self.0, records => records.process(Some(&mut data)));
         outcome.map(drop).map_err(invalid_data)
     }
 
     /// Whether the peer has said that it will send no more.
     pub(crate) fn has_ended(&self) -> bool {
-        match &self.0 {
-            TlsRole::Client(records) => records.ended,
-            TlsRole::Server(records) => records.ended,
-        }
+        in_either_role!(&self.0, records => records.ended)
     }
 
     /// Encrypts these octets, behind all that waits to be written.
@@ -328,11 +329,11 @@ impl Channel {
     /// # Errors
     /// No more may be sent on this connection.
     pub(crate) fn seal(&mut self, octets: &[u8]) -> io::Result<()> {
-        in_either_role!(self, records => records.seal(octets)).map_err(invalid_data)
+        in_either_role!(&mut self.0, records => records.seal(octets)).map_err(invalid_data)
     }
 
     /// Tells the peer that nothing more will come (`close_notify`).
     pub(crate) fn close(&mut self) {
-        in_either_role!(self, records => records.close());
+        in_either_role!(&mut self.0, records => records.close());
     }
 }

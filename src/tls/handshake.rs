@@ -3,12 +3,7 @@
 //! The last flight of a handshake is not written: it stays in the channel, and goes out together with the first data (RFC 8446 §2: a
 //! client may send data right behind its Finished).
 
-use std::{
-    future::poll_fn,
-    io,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{future::poll_fn, io, sync::Arc, task::Poll};
 
 use rustls::{
     ClientConfig, Error, ServerConfig,
@@ -120,10 +115,7 @@ where
 {
     let outcome = records.process(None);
     write_if_possible(stream, &mut records.outgoing).await;
-    match outcome {
-        Ok(_) => Ok(()),
-        Err(error) => Err(invalid_data(error)),
-    }
+    outcome.map(drop).map_err(invalid_data)
 }
 
 /// Waits until the whole ClientHello has arrived, and computes nothing. Returns all that was read, and the name in SNI.
@@ -162,23 +154,18 @@ where
 
 /// Reads what is there.
 async fn read<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Buffer) -> io::Result<usize> {
-    match poll_fn(|cx| poll_read(stream, buffer, cx)).await? {
+    let read = poll_fn(|cx| {
+        let outcome = buffer.poll_read_from(stream, FLIGHT, cx);
+        if outcome.is_pending() {
+            // Whoever waits for a slow peer holds no block.
+            buffer.rest(usize::MAX);
+        }
+        outcome
+    });
+    match read.await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         got => Ok(got),
     }
-}
-
-fn poll_read<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    buffer: &mut Buffer,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let outcome = buffer.poll_read_from(stream, FLIGHT, cx);
-    if outcome.is_pending() {
-        // Whoever waits for a slow peer holds no block.
-        buffer.rest(usize::MAX);
-    }
-    outcome
 }
 
 /// Writes what the system takes at once. An alert is worth no more, and a flight fits.

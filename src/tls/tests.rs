@@ -99,7 +99,7 @@ impl<S> std::fmt::Debug for Secured<S> {
 pub(crate) fn secured_connection() -> Secured<TcpStream> {
     let handshake = async {
         let leaf = Leaf::self_signed(&["mx.example"]);
-        let acceptor = TlsAcceptor::from(Arc::new(server_config(&leaf)));
+        let acceptor = TlsAcceptor::from(Arc::new(leaf.server_config()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap())
             .await
@@ -161,14 +161,4 @@ fn unknown_critical_extension(params: &mut rcgen::CertificateParams) {
         rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 4711], vec![5, 0]);
     extension.set_criticality(true);
     params.custom_extensions.push(extension);
-}
-
-/// A plain rustls server with this certificate.
-fn server_config(leaf: &Leaf) -> ServerConfig {
-    ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&TLS13, &TLS12])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(leaf.chain.clone(), leaf.private_key())
-        .unwrap()
 }

@@ -81,13 +81,7 @@ impl Certs {
         });
         let servers = servers.map(|(leaf, names, trusted, expired)| {
             let shown = Shown::new(&leaf, names, trusted, expired);
-            let key = leaf.private_key();
-            let config = ServerConfig::builder_with_provider(provider())
-                .with_safe_default_protocol_versions()
-                .expect("versions")
-                .with_no_client_auth()
-                .with_single_cert(leaf.chain, key);
-            (shown, Arc::new(config.expect("a key of its own")))
+            (shown, Arc::new(leaf.server_config()))
         });
         Self {
             root,

@@ -11,9 +11,7 @@ use crate::{
     wire::Wire,
 };
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
-    crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::ServerName,
+    ClientConfig, ClientConnection, ServerConfig, ServerConnection, pki_types::ServerName,
 };
 use std::{
     fs,
@@ -71,8 +69,8 @@ impl Stage {
                 let (cert, key) = (cert.display().to_string(), key.display().to_string());
                 let own = ["inbound", "--upstream", &to, "--cert", &cert, "--key", &key];
                 let fixed = ["--relay-probe", "off", "--hide-client-address"];
-                let config = client_config(&authority);
-                (owned(&[&own, &fixed]), Some(Arc::new(config)))
+                let config = Arc::new(authority.client_config());
+                (owned(&[&own, &fixed]), Some(config))
             }
         };
         let shared = ["--listen", &at, "--hostname", "proxy.hospital.example"];
@@ -298,27 +296,8 @@ fn compile(files: &Scratch) -> io::Result<(String, Output)> {
 }
 
 fn server_config(leaf: &Leaf) -> ServerConfig {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(leaf.chain.clone(), leaf.private_key())
-        .expect("a key of its own");
+    let mut config = leaf.server_config();
     // Tickets come whenever the server likes. They would make one read more, or not.
     config.send_tls13_tickets = 0;
     config
-}
-
-fn client_config(authority: &Authority) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.cert.clone()).expect("an anchor");
-    ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
 }

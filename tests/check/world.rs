@@ -4,7 +4,7 @@ use super::running::{
     HANG, Scratch,
     pki::{Authority, Leaf},
 };
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConnection, StreamOwned};
 use starttls_proxy::{
     commands::check::{CheckedDomain, Checker},
     lookup::{Lookup, LookupOptions},
@@ -297,14 +297,8 @@ impl Mx {
             }
             Tls::Small(_) if hello_length(&stream) > 1000 => {}
             Tls::With(leaf) | Tls::Small(leaf) => {
-                let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-                let config = ServerConfig::builder_with_provider(provider)
-                    .with_safe_default_protocol_versions()
-                    .expect("versions")
-                    .with_no_client_auth()
-                    .with_single_cert(leaf.chain.clone(), leaf.private_key())
-                    .expect("a certificate");
-                let connection = ServerConnection::new(Arc::new(config)).expect("a connection");
+                let config = Arc::new(leaf.server_config());
+                let connection = ServerConnection::new(config).expect("a connection");
                 self.serve(StreamOwned::new(connection, stream), tell, 1);
             }
         }

@@ -8,7 +8,7 @@ use super::{
     script::{self, Expected, Line, Script, Step, escape, show_question},
     stage::show_record,
 };
-use rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use starttls_proxy::{
     session::{
         drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
@@ -178,24 +178,10 @@ struct Tls {
 fn tls() -> &'static Tls {
     static TLS: OnceLock<Tls> = OnceLock::new();
     TLS.get_or_init(|| {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let authority = Authority::root("dialogues");
-        let leaf = authority.leaf(&["mx.example"]);
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.cert.clone()).expect("a root");
-        let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let server = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(leaf.chain.clone(), leaf.private_key())
-            .expect("a certificate");
+        let server = authority.leaf(&["mx.example"]).server_config();
         Tls {
-            connector: TlsConnector::from(Arc::new(client)),
+            connector: TlsConnector::from(Arc::new(authority.client_config())),
             acceptor: TlsAcceptor::from(Arc::new(server)),
         }
     })

@@ -78,14 +78,7 @@ impl World {
             Arc::clone(&world.gate),
         );
         tokio::spawn(async move {
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let config = rustls::ServerConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(leaf.chain.clone(), leaf.private_key())
-                .unwrap();
-            let acceptor = TlsAcceptor::from(Arc::new(config));
+            let acceptor = TlsAcceptor::from(Arc::new(leaf.server_config()));
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let Ok(mut stream) = acceptor.accept(stream).await else {

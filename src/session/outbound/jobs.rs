@@ -77,7 +77,7 @@ pub(in crate::session) struct AwaitingTls {
 /// A handshake that has ended.
 pub(in crate::session) struct EndedHandshake {
     /// The question that waited for it.
-    pub(super) awaiting: AwaitingTls,
+    pub(super) awaiting: Box<AwaitingTls>,
     /// It went without the post-quantum key share.
     pub(super) classical: bool,
     /// TLS and the peer.
@@ -218,7 +218,7 @@ async fn findings(setup: &OutboundSetup, ask: &Ask, needs: policy::Needs) -> Fin
 pub(super) async fn handshake(
     setup: Arc<OutboundSetup>,
     stream: Stream,
-    awaiting: AwaitingTls,
+    awaiting: Box<AwaitingTls>,
 ) -> Box<EndedHandshake> {
     let classical = setup
         .memory

@@ -153,7 +153,7 @@ fn decisions(log: &TestLog) -> Vec<[Value; 5]> {
 }
 
 fn handshake_fails(session: &mut OutboundSession, words: &str) -> Upgraded {
-    let awaiting = *session.awaiting_tls.take().expect("TLS was asked for");
+    let awaiting = session.awaiting_tls.take().expect("TLS was asked for");
     session.upgraded(EndedHandshake {
         awaiting,
         classical: true,

@@ -118,7 +118,8 @@ impl Relay {
         }
     }
 
-    /// Takes one command. A command that changes the meaning of later ones waits until all earlier replies are out; MAIL and RSET may follow what ends the transaction before them.
+    /// Takes one command. A command that changes the meaning of later ones waits until all earlier replies are out; MAIL and RSET may
+    /// follow what ends the transaction before them.
     fn command(&mut self, command: Command, line: &[u8], behind: &[u8]) -> Step {
         let length = line.len();
         let permitted = self.is_permitted();

@@ -214,11 +214,8 @@ impl Relay {
     }
 
     fn chunk_reply(&mut self, reply: Reply) {
-        if !self.slots.awaits_server() && self.gives_up_chunk(&reply) {
-            return;
-        }
         if matches!(self.phase, Phase::Chunk { .. }) && !self.slots.awaits_server() {
-            return self.desynchronised("early-reply", "a reply to a chunk that is not through");
+            return self.early_reply(reply, "a reply to a chunk that is not through");
         }
         let reply = self.unless_refused(reply);
         self.deliver(&reply);
@@ -230,23 +227,17 @@ impl Relay {
         }
     }
 
-    /// The server refuses a chunk that is for nobody before it has all octets of it, as Exim does. Where its next command begins is not
-    /// certain then, so the client is told at the end of its chunk, and the session ends. Returns whether that was so.
-    fn gives_up_chunk(&mut self, reply: &Reply) -> bool {
-        let Phase::Chunk { left, last } = self.phase else {
-            return false;
-        };
-        if !reply.is_negative() || self.reached_somebody() {
-            return false;
+    /// The server replies before it has all octets, which acknowledges something else. But it may refuse a chunk that is for nobody, as
+    /// Exim does: where its next command begins is not certain then, so the client is told at the end of its chunk, and the session ends.
+    fn early_reply(&mut self, reply: Reply, why: &str) {
+        match self.phase {
+            Phase::Chunk { left, last } if reply.is_negative() && !self.reached_somebody() => {
+                let then = AfterChunk::LastReply(self.unless_refused(reply));
+                self.phase = Phase::SkipChunk { left, last, then };
+                self.drop_server();
+            }
+            _ => self.desynchronised("early-reply", why),
         }
-        let told = self.unless_refused(reply.clone());
-        self.phase = Phase::SkipChunk {
-            left,
-            last,
-            then: AfterChunk::LastReply(told),
-        };
-        self.drop_server();
-        true
     }
 
     /// What the client is told for this reply to a chunk: it is refused if a part of its message was (RFC 3030 §2), or if the message is
@@ -268,11 +259,8 @@ impl Relay {
 
     /// The reply to a whole message waits for its record.
     fn final_reply(&mut self, reply: Reply) {
-        if self.gives_up_chunk(&reply) {
-            return;
-        }
         if !matches!(self.phase, Phase::AwaitFinalReply) {
-            return self.desynchronised("early-reply", "a reply to a message that is not through");
+            return self.early_reply(reply, "a reply to a message that is not through");
         }
         // The record holds the server's own words.
         let told = self.unless_refused(reply.clone());

@@ -104,7 +104,7 @@ async fn a_changed_record_ends_a_channel_for_good_and_the_peer_is_told() {
 #[tokio::test]
 async fn data_behind_the_last_flight_of_a_handshake_is_not_lost() {
     let leaf = Leaf::self_signed(&["mx.example"]);
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(&leaf)));
+    let acceptor = TlsAcceptor::from(Arc::new(leaf.server_config()));
     let (near, far) = duplex(64 * 1024);
     let client = ClientTls::new(&ClientOptions::default()).unwrap();
     let server = async {
@@ -124,7 +124,7 @@ async fn data_behind_the_last_flight_of_a_handshake_is_not_lost() {
 /// A connection whose server is rustls alone, so that it can send what we would not.
 async fn with_a_strange_server() -> (Box<Channel>, rustls::ServerConnection) {
     let leaf = Leaf::self_signed(&["mx.example"]);
-    let mut config = server_config(&leaf);
+    let mut config = leaf.server_config();
     config.send_tls13_tickets = 0;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let (near, far) = duplex(64 * 1024);

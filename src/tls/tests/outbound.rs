@@ -68,7 +68,7 @@ fn presenting(
 #[tokio::test]
 async fn the_post_quantum_group_is_agreed_on_in_one_round_trip() {
     let leaf = Leaf::self_signed(&[HOST]);
-    let (ours, _) = meet(&plain(), HelloOptions::default(), server_config(&leaf)).await;
+    let (ours, _) = meet(&plain(), HelloOptions::default(), leaf.server_config()).await;
     let (_, peer) = ours.unwrap();
     assert_eq!(
         peer.facts,
@@ -90,7 +90,7 @@ async fn a_peer_that_broke_on_it_is_asked_without_it() {
         classical_only: true,
         ..HelloOptions::default()
     };
-    let (ours, _) = meet(&plain(), hello, server_config(&leaf)).await;
+    let (ours, _) = meet(&plain(), hello, leaf.server_config()).await;
     let (_, peer) = ours.unwrap();
     assert_eq!(peer.facts.group, "X25519");
     assert!(!peer.facts.hello_retry);
@@ -152,7 +152,7 @@ async fn sni_is_the_host_without_its_dot_and_never_an_address() {
             sni: asked,
             ..HelloOptions::default()
         };
-        let (ours, theirs) = meet(&plain(), hello, server_config(&leaf)).await;
+        let (ours, theirs) = meet(&plain(), hello, leaf.server_config()).await;
         assert_eq!(ours.unwrap().1.facts.sni.as_deref(), sent);
         let theirs = theirs.unwrap();
         assert_eq!(theirs.get_ref().1.server_name(), sent);

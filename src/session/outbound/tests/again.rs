@@ -282,7 +282,7 @@ fn the_question_for_which_tls_came_up_is_not_looked_up_twice() {
                 verify(&mut session, "a.test"),
                 Answer::Upgrade { .. }
             ));
-            let awaiting = *session.awaiting_tls.take().expect("TLS was asked for");
+            let awaiting = session.awaiting_tls.take().expect("TLS was asked for");
             session.upgraded(EndedHandshake {
                 awaiting,
                 classical: false,
