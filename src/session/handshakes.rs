@@ -2,15 +2,18 @@
 //!
 //! A handshake costs computing time, so their number at one time is limited, and a client that finds no place waits. A network is an
 //! IPv4 /24 or an IPv6 /64: mail servers send from pools of addresses, and one attacker has many addresses of one network. A network
-//! gets another place only while it holds fewer places than are free, so a few greedy networks can never hold all of them. The queue
-//! is bounded in the same way, and the networks in it take turns.
+//! gets another place only while it holds fewer places than are free, so a few greedy networks can never hold all of them. The networks
+//! in the queue take turns.
+//!
+//! The queue's room is shared in the same way. It is asked for at STARTTLS, where a client can still be told to come again. Whoever was
+//! told to go ahead waits, even if others have filled the room meanwhile.
 //!
 //! A place is held from the whole ClientHello until our flight is written. That is computing time only, so how long a client waits
 //! depends on how many handshakes are computed before its own: at most those that have places, and those whose turn comes first.
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt,
+    fmt, future,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -25,18 +28,16 @@ const WAITING_FOR_EACH: usize = 10;
 /// Places for each core, by default: enough to keep the core busy, and no more, because a client that comes later waits for all who
 /// have places, and only those without one are served by turns of their networks.
 pub(crate) const FOR_EACH_CORE: usize = 4;
-/// Number of clients that may wait for each core, by default. A handshake is about 0.25 ms of computing, so the last of them waits a
-/// quarter of a second.
-const WAITING_FOR_EACH_CORE: usize = 1000;
-/// Fewest clients that may wait by default. One network may have half of this room, so a burst of 1,000 finds some on the smallest
-/// machine, whatever networks it comes from.
-const FEWEST_WAITING: usize = 2000;
+/// Number of clients that may wait by default. One network may have half of this room, so that as many as are let in by default find
+/// some, even if all come from one network at the same moment. It costs nobody else anything, because networks take turns.
+pub(crate) const WAITING_BY_DEFAULT: usize = 20_000;
 
 /// The places of this process; see the module.
 #[derive(Clone, Debug)]
 pub struct Handshakes {
     places: usize,
-    waiting: usize,
+    /// Room of the queue.
+    room: usize,
     shared: Arc<Mutex<PlacesAndQueue>>,
 }
 
@@ -47,18 +48,14 @@ pub struct HandshakePlace {
     handshakes: Handshakes,
 }
 
-/// There is no place, and the queue has no room for this client's network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueFull;
-
 /// An IPv4 /24 or an IPv6 /64.
 type Network = IpAddr;
 
 #[derive(Debug)]
 struct PlacesAndQueue {
     free: usize,
-    /// How many more clients may wait.
-    room: usize,
+    /// How many clients wait. Those that were told to go ahead may be more than there is room for.
+    waiting: usize,
     networks: HashMap<Network, NetworkShare>,
     /// Networks of which a client waits, and no others, in the order of their turns.
     turns: VecDeque<Network>,
@@ -79,12 +76,12 @@ impl PlacesAndQueue {
         held < self.free
     }
 
-    fn may_wait(&self, network: Network) -> bool {
+    fn may_wait(&self, network: Network, room: usize) -> bool {
         let waiting = self
             .networks
             .get(&network)
             .map_or(0, |share| share.waiting.len());
-        waiting < self.room
+        waiting < room.saturating_sub(self.waiting)
     }
 
     fn take(&mut self, network: Network) {
@@ -110,7 +107,7 @@ impl PlacesAndQueue {
             .binary_search_by_key(&number, |(number, _)| *number)
         {
             share.waiting.remove(index);
-            self.room += 1;
+            self.waiting -= 1;
             if share.waiting.is_empty() {
                 self.turns.retain(|turn| *turn != network);
             }
@@ -131,7 +128,7 @@ impl PlacesAndQueue {
         let network = self.turns.remove(turn)?;
         let share = self.networks.get_mut(&network)?;
         let (_, called) = share.waiting.pop_front()?;
-        self.room += 1;
+        self.waiting -= 1;
         if !share.waiting.is_empty() {
             self.turns.push_back(network);
         }
@@ -152,21 +149,20 @@ impl Handshakes {
     #[must_use]
     pub fn for_cores(cores: usize) -> Self {
         let cores = cores.clamp(1, 10_000);
-        let waiting = (cores * WAITING_FOR_EACH_CORE).max(FEWEST_WAITING);
-        Self::sized(cores * FOR_EACH_CORE, waiting)
+        Self::sized(cores * FOR_EACH_CORE, WAITING_BY_DEFAULT)
     }
 
-    fn sized(places: usize, waiting: usize) -> Self {
+    fn sized(places: usize, room: usize) -> Self {
         let shared = PlacesAndQueue {
             free: places,
-            room: waiting,
+            waiting: 0,
             networks: HashMap::new(),
             turns: VecDeque::new(),
             next: 0,
         };
         Self {
             places,
-            waiting,
+            room,
             shared: Arc::new(Mutex::new(shared)),
         }
     }
@@ -176,28 +172,25 @@ impl Handshakes {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether [`turn`](Self::turn) would refuse this client now. To be asked at STARTTLS, where 421 can still be replied.
+    /// Whether this client should come again later. To be asked at STARTTLS, where 421 can still be replied.
     #[must_use]
     pub fn full(&self, client: IpAddr) -> bool {
         let network = network(client);
         let shared = self.shared();
-        !shared.may_take(network) && !shared.may_wait(network)
+        !shared.may_take(network) && !shared.may_wait(network, self.room)
     }
 
     /// Waits for a place, and then until the handshake's turn has come. Dropping the future leaves the queue.
-    ///
-    /// # Errors
-    /// The queue is full for this client's network.
-    pub async fn turn(&self, client: IpAddr) -> Result<HandshakePlace, QueueFull> {
-        let place = self.place(client).await?;
+    pub async fn turn(&self, client: IpAddr) -> HandshakePlace {
+        let place = self.place(client).await;
         // Without a pause a handshake would be over before the next ClientHello is looked at, so clients would be served in the order of
         // their arrival, three hundred of one network before one of another. In the pause the other clients come forward.
         task::yield_now().await;
-        Ok(place)
+        place
     }
 
     /// Waits for a place. Dropping the future leaves the queue.
-    async fn place(&self, client: IpAddr) -> Result<HandshakePlace, QueueFull> {
+    async fn place(&self, client: IpAddr) -> HandshakePlace {
         let network = network(client);
         let (number, called) = {
             let mut shared = self.shared();
@@ -208,15 +201,12 @@ impl Handshakes {
             if first && shared.may_take(network) {
                 shared.take(network);
                 drop(shared);
-                return Ok(self.place_of(network));
-            }
-            if !shared.may_wait(network) {
-                return Err(QueueFull);
+                return self.place_of(network);
             }
             let (call, called) = oneshot::channel();
             let number = shared.next;
             shared.next += 1;
-            shared.room -= 1;
+            shared.waiting += 1;
             shared
                 .networks
                 .entry(network)
@@ -233,8 +223,11 @@ impl Handshakes {
             number,
             handshakes: self,
         };
-        // The sender is dropped only with the queue, which `self` keeps alive.
-        called.await.map_err(|_| QueueFull)
+        match called.await {
+            Ok(place) => place,
+            // The sender is dropped only with the queue, which `self` keeps alive.
+            Err(_) => future::pending().await,
+        }
     }
 
     fn place_of(&self, network: Network) -> HandshakePlace {
@@ -259,12 +252,10 @@ impl Handshakes {
 
 impl fmt::Display for Handshakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            places, waiting, ..
-        } = self;
+        let Self { places, room, .. } = self;
         write!(
             f,
-            "at most {places} TLS handshakes at once, {waiting} more wait"
+            "at most {places} TLS handshakes at once, {room} more wait"
         )
     }
 }
@@ -298,7 +289,7 @@ mod tests {
         task::{Context, Poll, Waker},
     };
 
-    struct WaitingClient<'a>(Pin<Box<dyn Future<Output = Result<HandshakePlace, QueueFull>> + 'a>>);
+    struct WaitingClient<'a>(Pin<Box<dyn Future<Output = HandshakePlace> + 'a>>);
 
     impl std::fmt::Debug for WaitingClient<'_> {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -310,7 +301,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn poll(waiting: &mut WaitingClient<'_>) -> Poll<Result<HandshakePlace, QueueFull>> {
+    fn poll(waiting: &mut WaitingClient<'_>) -> Poll<HandshakePlace> {
         waiting
             .0
             .as_mut()
@@ -325,14 +316,14 @@ mod tests {
         let client = ip(client);
         let mut waiting = WaitingClient(Box::pin(handshakes.place(client)));
         match poll(&mut waiting) {
-            Poll::Ready(outcome) => Ok(outcome.expect("not full")),
+            Poll::Ready(place) => Ok(place),
             Poll::Pending => Err(waiting),
         }
     }
 
     fn has(waiting: &mut WaitingClient<'_>) -> Option<HandshakePlace> {
         match poll(waiting) {
-            Poll::Ready(outcome) => Some(outcome.expect("called")),
+            Poll::Ready(place) => Some(place),
             Poll::Pending => None,
         }
     }
@@ -387,9 +378,6 @@ mod tests {
             waiting.push(ask(&handshakes, "192.0.2.1").expect_err("waits"));
         }
         assert_eq!(waiting.len(), 10, "half of 20");
-        let mut refused = WaitingClient(Box::pin(handshakes.place(ip("192.0.2.99"))));
-        assert!(matches!(poll(&mut refused), Poll::Ready(Err(QueueFull))));
-        drop(refused);
         assert!(!handshakes.full(ip("203.0.113.1")));
         for network in 0..100 {
             let client = format!("10.0.{network}.1");
@@ -428,7 +416,7 @@ mod tests {
         drop(called); // the client leaves without having looked
         drop(behind);
         let shared = handshakes.shared();
-        assert_eq!((shared.free, shared.room), (1, 10));
+        assert_eq!((shared.free, shared.waiting), (1, 0));
         assert!(shared.networks.is_empty() && shared.turns.is_empty());
     }
 
@@ -441,7 +429,7 @@ mod tests {
             .map(|client| {
                 let (handshakes, order) = (handshakes.clone(), Arc::clone(&order));
                 tokio::spawn(async move {
-                    let place = handshakes.turn(ip(client)).await.expect("not full");
+                    let place = handshakes.turn(ip(client)).await;
                     order.lock().expect("no panic").push(client);
                     drop(place);
                 })
@@ -456,22 +444,30 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_clients_find_room_at_once_on_every_machine() {
-        for (cores, networks) in [(1, 50), (1, 1), (2, 50), (64, 1000)] {
+    fn whoever_was_told_to_go_ahead_waits_even_if_the_room_is_filled_meanwhile() {
+        let handshakes = Handshakes::new(1);
+        let held = ask(&handshakes, "192.0.2.1").expect("a place");
+        let told: Vec<String> = (0..30).map(|number| format!("10.0.{number}.1")).collect();
+        assert!(told.iter().all(|client| !handshakes.full(ip(client))));
+        let mut waiting: Vec<_> = told
+            .iter()
+            .map(|client| ask(&handshakes, client).expect_err("waits"))
+            .collect();
+        assert!(handshakes.full(ip("10.0.99.1")), "nobody else is told so");
+        drop(held);
+        for one in &mut waiting {
+            drop(has(one).expect("in their order"));
+        }
+    }
+
+    #[test]
+    fn by_default_as_many_as_are_let_in_find_room_although_all_are_of_one_network() {
+        for cores in [1, 2, 64] {
             let handshakes = Handshakes::for_cores(cores);
-            let mut held = Vec::new();
             let mut waiting = Vec::new();
-            for client in 0..1000 {
-                let client = format!(
-                    "10.{}.{}.1",
-                    client % networks / 250,
-                    client % networks % 250
-                );
-                assert!(!handshakes.full(ip(&client)), "{cores} cores");
-                match ask(&handshakes, &client) {
-                    Ok(place) => held.push(place),
-                    Err(one) => waiting.push(one),
-                }
+            for _ in 0..10_000 {
+                assert!(!handshakes.full(ip("192.0.2.1")), "{cores} cores");
+                waiting.push(ask(&handshakes, "192.0.2.1"));
             }
         }
     }

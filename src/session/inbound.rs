@@ -237,11 +237,8 @@ async fn handshake(
     let (Stream::Tcp(tcp), Some(tls)) = (stream, &setup.tls) else {
         return Err(String::from("TLS is not available"));
     };
-    let place = async {
-        let place = setup.handshakes.turn(client).await;
-        place.map_err(|_| String::from("no place for a handshake (--max-handshakes)"))
-    };
-    match timeout(HANDSHAKE, tls.accept_in_turn(tcp, place)).await {
+    let turn = setup.handshakes.turn(client);
+    match timeout(HANDSHAKE, tls.accept_in_turn(tcp, turn)).await {
         Ok(Ok((secured, peer))) => Ok((secured, Box::new(peer))),
         Ok(Err(fault)) => Err(fault.to_string()),
         Err(_) => Err(String::from("it took longer than 30 s")),

@@ -51,14 +51,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
     /// value is dropped once our first flight is written. There is no deadline here.
     ///
     /// # Errors
-    /// Says what happened; `turn` may fail with words of its own.
+    /// Says what happened.
     pub async fn accept<P>(
         mut stream: S,
         config: Arc<ServerConfig>,
-        turn: impl Future<Output = Result<P, String>>,
+        turn: impl Future<Output = P>,
     ) -> Result<(Self, Option<String>), HandshakeFault> {
         let (hello, name) = client_hello(&mut stream).await.map_err(fault)?;
-        let turn = turn.await.map_err(HandshakeFault::ours)?;
+        let turn = turn.await;
         let connection = UnbufferedServerConnection::new(config).map_err(cannot_begin)?;
         let mut records = Records::new(connection, hello);
         let answered = answer(&mut stream, &mut records).await;

@@ -138,11 +138,11 @@ impl ServerTls {
     /// once our flight is written, so that a slow client holds no turn either. There is no deadline here: the caller sets a timeout.
     ///
     /// # Errors
-    /// Says what happened; `turn` may fail with words of its own.
+    /// Says what happened.
     pub(crate) async fn accept_in_turn<S, P>(
         &self,
         stream: S,
-        turn: impl Future<Output = Result<P, String>>,
+        turn: impl Future<Output = P>,
     ) -> Result<(Secured<S>, Peer), HandshakeFault>
     where
         S: AsyncRead + AsyncWrite + Unpin,

@@ -46,7 +46,7 @@ impl ServerTls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (mut secured, peer) = self
-            .accept_in_turn(stream, std::future::ready(Ok(())))
+            .accept_in_turn(stream, std::future::ready(()))
             .await?;
         secured.flush().await;
         Ok((secured, peer))

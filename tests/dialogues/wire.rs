@@ -526,7 +526,7 @@ impl Wire {
                 )
             }
             (Side::Client, outcome) => {
-                let turn = std::future::ready(Ok(()));
+                let turn = std::future::ready(());
                 let (secured, ours) = tokio::join!(
                     Secured::accept(proxy_end, tls().acceptor.config().clone(), turn),
                     tls().connector.connect(name, ours)
