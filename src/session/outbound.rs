@@ -18,7 +18,8 @@ use self::{
 };
 use super::{
     Arrival,
-    drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
+    drive::{ActionHandler, ActionResult, Stop, Upgraded, drive},
+    job::Job,
     journal::{Journal, Written},
     leg::{Leg, Stream},
     memory::{HandshakeEnd, Remembered},
@@ -168,7 +169,7 @@ impl ActionHandler for OutboundSession {
             return ready(ActionResult::Connected(Err(refusal)));
         }
         let job = connect(Arc::clone(&self.setup), self.journal.client(), self.server);
-        Box::pin(async move { OutboundJob::Connected(job.await) })
+        Job::running(async move { OutboundJob::Connected(job.await) })
     }
 
     fn upgrade(&mut self, side: Side, stream: Stream) -> Job<OutboundJob> {
@@ -177,7 +178,7 @@ impl ActionHandler for OutboundSession {
             return ready(ActionResult::Upgraded(side, failed));
         };
         let job = handshake(Arc::clone(&self.setup), stream, awaiting);
-        Box::pin(async move { OutboundJob::HandshakeEnded(side, job.await) })
+        Job::running(async move { OutboundJob::HandshakeEnded(side, job.await) })
     }
 
     fn authorise(&mut self, question: Question) -> Job<OutboundJob> {
@@ -187,17 +188,18 @@ impl ActionHandler for OutboundSession {
         };
         if let Some(answer) = self.answer_at_once(&question) {
             let answered = OutboundJob::Answered(self.peer_number, answer);
-            return Box::pin(std::future::ready(answered));
+            return Job::Done(answered);
         }
         let setup = Arc::clone(&self.setup);
-        Box::pin(
-            async move { OutboundJob::Required(Box::new(require(&setup, server, question).await)) },
-        )
+        Job::running(async move {
+            OutboundJob::Required(Box::new(require(&setup, server, question).await))
+        })
     }
 
     fn record(&mut self, message: Completed) -> Job<OutboundJob> {
-        let recorded = self.journal.message(&message);
-        Box::pin(async move { OutboundJob::Ready(ActionResult::Recorded(recorded.await)) })
+        self.journal.message(&message, |outcome| {
+            OutboundJob::Ready(ActionResult::Recorded(outcome))
+        })
     }
 
     fn note(&mut self, note: Note) {
@@ -220,7 +222,7 @@ impl ActionHandler for OutboundSession {
 }
 
 fn ready(result: ActionResult) -> Job<OutboundJob> {
-    Box::pin(std::future::ready(OutboundJob::Ready(result)))
+    Job::Done(OutboundJob::Ready(result))
 }
 
 impl OutboundSession {

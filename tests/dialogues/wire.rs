@@ -11,7 +11,8 @@ use super::{
 use rustls::pki_types::ServerName;
 use starttls_proxy::{
     session::{
-        drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
+        drive::{ActionHandler, ActionResult, Stop, Upgraded, drive},
+        job::Job,
         leg::{Leg, Stream},
     },
     smtp::{
@@ -87,7 +88,7 @@ impl Played {
         let (answer, answered) = oneshot::channel();
         // A test that is over does not receive any more.
         let _ = self.tell.send(Told::Job(job(answer)));
-        Box::pin(async move {
+        Job::running(async move {
             match answered.await {
                 Ok(outcome) => done(outcome),
                 Err(_) => std::future::pending().await,

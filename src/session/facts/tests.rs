@@ -144,6 +144,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
                 end: "quit",
                 took: Duration::from_secs(1),
                 messages: [1, 0],
+                octets: 3,
                 traffic: [[0; 2]; 2],
                 peer: None,
                 repeats: 0,
