@@ -14,8 +14,8 @@ use crate::clock;
 /// Octets of memory that a line gets before its length is known: most lines fit.
 const USUAL_LINE: usize = 256;
 /// Keys whose values are numbers in JSON.
-const NUMBERS: [&str; 6] = [
-    "accepted", "message", "messages", "octets", "repeated", "seconds",
+const NUMBERS: [&str; 7] = [
+    "accepted", "code", "message", "messages", "octets", "repeated", "seconds",
 ];
 
 /// What `--log` says: how lines are written.

@@ -237,6 +237,28 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
 }
 
 #[test]
+fn the_manual_lists_each_key_that_a_log_line_can_have() {
+    let manual = include_str!("../../../docs/log.md");
+    let keys = manual.lines().filter_map(|line| {
+        let (key, _) = line.strip_prefix("| `")?.split_once(" | ")?;
+        Some(key)
+    });
+    let keys: Vec<&str> = keys
+        .flat_map(|key| key.split(['`', ',', ' ']))
+        .filter(|key| !key.is_empty())
+        .collect();
+    for source in [include_str!("../facts.rs"), include_str!("heard.rs")] {
+        for written in source.split('"').skip(1).step_by(2) {
+            for word in written.split(' ') {
+                let (key, _) = word.split_once('=').unwrap_or_default();
+                let known = key.is_empty() || keys.contains(&key);
+                assert!(known, "docs/log.md lacks {key}");
+            }
+        }
+    }
+}
+
+#[test]
 fn why_a_server_refused_is_told_with_its_code_its_text_bounded_and_never_as_proved() {
     let heard = |reply| HeardFact {
         proved: false,
