@@ -108,9 +108,8 @@ impl Verb {
     }
 
     /// The verb, without what is beyond the longest one that means anything.
-    pub(super) fn as_str(&self) -> &str {
-        let word = &self.word[..self.length.min(Self::MOST)];
-        std::str::from_utf8(word).unwrap_or_default()
+    pub(super) fn word(&self) -> &[u8] {
+        &self.word[..self.length.min(Self::MOST)]
     }
 }
 
@@ -127,32 +126,31 @@ pub(super) fn parse(line: &[u8], offered: &Extensions, smtputf8: bool) -> Result
         [] => Ok(command),
         _ => Err(syntax("this command takes no argument")),
     };
-    match verb.as_str() {
-        "EHLO" => hello(arguments, true),
-        "HELO" => hello(arguments, false),
-        "MAIL" => path::reverse_path(arguments, offered)
+    match verb.word() {
+        b"EHLO" => hello(arguments, true),
+        b"HELO" => hello(arguments, false),
+        b"MAIL" => path::reverse_path(arguments, offered)
             .map(Command::Mail)
             .map_err(Fault::Syntax),
-        "RCPT" => path::forward_path(arguments, offered, smtputf8)
+        b"RCPT" => path::forward_path(arguments, offered, smtputf8)
             .map(|(to, dsn)| Command::Rcpt { to, dsn })
             .map_err(Fault::Recipient),
-        "DATA" => alone(Command::Data),
-        "BDAT" if !offered.has(Keyword::Chunking) => Err(Fault::Unchunked),
-        "BDAT" => bdat(behind).ok_or(Fault::Uncountable),
-        "RSET" => alone(Command::Rset),
-        "NOOP" => Ok(Command::Noop {
+        b"DATA" => alone(Command::Data),
+        b"BDAT" if !offered.has(Keyword::Chunking) => Err(Fault::Unchunked),
+        b"BDAT" => bdat(behind).ok_or(Fault::Uncountable),
+        b"RSET" => alone(Command::Rset),
+        b"NOOP" => Ok(Command::Noop {
             argued: !arguments.is_empty(),
         }),
-        "QUIT" => alone(Command::Quit),
-        "HELP" => Ok(Command::Help),
-        "VRFY" => Ok(Command::Vrfy),
-        "EXPN" => Ok(Command::Expn),
-        "STARTTLS" => alone(Command::StartTls),
-        "AUTH" if offered.has(Keyword::Auth) => auth(arguments, offered),
-        "AUTH" | "BURL" | "ETRN" | "TURN" | "ATRN" | "SEND" | "SOML" | "SAML" | "DEBUG" | "WIZ" => {
-            Err(Fault::Forbidden)
-        }
-        verb if verb.starts_with('X') => Err(Fault::Forbidden),
+        b"QUIT" => alone(Command::Quit),
+        b"HELP" => Ok(Command::Help),
+        b"VRFY" => Ok(Command::Vrfy),
+        b"EXPN" => Ok(Command::Expn),
+        b"STARTTLS" => alone(Command::StartTls),
+        b"AUTH" if offered.has(Keyword::Auth) => auth(arguments, offered),
+        b"AUTH" | b"BURL" | b"ETRN" | b"TURN" | b"ATRN" | b"SEND" | b"SOML" | b"SAML"
+        | b"DEBUG" | b"WIZ" => Err(Fault::Forbidden),
+        [b'X', ..] => Err(Fault::Forbidden),
         _ => Err(Fault::Unknown),
     }
 }
@@ -242,8 +240,8 @@ fn auth(arguments: &[u8], offered: &Extensions) -> Result<Command, Fault> {
 }
 
 /// The methods of HTTP, and the first word of HTTP/2.
-const HTTP_METHODS: [&str; 10] = [
-    "GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE", "PRI",
+const HTTP_METHODS: [&[u8]; 10] = [
+    b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"PRI",
 ];
 
 /// Whether the line is a request line, a header line or the preface of HTTP/2. An attacker can make a browser connect here and
@@ -255,7 +253,7 @@ fn is_http(line: &[u8], verb: &Verb) -> bool {
             && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
             && line.get(colon + 1) != Some(&b'<')
     });
-    is_header || HTTP_METHODS.contains(&verb.as_str())
+    is_header || HTTP_METHODS.contains(&verb.word())
 }
 
 #[cfg(test)]

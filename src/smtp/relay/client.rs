@@ -90,7 +90,7 @@ impl Relay {
             Err(Fault::Syntax(_))
                 if offered.has(Keyword::Auth)
                     && self.is_clear()
-                    && Verb::of(line).as_str() == "AUTH" =>
+                    && Verb::of(line).word() == b"AUTH" =>
             {
                 Ok(Command::Auth)
             }
@@ -107,14 +107,15 @@ impl Relay {
             }
             AllowedCommands::BeforeTls => {
                 let verb = Verb::of(line.trim_ascii_end());
-                let verb = verb.as_str();
-                let answered = ["EHLO", "HELO", "NOOP", "RSET", "QUIT", "HELP", "STARTTLS"]
-                    .contains(&verb)
-                    // These are never accepted, and a line that begins with a blank is no command.
-                    || verb.starts_with('X')
+                let known = matches!(
+                    verb.word(),
+                    b"EHLO" | b"HELO" | b"NOOP" | b"RSET" | b"QUIT" | b"HELP" | b"STARTTLS"
+                );
+                // These are never accepted, and a line that begins with a blank is no command.
+                let never = verb.word().starts_with(b"X")
                     || line.starts_with(b" ")
                     || matches!(command, Err(Fault::Http));
-                (!answered).then(|| self.conditions.starttls_first())
+                (!known && !never).then(|| self.conditions.starttls_first())
             }
         }
     }
