@@ -73,9 +73,9 @@ async fn the_post_quantum_group_is_agreed_on_in_one_round_trip() {
     assert_eq!(
         peer.facts,
         TlsFacts {
-            version: "TLSv1.3".into(),
-            suite: "TLS_AES_256_GCM_SHA384".into(),
-            group: "X25519MLKEM768".into(),
+            version: "TLSv1.3",
+            suite: "TLS_AES_256_GCM_SHA384",
+            group: "X25519MLKEM768",
             sni: None,
             hello_retry: false,
         }
