@@ -5,31 +5,19 @@
 //!
 //! The channel is an inner part of the program, so its two files are taken in here as they are.
 
+#[allow(dead_code, reason = "a channel uses some of it")]
+#[path = "../../src/net/buffer.rs"]
+mod buffer;
+#[allow(dead_code, reason = "handshakes use more of it")]
+#[path = "../../src/tls/channel.rs"]
+mod channel;
+/// Where a channel looks for its buffers.
 mod net {
-    #[allow(dead_code, reason = "a channel uses some of it")]
-    #[path = "../../../src/net/buffer.rs"]
-    pub(crate) mod buffer;
-}
-mod tls {
-    #[allow(dead_code, reason = "handshakes use more of it")]
-    #[path = "../../../src/tls/channel.rs"]
-    pub(crate) mod channel;
-
-    use super::net::buffer::Buffer;
-    use channel::{Channel, Records, Unbuffered};
-
-    pub(crate) fn channel<C: Unbuffered>(connection: C) -> Channel
-    where
-        Channel: From<Records<C>>,
-    {
-        Channel::from(Records::new(connection, Buffer::default()))
-    }
-
-    pub(crate) fn is_handshaking(channel: &Channel) -> bool {
-        channel.negotiated().is_handshaking()
-    }
+    pub(crate) use super::buffer;
 }
 
+use buffer::Buffer;
+use channel::{Channel, Records};
 use rustls::{
     ClientConfig, ClientConnection, Connection, DigitallySignedStruct, Error, ServerConfig, ServerConnection,
     SignatureAlgorithm, SignatureScheme,
@@ -47,7 +35,6 @@ use std::{
     io::{Read, Write},
     sync::{Arc, LazyLock},
 };
-use tls::channel::Channel;
 
 /// Signs everything in the same way, and finds every signature good: what is tried here is not who the peer is.
 #[derive(Debug)]
@@ -174,10 +161,10 @@ impl Play {
         let name = ServerName::try_from("mx.example").expect("a name");
         let (near, far) = if kind & 2 == 0 {
             let near = UnbufferedClientConnection::new(client, name).expect("a client");
-            (tls::channel(near), ServerConnection::new(server).expect("a server").into())
+            (Records::new(near, Buffer::default()).into(), ServerConnection::new(server).expect("a server").into())
         } else {
             let near = UnbufferedServerConnection::new(server).expect("a server");
-            (tls::channel(near), ClientConnection::new(client, name).expect("a client").into())
+            (Records::new(near, Buffer::default()).into(), ClientConnection::new(client, name).expect("a client").into())
         };
         let mut play = Self {
             near,
@@ -192,9 +179,18 @@ impl Play {
         play
     }
 
+    /// Whether octets came that nobody sent. After that, an end that has said goodbye throws away what comes, as sessions do: rustls has no
+    /// alert left by which it could complain.
+    fn is_spoilt(&self) -> bool {
+        self.inward.spoilt || self.outward.spoilt
+    }
+
     /// So many octets arrive at the channel.
     fn to_near(&mut self, size: usize) {
         let octets = self.inward.take(size);
+        if self.outward.closed && self.is_spoilt() {
+            return;
+        }
         if !octets.is_empty() {
             self.near.incoming().append(&octets);
         }
@@ -217,6 +213,9 @@ impl Play {
     /// So many octets arrive at the other end.
     fn to_far(&mut self, size: usize) {
         let octets = self.outward.take(size);
+        if self.inward.closed && self.is_spoilt() {
+            return;
+        }
         let mut octets = &octets[..];
         while !octets.is_empty() && !self.far_failed {
             if self.far.read_tls(&mut octets).is_err() {
@@ -237,7 +236,7 @@ impl Play {
     }
 
     fn near_writes(&mut self, size: usize) {
-        if tls::is_handshaking(&self.near) || self.outward.closed || size == 0 {
+        if self.near.negotiated().is_handshaking() || self.outward.closed || size == 0 {
             return;
         }
         let before = self.outward.sent.len();
@@ -281,7 +280,7 @@ impl Play {
                 let _ = self.far.refresh_traffic_keys();
                 self.sent_by_far();
             }
-            14 if argument & 1 == 0 && !tls::is_handshaking(&self.near) => {
+            14 if argument & 1 == 0 && !self.near.negotiated().is_handshaking() => {
                 self.outward.closed = true;
                 self.near.close();
                 self.sent_by_near();
@@ -323,7 +322,7 @@ libfuzzer_sys::fuzz_target!(|script: &[u8]| {
         assert!(way.sent.starts_with(&way.came), "something else came out than went in");
     }
     if !play.inward.spoilt && !play.outward.spoilt {
-        assert!(!tls::is_handshaking(&play.near) && !play.far.is_handshaking());
+        assert!(!play.near.negotiated().is_handshaking() && !play.far.is_handshaking());
         assert!(play.inward.sent == play.inward.came && play.outward.sent == play.outward.came);
         assert_eq!(play.near.has_ended(), play.inward.closed);
     }

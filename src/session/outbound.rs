@@ -391,7 +391,7 @@ impl OutboundSession {
             (Some(peer), _) => {
                 let now = clock::wall();
                 let trust = &self.setup.tls.trust;
-                demand.shown(&peer.facts.version, |one| trust.check(peer, one, now))
+                demand.shown(peer.facts.version, |one| trust.check(peer, one, now))
             }
             (None, Some(no_tls)) => no_tls.shown.clone(),
             (None, None) if demand.level == Level::None => {
