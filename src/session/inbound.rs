@@ -287,7 +287,7 @@ impl InboundSession {
         };
         let shown = match (self.journal.peer(), &setup.tls) {
             (Some(peer), Some(tls)) => {
-                demand.shown(&peer.facts.version, |one| tls.trust.check(peer, one, now))
+                demand.shown(peer.facts.version, |one| tls.trust.check(peer, one, now))
             }
             _ => Shown::NoTls(
                 Reason::StarttlsNotSupported,

@@ -127,8 +127,8 @@ pub(super) struct OutboundSession {
     peer_number: u64,
     /// Decisions that this session gives again while it has this peer.
     remembered: RememberedDecisions,
-    /// Why this session has no TLS and will get none.
-    no_tls: Option<NoTls>,
+    /// Why this session has no TLS and will get none. Boxed, because most sessions have TLS.
+    no_tls: Option<Box<NoTls>>,
     /// A rehearsal shows the policy's last decision. Other sessions do not keep it.
     rehearses: bool,
     last_decision: Option<Arc<Decision>>,
@@ -393,17 +393,17 @@ impl OutboundSession {
             (Some(peer), _) => {
                 let now = clock::wall();
                 let trust = &self.setup.tls.trust;
-                demand.shown(&peer.facts.version, |one| trust.check(peer, one, now))
+                demand.shown(peer.facts.version, |one| trust.check(peer, one, now))
             }
             (None, Some(no_tls)) => no_tls.shown.clone(),
             (None, None) if demand.level == Level::None => {
                 // Later recipients of this session cannot have TLS any more.
                 let words = "needs TLS, and this session has begun without";
                 let shown = Shown::NoTls(Reason::SessionInTheClear, words.into());
-                self.no_tls = Some(NoTls {
+                self.no_tls = Some(Box::new(NoTls {
                     shown: shown.clone(),
                     refusal: None,
-                });
+                }));
                 shown
             }
             (None, None) => return self.after_tls(awaiting),
@@ -508,10 +508,10 @@ impl OutboundSession {
         };
         let shown = Shown::NoTls(reason, words.to_owned());
         self.forget_peer();
-        self.no_tls = Some(NoTls {
+        self.no_tls = Some(Box::new(NoTls {
             shown: shown.clone(),
             refusal: Some(refusal.clone()),
-        });
+        }));
         let goes_on = self.awaiting_tls.take_if(|awaiting| awaiting.or_plaintext);
         if let Some(awaiting) = goes_on {
             self.record_without_tls(*awaiting, &shown);
@@ -558,7 +558,7 @@ impl OutboundSession {
         let shown = Shown::HandshakeFailed(words);
         let decision = self.record_without_tls(awaiting, &shown);
         let refusal = self.no_tls.take().and_then(|no_tls| no_tls.refusal);
-        self.no_tls = Some(NoTls { shown, refusal });
+        self.no_tls = Some(Box::new(NoTls { shown, refusal }));
         let Some((decision, refusal)) = decision
             .and_then(|decision| decision.refusal.clone().map(|refusal| (decision, refusal)))
         else {

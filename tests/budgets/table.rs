@@ -80,9 +80,9 @@ pub const WORK: [Work; 12] = [
     // EHLO, the message's envelope apart from DATA, QUIT, close_notify, the reply to QUIT.
     // Log: TLS, verdict, message and end, at most one by one. Setup: 10 or 11 for each connection; one socket more tells by which of
     // its addresses this host reaches the server.
-    Work(ColdSession, Outbound, Off, Sockets(28), LogLines(4), Files(0), Setup(26), Allocations(350)),
+    Work(ColdSession, Outbound, Off, Sockets(28), LogLines(4), Files(0), Setup(26), Allocations(342)),
     // Files: all records of a session are written and flushed with that of its message, and its end perhaps alone.
-    Work(ColdSession, Outbound, On, Sockets(28), LogLines(4), Files(6), Setup(26), Allocations(468)),
+    Work(ColdSession, Outbound, On, Sockets(28), LogLines(4), Files(6), Setup(26), Allocations(460)),
 
     // As outbound.
     Work(GroupedMessage, Inbound, Off, Sockets(8), LogLines(1), Files(0), Setup(0), Allocations(33)),
@@ -91,16 +91,16 @@ pub const WORK: [Work; 12] = [
     Work(LockStepMessage, Inbound, Off, Sockets(16), LogLines(1), Files(0), Setup(0), Allocations(37)),
     Work(LockStepMessage, Inbound, On, Sockets(16), LogLines(1), Files(3), Setup(0), Allocations(58)),
     // As outbound, but TLS is on the client's side, before the server is connected to, and there is no verdict.
-    Work(ColdSession, Inbound, Off, Sockets(26), LogLines(3), Files(0), Setup(22), Allocations(292)),
-    Work(ColdSession, Inbound, On, Sockets(26), LogLines(3), Files(6), Setup(22), Allocations(327)),
+    Work(ColdSession, Inbound, Off, Sockets(26), LogLines(3), Files(0), Setup(22), Allocations(288)),
+    Work(ColdSession, Inbound, On, Sockets(26), LogLines(3), Files(6), Setup(22), Allocations(323)),
 ];
 
 pub const IDLE: [Idle; 4] = [
-    // Outbound about 3,900 are TLS: rustls' connection and state, the peer's certificates, two keys. 900 are tokio's: two sockets and
+    // Outbound about 3,400 are TLS: rustls' connection and state, the peer's certificates, two keys. 900 are tokio's: two sockets and
     // a task. 2,100 are the session with its machine and its legs, which hold no buffer. The rest is text: who is who, the last offer,
     // the decision that may be given again. Inbound there are no certificates and no decision.
-    Idle(Outbound, Log::Off, 10_950),
-    Idle(Outbound, Log::On, 10_950),
-    Idle(Inbound, Log::Off, 8_600),
-    Idle(Inbound, Log::On, 8_600),
+    Idle(Outbound, Log::Off, 10_100),
+    Idle(Outbound, Log::On, 10_280),
+    Idle(Inbound, Log::Off, 8_420),
+    Idle(Inbound, Log::On, 8_420),
 ];

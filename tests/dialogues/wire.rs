@@ -522,7 +522,7 @@ impl Wire {
                 let server = tokio::spawn(tls().acceptor.accept(ours));
                 let secured = Secured::connect(proxy_end, config, name).await;
                 (
-                    Upgraded::Up(secured.map_err(|e| e.to_string())?),
+                    Upgraded::Up(secured.map_err(|e| e.to_string())?.0),
                     Some(server),
                 )
             }
