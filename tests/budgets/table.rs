@@ -100,7 +100,7 @@ pub const IDLE: [Idle; 4] = [
     // a task. 2,100 are the session with its machine and its legs, which hold no buffer. The rest is text: who is who, the last offer,
     // the decision that may be given again. Inbound there are no certificates and no decision.
     Idle(Outbound, Log::Off, 10_100),
-    Idle(Outbound, Log::On, 10_280),
+    Idle(Outbound, Log::On, 10_950),
     Idle(Inbound, Log::Off, 8_420),
     Idle(Inbound, Log::On, 8_420),
 ];
