@@ -95,7 +95,7 @@ struct InboundSession {
 /// The result of a job.
 enum InboundJob {
     /// The connection to the server.
-    Connected(Result<ServerLink, Refusal>),
+    Connected(Result<Box<ServerLink>, Refusal>),
     /// TLS and the client at its other end, or why the handshake failed.
     HandshakeEnded(Side, Result<(Secured<TcpStream>, Box<Peer>), String>),
     /// The machine's answer needs nothing of the session.
@@ -126,7 +126,8 @@ impl ActionHandler for InboundSession {
         let setup = Arc::clone(&self.setup);
         let (client, intended, server) = (self.journal.client(), self.intended, self.server);
         Job::running(async move {
-            InboundJob::Connected(connect(&setup, client, intended, server).await)
+            let link = connect(&setup, client, intended, server).await;
+            InboundJob::Connected(link.map(Box::new))
         })
     }
 

@@ -494,7 +494,7 @@ impl Journal {
             &self.common.hostname,
             self.session.direction,
             &self.session.id.to_string(),
-            &peer.facts.suite,
+            peer.facts.suite,
         ))
     }
 
