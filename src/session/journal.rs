@@ -9,8 +9,8 @@ use super::{
     budget::BudgetedEvent,
     facts::{
         BrokenFact, ClosedFact, Fact, FactLine, HandshakeFailedFact, HeardFact, IncidentFact,
-        MessageFact, MissingExtensionFact, OpenedFact, RefusalFact, RepeatedRefusalFact, TlsUpFact,
-        UnrecordedFact, VerdictFact, Writing, count_decision,
+        LoginFact, MessageFact, MissingExtensionFact, OpenedFact, RefusalFact, RepeatedRefusalFact,
+        TlsUpFact, UnrecordedFact, VerdictFact, Writing, count_decision,
     },
     fields::decision_field,
     identity::SessionIdentity,
@@ -220,6 +220,7 @@ impl Journal {
     /// A connection to the server stands.
     pub(super) fn connected(&mut self, server: ConnectionField) {
         self.session.server = Some(server);
+        self.session.user = None;
         self.peer = self.peer.take().filter(|_| self.is_inbound());
     }
 
@@ -390,6 +391,7 @@ impl Journal {
             Note::MissingExtension(keyword) => {
                 self.tell(&MissingExtensionFact(keyword));
             }
+            Note::LoggedIn { user, mechanism } => self.logged_in(user, mechanism),
             Note::Ends(end) => self.end = Some(end),
             Note::Incident(incident) => {
                 self.incident = Some(incident);
@@ -398,6 +400,18 @@ impl Journal {
             // The refusal that follows tells of it, or the decision about mail that goes on in the clear.
             Note::NoTls { .. } | Note::HostFault { .. } => {}
         }
+    }
+
+    /// The server has accepted the proxy's own login.
+    fn logged_in(&mut self, user: String, mechanism: &'static str) {
+        let audit = self.common.audit.as_ref();
+        let shown = audit.map(|audit| audit.address(user.as_bytes()));
+        let words = shown.as_ref().map_or(user.as_str(), |shown| shown.as_str());
+        self.tell(&LoginFact {
+            user: words,
+            mechanism,
+        });
+        self.session.user = Some(user);
     }
 
     /// The machine gave a refusal. A verdict was written when it was made.
@@ -456,6 +470,7 @@ impl Journal {
             sha256,
             decisions,
             peer: self.peer.as_deref(),
+            user: self.session.user.as_deref(),
         };
         fact.count(&self.common.metrics);
         self.log(&fact);

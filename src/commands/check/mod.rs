@@ -148,6 +148,8 @@ pub(crate) fn check(flags: &CheckFlags) -> Result<(), Exit> {
             lookup: Arc::new(lookup),
             port: 25,
             patience: PATIENCE,
+            upstream: None,
+            login: None,
         };
         if let DnssecSupport::Missing(words) = checker.lookup.dnssec_support().await {
             let words = clean(&words);

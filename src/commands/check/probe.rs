@@ -14,11 +14,12 @@ use crate::{
     net::Dial,
     policy::{self, Ask, Decision, Dns, Findings, Moment, NextHop, Reason, Settings, Verdict},
     session::{
+        credentials::UpstreamLogin,
         facts,
         fields::decision_field,
         memory::HostMemory,
         rehearsal::{HeardReply, RehearsalResult, RehearsedSession, rehearse},
-        setup::{CommonSetup, OutboundSetup},
+        setup::{CommonSetup, OutboundSetup, Upstream},
         write_budget::WriteBudget,
     },
     smtp::{Cause, Domain, Recipient, Refusal},
@@ -43,6 +44,10 @@ pub struct Checker {
     pub port: u16,
     /// About the longest duration of everything with one address.
     pub patience: Duration,
+    /// `--upstream`: the smart host that is checked in place of domains.
+    pub upstream: Option<Upstream>,
+    /// `--upstream-auth`.
+    pub login: Option<Arc<UpstreamLogin>>,
 }
 
 /// What one address showed, and what mail would get there.
@@ -219,13 +224,16 @@ impl Checker {
                 metrics: Arc::new(Metrics::default()),
                 write_budget: Arc::new(WriteBudget::unlimited()),
             }),
-            upstream: None,
+            upstream: self.upstream.clone(),
             settings: self.settings,
             table: self.table.clone(),
             tls: Arc::clone(&self.tls),
             lookup: Arc::clone(&self.lookup),
             memory: Arc::new(HostMemory::default()),
             tlsrpt: None,
+            clients: None,
+            strangers: Arc::new(WriteBudget::unlimited()),
+            login: self.login.clone(),
         }
     }
 }
