@@ -155,6 +155,10 @@ impl Play {
                 Step::Secured(side, outcome)
             }
             Some(Deed::Record(_)) => Step::Recorded(outcome),
+            Some(Deed::Ask(Question::Login)) if argument % 8 != 0 => Step::Answer(Answer::Login {
+                token: argument & 16 != 0,
+                secret: "swordfish-of-the-nurse".to_owned(),
+            }),
             Some(Deed::Ask(_)) => Step::Answer(match argument % 8 {
                 0 => Answer::Refused(refusal()),
                 1 => Answer::Exempted,

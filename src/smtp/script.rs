@@ -99,6 +99,7 @@ impl<M: Machine> Script<M> {
                     | Note::Heard { .. }
                     | Note::NoTls { .. }
                     | Note::MissingExtension(_)
+                    | Note::LoggedIn { .. }
                     | Note::Ends(_),
                 ) => {}
                 Action::Close { side, abort } => self.closed[side as usize] = Some(abort),

@@ -28,13 +28,15 @@
 //!                           ask sender d.example, ask sender none
 //! answer authorised         or: unauthenticated (encrypted is enough), exempted, upgrade, upgrade or plaintext,
 //!                           refused 451 4.7.5 text
+//! ask login                 the proxy asks for its own credentials
+//! answer login password pw  they are the user `nurse` and this password; or: login token t0k (or refused, as above)
 //! handshake server          the proxy starts TLS on that side
 //! secured server            it is up;                  or: insecure server 421 4.7.5 text
 //! record from <a@b> to <c@d> <e@f> octets 12 reply 250 2.0.0 ok      (* as above; reply unknown: the server never said)
 //! recorded                  it is durable;             or: unrecorded 421 4.3.0 text
 //! note incident some-name   told to the administrator; or: note hello x, note transaction, note message,
 //!                           note refused 451 4.7.5, note host-fault 421 4.7.4 (passing-fault: it may pass),
-//!                           note heard Greeting 554 no\r\n (Ehlo, StartTls), note lacking Dsn, note ends quit;
+//!                           note heard Greeting 554 no\r\n (Ehlo, StartTls, Login), note logged-in nurse PLAIN, note lacking Dsn, note ends quit;
 //!                           `no note lacking*`: nothing like it has been told
 //! trace Received: ...       --add-received: the line that goes in front of messages from now on
 //! conditions overloaded     inbound: no handshake may begin now; or: tried-lately (mail in the clear may be of a client whose
@@ -48,7 +50,10 @@
 //! Everything the proxy does must be expected before the next thing happens to it, except notes. So what is not written
 //! was not sent.
 
-use starttls_proxy::smtp::{Cause, Domain, Question, Recipient, Refusal, Side};
+use starttls_proxy::smtp::{
+    self, Authorised, Cause, Domain, Exempted, Login, LoginMeans, Question, Recipient, Refusal,
+    Secret, Side,
+};
 use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
 
 /// Which machine plays.
@@ -134,8 +139,38 @@ pub enum Answer {
     Authorised,
     Unauthenticated,
     Exempted,
-    Upgrade { or_plaintext: bool },
+    Upgrade {
+        or_plaintext: bool,
+    },
+    /// With a token, or else a password.
+    Login {
+        token: bool,
+        secret: String,
+    },
     Refused(Refusal),
+}
+
+impl Answer {
+    /// The answer as the machine gets it.
+    pub fn to_machine(&self) -> smtp::Answer {
+        match self {
+            Self::Authorised => smtp::Answer::Authorised(Authorised::assertion()),
+            Self::Unauthenticated => smtp::Answer::Authorised(Authorised::unauthenticated()),
+            Self::Exempted => smtp::Answer::Exempted(Exempted::assertion()),
+            Self::Upgrade { or_plaintext } => smtp::Answer::Upgrade {
+                or_plaintext: or_plaintext.then(Exempted::assertion),
+            },
+            Self::Login { token, secret } => {
+                let secret = Secret::new(secret.as_bytes().to_vec());
+                let means = match token {
+                    true => LoginMeans::Token(secret),
+                    false => LoginMeans::Password(secret),
+                };
+                smtp::Answer::Login(Login::new("nurse".to_owned(), means))
+            }
+            Self::Refused(refusal) => smtp::Answer::Refused(refusal.clone()),
+        }
+    }
 }
 
 type Values = BTreeMap<String, String>;
@@ -418,6 +453,7 @@ fn question(text: &str) -> Result<Question, String> {
     let domain = |name: &str| Domain::parse(name).ok_or_else(|| format!("no domain: {name:?}"));
     Ok(match text.split_once(' ').unwrap_or((text, "")) {
         ("peer", "") => Question::Peer,
+        ("login", "") => Question::Login,
         ("postmaster", "") => Question::Recipient(Recipient::Postmaster),
         ("recipient", name) => Question::Recipient(Recipient::Domain(domain(name)?)),
         ("literal", name) => Question::Recipient(Recipient::Literal(name.to_owned())),
@@ -437,6 +473,17 @@ fn answer(text: &str) -> Result<Answer, String> {
         },
         ("upgrade", "or plaintext") => Answer::Upgrade { or_plaintext: true },
         ("refused", why) => Answer::Refused(refusal(why)?),
+        ("login", what) => {
+            let (kind, secret) = what.split_once(' ').ok_or("login KIND SECRET")?;
+            Answer::Login {
+                token: match kind {
+                    "password" => false,
+                    "token" => true,
+                    _ => return Err("login password or token".to_owned()),
+                },
+                secret: String::from_utf8(unescape(secret)?).map_err(|e| e.to_string())?,
+            }
+        }
         _ => return Err("no such answer".to_owned()),
     })
 }
@@ -517,6 +564,7 @@ pub fn escape(bytes: &[u8]) -> String {
 pub fn show_question(question: &Question) -> String {
     match question {
         Question::Peer => "peer".to_owned(),
+        Question::Login => "login".to_owned(),
         Question::Recipient(Recipient::Domain(name)) => format!("recipient {name}"),
         Question::Recipient(Recipient::Literal(name)) => format!("literal {name}"),
         Question::Recipient(Recipient::Postmaster) => "postmaster".to_owned(),
@@ -575,6 +623,10 @@ impl fmt::Display for Step {
             Self::Answer(Answer::Upgrade { or_plaintext }) => {
                 let or = if *or_plaintext { " or plaintext" } else { "" };
                 writeln!(f, "answer upgrade{or}")
+            }
+            Self::Answer(Answer::Login { token, secret }) => {
+                let kind = if *token { "token" } else { "password" };
+                writeln!(f, "answer login {kind} {}", escape(secret.as_bytes()))
             }
             Self::Answer(Answer::Refused(why)) => writeln!(f, "answer refused {why}"),
             Self::Handshake(side) => writeln!(f, "handshake {}", show_side(*side)),

@@ -53,7 +53,7 @@ fn setup(log: &TestLog, observe: bool, table: &str) -> OutboundSetup {
         memory: Arc::new(HostMemory::default()),
         tlsrpt: None,
         clients: None,
-        strangers: Arc::new(WriteBudget::unlimited()),
+        strangers: Arc::new(crate::session::write_budget::WriteBudget::unlimited()),
         login: None,
     }
 }

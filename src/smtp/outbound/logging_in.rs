@@ -8,7 +8,7 @@ use crate::smtp::{
     extensions::Offer,
     heard,
     login::{Login, LoginExchange},
-    machine::{Action, Answer, Note, Question, Stage},
+    machine::{Action, Answer, End, Note, Question, Stage},
     refusal::{Cause, Refusal},
     relay::Permit,
     reply::Reply,
@@ -38,13 +38,19 @@ impl Outbound {
 
     /// What the policy's answer means where the proxy has to log in: nothing passes without TLS and a server that has proved who it is.
     pub(super) fn with_login(&self, answer: Answer) -> Answer {
+        // Once the link is open, the login is done.
+        if !self.config.login || matches!(self.state, State::Open { .. }) {
+            return answer;
+        }
         match answer {
-            Answer::Exempted(_) | Answer::Upgrade { .. } if !self.config.login => answer,
-            Answer::Exempted(_) if !matches!(self.state, State::Open { secure: true }) => {
+            Answer::Authorised(authorised) if authorised.is_authenticated() => {
+                Answer::Authorised(authorised)
+            }
+            Answer::Authorised(_) | Answer::Exempted(_) => {
                 Answer::Refused(self.never_to_a_stranger())
             }
             Answer::Upgrade { .. } => Answer::Upgrade { or_plaintext: None },
-            answer => answer,
+            Answer::Login(_) | Answer::Refused(_) => answer,
         }
     }
 
@@ -112,8 +118,11 @@ impl Outbound {
         }
         // A server may quote the line that it refuses, so its words go nowhere.
         let codes = heard::codes(reply);
-        let told = Reply::of_lines(reply.code, [reply.enhanced().unwrap_or_default()]);
-        self.relay.note_refusal(Stage::Login, &told, true);
+        self.relay.note(Note::Heard {
+            stage: Stage::Login,
+            reply: format!("{codes}\r\n").into_bytes(),
+            proved: true,
+        });
         if !reply.is_negative() {
             let what = format!("the proxy's login was answered with {codes}");
             return self.end_login((5, 0), &what);
@@ -121,7 +130,10 @@ impl Outbound {
         let detail = if reply.code == 535 { (7, 8) } else { (7, 0) };
         let what = format!("the proxy's login was refused with {codes}");
         match reply.code {
-            421 => self.end_login(detail, &what),
+            421 => {
+                self.relay.set_end(End::ServerClosed);
+                self.end_login(detail, &what);
+            }
             _ => self.cannot_log_in(detail, &what),
         }
     }
