@@ -99,7 +99,10 @@ fn the_proxy_logs_in_only_for_named_clients_and_to_a_server_that_proves_who_it_i
             [&SMART[..], &["--allow-client", "::/0"]].concat(),
             "everybody send mail as that user",
         ),
-        ([&SMART[..], &named, &["--observe"]].concat(), "--observe lets"),
+        (
+            [&SMART[..], &named, &["--observe"]].concat(),
+            "--observe lets",
+        ),
         (
             [&SMART[..], &named, &["--level", "encrypt"]].concat(),
             "--level encrypt asks the server for no proof",
@@ -128,7 +131,11 @@ fn a_file_that_everybody_may_read_is_refused_without_quoting_it() {
     let named = ["--allow-client", "192.0.2.0/24", "--upstream-auth", &auth];
     let flags = [&SMART[..], &named, &["--dry-run"]].concat();
     for (mode, text, words) in [
-        (0o644, "user = scanner\npassword = s3cret-fish\n", "chmod o="),
+        (
+            0o644,
+            "user = scanner\npassword = s3cret-fish\n",
+            "chmod o=",
+        ),
         (0o600, "user = scanner\ns3cret-fish\n", "line 2: "),
         (0o600, "password = s3cret-fish\n", "no user"),
     ] {
@@ -151,8 +158,14 @@ fn a_reload_reads_the_login_again_and_no_hash_tells_the_password() {
     let mut proxy = Proxy::ready(&[&SMART[..], &first, &named].concat());
     let mut hashes = vec![records(&log, "start")[0]["configuration"].clone()];
     for (text, words) in [
-        ("user = scanner\npassword = another-fish\n", "INFO  reloaded"),
-        ("user = printer\npassword = another-fish\n", "INFO  reloaded"),
+        (
+            "user = scanner\npassword = another-fish\n",
+            "INFO  reloaded",
+        ),
+        (
+            "user = printer\npassword = another-fish\n",
+            "INFO  reloaded",
+        ),
         ("user = printer\n", "not reloaded"),
     ] {
         fs::write(&auth, text).expect("written");
@@ -168,7 +181,10 @@ fn a_reload_reads_the_login_again_and_no_hash_tells_the_password() {
         hashes.push(records(&log, "reload")[before]["configuration"].clone());
     }
     assert_eq!(hashes[0], hashes[1], "a password leaves no trace");
-    assert_ne!(hashes[1], hashes[2], "another user is another configuration");
+    assert_ne!(
+        hashes[1], hashes[2],
+        "another user is another configuration"
+    );
     assert_eq!(hashes[2], hashes[3], "what is in force is what was");
     proxy.signal("-TERM");
     let told = fs::read_to_string(&log).expect("a log") + &proxy.last_words();

@@ -270,6 +270,8 @@ impl World {
             lookup: Arc::new(lookup.expect("a lookup")),
             port: self.port,
             patience: self.patience,
+            upstream: None,
+            login: None,
         };
         let domain = Domain::parse(CLINIC).expect("a domain");
         CheckedDomain::new(domain, &checker).await

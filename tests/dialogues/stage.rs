@@ -6,8 +6,8 @@ use super::{
     watch::Watch,
 };
 use starttls_proxy::smtp::{
-    Action, Completed, Input, MAX_UNTAKEN, Machine, Note, Question,
-    Recorded, Refusal, Side, StartTlsConditions,
+    Action, Completed, Input, MAX_UNTAKEN, Machine, Note, Question, Recorded, Refusal, Side,
+    StartTlsConditions,
 };
 use std::{collections::VecDeque, time::Duration};
 

@@ -15,8 +15,8 @@ use starttls_proxy::{
         leg::{Leg, Stream},
     },
     smtp::{
-        self, Action, Cause, Completed, Input, Machine, Note, Question,
-        Recorded, Refusal, Side, StartTlsConditions,
+        self, Action, Cause, Completed, Input, Machine, Note, Question, Recorded, Refusal, Side,
+        StartTlsConditions,
     },
     tls::Secured,
 };

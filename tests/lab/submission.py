@@ -16,28 +16,22 @@ class Submission(postfix.Postfix):
     """A Postfix that relays for its one user and for nobody else."""
 
     def __init__(self, network, place, certificate):
-        folder = network.folder / "sasl"
-        folder.mkdir()
-        self.users = folder / "users"
-        services = ""
-        for port, name, mechanisms in ((BOTH, "both", "PLAIN LOGIN"), (LOGIN_ONLY, "login", "LOGIN")):
-            (folder / f"{name}.conf").write_text(
-                f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {self.users}\nmech_list: {mechanisms}\n"
-            )
-            services += (
-                f"{place.address}:{port} inet n - n - - smtpd\n  -o smtpd_sasl_path={name} -o smtpd_tls_security_level=encrypt\n"
-                f"  -o smtpd_tls_chain_files={certificate.key},{certificate.chain}\n"
-            )
+        users = network.folder / "sasl-users"
         # It asks for the password twice where somebody types it.
-        sh(["saslpasswd2", "-p", "-c", "-f", self.users, "-u", "mx.submission.test", USER], input=PASSWORD)
-        shutil.chown(self.users, "postfix")
+        sh(["saslpasswd2", "-p", "-c", "-f", users, "-u", "mx.submission.test", USER], input=PASSWORD)
+        shutil.chown(users, "postfix")
+        kinds = ((BOTH, "both", "PLAIN LOGIN"), (LOGIN_ONLY, "login", "LOGIN"))
+        services = "".join(
+            f"{place.address}:{port} inet n - n - - smtpd\n  -o smtpd_sasl_path={name} -o smtpd_tls_security_level=encrypt\n"
+            f"  -o smtpd_tls_chain_files={certificate.key},{certificate.chain}\n"
+            for port, name, _ in kinds
+        )
         super().__init__(network, "submission", network.outside, {
             "myhostname": "mx.submission.test",
             "mynetworks": "127.0.0.0/8",
             "smtpd_sasl_auth_enable": "yes",
             "smtpd_sasl_type": "cyrus",
             "smtpd_sasl_local_domain": "mx.submission.test",
-            "cyrus_sasl_config_path": folder,
             "smtpd_sasl_authenticated_header": "yes",
             "smtpd_sasl_security_options": "noanonymous",
             "smtpd_tls_auth_only": "yes",
@@ -45,6 +39,12 @@ class Submission(postfix.Postfix):
         } | postfix.RECEIVING | {
             "smtpd_recipient_restrictions": "permit_sasl_authenticated, reject",
         } | postfix._mailboxes(network, "submission", "/\\.test$/ yes\n"), services)
+        # Debian's Postfix has SASL look here. A server reads it with its first client.
+        (self.configuration / "sasl").mkdir()
+        for _, name, mechanisms in kinds:
+            (self.configuration / "sasl" / f"{name}.conf").write_text(
+                f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {users}\nmech_list: {mechanisms}\n"
+            )
 
 
 class Tokens(Honest):

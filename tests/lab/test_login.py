@@ -98,7 +98,7 @@ class Login(Case):
         self.deferred(sent)
         self.assertIn("421 4.7.8", sent.outcome.words)
         self.assertIn("login was refused with 535 5.7.8", sent.outcome.words)
-        (heard,) = self.proxy.records("heard")
+        (heard,) = until("the refusal is recorded", lambda: self.proxy.records("heard"))
         self.assertEqual((heard["stage"], heard["text"]), ("login", "535 5.7.8"))
         # The same password is not tried again at once: that locks accounts.
         self.deferred(self.again(sent))
