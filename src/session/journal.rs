@@ -3,14 +3,16 @@
 //! What happened is a [`Fact`], which makes its own log line, counter and record. The journal adds whose session it was, writes each
 //! fact once however often it happens, and keeps to the [budget](super::budget) of strangers.
 
+mod login;
+
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{
     budget::BudgetedEvent,
     facts::{
         BrokenFact, ClosedFact, Fact, FactLine, HandshakeFailedFact, HeardFact, IncidentFact,
-        LoginFact, MessageFact, MissingExtensionFact, OpenedFact, RefusalFact, RepeatedRefusalFact,
-        TlsUpFact, UnrecordedFact, VerdictFact, Writing, count_decision,
+        MessageFact, MissingExtensionFact, OpenedFact, RefusalFact, RepeatedRefusalFact, TlsUpFact,
+        UnrecordedFact, VerdictFact, Writing, count_decision,
     },
     fields::decision_field,
     identity::SessionIdentity,
@@ -400,18 +402,6 @@ impl Journal {
             // The refusal that follows tells of it, or the decision about mail that goes on in the clear.
             Note::NoTls { .. } | Note::HostFault { .. } => {}
         }
-    }
-
-    /// The server has accepted the proxy's own login.
-    fn logged_in(&mut self, user: String, mechanism: &'static str) {
-        let audit = self.common.audit.as_ref();
-        let shown = audit.map(|audit| audit.address(user.as_bytes()));
-        let words = shown.as_ref().map_or(user.as_str(), |shown| shown.as_str());
-        self.tell(&LoginFact {
-            user: words,
-            mechanism,
-        });
-        self.session.user = Some(user);
     }
 
     /// The machine gave a refusal. A verdict was written when it was made.

@@ -218,8 +218,8 @@ mod tests {
     fn a_response_that_makes_the_command_too_long_goes_in_a_line_of_its_own() {
         let fits = "x".repeat(365);
         let lines = said(password(&fits), "PLAIN");
-        assert_eq!((lines.len(), lines[0].len()), (1, 511), "{lines:?}");
-        let too_long = "x".repeat(368);
+        assert_eq!((lines.len(), lines[0].len()), (1, 509), "{lines:?}");
+        let too_long = "x".repeat(366);
         let lines = said(password(&too_long), "PLAIN");
         assert_eq!(lines[0], "AUTH PLAIN\r\n");
         let response = BASE64.encode(format!("\0nurse\0{too_long}").as_bytes());

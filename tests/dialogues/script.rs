@@ -50,11 +50,14 @@
 //! Everything the proxy does must be expected before the next thing happens to it, except notes. So what is not written
 //! was not sent.
 
-use starttls_proxy::smtp::{
-    self, Authorised, Cause, Domain, Exempted, Login, LoginMeans, Question, Recipient, Refusal,
-    Secret, Side,
-};
+use starttls_proxy::smtp::{Cause, Domain, Question, Recipient, Refusal, Side};
 use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
+
+#[path = "answer.rs"]
+mod answer;
+
+pub use answer::Answer;
+use answer::answer;
 
 /// Which machine plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,46 +134,6 @@ pub enum Expected {
     Like(Vec<u8>),
     Bytes(Vec<u8>),
     Beginning(Vec<u8>),
-}
-
-/// [`starttls_proxy::smtp::Answer`] without its tokens, which cannot be kept or compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    Authorised,
-    Unauthenticated,
-    Exempted,
-    Upgrade {
-        or_plaintext: bool,
-    },
-    /// With a token, or else a password.
-    Login {
-        token: bool,
-        secret: String,
-    },
-    Refused(Refusal),
-}
-
-impl Answer {
-    /// The answer as the machine gets it.
-    pub fn to_machine(&self) -> smtp::Answer {
-        match self {
-            Self::Authorised => smtp::Answer::Authorised(Authorised::assertion()),
-            Self::Unauthenticated => smtp::Answer::Authorised(Authorised::unauthenticated()),
-            Self::Exempted => smtp::Answer::Exempted(Exempted::assertion()),
-            Self::Upgrade { or_plaintext } => smtp::Answer::Upgrade {
-                or_plaintext: or_plaintext.then(Exempted::assertion),
-            },
-            Self::Login { token, secret } => {
-                let secret = Secret::new(secret.as_bytes().to_vec());
-                let means = match token {
-                    true => LoginMeans::Token(secret),
-                    false => LoginMeans::Password(secret),
-                };
-                smtp::Answer::Login(Login::new("nurse".to_owned(), means))
-            }
-            Self::Refused(refusal) => smtp::Answer::Refused(refusal.clone()),
-        }
-    }
 }
 
 type Values = BTreeMap<String, String>;
@@ -463,31 +426,6 @@ fn question(text: &str) -> Result<Question, String> {
     })
 }
 
-fn answer(text: &str) -> Result<Answer, String> {
-    Ok(match text.split_once(' ').unwrap_or((text, "")) {
-        ("authorised", "") => Answer::Authorised,
-        ("unauthenticated", "") => Answer::Unauthenticated,
-        ("exempted", "") => Answer::Exempted,
-        ("upgrade", "") => Answer::Upgrade {
-            or_plaintext: false,
-        },
-        ("upgrade", "or plaintext") => Answer::Upgrade { or_plaintext: true },
-        ("refused", why) => Answer::Refused(refusal(why)?),
-        ("login", what) => {
-            let (kind, secret) = what.split_once(' ').ok_or("login KIND SECRET")?;
-            Answer::Login {
-                token: match kind {
-                    "password" => false,
-                    "token" => true,
-                    _ => return Err("login password or token".to_owned()),
-                },
-                secret: String::from_utf8(unescape(secret)?).map_err(|e| e.to_string())?,
-            }
-        }
-        _ => return Err("no such answer".to_owned()),
-    })
-}
-
 /// Text as it stands in a file, as bytes.
 pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
@@ -617,18 +555,7 @@ impl fmt::Display for Step {
             Self::Connected(Ok(())) => writeln!(f, "connected"),
             Self::Connected(Err(why)) => writeln!(f, "unreachable {why}"),
             Self::Ask(question) => writeln!(f, "ask {}", show_question(question)),
-            Self::Answer(Answer::Authorised) => writeln!(f, "answer authorised"),
-            Self::Answer(Answer::Unauthenticated) => writeln!(f, "answer unauthenticated"),
-            Self::Answer(Answer::Exempted) => writeln!(f, "answer exempted"),
-            Self::Answer(Answer::Upgrade { or_plaintext }) => {
-                let or = if *or_plaintext { " or plaintext" } else { "" };
-                writeln!(f, "answer upgrade{or}")
-            }
-            Self::Answer(Answer::Login { token, secret }) => {
-                let kind = if *token { "token" } else { "password" };
-                writeln!(f, "answer login {kind} {}", escape(secret.as_bytes()))
-            }
-            Self::Answer(Answer::Refused(why)) => writeln!(f, "answer refused {why}"),
+            Self::Answer(answer) => writeln!(f, "answer {answer}"),
             Self::Handshake(side) => writeln!(f, "handshake {}", show_side(*side)),
             Self::Secured(side, Ok(())) => writeln!(f, "secured {}", show_side(*side)),
             Self::Secured(side, Err(why)) => writeln!(f, "insecure {} {why}", show_side(*side)),

@@ -8,8 +8,6 @@
 //! - Nothing from before TLS is known after it: no byte is kept over a handshake, and the server is told only what the
 //!   client said in the protected part (RFC 3207 §4.2).
 //! - AUTH never crosses the outside link in the clear, whatever an entry allows (RFC 4954 §6).
-//! - The proxy's own login goes only to a server that is known at connect time and has proved who it is, inside TLS. Nothing of the
-//!   secret reaches the client or a note, and the client is not offered AUTH (RFC 4954 §4).
 //! - What a server says in the clear never reaches the client but by the rule of `src/smtp/heard.rs`: keywords without numbers,
 //!   SMTPUTF8 always. Scripts mark other text with the word `evil`. Inside TLS the same holds for a server whose words are
 //!   not of a peer that is known at connect time and has proved who it is: other domains' recipients may follow.
@@ -37,8 +35,11 @@ use std::{collections::HashSet, time::Duration};
 
 #[path = "conversation.rs"]
 mod conversation;
+#[path = "watched_login.rs"]
+mod watched_login;
 
 use conversation::{Conversation, Envelope, Replied, Unit, domain_of, find, is_verb, texts};
+use watched_login::WatchedLogin;
 
 type Outcome = Result<(), String>;
 
@@ -76,9 +77,7 @@ pub struct Watch {
     known: bool,
     auth: bool,
     hidden: String,
-    /// The proxy logs in itself, with these secrets and lines.
-    login: bool,
-    secrets: Vec<Vec<u8>>,
+    login: WatchedLogin,
     /// The peer of a session that is known at connect time proved who it is.
     proved: bool,
     /// Texts of the server's replies.
@@ -121,8 +120,7 @@ impl Watch {
             client_is_closed: false,
             known: has("known"),
             auth: has("auth") && has("known") && !has("login"),
-            login: has("login") && has("known"),
-            secrets: Vec::new(),
+            login: WatchedLogin::new(has("login") && has("known")),
             hidden: options.concat(),
             proved: false,
             said_by_server: HashSet::new(),
@@ -157,8 +155,7 @@ impl Watch {
             Question::Recipient(Recipient::Postmaster) => "postmaster".to_owned(),
             Question::Sender(Some(name)) => name.as_str().to_owned(),
             Question::Sender(None) => String::new(),
-            Question::Peer => "the peer".to_owned(),
-            Question::Login => "the login".to_owned(),
+            Question::Peer | Question::Login => "the peer".to_owned(),
         };
         match answer {
             Answer::Authorised | Answer::Unauthenticated | Answer::Exempted => {
@@ -175,37 +172,16 @@ impl Watch {
                 self.permits_in_the_clear
                     .extend(or_plaintext.then_some(whom));
             }
-            Answer::Login { secret, .. } => self.secrets.push(secret.clone().into_bytes()),
+            Answer::Login { secret, .. } => self.login.knows(secret.as_bytes()),
             Answer::Refused(refusal) => self.may_refuse(refusal),
         }
     }
 
-    /// A line of the proxy's own login goes to the server.
     pub fn sends_secret(&mut self, line: &[u8]) -> Outcome {
-        if !self.login || !self.outside_is_secure || !self.proved {
-            return Err(format!("a secret for a stranger: {}", escape(line)));
-        }
-        if !line.ends_with(b"\r\n") || line.len() > 12_288 {
-            return Err(format!("no line of a login: {}", escape(line)));
-        }
-        let secret = line.trim_ascii_end().rsplit(|b| *b == b' ').next();
-        let words: [&[u8]; 2] = [b"LOGIN", b"XOAUTH2"];
-        if let Some(secret) = secret.filter(|s| s.len() > 5 && !words.contains(s)) {
-            self.secrets.push(secret.to_vec());
-        }
+        self.login
+            .is_told(line, self.outside_is_secure && self.proved)?;
         self.client_lines.insert(line.trim_ascii_end().to_vec());
         self.output(Side::Server, line)
-    }
-
-    fn tells_no_secret(&self, text: &[u8]) -> Outcome {
-        match self
-            .secrets
-            .iter()
-            .any(|secret| find(text, secret).is_some())
-        {
-            true => Err(format!("a secret is told: {}", escape(text))),
-            false => Ok(()),
-        }
     }
 
     pub fn recorded(&mut self) {
@@ -455,14 +431,7 @@ impl Watch {
     }
 
     fn client_gets(&mut self, bytes: &[u8]) -> Outcome {
-        self.tells_no_secret(bytes)?;
-        if self.login
-            && find(bytes, b"250-AUTH")
-                .or(find(bytes, b"250 AUTH"))
-                .is_some()
-        {
-            return Err("AUTH is offered although the proxy logs in itself".to_owned());
-        }
+        self.login.is_hidden_from_client(bytes)?;
         if let Some(bad) = bytes
             .iter()
             .find(|b| !matches!(b, b'\t' | b'\r' | b'\n' | 0x20..=0x7e | 0x80..))
@@ -591,10 +560,7 @@ impl Watch {
 
     pub fn noted(&mut self, note: &Note) -> Outcome {
         self.ends += usize::from(matches!(note, Note::Ends(_)));
-        if let Note::Heard { reply, .. } = note {
-            self.tells_no_secret(reply)?;
-        }
-        self.tells_no_secret(format!("{note:?}").as_bytes())?;
+        self.login.is_hidden_in(note)?;
         match self.ends {
             ..=1 => Ok(()),
             _ => Err("how it ends is told twice".to_owned()),
