@@ -16,15 +16,23 @@ fn private(scratch: &Scratch, name: &str, text: &str) -> String {
     file
 }
 
-/// The records of one kind, as far as they are whole lines.
-fn records(log: &str, event: &str) -> Vec<Value> {
-    let text = fs::read_to_string(log).expect("a log");
-    let text = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let all = text
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"));
-    all.filter(|record: &Value| record["event"] == event)
-        .collect()
+/// The configuration's hash in the record of this kind and number, from 0. The record is on disk soon after the event.
+fn hash(log: &str, event: &str, number: usize) -> Value {
+    let begin = starttls_proxy::clock::instant();
+    loop {
+        let text = fs::read_to_string(log).expect("a log");
+        // Text behind the last line end is still being written.
+        let text = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let all = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"));
+        let mut found = all.filter(|record: &Value| record["event"] == event);
+        if let Some(record) = found.nth(number) {
+            return record["configuration"].clone();
+        }
+        assert!(begin.elapsed() < running::HANG, "no {event} {number}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -156,8 +164,8 @@ fn a_reload_reads_the_login_again_and_no_hash_tells_the_password() {
     let first = ["--no-dane", "--listen", &listen, "--audit-log", &log];
     let named = ["--allow-client", "127.0.0.0/8", "--upstream-auth", &auth];
     let mut proxy = Proxy::ready(&[&SMART[..], &first, &named].concat());
-    let mut hashes = vec![records(&log, "start")[0]["configuration"].clone()];
-    for (text, words) in [
+    let mut hashes = vec![hash(&log, "start", 0)];
+    for (number, (text, words)) in [
         (
             "user = scanner\npassword = another-fish\n",
             "INFO  reloaded",
@@ -167,18 +175,15 @@ fn a_reload_reads_the_login_again_and_no_hash_tells_the_password() {
             "INFO  reloaded",
         ),
         ("user = printer\n", "not reloaded"),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         fs::write(&auth, text).expect("written");
-        let before = records(&log, "reload").len();
         proxy.signal("-HUP");
         let line = proxy.says("reloaded");
         assert!(line.contains(words), "{line}");
-        let begin = starttls_proxy::clock::instant();
-        while records(&log, "reload").len() == before {
-            assert!(begin.elapsed() < running::HANG, "no record of the reload");
-            std::thread::yield_now();
-        }
-        hashes.push(records(&log, "reload")[before]["configuration"].clone());
+        hashes.push(hash(&log, "reload", number));
     }
     assert_eq!(hashes[0], hashes[1], "a password leaves no trace");
     assert_ne!(
