@@ -37,7 +37,7 @@ pub(super) struct SessionIdentity {
     /// The client's name in EHLO or HELO.
     pub(super) hello: Option<Vec<u8>>,
     /// As whom the proxy logged in to the server.
-    pub(super) user: Option<String>,
+    pub(super) user: Option<Box<str>>,
 }
 
 impl SessionIdentity {

@@ -67,8 +67,8 @@ enum OutboundState {
     Secured(HeardOffer),
     AwaitSecureHelloReply(Permit),
     /// The server is to be logged in to, and the session is asked for the credentials.
-    AwaitCredentials(Introduction),
-    LoggingIn(LoginExchange, Introduction),
+    AwaitCredentials(Box<Introduction>),
+    LoggingIn(Box<LoginExchange>, Box<Introduction>),
     /// Commands go through.
     Open {
         /// TLS is up.
@@ -437,7 +437,7 @@ impl LinkSetup for Outbound {
             }
             State::AwaitSecureHelloReply(permit) => self.introduced_securely(reply, permit),
             State::LoggingIn(exchange, introduction) => {
-                self.login_replied(reply, exchange, introduction);
+                self.login_replied(reply, *exchange, introduction);
             }
             _ if reply.code == 421 => {
                 self.relay.set_end(End::ServerClosed);

@@ -12,6 +12,6 @@ impl Journal {
             user: words,
             mechanism,
         });
-        self.session.user = Some(user);
+        self.session.user = Some(user.into());
     }
 }

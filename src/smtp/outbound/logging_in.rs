@@ -29,10 +29,10 @@ impl Outbound {
             let refusal = self.never_to_a_stranger();
             return self.relay.end_now(refusal);
         }
-        self.state = State::AwaitCredentials(Introduction {
+        self.state = State::AwaitCredentials(Box::new(Introduction {
             reply: reply.clone(),
             permit,
-        });
+        }));
         self.relay.ask(Question::Login);
     }
 
@@ -82,7 +82,7 @@ impl Outbound {
                 // A server amid AUTH would take QUIT for an answer.
                 self.relay.expect_command(false);
                 self.relay.act(Action::SendSecret(line));
-                self.state = State::LoggingIn(exchange, introduction);
+                self.state = State::LoggingIn(Box::new(exchange), introduction);
             }
             None => {
                 let offers = offered.mechanisms().unwrap_or("none that is known here");
@@ -97,7 +97,7 @@ impl Outbound {
         &mut self,
         reply: &Reply,
         mut exchange: LoginExchange,
-        introduction: Introduction,
+        introduction: Box<Introduction>,
     ) {
         if reply.code == 235 {
             self.relay.note(Note::LoggedIn {
@@ -113,7 +113,7 @@ impl Outbound {
             && let Some(line) = exchange.answer()
         {
             self.relay.act(Action::SendSecret(line));
-            self.state = State::LoggingIn(exchange, introduction);
+            self.state = State::LoggingIn(Box::new(exchange), introduction);
             return;
         }
         // A server may quote the line that it refuses, so its words go nowhere.
