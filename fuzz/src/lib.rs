@@ -20,7 +20,7 @@ pub use script::Direction;
 
 use script::{Answer, Expected, Step};
 use stage::{Deed, Stage};
-use starttls_proxy::smtp::{Cause, Refusal, Side};
+use starttls_proxy::smtp::{Cause, Question, Refusal, Side};
 use std::time::Duration;
 
 /// Lines that lead somewhere, so that the fuzzer need not find SMTP by itself.
