@@ -5,7 +5,7 @@ mod running;
 
 use running::{Client, Proxy, Scratch, exit_code_and_words, free, metrics_page, nowhere, run};
 use serde_json::Value;
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 const SMART: [&str; 3] = ["outbound", "--upstream", "relay.example:587"];
 
@@ -194,4 +194,47 @@ fn a_reload_reads_the_login_again_and_no_hash_tells_the_password() {
     proxy.signal("-TERM");
     let told = fs::read_to_string(&log).expect("a log") + &proxy.last_words();
     assert!(!told.contains("fish"), "{told}");
+}
+
+#[test]
+fn a_bare_name_is_a_credential_of_systemd_which_guards_it_by_itself() {
+    let scratch = Scratch::new();
+    let credentials = scratch.0.join("credentials");
+    fs::create_dir(&credentials).expect("a folder");
+    // With an access list, as systemd sets one for a unit's user, the mode shows more than is allowed.
+    let file = credentials.join("relay-login");
+    fs::write(&file, "user = scanner\ntoken-file = relay-token\n").expect("written");
+    fs::write(credentials.join("relay-token"), "t0ken\n").expect("written");
+    for file in [&file, &credentials.join("relay-token")] {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o444)).expect("set");
+    }
+    let dry_run = |credentials: Option<&Path>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"));
+        command.args(SMART).args(["--dry-run", "--no-dane"]);
+        command.args(["--allow-client", "127.0.0.1"]);
+        command.args(["--upstream-auth", "relay-login"]);
+        command
+            .current_dir(&scratch.0)
+            .env_remove("CREDENTIALS_DIRECTORY");
+        let command = match credentials {
+            Some(folder) => command.env("CREDENTIALS_DIRECTORY", folder),
+            None => &mut command,
+        };
+        let done = command.output().expect("it runs");
+        let said = [done.stdout, done.stderr].concat();
+        (
+            done.status.code(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    };
+    let (code, said) = dry_run(Some(&credentials));
+    let token = credentials.join("relay-token");
+    let words = format!("login: as scanner, by token of {}\n", token.display());
+    assert!(code == Some(0) && said.contains(&words), "{said}");
+    assert!(
+        !said.contains("warning") && !said.contains("t0ken"),
+        "{said}"
+    );
+    let (code, said) = dry_run(None);
+    assert_eq!(code, Some(78), "{said}");
 }
