@@ -71,6 +71,14 @@ pub struct OutboundFlags {
     /// byte, default port 465)
     #[argh(option, arg_name = "[smtps://]HOST[:PORT]")]
     pub upstream: Option<String>,
+    /// let clients in this prefix send mail, and no others, who get 421 (default with --upstream: loopback, private
+    /// and link-local addresses; with --intercept: whoever is intercepted)
+    #[argh(option, arg_name = "PREFIX")]
+    pub allow_client: Vec<Prefix>,
+    /// log in to --upstream, for clients that cannot: the file has a line 'user = NAME', and 'password = SECRET' or
+    /// 'token-file = FILE'; a name without a folder may be a systemd credential; needs --allow-client
+    #[argh(option, arg_name = "FILE")]
+    pub upstream_auth: Option<PathBuf>,
     /// connect to servers from the client's own address
     #[argh(switch)]
     pub keep_client_address: bool,
@@ -290,7 +298,7 @@ pub struct InboundFlags {
 /// Shows what mail for a domain would get, and why. With each mail exchanger it holds the session that mail would
 /// have, up to MAIL, which is not sent. It prints what was found and heard, what is demanded, the verdict, and the
 /// reply that mail would get, word for word. Give it the same flags as outbound. Exit code 1: mail for a domain would
-/// be refused.
+/// be refused, or not be taken at the smart host.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
@@ -311,6 +319,12 @@ pub struct CheckFlags {
     /// name in EHLO (default: the host's name)
     #[argh(option, arg_name = "NAME")]
     pub hostname: Option<String>,
+    /// instead of a DOMAIN: show what mail would get at this smart host
+    #[argh(option, arg_name = "[smtps://]HOST[:PORT]")]
+    pub upstream: Option<String>,
+    /// log in to --upstream with the credentials in this file, and show whether they are accepted
+    #[argh(option, arg_name = "FILE")]
+    pub upstream_auth: Option<PathBuf>,
     /// AS FOR OUTBOUND: as for outbound
     #[argh(option, arg_name = "FILE")]
     pub policy: Option<PathBuf>,

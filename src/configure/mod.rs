@@ -7,6 +7,7 @@ mod families;
 mod inbound;
 mod outbound;
 mod reading;
+mod smart_host;
 mod table;
 mod values;
 

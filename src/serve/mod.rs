@@ -175,7 +175,15 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
     tell_systemd(&[NotifyState::Ready]);
     match now(&current) {
-        Direction::Outbound(_) => log::info!("{limits}"),
+        Direction::Outbound(setup) => {
+            log::info!("{limits}");
+            if let Some(clients) = &setup.clients {
+                log::info!("clients: {clients}");
+            }
+            if let Some(login) = &setup.login {
+                log::info!("login: as {}, by {}", login.user(), login.kind());
+            }
+        }
         Direction::Inbound(setup) => log::info!("{limits}; {}", setup.handshakes),
     }
     log::info!("{}: ready", now(&current).word());
@@ -191,7 +199,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     ending::drain(&limits, drain_timeout, audit.as_deref(), &stopping, signals).await;
     let direction = now(&current);
     let common = direction.common();
-    write_counts(common);
+    write_counts(&direction);
     if let Some(audit) = audit {
         let (sessions, messages) = (
             common.metrics.total(metrics::SESSIONS),
@@ -231,8 +239,12 @@ fn refuse_ourselves_as_upstream(direction: &Direction) -> Result<(), Exit> {
 }
 
 /// Writes one line and one record with the counts of events that were too many to write singly.
-fn write_counts(common: &CommonSetup) {
-    let counts = common.write_budget.report();
+fn write_counts(direction: &Direction) {
+    let common = direction.common();
+    let mut counts = common.write_budget.report();
+    if let Direction::Outbound(setup) = direction {
+        counts.extend(setup.strangers.report());
+    }
     if counts.is_empty() {
         return;
     }
@@ -308,11 +320,11 @@ fn background(current: &Arc<RwLock<Direction>>, relay_probe: Option<String>) {
             }
         });
     }
-    let common = now(current).common().clone();
+    let counting = Arc::clone(current);
     tokio::spawn(async move {
         loop {
             sleep(REPORT).await;
-            write_counts(&common);
+            write_counts(&now(&counting));
         }
     });
     match now(current) {

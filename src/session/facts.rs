@@ -4,8 +4,10 @@
 //! A fact needs no audit log: without one it is still logged and counted.
 
 mod heard;
+mod login;
 
 pub(crate) use heard::HeardFact;
+pub(crate) use login::LoginFact;
 
 use std::{fmt, sync::Arc};
 
@@ -428,6 +430,8 @@ pub(crate) struct MessageFact<'a> {
     pub(super) decisions: Vec<Arc<DecisionField>>,
     /// The outside party, if the link had TLS.
     pub(super) peer: Option<&'a Peer>,
+    /// As whom the proxy logged in to the server.
+    pub(super) user: Option<&'a str>,
 }
 
 impl MessageFact<'_> {
@@ -491,6 +495,7 @@ impl Fact for MessageFact<'_> {
             decisions: self.decisions.iter().map(|one| (**one).clone()).collect(),
             tls: self.peer.map(tls_field),
             peer: self.peer.and_then(peer_field),
+            authenticated_as: self.user.map(|user| audit.address(user.as_bytes())),
             outcome: self.outcome().0,
             reply: reply.map(|reply| WireText::escape(without_crlf(reply))),
         })))

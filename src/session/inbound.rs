@@ -158,7 +158,9 @@ impl ActionHandler for InboundSession {
                 self.journal.transaction_begins();
                 self.judge_sender(sender.as_ref())
             }
-            Question::Peer | Question::Recipient(_) => permits::nothing_demanded(),
+            Question::Peer | Question::Recipient(_) | Question::Login => {
+                permits::nothing_demanded()
+            }
         };
         Job::Done(InboundJob::Ready(ActionResult::Answered(answer)))
     }

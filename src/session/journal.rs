@@ -3,6 +3,8 @@
 //! What happened is a [`Fact`], which makes its own log line, counter and record. The journal adds whose session it was, writes each
 //! fact once however often it happens, and keeps to the [budget](super::budget) of strangers.
 
+mod login;
+
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{
@@ -224,6 +226,7 @@ impl Journal {
     /// A connection to the server stands.
     pub(super) fn connected(&mut self, server: ConnectionField) {
         self.session.server = Some(server);
+        self.session.user = None;
         self.peer = self.peer.take().filter(|_| self.is_inbound());
     }
 
@@ -394,6 +397,7 @@ impl Journal {
             Note::MissingExtension(keyword) => {
                 self.tell(&MissingExtensionFact(keyword));
             }
+            Note::LoggedIn { user, mechanism } => self.logged_in(user, mechanism),
             Note::Ends(end) => self.end = Some(end),
             Note::Incident(incident) => {
                 self.incident = Some(incident);
@@ -462,6 +466,7 @@ impl Journal {
             sha256,
             decisions,
             peer: self.peer.as_deref(),
+            user: self.session.user.as_deref(),
         };
         fact.count(&self.common.metrics);
         self.log(&fact);

@@ -19,7 +19,9 @@
 
 pub(crate) mod asking;
 pub mod budget;
+pub mod clients;
 mod connecting;
+pub mod credentials;
 pub mod drive;
 pub mod facts;
 mod fading;

@@ -17,7 +17,7 @@ use self::{
     remembered::{Lifetime, RememberedDecision, RememberedDecisions},
 };
 use super::{
-    Arrival,
+    Arrival, credentials,
     drive::{ActionHandler, ActionResult, Stop, Upgraded, drive},
     job::Job,
     journal::{Journal, Written},
@@ -36,7 +36,7 @@ use crate::{
     },
     smtp::{
         Answer, Cause, Completed, Keyword, Note, Outbound as Machine, OutboundConfig, Question,
-        Refusal, Side,
+        Refusal, Side, Stage,
     },
     tls::{self, Peer},
 };
@@ -85,6 +85,7 @@ pub(super) fn begin(
         server: session.server_words(),
         known_at_connect,
         auth: setup.upstream.is_some(),
+        login: setup.login.is_some(),
         plaintext_possible: setup.common.observe
             || setup.settings.level.allows_plaintext()
             || setup.table.has_plaintext_entries(clock::wall()),
@@ -186,6 +187,10 @@ impl ActionHandler for OutboundSession {
             let refusal = cannot_go_on("no server is known");
             return ready(ActionResult::Answered(Answer::Refused(refusal)));
         };
+        if question == Question::Login {
+            let login = credentials::login(self.setup.login.clone());
+            return Job::running(async { OutboundJob::Ready(ActionResult::Answered(login.await)) });
+        }
         if let Some(answer) = self.answer_at_once(&question) {
             let answered = OutboundJob::Answered(self.peer_number, answer);
             return Job::Done(answered);
@@ -206,6 +211,11 @@ impl ActionHandler for OutboundSession {
         match &note {
             Note::NoTls { words, refusal } => self.tls_is_not_to_be_had(words, refusal),
             Note::HostFault { refusal, lasting } => self.host_fault(refusal, *lasting),
+            Note::Heard {
+                stage: Stage::Login,
+                reply,
+                ..
+            } => credentials::refused(self.setup.login.as_deref(), reply),
             Note::MissingExtension(keyword) => {
                 if let Some(ServerAddr(to)) = self.server {
                     self.next_session().lacks(to.ip(), *keyword);
@@ -381,7 +391,7 @@ impl OutboundSession {
 
     fn moment(&self, question: &Question) -> Moment {
         match question {
-            Question::Peer => Moment::Hello,
+            Question::Peer | Question::Login => Moment::Hello,
             Question::Recipient(_) | Question::Sender(_) => self.recipient_moment,
         }
     }

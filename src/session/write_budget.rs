@@ -8,19 +8,19 @@ use std::{
 use super::budget::{Budget, BudgetedEvent, Count, Now};
 use crate::clock;
 
-/// How many octets clients may make this proxy write. Outbound there is no limit: the clients are the administrator's own mail
-/// servers, so everything is written and nobody is turned away.
+/// How many octets clients may make this proxy write. Outbound there is no limit for the administrator's own mail servers:
+/// everything is written and nobody is turned away. Strangers at a smart host have limits.
 #[derive(Debug)]
 pub struct WriteBudget(Option<Mutex<Budget>>);
 
 impl WriteBudget {
-    /// Inbound: the limits of [`Budget`].
+    /// Inbound, and for strangers at a smart host: the limits of [`Budget`].
     #[must_use]
     pub fn for_strangers() -> Self {
         Self(Some(Mutex::new(Budget::new(clock::instant()))))
     }
 
-    /// Outbound: no limits.
+    /// For the administrator's own mail servers: no limits.
     #[must_use]
     pub fn unlimited() -> Self {
         Self(None)

@@ -190,6 +190,8 @@ impl LinkSetup for Inbound {
                 self.relay.conditions.starttls_first()
             }
             Answer::Refused(refusal) => refusal,
+            // The inside server is not logged in to.
+            Answer::Login(_) => return self.relay.incident("login-unasked"),
         };
         self.relay.refuse(refusal);
     }

@@ -105,6 +105,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                     taking(offered, from, &mut taken, len);
                 }
                 Action::Send(side, octets) => self.leg(side).send(&octets),
+                Action::SendSecret(line) => self.server.send(line.expose()),
                 Action::Connect => {
                     let old = std::mem::take(&mut self.server);
                     self.traffic(Side::Server, old.octets);

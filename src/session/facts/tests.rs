@@ -136,6 +136,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
                 sha256: String::new(),
                 decisions: vec![Arc::new(entry(VerdictField::Authorised))],
                 peer: None,
+                user: Some("scanner@clinic.example"),
             },
         ),
         (
@@ -208,7 +209,7 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
         End::Refused,
         End::Stopped,
     ];
-    let stages = [Stage::Greeting, Stage::Ehlo, Stage::StartTls];
+    let stages = [Stage::Greeting, Stage::Ehlo, Stage::StartTls, Stage::Login];
     let stages = stages.map(|stage| {
         HeardFact {
             stage,
