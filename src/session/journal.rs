@@ -23,6 +23,7 @@ use super::{
     setup::CommonSetup,
     trace,
     transaction::TransactionDecisions,
+    write_budget::octets,
 };
 use crate::{
     audit::{AuditLog, ConnectionField, DecisionField, DirectionField, OutcomeField, Record},
@@ -533,11 +534,6 @@ impl Journal {
 /// The audit log cannot be written, so nothing goes on.
 fn unwritable() -> Refusal {
     local_fault("the audit log cannot be written, no mail can pass")
-}
-
-/// Octets that a record takes in the log, without the links of the chain.
-fn octets(record: &Record) -> usize {
-    serde_json::to_vec(record).map_or(0, |text| text.len())
 }
 
 #[cfg(test)]

@@ -6,7 +6,12 @@ use std::{
 };
 
 use super::budget::{Budget, BudgetedEvent, Count, Now};
-use crate::clock;
+use crate::{audit::Record, clock};
+
+/// Octets that a record takes in the log, without the links of the chain.
+pub(super) fn octets(record: &Record) -> usize {
+    serde_json::to_vec(record).map_or(0, |text| text.len())
+}
 
 /// How many octets clients may make this proxy write. Outbound there is no limit for the administrator's own mail servers:
 /// everything is written and nobody is turned away. Strangers at a smart host have limits.
