@@ -348,6 +348,8 @@ pub enum PolicyCommandFlags {
     Show(PolicyShowFlags),
     /// `policy purge`
     Purge(PolicyPurgeFlags),
+    /// `policy suggest`
+    Suggest(PolicySuggestFlags),
 }
 
 /// Prints the line of the table that decides for each NAME, and why. Asks no network.
@@ -391,6 +393,20 @@ pub struct PolicyPurgeFlags {
     /// forget the policy of this domain
     #[argh(positional, arg_name = "DOMAIN")]
     pub domains: Vec<String>,
+}
+
+/// Prints whose mail would be refused by what an observing proxy recorded: for each partner how much, why, what to ask
+/// the partner, and the line of the table that would let it pass. What is printed is itself a table; read it before
+/// you copy from it.
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
+#[argh(subcommand, name = "suggest")]
+pub struct PolicySuggestFlags {
+    /// last day of the printed lines (default: 30 days from today)
+    #[argh(option, arg_name = "YYYY-MM-DD")]
+    pub until: Option<String>,
+    /// as for audit verify
+    #[argh(positional, arg_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 /// Checks and shows the evidence. FILE... are the files of one audit log; a single FILE stands for itself and for all

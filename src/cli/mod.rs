@@ -66,6 +66,7 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
             PolicyCommandFlags::Test(flags) => commands::policy::test(&flags),
             PolicyCommandFlags::Show(flags) => commands::policy::show(&flags),
             PolicyCommandFlags::Purge(flags) => commands::policy::purge(&flags),
+            PolicyCommandFlags::Suggest(flags) => commands::policy::suggest(&flags),
         },
         CommandFlags::Audit(audit) => evidence(&audit.verb),
     }
@@ -161,6 +162,7 @@ mod tests {
                     &["policy", "test"],
                     &["policy", "show"],
                     &["policy", "purge"],
+                    &["policy", "suggest"],
                 ],
                 "policy",
             ),
@@ -283,7 +285,7 @@ mod tests {
                 "no value provided for option '--listen'",
             ),
             (&["audit"], "verify, show, report, keygen"),
-            (&["policy"], "test, show, purge"),
+            (&["policy"], "test, show, purge, suggest"),
         ] {
             let said = said(arguments);
             assert!(said.starts_with(words) || said.contains(words), "{said}");
