@@ -45,6 +45,10 @@ pub enum CommandFlags {
     Policy(PolicyFlags),
     /// `starttls-proxy audit`
     Audit(AuditFlags),
+    /// `starttls-proxy doctor`
+    Doctor(DoctorFlags),
+    /// `starttls-proxy setup`
+    Setup(SetupFlags),
 }
 
 /// Carries mail from a legacy mail server to the world.
@@ -329,6 +333,39 @@ pub struct CheckFlags {
     pub refuse_with: Option<String>,
 }
 
+/// Examines this machine and says for each check ok, WARN or FAIL, in one sentence, with the commands that mend it. It
+/// changes nothing and sends no mail. Without an operand it examines the services that systemd starts here, with the
+/// flags that their units name. Run it as root. The first line and the exit code are what monitoring systems expect
+/// (Nagios): 0 all is well, 1 warnings, 2 failures.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "doctor",
+    example = "Before the units are there, with the flags that the service is to have:\n\
+               starttls-proxy doctor outbound --listen '[::]:2525' --intercept tproxy"
+)]
+pub struct DoctorFlags {
+    /// outbound or inbound, and its flags (default: the services of this machine)
+    #[argh(positional, greedy, arg_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Prints what would put the proxy on the path of port 25 on this machine: firewall rules, routing rules, units and
+/// flags, each with its reason. It runs nothing.
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
+#[argh(subcommand, name = "setup")]
+pub struct SetupFlags {
+    /// interface towards the mail server (default: those that no default route leads through)
+    #[argh(option, arg_name = "INTERFACE")]
+    pub inside: Vec<String>,
+    /// interface towards the world (default: those that a default route leads through)
+    #[argh(option, arg_name = "INTERFACE")]
+    pub outside: Vec<String>,
+    /// how the kernel hands connections to the proxy (default tproxy)
+    #[argh(option, arg_name = "tproxy|redirect")]
+    pub intercept: Option<Intercept>,
+}
+
 /// Shows the policy table and cached MTA-STS policies.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "policy")]
@@ -518,6 +555,19 @@ pub struct AuditKeygenFlags {
     /// write the private key to this file, and the public key to the same name with .pub
     #[argh(option, arg_name = "PEM")]
     pub out: PathBuf,
+}
+
+/// Turns `--flag=value` into `--flag value`, which is what argh reads.
+pub(crate) fn split_values(arguments: &[String]) -> Vec<String> {
+    arguments
+        .iter()
+        .flat_map(|argument| match argument.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => {
+                vec![flag.to_owned(), value.to_owned()]
+            }
+            _ => vec![argument.clone()],
+        })
+        .collect()
 }
 
 /// A mark of packets: `0x1a` or `26`.

@@ -18,7 +18,7 @@ use crate::{
     commands::{self, audit, runtime},
     configure,
     exit::{self, Exit},
-    flags::{AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags},
+    flags::{AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags, split_values},
     logging, serve,
 };
 
@@ -69,6 +69,8 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
             PolicyCommandFlags::Suggest(flags) => commands::policy::suggest(&flags),
         },
         CommandFlags::Audit(audit) => evidence(&audit.verb),
+        CommandFlags::Doctor(flags) => commands::doctor::doctor(&flags),
+        CommandFlags::Setup(flags) => commands::setup::setup(&flags),
     }
 }
 
@@ -100,19 +102,6 @@ fn evidence(command: &AuditCommandFlags) -> Result<(), Exit> {
         AuditCommandFlags::Show(flags) => audit::show(flags, &mut out, &mut errors),
         AuditCommandFlags::Keygen(flags) => audit::keygen(flags, &mut out),
     }
-}
-
-/// Turns `--flag=value` into `--flag value`, which is what argh reads.
-fn split_values(arguments: &[String]) -> Vec<String> {
-    arguments
-        .iter()
-        .flat_map(|argument| match argument.split_once('=') {
-            Some((flag, value)) if flag.starts_with("--") => {
-                vec![flag.to_owned(), value.to_owned()]
-            }
-            _ => vec![argument.clone()],
-        })
-        .collect()
 }
 
 /// Prints to stdout. A reader that closed it does not want the text, so that is no error.

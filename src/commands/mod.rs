@@ -3,7 +3,10 @@
 
 pub mod audit;
 pub mod check;
+pub(crate) mod doctor;
+mod machine;
 pub(crate) mod policy;
+pub(crate) mod setup;
 
 use crate::exit::Exit;
 
