@@ -63,7 +63,8 @@ fn facts(cert: &Path, key: &Path) -> Result<(CertFacts, Vec<String>), String> {
     let tls = ServerTls::new(&options)?;
     let faults = tls.expires_within(EXPIRY_WARNING, clock::wall());
     let own = tls.own_certificates().map(|(_, own)| own.clone()).next();
-    own.map(|own| (own, faults)).ok_or_else(|| String::from("no certificate"))
+    own.map(|own| (own, faults))
+        .ok_or_else(|| String::from("no certificate"))
 }
 
 fn dates(service: &ProxyService, file: &Path, own: &CertFacts, faults: &[String]) -> Finding {
@@ -75,7 +76,12 @@ fn dates(service: &ProxyService, file: &Path, own: &CertFacts, faults: &[String]
         let days = (own.not_after.0 - now) / 86_400;
         return Finding::ok(
             CHECK,
-            format!("{}: {} until {}, {days} days", file.display(), own.names_in_words(), own.not_after.day()),
+            format!(
+                "{}: {} until {}, {days} days",
+                file.display(),
+                own.names_in_words(),
+                own.not_after.day()
+            ),
         );
     };
     let finding = match is_dead {
@@ -105,12 +111,17 @@ pub(super) fn readable(service: &ProxyService, check: &'static str, file: &Path)
         Err(error) => return Finding::fail(check, format!("{shown}: {error}")),
     };
     let account = service.account();
-    let stops = account.iter().flat_map(|account| account.stopped_at(Access::Read, file));
+    let stops = account
+        .iter()
+        .flat_map(|account| account.stopped_at(Access::Read, file));
     let stops: Vec<_> = stops.collect();
     if let (Some(account), false) = (&account, stops.is_empty()) {
         let finding = Finding::fail(
             check,
-            format!("{shown}: user {} cannot read it; the service reads it at its start and at each reload", account.name),
+            format!(
+                "{shown}: user {} cannot read it; the service reads it at its start and at each reload",
+                account.name
+            ),
         );
         return stops.iter().fold(finding, |finding, stop| {
             let bit = if stop.is_dir() { "x" } else { "r" };
@@ -121,17 +132,25 @@ pub(super) fn readable(service: &ProxyService, check: &'static str, file: &Path)
         });
     }
     if mode & 0o004 != 0 {
-        return Finding::warn(check, format!("{shown}: everybody on this machine can read it")).run(
-            match &account {
-                Some(account) => format!("chgrp {} {word} && chmod 640 {word}", account.group),
-                None => format!("chmod o-rwx {word}"),
-            },
-        );
+        return Finding::warn(
+            check,
+            format!("{shown}: everybody on this machine can read it"),
+        )
+        .run(match &account {
+            Some(account) => format!("chgrp {} {word} && chmod 640 {word}", account.group),
+            None => format!("chmod o-rwx {word}"),
+        });
     }
-    Finding::ok(check, match &account {
-        Some(account) => format!("{shown}: user {} can read it, and not everybody", account.name),
-        None => format!("{shown}: not everybody can read it"),
-    })
+    Finding::ok(
+        check,
+        match &account {
+            Some(account) => format!(
+                "{shown}: user {} can read it, and not everybody",
+                account.name
+            ),
+            None => format!("{shown}: not everybody can read it"),
+        },
+    )
 }
 
 /// Senders with MTA-STS or `verify` compare the certificate with the name in the MX record.
@@ -165,13 +184,15 @@ async fn tlsa(hostname: &str, own: &[CertFacts]) -> Option<Finding> {
     };
     Some(match host.tlsa {
         Dns::Found(records, Security::Secure) => compared(&host.tlsa_base, &records, own),
-        Dns::Absent(_) | Dns::NotAsked | Dns::Found(..) => {
-            Finding::ok(CHECK, format!("{hostname} publishes no TLSA records that count"))
-        }
-        Dns::Bogus(words) | Dns::Failed(words) => {
-            Finding::warn(CHECK, format!("the TLSA records of {hostname} cannot be looked up: {words}"))
-                .run(format!("delv TLSA _25._tcp.{hostname}"))
-        }
+        Dns::Absent(_) | Dns::NotAsked | Dns::Found(..) => Finding::ok(
+            CHECK,
+            format!("{hostname} publishes no TLSA records that count"),
+        ),
+        Dns::Bogus(words) | Dns::Failed(words) => Finding::warn(
+            CHECK,
+            format!("the TLSA records of {hostname} cannot be looked up: {words}"),
+        )
+        .run(format!("delv TLSA _25._tcp.{hostname}")),
     })
 }
 
@@ -195,15 +216,22 @@ fn compared(base: &str, records: &[Tlsa], own: &[CertFacts]) -> Finding {
     let finding = match records.iter().all(is_judged) {
         true => Finding::fail(
             CHECK,
-            format!("no TLSA record of {base} fits the certificate, so that senders with DANE deliver nothing"),
+            format!(
+                "no TLSA record of {base} fits the certificate, so that senders with DANE deliver nothing"
+            ),
         ),
         false => Finding::warn(
             CHECK,
-            format!("no 3 x 1 record of {base} fits the certificate; those of other kinds were not compared"),
+            format!(
+                "no 3 x 1 record of {base} fits the certificate; those of other kinds were not compared"
+            ),
         ),
     };
     own.iter().fold(finding, |finding, own| {
-        finding.advise(format!("publish: _25._tcp.{base}. IN TLSA 3 1 1 {}", own.spki_sha256))
+        finding.advise(format!(
+            "publish: _25._tcp.{base}. IN TLSA 3 1 1 {}",
+            own.spki_sha256
+        ))
     })
 }
 
@@ -228,15 +256,24 @@ mod tests {
         for (records, expected) in [
             (vec![record(3, 1, 1, &facts.spki_sha256)], Health::Ok),
             (vec![record(3, 0, 1, &facts.sha256)], Health::Ok),
-            (vec![record(3, 1, 1, &other), record(3, 1, 1, &facts.spki_sha256)], Health::Ok),
+            (
+                vec![record(3, 1, 1, &other), record(3, 1, 1, &facts.spki_sha256)],
+                Health::Ok,
+            ),
             (vec![record(3, 1, 1, &other)], Health::Fail),
-            (vec![record(2, 1, 1, &other), record(3, 1, 1, &other)], Health::Warn),
+            (
+                vec![record(2, 1, 1, &other), record(3, 1, 1, &other)],
+                Health::Warn,
+            ),
         ] {
             let finding = compared("mx.example", &records, own);
             assert_eq!(finding.health, expected, "{finding:?}");
             if expected != Health::Ok {
                 let words = format!("TLSA 3 1 1 {}", facts.spki_sha256);
-                assert!(format!("{:?}", finding.remedies).contains(&words), "{finding:?}");
+                assert!(
+                    format!("{:?}", finding.remedies).contains(&words),
+                    "{finding:?}"
+                );
             }
         }
     }

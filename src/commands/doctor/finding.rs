@@ -88,7 +88,9 @@ impl Finding {
         writeln!(out, "  {health:<4}  {:<14} {words}", self.check)?;
         for remedy in &self.remedies {
             match remedy {
-                Remedy::Run(command) => writeln!(out, "        run: {}", printable(command, LONGEST))?,
+                Remedy::Run(command) => {
+                    writeln!(out, "        run: {}", printable(command, LONGEST))?
+                }
                 Remedy::Do(words) => writeln!(out, "        do: {}", printable(words, LONGEST))?,
             }
         }

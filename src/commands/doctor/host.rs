@@ -1,6 +1,9 @@
 //! What the proxy needs of the machine: the time, somebody who answers questions, and authorities to trust.
 
-use std::{net::{IpAddr, SocketAddr}, path::Path};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use super::{
     super::machine::{interfaces::interfaces, programs},
@@ -23,7 +26,10 @@ pub(super) fn clock() -> Finding {
     if Path::new(SYNCHRONISED).exists() {
         return Finding::ok(CHECK, "synchronised by systemd-timesyncd");
     }
-    let told = programs::output("timedatectl", &["show", "--property=NTPSynchronized", "--value"]);
+    let told = programs::output(
+        "timedatectl",
+        &["show", "--property=NTPSynchronized", "--value"],
+    );
     match told.as_deref().map(str::trim) {
         Ok("yes") => return Finding::ok(CHECK, "synchronised, as timedatectl says"),
         Ok("no") => {
@@ -38,7 +44,8 @@ pub(super) fn clock() -> Finding {
     if let Ok(told) = programs::output("chronyc", &["-n", "tracking"]) {
         return match told.contains("Not synchronised") {
             false => Finding::ok(CHECK, "synchronised by chrony"),
-            true => Finding::warn(CHECK, "chrony runs and has no source to follow").run("chronyc -n sources"),
+            true => Finding::warn(CHECK, "chrony runs and has no source to follow")
+                .run("chronyc -n sources"),
         };
     }
     let words = "nothing here says that the clock is synchronised; certificates and DNSSEC signatures are compared with it";
@@ -59,7 +66,11 @@ pub(super) fn trust_store(flags: &OutboundFlags) -> Finding {
         None => "the system's trust store".into(),
     };
     match tls.map(|tls| tls.trust.anchors().len()) {
-        Ok(0) => broken_store(CHECK, flags, format!("{place} has no authority, so that no certificate is good")),
+        Ok(0) => broken_store(
+            CHECK,
+            flags,
+            format!("{place} has no authority, so that no certificate is good"),
+        ),
         Ok(1) => Finding::ok(CHECK, format!("{place} has 1 authority")),
         Ok(count) => Finding::ok(CHECK, format!("{place} has {count} authorities")),
         Err(words) => broken_store(CHECK, flags, words),

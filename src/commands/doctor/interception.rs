@@ -49,13 +49,22 @@ fn unreadable(service: &ProxyService, words: &str) -> Finding {
     const CHECK: &str = "rules";
     if programs::found("nft").is_none() {
         let finding = match service.intercept() {
-            Some(_) => Finding::fail(CHECK, "nft is not installed, so that nothing can be intercepted"),
-            None => Finding::warn(CHECK, "nft is not installed, so that the firewall's rules cannot be read"),
+            Some(_) => Finding::fail(
+                CHECK,
+                "nft is not installed, so that nothing can be intercepted",
+            ),
+            None => Finding::warn(
+                CHECK,
+                "nft is not installed, so that the firewall's rules cannot be read",
+            ),
         };
         return finding.run("apt install nftables");
     }
-    Finding::warn(CHECK, format!("the firewall's rules cannot be read: {words}"))
-        .run("sudo starttls-proxy doctor")
+    Finding::warn(
+        CHECK,
+        format!("the firewall's rules cannot be read: {words}"),
+    )
+    .run("sudo starttls-proxy doctor")
 }
 
 /// A packet that the rules hand to this service.
@@ -87,7 +96,11 @@ impl Site<'_> {
         });
         let handed: Vec<Handed> = all
             .map(|(interface, is_v6)| Handed {
-                journey: self.ruleset.journey("prerouting", Packet::first(&interface, is_v6), false),
+                journey: self.ruleset.journey(
+                    "prerouting",
+                    Packet::first(&interface, is_v6),
+                    false,
+                ),
                 interface,
                 is_v6,
             })
@@ -133,7 +146,10 @@ impl Site<'_> {
         let mut findings = Vec::new();
         for is_v6 in self.families {
             let lenient = journeys(*is_v6, true);
-            let dropped: Vec<&str> = lenient.iter().filter_map(|one| one.dropped_in.as_deref()).collect();
+            let dropped: Vec<&str> = lenient
+                .iter()
+                .filter_map(|one| one.dropped_in.as_deref())
+                .collect();
             // A firewall that lets the port in on one side only may be meant.
             if dropped.len() < lenient.len() || dropped.is_empty() {
                 continue;
@@ -149,7 +165,10 @@ impl Site<'_> {
             );
         }
         if findings.is_empty() {
-            findings.push(Finding::ok(CHECK, format!("the firewall lets port {port} in")));
+            findings.push(Finding::ok(
+                CHECK,
+                format!("the firewall lets port {port} in"),
+            ));
         }
         findings.extend(legacy_rules());
         findings
@@ -183,7 +202,13 @@ impl Site<'_> {
             )
             .with(self.restore(|_| lines::hand_over(intercept, &partly, port)));
         }
-        Finding::ok(CHECK, format!("port 25 of {} goes to port {port} ({word})", names.join(", ")))
+        Finding::ok(
+            CHECK,
+            format!(
+                "port 25 of {} goes to port {port} ({word})",
+                names.join(", ")
+            ),
+        )
     }
 
     /// While the proxy is not there, nothing may be forwarded.
@@ -191,7 +216,10 @@ impl Site<'_> {
         const CHECK: &str = "first lock";
         let open: Vec<&Handed> = handed.iter().filter(|one| self.is_forwarded(one)).collect();
         if open.is_empty() {
-            return Finding::ok(CHECK, "the firewall forwards nothing to port 25 while the proxy is down");
+            return Finding::ok(
+                CHECK,
+                "the firewall forwards nothing to port 25 while the proxy is down",
+            );
         }
         let words: Vec<String> = open.iter().map(|one| one.words()).collect();
         let words = words.join(", ");
@@ -200,18 +228,25 @@ impl Site<'_> {
         let finding = match intercept {
             Intercept::Tproxy => Finding::fail(
                 CHECK,
-                format!("while the proxy is down, port 25 is forwarded past it in the clear: {words}"),
+                format!(
+                    "while the proxy is down, port 25 is forwarded past it in the clear: {words}"
+                ),
             ),
             Intercept::Redirect => Finding::warn(
                 CHECK,
-                format!("connections to port 25 that are older than the rules are forwarded past the proxy: {words}"),
+                format!(
+                    "connections to port 25 that are older than the rules are forwarded past the proxy: {words}"
+                ),
             ),
         };
         finding.with(self.restore(|_| lines::fail_closed(&names)))
     }
 
     fn is_forwarded(&self, one: &Handed) -> bool {
-        let others = self.interfaces.iter().filter(|other| other.name != one.interface);
+        let others = self
+            .interfaces
+            .iter()
+            .filter(|other| other.name != one.interface);
         let mut ways: Vec<Option<String>> = others.map(|other| Some(other.name.clone())).collect();
         if ways.is_empty() {
             ways.push(Some(one.interface.clone()));
@@ -222,7 +257,10 @@ impl Site<'_> {
                 ..Packet::first(&one.interface, one.is_v6)
             };
             // Certain is only what even a lenient reading drops.
-            self.ruleset.journey("forward", packet, true).dropped_in.is_none()
+            self.ruleset
+                .journey("forward", packet, true)
+                .dropped_in
+                .is_none()
         })
     }
 
@@ -236,7 +274,9 @@ impl Site<'_> {
             };
             let mark = place_of_mark(&rules, lines::MARK);
             for one in handed.iter().filter(|one| one.is_v6 == *is_v6) {
-                let lock = rules.iter().find(|rule| rule.locks.as_deref() == Some(&one.interface));
+                let lock = rules
+                    .iter()
+                    .find(|rule| rule.locks.as_deref() == Some(&one.interface));
                 let needs_mark = one.journey.handed_to.is_some();
                 match lock {
                     Some(lock) if needs_mark && mark.is_none_or(|mark| mark > lock.place) => {
@@ -275,7 +315,10 @@ impl Site<'_> {
     fn routes(&self, handed: &[Handed]) -> Option<Finding> {
         const CHECK: &str = "routes";
         let marks = handed.iter().map(|one| one.journey.packet.mark);
-        let mark = marks.into_iter().find(|mark| *mark != 0).unwrap_or(lines::MARK);
+        let mark = marks
+            .into_iter()
+            .find(|mark| *mark != 0)
+            .unwrap_or(lines::MARK);
         let (mut missing, mut commands) = (Vec::new(), Vec::new());
         for is_v6 in self.families {
             let rules = match routing::rules(*is_v6) {
@@ -284,7 +327,9 @@ impl Site<'_> {
                     return Some(Finding::warn(CHECK, words).run("apt install iproute2"));
                 }
             };
-            let own = rules.iter().find(|rule| rule.mark == Some(mark) && rule.table.is_some());
+            let own = rules
+                .iter()
+                .find(|rule| rule.mark == Some(mark) && rule.table.is_some());
             let table = own.and_then(|rule| rule.table.clone());
             if table.is_none() {
                 missing.push(format!("no {} rule for the mark {mark:#x}", family(*is_v6)));
@@ -292,15 +337,24 @@ impl Site<'_> {
             }
             let table = table.unwrap_or_else(|| lines::TABLE.to_string());
             if !routing::delivers_here(*is_v6, &table) {
-                missing.push(format!("no local {} route in table {table}", family(*is_v6)));
+                missing.push(format!(
+                    "no local {} route in table {table}",
+                    family(*is_v6)
+                ));
                 commands.push(lines::mark_route(*is_v6, &table));
             }
         }
         Some(match missing.is_empty() {
-            true => Finding::ok(CHECK, format!("packets with the mark {mark:#x} are delivered here")),
+            true => Finding::ok(
+                CHECK,
+                format!("packets with the mark {mark:#x} are delivered here"),
+            ),
             false => Finding::fail(
                 CHECK,
-                format!("intercepted packets are lost, so that connections hang: {}", missing.join(", ")),
+                format!(
+                    "intercepted packets are lost, so that connections hang: {}",
+                    missing.join(", ")
+                ),
             )
             .with(self.restore(|_| commands.clone())),
         })
@@ -314,7 +368,9 @@ impl Site<'_> {
             text.trim().parse().unwrap_or_default()
         };
         let names = self.interfaces.iter().map(|one| one.name.as_str());
-        let strict = names.clone().any(|name| of(name, "rp_filter").max(of("all", "rp_filter")) > 0);
+        let strict = names
+            .clone()
+            .any(|name| of(name, "rp_filter").max(of("all", "rp_filter")) > 0);
         let marked: Vec<&str> = ["all"]
             .into_iter()
             .chain(names)
@@ -340,7 +396,11 @@ impl Site<'_> {
                 has_socket: one.journey.handed_to.is_some(),
                 ..one.journey.packet.clone()
             };
-            let by = |lenient| self.ruleset.journey("input", packet.clone(), lenient).dropped_in;
+            let by = |lenient| {
+                self.ruleset
+                    .journey("input", packet.clone(), lenient)
+                    .dropped_in
+            };
             let lets_in = match packet.is_redirected {
                 true => format!("ct status dnat tcp dport {} accept", packet.port),
                 false => format!("meta mark {:#x} tcp dport 25 accept", packet.mark),
@@ -383,7 +443,8 @@ impl Site<'_> {
         let transparent = self.service.keeps_client_address();
         let mut dropping: Vec<String> = Vec::new();
         for one in &self.interfaces {
-            if handed.iter().any(|handed| handed.interface == one.name) && self.interfaces.len() > 1 {
+            if handed.iter().any(|handed| handed.interface == one.name) && self.interfaces.len() > 1
+            {
                 continue;
             }
             for is_v6 in self.families {
@@ -403,11 +464,16 @@ impl Site<'_> {
         }
         let finding = Finding::fail(
             "input replies",
-            format!("the chain {} drops the answers to the proxy's own connections", dropping.join(", ")),
+            format!(
+                "the chain {} drops the answers to the proxy's own connections",
+                dropping.join(", ")
+            ),
         );
         Some(dropping.iter().fold(finding, |finding, place| {
             finding
-                .run(format!("nft insert rule {place} ct state established,related accept"))
+                .run(format!(
+                    "nft insert rule {place} ct state established,related accept"
+                ))
                 .advise(kept(place))
         }))
     }
@@ -439,7 +505,11 @@ impl Site<'_> {
     fn restore(&self, by_hand: impl FnOnce(&[&str]) -> Vec<String>) -> Vec<Remedy> {
         let outbound = self.service.is_outbound();
         let guessed = lines::guessed(&self.interfaces, outbound);
-        let Some(unit) = self.units.named(ROUTING).filter(|_| programs::is_systemd_running()) else {
+        let Some(unit) = self
+            .units
+            .named(ROUTING)
+            .filter(|_| programs::is_systemd_running())
+        else {
             if guessed.is_empty() {
                 let words = "name the interface that mail comes in by: starttls-proxy setup --inside INTERFACE";
                 return vec![Remedy::Do(words.into())];
@@ -454,7 +524,11 @@ impl Site<'_> {
 
     /// The routing unit names no interface, or one that is not here.
     fn misnamed(&self, unit: &ServiceUnit, guessed: &[&str]) -> Option<Remedy> {
-        let variable = if self.service.is_outbound() { "INSIDE" } else { "OUTSIDE" };
+        let variable = if self.service.is_outbound() {
+            "INSIDE"
+        } else {
+            "OUTSIDE"
+        };
         let named = unit.environment.get(variable).map_or("", String::as_str);
         let mut names = named.split_ascii_whitespace();
         let is_here = |name: &str| self.interfaces.iter().any(|one| one.name == name);
@@ -489,13 +563,23 @@ fn kept(place: &str) -> String {
 
 /// Rules of the old iptables stand beside those of nft, and nft does not show them.
 fn legacy_rules() -> Option<Finding> {
-    let tables = ["/proc/self/net/ip_tables_names", "/proc/self/net/ip6_tables_names"];
-    let mut texts = tables.iter().filter_map(|file| fs::read_to_string(file).ok());
-    texts.any(|text| text.lines().any(|line| line == "filter")).then(|| {
-        Finding::warn("old iptables", "there are rules of the old iptables, too, which nft does not show")
+    let tables = [
+        "/proc/self/net/ip_tables_names",
+        "/proc/self/net/ip6_tables_names",
+    ];
+    let mut texts = tables
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok());
+    texts
+        .any(|text| text.lines().any(|line| line == "filter"))
+        .then(|| {
+            Finding::warn(
+                "old iptables",
+                "there are rules of the old iptables, too, which nft does not show",
+            )
             .run("iptables-legacy -S INPUT; ip6tables-legacy -S INPUT")
             .advise("see that none of them drops port 25")
-    })
+        })
 }
 
 fn seconds_now() -> u64 {
@@ -515,7 +599,9 @@ enum Watched {
 fn watched(text: &str, now: u64) -> Watched {
     let value = |wanted: &str| {
         let mut pairs = text.lines().filter_map(|line| line.split_once('='));
-        pairs.find(|(key, _)| *key == wanted).map(|(_, value)| value)
+        pairs
+            .find(|(key, _)| *key == wanted)
+            .map(|(_, value)| value)
     };
     let checked: Option<u64> = value("checked").and_then(|value| value.parse().ok());
     let holds = match (value("locks"), value("alive")) {
@@ -542,9 +628,15 @@ mod tests {
             ("locks=held\nchecked=1000\nerror=\n", Watched::Held),
             ("alive=yes\n", Watched::Held),
             ("locks=held\nchecked=900\n", Watched::Late),
-            ("locks=failing\nchecked=1000\nerror=no ip -4 rule\n", Watched::Lost("no ip -4 rule".into())),
+            (
+                "locks=failing\nchecked=1000\nerror=no ip -4 rule\n",
+                Watched::Lost("no ip -4 rule".into()),
+            ),
             ("alive=no\n", Watched::Lost("it does not say why".into())),
-            ("locks=unset\nalive=yes\n", Watched::Lost("it does not say why".into())),
+            (
+                "locks=unset\nalive=yes\n",
+                Watched::Lost("it does not say why".into()),
+            ),
             ("", Watched::Lost("it does not say why".into())),
         ] {
             assert_eq!(watched(text, 1010), expected, "{text}");

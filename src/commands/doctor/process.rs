@@ -21,7 +21,12 @@ pub(super) fn check(service: &ProxyService) -> Vec<Finding> {
     let ports = service.ports().into_iter();
     let mut findings = vec![runs(service)];
     findings.extend(capabilities(service));
-    findings.extend(service.listen().iter().filter_map(|own| address(service, *own)));
+    findings.extend(
+        service
+            .listen()
+            .iter()
+            .filter_map(|own| address(service, *own)),
+    );
     findings.extend(ports.map(|own| port(service, own)));
     findings
 }
@@ -39,13 +44,22 @@ fn runs(service: &ProxyService) -> Finding {
                         unit.name, process.pid
                     ),
                 )
-                .run(format!("systemctl daemon-reload && systemctl restart {}", unit.name));
+                .run(format!(
+                    "systemctl daemon-reload && systemctl restart {}",
+                    unit.name
+                ));
             }
             match unit.is_enabled || !unit.sockets.is_empty() {
-                true => Finding::ok(CHECK, format!("{} runs, process {}", unit.name, process.pid)),
+                true => Finding::ok(
+                    CHECK,
+                    format!("{} runs, process {}", unit.name, process.pid),
+                ),
                 false => Finding::warn(
                     CHECK,
-                    format!("{} runs, but will not after a restart of the machine", unit.name),
+                    format!(
+                        "{} runs, but will not after a restart of the machine",
+                        unit.name
+                    ),
                 )
                 .run(format!("systemctl enable {}", unit.name)),
             }
@@ -53,7 +67,10 @@ fn runs(service: &ProxyService) -> Finding {
         (Some(process), None) => Finding::ok(CHECK, format!("it runs, process {}", process.pid)),
         (None, Some(unit)) => Finding::fail(
             CHECK,
-            format!("{} is to run and does not; port 25 is refused meanwhile, and mail waits", unit.name),
+            format!(
+                "{} is to run and does not; port 25 is refused meanwhile, and mail waits",
+                unit.name
+            ),
         )
         .run(format!("systemctl start {}", unit.name))
         .run(format!("journalctl -n 20 -u {}", unit.name)),
@@ -67,26 +84,37 @@ fn capabilities(service: &ProxyService) -> Option<Finding> {
         || service.keeps_client_address()
         || service.marks();
     let first_free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-    let first_free: u16 = first_free.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
+    let first_free: u16 = first_free
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1024);
     let low = service.listen().iter().any(|own| own.port() < first_free);
     let mut needed = Vec::new();
     needed.extend(transparent.then_some(NET_RAW));
     needed.extend(low.then_some(NET_BIND_SERVICE));
-    let (has, whose): (Box<dyn Fn((u32, &str)) -> bool>, String) = match (&service.process, &service.unit) {
-        (Some(process), _) => {
-            let bits = process.capabilities;
-            (Box::new(move |(bit, _)| bits >> bit & 1 == 1), format!("process {}", process.pid))
-        }
-        (None, Some(unit)) => {
-            let (names, is_root) = (unit.capabilities.clone(), unit.user.is_none());
-            let has = move |(_, name): (u32, &str)| is_root || names.iter().any(|own| own == name);
-            (Box::new(has), unit.name.clone())
-        }
-        (None, None) => {
-            let (bits, _) = status_of(None)?;
-            (Box::new(move |(bit, _)| bits >> bit & 1 == 1), "whoever runs this".into())
-        }
-    };
+    let (has, whose): (Box<dyn Fn((u32, &str)) -> bool>, String) =
+        match (&service.process, &service.unit) {
+            (Some(process), _) => {
+                let bits = process.capabilities;
+                (
+                    Box::new(move |(bit, _)| bits >> bit & 1 == 1),
+                    format!("process {}", process.pid),
+                )
+            }
+            (None, Some(unit)) => {
+                let (names, is_root) = (unit.capabilities.clone(), unit.user.is_none());
+                let has =
+                    move |(_, name): (u32, &str)| is_root || names.iter().any(|own| own == name);
+                (Box::new(has), unit.name.clone())
+            }
+            (None, None) => {
+                let (bits, _) = status_of(None)?;
+                (
+                    Box::new(move |(bit, _)| bits >> bit & 1 == 1),
+                    "whoever runs this".into(),
+                )
+            }
+        };
     let missing = |(bit, name)| match bit == NET_RAW.0 {
         true => !has((bit, name)) && !has(NET_ADMIN),
         false => !has((bit, name)),
@@ -96,7 +124,10 @@ fn capabilities(service: &ProxyService) -> Option<Finding> {
         .filter(|one| missing(**one))
         .map(|(_, name)| name.to_ascii_uppercase())
         .collect();
-    let all: Vec<String> = needed.iter().map(|(_, name)| name.to_ascii_uppercase()).collect();
+    let all: Vec<String> = needed
+        .iter()
+        .map(|(_, name)| name.to_ascii_uppercase())
+        .collect();
     if missing.is_empty() {
         let words = match all.is_empty() {
             true => "none is needed for these flags".into(),
@@ -106,7 +137,10 @@ fn capabilities(service: &ProxyService) -> Option<Finding> {
     }
     let finding = Finding::fail(
         CHECK,
-        format!("{whose} lacks {}, which these flags need", missing.join(" and ")),
+        format!(
+            "{whose} lacks {}, which these flags need",
+            missing.join(" and ")
+        ),
     );
     let all = all.join(" ");
     Some(match &service.unit {
@@ -133,16 +167,23 @@ fn address(service: &ProxyService, own: SocketAddr) -> Option<Finding> {
                 CHECK,
                 format!("--listen {own}: TPROXY finds only a listener on the unspecified address"),
             )
-            .advise(format!("write --listen [::]:{} in {}", own.port(), service.flags_place())),
+            .advise(format!(
+                "write --listen [::]:{} in {}",
+                own.port(),
+                service.flags_place()
+            )),
         );
     }
     match TcpListener::bind((own.ip(), 0)) {
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Some(
-            Finding::fail(CHECK, format!("--listen {own}: no interface of this machine has that address"))
-                .advise(format!(
-                    "give the address to an interface, or write another one in {}",
-                    service.flags_place()
-                )),
+            Finding::fail(
+                CHECK,
+                format!("--listen {own}: no interface of this machine has that address"),
+            )
+            .advise(format!(
+                "give the address to an interface, or write another one in {}",
+                service.flags_place()
+            )),
         ),
         _ => None,
     }
@@ -156,7 +197,10 @@ fn port(service: &ProxyService, port: u16) -> Finding {
             Finding::ok(CHECK, format!("{port} is free"))
         }
         PortHolder::Nobody => {
-            let finding = Finding::fail(CHECK, format!("nobody listens on {port}, so that mail waits"));
+            let finding = Finding::fail(
+                CHECK,
+                format!("nobody listens on {port}, so that mail waits"),
+            );
             match service.systemctl("restart") {
                 Some(command) => finding.run(command),
                 None => finding.advise("start the proxy again, and read what it says"),

@@ -1,19 +1,27 @@
 //! Does the inside server relay for strangers who come through the proxy?
 
-use super::{finding::Finding, service::{ProxyService, ServiceFlags}};
-use crate::{
-    serve::{Direction, relay_probe::{ProbeResult, probe}},
+use super::{
+    finding::Finding,
+    service::{ProxyService, ServiceFlags},
+};
+use crate::serve::{
+    Direction,
+    relay_probe::{ProbeResult, probe},
 };
 
 pub(super) async fn check(service: &ProxyService, direction: &Direction) -> Option<Finding> {
     const CHECK: &str = "open relay";
-    let (ServiceFlags::Inbound(flags), Direction::Inbound(site)) = (&service.flags, direction) else {
+    let (ServiceFlags::Inbound(flags), Direction::Inbound(site)) = (&service.flags, direction)
+    else {
         return None;
     };
     let server = flags.upstream.as_deref()?;
     let domain = flags.relay_probe.as_str();
     if domain == "off" {
-        return Some(Finding::ok(CHECK, "not asked, because of --relay-probe off"));
+        return Some(Finding::ok(
+            CHECK,
+            "not asked, because of --relay-probe off",
+        ));
     }
     Some(match probe(site, domain).await {
         Ok(ProbeResult::Refuses(reply)) => {

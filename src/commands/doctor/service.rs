@@ -34,8 +34,12 @@ impl ServiceFlags {
         };
         let name = ["starttls-proxy", direction];
         let read = match *direction {
-            "outbound" => OutboundFlags::from_args(&name, rest).map(|flags| Self::Outbound(Box::new(flags))),
-            "inbound" => InboundFlags::from_args(&name, rest).map(|flags| Self::Inbound(Box::new(flags))),
+            "outbound" => {
+                OutboundFlags::from_args(&name, rest).map(|flags| Self::Outbound(Box::new(flags)))
+            }
+            "inbound" => {
+                InboundFlags::from_args(&name, rest).map(|flags| Self::Inbound(Box::new(flags)))
+            }
             other => return Err(format!("'{other}' is neither outbound nor inbound")),
         };
         read.map_err(|early| early.output.lines().next().unwrap_or_default().to_owned())
@@ -113,10 +117,6 @@ impl ProxyService {
         both!(self, fwmark).is_some()
     }
 
-    pub(super) fn hostname(&self) -> Option<&str> {
-        both!(self, hostname).as_deref()
-    }
-
     pub(super) fn listen(&self) -> &[SocketAddr] {
         both!(self, listen)
     }
@@ -134,7 +134,11 @@ impl ProxyService {
         let own: Vec<u16> = self.listen().iter().map(SocketAddr::port).collect();
         let sockets = self.unit.iter().flat_map(|unit| &unit.sockets);
         let sockets = sockets.filter_map(|text| text.rsplit(':').next()?.parse().ok());
-        if own.is_empty() { sockets.collect() } else { own }
+        if own.is_empty() {
+            sockets.collect()
+        } else {
+            own
+        }
     }
 
     /// The user as whom it runs; `None` where that is not known.

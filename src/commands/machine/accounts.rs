@@ -99,7 +99,10 @@ impl Account {
         };
         let mode = metadata.permissions().mode();
         self.uid == 0
-            || match (metadata.uid() == self.uid, self.groups.contains(&metadata.gid())) {
+            || match (
+                metadata.uid() == self.uid,
+                self.groups.contains(&metadata.gid()),
+            ) {
                 (true, _) => mode >> 6 & bit != 0,
                 (false, true) => mode >> 3 & bit != 0,
                 (false, false) => mode & bit != 0,
@@ -135,7 +138,10 @@ mod tests {
         assert_eq!(stranger.stopped_at(Access::Read, &key), [key.clone()]);
         set(&folder, 0o700);
         assert_eq!(member.stopped_at(Access::Read, &key), [folder.clone()]);
-        assert_eq!(stranger.stopped_at(Access::Read, &key), [folder.clone(), key]);
+        assert_eq!(
+            stranger.stopped_at(Access::Read, &key),
+            [folder.clone(), key]
+        );
         set(&folder, 0o755);
     }
 }

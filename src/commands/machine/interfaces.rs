@@ -53,7 +53,9 @@ fn of(devices: &str, routes: &str, routes6: &str, shown: &Value) -> Vec<NetInter
         }
     }
     let names = devices.lines().filter_map(|line| line.split_once(':'));
-    let names = names.map(|(name, _)| name.trim()).filter(|name| *name != "lo");
+    let names = names
+        .map(|(name, _)| name.trim())
+        .filter(|name| *name != "lo");
     names
         .map(|name| NetInterface {
             name: name.to_owned(),
@@ -82,7 +84,8 @@ mod tests {
 
     #[test]
     fn the_interface_with_a_default_route_leads_outside() {
-        let devices = "Inter-|   Receive\n face |bytes\n    lo: 1 2\n  eth0: 1 2\n  eth1: 1 2\n eth2: 0\n";
+        let devices =
+            "Inter-|   Receive\n face |bytes\n    lo: 1 2\n  eth0: 1 2\n  eth1: 1 2\n eth2: 0\n";
         let routes = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\n\
                       eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\n\
                       eth1\t0000190A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\n";

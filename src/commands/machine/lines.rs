@@ -20,7 +20,10 @@ fn nft(words: &str) -> CommandLine {
 
 /// Names as an nft set. An interface's name has no quote and no white space that nft would read otherwise.
 fn set(interfaces: &[&str]) -> String {
-    let quoted: Vec<String> = interfaces.iter().map(|name| format!("\"{name}\"")).collect();
+    let quoted: Vec<String> = interfaces
+        .iter()
+        .map(|name| format!("\"{name}\""))
+        .collect();
     format!("{{ {} }}", quoted.join(", "))
 }
 
@@ -35,7 +38,9 @@ pub(in crate::commands) fn hand_over(
     match intercept {
         Intercept::Tproxy => vec![
             table,
-            nft("add chain inet starttls_proxy divert { type filter hook prerouting priority mangle; policy accept; }"),
+            nft(
+                "add chain inet starttls_proxy divert { type filter hook prerouting priority mangle; policy accept; }",
+            ),
             nft(&format!(
                 "insert rule inet starttls_proxy divert meta l4proto {{ tcp, icmp, icmpv6 }} socket transparent 1 socket wildcard 0 meta mark set {MARK:#x} accept"
             )),
@@ -45,7 +50,9 @@ pub(in crate::commands) fn hand_over(
         ],
         Intercept::Redirect => vec![
             table,
-            nft("add chain inet starttls_proxy intercept { type nat hook prerouting priority dstnat; policy accept; }"),
+            nft(
+                "add chain inet starttls_proxy intercept { type nat hook prerouting priority dstnat; policy accept; }",
+            ),
             nft(&format!(
                 "add rule inet starttls_proxy intercept iifname {from} tcp dport 25 redirect to :{port}"
             )),
@@ -59,7 +66,9 @@ pub(in crate::commands) fn fail_closed(interfaces: &[&str]) -> Vec<CommandLine> 
     let from = set(interfaces);
     vec![
         nft("add table inet starttls_proxy"),
-        nft("add chain inet starttls_proxy closed { type filter hook forward priority filter; policy accept; }"),
+        nft(
+            "add chain inet starttls_proxy closed { type filter hook forward priority filter; policy accept; }",
+        ),
         nft(&format!(
             "add rule inet starttls_proxy closed iifname {from} tcp dport 25 reject with tcp reset"
         )),
@@ -69,7 +78,9 @@ pub(in crate::commands) fn fail_closed(interfaces: &[&str]) -> Vec<CommandLine> 
 /// What delivers marked packets here, in one family. `protocol kernel` keeps systemd-networkd from removing it.
 pub(in crate::commands) fn mark_rule(is_v6: bool, mark: u32) -> CommandLine {
     let family = family(is_v6);
-    format!("ip {family} rule add pref {MARK_PLACE} fwmark {mark:#x} lookup {TABLE} protocol kernel")
+    format!(
+        "ip {family} rule add pref {MARK_PLACE} fwmark {mark:#x} lookup {TABLE} protocol kernel"
+    )
 }
 
 /// The route of the table that the mark's rule names.
@@ -81,7 +92,9 @@ pub(in crate::commands) fn mark_route(is_v6: bool, table: &str) -> CommandLine {
 /// The second lock: the routing refuses port 25 of this interface. No flush of nft rules touches it.
 pub(in crate::commands) fn second_lock(is_v6: bool, interface: &str) -> CommandLine {
     let family = family(is_v6);
-    format!("ip {family} rule add pref {LOCK_PLACE} iif {interface} ipproto tcp dport 25 prohibit protocol kernel")
+    format!(
+        "ip {family} rule add pref {LOCK_PLACE} iif {interface} ipproto tcp dport 25 prohibit protocol kernel"
+    )
 }
 
 fn family(is_v6: bool) -> &'static str {

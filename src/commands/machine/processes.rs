@@ -53,7 +53,8 @@ fn unit_of(pid: u32) -> Option<String> {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let mut names = groups.lines().flat_map(|line| line.split('/'));
     let unit = names.find_map(|name| name.strip_suffix(".service"));
-    unit.filter(|unit| unit.starts_with(PROGRAM)).map(str::to_owned)
+    unit.filter(|unit| unit.starts_with(PROGRAM))
+        .map(str::to_owned)
 }
 
 /// Effective capabilities and user of a process; of this one where `pid` is `None`.
@@ -65,14 +66,20 @@ pub(in crate::commands) fn status_of(pid: impl Into<Option<u32>>) -> Option<(u64
         lines.find_map(|line| line.strip_prefix(name))
     };
     let capabilities = u64::from_str_radix(field("CapEff:")?.trim(), 16).ok()?;
-    let uid = field("Uid:")?.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let uid = field("Uid:")?
+        .split_ascii_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()?;
     Some((capabilities, uid))
 }
 
 fn pids() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name());
-    names.filter_map(|name| name.to_str()?.parse().ok()).collect()
+    names
+        .filter_map(|name| name.to_str()?.parse().ok())
+        .collect()
 }
 
 fn name_of(pid: u32) -> String {
@@ -106,9 +113,17 @@ pub(in crate::commands) fn holder(port: u16) -> PortHolder {
         return PortHolder::Nobody;
     }
     let holds = |pid: &u32| {
-        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
-        let mut links = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
-        links.any(|link: PathBuf| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
+        let files = fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten();
+        let mut links = files
+            .flatten()
+            .filter_map(|file| fs::read_link(file.path()).ok());
+        links.any(|link: PathBuf| {
+            sockets
+                .iter()
+                .any(|socket| link.as_os_str() == socket.as_str())
+        })
     };
     let holders: Vec<(u32, String)> = pids()
         .into_iter()
@@ -149,7 +164,10 @@ mod tests {
         let port = listener.local_addr().expect("an address").port();
         let own = Some(std::process::id());
         let found = holder(port);
-        assert!(matches!(&found, PortHolder::Other(_, pid) if *pid == own), "{found:?}");
+        assert!(
+            matches!(&found, PortHolder::Other(_, pid) if *pid == own),
+            "{found:?}"
+        );
         drop(listener);
         assert_eq!(holder(port), PortHolder::Nobody);
     }

@@ -36,7 +36,10 @@ pub(in crate::commands) fn output(program: &str, arguments: &[&str]) -> Result<S
         false => {
             let said = String::from_utf8_lossy(&output.stderr);
             let first = said.lines().find(|line| !line.trim().is_empty());
-            Err(format!("{program}: {}", first.unwrap_or("it failed").trim()))
+            Err(format!(
+                "{program}: {}",
+                first.unwrap_or("it failed").trim()
+            ))
         }
     }
 }

@@ -78,7 +78,10 @@ mod tests {
         ]);
         let rules = read(&shown);
         let marks: Vec<_> = rules.iter().filter_map(|rule| rule.mark).collect();
-        let locks: Vec<_> = rules.iter().filter_map(|rule| rule.locks.as_deref()).collect();
+        let locks: Vec<_> = rules
+            .iter()
+            .filter_map(|rule| rule.locks.as_deref())
+            .collect();
         assert_eq!((marks, locks), (vec![0x19], vec!["gwi"]));
         assert_eq!(rules[1].table.as_deref(), Some("100"));
         assert_eq!(read(&Value::Null), []);

@@ -59,9 +59,8 @@ impl Ruleset {
             .map_err(|error| format!("nft: its output cannot be read: {error}"))?;
         let mut ruleset = Self::default();
         for object in shown["nftables"].as_array().into_iter().flatten() {
-            let word = |kind: &str, name: &str| {
-                object[kind][name].as_str().unwrap_or_default().to_owned()
-            };
+            let word =
+                |kind: &str, name: &str| object[kind][name].as_str().unwrap_or_default().to_owned();
             if object["chain"].is_object() {
                 ruleset.chains.push(RuleChain {
                     family: word("chain", "family"),

@@ -46,7 +46,10 @@ impl ProxyUnits {
     pub(in crate::commands) fn read(root: &Path) -> Self {
         let mut names = BTreeSet::new();
         for folder in FOLDERS {
-            let entries = fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+            let entries = fs::read_dir(root.join(folder))
+                .into_iter()
+                .flatten()
+                .flatten();
             for entry in entries {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let is_ours = name.starts_with("starttls-proxy");
@@ -74,7 +77,9 @@ fn lines(root: &Path, file: &str, section: &str) -> Vec<(String, String)> {
     // A drop-in hides those of the same name in later folders; all are applied in the order of their names.
     let mut drop_ins: BTreeMap<String, PathBuf> = BTreeMap::new();
     for folder in folders() {
-        let entries = fs::read_dir(folder.join(format!("{file}.d"))).into_iter().flatten();
+        let entries = fs::read_dir(folder.join(format!("{file}.d")))
+            .into_iter()
+            .flatten();
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.ends_with(".conf") {
@@ -82,8 +87,15 @@ fn lines(root: &Path, file: &str, section: &str) -> Vec<(String, String)> {
             }
         }
     }
-    texts.extend(drop_ins.values().filter_map(|file| fs::read_to_string(file).ok()));
-    texts.iter().flat_map(|text| section_of(text, section)).collect()
+    texts.extend(
+        drop_ins
+            .values()
+            .filter_map(|file| fs::read_to_string(file).ok()),
+    );
+    texts
+        .iter()
+        .flat_map(|text| section_of(text, section))
+        .collect()
 }
 
 fn section_of(text: &str, section: &str) -> Vec<(String, String)> {
@@ -147,7 +159,9 @@ fn unit(root: &Path, name: &str) -> ServiceUnit {
     }
     unit.environment_file = files.last().map(PathBuf::from);
     let all = words(&command).into_iter().skip(1);
-    unit.arguments = all.flat_map(|word| expanded(&word, &unit.environment)).collect();
+    unit.arguments = all
+        .flat_map(|word| expanded(&word, &unit.environment))
+        .collect();
     let socket = format!("{name}.socket");
     if is_enabled(root, &socket) {
         let lines = lines(root, &socket, "Socket").into_iter();
@@ -159,7 +173,9 @@ fn unit(root: &Path, name: &str) -> ServiceUnit {
 
 /// Whether a target wants the unit.
 fn is_enabled(root: &Path, file: &str) -> bool {
-    let folders = FOLDERS.iter().flat_map(|folder| fs::read_dir(root.join(folder)));
+    let folders = FOLDERS
+        .iter()
+        .flat_map(|folder| fs::read_dir(root.join(folder)));
     let mut entries = folders.flatten().flatten().map(|entry| entry.path());
     entries.any(|path| {
         let name = path.to_string_lossy().into_owned();
@@ -269,7 +285,15 @@ mod tests {
         assert_eq!(unit.name, "starttls-proxy-outbound");
         assert_eq!(
             unit.arguments,
-            ["outbound", "--state-dir", "/var/lib/a b", "--listen", "[::]:2525", "--hostname", "x.example"]
+            [
+                "outbound",
+                "--state-dir",
+                "/var/lib/a b",
+                "--listen",
+                "[::]:2525",
+                "--hostname",
+                "x.example"
+            ]
         );
         assert_eq!(unit.user.as_deref(), Some("starttls-proxy"));
         assert_eq!(unit.capabilities, ["cap_net_raw"]);
@@ -279,7 +303,10 @@ mod tests {
             "# flags\nFLAGS=\"--listen [::]:2525 --observe\"\n",
         );
         let words = root.only().arguments.join(" ");
-        assert!(words.contains("--listen [::]:2525 --observe --hostname"), "{words}");
+        assert!(
+            words.contains("--listen [::]:2525 --observe --hostname"),
+            "{words}"
+        );
     }
 
     #[test]
@@ -299,7 +326,10 @@ mod tests {
             "etc/systemd/system/starttls-proxy-inbound.service",
             "[Service]\nExecStart=/usr/bin/starttls-proxy inbound --cert mine\nUser=me\n",
         );
-        root.write("etc/systemd/system/multi-user.target.wants/starttls-proxy-inbound.service", "");
+        root.write(
+            "etc/systemd/system/multi-user.target.wants/starttls-proxy-inbound.service",
+            "",
+        );
         let unit = root.only();
         assert_eq!((unit.user.as_deref(), unit.is_enabled), (Some("me"), true));
     }

@@ -61,7 +61,12 @@ pub(in crate::commands) struct Journey {
 
 impl Ruleset {
     /// Sends a packet through all chains of a hook.
-    pub(in crate::commands) fn journey(&self, hook: &str, packet: Packet, lenient: bool) -> Journey {
+    pub(in crate::commands) fn journey(
+        &self,
+        hook: &str,
+        packet: Packet,
+        lenient: bool,
+    ) -> Journey {
         let chains = self.at(hook, packet.is_v6);
         let mut walker = Walker {
             ruleset: self,
@@ -155,7 +160,8 @@ impl Walker<'_> {
     fn rule(&mut self, chain: &RuleChain, rule: &[Value], depth: usize) -> Step {
         let mut unsure = false;
         for statement in rule {
-            let Some((word, value)) = statement.as_object().and_then(|all| all.iter().next()) else {
+            let Some((word, value)) = statement.as_object().and_then(|all| all.iter().next())
+            else {
                 continue;
             };
             match word.as_str() {
@@ -172,11 +178,15 @@ impl Walker<'_> {
                     }
                 }
                 "tproxy" if !unsure || self.lenient => {
-                    let port = value["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+                    let port = value["port"]
+                        .as_u64()
+                        .and_then(|port| u16::try_from(port).ok());
                     self.handed_to = port;
                 }
                 "redirect" if !unsure || self.lenient => {
-                    let port = value["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+                    let port = value["port"]
+                        .as_u64()
+                        .and_then(|port| u16::try_from(port).ok());
                     self.packet.port = port.unwrap_or(self.packet.port);
                     self.packet.is_redirected = true;
                     return Step::Accept;
@@ -188,7 +198,13 @@ impl Walker<'_> {
                         end => return end,
                     }
                 }
-                "queue" => return if self.lenient { Step::Accept } else { Step::Drop },
+                "queue" => {
+                    return if self.lenient {
+                        Step::Accept
+                    } else {
+                        Step::Drop
+                    };
+                }
                 _ => {
                     let step = self.verdict(chain, word, value, depth);
                     match self.believed(step, unsure) {
@@ -233,7 +249,9 @@ impl Walker<'_> {
 
     fn by_map(&mut self, chain: &RuleChain, value: &Value, depth: usize) -> Step {
         let own = value["data"]["set"].as_array().map(Vec::as_slice);
-        let named = value["data"].as_str().and_then(|name| name.strip_prefix('@'));
+        let named = value["data"]
+            .as_str()
+            .and_then(|name| name.strip_prefix('@'));
         let ruleset = self.ruleset;
         let pairs = own.or_else(|| named.map(|name| ruleset.elements(chain, name)));
         for pair in pairs.unwrap_or_default() {
@@ -275,7 +293,10 @@ impl Walker<'_> {
     /// Whether what the packet has is what a rule wants: a value, or one of several.
     fn holds(&self, chain: &RuleChain, found: &PacketValue, wanted: &Value) -> Truth {
         let any = |all: &[Value]| {
-            let truths: Vec<Truth> = all.iter().map(|one| self.holds(chain, found, one)).collect();
+            let truths: Vec<Truth> = all
+                .iter()
+                .map(|one| self.holds(chain, found, one))
+                .collect();
             match truths.contains(&Truth::Yes) {
                 true => Truth::Yes,
                 false if truths.contains(&Truth::Unknown) => Truth::Unknown,

@@ -56,7 +56,9 @@ pub(super) fn deciding_line(
         let entry = table.find_sender(sender, client, now);
         let once = table.find_sender(sender, client, always);
         let line = found(entry, once, otherwise);
-        entry.map_or(line.clone(), |entry| format!("{line}: {}", client_must(entry)))
+        entry.map_or(line.clone(), |entry| {
+            format!("{line}: {}", client_must(entry))
+        })
     };
     // The recipient's domain has no line of its own, so the address decides.
     let destination =
@@ -189,7 +191,10 @@ mod tests {
             ("nurse@partner.example", "policy:1"),
             ("mail.partner.example", "policy:2"),
             ("198.51.100.9", "mail in the clear passes"),
-            ("@mail.partner.example", "STARTTLS is demanded, and no certificate"),
+            (
+                "@mail.partner.example",
+                "STARTTLS is demanded, and no certificate",
+            ),
             ("2001:db8::1", "policy:5 is past its until= date"),
             (
                 "@other.example",

@@ -63,17 +63,37 @@ fn a_default_drop_is_seen_and_what_lets_the_packet_pass_too() {
         (mark, "25", true),
         (mark, "26", false),
         (r#"{"&": [{"meta": {"key": "mark"}}, 255]}"#, "25", true),
-        (r#"{"meta": {"key": "iifname"}}"#, r#"{"set": ["eth*", "gwi"]}"#, true),
+        (
+            r#"{"meta": {"key": "iifname"}}"#,
+            r#"{"set": ["eth*", "gwi"]}"#,
+            true,
+        ),
         (r#"{"meta": {"key": "iifname"}}"#, r#""gw*""#, true),
         (r#"{"meta": {"key": "iifname"}}"#, r#""gwo""#, false),
         (r#"{"meta": {"key": "l4proto"}}"#, "6", true),
-        (r#"{"payload": {"protocol": "icmp", "field": "type"}}"#, r#""echo-request""#, false),
-        (r#"{"payload": {"protocol": "ip6", "field": "nexthdr"}}"#, r#""tcp""#, false),
-        (r#"{"payload": {"protocol": "ip", "field": "protocol"}}"#, r#""tcp""#, true),
+        (
+            r#"{"payload": {"protocol": "icmp", "field": "type"}}"#,
+            r#""echo-request""#,
+            false,
+        ),
+        (
+            r#"{"payload": {"protocol": "ip6", "field": "nexthdr"}}"#,
+            r#""tcp""#,
+            false,
+        ),
+        (
+            r#"{"payload": {"protocol": "ip", "field": "protocol"}}"#,
+            r#""tcp""#,
+            true,
+        ),
         (r#"{"socket": {"key": "transparent"}}"#, "1", true),
         (r#"{"ct": {"key": "status"}}"#, r#""dnat""#, false),
     ] {
-        assert_eq!(passes(&packet, &[&matching(left, right)]), Some(expected), "{left} {right}");
+        assert_eq!(
+            passes(&packet, &[&matching(left, right)]),
+            Some(expected),
+            "{left} {right}"
+        );
     }
 }
 
@@ -83,7 +103,10 @@ fn what_cannot_be_judged_is_neither_yes_nor_no() {
     let source = r#"{"payload": {"protocol": "ip", "field": "saddr"}}"#;
     let from = matching(source, r#"{"prefix": {"addr": "10.0.0.0", "len": 8}}"#);
     assert_eq!(passes(&packet, &[&from]), None);
-    assert_eq!(passes(&packet, &[r#"{"xt": null}, {"accept": null}"#]), None);
+    assert_eq!(
+        passes(&packet, &[r#"{"xt": null}, {"accept": null}"#]),
+        None
+    );
     // A later rule decides for certain.
     assert_eq!(passes(&packet, &[&from, ACCEPT]), Some(true));
 }
@@ -91,7 +114,10 @@ fn what_cannot_be_judged_is_neither_yes_nor_no() {
 #[test]
 fn jumps_maps_and_limits_are_followed() {
     let packet = intercepted();
-    assert_eq!(passes(&packet, &[r#"{"jump": {"target": "more"}}"#]), Some(true));
+    assert_eq!(
+        passes(&packet, &[r#"{"jump": {"target": "more"}}"#]),
+        Some(true)
+    );
     let map = r#"{"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["established", {"accept": null}], ["new", {"jump": {"target": "more"}}]]}}}"#;
     assert_eq!(passes(&packet, &[map]), Some(true));
     let map = r#"{"vmap": {"key": {"payload": {"protocol": "tcp", "field": "dport"}}, "data": {"set": [[22, {"accept": null}], [25, {"drop": null}]]}}}"#;
@@ -122,7 +148,9 @@ fn what_one_chain_accepts_another_may_drop() {
 fn interception_is_followed_with_its_mark_and_its_port() {
     let chain = r#"{"chain": {"family": "inet", "table": "p", "name": "divert", "type": "filter", "hook": "prerouting", "prio": -150, "policy": "accept"}}"#;
     let of = |statements: &str| {
-        format!(r#"{{"rule": {{"family": "inet", "table": "p", "chain": "divert", "expr": [{statements}]}}}}"#)
+        format!(
+            r#"{{"rule": {{"family": "inet", "table": "p", "chain": "divert", "expr": [{statements}]}}}}"#
+        )
     };
     let diverted = of(
         r#"{"match": {"op": "==", "left": {"socket": {"key": "transparent"}}, "right": 1}}, {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 7}}, {"accept": null}"#,
