@@ -5,8 +5,17 @@
 //! - A flag whose text is `as for COMMAND` has the text of COMMAND's flag of the same name.
 //! - An example is a caption and, from its second line on, what is typed.
 
+mod doctor;
+mod policy;
+
 use argh::{ArgsInfo, FromArgs};
 use std::{net::SocketAddr, path::PathBuf};
+
+pub use doctor::{DoctorFlags, SetupFlags};
+pub use policy::{
+    PolicyCommandFlags, PolicyFlags, PolicyPurgeFlags, PolicyShowFlags, PolicySuggestFlags,
+    PolicyTestFlags,
+};
 
 use crate::{
     net::{Intercept, proxy_header::Version},
@@ -331,119 +340,6 @@ pub struct CheckFlags {
     /// as for outbound
     #[argh(option, arg_name = "defer|reject")]
     pub refuse_with: Option<String>,
-}
-
-/// Examines this machine and says for each check ok, WARN or FAIL, in one sentence, with the commands that mend it. It
-/// changes nothing and sends no mail. Without an operand it examines the services that systemd starts here, with the
-/// flags that their units name. Run it as root. The first line and the exit code are what monitoring systems expect
-/// (Nagios): 0 all is well, 1 warnings, 2 failures.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "doctor",
-    example = "Before the units are there, with the flags that the service is to have:\n\
-               starttls-proxy doctor outbound --listen '[::]:2525' --intercept tproxy"
-)]
-pub struct DoctorFlags {
-    /// outbound or inbound, and its flags (default: the services of this machine)
-    #[argh(positional, greedy, arg_name = "COMMAND")]
-    pub command: Vec<String>,
-}
-
-/// Prints what would put the proxy on the path of port 25 on this machine: firewall rules, routing rules, units and
-/// flags, each with its reason. It runs nothing.
-#[derive(FromArgs, ArgsInfo, Debug, Default)]
-#[argh(subcommand, name = "setup")]
-pub struct SetupFlags {
-    /// interface towards the mail server (default: those that no default route leads through)
-    #[argh(option, arg_name = "INTERFACE")]
-    pub inside: Vec<String>,
-    /// interface towards the world (default: those that a default route leads through)
-    #[argh(option, arg_name = "INTERFACE")]
-    pub outside: Vec<String>,
-    /// how the kernel hands connections to the proxy (default tproxy)
-    #[argh(option, arg_name = "tproxy|redirect")]
-    pub intercept: Option<Intercept>,
-}
-
-/// Shows the policy table and cached MTA-STS policies.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "policy")]
-pub struct PolicyFlags {
-    /// what to do
-    #[argh(subcommand)]
-    pub verb: PolicyCommandFlags,
-}
-
-/// What to do with the policy.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand)]
-pub enum PolicyCommandFlags {
-    /// `policy test`
-    Test(PolicyTestFlags),
-    /// `policy show`
-    Show(PolicyShowFlags),
-    /// `policy purge`
-    Purge(PolicyPurgeFlags),
-    /// `policy suggest`
-    Suggest(PolicySuggestFlags),
-}
-
-/// Prints the line of the table that decides for each NAME, and why. Asks no network.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "test")]
-pub struct PolicyTestFlags {
-    /// as for outbound
-    #[argh(option, arg_name = "FILE")]
-    pub policy: Option<PathBuf>,
-    /// as for outbound
-    #[argh(option, arg_name = "encrypt|verify|secure|dane|dane-only|mta-sts")]
-    pub level: Option<String>,
-    /// recipient.domain, @sender.domain, \[relay\]:PORT, the address of a server or client, or a prefix
-    #[argh(positional, arg_name = "NAME")]
-    pub names: Vec<String>,
-}
-
-/// Prints the lines of the table, with a warning for each that nothing reaches, and the MTA-STS policies that are
-/// cached. Exit code 1: a DOMAIN is not in the cache.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "show")]
-pub struct PolicyShowFlags {
-    /// as for outbound
-    #[argh(option, arg_name = "FILE")]
-    pub policy: Option<PathBuf>,
-    /// directory in which outbound keeps MTA-STS policies
-    #[argh(option, arg_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
-    /// print only the cached policies of these domains (default: all)
-    #[argh(positional, arg_name = "DOMAIN")]
-    pub domains: Vec<String>,
-}
-
-/// Forgets cached MTA-STS policies. Exit code 1: a DOMAIN is not in the cache.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "purge")]
-pub struct PolicyPurgeFlags {
-    /// as for policy show
-    #[argh(option, arg_name = "DIR")]
-    pub state_dir: PathBuf,
-    /// forget the policy of this domain
-    #[argh(positional, arg_name = "DOMAIN")]
-    pub domains: Vec<String>,
-}
-
-/// Prints whose mail would be refused by what an observing proxy recorded: for each partner how much, why, what to ask
-/// the partner, and the line of the table that would let it pass. What is printed is itself a table; read it before
-/// you copy from it.
-#[derive(FromArgs, ArgsInfo, Debug, Default)]
-#[argh(subcommand, name = "suggest")]
-pub struct PolicySuggestFlags {
-    /// last day of the printed lines (default: 30 days from today)
-    #[argh(option, arg_name = "YYYY-MM-DD")]
-    pub until: Option<String>,
-    /// as for audit verify
-    #[argh(positional, arg_name = "FILE")]
-    pub files: Vec<PathBuf>,
 }
 
 /// Checks and shows the evidence. FILE... are the files of one audit log; a single FILE stands for itself and for all

@@ -142,7 +142,9 @@ mod tests {
 
     #[test]
     fn every_flag_is_explained_and_none_is_explained_that_is_not_there() {
-        let commands: [(&[&[&str]], &str); 5] = [
+        let commands: [(&[&[&str]], &str); 7] = [
+            (&[&["doctor"]], "doctor"),
+            (&[&["setup"]], "setup"),
             (&[&["outbound"]], "outbound"),
             (&[&["inbound"]], "inbound"),
             (&[&["check"]], "check"),
@@ -185,7 +187,10 @@ mod tests {
 
     #[test]
     fn help_is_grouped_tells_the_defaults_and_fits_eighty_columns() {
-        let pages = ["help", "outbound", "inbound", "check", "policy", "audit"].map(page);
+        let pages = [
+            "help", "outbound", "inbound", "check", "policy", "audit", "doctor", "setup",
+        ];
+        let pages = pages.map(page);
         for page in &pages {
             for line in page.lines() {
                 assert!(line.chars().count() <= 80, "{line}");
@@ -345,6 +350,7 @@ mod tests {
                     value,
                 ],
                 &["--policy", value],
+                &["doctor", "outbound", "--hostname", value, "--nonsense"],
             ] {
                 said(arguments);
             }
@@ -367,6 +373,10 @@ mod tests {
             ),
             (&["policy", "test", "-h"], "starttls-proxy policy test|"),
             (&["audit", "help"], "starttls-proxy audit verify|"),
+            (
+                &["doctor", "outbound", "--help"],
+                "starttls-proxy doctor COMMAND...\n",
+            ),
         ] {
             let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
             let page = usage::help_asked_for(&arguments).expect("it is asked for");

@@ -130,8 +130,10 @@ impl InterceptionPlan {
         let inside: Vec<&str> = self.inside.iter().map(String::as_str).collect();
         let outside: Vec<&str> = self.outside.iter().map(String::as_str).collect();
         let both = [&inside[..], &outside].concat();
-        let mut step = 0;
-        let mut section = |why: &str, commands: Vec<String>| {
+        let (mut step, mut said) = (0, std::collections::HashSet::new());
+        let mut section = |why: &str, mut commands: Vec<String>| {
+            // Two sections may need the same chain.
+            commands.retain(|command| said.insert(command.clone()));
             if !commands.is_empty() {
                 step += 1;
                 let _ = writeln!(out, "\n# {step}. {why}\n{}", commands.join("\n"));

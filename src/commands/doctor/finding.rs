@@ -45,7 +45,8 @@ impl Finding {
         Self {
             health,
             check,
-            words: words.into(),
+            // A finding is one line; some errors have one for each file.
+            words: words.into().trim().replace('\n', "; "),
             remedies: Vec::new(),
         }
     }

@@ -17,6 +17,11 @@ use crate::{
     tls::{ClientTls, Trust},
 };
 
+/// What stands around the words about resolvers where none answers.
+const UNKNOWN: (&str, &str) = (
+    "whether DNSSEC signatures can be had is not known yet: ",
+    "; mail waits until a resolver answers",
+);
 /// systemd-timesyncd makes this file once it has heard from a server (systemd-time-wait-sync.service(8)).
 const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
 
@@ -50,8 +55,8 @@ pub(super) fn clock() -> Finding {
     }
     let words = "nothing here says that the clock is synchronised; certificates and DNSSEC signatures are compared with it";
     Finding::warn(CHECK, words)
-        .run("date -u")
         .run("apt install systemd-timesyncd")
+        .advise("if something else sets the clock, such as the host of a virtual machine, compare date -u with a clock that you trust")
 }
 
 /// Outbound: whether the authorities can be read, and how many there are.
@@ -120,6 +125,7 @@ pub(super) async fn resolver(service: &ProxyService, flags: &OutboundFlags) -> F
             .advise(format!("the flags are in {place}")),
         DnssecSupport::Off => Finding::ok(CHECK, "DNSSEC is off"),
         DnssecSupport::Unknown(words) => {
+            let words = words.trim_start_matches(UNKNOWN.0).trim_end_matches(UNKNOWN.1);
             let finding = Finding::fail(CHECK, format!("no resolver answers, so that all mail waits: {words}"));
             let mut near: Vec<IpAddr> = vec![[127, 0, 0, 1].into(), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
             let own = interfaces().into_iter().flat_map(|one| one.addresses);

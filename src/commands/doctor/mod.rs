@@ -9,6 +9,7 @@ mod interception;
 mod process;
 mod relay;
 mod service;
+mod watcher;
 
 use std::{
     io::{self, Write},
@@ -151,6 +152,9 @@ async fn of_service(service: &ProxyService, units: &ProxyUnits) -> Vec<Finding> 
     let (mut findings, prepared) = configuration(service);
     findings.extend(process::check(service));
     findings.extend(interception::check(service, units));
+    if service.intercept().is_some() {
+        findings.extend(watcher::check(units));
+    }
     match &service.flags {
         ServiceFlags::Outbound(flags) => {
             findings.push(host::trust_store(flags));
@@ -170,7 +174,7 @@ async fn of_service(service: &ProxyService, units: &ProxyUnits) -> Vec<Finding> 
 /// Reads all flags and files as the service does at its start.
 fn configuration(service: &ProxyService) -> (Vec<Finding>, Option<PreparedProxy>) {
     const CHECK: &str = "flags";
-    let place = format!("the flags are {}", service.flags_place());
+    let place = format!("correct it in {}", service.flags_place());
     let prepared = match ServiceFlags::parse(&service.words) {
         Ok(ServiceFlags::Outbound(mut flags)) => {
             // Root would fill the state directory with what the service cannot write later. `evidence` looks at it.

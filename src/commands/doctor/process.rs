@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{
-    super::machine::processes::{PortHolder, holder, status_of},
+    super::machine::{
+        processes::{PortHolder, holder, service_of, status_of},
+        programs::is_systemd_running,
+    },
     finding::Finding,
     service::ProxyService,
 };
@@ -213,7 +216,10 @@ fn port(service: &ProxyService, port: u16) -> Finding {
                 format!("{port} is held by {who}, so that the proxy cannot listen there"),
             );
             let finding = match pid {
-                Some(pid) => finding.run(format!("kill {pid}")),
+                Some(pid) => finding.run(match service_of(pid).filter(|_| is_systemd_running()) {
+                    Some(unit) => format!("systemctl disable --now {unit}"),
+                    None => format!("kill {pid}"),
+                }),
                 None => finding.run(format!("ss -Hltnp 'sport = :{port}'")),
             };
             finding.advise(format!(

@@ -151,10 +151,10 @@ impl ProxyService {
     /// The file in which its flags are changed, in words.
     pub(super) fn flags_place(&self) -> String {
         match &self.unit {
-            None => "its command line".into(),
+            None => "the command line that starts it".into(),
             Some(unit) => match &unit.environment_file {
                 Some(file) => format!("FLAGS in {}", file.display()),
-                None => format!("its command line (systemctl edit {})", unit.name),
+                None => format!("its ExecStart= line (systemctl edit {})", unit.name),
             },
         }
     }

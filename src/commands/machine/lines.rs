@@ -103,6 +103,11 @@ fn family(is_v6: bool) -> &'static str {
 
 /// The interfaces that mail of one direction comes in by: outgoing mail where no default route leads, incoming mail where one does.
 pub(in crate::commands) fn guessed(interfaces: &[NetInterface], outbound: bool) -> Vec<&str> {
-    let wanted = interfaces.iter().filter(|one| one.is_outside != outbound);
+    // An interface without an address carries no mail, unless `ip` is not there to show the addresses.
+    let shown = interfaces.iter().any(|one| !one.addresses.is_empty());
+    let used = interfaces
+        .iter()
+        .filter(|one| !shown || !one.addresses.is_empty());
+    let wanted = used.filter(|one| one.is_outside != outbound);
     wanted.map(|one| one.name.as_str()).collect()
 }

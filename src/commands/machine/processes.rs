@@ -42,19 +42,17 @@ pub(in crate::commands) fn proxies() -> Vec<RunningProxy> {
                 arguments,
                 capabilities,
                 uid,
-                unit: unit_of(pid),
+                unit: service_of(pid).filter(|unit| unit.starts_with(PROGRAM)),
             })
         })
         .collect()
 }
 
-/// The service in whose control group the process is.
-fn unit_of(pid: u32) -> Option<String> {
+/// The service of systemd in whose control group the process is, without `.service`.
+pub(in crate::commands) fn service_of(pid: u32) -> Option<String> {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let mut names = groups.lines().flat_map(|line| line.split('/'));
-    let unit = names.find_map(|name| name.strip_suffix(".service"));
-    unit.filter(|unit| unit.starts_with(PROGRAM))
-        .map(str::to_owned)
+    names.find_map(|name| Some(name.strip_suffix(".service")?.to_owned()))
 }
 
 /// Effective capabilities and user of a process; of this one where `pid` is `None`.
