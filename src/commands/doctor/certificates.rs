@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::UNIX_EPOCH};
 
 use super::{
     super::machine::{accounts::Access, programs::shell_word},
-    finding::{Finding, Remedy},
+    finding::{MachineFinding, Remedy},
     service::ProxyService,
 };
 use crate::{
@@ -22,7 +22,7 @@ const END_ENTITY: u8 = 3;
 /// TLSA matching type SHA2-256.
 const SHA256: u8 = 1;
 
-pub(super) async fn check(service: &ProxyService, flags: &InboundFlags) -> Vec<Finding> {
+pub(super) async fn check(service: &ProxyService, flags: &InboundFlags) -> Vec<MachineFinding> {
     let mut findings = Vec::new();
     let mut own = Vec::new();
     for (cert, key) in flags.cert.iter().zip(&flags.key) {
@@ -32,7 +32,7 @@ pub(super) async fn check(service: &ProxyService, flags: &InboundFlags) -> Vec<F
                 own.push(facts);
             }
             Err(words) => findings.push(
-                Finding::fail("certificate", words)
+                MachineFinding::fail("certificate", words)
                     .advise("senders cannot encrypt before this is mended; the proxy does not start or reload with it"),
             ),
         }
@@ -67,14 +67,19 @@ fn facts(cert: &Path, key: &Path) -> Result<(CertFacts, Vec<String>), String> {
         .ok_or_else(|| String::from("no certificate"))
 }
 
-fn dates(service: &ProxyService, file: &Path, own: &CertFacts, faults: &[String]) -> Finding {
+fn dates(
+    service: &ProxyService,
+    file: &Path,
+    own: &CertFacts,
+    faults: &[String],
+) -> MachineFinding {
     const CHECK: &str = "certificate";
     let now = clock::wall().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
     let is_dead = own.not_after.0 < now || own.not_before.0 > now;
     let Some(fault) = faults.first() else {
         let days = (own.not_after.0 - now) / 86_400;
-        return Finding::ok(
+        return MachineFinding::ok(
             CHECK,
             format!(
                 "{}: {} until {}, {days} days",
@@ -85,8 +90,8 @@ fn dates(service: &ProxyService, file: &Path, own: &CertFacts, faults: &[String]
         );
     };
     let finding = match is_dead {
-        true => Finding::fail(CHECK, fault),
-        false => Finding::warn(CHECK, fault),
+        true => MachineFinding::fail(CHECK, fault),
+        false => MachineFinding::warn(CHECK, fault),
     };
     let finding = match file.starts_with("/etc/letsencrypt") {
         true => finding.run("certbot renew"),
@@ -98,17 +103,17 @@ fn dates(service: &ProxyService, file: &Path, own: &CertFacts, faults: &[String]
     finding.with(service.systemctl("reload").map(Remedy::Run))
 }
 
-fn key_permissions(service: &ProxyService, key: &Path) -> Finding {
+fn key_permissions(service: &ProxyService, key: &Path) -> MachineFinding {
     readable(service, "key file", key)
 }
 
 /// Whether the service can read a secret, and nobody else.
-pub(super) fn readable(service: &ProxyService, check: &'static str, file: &Path) -> Finding {
+pub(super) fn readable(service: &ProxyService, check: &'static str, file: &Path) -> MachineFinding {
     let shown = file.display();
     let word = shell_word(&shown.to_string());
     let mode = match fs::metadata(file) {
         Ok(metadata) => metadata.permissions().mode(),
-        Err(error) => return Finding::fail(check, format!("{shown}: {error}")),
+        Err(error) => return MachineFinding::fail(check, format!("{shown}: {error}")),
     };
     let account = service.account();
     let stops = account
@@ -116,7 +121,7 @@ pub(super) fn readable(service: &ProxyService, check: &'static str, file: &Path)
         .flat_map(|account| account.stopped_at(Access::Read, file));
     let stops: Vec<_> = stops.collect();
     if let (Some(account), false) = (&account, stops.is_empty()) {
-        let finding = Finding::fail(
+        let finding = MachineFinding::fail(
             check,
             format!(
                 "{shown}: user {} cannot read it; the service reads it at its start and at each reload",
@@ -132,7 +137,7 @@ pub(super) fn readable(service: &ProxyService, check: &'static str, file: &Path)
         });
     }
     if mode & 0o004 != 0 {
-        return Finding::warn(
+        return MachineFinding::warn(
             check,
             format!("{shown}: everybody on this machine can read it"),
         )
@@ -141,7 +146,7 @@ pub(super) fn readable(service: &ProxyService, check: &'static str, file: &Path)
             None => format!("chmod o-rwx {word}"),
         });
     }
-    Finding::ok(
+    MachineFinding::ok(
         check,
         match &account {
             Some(account) => format!(
@@ -154,15 +159,15 @@ pub(super) fn readable(service: &ProxyService, check: &'static str, file: &Path)
 }
 
 /// Senders with MTA-STS or `verify` compare the certificate with the name in the MX record.
-fn name(service: &ProxyService, hostname: &str, own: &[CertFacts]) -> Finding {
+fn name(service: &ProxyService, hostname: &str, own: &[CertFacts]) -> MachineFinding {
     const CHECK: &str = "name";
     let wanted = NamePattern::Host(hostname.to_ascii_lowercase());
     let has = |own: &CertFacts| own.names.iter().any(|name| wanted.matches(name));
     if own.iter().any(has) {
-        return Finding::ok(CHECK, format!("a certificate is for {hostname}"));
+        return MachineFinding::ok(CHECK, format!("a certificate is for {hostname}"));
     }
     let shown: Vec<String> = own.iter().map(CertFacts::names_in_words).collect();
-    Finding::warn(
+    MachineFinding::warn(
         CHECK,
         format!("the proxy calls itself {hostname}, and no certificate is for that name: {}", shown.join("; ")),
     )
@@ -173,22 +178,22 @@ fn name(service: &ProxyService, hostname: &str, own: &[CertFacts]) -> Finding {
 }
 
 /// Whether the TLSA records of our own name fit our certificates. Senders with DANE deliver nothing where they do not.
-async fn tlsa(hostname: &str, own: &[CertFacts]) -> Option<Finding> {
+async fn tlsa(hostname: &str, own: &[CertFacts]) -> Option<MachineFinding> {
     const CHECK: &str = "TLSA";
     // A name without a dot is nobody's MX.
     hostname.contains('.').then_some(())?;
     let lookup = configure::lookup_of(&[], true, None, None, false, &Trust::in_nobody());
     let host = match &lookup {
         Ok(lookup) => lookup.host(hostname, Some(SMTP)).await,
-        Err(error) => return Some(Finding::warn(CHECK, error.to_string())),
+        Err(error) => return Some(MachineFinding::warn(CHECK, error.to_string())),
     };
     Some(match host.tlsa {
         Dns::Found(records, Security::Secure) => compared(&host.tlsa_base, &records, own),
-        Dns::Absent(_) | Dns::NotAsked | Dns::Found(..) => Finding::ok(
+        Dns::Absent(_) | Dns::NotAsked | Dns::Found(..) => MachineFinding::ok(
             CHECK,
             format!("{hostname} publishes no TLSA records that count"),
         ),
-        Dns::Bogus(words) | Dns::Failed(words) => Finding::warn(
+        Dns::Bogus(words) | Dns::Failed(words) => MachineFinding::warn(
             CHECK,
             format!("the TLSA records of {hostname} cannot be looked up: {words}"),
         )
@@ -196,7 +201,7 @@ async fn tlsa(hostname: &str, own: &[CertFacts]) -> Option<Finding> {
     })
 }
 
-fn compared(base: &str, records: &[Tlsa], own: &[CertFacts]) -> Finding {
+fn compared(base: &str, records: &[Tlsa], own: &[CertFacts]) -> MachineFinding {
     const CHECK: &str = "TLSA";
     let hex = |record: &Tlsa| data_encoding::HEXLOWER.encode(&record.data);
     let fits = |record: &&Tlsa| {
@@ -210,17 +215,17 @@ fn compared(base: &str, records: &[Tlsa], own: &[CertFacts]) -> Finding {
     };
     if let Some(record) = records.iter().find(fits) {
         let words = format!("{} {} {}", record.usage, record.selector, record.matching);
-        return Finding::ok(CHECK, format!("the record {words} of {base} fits"));
+        return MachineFinding::ok(CHECK, format!("the record {words} of {base} fits"));
     }
     let is_judged = |record: &Tlsa| record.usage == END_ENTITY && record.matching == SHA256;
     let finding = match records.iter().all(is_judged) {
-        true => Finding::fail(
+        true => MachineFinding::fail(
             CHECK,
             format!(
                 "no TLSA record of {base} fits the certificate, so that senders with DANE deliver nothing"
             ),
         ),
-        false => Finding::warn(
+        false => MachineFinding::warn(
             CHECK,
             format!(
                 "no 3 x 1 record of {base} fits the certificate; those of other kinds were not compared"

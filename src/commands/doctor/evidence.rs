@@ -13,7 +13,7 @@ use super::{
         programs::{output, shell_word},
     },
     certificates::readable,
-    finding::Finding,
+    finding::MachineFinding,
     service::{ProxyService, ServiceFlags},
 };
 use crate::{audit, clock};
@@ -27,14 +27,17 @@ const NO_ROOM: u64 = 1 << 20;
 const YOUNG: u64 = 3_600;
 const DAY: u64 = 86_400;
 
-pub(super) fn check(service: &ProxyService) -> Vec<Finding> {
+pub(super) fn check(service: &ProxyService) -> Vec<MachineFinding> {
     let mut findings = Vec::new();
     match service.audit_log() {
         Some(file) => {
             findings.push(writable(service, "audit log", file));
             findings.extend(room(file));
         }
-        None => findings.push(Finding::ok("audit log", "none is kept (--audit-log)")),
+        None => findings.push(MachineFinding::ok(
+            "audit log",
+            "none is kept (--audit-log)",
+        )),
     }
     if let Some(key) = service.audit_key() {
         findings.push(readable(service, "audit key", key));
@@ -48,7 +51,7 @@ pub(super) fn check(service: &ProxyService) -> Vec<Finding> {
 }
 
 /// Whether the service can write a file or directory, or make it.
-fn writable(service: &ProxyService, check: &'static str, file: &Path) -> Finding {
+fn writable(service: &ProxyService, check: &'static str, file: &Path) -> MachineFinding {
     let folder = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -56,7 +59,7 @@ fn writable(service: &ProxyService, check: &'static str, file: &Path) -> Finding
     let shown = shell_word(&folder.display().to_string());
     let account = service.account();
     if !folder.is_dir() {
-        let finding = Finding::fail(
+        let finding = MachineFinding::fail(
             check,
             format!("{}: there is no such directory", folder.display()),
         )
@@ -67,7 +70,7 @@ fn writable(service: &ProxyService, check: &'static str, file: &Path) -> Finding
         };
     }
     let Some(account) = account else {
-        return Finding::ok(check, format!("{} is there", folder.display()));
+        return MachineFinding::ok(check, format!("{} is there", folder.display()));
     };
     let mut stops = account.stopped_at(Access::Write, folder);
     if file.exists() {
@@ -76,9 +79,9 @@ fn writable(service: &ProxyService, check: &'static str, file: &Path) -> Finding
     stops.dedup();
     if stops.is_empty() {
         let words = format!("user {} can write {}", account.name, file.display());
-        return Finding::ok(check, words);
+        return MachineFinding::ok(check, words);
     }
-    let finding = Finding::fail(
+    let finding = MachineFinding::fail(
         check,
         format!(
             "user {} cannot write {}, and mail is deferred without its record",
@@ -99,7 +102,7 @@ fn writable(service: &ProxyService, check: &'static str, file: &Path) -> Finding
 }
 
 /// Room on the disk of the audit log, in days at the rate at which it has grown so far.
-fn room(file: &Path) -> Option<Finding> {
+fn room(file: &Path) -> Option<MachineFinding> {
     const CHECK: &str = "disk";
     let folder = file
         .parent()
@@ -107,7 +110,7 @@ fn room(file: &Path) -> Option<Finding> {
     let folder = folder.display().to_string();
     let free = match output("df", &["-Pk", &folder]) {
         Ok(text) => available(&text)?,
-        Err(words) => return Some(Finding::warn(CHECK, words)),
+        Err(words) => return Some(MachineFinding::warn(CHECK, words)),
     };
     let rotated = audit::rotated(file).unwrap_or_default();
     let files: Vec<PathBuf> = rotated.iter().cloned().chain([file.to_owned()]).collect();
@@ -129,10 +132,10 @@ fn room(file: &Path) -> Option<Finding> {
         ),
     };
     let finding = match (free < NO_ROOM, days) {
-        (true, _) => Finding::fail(CHECK, words),
-        (false, Some(days)) if days < TOO_FEW => Finding::fail(CHECK, words),
-        (false, Some(days)) if days < FEW => Finding::warn(CHECK, words),
-        _ => return Some(Finding::ok(CHECK, words)),
+        (true, _) => MachineFinding::fail(CHECK, words),
+        (false, Some(days)) if days < TOO_FEW => MachineFinding::fail(CHECK, words),
+        (false, Some(days)) if days < FEW => MachineFinding::warn(CHECK, words),
+        _ => return Some(MachineFinding::ok(CHECK, words)),
     };
     let name = shell_word(&file.display().to_string());
     Some(match rotated.is_empty() {

@@ -29,7 +29,7 @@ pub(super) enum Remedy {
 
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(super) struct MachineFinding {
     /// How bad it is.
     pub(super) health: Health,
     /// What was looked at, in a few words.
@@ -40,7 +40,7 @@ pub(super) struct Finding {
     pub(super) remedies: Vec<Remedy>,
 }
 
-impl Finding {
+impl MachineFinding {
     fn new(health: Health, check: &'static str, words: impl Into<String>) -> Self {
         Self {
             health,

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     super::machine::{interfaces::interfaces, programs},
-    finding::Finding,
+    finding::MachineFinding,
     service::ProxyService,
 };
 use crate::{
@@ -26,20 +26,20 @@ const UNKNOWN: (&str, &str) = (
 const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
 
 /// Whether something keeps the clock right. Certificates and signatures are compared with it.
-pub(super) fn clock() -> Finding {
+pub(super) fn clock() -> MachineFinding {
     const CHECK: &str = "clock";
     if Path::new(SYNCHRONISED).exists() {
-        return Finding::ok(CHECK, "synchronised by systemd-timesyncd");
+        return MachineFinding::ok(CHECK, "synchronised by systemd-timesyncd");
     }
     let told = programs::output(
         "timedatectl",
         &["show", "--property=NTPSynchronized", "--value"],
     );
     match told.as_deref().map(str::trim) {
-        Ok("yes") => return Finding::ok(CHECK, "synchronised, as timedatectl says"),
+        Ok("yes") => return MachineFinding::ok(CHECK, "synchronised, as timedatectl says"),
         Ok("no") => {
             let words = "the clock is not synchronised; certificates and DNSSEC signatures are compared with it";
-            return Finding::warn(CHECK, words)
+            return MachineFinding::warn(CHECK, words)
                 .run("apt install systemd-timesyncd")
                 .run("timedatectl set-ntp true");
         }
@@ -48,19 +48,19 @@ pub(super) fn clock() -> Finding {
     // `Leap status     : Normal`; `Not synchronised` before it has a source.
     if let Ok(told) = programs::output("chronyc", &["-n", "tracking"]) {
         return match told.contains("Not synchronised") {
-            false => Finding::ok(CHECK, "synchronised by chrony"),
-            true => Finding::warn(CHECK, "chrony runs and has no source to follow")
+            false => MachineFinding::ok(CHECK, "synchronised by chrony"),
+            true => MachineFinding::warn(CHECK, "chrony runs and has no source to follow")
                 .run("chronyc -n sources"),
         };
     }
     let words = "nothing here says that the clock is synchronised; certificates and DNSSEC signatures are compared with it";
-    Finding::warn(CHECK, words)
+    MachineFinding::warn(CHECK, words)
         .run("apt install systemd-timesyncd")
         .advise("if something else sets the clock, such as the host of a virtual machine, compare date -u with a clock that you trust")
 }
 
 /// Outbound: whether the authorities can be read, and how many there are.
-pub(super) fn trust_store(flags: &OutboundFlags) -> Finding {
+pub(super) fn trust_store(flags: &OutboundFlags) -> MachineFinding {
     const CHECK: &str = "trust store";
     let options = configure::client_options(&flags.ca_file, &None, &None, None);
     let tls = options
@@ -76,14 +76,14 @@ pub(super) fn trust_store(flags: &OutboundFlags) -> Finding {
             flags,
             format!("{place} has no authority, so that no certificate is good"),
         ),
-        Ok(1) => Finding::ok(CHECK, format!("{place} has 1 authority")),
-        Ok(count) => Finding::ok(CHECK, format!("{place} has {count} authorities")),
+        Ok(1) => MachineFinding::ok(CHECK, format!("{place} has 1 authority")),
+        Ok(count) => MachineFinding::ok(CHECK, format!("{place} has {count} authorities")),
         Err(words) => broken_store(CHECK, flags, words),
     }
 }
 
-fn broken_store(check: &'static str, flags: &OutboundFlags, words: String) -> Finding {
-    let finding = Finding::fail(check, words);
+fn broken_store(check: &'static str, flags: &OutboundFlags, words: String) -> MachineFinding {
+    let finding = MachineFinding::fail(check, words);
     match &flags.ca_file {
         Some(file) => finding.advise(format!(
             "put the authorities' certificates into {}, in PEM, or leave --ca-file out",
@@ -96,7 +96,7 @@ fn broken_store(check: &'static str, flags: &OutboundFlags, words: String) -> Fi
 }
 
 /// Outbound: whether the resolvers answer, and with signatures.
-pub(super) async fn resolver(service: &ProxyService, flags: &OutboundFlags) -> Finding {
+pub(super) async fn resolver(service: &ProxyService, flags: &OutboundFlags) -> MachineFinding {
     const CHECK: &str = "resolver";
     let place = service.flags_place();
     let with = |resolvers: &[SocketAddr]| {
@@ -106,27 +106,27 @@ pub(super) async fn resolver(service: &ProxyService, flags: &OutboundFlags) -> F
     let lookup: Lookup = match with(&flags.resolver) {
         Ok(lookup) => lookup,
         Err(error) => {
-            return Finding::fail(CHECK, error.to_string())
+            return MachineFinding::fail(CHECK, error.to_string())
                 .advise(format!("or write --resolver ADDRESS into {place}"));
         }
     };
     match lookup.dnssec_support().await {
-        DnssecSupport::Available { words, faults } if faults.is_empty() => Finding::ok(CHECK, words),
+        DnssecSupport::Available { words, faults } if faults.is_empty() => MachineFinding::ok(CHECK, words),
         DnssecSupport::Available { faults, .. } => {
-            Finding::warn(CHECK, format!("some resolvers only cost time: {}", faults.join("; ")))
+            MachineFinding::warn(CHECK, format!("some resolvers only cost time: {}", faults.join("; ")))
                 .advise(format!("leave them out of /etc/resolv.conf, or of --resolver in {place}"))
         }
-        DnssecSupport::Missing(_) if flags.no_dane => Finding::warn(
+        DnssecSupport::Missing(_) if flags.no_dane => MachineFinding::warn(
             CHECK,
             "the resolvers answer without DNSSEC signatures, so that --no-dane is needed and DANE is off",
         )
         .advise(format!("better name a resolver that gives them: --resolver ADDRESS in {place}")),
-        DnssecSupport::Missing(words) => Finding::fail(CHECK, words)
+        DnssecSupport::Missing(words) => MachineFinding::fail(CHECK, words)
             .advise(format!("the flags are in {place}")),
-        DnssecSupport::Off => Finding::ok(CHECK, "DNSSEC is off"),
+        DnssecSupport::Off => MachineFinding::ok(CHECK, "DNSSEC is off"),
         DnssecSupport::Unknown(words) => {
             let words = words.trim_start_matches(UNKNOWN.0).trim_end_matches(UNKNOWN.1);
-            let finding = Finding::fail(CHECK, format!("no resolver answers, so that all mail waits: {words}"));
+            let finding = MachineFinding::fail(CHECK, format!("no resolver answers, so that all mail waits: {words}"));
             let mut near: Vec<IpAddr> = vec![[127, 0, 0, 1].into(), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
             let own = interfaces().into_iter().flat_map(|one| one.addresses);
             near.extend(own.filter_map(|own| own.split('/').next()?.parse::<IpAddr>().ok()));

@@ -15,14 +15,14 @@ use super::{
         units::{ProxyUnits, ServiceUnit},
         walk::{Journey, Packet},
     },
-    finding::{Finding, Remedy},
+    finding::{MachineFinding, Remedy},
     service::ProxyService,
 };
 use crate::net::Intercept;
 
 const ROUTING: &str = "starttls-proxy-routing";
 
-pub(super) fn check(service: &ProxyService, units: &ProxyUnits) -> Vec<Finding> {
+pub(super) fn check(service: &ProxyService, units: &ProxyUnits) -> Vec<MachineFinding> {
     let ruleset = match Ruleset::read() {
         Ok(ruleset) => ruleset,
         Err(words) => return vec![unreadable(service, &words)],
@@ -42,22 +42,22 @@ pub(super) fn check(service: &ProxyService, units: &ProxyUnits) -> Vec<Finding> 
     }
 }
 
-fn unreadable(service: &ProxyService, words: &str) -> Finding {
+fn unreadable(service: &ProxyService, words: &str) -> MachineFinding {
     const CHECK: &str = "rules";
     if programs::found("nft").is_none() {
         let finding = match service.intercept() {
-            Some(_) => Finding::fail(
+            Some(_) => MachineFinding::fail(
                 CHECK,
                 "nft is not installed, so that nothing can be intercepted",
             ),
-            None => Finding::warn(
+            None => MachineFinding::warn(
                 CHECK,
                 "nft is not installed, so that the firewall's rules cannot be read",
             ),
         };
         return finding.run("apt install nftables");
     }
-    Finding::warn(
+    MachineFinding::warn(
         CHECK,
         format!("the firewall's rules cannot be read: {words}"),
     )
@@ -86,7 +86,7 @@ struct Site<'a> {
 }
 
 impl Site<'_> {
-    fn intercepted(&self, intercept: Intercept, port: u16) -> Vec<Finding> {
+    fn intercepted(&self, intercept: Intercept, port: u16) -> Vec<MachineFinding> {
         let all = self.interfaces.iter().flat_map(|one| {
             let families = self.families.iter();
             families.map(move |is_v6| (one.name.clone(), *is_v6))
@@ -125,11 +125,11 @@ impl Site<'_> {
         findings
     }
 
-    fn rules(&self, intercept: Intercept, port: u16, handed: &[Handed]) -> Finding {
+    fn rules(&self, intercept: Intercept, port: u16, handed: &[Handed]) -> MachineFinding {
         const CHECK: &str = "rules";
         let word = format!("{intercept:?}").to_lowercase();
         if handed.is_empty() {
-            return Finding::fail(
+            return MachineFinding::fail(
                 CHECK,
                 format!("no firewall rule hands port 25 of any interface here to port {port} ({word}); mail goes past the proxy, or nowhere"),
             )
@@ -147,13 +147,13 @@ impl Site<'_> {
             .collect();
         if !partly.is_empty() {
             let names = partly.join(", ");
-            return Finding::fail(
+            return MachineFinding::fail(
                 CHECK,
                 format!("port 25 of {names} is handed to port {port} in one address family only"),
             )
             .with(self.restore(|_| lines::hand_over(intercept, &partly, port)));
         }
-        Finding::ok(
+        MachineFinding::ok(
             CHECK,
             format!(
                 "port 25 of {} goes to port {port} ({word})",
@@ -163,11 +163,11 @@ impl Site<'_> {
     }
 
     /// While the proxy is not there, nothing may be forwarded.
-    fn first_lock(&self, intercept: Intercept, handed: &[Handed]) -> Finding {
+    fn first_lock(&self, intercept: Intercept, handed: &[Handed]) -> MachineFinding {
         const CHECK: &str = "first lock";
         let open: Vec<&Handed> = handed.iter().filter(|one| self.is_forwarded(one)).collect();
         if open.is_empty() {
-            return Finding::ok(
+            return MachineFinding::ok(
                 CHECK,
                 "the firewall forwards nothing to port 25 while the proxy is down",
             );
@@ -177,13 +177,13 @@ impl Site<'_> {
         let mut names: Vec<&str> = open.iter().map(|one| one.interface.as_str()).collect();
         names.dedup();
         let finding = match intercept {
-            Intercept::Tproxy => Finding::fail(
+            Intercept::Tproxy => MachineFinding::fail(
                 CHECK,
                 format!(
                     "while the proxy is down, port 25 is forwarded past it in the clear: {words}"
                 ),
             ),
-            Intercept::Redirect => Finding::warn(
+            Intercept::Redirect => MachineFinding::warn(
                 CHECK,
                 format!(
                     "connections to port 25 that are older than the rules are forwarded past the proxy: {words}"
@@ -271,7 +271,7 @@ fn family(is_v6: bool) -> &'static str {
 }
 
 /// Rules of the old iptables stand beside those of nft, and nft does not show them.
-fn legacy_rules() -> Option<Finding> {
+fn legacy_rules() -> Option<MachineFinding> {
     let tables = [
         "/proc/self/net/ip_tables_names",
         "/proc/self/net/ip6_tables_names",
@@ -282,7 +282,7 @@ fn legacy_rules() -> Option<Finding> {
     texts
         .any(|text| text.lines().any(|line| line == "filter"))
         .then(|| {
-            Finding::warn(
+            MachineFinding::warn(
                 "old iptables",
                 "there are rules of the old iptables, too, which nft does not show",
             )

@@ -17,7 +17,7 @@ use std::{
 };
 
 use self::{
-    finding::{Finding, Health},
+    finding::{Health, MachineFinding},
     service::{ProxyService, ServiceFlags, installed},
 };
 use super::{
@@ -40,7 +40,7 @@ const LONGEST: usize = 2_000;
 /// The findings about one service, or about the machine.
 struct ReportPart {
     heading: String,
-    findings: Vec<Finding>,
+    findings: Vec<MachineFinding>,
 }
 
 /// Examines, and prints what was found.
@@ -89,7 +89,7 @@ async fn examine(command: &[String], units: &ProxyUnits) -> Result<Vec<ReportPar
             },
             Err((name, words)) => ReportPart {
                 findings: vec![
-                    Finding::fail("flags", format!("its command line is wrong: {words}"))
+                    MachineFinding::fail("flags", format!("its command line is wrong: {words}"))
                         .run(format!("systemctl cat {name}")),
                 ],
                 heading: name,
@@ -108,10 +108,11 @@ fn heading(service: &ProxyService) -> String {
 }
 
 /// What concerns all services.
-fn machine(has_no_service: bool, units: &ProxyUnits) -> Vec<Finding> {
+fn machine(has_no_service: bool, units: &ProxyUnits) -> Vec<MachineFinding> {
     let mut findings = Vec::new();
     if status_of(None).is_some_and(|(_, uid)| uid != 0) {
-        let finding = Finding::warn("rights", "not everything can be looked at without root");
+        let finding =
+            MachineFinding::warn("rights", "not everything can be looked at without root");
         findings.push(finding.run("sudo starttls-proxy doctor"));
     }
     if has_no_service {
@@ -121,7 +122,7 @@ fn machine(has_no_service: bool, units: &ProxyUnits) -> Vec<Finding> {
     findings
 }
 
-fn no_service(units: &ProxyUnits) -> Finding {
+fn no_service(units: &ProxyUnits) -> MachineFinding {
     const CHECK: &str = "service";
     let is_proxy = |unit: &&ServiceUnit| {
         let direction = unit.arguments.first().map(String::as_str);
@@ -131,7 +132,7 @@ fn no_service(units: &ProxyUnits) -> Finding {
     let names: Vec<&str> = names.map(|unit| unit.name.as_str()).collect();
     let outbound = names.iter().find(|name| name.ends_with("-outbound"));
     match outbound.or(names.first()) {
-        Some(first) => Finding::fail(
+        Some(first) => MachineFinding::fail(
             CHECK,
             format!(
                 "the units {} are installed, and none is enabled",
@@ -139,7 +140,7 @@ fn no_service(units: &ProxyUnits) -> Finding {
             ),
         )
         .run(format!("systemctl enable --now {first}")),
-        None => Finding::fail(
+        None => MachineFinding::fail(
             CHECK,
             "no unit of starttls-proxy is installed, and no proxy runs here",
         )
@@ -148,7 +149,7 @@ fn no_service(units: &ProxyUnits) -> Finding {
     }
 }
 
-async fn of_service(service: &ProxyService, units: &ProxyUnits) -> Vec<Finding> {
+async fn of_service(service: &ProxyService, units: &ProxyUnits) -> Vec<MachineFinding> {
     let (mut findings, prepared) = configuration(service);
     findings.extend(process::check(service));
     findings.extend(interception::check(service, units));
@@ -172,7 +173,7 @@ async fn of_service(service: &ProxyService, units: &ProxyUnits) -> Vec<Finding> 
 }
 
 /// Reads all flags and files as the service does at its start.
-fn configuration(service: &ProxyService) -> (Vec<Finding>, Option<PreparedProxy>) {
+fn configuration(service: &ProxyService) -> (Vec<MachineFinding>, Option<PreparedProxy>) {
     const CHECK: &str = "flags";
     let place = format!("correct it in {}", service.flags_place());
     let prepared = match ServiceFlags::parse(&service.words) {
@@ -189,8 +190,8 @@ fn configuration(service: &ProxyService) -> (Vec<Finding>, Option<PreparedProxy>
             let warnings = prepared.warnings().iter();
             // Certificates have a check of their own.
             let warnings = warnings.filter(|warning| !warning.contains(": certificate of "));
-            let warnings = warnings.map(|words| Finding::warn(CHECK, words).advise(&place));
-            let read = Finding::ok(CHECK, "all flags and files can be read");
+            let warnings = warnings.map(|words| MachineFinding::warn(CHECK, words).advise(&place));
+            let read = MachineFinding::ok(CHECK, "all flags and files can be read");
             let findings = std::iter::once(read).chain(warnings).collect();
             (findings, Some(prepared))
         }
@@ -198,8 +199,9 @@ fn configuration(service: &ProxyService) -> (Vec<Finding>, Option<PreparedProxy>
             let words = error.to_string();
             let mut lines = words.lines();
             let first = lines.next().unwrap_or_default();
-            let finding = Finding::fail(CHECK, format!("the proxy would not start: {first}"));
-            let finding = lines.fold(finding, Finding::advise);
+            let finding =
+                MachineFinding::fail(CHECK, format!("the proxy would not start: {first}"));
+            let finding = lines.fold(finding, MachineFinding::advise);
             (vec![finding.advise(&place)], None)
         }
     }
@@ -218,9 +220,24 @@ fn print(parts: &[ReportPart], out: &mut dyn Write) -> io::Result<()> {
         _ => "CRITICAL",
     };
     let fine = count(Health::Ok);
+    let worst = if faults > 0 {
+        Health::Fail
+    } else {
+        Health::Warn
+    };
+    let all = parts.iter().flat_map(|part| &part.findings);
+    let mut names: Vec<&str> = all
+        .filter(|finding| finding.health == worst)
+        .map(|finding| finding.check)
+        .collect();
+    names.dedup();
+    let names = match names.is_empty() {
+        true => String::new(),
+        false => format!(": {}", names.join(", ")),
+    };
     writeln!(
         out,
-        "STARTTLS-PROXY {word} - {faults} to mend, {warnings} warning(s), {fine} ok"
+        "STARTTLS-PROXY {word} - {faults} to mend, {warnings} warning(s), {fine} ok{names}"
     )?;
     for part in parts {
         writeln!(out, "\n{}", printable(&part.heading, LONGEST))?;
@@ -246,14 +263,16 @@ mod tests {
         let parts = [ReportPart {
             heading: hostile.into(),
             findings: vec![
-                Finding::fail("rules", hostile).run(hostile).advise(hostile),
-                Finding::ok("port", "2525 is free"),
+                MachineFinding::fail("rules", hostile)
+                    .run(hostile)
+                    .advise(hostile),
+                MachineFinding::ok("port", "2525 is free"),
             ],
         }];
         let mut out = Vec::new();
         print(&parts, &mut out).expect("printed");
         let text = String::from_utf8(out).expect("text");
-        let first = "STARTTLS-PROXY CRITICAL - 1 to mend, 0 warning(s), 1 ok\n";
+        let first = "STARTTLS-PROXY CRITICAL - 1 to mend, 0 warning(s), 1 ok: rules\n";
         assert!(text.starts_with(first), "{text}");
         let is_harmless = |c| c == '\n' || (' '..='~').contains(&c);
         assert!(text.chars().all(is_harmless), "{text:?}");

@@ -10,7 +10,7 @@ use super::{
         processes::{PortHolder, holder, service_of, status_of},
         programs::is_systemd_running,
     },
-    finding::Finding,
+    finding::MachineFinding,
     service::ProxyService,
 };
 use crate::{flags::split_values, net::Intercept};
@@ -20,7 +20,7 @@ const NET_BIND_SERVICE: (u32, &str) = (10, "cap_net_bind_service");
 const NET_ADMIN: (u32, &str) = (12, "cap_net_admin");
 const NET_RAW: (u32, &str) = (13, "cap_net_raw");
 
-pub(super) fn check(service: &ProxyService) -> Vec<Finding> {
+pub(super) fn check(service: &ProxyService) -> Vec<MachineFinding> {
     let ports = service.ports().into_iter();
     let mut findings = vec![runs(service)];
     findings.extend(capabilities(service));
@@ -34,13 +34,13 @@ pub(super) fn check(service: &ProxyService) -> Vec<Finding> {
     findings
 }
 
-fn runs(service: &ProxyService) -> Finding {
+fn runs(service: &ProxyService) -> MachineFinding {
     const CHECK: &str = "service";
     match (&service.process, &service.unit) {
         (Some(process), Some(unit)) => {
             let as_started = split_values(&process.arguments) == split_values(&service.words);
             if !as_started {
-                return Finding::warn(
+                return MachineFinding::warn(
                     CHECK,
                     format!(
                         "{} runs (process {}) with other flags than its unit says now",
@@ -53,11 +53,11 @@ fn runs(service: &ProxyService) -> Finding {
                 ));
             }
             match unit.is_enabled || !unit.sockets.is_empty() {
-                true => Finding::ok(
+                true => MachineFinding::ok(
                     CHECK,
                     format!("{} runs, process {}", unit.name, process.pid),
                 ),
-                false => Finding::warn(
+                false => MachineFinding::warn(
                     CHECK,
                     format!(
                         "{} runs, but will not after a restart of the machine",
@@ -67,8 +67,10 @@ fn runs(service: &ProxyService) -> Finding {
                 .run(format!("systemctl enable {}", unit.name)),
             }
         }
-        (Some(process), None) => Finding::ok(CHECK, format!("it runs, process {}", process.pid)),
-        (None, Some(unit)) => Finding::fail(
+        (Some(process), None) => {
+            MachineFinding::ok(CHECK, format!("it runs, process {}", process.pid))
+        }
+        (None, Some(unit)) => MachineFinding::fail(
             CHECK,
             format!(
                 "{} is to run and does not; port 25 is refused meanwhile, and mail waits",
@@ -77,11 +79,13 @@ fn runs(service: &ProxyService) -> Finding {
         )
         .run(format!("systemctl start {}", unit.name))
         .run(format!("journalctl -n 20 -u {}", unit.name)),
-        (None, None) => Finding::ok(CHECK, "it does not run here yet; the flags are examined"),
+        (None, None) => {
+            MachineFinding::ok(CHECK, "it does not run here yet; the flags are examined")
+        }
     }
 }
 
-fn capabilities(service: &ProxyService) -> Option<Finding> {
+fn capabilities(service: &ProxyService) -> Option<MachineFinding> {
     const CHECK: &str = "capabilities";
     let transparent = service.intercept() == Some(Intercept::Tproxy)
         || service.keeps_client_address()
@@ -136,9 +140,9 @@ fn capabilities(service: &ProxyService) -> Option<Finding> {
             true => "none is needed for these flags".into(),
             false => format!("{whose} has {}", all.join(" and ")),
         };
-        return Some(Finding::ok(CHECK, words));
+        return Some(MachineFinding::ok(CHECK, words));
     }
-    let finding = Finding::fail(
+    let finding = MachineFinding::fail(
         CHECK,
         format!(
             "{whose} lacks {}, which these flags need",
@@ -161,12 +165,12 @@ fn capabilities(service: &ProxyService) -> Option<Finding> {
 }
 
 /// An address of `--listen` that this machine does not have.
-fn address(service: &ProxyService, own: SocketAddr) -> Option<Finding> {
+fn address(service: &ProxyService, own: SocketAddr) -> Option<MachineFinding> {
     const CHECK: &str = "address";
     let tproxy = service.intercept() == Some(Intercept::Tproxy);
     if tproxy && !own.ip().is_unspecified() {
         return Some(
-            Finding::fail(
+            MachineFinding::fail(
                 CHECK,
                 format!("--listen {own}: TPROXY finds only a listener on the unspecified address"),
             )
@@ -179,7 +183,7 @@ fn address(service: &ProxyService, own: SocketAddr) -> Option<Finding> {
     }
     match TcpListener::bind((own.ip(), 0)) {
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Some(
-            Finding::fail(
+            MachineFinding::fail(
                 CHECK,
                 format!("--listen {own}: no interface of this machine has that address"),
             )
@@ -192,15 +196,15 @@ fn address(service: &ProxyService, own: SocketAddr) -> Option<Finding> {
     }
 }
 
-fn port(service: &ProxyService, port: u16) -> Finding {
+fn port(service: &ProxyService, port: u16) -> MachineFinding {
     const CHECK: &str = "port";
     match holder(port) {
-        PortHolder::Ours => Finding::ok(CHECK, format!("{port} is held by starttls-proxy")),
+        PortHolder::Ours => MachineFinding::ok(CHECK, format!("{port} is held by starttls-proxy")),
         PortHolder::Nobody if service.process.is_none() && service.unit.is_none() => {
-            Finding::ok(CHECK, format!("{port} is free"))
+            MachineFinding::ok(CHECK, format!("{port} is free"))
         }
         PortHolder::Nobody => {
-            let finding = Finding::fail(
+            let finding = MachineFinding::fail(
                 CHECK,
                 format!("nobody listens on {port}, so that mail waits"),
             );
@@ -209,23 +213,26 @@ fn port(service: &ProxyService, port: u16) -> Finding {
                 None => finding.advise("start the proxy again, and read what it says"),
             }
         }
+        PortHolder::Unseen => MachineFinding::warn(
+            CHECK,
+            format!("{port} is held by a program that cannot be seen from here; it should be starttls-proxy"),
+        )
+        .run(format!("sudo ss -Hltnp 'sport = :{port}'")),
         PortHolder::Other(name, pid) => {
-            let who = pid.map_or(name.clone(), |pid| format!("{name} (process {pid})"));
-            let finding = Finding::fail(
+            let finding = MachineFinding::fail(
                 CHECK,
-                format!("{port} is held by {who}, so that the proxy cannot listen there"),
+                format!("{port} is held by {name} (process {pid}), so that the proxy cannot listen there"),
             );
-            let finding = match pid {
-                Some(pid) => finding.run(match service_of(pid).filter(|_| is_systemd_running()) {
+            let unit = service_of(pid).filter(|_| is_systemd_running());
+            finding
+                .run(match unit {
                     Some(unit) => format!("systemctl disable --now {unit}"),
                     None => format!("kill {pid}"),
-                }),
-                None => finding.run(format!("ss -Hltnp 'sport = :{port}'")),
-            };
-            finding.advise(format!(
-                "if {name} must keep the port, write another one in {} and in the interception rules",
-                service.flags_place()
-            ))
+                })
+                .advise(format!(
+                    "if {name} must keep the port, write another one in {} and in the interception rules",
+                    service.flags_place()
+                ))
         }
     }
 }

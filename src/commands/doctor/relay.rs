@@ -1,7 +1,7 @@
 //! Does the inside server relay for strangers who come through the proxy?
 
 use super::{
-    finding::Finding,
+    finding::MachineFinding,
     service::{ProxyService, ServiceFlags},
 };
 use crate::serve::{
@@ -9,7 +9,7 @@ use crate::serve::{
     relay_probe::{ProbeResult, probe},
 };
 
-pub(super) async fn check(service: &ProxyService, direction: &Direction) -> Option<Finding> {
+pub(super) async fn check(service: &ProxyService, direction: &Direction) -> Option<MachineFinding> {
     const CHECK: &str = "open relay";
     let (ServiceFlags::Inbound(flags), Direction::Inbound(site)) = (&service.flags, direction)
     else {
@@ -18,16 +18,16 @@ pub(super) async fn check(service: &ProxyService, direction: &Direction) -> Opti
     let server = flags.upstream.as_deref()?;
     let domain = flags.relay_probe.as_str();
     if domain == "off" {
-        return Some(Finding::ok(
+        return Some(MachineFinding::ok(
             CHECK,
             "not asked, because of --relay-probe off",
         ));
     }
     Some(match probe(site, domain).await {
         Ok(ProbeResult::Refuses(reply)) => {
-            Finding::ok(CHECK, format!("{server} refuses mail to {domain}: {reply}"))
+            MachineFinding::ok(CHECK, format!("{server} refuses mail to {domain}: {reply}"))
         }
-        Ok(ProbeResult::OpenRelay(reply)) => Finding::fail(
+        Ok(ProbeResult::OpenRelay(reply)) => MachineFinding::fail(
             CHECK,
             format!("{server} takes mail to {domain} from this machine ({reply}), so that all the world can send through it"),
         )
@@ -37,10 +37,10 @@ pub(super) async fn check(service: &ProxyService, direction: &Direction) -> Opti
         ))
         .advise(format!("or write --keep-client-address in {}", service.flags_place())),
         Ok(ProbeResult::Unclear(words)) => {
-            Finding::warn(CHECK, format!("{server} gives no answer to judge by: {words}"))
+            MachineFinding::warn(CHECK, format!("{server} gives no answer to judge by: {words}"))
                 .advise("read the mail server's log of this moment")
         }
-        Err(error) => Finding::fail(CHECK, format!("{server} does not answer: {error}"))
+        Err(error) => MachineFinding::fail(CHECK, format!("{server} does not answer: {error}"))
             .advise(format!("start the mail server, or correct --upstream in {}", service.flags_place())),
     })
 }

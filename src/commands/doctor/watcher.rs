@@ -2,7 +2,7 @@
 
 use std::{fs, time::UNIX_EPOCH};
 
-use super::{super::machine::units::ProxyUnits, finding::Finding};
+use super::{super::machine::units::ProxyUnits, finding::MachineFinding};
 use crate::clock;
 
 /// Where the watcher says how the locks are.
@@ -11,21 +11,21 @@ const STATE: &str = "/run/starttls-proxy/interception.state";
 const WATCHED: u64 = 30;
 const WATCH: &str = "starttls-proxy-watch";
 
-pub(super) fn check(units: &ProxyUnits) -> Option<Finding> {
+pub(super) fn check(units: &ProxyUnits) -> Option<MachineFinding> {
     const CHECK: &str = "watcher";
-    let start = |finding: Finding| finding.run(format!("systemctl enable --now {WATCH}"));
+    let start = |finding: MachineFinding| finding.run(format!("systemctl enable --now {WATCH}"));
     let Ok(text) = fs::read_to_string(STATE) else {
         units.named(WATCH)?;
         let words = "nobody watches that the locks of port 25 stay on";
-        return Some(start(Finding::warn(CHECK, words)));
+        return Some(start(MachineFinding::warn(CHECK, words)));
     };
     Some(match watched(&text, seconds_now()) {
-        Watched::Held => Finding::ok(CHECK, "the watcher says that both locks hold"),
-        Watched::Late => start(Finding::warn(
+        Watched::Held => MachineFinding::ok(CHECK, "the watcher says that both locks hold"),
+        Watched::Late => start(MachineFinding::warn(
             CHECK,
             format!("{STATE} is old, so that nobody watches the locks of port 25"),
         )),
-        Watched::Lost(words) => Finding::fail(
+        Watched::Lost(words) => MachineFinding::fail(
             CHECK,
             format!("the watcher says that a lock of port 25 is gone: {words}"),
         )

@@ -92,8 +92,10 @@ pub(in crate::commands) enum PortHolder {
     Nobody,
     /// A proxy, or systemd for it.
     Ours,
-    /// Another program: its name, and its process id where that could be found out.
-    Other(String, Option<u32>),
+    /// Another program: its name and process id.
+    Other(String, u32),
+    /// A program that cannot be seen from here.
+    Unseen,
 }
 
 /// Looks for the listener of a port.
@@ -130,8 +132,8 @@ pub(in crate::commands) fn holder(port: u16) -> PortHolder {
         .collect();
     let ours = |name: &str| name == PROGRAM || name == "systemd";
     match holders.iter().find(|(_, name)| !ours(name)) {
-        Some((pid, name)) => PortHolder::Other(name.clone(), Some(*pid)),
-        None if holders.is_empty() => PortHolder::Other("another program".into(), None),
+        Some((pid, name)) => PortHolder::Other(name.clone(), *pid),
+        None if holders.is_empty() => PortHolder::Unseen,
         None => PortHolder::Ours,
     }
 }
@@ -160,7 +162,7 @@ mod tests {
     fn the_listener_of_a_port_is_found_with_its_program() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let own = Some(std::process::id());
+        let own = std::process::id();
         let found = holder(port);
         assert!(
             matches!(&found, PortHolder::Other(_, pid) if *pid == own),

@@ -32,8 +32,8 @@ fn read(shown: &Value) -> Vec<RoutingRule> {
     let rules = rules.map(|rule| {
         let refuses = ["prohibit", "unreachable", "blackhole"];
         let action = rule["action"].as_str().unwrap_or_default();
-        // iproute2 shows the protocol by name or by number.
-        let is_tcp = rule["ipproto"] == "tcp" || rule["ipproto"] == "6" || rule["ipproto"] == 6;
+        // iproute2 shows the protocol by its name only where /etc/protocols has it.
+        let is_tcp = rule["ipproto"] == "tcp" || rule["ipproto"] == "ipproto-6";
         let is_lock = refuses.contains(&action) && is_tcp && rule["dport"] == 25;
         RoutingRule {
             place: rule["priority"].as_u64().unwrap_or_default(),
@@ -73,6 +73,7 @@ mod tests {
             {"priority": 0, "src": "all", "table": "local"},
             {"priority": 24, "src": "all", "fwmark": "0x19", "table": "100"},
             {"priority": 26, "src": "all", "iif": "gwi", "ipproto": "tcp", "dport": 25, "action": "prohibit"},
+            {"priority": 26, "src": "all", "iif": "gwx", "ipproto": "ipproto-6", "dport": 25, "action": "prohibit"},
             {"priority": 27, "src": "all", "iif": "gwo", "ipproto": "tcp", "dport": 26, "action": "prohibit"},
             {"priority": 28, "src": "all", "iif": "gwo", "ipproto": "tcp", "dport": 25, "table": "main"},
         ]);
@@ -82,7 +83,7 @@ mod tests {
             .iter()
             .filter_map(|rule| rule.locks.as_deref())
             .collect();
-        assert_eq!((marks, locks), (vec![0x19], vec!["gwi"]));
+        assert_eq!((marks, locks), (vec![0x19], vec!["gwi", "gwx"]));
         assert_eq!(rules[1].table.as_deref(), Some("100"));
         assert_eq!(read(&Value::Null), []);
     }

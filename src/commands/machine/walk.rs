@@ -77,9 +77,9 @@ impl Ruleset {
         let mut dropped_in = None;
         for chain in chains {
             let dropped = match walker.through(chain, 0) {
-                Step::Drop => true,
-                Step::Accept => false,
-                Step::Next | Step::Return => chain.drops,
+                WalkStep::Drop => true,
+                WalkStep::Accept => false,
+                WalkStep::Next | WalkStep::Return => chain.drops,
             };
             if dropped {
                 dropped_in = Some(chain.place());
@@ -95,7 +95,7 @@ impl Ruleset {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum WalkStep {
     Next,
     Accept,
     Drop,
@@ -146,18 +146,18 @@ struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    fn through(&mut self, chain: &RuleChain, depth: usize) -> Step {
+    fn through(&mut self, chain: &RuleChain, depth: usize) -> WalkStep {
         for rule in &chain.rules {
             match self.rule(chain, rule, depth) {
-                Step::Next => {}
-                Step::Return => return Step::Next,
+                WalkStep::Next => {}
+                WalkStep::Return => return WalkStep::Next,
                 end => return end,
             }
         }
-        Step::Next
+        WalkStep::Next
     }
 
-    fn rule(&mut self, chain: &RuleChain, rule: &[Value], depth: usize) -> Step {
+    fn rule(&mut self, chain: &RuleChain, rule: &[Value], depth: usize) -> WalkStep {
         let mut unsure = false;
         for statement in rule {
             let Some((word, value)) = statement.as_object().and_then(|all| all.iter().next())
@@ -166,7 +166,7 @@ impl Walker<'_> {
             };
             match word.as_str() {
                 "match" => match self.matches(chain, value) {
-                    Truth::No => return Step::Next,
+                    Truth::No => return WalkStep::Next,
                     Truth::Unknown => unsure = true,
                     Truth::Yes => {}
                 },
@@ -189,65 +189,65 @@ impl Walker<'_> {
                         .and_then(|port| u16::try_from(port).ok());
                     self.packet.port = port.unwrap_or(self.packet.port);
                     self.packet.is_redirected = true;
-                    return Step::Accept;
+                    return WalkStep::Accept;
                 }
                 "vmap" => {
                     let step = self.by_map(chain, value, depth);
                     match self.believed(step, unsure) {
-                        Step::Next => {}
+                        WalkStep::Next => {}
                         end => return end,
                     }
                 }
                 "queue" => {
                     return if self.lenient {
-                        Step::Accept
+                        WalkStep::Accept
                     } else {
-                        Step::Drop
+                        WalkStep::Drop
                     };
                 }
                 _ => {
                     let step = self.verdict(chain, word, value, depth);
                     match self.believed(step, unsure) {
-                        Step::Next => {}
+                        WalkStep::Next => {}
                         end => return end,
                     }
                 }
             }
         }
-        Step::Next
+        WalkStep::Next
     }
 
     /// What a statement ends with; `Next` where it is no verdict.
-    fn verdict(&mut self, chain: &RuleChain, word: &str, value: &Value, depth: usize) -> Step {
+    fn verdict(&mut self, chain: &RuleChain, word: &str, value: &Value, depth: usize) -> WalkStep {
         match word {
-            "accept" | "dnat" | "snat" | "masquerade" => Step::Accept,
-            "drop" | "reject" => Step::Drop,
-            "return" => Step::Return,
+            "accept" | "dnat" | "snat" | "masquerade" => WalkStep::Accept,
+            "drop" | "reject" => WalkStep::Drop,
+            "return" => WalkStep::Return,
             "jump" | "goto" if depth < DEPTH => {
                 let name = value["target"].as_str().unwrap_or_default();
                 let Some(target) = self.ruleset.target(chain, name) else {
-                    return Step::Next;
+                    return WalkStep::Next;
                 };
                 match self.through(target, depth + 1) {
                     // Who goes does not come back.
-                    Step::Next if word == "goto" => Step::Return,
+                    WalkStep::Next if word == "goto" => WalkStep::Return,
                     end => end,
                 }
             }
-            _ => Step::Next,
+            _ => WalkStep::Next,
         }
     }
 
     /// A verdict behind a condition that cannot be judged counts if it is what the walk leans to.
-    fn believed(&self, step: Step, unsure: bool) -> Step {
+    fn believed(&self, step: WalkStep, unsure: bool) -> WalkStep {
         match step {
-            Step::Accept if unsure && !self.lenient => Step::Next,
-            Step::Drop | Step::Return if unsure && self.lenient => Step::Next,
+            WalkStep::Accept if unsure && !self.lenient => WalkStep::Next,
+            WalkStep::Drop | WalkStep::Return if unsure && self.lenient => WalkStep::Next,
             step => step,
         }
     }
 
-    fn by_map(&mut self, chain: &RuleChain, value: &Value, depth: usize) -> Step {
+    fn by_map(&mut self, chain: &RuleChain, value: &Value, depth: usize) -> WalkStep {
         let own = value["data"]["set"].as_array().map(Vec::as_slice);
         let named = value["data"]
             .as_str()
@@ -261,12 +261,12 @@ impl Walker<'_> {
             if let (Truth::Yes | Truth::Unknown, Some((word, value))) = (truth, verdict) {
                 let step = self.verdict(chain, word, value, depth);
                 match self.believed(step, truth == Truth::Unknown) {
-                    Step::Next => {}
+                    WalkStep::Next => {}
                     end => return end,
                 }
             }
         }
-        Step::Next
+        WalkStep::Next
     }
 
     fn matches(&self, chain: &RuleChain, condition: &Value) -> Truth {

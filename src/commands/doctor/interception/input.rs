@@ -8,14 +8,14 @@ use super::{
             lines,
             walk::{Journey, Packet},
         },
-        finding::Finding,
+        finding::MachineFinding,
     },
     Handed, Site, family, legacy_rules,
 };
 
 impl Site<'_> {
     /// Where nothing is intercepted, clients must still reach the port.
-    pub(super) fn direct(&self, port: u16) -> Vec<Finding> {
+    pub(super) fn direct(&self, port: u16) -> Vec<MachineFinding> {
         const CHECK: &str = "input chain";
         let journeys = |is_v6: bool, lenient: bool| {
             let interfaces = self.interfaces.iter();
@@ -41,7 +41,7 @@ impl Site<'_> {
             }
             let place = dropped[0];
             findings.push(
-                Finding::fail(
+                MachineFinding::fail(
                     CHECK,
                     format!("the chain {place} drops what comes to port {port} over {}, so that clients wait until they give up", family(*is_v6)),
                 )
@@ -50,7 +50,7 @@ impl Site<'_> {
             );
         }
         if findings.is_empty() {
-            findings.push(Finding::ok(
+            findings.push(MachineFinding::ok(
                 CHECK,
                 format!("the firewall lets port {port} in"),
             ));
@@ -60,7 +60,7 @@ impl Site<'_> {
     }
 
     /// What was handed over is local input, which a firewall may drop.
-    pub(super) fn input(&self, handed: &[Handed]) -> Finding {
+    pub(super) fn input(&self, handed: &[Handed]) -> MachineFinding {
         const CHECK: &str = "input chain";
         let (mut surely, mut perhaps) = (BTreeMap::new(), BTreeMap::new());
         for one in handed {
@@ -86,7 +86,7 @@ impl Site<'_> {
         let places = |dropping: &BTreeMap<String, String>| {
             dropping.keys().cloned().collect::<Vec<_>>().join(", ")
         };
-        let mend = |finding: Finding, dropping: &BTreeMap<String, String>| {
+        let mend = |finding: MachineFinding, dropping: &BTreeMap<String, String>| {
             dropping.iter().fold(finding, |finding, (place, lets_in)| {
                 finding
                     .run(format!("nft insert rule {place} {lets_in}"))
@@ -98,20 +98,20 @@ impl Site<'_> {
                 "the chain {} drops intercepted mail, so that connections hang",
                 places(&surely)
             );
-            return mend(Finding::fail(CHECK, words), &surely);
+            return mend(MachineFinding::fail(CHECK, words), &surely);
         }
         if !perhaps.is_empty() {
             let words = format!(
                 "the chain {} lets intercepted mail in only where its own conditions hold",
                 places(&perhaps)
             );
-            return mend(Finding::warn(CHECK, words), &perhaps);
+            return mend(MachineFinding::warn(CHECK, words), &perhaps);
         }
-        Finding::ok(CHECK, "the firewall lets intercepted mail in")
+        MachineFinding::ok(CHECK, "the firewall lets intercepted mail in")
     }
 
     /// Answers of servers (outbound) and of the mail server (inbound) are input, too.
-    pub(super) fn replies(&self, handed: &[Handed]) -> Option<Finding> {
+    pub(super) fn replies(&self, handed: &[Handed]) -> Option<MachineFinding> {
         let transparent = self.service.keeps_client_address();
         let mut dropping: Vec<String> = Vec::new();
         for one in &self.interfaces {
@@ -134,7 +134,7 @@ impl Site<'_> {
         if dropping.is_empty() {
             return None;
         }
-        let finding = Finding::fail(
+        let finding = MachineFinding::fail(
             "input replies",
             format!(
                 "the chain {} drops the answers to the proxy's own connections",

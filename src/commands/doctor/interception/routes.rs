@@ -8,19 +8,19 @@ use super::{
             lines,
             routing::{self, RoutingRule},
         },
-        finding::Finding,
+        finding::MachineFinding,
     },
     Handed, Site, family,
 };
 
 impl Site<'_> {
-    pub(super) fn second_lock(&self, handed: &[Handed]) -> Option<Finding> {
+    pub(super) fn second_lock(&self, handed: &[Handed]) -> Option<MachineFinding> {
         const CHECK: &str = "second lock";
         let (mut missing, mut commands) = (Vec::new(), Vec::new());
         for is_v6 in self.families {
             let rules = match routing::rules(*is_v6) {
                 Ok(rules) => rules,
-                Err(words) => return Some(Finding::warn(CHECK, words)),
+                Err(words) => return Some(MachineFinding::warn(CHECK, words)),
             };
             let mark = place_of_mark(&rules, lines::MARK);
             for one in handed.iter().filter(|one| one.is_v6 == *is_v6) {
@@ -31,7 +31,7 @@ impl Site<'_> {
                 match lock {
                     Some(lock) if needs_mark && mark.is_none_or(|mark| mark > lock.place) => {
                         return Some(
-                            Finding::fail(
+                            MachineFinding::fail(
                                 CHECK,
                                 format!("the routing rule that refuses port 25 of {} stands before the one for the mark, and refuses intercepted mail, too", one.words()),
                             )
@@ -52,8 +52,8 @@ impl Site<'_> {
         }
         commands.dedup();
         Some(match missing.is_empty() {
-            true => Finding::ok(CHECK, "the routing refuses port 25 even where the firewall's rules are flushed"),
-            false => Finding::warn(
+            true => MachineFinding::ok(CHECK, "the routing refuses port 25 even where the firewall's rules are flushed"),
+            false => MachineFinding::warn(
                 CHECK,
                 format!("whoever flushes the firewall's rules opens port 25, because no routing rule refuses it: {}", missing.join(", ")),
             )
@@ -62,7 +62,7 @@ impl Site<'_> {
     }
 
     /// Marked packets must be delivered here.
-    pub(super) fn routes(&self, handed: &[Handed]) -> Option<Finding> {
+    pub(super) fn routes(&self, handed: &[Handed]) -> Option<MachineFinding> {
         const CHECK: &str = "routes";
         let marks = handed.iter().map(|one| one.journey.packet.mark);
         let mark = marks
@@ -74,7 +74,7 @@ impl Site<'_> {
             let rules = match routing::rules(*is_v6) {
                 Ok(rules) => rules,
                 Err(words) => {
-                    return Some(Finding::warn(CHECK, words).run("apt install iproute2"));
+                    return Some(MachineFinding::warn(CHECK, words).run("apt install iproute2"));
                 }
             };
             let own = rules
@@ -95,11 +95,11 @@ impl Site<'_> {
             }
         }
         Some(match missing.is_empty() {
-            true => Finding::ok(
+            true => MachineFinding::ok(
                 CHECK,
                 format!("packets with the mark {mark:#x} are delivered here"),
             ),
-            false => Finding::fail(
+            false => MachineFinding::fail(
                 CHECK,
                 format!(
                     "intercepted packets are lost, so that connections hang: {}",
@@ -111,7 +111,7 @@ impl Site<'_> {
     }
 
     /// `src_valid_mark` makes the kernel check a packet's source by its mark, which finds the local table.
-    pub(super) fn source_check(&self) -> Option<Finding> {
+    pub(super) fn source_check(&self) -> Option<MachineFinding> {
         let of = |interface: &str, name: &str| -> u32 {
             let file = format!("/proc/sys/net/ipv4/conf/{interface}/{name}");
             let text = fs::read_to_string(file).unwrap_or_default();
@@ -127,7 +127,7 @@ impl Site<'_> {
             .filter(|name| strict && of(name, "src_valid_mark") == 1)
             .collect();
         (!marked.is_empty()).then(|| {
-            let finding = Finding::fail(
+            let finding = MachineFinding::fail(
                 "source check",
                 "src_valid_mark=1 makes the kernel drop intercepted IPv4 packets",
             );
