@@ -85,6 +85,23 @@ fn runs(service: &ProxyService) -> MachineFinding {
     }
 }
 
+/// The capabilities that somebody has.
+enum GrantedRights<'a> {
+    /// As the kernel shows them.
+    Bits(u64),
+    /// As the unit names them, in lower case.
+    Names(&'a [String]),
+}
+
+impl GrantedRights<'_> {
+    fn include(&self, (bit, name): (u32, &str)) -> bool {
+        match self {
+            Self::Bits(bits) => bits >> bit & 1 == 1,
+            Self::Names(names) => names.iter().any(|own| own == name),
+        }
+    }
+}
+
 fn capabilities(service: &ProxyService) -> Option<MachineFinding> {
     const CHECK: &str = "capabilities";
     let transparent = service.intercept() == Some(Intercept::Tproxy)
@@ -99,29 +116,24 @@ fn capabilities(service: &ProxyService) -> Option<MachineFinding> {
     let mut needed = Vec::new();
     needed.extend(transparent.then_some(NET_RAW));
     needed.extend(low.then_some(NET_BIND_SERVICE));
-    let (has, whose): (Box<dyn Fn((u32, &str)) -> bool>, String) =
-        match (&service.process, &service.unit) {
-            (Some(process), _) => {
-                let bits = process.capabilities;
-                (
-                    Box::new(move |(bit, _)| bits >> bit & 1 == 1),
-                    format!("process {}", process.pid),
-                )
-            }
-            (None, Some(unit)) => {
-                let (names, is_root) = (unit.capabilities.clone(), unit.user.is_none());
-                let has =
-                    move |(_, name): (u32, &str)| is_root || names.iter().any(|own| own == name);
-                (Box::new(has), unit.name.clone())
-            }
-            (None, None) => {
-                let (bits, _) = status_of(None)?;
-                (
-                    Box::new(move |(bit, _)| bits >> bit & 1 == 1),
-                    "whoever runs this".into(),
-                )
-            }
-        };
+    let (rights, whose) = match (&service.process, &service.unit) {
+        (Some(process), _) => (
+            GrantedRights::Bits(process.capabilities),
+            format!("process {}", process.pid),
+        ),
+        (None, Some(unit)) => {
+            let rights = match unit.user {
+                Some(_) => GrantedRights::Names(&unit.capabilities),
+                None => GrantedRights::Bits(u64::MAX),
+            };
+            (rights, unit.name.clone())
+        }
+        (None, None) => {
+            let (bits, _) = status_of(None)?;
+            (GrantedRights::Bits(bits), String::from("whoever runs this"))
+        }
+    };
+    let has = |one| rights.include(one);
     let missing = |(bit, name)| match bit == NET_RAW.0 {
         true => !has((bit, name)) && !has(NET_ADMIN),
         false => !has((bit, name)),
