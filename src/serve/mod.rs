@@ -4,7 +4,7 @@ mod arrivals;
 mod ending;
 pub(crate) mod limits;
 pub(crate) mod metrics_page;
-mod relay_probe;
+pub(crate) mod relay_probe;
 
 use std::{
     io,
