@@ -359,3 +359,19 @@ async fn warn_of_expiry(current: Arc<RwLock<Direction>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_may_come_is_waited_for_and_a_right_that_is_missing_is_not() {
+        let exit = |number| {
+            let address = "192.0.2.1:25".parse().expect("an address");
+            no_listener(address, &io::Error::from_raw_os_error(number)).code()
+        };
+        // EADDRINUSE, EADDRNOTAVAIL, ENODEV, ENOMEM, EMFILE; then EACCES, EPERM, EINVAL.
+        assert_eq!([98, 99, 19, 12, 24].map(exit), [75; 5]);
+        assert_eq!([13, 1, 22].map(exit), [78; 3]);
+    }
+}

@@ -44,7 +44,8 @@ def root(release):
         made.parent.mkdir(parents=True, exist_ok=True)
         new = pathlib.Path(tempfile.mkdtemp(prefix=f"{release}-", dir=made.parent))
         print(f"making the root of {release}", flush=True)
-        sh(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", release, new, MIRROR], timeout=900)
+        # In a mount namespace of its own: debootstrap leaves /proc mounted in what it makes.
+        sh(["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={PACKAGES}", release, new, MIRROR], timeout=900)
         for package in (new / "var/cache/apt/archives").glob("*.deb"):
             package.unlink()
         new.chmod(0o755)
@@ -67,8 +68,9 @@ class Machine:
             self._link("in", self.inside, "eth1", "10.26.0", "fd26:")
             self._link("out", self.outside, "eth0", "192.0.2", "2001:db8:")
             sh(["ip", "address", "add", f"{FRIEND}/24", "dev", "wire"], self.outside)
-            for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-                self.run("sh", "-c", f"echo 1 >/proc/sys/net/{switch}")
+            # It routes, and tells each client at once that it is refused, however many they are.
+            for switch in ("1 >ipv4/ip_forward", "1 >ipv6/conf/all/forwarding", "0 >ipv4/icmp_ratelimit", "0 >ipv6/icmp/ratelimit"):
+                self.run("sh", "-c", f"cd /proc/sys/net && echo {switch}")
             self.authority = Authority(self.folder / "authority", "Test Root")
             own = self.authority.issue("own", ["mx.clinic.example"])
             shutil.copy(BINARY, self.path("usr/local/bin/starttls-proxy"))
@@ -216,11 +218,11 @@ class Server:
 
 
 def greeting(netns, address, port=25):
-    """The name in the greeting that a client hears; `refused` if nobody lets it in."""
+    """The name in the greeting that a client hears, or 421; `refused` if nobody lets it in."""
     try:
         with connect(netns, address, port) as client:
             words = client.makefile("rb").readline().decode().split()
-            return words[1] if words else "closed"
+            return "closed" if not words else words[1] if words[0] == "220" else words[0]
     except OSError as error:
         if isinstance(error, TimeoutError):
             raise

@@ -117,7 +117,7 @@ class OnEachSystemd(Units):
         self.outbound()
         self.routing()
         self.assertEqual(self.out(), NAME)
-        self.assertIn(NAME, json.dumps(self.records("outbound", "started")))
+        self.assertIn(NAME, json.dumps(self.records("outbound", "start")))
 
     def test_either_lock_alone_refuses_port_25(self):
         self.routing()
@@ -274,8 +274,8 @@ class OnEachSystemd(Units):
         for times in (1, 2):
             self.machine.write("etc/starttls-proxy/policy", f"clinic{times}.example verify\n")
             self.machine.systemctl("reload", "starttls-proxy-outbound")
-            until("reloaded", lambda: len(self.records("outbound", "reloaded")) >= times)
-            self.assertEqual(len(self.records("outbound", "reloaded")), times)
+            until("reloaded", lambda: len(self.records("outbound", "reload")) >= times)
+            self.assertEqual(len(self.records("outbound", "reload")), times)
         self.assertEqual(self.machine.property("outbound", "MainPID"), pid)
 
     def test_a_flag_is_added_in_one_file_and_nothing_is_copied(self):
@@ -301,8 +301,9 @@ class OnEachSystemd(Units):
             self.machine.systemctl("restart", "starttls-proxy-outbound")
         stop.set()
         client.join()
-        self.assertEqual(set(heard), {NAME})
-        self.assertEqual(self.out(OUTSIDE6), NAME)
+        # Who was let in just before the end may be told to come again.
+        self.assertLessEqual(set(heard), {NAME, "421"})
+        self.assertEqual([self.out(), self.out(OUTSIDE6)], [NAME] * 2)
 
     def test_a_socket_that_tproxy_does_not_find_is_refused_with_the_line_that_mends_it(self):
         self.machine.write("etc/systemd/system/starttls-proxy-outbound.socket.d/no.conf", "[Socket]\nTransparent=no\n")
