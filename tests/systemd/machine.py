@@ -8,6 +8,7 @@ gone with it. The two others are network namespaces.
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
@@ -34,6 +35,8 @@ NAME = "gw.clinic.example"
 # An address of the outside that a rule lets pass.
 FRIEND = "192.0.2.3"
 LEFTOVER = re.compile(r"stp-sd-(\d+)-(inside|outside)")
+# A reset, and what an ip rule that prohibits is told by ICMP.
+REFUSED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EACCES)
 UNITS = ("routing", "watch", "outbound", "inbound", "smarthost", "mx")
 
 
@@ -224,7 +227,7 @@ def greeting(netns, address, port=25):
             words = client.makefile("rb").readline().decode().split()
             return "closed" if not words else words[1] if words[0] == "220" else words[0]
     except OSError as error:
-        if isinstance(error, TimeoutError):
+        if error.errno not in REFUSED:
             raise
         return "refused"
 
