@@ -7,6 +7,7 @@ The machine is a container on a root that is made once for each release of Debia
 gone with it. The two others are network namespaces.
 """
 
+import atexit
 import contextlib
 import errno
 import os
@@ -20,7 +21,7 @@ import tempfile
 import threading
 
 from certificates import Authority
-from network import ROOT, connect, end, listen, remove, sh, until
+from network import PATIENCE, ROOT, connect, end, listen, remove, sh, until
 
 BINARY = pathlib.Path(
     os.environ.get("LAB_BINARY") or ROOT / "target/x86_64-unknown-linux-gnu/dist/starttls-proxy"
@@ -61,10 +62,12 @@ class Machine:
 
     def __init__(self, release):
         remove_leftovers()
+        # Also if this process is told to end.
+        atexit.register(self.close)
         self.name = f"stp-sd-{os.getpid()}"
         self.inside, self.outside = f"{self.name}-inside", f"{self.name}-outside"
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
-        self.process = None
+        self.process = self.init = None
         try:
             self._boot(root(release))
             self.run("hostname", NAME)
@@ -137,12 +140,19 @@ class Machine:
 
     def tries(self, *command):
         """Runs a command on the machine; its exit code and what it printed."""
-        done = subprocess.run(
+        try:
+            done = self._enter(command, 2 * PATIENCE)
+        except subprocess.TimeoutExpired as late:
+            jobs = self._enter(["systemctl", "list-jobs", "--full"], PATIENCE).stdout
+            raise TimeoutError(f"{' '.join(command)} takes too long:\n{late.output}\n{jobs}") from None
+        return done.returncode, done.stdout
+
+    def _enter(self, command, patience):
+        return subprocess.run(
             ["nsenter", "--target", self.init, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", *command],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=90,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=patience,
             env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
         )
-        return done.returncode, done.stdout
 
     def run(self, *command):
         """Runs a command on the machine that must succeed; what it printed."""
@@ -185,10 +195,10 @@ class Machine:
     def close(self):
         if self.process:
             # Its init is told to power off; then the container ends, and with it its interfaces.
-            with contextlib.suppress(ProcessLookupError, AttributeError):
+            if self.init and self.process.poll() is None:
                 os.kill(int(self.init), signal.SIGRTMIN + 4)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=20)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(timeout=20)
             end(self.process)
         for netns in (self.inside, self.outside):
             remove(netns)
