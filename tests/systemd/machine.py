@@ -141,7 +141,7 @@ class Machine:
     def tries(self, *command):
         """Runs a command on the machine; its exit code and what it printed."""
         try:
-            done = self._enter(command, 2 * PATIENCE)
+            done = self._enter(command, 4 * PATIENCE)
         except subprocess.TimeoutExpired as late:
             jobs = self._enter(["systemctl", "list-jobs", "--full"], PATIENCE).stdout
             raise TimeoutError(f"{' '.join(command)} takes too long:\n{late.output}\n{jobs}") from None
