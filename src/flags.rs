@@ -136,9 +136,12 @@ pub struct OutboundFlags {
     /// add one Received line to the top of each message
     #[argh(switch)]
     pub add_received: bool,
-    /// OPERATION: serve counters for Prometheus on this address, at /metrics
+    /// OPERATION: show the state on this address: / for people, /metrics for Prometheus, /healthz and /readyz
     #[argh(option, arg_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// let clients in this prefix read the page at / too (default: loopback only)
+    #[argh(option, arg_name = "PREFIX")]
+    pub status_from: Vec<Prefix>,
     /// sessions at a time, in all (default: as many as the limit of open files is enough for, at most 10000)
     #[argh(option, from_str_fn(count), arg_name = "N")]
     pub max_sessions: Option<usize>,
@@ -239,6 +242,9 @@ pub struct InboundFlags {
     /// OPERATION: as for outbound
     #[argh(option, arg_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// as for outbound
+    #[argh(option, arg_name = "PREFIX")]
+    pub status_from: Vec<Prefix>,
     /// as for outbound
     #[argh(option, from_str_fn(count), arg_name = "N")]
     pub max_sessions: Option<usize>,

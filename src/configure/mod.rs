@@ -24,7 +24,11 @@ use crate::{
     audit::{self, AuditLog},
     exit::Exit,
     lookup::{DnssecSupport, Lookup},
-    serve::{self, Direction, Plan, limits::Limits, metrics_page},
+    serve::{
+        self, Direction, Plan,
+        limits::Limits,
+        status::{self, StatusOptions},
+    },
     session::{
         records,
         setup::{CommonSetup, OutboundSetup},
@@ -38,7 +42,7 @@ const ASK_RESOLVERS_AGAIN: Duration = Duration::from_secs(60);
 pub struct PreparedProxy {
     direction: Direction,
     listen: Vec<SocketAddr>,
-    metrics: Option<SocketAddr>,
+    status: Option<StatusOptions>,
     audit: Option<audit::AuditOptions>,
     reload: serve::Reload,
     limits: Limits,
@@ -78,7 +82,7 @@ impl PreparedProxy {
         let Self {
             direction,
             listen,
-            metrics,
+            status,
             audit,
             reload,
             limits,
@@ -94,9 +98,10 @@ impl PreparedProxy {
             None => None,
         };
         let listeners = serve::listeners(&listen, direction.common().intercept)?;
-        let metrics_listener = metrics
-            .map(|address| {
-                metrics_page::bind(address).map_err(|error| serve::no_listener(address, &error))
+        let status_listener = status
+            .map(|options| {
+                let address = options.address;
+                status::bind(options).map_err(|error| serve::no_listener(address, &error))
             })
             .transpose()?;
         let bound: Vec<SocketAddr> = listeners
@@ -122,7 +127,7 @@ impl PreparedProxy {
         let (drain_timeout, relay_probe) = (self.drain_timeout, self.relay_probe);
         Ok(Plan {
             listeners,
-            metrics_listener,
+            status_listener,
             direction,
             reload,
             limits,
