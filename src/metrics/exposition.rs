@@ -156,7 +156,12 @@ impl Collector for Measured {
             for one in values.iter().filter(|one| one.name == GaugeName(index)) {
                 let labels: Vec<&str> = one.labels.iter().map(String::as_str).collect();
                 series(&mut encoder, row, &labels, |encoder| {
-                    encoder.encode_gauge(&one.value)
+                    // A whole number is shown as one.
+                    let whole = one.value as i64;
+                    match whole as f64 == one.value {
+                        true => encoder.encode_gauge(&whole),
+                        false => encoder.encode_gauge(&one.value),
+                    }
                 })?;
             }
         }

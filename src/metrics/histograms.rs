@@ -88,10 +88,6 @@ impl Histograms {
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "microseconds of centuries are exact"
-)]
 fn seconds(microseconds: u64) -> f64 {
     microseconds as f64 / 1e6
 }

@@ -107,17 +107,14 @@ fn since_1970(at: SystemTime) -> f64 {
     since.unwrap_or(Duration::ZERO).as_secs_f64()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "numbers below 2^53 are exact")]
 fn large(number: u64) -> f64 {
     number as f64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "numbers below 2^53 are exact")]
 fn whole(number: i64) -> f64 {
     number as f64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "numbers below 2^53 are exact")]
 fn number(number: usize) -> f64 {
     number as f64
 }

@@ -69,7 +69,7 @@ impl Look<'_> {
              <title>{host} {word}: starttls-proxy</title><style>{STYLE}</style></head>\n<body>\
              <header><p class=\"kicker\">starttls-proxy {} {word}, {}</p><h1>{host}</h1>\n",
             env!("CARGO_PKG_VERSION"),
-            Moment(self.now),
+            UtcTime(self.now),
         )?;
         self.verdict(out)?;
         out.push_str("</header>\n<main>\n");
@@ -99,7 +99,7 @@ impl Look<'_> {
             && !found.alive
         {
             let since = found.since.map(at);
-            let since = since.map_or_else(String::new, |at| format!(" since {}", Moment(at)));
+            let since = since.map_or_else(String::new, |at| format!(" since {}", UtcTime(at)));
             let words = format!(
                 "The interception of port 25 is incomplete{since}. Look at `systemctl status starttls-proxy-routing`."
             );
@@ -114,10 +114,10 @@ impl Look<'_> {
         let [accepted, rejected, unknown] =
             ["accepted", "rejected", "unknown"].map(|word| metrics.get(metrics::MESSAGES, word));
         let last = metrics.last_message().map(at);
-        let last = last.map_or_else(|| "none yet".into(), |at| Moment(at).to_string());
+        let last = last.map_or_else(|| "none yet".into(), |at| UtcTime(at).to_string());
         let (sessions, clients) = (metrics.open_sessions(), self.state.limits().clients());
         let mut facts = Facts(String::from("<section><h2>What passes now</h2><dl>"));
-        facts.fact("running since", &Moment(self.state.started()))?;
+        facts.fact("running since", &UtcTime(self.state.started()))?;
         facts.fact("mail goes", &self.way())?;
         facts.fact(
             "sessions open",
@@ -153,7 +153,7 @@ impl Look<'_> {
         let (reload, took_effect) = metrics.last_reload();
         let mut words = reload
             .map(at)
-            .map_or_else(String::new, |at| Moment(at).to_string());
+            .map_or_else(String::new, |at| UtcTime(at).to_string());
         if !took_effect {
             words += "; the last reload failed, and the old configuration stays in force";
         }
@@ -197,7 +197,7 @@ impl Look<'_> {
         };
         let lag = audit.lag().as_secs_f64();
         let checkpoint = audit.last_checkpoint();
-        let checkpoint = checkpoint.map_or_else(|| "none".into(), |at| Moment(at).to_string());
+        let checkpoint = checkpoint.map_or_else(|| "none".into(), |at| UtcTime(at).to_string());
         format!(
             "{}: {is}, the oldest record that is not on disk is {lag:.1} s old; last checkpoint: {checkpoint}",
             audit.file().display()
@@ -254,7 +254,7 @@ impl Look<'_> {
         write!(
             out,
             "<tr class=\"{class}\"><td class=\"when\">{}, in {days} days</td><td>{}</td><td>{}</td></tr>",
-            Moment(end),
+            UtcTime(end),
             Escaped(what),
             Escaped(place)
         )
@@ -316,7 +316,7 @@ fn refusal(out: &mut String, row: &RefusedRow) -> fmt::Result {
         "<div class=\"refusal\"><h3>{}: <code>{}</code></h3><p class=\"quiet\">{}{times}{how}, client {}</p><p><code>{}</code></p>",
         Escaped(about),
         Escaped(&refused.reason),
-        Moment(row.last),
+        UtcTime(row.last),
         row.client,
         Escaped(&refused.text),
     )?;
@@ -370,9 +370,9 @@ impl fmt::Display for Markdown<'_> {
 }
 
 /// A moment, to the second, UTC.
-struct Moment(SystemTime);
+struct UtcTime(SystemTime);
 
-impl fmt::Display for Moment {
+impl fmt::Display for UtcTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = timestamp(self.0);
         let (day, time) = text.split_once('T').unwrap_or((&text, ""));

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
-    time::SystemTime,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::watch;
@@ -70,7 +70,8 @@ impl ServedState {
 
     /// What the watcher of the interception found. `None`: nobody watches.
     pub(super) fn interception(&self) -> Option<InterceptionState> {
-        interception::read(&self.interception)
+        let now = clock::wall().duration_since(UNIX_EPOCH);
+        interception::read(&self.interception, now.unwrap_or_default().as_secs())
     }
 
     /// Why a new session would get no mail through. `None`: it would.
