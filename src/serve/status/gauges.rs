@@ -23,7 +23,7 @@ pub(super) fn gauges(state: &ServedState) -> Vec<GaugeValue> {
     all.yes(metrics::OBSERVING, common.observe);
     sessions(&mut all, state, &direction);
     if let Some(audit) = &common.audit {
-        evidence(&mut all, audit);
+        evidence(&mut all, state, audit, now);
     }
     for (file, facts) in certificates(&direction) {
         let file = file.display().to_string();
@@ -67,12 +67,27 @@ fn sessions(all: &mut AllGauges, state: &ServedState, direction: &Direction) {
     all.yes(metrics::RELOAD_DONE, last_took_effect);
 }
 
-fn evidence(all: &mut AllGauges, audit: &AuditLog) {
+fn evidence(all: &mut AllGauges, state: &ServedState, audit: &AuditLog, now: SystemTime) {
     all.yes(metrics::AUDIT_HEALTHY, audit.healthy());
     all.add(metrics::AUDIT_LAG, audit.lag().as_secs_f64());
     if let Some(at) = audit.last_checkpoint() {
         all.at(metrics::CHECKPOINT_AT, at);
     }
+    if let Some(free) = state.free_octets(audit.file()) {
+        all.add(metrics::DISK_FREE, large(free));
+        let written = state.metrics().total(metrics::RECORD_OCTETS);
+        let ran = now.duration_since(state.started()).unwrap_or_default();
+        let days = days_left(free, written, ran);
+        days.into_iter()
+            .for_each(|days| all.add(metrics::DISK_DAYS, days));
+    }
+}
+
+/// Days until `free` octets are full, if `written` octets took the time `after`. `None`: too little is known.
+fn days_left(free: u64, written: u64, after: Duration) -> Option<f64> {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let a_day = large(written) / (after.as_secs_f64() / 86_400.0);
+    (after >= HOUR && written > 0).then(|| large(free) / a_day)
 }
 
 /// The gauges of one page.
@@ -117,4 +132,20 @@ fn whole(number: i64) -> f64 {
 
 fn number(number: usize) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_days_left_are_those_at_the_speed_since_the_start_once_an_hour_is_over() {
+        let hours = |hours: u64| Duration::from_secs(3600 * hours);
+        assert_eq!(days_left(480, 10, hours(12)), Some(24.0));
+        assert_eq!(days_left(480, 10, hours(1)), Some(2.0));
+        assert_eq!(days_left(0, 10, hours(12)), Some(0.0));
+        assert_eq!(days_left(480, 10, Duration::from_secs(3599)), None);
+        assert_eq!(days_left(480, 0, hours(12)), None);
+        assert_eq!(days_left(480, 0, Duration::ZERO), None);
+    }
 }

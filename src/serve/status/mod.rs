@@ -28,7 +28,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::{
     metrics::{MEDIA_TYPE, MetricsPage},
@@ -103,9 +103,11 @@ pub(crate) async fn serve(listener: StatusListener, state: ServedState) -> io::R
                 let client = net::canonical(client).ip();
                 tokio::spawn(async move {
                     let _place = place;
-                    let answer = service_fn(move |request| {
-                        let answer = pages.answer(&request, client);
-                        async move { Ok::<_, Infallible>(answer) }
+                    let answer = service_fn(move |request: Request<Incoming>| {
+                        let pages = Arc::clone(&pages);
+                        // A file system may take its time to say how much room it has.
+                        let answer = spawn_blocking(move || pages.answer(&request, client));
+                        async move { answer.await.map_err(io::Error::other) }
                     });
                     let connection = http1::Builder::new()
                         .keep_alive(false)

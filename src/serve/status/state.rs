@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, RwLock},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -13,7 +13,7 @@ use super::{
     interception::{self, InterceptionState},
 };
 use crate::{
-    clock,
+    clock, files,
     metrics::Metrics,
     policy::table::{Entry, Table},
     session::{drive::Stop, setup::CommonSetup},
@@ -30,6 +30,8 @@ pub(crate) struct ServedState {
     stop: watch::Receiver<Stop>,
     started: SystemTime,
     interception: PathBuf,
+    /// Held while a file system is asked for its room: one that does not answer holds up one question, and no more.
+    asking_disk: Mutex<()>,
 }
 
 impl ServedState {
@@ -44,6 +46,7 @@ impl ServedState {
             stop,
             started: clock::wall(),
             interception: interception::STATE.into(),
+            asking_disk: Mutex::new(()),
         }
     }
 
@@ -72,6 +75,12 @@ impl ServedState {
     pub(super) fn interception(&self) -> Option<InterceptionState> {
         let now = clock::wall().duration_since(UNIX_EPOCH);
         interception::read(&self.interception, now.unwrap_or_default().as_secs())
+    }
+
+    /// Free octets of the file system that has this file. `None`: it does not say.
+    pub(super) fn free_octets(&self, file: &Path) -> Option<u64> {
+        let _asking = self.asking_disk.try_lock().ok()?;
+        files::free_octets(file).ok()
     }
 
     /// Why a new session would get no mail through. `None`: it would.
