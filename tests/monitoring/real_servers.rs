@@ -70,7 +70,11 @@ impl Prometheus {
             .spawn()
             .expect("THIS TEST NEEDS prometheus (apt install prometheus)");
         let prometheus = Self { child, address };
-        prometheus.until("it answers", || TcpStream::connect(address).is_ok());
+        // It listens before it has read its own files, and answers 503 until then.
+        let ready = format!("GET /-/ready HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        prometheus.until("it is ready", || {
+            TcpStream::connect(address).is_ok() && ask(address, &ready).status == 200
+        });
         prometheus
     }
 
