@@ -3,6 +3,8 @@
 //! `real_servers` needs prometheus with promtool (tests/run installs them where it may); without them its tests fail and say so. The
 //! page is looked at in chromium, where that is installed.
 
+#[path = "../../examples/demo/dns.rs"]
+mod dns;
 #[path = "../support/running.rs"]
 mod running;
 

@@ -125,7 +125,7 @@ pub fn refusing(world: &World, more: &[&str]) -> (Proxy, SocketAddr) {
         params.subject_alt_names = vec![name];
     });
     let (listen, status) = (free(), free());
-    let arguments = world.outbound([listen, status, tls_server(&leaf)], more);
+    let arguments = world.outbound([listen, status], &tls_server(&leaf).to_string(), more);
     let proxy = Proxy::ready(&arguments);
     let mut client = Client::connect(listen);
     client.hears("220");
@@ -194,7 +194,11 @@ fn the_page_shows_what_ends_what_is_in_force_and_the_limits() {
         &["--audit-log", &log, "--observe", "--max-sessions", "77"],
     ];
     let (listen, status) = (free(), free());
-    let arguments = world.outbound([listen, status, tls_server(&leaf)], &more.concat());
+    let arguments = world.outbound(
+        [listen, status],
+        &tls_server(&leaf).to_string(),
+        &more.concat(),
+    );
     let mut proxy = Proxy::ready(&arguments);
     let page = get(status, "/", "localhost").body;
     for part in [

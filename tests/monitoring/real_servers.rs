@@ -3,7 +3,7 @@
 use crate::{
     documents::{panels, text},
     running::{Client, Proxy, Scratch, free, inside_server, pair},
-    world::{World, ask, tls_server},
+    world::{World, ask, name_server, tls_server},
 };
 use serde_json::Value;
 use std::{
@@ -124,10 +124,11 @@ impl Prometheus {
 }
 
 /// Panels that show nothing while all is well, or where nobody watches the interception.
-const QUIET: [&str; 5] = [
+const QUIET: [&str; 6] = [
     "Days until the disk is full",
     "Incidents",
     "Interception unchanged for",
+    "MTA-STS policies that were missing",
     "Observed: what enforcing would refuse",
     "Port 25 is locked",
 ];
@@ -135,19 +136,32 @@ const QUIET: [&str; 5] = [
 #[test]
 fn prometheus_scrapes_the_proxies_and_answers_what_dashboard_and_alerts_ask() {
     let world = World::new();
-    let leaf = world.authority.leaf(&["127.0.0.1"]);
+    let leaf = world.authority.leaf(&["mx.clinic.example"]);
     let log = world.scratch.path("audit.jsonl");
     let table = world
         .scratch
         .file("policy", "[192.0.2.9] none until=2999-03-31\n");
     let (listen, status) = (free(), free());
-    let more = ["--audit-log", &log, "--policy", &table];
-    let arguments = world.outbound([listen, status, tls_server(&leaf)], &more);
+    let to = format!("mx.clinic.example:{}", tls_server(&leaf).port());
+    let resolver = name_server().to_string();
+    let more = [
+        "--audit-log",
+        &log,
+        "--policy",
+        &table,
+        "--resolver",
+        &resolver,
+    ];
+    let arguments = world.outbound([listen, status], &to, &more);
     let _outbound = Proxy::ready(&arguments);
     // The certificate of its smart host is for another name, so all of its mail is refused.
     let other = world.authority.leaf(&["mx.other.example"]);
     let (refusing, refusing_status) = (free(), free());
-    let arguments = world.outbound([refusing, refusing_status, tls_server(&other)], &[]);
+    let arguments = world.outbound(
+        [refusing, refusing_status],
+        &tls_server(&other).to_string(),
+        &[],
+    );
     let _refusing = Proxy::ready(&arguments);
     let pair = pair();
     let inbound_status = free();

@@ -1,13 +1,16 @@
 //! A mail server outside that speaks STARTTLS, and what asks the pages.
 
-use crate::running::{
-    HANG, Scratch,
-    pki::{Authority, Leaf},
+use crate::{
+    dns,
+    running::{
+        HANG, Scratch,
+        pki::{Authority, Leaf},
+    },
 };
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
 };
 
@@ -103,6 +106,23 @@ fn talk(tcp: TcpStream, config: Arc<rustls::ServerConfig>) -> std::io::Result<()
     Ok(())
 }
 
+/// A name server for which every name is at 127.0.0.1.
+pub fn name_server() -> SocketAddr {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let address = dns::serve().await.expect("a port");
+            tell.send(address).expect("it is waited for");
+            std::future::pending::<()>().await;
+        });
+    });
+    told.recv().expect("an address")
+}
+
 /// An authority, and files for it.
 pub struct World {
     pub scratch: Scratch,
@@ -117,12 +137,17 @@ impl World {
         }
     }
 
-    /// Arguments of an outbound proxy whose smart host is at `to`, and which shows itself at `status`.
-    pub fn outbound(&self, [listen, status, to]: [SocketAddr; 3], more: &[&str]) -> Vec<String> {
+    /// Arguments of an outbound proxy whose smart host is `to`, and which shows itself at `status`.
+    pub fn outbound(
+        &self,
+        [listen, status]: [SocketAddr; 2],
+        to: &str,
+        more: &[&str],
+    ) -> Vec<String> {
         let roots = self.scratch.file("roots.pem", self.authority.pem());
-        let (listen, status, to) = (listen.to_string(), status.to_string(), to.to_string());
+        let (listen, status) = (listen.to_string(), status.to_string());
         let own = ["outbound", "--listen", &listen, "--metrics", &status];
-        let peer = ["--upstream", &to, "--ca-file", &roots, "--no-dane"];
+        let peer = ["--upstream", to, "--ca-file", &roots, "--no-dane"];
         let all = [
             &own[..],
             &peer,
