@@ -5,7 +5,7 @@ use crate::{
     world::{World, ask, get, tls_server},
 };
 use rcgen::SanType;
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, process::Command};
 
 #[test]
 fn a_process_is_healthy_while_it_answers_and_ready_until_it_is_stopped() {
@@ -237,4 +237,53 @@ fn the_page_shows_what_ends_what_is_in_force_and_the_limits() {
     );
     let page = get(status, "/", "localhost").body;
     assert!(page.contains("the last reload failed"), "{page}");
+}
+
+#[test]
+fn what_the_watcher_of_the_interception_wrote_is_shown() {
+    let world = World::new();
+    let leaf = world.authority.leaf(&["127.0.0.1"]);
+    let (listen, status) = (free(), free());
+    let arguments = world.outbound([listen, status], &tls_server(&leaf).to_string(), &[]);
+    // The program sees a /run of its own, with the watcher's file in it.
+    let own_run = "mount -t tmpfs none /run && mkdir /run/starttls-proxy && \
+                   printf 'alive=no\\nsince=1764362646\\n' >/run/starttls-proxy/interception.state && exec \"$@\"";
+    let unshare = ["--map-root-user", "--mount", "sh", "-c", own_run, "sh"];
+    if !Command::new("unshare")
+        .args([&unshare[..], &["true"]].concat())
+        .status()
+        .is_ok_and(|done| done.success())
+    {
+        eprintln!(
+            "SKIPPED: no mount namespaces here, the watcher's file was read by the unit tests only"
+        );
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command
+        .args(unshare)
+        .arg(env!("CARGO_BIN_EXE_starttls-proxy"))
+        .args(&arguments);
+    let mut proxy = Proxy::start_as(command);
+    proxy.says(": ready");
+    let metrics = get(status, "/metrics", "x").body;
+    for line in [
+        "starttls_proxy_interception_alive 0\n",
+        "starttls_proxy_interception_since_timestamp_seconds 1764362646\n",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    let page = get(status, "/", "localhost").body;
+    let words = "The interception of port 25 is incomplete since 2025-11-28 20:44:06 UTC";
+    assert!(page.contains(words), "{page}");
+    // Whoever watches nothing claims nothing.
+    let other = [free(), free()];
+    let _unwatched = Proxy::ready(&world.outbound(other, &tls_server(&leaf).to_string(), &[]));
+    if !std::path::Path::new("/run/starttls-proxy/interception.state").exists() {
+        let metrics = get(other[1], "/metrics", "x").body;
+        assert!(
+            !metrics.contains("\nstarttls_proxy_interception_alive "),
+            "{metrics}"
+        );
+    }
 }
