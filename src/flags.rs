@@ -6,9 +6,11 @@
 //! - An example is a caption and, from its second line on, what is typed.
 
 use argh::{ArgsInfo, FromArgs};
+use log::LevelFilter;
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
+    logging::LogFormat,
     net::{Intercept, proxy_header::Version},
     policy::Prefix,
 };
@@ -142,6 +144,17 @@ pub struct OutboundFlags {
     /// let clients in this prefix read the page at / too (default: loopback only)
     #[argh(option, arg_name = "PREFIX")]
     pub status_from: Vec<Prefix>,
+    /// how lines on stderr are written: for people, or as one JSON object a line (default text)
+    #[argh(option, default = "LogFormat::Text", arg_name = "text|json")]
+    pub log: LogFormat,
+    /// least important lines that are written. At info a session that goes well is one line; at debug its decisions and
+    /// messages have lines, too (default info)
+    #[argh(
+        option,
+        default = "LevelFilter::Info",
+        arg_name = "error|warn|info|debug"
+    )]
+    pub log_level: LevelFilter,
     /// sessions at a time, in all (default: as many as the limit of open files is enough for, at most 10000)
     #[argh(option, from_str_fn(count), arg_name = "N")]
     pub max_sessions: Option<usize>,
@@ -245,6 +258,16 @@ pub struct InboundFlags {
     /// as for outbound
     #[argh(option, arg_name = "PREFIX")]
     pub status_from: Vec<Prefix>,
+    /// as for outbound
+    #[argh(option, default = "LogFormat::Text", arg_name = "text|json")]
+    pub log: LogFormat,
+    /// as for outbound
+    #[argh(
+        option,
+        default = "LevelFilter::Info",
+        arg_name = "error|warn|info|debug"
+    )]
+    pub log_level: LevelFilter,
     /// as for outbound
     #[argh(option, from_str_fn(count), arg_name = "N")]
     pub max_sessions: Option<usize>,

@@ -13,13 +13,15 @@ use std::{
 };
 
 use argh::FromArgs as _;
+use log::LevelFilter;
 
 use crate::{
     commands::{self, audit, runtime},
     configure,
     exit::{self, Exit},
     flags::{AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags},
-    logging, serve,
+    logging::{self, LogFormat},
+    serve,
 };
 
 /// How long the end of the program waits for tasks that nobody asked to end.
@@ -57,7 +59,12 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
     }
     let top = ProgramFlags::from_args(&["starttls-proxy"], &words)
         .map_err(|early| usage::failure(&early.output, &arguments))?;
-    logging::install();
+    let (format, level) = match &top.command {
+        CommandFlags::Outbound(flags) => (flags.log, flags.log_level),
+        CommandFlags::Inbound(flags) => (flags.log, flags.log_level),
+        _ => (LogFormat::Text, LevelFilter::Info),
+    };
+    logging::install(format, level);
     match top.command {
         CommandFlags::Outbound(flags) => served(configure::outbound(&flags)?, flags.dry_run),
         CommandFlags::Inbound(flags) => served(configure::inbound(&flags)?, flags.dry_run),

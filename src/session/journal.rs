@@ -14,6 +14,7 @@ use super::{
     },
     fields::decision_field,
     identity::SessionIdentity,
+    job::Job,
     memory::Remembered,
     refusals::local_fault,
     repeats::{FactNumber, Repeats},
@@ -34,7 +35,7 @@ use crate::{
 /// Octets that the record of a session's end takes.
 const LAST_RECORD: usize = 800;
 /// Octets that the log line of a session's end takes.
-const LAST_LINE: usize = 240;
+const LAST_LINE: usize = 400;
 /// Octets in front of each log line: time, level and whose session it is.
 const PREFIX: usize = 120;
 
@@ -54,6 +55,8 @@ pub struct Journal {
     afforded: Option<bool>,
     messages: u64,
     accepted: u64,
+    /// Octets of all messages.
+    octets: u64,
     end: Option<End>,
     incident: Option<&'static str>,
     /// Octets read from and written to client and server.
@@ -114,6 +117,7 @@ impl Journal {
             afforded: None,
             messages: 0,
             accepted: 0,
+            octets: 0,
             end: None,
             incident: None,
             traffic: [[0; 2]; 2],
@@ -455,12 +459,14 @@ impl Journal {
     }
 
     /// The server's final reply is in, or will never come: records the message. The record is queued before this returns, even if the
-    /// future is dropped. The future is ready when the record is on disk.
-    pub(super) fn message(
+    /// job is dropped. The job is over when the record is on disk, or at once if there is none to be written; `told` makes its result.
+    pub(super) fn message<T>(
         &mut self,
         message: &Completed,
-    ) -> impl Future<Output = Result<Recorded, Refusal>> + Send + use<> {
+        told: impl FnOnce(Result<Recorded, Refusal>) -> T + Send + 'static,
+    ) -> Job<T> {
         self.messages += 1;
+        self.octets += message.octets;
         if OutcomeField::of(message.reply.as_deref()) == OutcomeField::Accepted {
             self.accepted += 1;
             self.common.write_budget.delivered(self.client().0.ip());
@@ -483,25 +489,23 @@ impl Journal {
         fact.count(&self.common.metrics);
         self.log(&fact);
         let record = self.record_of(&fact);
-        let durable = match (self.audit_log(), record) {
-            (Some(audit), Some(record)) => Some(audit.append_durable(&record)),
-            _ => None,
+        let (Some(audit), Some(record)) = (self.audit_log(), record) else {
+            return Job::Done(told(Ok(Recorded::assertion())));
         };
+        let durable = audit.append_durable(&record);
         let metrics = Arc::clone(&self.common.metrics);
-        async move {
-            if let Some(durable) = durable
-                && let Err(error) = durable.await
-            {
+        Job::running(async move {
+            let outcome = durable.await.map_err(|error| {
                 let error = error.to_string();
                 let fact = UnrecordedFact(Some(&error));
                 fact.count(&metrics);
                 if let Some(level) = fact.level() {
                     log::log!(level, "{}", FactLine(&fact));
                 }
-                return Err(unwritable());
-            }
-            Ok(Recorded::assertion())
-        }
+                unwritable()
+            });
+            told(outcome.map(|_| Recorded::assertion()))
+        })
     }
 
     /// The line that `--add-received` puts in front of a message that begins now. `None` before TLS is up.
@@ -513,7 +517,7 @@ impl Journal {
             &self.common.hostname,
             self.session.direction,
             &self.session.id.to_string(),
-            &peer.facts.suite,
+            peer.facts.suite,
         ))
     }
 
@@ -533,6 +537,7 @@ impl Journal {
             end,
             took: clock::instant().duration_since(self.began),
             messages: [self.messages, self.accepted],
+            octets: self.octets,
             traffic: self.traffic,
             peer: peer.as_deref(),
             repeats: total,

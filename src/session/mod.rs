@@ -27,6 +27,7 @@ pub(crate) mod fields;
 pub(crate) mod handshakes;
 mod identity;
 pub mod inbound;
+pub mod job;
 pub(crate) mod journal;
 pub mod leg;
 pub(crate) mod memory;

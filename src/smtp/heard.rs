@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn shown(lines: &[&str], rule: &OfferRule) -> String {
-        let reply = heard(lines).shown(rule).reply(b"us", &[]).to_bytes(false);
+        let reply = heard(lines).shown(rule).reply(b"us", &[]).into_bytes(false);
         String::from_utf8(reply)
             .expect("ASCII")
             .replace("\r\n", "⏎")

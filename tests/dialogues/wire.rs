@@ -11,7 +11,8 @@ use super::{
 use rustls::pki_types::ServerName;
 use starttls_proxy::{
     session::{
-        drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
+        drive::{ActionHandler, ActionResult, Stop, Upgraded, drive},
+        job::Job,
         leg::{Leg, Stream},
     },
     smtp::{
@@ -87,7 +88,7 @@ impl Played {
         let (answer, answered) = oneshot::channel();
         // A test that is over does not receive any more.
         let _ = self.tell.send(Told::Job(job(answer)));
-        Box::pin(async move {
+        Job::running(async move {
             match answered.await {
                 Ok(outcome) => done(outcome),
                 Err(_) => std::future::pending().await,
@@ -521,7 +522,7 @@ impl Wire {
                 let server = tokio::spawn(tls().acceptor.accept(ours));
                 let secured = Secured::connect(proxy_end, config, name).await;
                 (
-                    Upgraded::Up(secured.map_err(|e| e.to_string())?),
+                    Upgraded::Up(secured.map_err(|e| e.to_string())?.0),
                     Some(server),
                 )
             }
