@@ -5,7 +5,7 @@ import ssl
 import unittest
 
 import proxy
-from network import connect
+from network import connect, until
 from world import world
 
 
@@ -115,6 +115,10 @@ class Case(unittest.TestCase):
         self.assertEqual(sent.outcome.status, "sent", f"{sent.outcome.words}\n{self.explained()}")
         self.never_in_the_clear(sent.marker)
         return self.world.outside.delivered(recipient, sent.marker).decode()
+
+    def logged(self, words):
+        """Waits until a log line has these words: a thread of its own writes them."""
+        until(lambda: f"{words!r} is not logged\n{self.proxy.log()}", lambda: words in self.proxy.log())
 
     def stays(self, recipient, *words):
         """Sends a mail that must stay in the queue, where the queue viewer shows these words."""

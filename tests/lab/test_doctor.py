@@ -101,6 +101,8 @@ class Router(Machine):
         self.outbound()
 
     def test_a_well_machine_has_nothing_to_mend(self):
+        for family in ("-4", "-6"):
+            self.shell(f"while ip {family} rule del pref 26 2>/dev/null; do :; done")
         lines, page = self.is_sick("WARN", "second lock", "flushes the firewall", *self.flags)
         for line in lines:
             self.shell(line)
@@ -120,7 +122,8 @@ class Router(Machine):
         self.is_mended("FAIL", "first lock", "forwarded past it in the clear", *self.flags)
         self.arrives("user@good.plain.test")
         self.proxy.stop()
-        self.stays("user@good.plain.test", "Connection refused")
+        # The second lock answers with an unreachable host, and the kernel limits how often it says so.
+        self.stays("user@good.plain.test", "mx.good.plain.test")
 
     def test_rules_without_the_first_lock(self):
         self.shell("nft delete chain inet starttls_proxy failclosed")

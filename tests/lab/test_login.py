@@ -78,7 +78,7 @@ class Login(Case):
                 received = mta.delivered(RECIPIENT, sent.marker).decode()
                 self.assertIn(f"(Authenticated sender: {USER}", received)
                 self.assertIn("(using TLSv1.3 with cipher ", received)
-                self.assertIn(f"login=accepted user={USER} mechanism={mechanism}", self.proxy.log())
+                self.logged(f"login=accepted user={USER} mechanism={mechanism}")
                 (record,) = self.proxy.records("message")
                 self.assertEqual(record["authenticated_as"], USER)
                 self.never_in_the_clear(sent.marker)
@@ -122,7 +122,7 @@ class Login(Case):
         self.token("fresh-token-2")
         self.delivered(self.again(sent))
         self.assertIn(sent.marker.encode(), b"".join(place.serving.messages))
-        self.assertIn(f"login=accepted user={USER} mechanism=XOAUTH2", self.proxy.log())
+        self.logged(f"login=accepted user={USER} mechanism=XOAUTH2")
         self.told_nobody()
 
     def test_a_server_that_has_not_proved_who_it_is_hears_no_secret(self):
@@ -164,7 +164,7 @@ class Clients(Case):
         with Talk(self.network.outside, GW_OUTSIDE, proxy.OUTBOUND, source=OUTSIDE) as stranger:
             self.assertEqual(stranger.reply(), f"421 4.7.1 {OUTSIDE} may not send mail through this proxy (--allow-client)\r\n")
             self.assertTrue(stranger.closed())
-        self.assertIn(f"turned away client={OUTSIDE}:", self.proxy.log())
+        self.logged(f"turned away client={OUTSIDE}:")
         self.assertIn("why=allow-client", self.proxy.log())
         self.assertEqual(place.serving.clients, [])
         # The default lets the inside in.
