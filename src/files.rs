@@ -49,6 +49,24 @@ pub(crate) fn free_octets(path: &Path) -> io::Result<u64> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_room_is_what_df_calls_available() {
+        let folder = std::env::temp_dir();
+        let df = std::process::Command::new("df")
+            .arg("-Pk")
+            .arg(&folder)
+            .output();
+        let text = String::from_utf8(df.expect("df").stdout).expect("text");
+        let last = text.lines().next_back().expect("a line");
+        let available = last.split_ascii_whitespace().nth(3);
+        let available = available.and_then(|octets| octets.parse::<u64>().ok());
+        let free = free_octets(&folder).expect("the system says it") >> 10;
+        // Other programs write to the same disk meanwhile.
+        let difference = free.abs_diff(available.expect("a number"));
+        assert!(difference < free / 10, "{free} KiB, and df says {text}");
+        assert!(free_octets(Path::new("/nowhere/at/all")).is_err());
+    }
+
     fn saved(name: &str, octets: &[u8]) -> std::path::PathBuf {
         let name = format!("starttls-proxy-files-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(name);

@@ -20,10 +20,8 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 pub use line::LogFormat;
 use line::{FORMAT, formatted};
+pub use queue::CHECKPOINT;
 use queue::{Class, queue};
-
-/// Target of log records with the head of a checkpoint. It begins with the crate's name, as RUST_LOG expects.
-pub const CHECKPOINT: &str = "starttls_proxy::checkpoint";
 
 /// How long the end of the process waits until the last lines are read.
 const LAST_LINES: Duration = Duration::from_secs(2);

@@ -10,6 +10,8 @@ mod calls;
 mod dns;
 #[path = "budgets/heap.rs"]
 mod heap;
+#[path = "support/name_server.rs"]
+mod name_server;
 #[path = "budgets/play.rs"]
 mod play;
 #[path = "support/running.rs"]

@@ -12,7 +12,10 @@ use std::{
 
 use log::{Level, Record};
 
-use super::{CHECKPOINT, line::formatted};
+use super::line::formatted;
+
+/// Target of log records with the head of a checkpoint. It begins with the crate's name, as RUST_LOG expects.
+pub const CHECKPOINT: &str = "starttls_proxy::checkpoint";
 
 /// Time until a full pipe is tried again, if stderr is a pipe that does not block.
 const FULL_PIPE: Duration = Duration::from_millis(50);

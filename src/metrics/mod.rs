@@ -10,9 +10,10 @@ mod histograms;
 mod refused;
 mod table;
 
+use crate::clock::unix_seconds;
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use counters::Counters;
@@ -88,7 +89,7 @@ impl Metrics {
 
     /// A server accepted a message.
     pub(crate) fn message_accepted(&self, now: SystemTime) {
-        self.last_message.store(seconds_since_1970(now), Relaxed);
+        self.last_message.store(unix_seconds(now), Relaxed);
     }
 
     /// When a server last accepted a message, in seconds since 1970.
@@ -100,7 +101,7 @@ impl Metrics {
     /// The files were read: at the start, or again. A failed reading changes nothing that is in force.
     pub(crate) fn files_read(&self, took_effect: bool, now: SystemTime) {
         if took_effect {
-            self.last_reload.store(seconds_since_1970(now), Relaxed);
+            self.last_reload.store(unix_seconds(now), Relaxed);
         }
         self.reload_failed.store(u64::from(!took_effect), Relaxed);
     }
@@ -131,10 +132,6 @@ fn one_or_none<'a>(name: CounterName, label: &'a &'a str) -> &'a [&'a str] {
         [] => &[],
         _ => std::slice::from_ref(label),
     }
-}
-
-fn seconds_since_1970(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Counts a session as open while it lives; see [`Metrics::session`].

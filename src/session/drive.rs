@@ -244,10 +244,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
     fn begin(&mut self, job: Job<H::JobResult>) {
         match job {
             Job::Done(result) if self.ended.is_none() => self.ended = Some(result),
-            Job::Done(result) => match Job::running(std::future::ready(result)) {
-                Job::Running(job) => self.jobs.push(job),
-                Job::Done(_) => {}
-            },
+            Job::Done(result) => self.jobs.push(Running::new(std::future::ready(result))),
             Job::Running(job) => self.jobs.push(job),
         }
     }

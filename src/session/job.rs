@@ -20,7 +20,7 @@ pub struct Running<T>(Pin<Box<dyn Future<Output = T> + Send>>);
 impl<T> Job<T> {
     /// A job that is over when the future is.
     pub fn running(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self::Running(Running(Box::pin(future)))
+        Self::Running(Running::new(future))
     }
 
     /// Waits for its end.
@@ -34,6 +34,10 @@ impl<T> Job<T> {
 }
 
 impl<T> Running<T> {
+    pub(super) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(Box::pin(future))
+    }
+
     /// Ready with the job's result when it is over.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         self.0.as_mut().poll(cx)

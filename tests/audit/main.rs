@@ -1,6 +1,8 @@
 //! The audit log from outside. An acknowledged record is on disk, whatever happens to the disk, the process or the file; and any
 //! change to the file is found.
 
+#[path = "../support/browser.rs"]
+mod browser;
 mod crash;
 mod damage;
 mod faults;

@@ -1,5 +1,6 @@
 //! The page that `audit report` makes.
 
+use crate::browser::chromium;
 use crate::support::{
     DAMAGED, DONE, Directory, closed, code, message, options, refused, sample, session,
 };
@@ -14,7 +15,6 @@ use starttls_proxy::{
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 fn report(directory: &Directory, keys: Vec<String>, expected: u8) -> (PathBuf, String) {
@@ -62,37 +62,13 @@ fn the_page_stands_alone_and_says_what_the_log_says() {
 fn look(directory: &Path, html: &Path) {
     let picture = directory.join("picture.png");
     let paper = directory.join("paper.pdf");
-    let browser = |arguments: &[String]| {
-        Command::new("chromium")
-            .args([
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-            ])
-            .args([
-                "--disable-component-update",
-                "--disable-sync",
-                "--no-first-run",
-                "--enable-logging=stderr",
-            ])
-            .arg(format!(
-                "--user-data-dir={}",
-                directory.join("browser").display()
-            ))
-            .args(arguments)
-            .arg(format!("file://{}", html.display()))
-            .output()
-    };
-    let Ok(shown) = browser(&[
-        "--window-size=1280,4200".into(),
-        format!("--screenshot={}", picture.display()),
-    ]) else {
+    let url = format!("file://{}", html.display());
+    let screenshot = format!("--screenshot={}", picture.display());
+    let shown = chromium(directory, &["--window-size=1280,4200", &screenshot, &url]);
+    let Some((said, _)) = shown else {
         eprintln!("SKIPPED: no chromium here, the page was not looked at; install it");
         return;
     };
-    let said = String::from_utf8_lossy(&shown.stderr).into_owned();
-    assert!(shown.status.success(), "{said}");
     assert!(!said.contains("CONSOLE"), "{said}");
     let png = fs::read(&picture).unwrap();
     assert_eq!(
@@ -104,11 +80,8 @@ fn look(directory: &Path, html: &Path) {
         "an empty picture of {} octets",
         png.len()
     );
-    browser(&[
-        "--no-pdf-header-footer".into(),
-        format!("--print-to-pdf={}", paper.display()),
-    ])
-    .unwrap();
+    let print = format!("--print-to-pdf={}", paper.display());
+    chromium(directory, &["--no-pdf-header-footer", &print, &url]).unwrap();
     assert!(fs::read(&paper).unwrap().starts_with(b"%PDF"));
     if let Some(keep) = std::env::var_os("AUDIT_PAGE") {
         for file in [html, &picture, &paper] {

@@ -2,7 +2,7 @@
 //! program has one thing to do at a time, and what it does can be counted.
 
 use crate::{
-    dns,
+    name_server::name_server,
     running::{
         Scratch, free,
         pki::{Authority, Leaf},
@@ -18,7 +18,7 @@ use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Output},
-    sync::{Arc, mpsc},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -244,23 +244,6 @@ fn serve(mut wire: Wire, tls: Option<Arc<ServerConfig>>) {
 
 fn owned(parts: &[&[&str]]) -> Vec<String> {
     parts.concat().into_iter().map(str::to_owned).collect()
-}
-
-/// The name server of the demo. The program asks it in its first session, and keeps the answers for longer than a run takes.
-fn name_server() -> SocketAddr {
-    let (tell, told) = mpsc::channel();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
-            tell.send(dns::serve().await.expect("a port"))
-                .expect("it is waited for");
-            std::future::pending::<()>().await;
-        });
-    });
-    told.recv().expect("an address")
 }
 
 /// Why `preload.c` cannot be compiled here.

@@ -1,7 +1,7 @@
 //! The page for people in a real browser.
 
-use crate::{pages::refusing, world::World};
-use std::{fs, path::Path, process::Command};
+use crate::{chromium::chromium, pages::refusing, world::World};
+use std::{fs, path::Path};
 
 #[test]
 fn a_browser_shows_the_page_without_a_complaint_and_runs_nothing_of_a_hostile_refusal() {
@@ -41,30 +41,4 @@ fn a_browser_shows_the_page_without_a_complaint_and_runs_nothing_of_a_hostile_re
     for element in ["<script", "<img", "onerror=\""] {
         assert!(!document.contains(element), "{element}: {document}");
     }
-}
-
-/// What the browser said and printed. `None`: there is none.
-fn chromium(folder: &Path, arguments: &[&str]) -> Option<(String, String)> {
-    let data = folder.join("browser");
-    let output = Command::new("chromium")
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-        ])
-        .args([
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-        ])
-        .arg("--enable-logging=stderr")
-        .arg(format!("--user-data-dir={}", data.display()))
-        .args(arguments)
-        .output();
-    let output = output.ok()?;
-    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-    let (printed, said) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{said}");
-    Some((said, printed))
 }

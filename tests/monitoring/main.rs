@@ -3,8 +3,12 @@
 //! `real_servers` needs prometheus with promtool (tests/run installs them where it may); without them its tests fail and say so. The
 //! page is looked at in chromium, where that is installed.
 
+#[path = "../support/browser.rs"]
+mod chromium;
 #[path = "../../examples/demo/dns.rs"]
 mod dns;
+#[path = "../support/name_server.rs"]
+mod name_server;
 #[path = "../support/running.rs"]
 mod running;
 

@@ -2,8 +2,9 @@
 
 use crate::{
     documents::{panels, text},
+    name_server::name_server,
     running::{Client, Proxy, Scratch, free, inside_server, pair},
-    world::{World, ask, name_server, tls_server},
+    world::{World, ask, tls_server},
 };
 use serde_json::Value;
 use std::{

@@ -1,16 +1,13 @@
 //! A mail server outside that speaks STARTTLS, and what asks the pages.
 
-use crate::{
-    dns,
-    running::{
-        HANG, Scratch,
-        pki::{Authority, Leaf},
-    },
+use crate::running::{
+    HANG, Scratch,
+    pki::{Authority, Leaf},
 };
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, mpsc},
+    sync::Arc,
     thread,
 };
 
@@ -104,23 +101,6 @@ fn talk(tcp: TcpStream, config: Arc<rustls::ServerConfig>) -> std::io::Result<()
         line.clear();
     }
     Ok(())
-}
-
-/// A name server for which every name is at 127.0.0.1.
-pub fn name_server() -> SocketAddr {
-    let (tell, told) = mpsc::channel();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
-            let address = dns::serve().await.expect("a port");
-            tell.send(address).expect("it is waited for");
-            std::future::pending::<()>().await;
-        });
-    });
-    told.recv().expect("an address")
 }
 
 /// An authority, and files for it.

@@ -4,19 +4,15 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
 };
 
 use super::{
-    super::machine::{
-        accounts::Access,
-        programs::{output, shell_word},
-    },
+    super::machine::{accounts::Access, programs::shell_word},
     certificates::readable,
     finding::MachineFinding,
     service::{ProxyService, ServiceFlags},
 };
-use crate::{audit, clock};
+use crate::{audit, clock, files};
 
 /// Days of room below which there is a warning, and a failure.
 const FEW: u64 = 30;
@@ -128,17 +124,21 @@ fn room(file: &Path) -> Option<MachineFinding> {
     let folder = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())?;
-    let folder = folder.display().to_string();
-    let free = match output("df", &["-Pk", &folder]) {
-        Ok(text) => available(&text)?,
-        Err(words) => return Some(MachineFinding::warn(CHECK, words)),
+    let free = match files::free_octets(folder) {
+        Ok(free) => free,
+        Err(error) => {
+            let words = format!("{}: {error}", folder.display());
+            return Some(MachineFinding::warn(CHECK, words));
+        }
     };
+    let folder = folder.display().to_string();
     let rotated = audit::rotated(file).unwrap_or_default();
-    let files: Vec<PathBuf> = rotated.iter().cloned().chain([file.to_owned()]).collect();
-    let sizes = files.iter().filter_map(|file| fs::metadata(file).ok());
+    let all: Vec<PathBuf> = rotated.iter().cloned().chain([file.to_owned()]).collect();
+    let sizes = all.iter().filter_map(|file| fs::metadata(file).ok());
     let size: u64 = sizes.map(|metadata| metadata.len()).sum();
-    let age = files.iter().find_map(|file| begin(file));
-    let age = age.map(|begin| now().saturating_sub(begin));
+    let age = all.iter().find_map(|file| begin(file));
+    let now = clock::unix_seconds(clock::wall());
+    let age = age.map(|begin| now.saturating_sub(begin));
     let days = age.filter(|age| *age >= YOUNG && size > 0).map(|age| {
         let a_day = u128::from(size) * u128::from(DAY) / u128::from(age);
         u64::try_from(u128::from(free) / a_day.max(1)).unwrap_or(u64::MAX)
@@ -172,13 +172,6 @@ fn room(file: &Path) -> Option<MachineFinding> {
     })
 }
 
-/// Octets that `df -Pk` says are available.
-fn available(text: &str) -> Option<u64> {
-    let last = text.lines().next_back()?;
-    let kibibytes: u64 = last.split_ascii_whitespace().nth(3)?.parse().ok()?;
-    Some(kibibytes << 10)
-}
-
 /// The time of the first record of a file, in seconds since 1970.
 fn begin(file: &Path) -> Option<u64> {
     let mut line = String::new();
@@ -187,22 +180,4 @@ fn begin(file: &Path) -> Option<u64> {
     let record: serde_json::Value = serde_json::from_str(&line).ok()?;
     let at: jiff::Timestamp = record["at"].as_str()?.parse().ok()?;
     u64::try_from(at.as_second()).ok()
-}
-
-fn now() -> u64 {
-    let since = clock::wall().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_room_is_what_df_calls_available() {
-        let text = "Filesystem     1024-blocks    Used Available Capacity Mounted on\n\
-                    /dev/vda1         10218772 7163136   2511892      75% /\n";
-        assert_eq!(available(text), Some(2_511_892 << 10));
-        assert_eq!(available(""), None);
-    }
 }

@@ -1,12 +1,13 @@
 //! What the watcher of port 25's locks says in its file.
 
-use std::{fs, time::UNIX_EPOCH};
+use std::fs;
 
 use super::{super::machine::units::ProxyUnits, finding::MachineFinding};
-use crate::clock;
+use crate::{
+    clock,
+    serve::status::interception::{STATE, value},
+};
 
-/// Where the watcher says how the locks are.
-const STATE: &str = "/run/starttls-proxy/interception.state";
 /// A state that is older than this, in seconds, means that nobody watches.
 const WATCHED: u64 = 30;
 const WATCH: &str = "starttls-proxy-watch";
@@ -19,7 +20,7 @@ pub(super) fn check(units: &ProxyUnits) -> Option<MachineFinding> {
         let words = "nobody watches that the locks of port 25 stay on";
         return Some(start(MachineFinding::warn(CHECK, words)));
     };
-    Some(match watched(&text, seconds_now()) {
+    Some(match watched(&text, clock::unix_seconds(clock::wall())) {
         Watched::Held => MachineFinding::ok(CHECK, "the watcher says that both locks hold"),
         Watched::Late => start(MachineFinding::warn(
             CHECK,
@@ -34,11 +35,6 @@ pub(super) fn check(units: &ProxyUnits) -> Option<MachineFinding> {
     })
 }
 
-fn seconds_now() -> u64 {
-    let since = clock::wall().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
-
 /// What the watcher's file says.
 #[derive(Debug, PartialEq, Eq)]
 enum Watched {
@@ -49,12 +45,7 @@ enum Watched {
 
 /// Reads `key=value` lines. `locks=held` or `alive=yes` is well; `checked=` is when it was looked at, in seconds since 1970.
 fn watched(text: &str, now: u64) -> Watched {
-    let value = |wanted: &str| {
-        let mut pairs = text.lines().filter_map(|line| line.split_once('='));
-        pairs
-            .find(|(key, _)| *key == wanted)
-            .map(|(_, value)| value)
-    };
+    let value = |key: &str| value(text, key);
     let checked: Option<u64> = value("checked").and_then(|value| value.parse().ok());
     let holds = match (value("locks"), value("alive")) {
         (Some(locks), _) => locks == "held",
@@ -62,8 +53,8 @@ fn watched(text: &str, now: u64) -> Watched {
     };
     match (holds, checked) {
         (false, _) => {
-            let error = value("error").filter(|words| !words.trim().is_empty());
-            Watched::Lost(error.unwrap_or("it does not say why").trim().to_owned())
+            let error = value("error").filter(|words| !words.is_empty());
+            Watched::Lost(error.unwrap_or("it does not say why").to_owned())
         }
         (true, Some(checked)) if checked.saturating_add(WATCHED) < now => Watched::Late,
         (true, _) => Watched::Held,

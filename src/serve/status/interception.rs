@@ -5,7 +5,7 @@ use std::{fs::File, io::Read as _, path::Path};
 /// Where the watcher writes, one `key=value` on a line, times in seconds since 1970. `alive=yes` or `alive=no` says whether the locks
 /// stand, and `since=` since when. Without them, `locks=held` or `locks=failing` says the same, `locks=unset` that nobody has put the
 /// locks on, and `restored_at=` when something was put back last. `checked=` is the time of the last check.
-pub(super) const STATE: &str = "/run/starttls-proxy/interception.state";
+pub(crate) const STATE: &str = "/run/starttls-proxy/interception.state";
 /// A watcher checks every few seconds. One that has not for this long is gone, and nobody restores a lock.
 const STALE: u64 = 60;
 /// Most octets that are read.
@@ -29,12 +29,15 @@ pub(super) fn read(file: &Path, now: u64, intercepts: bool) -> Option<Intercepti
     parse(&text, now, intercepts)
 }
 
+/// The value of a line of the file.
+pub(crate) fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let mut values = text.lines().filter_map(|line| line.split_once('='));
+    let value = values.find(|(name, _)| name.trim() == key);
+    value.map(|(_, value)| value.trim())
+}
+
 fn parse(text: &str, now: u64, intercepts: bool) -> Option<InterceptionState> {
-    let value = |key: &str| {
-        let mut values = text.lines().filter_map(|line| line.split_once('='));
-        let value = values.find(|(name, _)| name.trim() == key);
-        value.map(|(_, value)| value.trim())
-    };
+    let value = |key: &str| value(text, key);
     let time = |key: &str| value(key).and_then(|time| time.parse::<u64>().ok());
     let stands = match value("alive").or_else(|| value("locks"))? {
         "yes" | "held" => true,

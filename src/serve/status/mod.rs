@@ -6,7 +6,7 @@
 
 mod advice;
 mod gauges;
-mod interception;
+pub(crate) mod interception;
 mod page;
 mod requester;
 mod state;

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, RwLock},
-    time::{SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
 use tokio::sync::watch;
@@ -73,8 +73,7 @@ impl ServedState {
 
     /// What the watcher of the interception found. `None`: nobody watches.
     pub(super) fn interception(&self) -> Option<InterceptionState> {
-        let now = clock::wall().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default().as_secs();
+        let now = clock::unix_seconds(clock::wall());
         let intercepts = self.direction().common().intercept.is_some();
         interception::read(&self.interception, now, intercepts)
     }
