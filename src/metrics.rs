@@ -6,6 +6,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// The counters of one name. They differ in the value of their one label.
@@ -93,6 +94,9 @@ pub const VERDICTS: Family = Family(9);
 pub struct Metrics {
     families: [OnceLock<Box<Counter>>; FAMILIES.len()],
     open: AtomicU64,
+    /// Seconds since 1970; 0: never.
+    last_reload: AtomicU64,
+    reload_failed: AtomicU64,
 }
 
 /// A counter, and the next one of its family. A label is a word of the program, so a family has few; one that is counted often is
@@ -150,6 +154,15 @@ impl Metrics {
         counter.map_or(0, |counter| counter.count.load(Relaxed))
     }
 
+    /// The files were read: at the start, or again. A failed reading changes nothing that is in force.
+    pub(crate) fn files_read(&self, took_effect: bool, now: SystemTime) {
+        if took_effect {
+            let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.last_reload.store(since.as_secs(), Relaxed);
+        }
+        self.reload_failed.store(u64::from(!took_effect), Relaxed);
+    }
+
     /// Counts a session as open until the returned value is dropped.
     #[must_use]
     pub fn session(&self) -> OpenSession<'_> {
@@ -176,6 +189,17 @@ impl Metrics {
              # TYPE starttls_proxy_log_lines_dropped_total counter\n\
              starttls_proxy_log_lines_dropped_total {}",
             crate::logging::dropped()
+        );
+        let _ = writeln!(
+            out,
+            "# HELP starttls_proxy_reload_successful 1 if the last reload took effect, 0 if the old configuration stayed.\n\
+             # TYPE starttls_proxy_reload_successful gauge\n\
+             starttls_proxy_reload_successful {}\n\
+             # HELP starttls_proxy_reload_timestamp_seconds When the files were last read with success: at the start or at a reload.\n\
+             # TYPE starttls_proxy_reload_timestamp_seconds gauge\n\
+             starttls_proxy_reload_timestamp_seconds {}",
+            1 - self.reload_failed.load(Relaxed),
+            self.last_reload.load(Relaxed)
         );
         for (index, (name, help, label)) in FAMILIES.into_iter().enumerate() {
             let mut counters: Vec<&Counter> = self.counters(Family(index)).collect();

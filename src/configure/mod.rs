@@ -40,7 +40,7 @@ pub struct PreparedProxy {
     listen: Vec<SocketAddr>,
     metrics: Option<SocketAddr>,
     audit: Option<audit::AuditOptions>,
-    reload: serve::Reload,
+    reload: Box<dyn serve::ReadAgain>,
     limits: Limits,
     drain_timeout: Duration,
     relay_probe: Option<String>,

@@ -7,13 +7,13 @@ use super::{
     direction::{DirectionFiles, FileContent, SharedFlags, prepare, shared_flags},
     reading::FileReading,
     table::table_in,
-    values::{client_options, lookup_of, resolv_conf_in_force, settings, upstream},
+    values::{client_options, lookup_of, resolvers_in_file, settings, upstream},
 };
 use crate::{
     clock,
     exit::Exit,
     flags::OutboundFlags,
-    lookup::Lookup,
+    lookup::{Lookup, RESOLV_CONF, system_resolvers},
     policy::{
         Settings,
         table::{Table, TablePurpose},
@@ -23,7 +23,7 @@ use crate::{
         setup::{CommonSetup, OutboundSetup, Upstream},
         write_budget::WriteBudget,
     },
-    tls::{ClientOptions, ClientTls, Trust},
+    tls::{self, ClientOptions, ClientTls, Trust},
     tlsrpt::Tlsrpt,
 };
 
@@ -57,6 +57,10 @@ pub fn outbound(flags: &OutboundFlags) -> Result<PreparedProxy, Exit> {
         Some(upstream) => TablePurpose::Upstream(upstream.host.clone(), upstream.port),
         None => TablePurpose::Intercepted,
     };
+    if flags.resolver.is_empty() {
+        // A file that is not there yet is a passing fault at the start, unlike those that the flags name.
+        system_resolvers().map_err(Exit::Temporary)?;
+    }
     let tlsrpt = flags.tlsrpt_socket.as_deref().map(Tlsrpt::new).transpose();
     let files = OutboundFiles {
         upstream,
@@ -65,7 +69,6 @@ pub fn outbound(flags: &OutboundFlags) -> Result<PreparedProxy, Exit> {
         tls,
         policy: flags.policy.clone(),
         anchor: flags.dnssec_anchor.clone(),
-        resolv_conf: resolv_conf_in_force(&flags.resolver),
         resolver: flags.resolver.clone(),
         state_dir: flags.state_dir.clone(),
         mta_sts_private: flags.mta_sts_private,
@@ -82,8 +85,6 @@ struct OutboundFiles {
     tls: ClientOptions,
     policy: Option<PathBuf>,
     anchor: Option<PathBuf>,
-    /// SHA-256 of `/etc/resolv.conf` at the start, which is not read again; empty with `--resolver`.
-    resolv_conf: String,
     resolver: Vec<SocketAddr>,
     state_dir: Option<PathBuf>,
     mta_sts_private: bool,
@@ -98,7 +99,21 @@ impl DirectionFiles for OutboundFiles {
     fn paths(&self) -> Vec<PathBuf> {
         let pair = self.tls.pair.iter().flat_map(|(cert, key)| [cert, key]);
         let single = [&self.policy, &self.tls.ca_file, &self.anchor];
-        single.into_iter().flatten().chain(pair).cloned().collect()
+        let named = single.into_iter().flatten().chain(pair).cloned();
+        // Without --resolver the system's file is as good as named.
+        let unnamed = self.resolver.is_empty().then(|| RESOLV_CONF.into());
+        named.chain(unnamed).collect()
+    }
+
+    fn table(&self) -> Option<&PathBuf> {
+        self.policy.as_ref()
+    }
+
+    fn places_beside(&self) -> Vec<PathBuf> {
+        match self.tls.ca_file {
+            Some(_) => Vec::new(),
+            None => tls::system_store(),
+        }
     }
 
     fn private_keys(&self) -> Vec<PathBuf> {
@@ -122,8 +137,13 @@ impl DirectionFiles for OutboundFiles {
         let roots = tls
             .as_ref()
             .map_or_else(|| Trust::in_nobody().anchors(), |tls| tls.trust.anchors());
-        let renewal = running.map(|lookup| lookup.renewal(roots)).transpose();
-        let renewal = reading.take(renewal);
+        let resolvers = match self.resolver.is_empty() {
+            true => reading.take(resolvers_in_file(running)),
+            false => Some(None),
+        };
+        let renewal = running.map(|lookup| lookup.renewal(resolvers.clone().flatten(), roots));
+        let renewal = reading.take(renewal.transpose());
+        resolvers?;
         let (table, policy) = table?;
         Some(FileContent {
             table,
@@ -145,7 +165,7 @@ impl DirectionFiles for OutboundFiles {
     }
 
     fn surroundings(&self, tls: &ClientTls) -> Vec<String> {
-        vec![tls.trust.sha256(), self.resolv_conf.clone()]
+        vec![tls.trust.sha256()]
     }
 
     fn table_remarks(&self, table: &Table) -> Vec<String> {

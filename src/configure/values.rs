@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, path::PathBuf};
 
 use crate::{
     exit::Exit,
-    lookup::{Lookup, LookupOptions},
+    lookup::{Lookup, LookupOptions, system_resolvers},
     policy::{Level, RefuseWith, Settings},
     session::setup::Upstream,
     tls::{ClientOptions, MinTls, Trust},
@@ -92,7 +92,8 @@ pub(crate) fn settings(
 /// mail servers.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// [`Exit::Temporary`] if `/etc/resolv.conf` names no resolvers, which is so until the network is up on many hosts; else a file that
+/// cannot be used.
 pub(crate) fn lookup_of(
     resolvers: &[SocketAddr],
     dnssec: bool,
@@ -101,8 +102,12 @@ pub(crate) fn lookup_of(
     allow_private: bool,
     trust: &Trust,
 ) -> Result<Lookup, Exit> {
+    let resolvers = match resolvers {
+        [] => system_resolvers().map_err(Exit::Temporary)?,
+        given => given.to_vec(),
+    };
     Lookup::new(LookupOptions {
-        resolvers: resolvers.to_vec(),
+        resolvers,
         dnssec,
         anchor: anchor.cloned(),
         state_dir: state_dir.cloned(),
@@ -111,6 +116,16 @@ pub(crate) fn lookup_of(
         roots: trust.anchors(),
     })
     .map_err(Exit::Configuration)
+}
+
+/// The resolvers that the system's file names, for a reload; `None` at the start, where [`lookup_of`] reads them.
+///
+/// # Errors
+/// In words, with the file's name.
+pub(super) fn resolvers_in_file(
+    running: Option<&Lookup>,
+) -> Result<Option<Vec<SocketAddr>>, String> {
+    running.map(|_| system_resolvers()).transpose()
 }
 
 /// `--hostname`, else the name of this host, else `localhost`.
@@ -129,14 +144,5 @@ pub(crate) fn hostname(given: Option<&str>) -> Result<String, Exit> {
         Some(name) => Ok(name.as_str().to_owned()),
         None if given.is_none() => Ok(String::from("localhost")),
         None => Err(Exit::Usage(format!("--hostname: '{name}' is no host name"))),
-    }
-}
-
-/// SHA-256 of `/etc/resolv.conf`, if that file names the resolvers. The digest of the configuration includes it beside the
-/// command line, which has every `--resolver`.
-pub(super) fn resolv_conf_in_force(given: &[SocketAddr]) -> String {
-    match (given, fs::read("/etc/resolv.conf")) {
-        ([], Ok(octets)) => crate::tls::sha256(&octets),
-        _ => String::new(),
     }
 }

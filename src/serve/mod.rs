@@ -1,15 +1,16 @@
-//! Listens, lets sessions in, reloads on SIGHUP, drains on SIGTERM.
+//! Listens, lets sessions in, reloads on SIGHUP and when files were renewed, drains on SIGTERM.
 
 mod arrivals;
 mod ending;
 pub(crate) mod limits;
 pub(crate) mod metrics_page;
 mod relay_probe;
+mod renewal;
 
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener as StdListener},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -17,7 +18,7 @@ use std::{
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
     time::sleep,
 };
 
@@ -36,6 +37,8 @@ use crate::{
     },
 };
 
+/// What systemd shows as the state of the service while all is well.
+const SERVING: &str = "serving";
 /// How often the counts of unwritten events are written.
 const REPORT: Duration = Duration::from_secs(60);
 /// This proxy's own certificates that end within this many days are warned about.
@@ -82,15 +85,32 @@ impl Direction {
     }
 }
 
+/// Why files are read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// A person asked (SIGHUP): all files are read.
+    Asked,
+    /// Files have changed that programs write. The policy table stays as it was when a person last asked, because a person may be
+    /// half-way through writing it.
+    Noticed,
+}
+
 /// Reads the files again, and makes a new setup of them and the old one.
-pub type Reload = Box<dyn Fn(&Direction) -> Reloaded + Send>;
+pub trait ReadAgain: Send {
+    /// All of it or nothing changes. A reload that was asked for and failed is made up for at the next occasion, whatever it is.
+    fn read(&mut self, running: &Direction, occasion: Occasion) -> Reloaded;
+    /// The files and directories whose change is an [`Occasion::Noticed`].
+    fn watched(&self) -> Vec<PathBuf>;
+}
 
 /// The result of a reload.
 pub struct Reloaded {
     /// The new setup, or why the old one stays: all of it or nothing changes.
     pub outcome: Result<Direction, String>,
-    /// The result for each file.
+    /// The result for each file that was read.
     pub files: Vec<ReloadedFileField>,
+    /// Whether anything differs from what is in force, or is wrong that was not wrong the last time.
+    pub is_new: bool,
 }
 
 /// All that [`run`] needs. Every flag and file was read and checked to make it.
@@ -101,8 +121,8 @@ pub struct Plan {
     pub metrics_listener: Option<StdListener>,
     /// The direction, with its setup.
     pub direction: Direction,
-    /// Reads the configuration again, for SIGHUP.
-    pub reload: Reload,
+    /// Reads the files again.
+    pub reload: Box<dyn ReadAgain>,
     /// Places for sessions.
     pub limits: Limits,
     /// `--drain-timeout`.
@@ -140,7 +160,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
         listeners,
         metrics_listener,
         direction,
-        reload,
+        mut reload,
         limits,
         drain_timeout,
         relay_probe,
@@ -173,7 +193,14 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let mut hangup = signal(SignalKind::hangup()).map_err(words)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
-    tell_systemd(&[NotifyState::Ready]);
+    let (watched, watching) = watch::channel(reload.watched());
+    let (tell, mut noticed) = mpsc::channel(1);
+    tokio::spawn(renewal::notice(watching, tell));
+    now(&current)
+        .common()
+        .metrics
+        .files_read(true, clock::wall());
+    tell_systemd(&[NotifyState::Ready, NotifyState::Status(SERVING)]);
     match now(&current) {
         Direction::Outbound(_) => log::info!("{limits}"),
         Direction::Inbound(setup) => log::info!("{limits}; {}", setup.handshakes),
@@ -181,10 +208,12 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     log::info!("{}: ready", now(&current).word());
     let reason = loop {
         tokio::select! {
-            _ = hangup.recv() => reload_setup(&current, &reload),
+            _ = hangup.recv() => reload_setup(&current, &mut *reload, Occasion::Asked),
+            Some(()) = noticed.recv() => reload_setup(&current, &mut *reload, Occasion::Noticed),
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
         }
+        watched.send_replace(reload.watched());
     };
     tell_systemd(&[NotifyState::Stopping]);
     let signals = (&mut terminate, &mut interrupt);
@@ -275,28 +304,52 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
     }
 }
 
-fn reload_setup(current: &RwLock<Direction>, reload: &Reload) {
-    match NotifyState::monotonic_usec_now() {
-        Ok(moment) => tell_systemd(&[NotifyState::Reloading, moment]),
-        Err(error) => log::warn!("no monotonic time for systemd: {error}"),
+fn reload_setup(current: &RwLock<Direction>, reload: &mut dyn ReadAgain, occasion: Occasion) {
+    if occasion == Occasion::Asked {
+        match NotifyState::monotonic_usec_now() {
+            Ok(moment) => tell_systemd(&[NotifyState::Reloading, moment]),
+            Err(error) => log::warn!("no monotonic time for systemd: {error}"),
+        }
     }
     let old = now(current);
-    let Reloaded { outcome, files } = reload(&old);
-    match outcome {
+    let Reloaded {
+        outcome,
+        files,
+        is_new,
+    } = reload.read(&old, occasion);
+    let metrics = &old.common().metrics;
+    metrics.files_read(outcome.is_ok(), clock::wall());
+    let is_silent = occasion == Occasion::Noticed && !is_new;
+    let status = match outcome {
+        Err(_) if is_silent => return,
+        Ok(_) if is_silent => String::from(SERVING),
         Ok(new) => {
             records::reloaded(new.common(), files);
             records::policy_changed(old.common(), new.common());
             *current
                 .write()
                 .unwrap_or_else(std::sync::PoisonError::into_inner) = new;
-            log::info!("reloaded; sessions that are open keep what they began with");
+            let why = match occasion {
+                Occasion::Asked => "reloaded",
+                Occasion::Noticed => "files have changed: reloaded",
+            };
+            log::info!("{why}; sessions that are open keep what they began with");
+            String::from(SERVING)
         }
         Err(words) => {
-            log::error!("not reloaded, the old configuration stays: {words}");
+            let why = match occasion {
+                Occasion::Asked => "not reloaded",
+                Occasion::Noticed => "files have changed: not reloaded",
+            };
+            log::error!("{why}, the old configuration stays until a file changes again: {words}");
             records::reloaded(old.common(), files);
+            // In one line: the next one would be another message to systemd.
+            let words = words.replace('\n', "; ");
+            format!("serving, but {why}, the old configuration stays: {words}")
         }
-    }
-    tell_systemd(&[NotifyState::Ready]);
+    };
+    // An answer to SIGHUP must be there in any case; READY=1 without RELOADING=1 before it changes nothing.
+    tell_systemd(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
 fn background(current: &Arc<RwLock<Direction>>, relay_probe: Option<String>) {
