@@ -10,15 +10,18 @@
 //! written anew. A failed `fdatasync` may have lost pages, even if a second one succeeds.
 //!
 //! A file that is moved away (`mv`, as logrotate does) keeps the lines that were written to it, and the chain goes on in a new
-//! file. Both together are the log. A disk that neither works nor fails holds nobody up for ever: see
+//! file. Both together are the log. A process that goes on in the place of this one takes the log over, and this one's last records
+//! go to it: see [`AuditLog::hand_over`]. A disk that neither works nor fails holds nobody up for ever: see
 //! [`AuditLog::give_up`] and [`AuditLog::close`].
 
+mod forward;
 mod queue;
 mod writer;
 
 use super::{
     Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, TornField,
     address::Addresses,
+    chain::Time,
     checkpoint::{SigningKey, is_origin},
 };
 use crate::clock;
@@ -27,6 +30,7 @@ use std::{
     cell::RefCell,
     fmt,
     future::Future,
+    os::unix::net::UnixStream,
     path::PathBuf,
     pin::Pin,
     sync::{
@@ -316,17 +320,20 @@ impl AuditLog {
 
     /// Queues a record that the caller waits for: `log.append_durable(&record).await`. The call itself queues it.
     pub fn append_durable(&self, record: &Record) -> Durable {
+        let (slot, durable) = self.waiting_slot();
+        self.queue(record, Some(slot));
+        durable
+    }
+
+    fn waiting_slot(&self) -> (Arc<AnswerSlot>, Durable) {
         let (sender, receiver) = oneshot::channel();
         let slot = Arc::new(Mutex::new(Some(sender)));
-        {
-            let mut waiting = locked(&self.shared.waiting);
-            if waiting.len() == waiting.capacity() {
-                waiting.retain(|one| one.strong_count() > 0);
-            }
-            waiting.push(Arc::downgrade(&slot));
+        let mut waiting = locked(&self.shared.waiting);
+        if waiting.len() == waiting.capacity() {
+            waiting.retain(|one| one.strong_count() > 0);
         }
-        self.queue(record, Some(slot));
-        Durable(receiver)
+        waiting.push(Arc::downgrade(&slot));
+        (slot, Durable(receiver))
     }
 
     /// For a disk that does not answer: tells every waiting caller that its record is not known to be durable. The records stay
@@ -353,6 +360,57 @@ impl AuditLog {
     /// durable or has failed, at most for [`AuditOptions::close_within`]. Returns whether everything is durable.
     pub fn close(&self) -> bool {
         self.thread.end()
+    }
+
+    /// Writes everything that was queued and a checkpoint, and unlocks the log, so that another process can open it and go on with the
+    /// chain. Blocks for at most [`AuditOptions::close_within`]. Later records are kept until [`forward`](Self::forward) is called.
+    /// Returns whether that was done; if not, this process goes on with the log.
+    pub fn hand_over(&self) -> bool {
+        self.thread.hand_over()
+    }
+
+    /// After [`hand_over`](Self::hand_over): sends all records to the process that goes on with the log, which must call
+    /// [`take_in`](Self::take_in) with the other end of the stream. A record that somebody waits for is durable when that process says
+    /// so.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn forward(&self, to: UnixStream) -> std::io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new()
+            .name("audit-forward".into())
+            .spawn(move || forward::send_all(&shared, to))?;
+        let before = locked(&self.thread.handle).replace(thread);
+        drop(before); // it has ended
+        Ok(())
+    }
+
+    /// Writes the records that the process before this one sends, among those of this process and with the times that they were made,
+    /// until that process ends.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn take_in(&self, from: UnixStream) -> std::io::Result<()> {
+        let log = self.clone();
+        thread::Builder::new()
+            .name("audit-take-in".into())
+            .spawn(move || {
+                forward::receive_all(from, |at, body, waits| log.take_one(at, body, waits))
+            })
+            .map(drop)
+    }
+
+    /// Queues a record of the process before this one.
+    fn take_one(&self, at: Time, body: &[u8], waits: bool) -> Option<Durable> {
+        let (slot, durable) = match waits {
+            true => {
+                let (slot, durable) = self.waiting_slot();
+                (Some(slot), Some(durable))
+            }
+            false => (None, None),
+        };
+        self.queue_body(body, slot, Some(at));
+        durable
     }
 
     /// Hands the record to `take` as JSON. Addresses in replies get the log's form too.
@@ -388,10 +446,11 @@ impl AuditLog {
     }
 
     fn queue(&self, record: &Record, slot: Option<Arc<AnswerSlot>>) {
-        self.with_body(record, |body| self.queue_body(body, slot));
+        self.with_body(record, |body| self.queue_body(body, slot, None));
     }
 
-    fn queue_body(&self, body: &[u8], slot: Option<Arc<AnswerSlot>>) {
+    /// `at`: when it happened, if that was not now.
+    fn queue_body(&self, body: &[u8], slot: Option<Arc<AnswerSlot>>, at: Option<Time>) {
         let mut queue = locked(&self.shared.queue);
         let pending = queue.octets() + self.shared.unwritten.load(Ordering::Acquire);
         if queue.writer.has_ended() || pending + body.len() > MAX_PENDING {
@@ -403,7 +462,10 @@ impl AuditLog {
             }
             return;
         }
-        let wakes = queue.push((self.shared.clock)(), body, slot);
+        let wakes = match at {
+            None => queue.push((self.shared.clock)(), body, slot),
+            Some(at) => queue.push_dated(at, body, slot),
+        };
         drop(queue);
         if wakes {
             self.shared.wake.notify_one();
@@ -418,10 +480,34 @@ impl fmt::Debug for AuditLog {
 }
 
 impl WriterThread {
+    fn hand_over(&self) -> bool {
+        let shared = &self.shared;
+        let mut queue = locked(&shared.queue);
+        if queue.writer != WriterState::Running {
+            return false;
+        }
+        queue.writer = WriterState::HandingOver;
+        shared.wake.notify_one();
+        let (mut queue, _) = shared
+            .ended
+            .wait_timeout_while(queue, shared.close_within, |queue| {
+                queue.writer == WriterState::HandingOver
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        if queue.writer == WriterState::HandingOver {
+            // The disk does not answer.
+            queue.writer = WriterState::Running;
+        }
+        let queue = shared
+            .ended
+            .wait_while(queue, |queue| queue.writer == WriterState::Releasing);
+        queue.unwrap_or_else(PoisonError::into_inner).writer == WriterState::HandedOver
+    }
+
     fn end(&self) -> bool {
         let shared = &self.shared;
         let mut queue = locked(&shared.queue);
-        if queue.writer == WriterState::Running {
+        if [WriterState::Running, WriterState::HandedOver].contains(&queue.writer) {
             queue.writer = WriterState::Closing;
         }
         shared.wake.notify_one();

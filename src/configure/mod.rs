@@ -24,7 +24,7 @@ use crate::{
     audit::{self, AuditLog},
     exit::Exit,
     lookup::{DnssecSupport, Lookup},
-    serve::{self, Direction, Plan, limits::Limits, metrics_page},
+    serve::{self, Direction, Plan, Predecessor, limits::Limits, metrics_page},
     session::{
         records,
         setup::{CommonSetup, OutboundSetup},
@@ -70,7 +70,7 @@ impl PreparedProxy {
         }
     }
 
-    /// Opens the audit log and binds the sockets. Needs the runtime.
+    /// Binds the sockets and opens the audit log. Needs the runtime.
     ///
     /// # Errors
     /// The log cannot be opened, or an address cannot be listened on.
@@ -84,6 +84,19 @@ impl PreparedProxy {
             limits,
             ..
         } = self;
+        let (listeners, passed) = serve::listeners(&listen, direction.common().intercept)?;
+        let metrics_listener = match (metrics, passed) {
+            (Some(_), Some(passed)) => Some(passed),
+            (None, _) => None,
+            (Some(address), None) => Some(
+                metrics_page::bind(address).map_err(|error| serve::no_listener(address, &error))?,
+            ),
+        };
+        let mut predecessor = Predecessor::of_this_process()?;
+        if let Some(predecessor) = &mut predecessor {
+            // All else was read and bound, so the other process stops recording for a moment only.
+            predecessor.free_the_log()?;
+        }
         let audit = match audit {
             Some(options) => Some(Arc::new(AuditLog::open(options).map_err(
                 |error| match error {
@@ -93,12 +106,6 @@ impl PreparedProxy {
             )?)),
             None => None,
         };
-        let listeners = serve::listeners(&listen, direction.common().intercept)?;
-        let metrics_listener = metrics
-            .map(|address| {
-                metrics_page::bind(address).map_err(|error| serve::no_listener(address, &error))
-            })
-            .transpose()?;
         let bound: Vec<SocketAddr> = listeners
             .iter()
             .filter_map(|listener| listener.local_addr().ok())
@@ -123,6 +130,7 @@ impl PreparedProxy {
         Ok(Plan {
             listeners,
             metrics_listener,
+            predecessor,
             direction,
             reload,
             limits,

@@ -21,6 +21,21 @@ const NO_ANSWER: Duration = Duration::from_secs(10);
 /// Longest time that a session waits for the record of a message. The client's own limit is 10 minutes (RFC 5321 §4.5.3.2.6).
 const RECORD: Duration = Duration::from_secs(60);
 
+/// After another process has taken over: nobody waits for this one to end, so sessions go on as if nothing had happened, for at most
+/// `limit`. A signal ends the wait.
+pub(super) async fn settle(
+    limits: &Limits,
+    limit: Duration,
+    (terminate, interrupt): (&mut Signal, &mut Signal),
+) {
+    tokio::select! {
+        () = limits.empty() => {}
+        () = sleep(limit) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
 /// Lets sessions finish for at most `limit`, then cuts them off. A second signal cuts them off at once.
 pub(super) async fn drain(
     limits: &Limits,

@@ -1,4 +1,4 @@
-//! Listens, lets sessions in, reloads on SIGHUP and when files were renewed, drains on SIGTERM.
+//! Listens, lets sessions in, reloads on SIGHUP and when files were renewed, hands over on SIGUSR2, drains on SIGTERM.
 
 mod arrivals;
 mod ending;
@@ -6,6 +6,7 @@ pub(crate) mod limits;
 pub(crate) mod metrics_page;
 mod relay_probe;
 mod renewal;
+mod succession;
 
 use std::{
     io,
@@ -19,10 +20,15 @@ use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
+    task::{JoinHandle, spawn_blocking},
     time::sleep,
 };
 
-use self::limits::Limits;
+pub use self::succession::{Predecessor, take_sockets};
+use self::{
+    limits::Limits,
+    succession::{Estate, SuccessionFault},
+};
 use crate::{
     audit::{self, Record, ReloadedFileField},
     clock,
@@ -119,6 +125,8 @@ pub struct Plan {
     pub listeners: Vec<StdListener>,
     /// The bound socket of `--metrics`.
     pub metrics_listener: Option<StdListener>,
+    /// The process in whose place this one goes on.
+    pub predecessor: Option<Predecessor>,
     /// The direction, with its setup.
     pub direction: Direction,
     /// Reads the files again.
@@ -131,16 +139,22 @@ pub struct Plan {
     pub relay_probe: Option<String>,
 }
 
-/// Binds `--listen`, or takes the sockets that systemd passes.
+/// Takes the sockets that systemd or the process before this one passes, and binds each address of `--listen` that is not among
+/// them. The second value is the passed socket of `--metrics`.
 ///
 /// # Errors
 /// The address that cannot be listened on, or that there is none.
 pub fn listeners(
     addresses: &[SocketAddr],
     intercept: Option<Intercept>,
-) -> Result<Vec<StdListener>, Exit> {
-    let mut found = net::inherited().map_err(Exit::Configuration)?;
-    for address in addresses {
+) -> Result<(Vec<StdListener>, Option<StdListener>), Exit> {
+    let passed = net::inherited().map_err(Exit::Configuration)?;
+    let (metrics, mail): (Vec<_>, Vec<_>) = passed
+        .into_iter()
+        .partition(|(name, _)| name == succession::METRICS);
+    let mut found: Vec<StdListener> = mail.into_iter().map(|(_, socket)| socket).collect();
+    let passed: Vec<SocketAddr> = found.iter().flat_map(StdListener::local_addr).collect();
+    for address in addresses.iter().filter(|own| !passed.contains(own)) {
         found
             .push(net::listen(*address, intercept).map_err(|error| no_listener(*address, &error))?);
     }
@@ -148,7 +162,8 @@ pub fn listeners(
         let words = "nothing to listen on\nhint: give --listen ADDR:PORT, or start it from a systemd socket unit";
         return Err(Exit::Configuration(words.into()));
     }
-    Ok(found)
+    let metrics = metrics.into_iter().next();
+    Ok((found, metrics.map(|(_, socket)| socket)))
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -159,6 +174,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let Plan {
         listeners,
         metrics_listener,
+        predecessor,
         direction,
         mut reload,
         limits,
@@ -172,27 +188,40 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let (stopping, stop) = watch::channel(Stop::Not);
     let words = |error: io::Error| Exit::Temporary(format!("cannot start: {error}"));
 
+    let estate = Estate::new(&listeners, metrics_listener.as_ref()).map_err(words)?;
+    let mut estate = Some(Arc::new(estate));
+    let mut hangup = signal(SignalKind::hangup()).map_err(words)?;
+    let mut successor_wanted = signal(SignalKind::user_defined2()).map_err(words)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
+    if let Some(predecessor) = predecessor {
+        let audit = audit.clone();
+        let made_room = spawn_blocking(move || predecessor.step_back(audit.as_deref()));
+        made_room.await.map_err(|error| words(error.into()))??;
+    }
+    // What another process does in the place of this one, once there is one.
+    let mut handed_over: Vec<JoinHandle<()>> = Vec::new();
     if let Some(listener) = metrics_listener {
         let metrics = Arc::clone(&now(&current).common().metrics);
-        tokio::spawn(async move { metrics_page::serve(listener, metrics).await });
+        handed_over.push(tokio::spawn(async move {
+            let Err(error) = metrics_page::serve(listener, metrics).await;
+            log::error!("--metrics: {error}");
+        }));
     }
     for listener in listeners {
         let listener = net::into_tokio(listener).map_err(words)?;
-        tokio::spawn(arrivals::accept(
+        handed_over.push(tokio::spawn(arrivals::accept(
             listener,
             Arc::clone(&current),
             limits.clone(),
             stop.clone(),
-        ));
+        )));
     }
-    background(&current, relay_probe);
+    handed_over.extend(background(&current, relay_probe));
     if let Some(audit) = audit.clone() {
         tokio::spawn(ending::give_up_on_a_stuck_disk(audit));
     }
 
-    let mut hangup = signal(SignalKind::hangup()).map_err(words)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
     let (watched, watching) = watch::channel(reload.watched());
     let (tell, mut noticed) = mpsc::channel(1);
     tokio::spawn(renewal::notice(watching, tell));
@@ -206,16 +235,45 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
         Direction::Inbound(setup) => log::info!("{limits}; {}", setup.handshakes),
     }
     log::info!("{}: ready", now(&current).word());
-    let reason = loop {
+    let (tell_outcome, mut outcomes) = mpsc::channel(1);
+    let (reason, successor) = loop {
         tokio::select! {
             _ = hangup.recv() => reload_setup(&current, &mut *reload, Occasion::Asked),
             Some(()) = noticed.recv() => reload_setup(&current, &mut *reload, Occasion::Noticed),
-            _ = terminate.recv() => break "SIGTERM",
-            _ = interrupt.recv() => break "SIGINT",
+            // Without the estate, a hand-over is under way.
+            _ = successor_wanted.recv() => if let Some(estate) = estate.take() {
+                log::info!("handing over: another process is started");
+                let (audit, tell) = (audit.clone(), tell_outcome.clone());
+                spawn_blocking(move || {
+                    let outcome = estate.hand_over(audit.as_deref());
+                    let _ = tell.blocking_send((outcome, estate)); // this process may be about to end
+                });
+            },
+            Some((outcome, kept)) = outcomes.recv() => match outcome {
+                Ok(pid) => break (format!("SIGUSR2: process {pid} goes on"), Some(pid)),
+                Err(SuccessionFault::Stays(words)) => {
+                    log::error!("not handed over, this process goes on: {words}");
+                    estate = Some(kept);
+                }
+                Err(SuccessionFault::MustEnd(words)) => {
+                    log::error!("the audit log was handed over, and nobody goes on with it: {words}");
+                    break (String::from("SIGUSR2: failed"), None);
+                }
+            },
+            _ = terminate.recv() => break (String::from("SIGTERM"), None),
+            _ = interrupt.recv() => break (String::from("SIGINT"), None),
         }
         watched.send_replace(reload.watched());
     };
-    tell_systemd(&[NotifyState::Stopping]);
+    drop(estate);
+    let signals = (&mut terminate, &mut interrupt);
+    if let Some(pid) = successor {
+        handed_over.iter().for_each(JoinHandle::abort);
+        log::info!("process {pid} goes on; sessions that are open end here");
+        ending::settle(&limits, drain_timeout, signals).await;
+    } else {
+        tell_systemd(&[NotifyState::Stopping]);
+    }
     let signals = (&mut terminate, &mut interrupt);
     ending::drain(&limits, drain_timeout, audit.as_deref(), &stopping, signals).await;
     let direction = now(&current);
@@ -226,7 +284,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
             common.metrics.total(metrics::SESSIONS),
             common.metrics.get(metrics::MESSAGES, "accepted"),
         );
-        if !records::stopped(audit, reason, sessions, messages).await {
+        if !records::stopped(audit, &reason, sessions, messages).await {
             return Err(Exit::RecordsLost(
                 "the last records are not in the audit log: its disk does not take them".into(),
             ));
@@ -352,15 +410,19 @@ fn reload_setup(current: &RwLock<Direction>, reload: &mut dyn ReadAgain, occasio
     tell_systemd(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
-fn background(current: &Arc<RwLock<Direction>>, relay_probe: Option<String>) {
-    if let Some(period) = sd_notify::watchdog_enabled() {
+/// Starts what goes on beside the sessions. Returns the task that speaks for this process.
+fn background(
+    current: &Arc<RwLock<Direction>>,
+    relay_probe: Option<String>,
+) -> Option<JoinHandle<()>> {
+    let watchdog = sd_notify::watchdog_enabled().map(|period| {
         tokio::spawn(async move {
             loop {
                 tell_systemd(&[NotifyState::Watchdog]);
                 sleep(period / 2).await;
             }
-        });
-    }
+        })
+    });
     let common = now(current).common().clone();
     tokio::spawn(async move {
         loop {
@@ -380,6 +442,7 @@ fn background(current: &Arc<RwLock<Direction>>, relay_probe: Option<String>) {
             }
         }
     }
+    watchdog
 }
 
 /// Warns once a day of certificates that end soon, so that nobody has to restart the process to learn of them.
