@@ -4,13 +4,14 @@
 #[path = "support/running.rs"]
 mod running;
 
-use running::{Client, HANG, Pair, Proxy, exit_code_and_words, free, metrics_page, pair};
+use running::{Client, HANG, Pair, Proxy, exit_code_and_words, free, metrics_page, nowhere, pair};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixDatagram,
     process::Command,
     sync::{
         Arc, Mutex,
@@ -199,6 +200,28 @@ impl Load {
     }
 }
 
+/// A process that is not a child of the test; ended with the test.
+struct Successor(u32);
+
+impl Successor {
+    /// Reads its number from the log of the process before it.
+    fn of(proxy: &mut Proxy) -> Self {
+        let said = proxy.says("goes on; sessions that are open end here");
+        let pid = said.split(' ').find_map(|word| word.parse().ok());
+        Self(pid.expect("a number"))
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // After a test that went well it is not there any more.
+        let _ = Command::new("kill")
+            .args(["-KILL", &self.0.to_string()])
+            .stderr(std::process::Stdio::null())
+            .status();
+    }
+}
+
 fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([name, &pid.to_string()]).status();
     assert!(status.expect("kill").success());
@@ -251,6 +274,7 @@ fn three_successors_under_load_refuse_nobody_and_lose_and_double_nothing() {
     let load = Load::default();
     let senders = load.start(listen);
     let mut pids = vec![proxy.child.id()];
+    let mut successors = Vec::new();
     for _ in 0..3 {
         load.brings(SOME);
         // A session that is amid a message when the other process takes over.
@@ -260,10 +284,8 @@ fn three_successors_under_load_refuse_nobody_and_lose_and_double_nothing() {
         long.says("Subject: the first half");
 
         signal(pids[pids.len() - 1], "-USR2");
-        let said = proxy.says("goes on; sessions that are open end here");
-        let pid = said.split("process ").nth(1).expect("a number");
-        let pid = pid.split(' ').next().expect("a number");
-        pids.push(pid.parse().expect("a number"));
+        successors.push(Successor::of(&mut proxy));
+        pids.push(successors[successors.len() - 1].0);
         // The new one serves, records and acknowledges while the old one has a session.
         load.brings(SOME);
         long.says("").says("the second half").says(".").hears("250");
@@ -386,16 +408,58 @@ fn a_successor_that_cannot_start_leaves_everything_as_it_was() {
     // The fault is mended, and it is asked for again.
     fs::write(&pair.key, key).expect("written");
     proxy.signal("-USR2");
-    let said = proxy.says("goes on; sessions that are open end here");
-    let pid = said
-        .split(' ')
-        .find_map(|word| word.parse().ok())
-        .expect("a number");
+    let successor = Successor::of(&mut proxy);
     assert!(proxy.ends().success());
     load.brings(SOME);
     load.assert_exactly_once(senders, &sink);
-    signal(pid, "-TERM");
+    signal(successor.0, "-TERM");
     proxy.last_words();
     let (_, accepted) = records(&log);
     assert_recorded_once(&load.acknowledged.lock().expect("whole"), &accepted);
+}
+
+#[test]
+fn systemd_is_told_which_process_counts_before_that_process_speaks() {
+    let pair = pair();
+    let listen = free();
+    let at = pair.scratch.path("notify");
+    let systemd = UnixDatagram::bind(&at).expect("a socket");
+    systemd.set_read_timeout(Some(HANG)).expect("a timeout");
+    // What was said, line by line, up to this line.
+    let told = |until: &str| -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        while !lines.iter().any(|line| line == until) {
+            let mut message = [0; 4096];
+            let length = systemd.recv(&mut message).expect("a message");
+            let text = String::from_utf8_lossy(&message[..length]).into_owned();
+            lines.extend(text.lines().map(str::to_owned));
+        }
+        lines
+    };
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "export WATCHDOG_PID=$$; exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_starttls-proxy"))
+        .args(pair.inbound(listen, nowhere(), &[]))
+        .env("NOTIFY_SOCKET", &at)
+        .env("WATCHDOG_USEC", "4000000");
+    let mut proxy = Proxy::start_as(command);
+    told("READY=1");
+    told("WATCHDOG=1");
+    proxy.signal("-USR2");
+    let successor = Successor::of(&mut proxy);
+    let pid = successor.0;
+    assert!(proxy.ends().success());
+    let before = told(&format!("MAINPID={pid}"));
+    assert!(!before.contains(&String::from("READY=1")), "{before:?}");
+    told("READY=1");
+    // The old process has ended, so it is the new one that is alive.
+    told("WATCHDOG=1");
+    signal(pid, "-TERM");
+    let last = told("STOPPING=1");
+    assert!(
+        last.iter().all(|line| !line.starts_with("MAINPID")),
+        "{last:?}"
+    );
+    proxy.last_words();
 }
