@@ -84,6 +84,8 @@ struct Load {
     put_off: Arc<AtomicUsize>,
     /// Messages whose fate their sender does not know.
     unsure: Arc<AtomicUsize>,
+    /// The longest wait for a greeting, and for the acknowledgement of a message, in milliseconds.
+    waits: [Arc<AtomicUsize>; 2],
 }
 
 /// How a session went.
@@ -133,7 +135,10 @@ impl Load {
         };
         let is =
             |reply: Option<String>, code: &str| reply.is_some_and(|text| text.starts_with(code));
-        match ask("") {
+        let begin = starttls_proxy::clock::instant();
+        let greeting = ask("");
+        self.waits[0].fetch_max(begin.elapsed().as_millis() as usize, SeqCst);
+        match greeting {
             Some(greeting) if greeting.starts_with("220") => {}
             Some(_) => return Course::PutOff,
             None => return Course::Refused,
@@ -149,7 +154,10 @@ impl Load {
             {
                 return Course::PutOff;
             }
-            match ask("Subject: x\r\n\r\ntext\r\n.\r\n") {
+            let begin = starttls_proxy::clock::instant();
+            let reply = ask("Subject: x\r\n\r\ntext\r\n.\r\n");
+            self.waits[1].fetch_max(begin.elapsed().as_millis() as usize, SeqCst);
+            match reply {
                 Some(reply) if reply.starts_with("250") => {
                     self.acknowledged.lock().expect("whole").push(name);
                 }
@@ -181,6 +189,14 @@ impl Load {
         for sender in senders {
             sender.join().expect("no panic");
         }
+        let [greeting, message] = &self.waits;
+        eprintln!(
+            "{} messages; the longest wait for a greeting {} ms, for an acknowledgement {} ms; {} sessions asked to come again",
+            self.count(),
+            greeting.load(SeqCst),
+            message.load(SeqCst),
+            self.put_off.load(SeqCst)
+        );
         assert_eq!(self.refused.load(SeqCst), 0, "refused");
         assert_eq!(self.unsure.load(SeqCst), 0, "without an answer");
         let seen = sink.0.lock().expect("whole");
@@ -462,4 +478,25 @@ fn systemd_is_told_which_process_counts_before_that_process_speaks() {
         "{last:?}"
     );
     proxy.last_words();
+}
+
+#[test]
+fn without_its_successor_an_old_process_acknowledges_nothing() {
+    let pair = pair();
+    let sink = Sink::default();
+    let listen = free();
+    let log = pair.scratch.path("audit.jsonl");
+    let more = ["--exempt", "127.0.0.0/8", "--audit-log", &log];
+    let mut proxy = Proxy::ready(&pair.inbound(listen, sink.serve(), &more));
+    let mut long = Client::introduced(listen);
+    long.begins_mail("a@ex.example", &["a@clinic.example"]);
+    proxy.signal("-USR2");
+    let successor = Successor::of(&mut proxy);
+    signal(successor.0, "-KILL");
+    // Its record can be nowhere, so the message stays with its sender.
+    long.says("").says("text").says(".").hears("4");
+    drop(long);
+    assert_eq!(proxy.ends().code(), Some(74), "its last records are lost");
+    let (_, accepted) = records(&log);
+    assert!(accepted.is_empty());
 }

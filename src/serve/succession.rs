@@ -8,13 +8,17 @@
 //!
 //! | old | new |
 //! | --- | --- |
-//! | starts the new process and sends the listening sockets | takes them, and becomes the program proper by `exec` |
-//! | | reads flags and files, binds what it was not given, says that it is [`PREPARED`] |
+//! | starts the new process by way of a third one that ends at once, and sends the listening sockets | takes them, and becomes the program proper by `exec` |
+//! | | reads flags and files, binds what it was not given, says that it is [`PREPARED`], and its number |
 //! | closes the audit log, says that the [`LOG`] is free | opens it, and says that it is [`READY`] |
 //! | tells systemd which process counts now, says that this is [`DONE`] | lets sessions in |
 //! | lets no more sessions in, sends its records, ends with its last session | writes them |
 //!
-//! Whatever fails before the log is free leaves everything as it was. After that, the old process ends.
+//! Whatever fails before the log is free leaves everything as it was: the stream ends, and with it the new process. After that, the old
+//! process ends.
+//!
+//! The third process makes the new one a child of systemd. Where `systemctl stop` finds a process that is none, it does not wait for its
+//! end but kills it.
 
 use std::{
     env,
@@ -25,7 +29,7 @@ use std::{
         unix::{net::UnixStream, process::CommandExt as _},
     },
     path::PathBuf,
-    process::{Child, Command},
+    process::Command,
     time::Duration,
 };
 
@@ -34,8 +38,10 @@ use sd_notify::NotifyState;
 use super::tell_systemd;
 use crate::{audit::AuditLog, exit::Exit, net::passing};
 
-/// Tells a process how far its way to the place of another has come: [`AWAITED`] or [`TAKEN`].
+/// Tells a process how far its way to the place of another has come: [`ORPHAN`], [`AWAITED`] or [`TAKEN`].
 const STEP: &str = "STARTTLS_PROXY_SUCCESSION";
+/// Start the next process, and end.
+const ORPHAN: &str = "to-be-an-orphan";
 /// The sockets are on their way.
 const AWAITED: &str = "sockets-awaited";
 /// The sockets are there.
@@ -57,27 +63,29 @@ const DONE: u8 = b'd';
 /// # Errors
 /// The sockets did not come, or the program cannot be executed.
 pub fn take_sockets() -> Result<(), Exit> {
-    if env::var_os(STEP).is_none_or(|step| step != AWAITED) {
+    let step = env::var(STEP).unwrap_or_default();
+    if step != ORPHAN && step != AWAITED {
         return Ok(());
     }
-    let count = env::var("LISTEN_FDS")
-        .ok()
-        .and_then(|count| count.parse().ok());
     let fault = |error: io::Error| {
         Exit::Temporary(format!(
-            "cannot take the sockets of the process before: {error}"
+            "cannot take the place of the process before: {error}"
         ))
     };
+    let mut program = Command::new(env::current_exe().map_err(fault)?);
+    let mut arguments = env::args_os();
+    program.arg0(arguments.next().unwrap_or_default());
+    program.args(arguments);
+    if step == ORPHAN {
+        program.env(STEP, AWAITED).spawn().map_err(fault)?;
+        std::process::exit(0);
+    }
+    let count = env::var("LISTEN_FDS").ok();
+    let count = count.and_then(|count| count.parse().ok());
     // They get the numbers from 3 on, as systemd gives them, because nothing else is open yet.
     passing::receive(&io::stdin(), count.unwrap_or(0)).map_err(fault)?;
     let pid = std::process::id().to_string();
-    let mut arguments = env::args_os();
-    let mut program = Command::new(env::current_exe().map_err(fault)?);
-    program.arg0(arguments.next().unwrap_or_default());
-    program
-        .args(arguments)
-        .env(STEP, TAKEN)
-        .env("LISTEN_PID", &pid);
+    program.env(STEP, TAKEN).env("LISTEN_PID", &pid);
     if env::var_os("WATCHDOG_PID").is_some() {
         program.env("WATCHDOG_PID", &pid);
     }
@@ -107,7 +115,9 @@ impl Predecessor {
     /// # Errors
     /// The other process has ended or goes on itself.
     pub(crate) fn free_the_log(&mut self) -> Result<(), Exit> {
+        let pid = std::process::id().to_be_bytes();
         say(&mut self.0, PREPARED)
+            .and_then(|()| self.0.write_all(&pid))
             .and_then(|()| hear(&mut self.0, LOG))
             .map_err(gone)
     }
@@ -186,37 +196,48 @@ impl Estate {
     /// It did not come so far.
     pub(super) fn hand_over(&self, audit: Option<&AuditLog>) -> Result<u32, SuccessionFault> {
         let (stream, theirs) = UnixStream::pair().map_err(stays)?;
-        let mut child = self.start(theirs).map_err(stays)?;
-        let outcome = self.lead(stream, child.id(), audit);
-        if outcome.is_err() {
-            end(&mut child);
-        }
-        outcome
+        self.start(theirs).map_err(stays)?;
+        self.lead(stream, audit)
     }
 
-    fn start(&self, stream: UnixStream) -> io::Result<Child> {
+    /// Returns once the new process is a child of systemd.
+    fn start(&self, stream: UnixStream) -> io::Result<()> {
         if self.sockets.len() > passing::MOST {
             return Err(io::Error::other("too many sockets"));
         }
         Command::new(&self.program)
             .args(env::args_os().skip(1))
-            .env(STEP, AWAITED)
+            .env(STEP, ORPHAN)
             .env("LISTEN_FDS", self.sockets.len().to_string())
             .env("LISTEN_FDNAMES", &self.names)
             .env_remove("LISTEN_PID")
             .stdin(OwnedFd::from(stream))
-            .spawn()
+            .status()
+            .map(drop) // where it failed, the stream has ended
+            .map_err(|error| io::Error::new(error.kind(), self.cannot_start(&error)))
+    }
+
+    fn cannot_start(&self, error: &io::Error) -> String {
+        let hint = match error.kind() {
+            // A mount of the file alone ends when another file takes its name.
+            io::ErrorKind::PermissionDenied => "; in the unit, ExecPaths= must name its directory",
+            _ => "",
+        };
+        format!("cannot start {}: {error}{hint}", self.program.display())
     }
 
     fn lead(
         &self,
         mut stream: UnixStream,
-        pid: u32,
         audit: Option<&AuditLog>,
     ) -> Result<u32, SuccessionFault> {
         passing::send(&stream, &self.sockets).map_err(stays)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(stays)?;
-        hear(&mut stream, PREPARED).map_err(stays)?;
+        let mut pid = [0; 4];
+        hear(&mut stream, PREPARED)
+            .and_then(|()| stream.read_exact(&mut pid))
+            .map_err(stays)?;
+        let pid = u32::from_be_bytes(pid);
         if audit.is_some_and(|audit| !audit.hand_over()) {
             return Err(stays(io::Error::other("the audit log cannot be closed")));
         }
@@ -243,13 +264,13 @@ fn stays(error: io::Error) -> SuccessionFault {
 
 fn why(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => "the new process has ended; it says why above".into(),
+        // A log line of another process may come later than ours.
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionReset => {
+            "the new process has ended; its own words say why".into()
+        }
         io::ErrorKind::WouldBlock => "the new process does not get ready".into(),
         _ => format!("the new process: {error}"),
     }
-}
-
-fn end(child: &mut Child) {
-    let _ = child.kill(); // it may have ended
-    let _ = child.wait();
 }
