@@ -7,12 +7,7 @@ use running::{
     Client, HANG, INSIDE, Scratch, certificate_served, exit_code_and_words, free, inside_server,
     metrics_page, nowhere, pair,
 };
-use std::{
-    fs,
-    io::BufRead,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-};
+use std::{fs, io::BufRead, net::TcpListener};
 
 #[test]
 fn wrong_usage_is_64_and_wrong_configuration_78_before_anything_is_bound() {

@@ -500,3 +500,30 @@ fn without_its_successor_an_old_process_acknowledges_nothing() {
     let (_, accepted) = records(&log);
     assert!(accepted.is_empty());
 }
+
+#[test]
+fn a_new_process_that_is_stopped_first_waits_for_the_records_of_the_old_one() {
+    let pair = pair();
+    let sink = Sink::default();
+    let listen = free();
+    let log = pair.scratch.path("audit.jsonl");
+    let more = ["--exempt", "127.0.0.0/8", "--audit-log", &log];
+    let mut proxy = Proxy::ready(&pair.inbound(listen, sink.serve(), &more));
+    let mut long = Client::introduced(listen);
+    long.begins_mail("a@ex.example", &["a@clinic.example"]);
+    proxy.signal("-USR2");
+    let successor = Successor::of(&mut proxy);
+    // Systemd stops all processes of a unit at once.
+    signal(successor.0, "-TERM");
+    proxy.signal("-TERM");
+    proxy.says("stopped: every session has ended");
+    long.says("").says("text").says(".").hears("250");
+    drop(long);
+    assert!(proxy.ends().success());
+    proxy.last_words();
+    let (_, accepted) = records(&log);
+    assert_eq!(
+        accepted,
+        BTreeMap::from([(String::from("a@ex.example"), 1)])
+    );
+}

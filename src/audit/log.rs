@@ -386,18 +386,17 @@ impl AuditLog {
     }
 
     /// Writes the records that the process before this one sends, among those of this process and with the times that they were made,
-    /// until that process ends.
+    /// until that process ends. So does the thread that is returned; as long as it has not, the log should not be closed.
     ///
     /// # Errors
     /// The system has no thread for it.
-    pub fn take_in(&self, from: UnixStream) -> std::io::Result<()> {
+    pub fn take_in(&self, from: UnixStream) -> std::io::Result<JoinHandle<()>> {
         let log = self.clone();
         thread::Builder::new()
             .name("audit-take-in".into())
             .spawn(move || {
                 forward::receive_all(from, |at, body, waits| log.take_one(at, body, waits))
             })
-            .map(drop)
     }
 
     /// Queues a record of the process before this one.

@@ -1,11 +1,12 @@
 //! How a process ends: sessions may finish, then they are cut off, then the last record is written. Each step has a time limit, so
 //! that the end comes whatever hangs.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::{
     signal::unix::Signal,
     sync::watch,
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 
@@ -33,6 +34,18 @@ pub(super) async fn settle(
         () = sleep(limit) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+    }
+}
+
+/// Waits until the process before this one, which may be ending too, has recorded its last session: for at most `limit`, which is that
+/// process's own time limit, and the time for last records.
+pub(super) async fn await_predecessor(taking_in: Option<JoinHandle<()>>, limit: Duration) {
+    let Some(taking_in) = taking_in else { return };
+    let ended = spawn_blocking(move || taking_in.join());
+    if timeout(limit + LAST_RECORDS, ended).await.is_err() {
+        log::error!(
+            "the process before this one still has sessions; what they know is not recorded"
+        );
     }
 }
 

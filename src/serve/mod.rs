@@ -194,10 +194,11 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let mut successor_wanted = signal(SignalKind::user_defined2()).map_err(words)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
+    let mut taking_in = None;
     if let Some(predecessor) = predecessor {
         let audit = audit.clone();
         let made_room = spawn_blocking(move || predecessor.step_back(audit.as_deref()));
-        made_room.await.map_err(|error| words(error.into()))??;
+        taking_in = made_room.await.map_err(|error| words(error.into()))??;
     }
     // What another process does in the place of this one, once there is one.
     let mut handed_over: Vec<JoinHandle<()>> = Vec::new();
@@ -276,6 +277,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     }
     let signals = (&mut terminate, &mut interrupt);
     ending::drain(&limits, drain_timeout, audit.as_deref(), &stopping, signals).await;
+    ending::await_predecessor(taking_in, drain_timeout).await;
     let direction = now(&current);
     let common = direction.common();
     write_counts(common);

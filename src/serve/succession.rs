@@ -30,6 +30,7 @@ use std::{
     },
     path::PathBuf,
     process::Command,
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -122,18 +123,23 @@ impl Predecessor {
             .map_err(gone)
     }
 
-    /// Returns when this process counts. From then on it writes what the other has to record.
+    /// Returns when this process counts. From then on it writes what the other has to record, in the thread that is returned, which
+    /// ends with the other process.
     ///
     /// # Errors
     /// The other process has ended.
-    pub(super) fn step_back(mut self, audit: Option<&AuditLog>) -> Result<(), Exit> {
+    pub(super) fn step_back(
+        mut self,
+        audit: Option<&AuditLog>,
+    ) -> Result<Option<JoinHandle<()>>, Exit> {
         say(&mut self.0, READY)
             .and_then(|()| hear(&mut self.0, DONE))
             .map_err(gone)?;
-        let Some(audit) = audit else { return Ok(()) };
+        let Some(audit) = audit else { return Ok(None) };
         self.0
             .set_read_timeout(None)
             .and_then(|()| audit.take_in(self.0))
+            .map(Some)
             .map_err(gone)
     }
 }
