@@ -7,6 +7,7 @@ mod families;
 mod inbound;
 mod outbound;
 mod reading;
+mod smart_host;
 mod table;
 mod values;
 
@@ -24,7 +25,11 @@ use crate::{
     audit::{self, AuditLog},
     exit::Exit,
     lookup::{DnssecSupport, Lookup},
-    serve::{self, Direction, Plan, Predecessor, limits::Limits, metrics_page},
+    serve::{
+        self, Direction, Plan, Predecessor,
+        limits::Limits,
+        status::{self, StatusOptions},
+    },
     session::{
         records,
         setup::{CommonSetup, OutboundSetup},
@@ -38,7 +43,7 @@ const ASK_RESOLVERS_AGAIN: Duration = Duration::from_secs(60);
 pub struct PreparedProxy {
     direction: Direction,
     listen: Vec<SocketAddr>,
-    metrics: Option<SocketAddr>,
+    status: Option<StatusOptions>,
     audit: Option<audit::AuditOptions>,
     reload: Box<dyn serve::ReadAgain>,
     limits: Limits,
@@ -50,6 +55,16 @@ pub struct PreparedProxy {
 }
 
 impl PreparedProxy {
+    /// What would be served, for `doctor`.
+    pub(crate) fn direction(&self) -> &Direction {
+        &self.direction
+    }
+
+    /// What is allowed and yet worth a look.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// What `--dry-run` prints.
     pub(crate) fn summary(&self) -> String {
         let mut text = self.summary.join("\n");
@@ -78,20 +93,19 @@ impl PreparedProxy {
         let Self {
             direction,
             listen,
-            metrics,
+            status,
             audit,
             reload,
             limits,
             ..
         } = self;
         let (listeners, passed) = serve::listeners(&listen, direction.common().intercept)?;
-        let metrics_listener = match (metrics, passed) {
-            (Some(_), Some(passed)) => Some(passed),
-            (None, _) => None,
-            (Some(address), None) => Some(
-                metrics_page::bind(address).map_err(|error| serve::no_listener(address, &error))?,
-            ),
-        };
+        let status_listener = status
+            .map(|options| {
+                let address = options.address;
+                status::bind(options, passed).map_err(|error| serve::no_listener(address, &error))
+            })
+            .transpose()?;
         let mut predecessor = Predecessor::of_this_process()?;
         if let Some(predecessor) = &mut predecessor {
             // All else was read and bound, so the other process stops recording for a moment only.
@@ -129,7 +143,7 @@ impl PreparedProxy {
         let (drain_timeout, relay_probe) = (self.drain_timeout, self.relay_probe);
         Ok(Plan {
             listeners,
-            metrics_listener,
+            status_listener,
             predecessor,
             direction,
             reload,

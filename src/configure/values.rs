@@ -1,6 +1,6 @@
 //! The values of flags, each turned into the type that the proxy uses.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
     exit::Exit,
@@ -135,10 +135,11 @@ pub(super) fn resolvers_in_file(
 pub(crate) fn hostname(given: Option<&str>) -> Result<String, Exit> {
     let name = match given {
         Some(name) => name.to_owned(),
-        None => fs::read_to_string("/proc/sys/kernel/hostname")
+        // Asked of the kernel, since the units hide /proc/sys.
+        None => hostname::get()
             .unwrap_or_default()
-            .trim()
-            .to_owned(),
+            .to_string_lossy()
+            .into_owned(),
     };
     match crate::smtp::Domain::parse(&name) {
         Some(name) => Ok(name.as_str().to_owned()),

@@ -3,9 +3,9 @@
 mod arrivals;
 mod ending;
 pub(crate) mod limits;
-pub(crate) mod metrics_page;
-mod relay_probe;
+pub(crate) mod relay_probe;
 mod renewal;
+pub(crate) mod status;
 mod succession;
 
 use std::{
@@ -27,6 +27,7 @@ use tokio::{
 pub use self::succession::{Predecessor, take_sockets};
 use self::{
     limits::Limits,
+    status::{ServedState, StatusListener},
     succession::{Estate, SuccessionFault},
 };
 use crate::{
@@ -50,12 +51,13 @@ const REPORT: Duration = Duration::from_secs(60);
 /// This proxy's own certificates that end within this many days are warned about.
 pub(crate) const EXPIRY_WARNING: u32 = 14;
 
-/// Why nothing listens at `address`. An address that is in use, or not there yet, may be free or there a moment later.
+/// Why nothing listens at `address`. An address that is in use, an address or interface that is not there yet, and want of memory
+/// pass by themselves; a missing right and an address that cannot be one do not.
 pub(crate) fn no_listener(address: SocketAddr, error: &io::Error) -> Exit {
     let words = format!("cannot listen on {address}: {error}");
     match error.kind() {
-        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => Exit::Temporary(words),
-        _ => Exit::Configuration(words),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => Exit::Configuration(words),
+        _ => Exit::Temporary(words),
     }
 }
 
@@ -124,7 +126,7 @@ pub struct Plan {
     /// The bound sockets of `--listen` or of systemd.
     pub listeners: Vec<StdListener>,
     /// The bound socket of `--metrics`.
-    pub metrics_listener: Option<StdListener>,
+    pub status_listener: Option<StatusListener>,
     /// The process in whose place this one goes on.
     pub predecessor: Option<Predecessor>,
     /// The direction, with its setup.
@@ -140,10 +142,10 @@ pub struct Plan {
 }
 
 /// Takes the sockets that systemd or the process before this one passes, and binds each address of `--listen` that is not among
-/// them. The second value is the passed socket of `--metrics`.
+/// them. So a socket unit can be enabled without a change of the flags. The second value is the passed socket of `--metrics`.
 ///
 /// # Errors
-/// The address that cannot be listened on, or that there is none.
+/// The address that cannot be listened on, that there is none, or that a socket of systemd is unfit for TPROXY.
 pub fn listeners(
     addresses: &[SocketAddr],
     intercept: Option<Intercept>,
@@ -154,6 +156,16 @@ pub fn listeners(
         .partition(|(name, _)| name == succession::METRICS);
     let mut found: Vec<StdListener> = mail.into_iter().map(|(_, socket)| socket).collect();
     let passed: Vec<SocketAddr> = found.iter().flat_map(StdListener::local_addr).collect();
+    if intercept == Some(Intercept::Tproxy)
+        && let Some(socket) = found.iter().find(|socket| !net::is_transparent(socket))
+    {
+        let address = socket.local_addr().map(|own| own.to_string());
+        return Err(Exit::Configuration(format!(
+            "systemd's socket {} is not transparent, so that TPROXY does not find it\n\
+             hint: Transparent=yes in the [Socket] section of its unit",
+            address.unwrap_or_default()
+        )));
+    }
     for address in addresses.iter().filter(|own| !passed.contains(own)) {
         found
             .push(net::listen(*address, intercept).map_err(|error| no_listener(*address, &error))?);
@@ -173,7 +185,7 @@ pub fn listeners(
 pub async fn run(plan: Plan) -> Result<(), Exit> {
     let Plan {
         listeners,
-        metrics_listener,
+        status_listener,
         predecessor,
         direction,
         mut reload,
@@ -188,7 +200,11 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let (stopping, stop) = watch::channel(Stop::Not);
     let words = |error: io::Error| Exit::Temporary(format!("cannot start: {error}"));
 
-    let estate = Estate::new(&listeners, metrics_listener.as_ref()).map_err(words)?;
+    let estate = Estate::new(
+        &listeners,
+        status_listener.as_ref().map(StatusListener::socket),
+    )
+    .map_err(words)?;
     let mut estate = Some(Arc::new(estate));
     let mut hangup = signal(SignalKind::hangup()).map_err(words)?;
     let mut successor_wanted = signal(SignalKind::user_defined2()).map_err(words)?;
@@ -202,10 +218,10 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     }
     // What another process does in the place of this one, once there is one.
     let mut handed_over: Vec<JoinHandle<()>> = Vec::new();
-    if let Some(listener) = metrics_listener {
-        let metrics = Arc::clone(&now(&current).common().metrics);
+    if let Some(listener) = status_listener {
+        let state = ServedState::new(Arc::clone(&current), limits.clone(), stop.clone());
         handed_over.push(tokio::spawn(async move {
-            let Err(error) = metrics_page::serve(listener, metrics).await;
+            let Err(error) = status::serve(listener, state).await;
             log::error!("--metrics: {error}");
         }));
     }
@@ -226,13 +242,17 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let (watched, watching) = watch::channel(reload.watched());
     let (tell, mut noticed) = mpsc::channel(1);
     tokio::spawn(renewal::notice(watching, tell));
-    now(&current)
-        .common()
-        .metrics
-        .files_read(true, clock::wall());
     tell_systemd(&[NotifyState::Ready, NotifyState::Status(SERVING)]);
     match now(&current) {
-        Direction::Outbound(_) => log::info!("{limits}"),
+        Direction::Outbound(setup) => {
+            log::info!("{limits}");
+            if let Some(clients) = &setup.clients {
+                log::info!("clients: {clients}");
+            }
+            if let Some(login) = &setup.login {
+                log::info!("login: as {}, by {}", login.user(), login.kind());
+            }
+        }
         Direction::Inbound(setup) => log::info!("{limits}; {}", setup.handshakes),
     }
     log::info!("{}: ready", now(&current).word());
@@ -280,7 +300,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     ending::await_predecessor(taking_in, drain_timeout).await;
     let direction = now(&current);
     let common = direction.common();
-    write_counts(common);
+    write_counts(&direction);
     if let Some(audit) = audit {
         let (sessions, messages) = (
             common.metrics.total(metrics::SESSIONS),
@@ -320,8 +340,12 @@ fn refuse_ourselves_as_upstream(direction: &Direction) -> Result<(), Exit> {
 }
 
 /// Writes one line and one record with the counts of events that were too many to write singly.
-fn write_counts(common: &CommonSetup) {
-    let counts = common.write_budget.report();
+fn write_counts(direction: &Direction) {
+    let common = direction.common();
+    let mut counts = common.write_budget.report();
+    if let Direction::Outbound(setup) = direction {
+        counts.extend(setup.strangers.report());
+    }
     if counts.is_empty() {
         return;
     }
@@ -425,11 +449,11 @@ fn background(
             }
         })
     });
-    let common = now(current).common().clone();
+    let counting = Arc::clone(current);
     tokio::spawn(async move {
         loop {
             sleep(REPORT).await;
-            write_counts(&common);
+            write_counts(&now(&counting));
         }
     });
     match now(current) {
@@ -458,5 +482,21 @@ async fn warn_of_expiry(current: Arc<RwLock<Direction>>) {
                 log::warn!("{warning}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_may_come_is_waited_for_and_a_right_that_is_missing_is_not() {
+        let exit = |number| {
+            let address = "192.0.2.1:25".parse().expect("an address");
+            no_listener(address, &io::Error::from_raw_os_error(number)).code()
+        };
+        // EADDRINUSE, EADDRNOTAVAIL, ENODEV, ENOMEM, EMFILE; then EACCES, EPERM, EINVAL.
+        assert_eq!([98, 99, 19, 12, 24].map(exit), [75; 5]);
+        assert_eq!([13, 1, 22].map(exit), [78; 3]);
     }
 }

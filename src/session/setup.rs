@@ -4,15 +4,17 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
-    handshakes::Handshakes, memory::HostMemory, networks::TriedNetworks, write_budget::WriteBudget,
+    clients::AllowedClients, credentials::UpstreamLogin, handshakes::Handshakes,
+    memory::HostMemory, networks::TriedNetworks, write_budget::WriteBudget,
 };
 use crate::{
     audit::{AuditLog, PolicyField},
     lookup::Lookup,
-    metrics::Metrics,
+    metrics::{self, Metrics},
     net::{Dial, Intercept, ServerAddr, proxy_header::Version},
     policy::{Prefix, Settings, table::Table},
     tls::{ClientTls, ServerTls},
@@ -46,6 +48,15 @@ pub struct CommonSetup {
     pub metrics: Arc<Metrics>,
     /// How many octets strangers may make this proxy write.
     pub write_budget: Arc<WriteBudget>,
+}
+
+impl CommonSetup {
+    /// Counts how long a handshake took. `direction` is a word of the session's direction.
+    pub(super) fn handshake_took(&self, direction: &str, is_done: bool, took: Duration) {
+        let outcome = if is_done { "done" } else { "failed" };
+        let labels = [direction, outcome];
+        self.metrics.took(metrics::HANDSHAKE_TOOK, &labels, took);
+    }
 }
 
 /// `--upstream`.
@@ -148,6 +159,12 @@ pub struct OutboundSetup {
     pub memory: Arc<HostMemory>,
     /// `--tlsrpt-socket`.
     pub tlsrpt: Option<Arc<Tlsrpt>>,
+    /// `--allow-client`: who may send mail through this proxy. `None`: whoever's connection is intercepted.
+    pub clients: Option<AllowedClients>,
+    /// How many octets strangers, who may not, can make this proxy write.
+    pub strangers: Arc<WriteBudget>,
+    /// `--upstream-auth`.
+    pub login: Option<Arc<UpstreamLogin>>,
 }
 
 impl OutboundSetup {

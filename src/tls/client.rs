@@ -1,12 +1,14 @@
 //! Outbound: this proxy is the TLS client of the outside server.
 
 use super::{
+    cert::CertFacts,
     fault::HandshakeFault,
     handshake::Secured,
     offer::{MinTls, provider, versions},
     peer::{Peer, PresentedChains},
     pem,
     signature::Signatures,
+    staple,
     trust::Trust,
 };
 use rustls::{
@@ -20,8 +22,8 @@ use rustls::{
 };
 use std::{
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-    sync::{Arc, OnceLock},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -52,16 +54,17 @@ pub struct HelloOptions<'a> {
 pub struct ClientTls {
     /// Judges the chains that servers present.
     pub trust: Trust,
-    signatures: Arc<Signatures>,
     any_version: Connectors,
     tls13_only: Connectors,
     chains: PresentedChains,
+    /// The certificate that is shown to servers who ask (`--client-cert`), with its file.
+    own: Option<(PathBuf, CertFacts)>,
 }
 
 #[derive(Debug)]
 struct Connectors {
-    post_quantum: ClientConfig,
-    classical: ClientConfig,
+    post_quantum: Arc<ClientConfig>,
+    classical: Arc<ClientConfig>,
 }
 
 impl ClientTls {
@@ -80,13 +83,21 @@ impl ClientTls {
             post_quantum: config(min, true, pair.as_ref()),
             classical: config(min, false, pair.as_ref()),
         };
+        let file = options.pair.as_ref().map(|(cert, _)| cert.clone());
+        let own = file.zip(pair.as_ref().and_then(|pair| pair.cert.first()));
         Ok(Self {
+            own: own.map(|(file, cert)| (file, CertFacts::read(cert))),
             trust,
-            signatures: Arc::new(Signatures::new(provider(true))),
             any_version: connectors(options.min_tls),
             tls13_only: connectors(MinTls::Tls13),
             chains: PresentedChains::default(),
         })
+    }
+
+    /// The certificate of `--client-cert`, with its file.
+    pub(crate) fn own_certificates(&self) -> impl Iterator<Item = (&Path, &CertFacts)> {
+        let own = self.own.iter();
+        own.map(|(file, facts)| (file.as_path(), facts))
     }
 
     /// Performs the handshake. It authenticates nobody; [`Trust::check`] does. There is no deadline here: the caller sets a timeout. A
@@ -117,16 +128,14 @@ impl ClientTls {
             Some(ServerName::DnsName(name)) => Some(name.as_ref().to_owned()),
             _ => None,
         };
-        // Each connection has its own verifier, which keeps the stapled OCSP response.
-        let verifier = Arc::new(PossessionOnly::new(Arc::clone(&self.signatures)));
-        let mut config = ClientConfig::clone(config);
-        config
-            .dangerous()
-            .set_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>);
         let name = name.unwrap_or(NO_NAME.into());
-        let secured = Secured::connect(stream, Arc::new(config), name).await?;
-        let staple = Some(verifier.staple());
-        let peer = Peer::of(secured.channel.negotiated(), sni, staple, &self.chains);
+        let (secured, staple) = Secured::connect(stream, Arc::clone(config), name).await?;
+        let peer = Peer::of(
+            secured.channel.negotiated(),
+            sni,
+            Some(staple),
+            &self.chains,
+        );
         Ok((secured, peer))
     }
 }
@@ -143,15 +152,14 @@ fn host_name(name: &str) -> Option<ServerName<'static>> {
     }
 }
 
-fn config(min: MinTls, post_quantum: bool, pair: Option<&Arc<CertifiedKey>>) -> ClientConfig {
+/// The configuration that all connections of a kind share. A connection holds it as long as it lives, so one of its own would cost memory.
+fn config(min: MinTls, post_quantum: bool, pair: Option<&Arc<CertifiedKey>>) -> Arc<ClientConfig> {
     let provider = provider(post_quantum);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(min))
         .expect("the provider has suites and groups for both versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PossessionOnly::new(Arc::new(
-            Signatures::new(provider),
-        ))));
+        .with_custom_certificate_verifier(Arc::new(PossessionOnly(Signatures::new(provider))));
     let mut config = match pair {
         Some(pair) => builder
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::clone(pair)))),
@@ -159,29 +167,12 @@ fn config(min: MinTls, post_quantum: bool, pair: Option<&Arc<CertifiedKey>>) -> 
     };
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    config
+    Arc::new(config)
 }
 
 /// Accepts any chain, which is judged after the handshake, but only from a peer that holds the key of its first certificate.
 #[derive(Debug)]
-struct PossessionOnly {
-    signatures: Arc<Signatures>,
-    staple: OnceLock<Arc<[u8]>>,
-}
-
-impl PossessionOnly {
-    fn new(signatures: Arc<Signatures>) -> Self {
-        Self {
-            signatures,
-            staple: OnceLock::new(),
-        }
-    }
-
-    /// The OCSP response that the server stapled; empty if it stapled none.
-    fn staple(&self) -> Arc<[u8]> {
-        self.staple.get().cloned().unwrap_or_default()
-    }
-}
+struct PossessionOnly(Signatures);
 
 impl ServerCertVerifier for PossessionOnly {
     fn verify_server_cert(
@@ -192,7 +183,7 @@ impl ServerCertVerifier for PossessionOnly {
         ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.staple.get_or_init(|| ocsp_response.into());
+        staple::hand_over(ocsp_response);
         Ok(ServerCertVerified::assertion())
     }
 
@@ -202,7 +193,7 @@ impl ServerCertVerifier for PossessionOnly {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signatures.tls12(message, cert, signed)
+        self.0.tls12(message, cert, signed)
     }
 
     fn verify_tls13_signature(
@@ -211,10 +202,10 @@ impl ServerCertVerifier for PossessionOnly {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signatures.tls13(message, cert, signed)
+        self.0.tls13(message, cert, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signatures.schemes()
+        self.0.schemes()
     }
 }

@@ -126,7 +126,7 @@ pub(super) fn receive_all(from: UnixStream, queue: impl Fn(Time, &[u8], bool) ->
         let mut said = Vec::with_capacity(waiting.len() * ANSWER);
         for durable in waiting {
             // The stream has a thread of its own, which may block.
-            let outcome = durable.0.blocking_recv();
+            let outcome = durable.answer.blocking_recv();
             let receipt = outcome.ok().and_then(Result::ok);
             said.push(u8::from(receipt.is_some()));
             said.extend(receipt.map_or(0, |receipt| receipt.seq).to_be_bytes());
