@@ -259,7 +259,7 @@ fn a_session_that_goes_well_is_one_line_unless_more_is_asked_for() {
     assert_eq!(of_a_message, [(1, &accepted), (2, &accepted)]);
     let end = objects.last().expect("an end");
     assert_eq!(
-        (&end["level"], &end["messages"]),
+        (&end["severity"], &end["messages"]),
         (&"info".into(), &2.into())
     );
     assert_eq!(end["direction"], "in");

@@ -58,8 +58,16 @@ fn line(format: LogFormat, journal: bool, level: Level, text: fmt::Arguments<'_>
     // Writing to memory cannot fail. What a value refuses to format is missing in the line.
     let _ = match format {
         LogFormat::Text if journal => line.write_fmt(text),
-        LogFormat::Text => write!(line, "{} {level:5} {text}", now()),
-        LogFormat::Json => write!(line, "{}", json(level, &text.to_string())),
+        LogFormat::Text => write!(line, "{:.3} {level:5} {text}", now()),
+        LogFormat::Json => {
+            line.0.extend(
+                json(level, &text.to_string())
+                    .to_string()
+                    .chars()
+                    .flat_map(inert),
+            );
+            Ok(())
+        }
     };
     line.0.push(b'\n');
     line.0
@@ -76,9 +84,8 @@ fn priority(level: Level) -> u8 {
 }
 
 /// The time in milliseconds, UTC. A clock beyond the calendar is no reason to lose the line.
-fn now() -> impl fmt::Display {
-    let at = jiff::Timestamp::try_from(clock::wall()).unwrap_or_default();
-    fmt::from_fn(move |f| write!(f, "{at:.3}"))
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::try_from(clock::wall()).unwrap_or_default()
 }
 
 /// A line as an object: the members of a session's line, or the text of any other as `message`.
@@ -87,10 +94,25 @@ fn json(level: Level, text: &str) -> Value {
         let message = text.replace('\n', "; ");
         Map::from_iter([("message".to_owned(), message.into())])
     });
-    object.insert("time".to_owned(), now().to_string().into());
+    object.insert("time".to_owned(), format!("{:.3}", now()).into());
+    // The level of a policy is `level`, too.
     let level = level.as_str().to_ascii_lowercase();
-    object.insert("level".to_owned(), level.into());
+    object.insert("severity".to_owned(), level.into());
     object.into()
+}
+
+/// The octets of a character in JSON. Outside of ASCII none is left as it is, because some act on a terminal.
+fn inert(c: char) -> Vec<u8> {
+    match c {
+        ' '..='~' => vec![c as u8],
+        c => {
+            let mut units = [0; 2];
+            let units = c.encode_utf16(&mut units).iter();
+            units
+                .flat_map(|unit| format!("\\u{unit:04x}").into_bytes())
+                .collect()
+        }
+    }
 }
 
 /// The `key=value` pairs of a session's line, which begins with `out` or `in`. `None`: it is another line.
@@ -209,11 +231,15 @@ mod tests {
         );
     }
 
-    fn as_json(text: &str) -> Value {
+    fn line_of(text: &str) -> String {
         let line = line(LogFormat::Json, false, Level::Warn, format_args!("{text}"));
-        let mut object: Value = serde_json::from_slice(&line).expect("JSON");
+        String::from_utf8(line).expect("UTF-8")
+    }
+
+    fn as_json(text: &str) -> Value {
+        let mut object: Value = serde_json::from_str(&line_of(text)).expect("JSON");
         let members = object.as_object_mut().expect("an object");
-        assert_eq!(members.remove("level"), Some("warn".into()));
+        assert_eq!(members.remove("severity"), Some("warn".into()));
         let time = members.remove("time").expect("a time");
         assert!(time.as_str().expect("text").ends_with('Z'));
         object
@@ -221,11 +247,11 @@ mod tests {
 
     #[test]
     fn in_json_the_pairs_of_a_sessions_line_are_members_and_other_text_is_a_message() {
-        let line = r#"out s=0123456789ab client=10.0.0.5:4711 messages=2 seconds=0.250 sni=- detail="no \"x\" \u{1b}[1m\n""#;
+        let line = r#"out s=0123456789ab client=10.0.0.5:4711 messages=2 seconds=0.250 level=verify detail="no \"x\" \u{1b}[1m\n""#;
         assert_eq!(
             as_json(line),
             serde_json::json!({
-                "direction": "out", "s": "0123456789ab", "client": "10.0.0.5:4711", "messages": 2, "seconds": 0.25, "sni": "-",
+                "direction": "out", "s": "0123456789ab", "client": "10.0.0.5:4711", "messages": 2, "seconds": 0.25, "level": "verify",
                 "detail": "no \"x\" \u{1b}[1m\n",
             })
         );
@@ -241,6 +267,10 @@ mod tests {
             let message = other.replace('\n', "; ");
             assert_eq!(as_json(other), serde_json::json!({ "message": message }));
         }
+        let acting = "a\u{7f}\u{9b}\u{202e}\u{1f600}b";
+        assert_eq!(as_json(acting), serde_json::json!({ "message": acting }));
+        let written = line_of(acting);
+        assert!(written.is_ascii(), "{written:?}");
         let octets = as_json(r#"in s=000000000001 reply="250 \xff \'ok\'\\""#);
         assert_eq!(octets["reply"], r"250 \xff 'ok'\");
         assert_eq!(octets["s"], "000000000001", "an identifier is no number");

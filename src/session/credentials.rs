@@ -30,8 +30,6 @@ const LONGEST_SECRET: usize = 8192;
 pub struct UpstreamLogin {
     user: String,
     source: SecretSource,
-    /// The secret that was handed out last.
-    tried: Mutex<Option<LoginMeans>>,
     /// The server refused this secret then.
     refused: Mutex<Option<(LoginMeans, Instant)>>,
 }
@@ -104,7 +102,6 @@ impl UpstreamLogin {
         Ok(Self {
             user,
             source,
-            tried: Mutex::default(),
             refused: Mutex::default(),
         })
     }
@@ -147,7 +144,6 @@ impl UpstreamLogin {
                 cause: Cause::LoginFailed,
             });
         }
-        *lock(&self.tried) = Some(means.clone());
         Ok(Login::new(self.user.clone(), means))
     }
 }
@@ -178,11 +174,10 @@ fn unreadable() -> Refusal {
     local_fault("the proxy's own credentials for the server cannot be read, its log says why")
 }
 
-/// The server has refused the login with this reply. A 5yz is about the credentials, which are held off for a while.
-pub(super) fn refused(login: Option<&UpstreamLogin>, reply: &[u8]) {
-    if let Some(login) = login
+/// The server has refused with this reply what a session was handed out. A 5yz is about the credentials, which are held off for a while.
+pub(super) fn refused(login: Option<&UpstreamLogin>, tried: Option<LoginMeans>, reply: &[u8]) {
+    if let (Some(login), Some(tried)) = (login, tried)
         && reply.starts_with(b"5")
-        && let Some(tried) = lock(&login.tried).clone()
     {
         *lock(&login.refused) = Some((tried, clock::instant()));
     }
@@ -232,11 +227,12 @@ fn token_in(file: &Path) -> Result<(Secret, Option<String>), String> {
 fn guarded(file: &Path) -> Result<(Secret, Option<String>), String> {
     let name = file.display();
     let cannot = |error: io::Error| format!("{name}: cannot be read: {error}");
-    let opened = fs::File::open(file).map_err(cannot)?;
-    let metadata = opened.metadata().map_err(cannot)?;
+    // To open a pipe would wait for its writer.
+    let metadata = fs::metadata(file).map_err(cannot)?;
     if !metadata.is_file() {
         return Err(format!("{name}: is no regular file"));
     }
+    let opened = fs::File::open(file).map_err(cannot)?;
     let is_credential = env::var_os("CREDENTIALS_DIRECTORY")
         .is_some_and(|folder| file.parent() == Some(Path::new(&folder)));
     if metadata.mode() & 0o007 != 0 && !is_credential {
@@ -374,9 +370,9 @@ mod tests {
         login
             .hand_out(password("wrong"), now)
             .expect("the first time");
-        refused(Some(&login), b"454 4.7.0\r\n");
+        refused(Some(&login), Some(password("wrong")), b"454 4.7.0\r\n");
         login.hand_out(password("wrong"), now).expect("454 passes");
-        refused(Some(&login), b"535 5.7.8\r\n");
+        refused(Some(&login), Some(password("wrong")), b"535 5.7.8\r\n");
         let refusal = login
             .hand_out(password("wrong"), now)
             .expect_err("held off");
@@ -390,8 +386,9 @@ mod tests {
         #[test]
         fn nothing_that_can_be_printed_has_the_secret(text in "[!-~&&[^\"]]{6,40}") {
             let login = read(&format!("user = n\npassword = {text}\n")).expect("read");
-            login.hand_out(login.means().expect("there"), clock::instant()).expect("handed out");
-            refused(Some(&login), b"535\r\n");
+            let means = login.means().expect("there");
+            login.hand_out(means.clone(), clock::instant()).expect("handed out");
+            refused(Some(&login), Some(means), b"535\r\n");
             let shown = format!("{login:?} {:?} {}", login.means(), login.kind());
             prop_assert!(!shown.contains(&text), "{}", shown);
         }

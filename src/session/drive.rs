@@ -17,7 +17,7 @@ use std::{
 use tokio::{
     net::TcpStream,
     sync::watch,
-    task::JoinHandle,
+    task::{JoinHandle, unconstrained},
     time::{Sleep, sleep_until},
 };
 
@@ -148,7 +148,8 @@ struct Stopping {
 impl Stopping {
     fn beyond(stop: &watch::Receiver<Stop>, reached: Stop) -> Self {
         Self {
-            future: Box::pin(Stop::beyond(stop.clone(), reached)),
+            // Its first poll must register with the channel, however much the task has done in this step.
+            future: Box::pin(unconstrained(Stop::beyond(stop.clone(), reached))),
             waker: Waker::noop().clone(),
         }
     }

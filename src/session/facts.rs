@@ -131,9 +131,9 @@ impl Fact for TlsUpFact<'_> {
             metrics::UPGRADES,
             &[
                 direction,
-                &facts.version,
-                &facts.group,
-                &facts.suite,
+                facts.version,
+                facts.group,
+                facts.suite,
                 level,
                 basis,
             ],

@@ -35,8 +35,8 @@ use crate::{
         self, Ask, Decision, Demand, Findings, Level, Moment, NextHop, Reason, Shown, Verdict,
     },
     smtp::{
-        Answer, Cause, Completed, Keyword, Note, Outbound as Machine, OutboundConfig, Question,
-        Refusal, Side, Stage,
+        Answer, Cause, Completed, Keyword, LoginMeans, Note, Outbound as Machine, OutboundConfig,
+        Question, Refusal, Side, Stage,
     },
     tls::{self, Peer},
 };
@@ -77,6 +77,7 @@ pub(super) fn begin(
         peer_number: 0,
         remembered: RememberedDecisions::default(),
         no_tls: None,
+        tried: None,
         rehearses: false,
         last_decision: None,
     };
@@ -130,6 +131,8 @@ pub(super) struct OutboundSession {
     remembered: RememberedDecisions,
     /// Why this session has no TLS and will get none. Boxed, because most sessions have TLS.
     no_tls: Option<Box<NoTls>>,
+    /// With what this session logs in.
+    tried: Option<Box<LoginMeans>>,
     /// A rehearsal shows the policy's last decision. Other sessions do not keep it.
     rehearses: bool,
     last_decision: Option<Arc<Decision>>,
@@ -161,7 +164,12 @@ impl ActionHandler for OutboundSession {
                 }
                 answer => answer,
             }),
-            OutboundJob::Ready(result) => result,
+            OutboundJob::Ready(result) => {
+                if let ActionResult::Answered(Answer::Login(login)) = &result {
+                    self.tried = Some(Box::new(login.means().clone()));
+                }
+                result
+            }
         }
     }
 
@@ -215,7 +223,10 @@ impl ActionHandler for OutboundSession {
                 stage: Stage::Login,
                 reply,
                 ..
-            } => credentials::refused(self.setup.login.as_deref(), reply),
+            } => {
+                let tried = self.tried.take().map(|means| *means);
+                credentials::refused(self.setup.login.as_deref(), tried, reply);
+            }
             Note::MissingExtension(keyword) => {
                 if let Some(ServerAddr(to)) = self.server {
                     self.next_session().lacks(to.ip(), *keyword);

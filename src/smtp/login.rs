@@ -78,6 +78,11 @@ impl Login {
         Self { user, means }
     }
 
+    /// What proves to the server who logs in.
+    pub(crate) fn means(&self) -> &LoginMeans {
+        &self.means
+    }
+
     /// The user's name, which is no secret.
     #[must_use]
     pub fn user(&self) -> &str {

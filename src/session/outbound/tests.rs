@@ -81,6 +81,7 @@ fn begin_session(setup: OutboundSetup) -> OutboundSession {
         peer_number: 0,
         remembered: RememberedDecisions::default(),
         no_tls: None,
+        tried: None,
         rehearses: true,
         last_decision: None,
     }
