@@ -33,7 +33,6 @@ use std::{
     cell::RefCell,
     fmt,
     future::Future,
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
@@ -419,56 +418,6 @@ impl AuditLog {
         self.thread.end()
     }
 
-    /// Writes everything that was queued and a checkpoint, and unlocks the log, so that another process can open it and go on with the
-    /// chain. Blocks for at most [`AuditOptions::close_within`]. Later records are kept until [`forward`](Self::forward) is called.
-    /// Returns whether that was done; if not, this process goes on with the log.
-    pub fn hand_over(&self) -> bool {
-        self.thread.hand_over()
-    }
-
-    /// After [`hand_over`](Self::hand_over): sends all records to the process that goes on with the log, which must call
-    /// [`take_in`](Self::take_in) with the other end of the stream. A record that somebody waits for is durable when that process says
-    /// so.
-    ///
-    /// # Errors
-    /// The system has no thread for it.
-    pub fn forward(&self, to: UnixStream) -> std::io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new()
-            .name("audit-forward".into())
-            .spawn(move || forward::send_all(&shared, to))?;
-        let before = locked(&self.thread.handle).replace(thread);
-        drop(before); // it has ended
-        Ok(())
-    }
-
-    /// Writes the records that the process before this one sends, among those of this process and with the times that they were made,
-    /// until that process ends. So does the thread that is returned; as long as it has not, the log should not be closed.
-    ///
-    /// # Errors
-    /// The system has no thread for it.
-    pub fn take_in(&self, from: UnixStream) -> std::io::Result<JoinHandle<()>> {
-        let log = self.clone();
-        thread::Builder::new()
-            .name("audit-take-in".into())
-            .spawn(move || {
-                forward::receive_all(from, |at, body, waits| log.take_one(at, body, waits))
-            })
-    }
-
-    /// Queues a record of the process before this one.
-    fn take_one(&self, at: Time, body: &[u8], waits: bool) -> Option<Durable> {
-        let (slot, durable) = match waits {
-            true => {
-                let (slot, durable) = self.waiting_slot();
-                (Some(slot), Some(durable))
-            }
-            false => (None, None),
-        };
-        self.queue_body(body, slot, Some(at));
-        durable
-    }
-
     /// Hands the record to `take` as JSON. Addresses in replies get the log's form too.
     fn with_body<T>(&self, record: &Record, take: impl FnOnce(&[u8]) -> T) -> T {
         let masked = self.masked(record);
@@ -537,30 +486,6 @@ impl fmt::Debug for AuditLog {
 }
 
 impl WriterThread {
-    fn hand_over(&self) -> bool {
-        let shared = &self.shared;
-        let mut queue = locked(&shared.queue);
-        if queue.writer != WriterState::Running {
-            return false;
-        }
-        queue.writer = WriterState::HandingOver;
-        shared.wake.notify_one();
-        let (mut queue, _) = shared
-            .ended
-            .wait_timeout_while(queue, shared.close_within, |queue| {
-                queue.writer == WriterState::HandingOver
-            })
-            .unwrap_or_else(PoisonError::into_inner);
-        if queue.writer == WriterState::HandingOver {
-            // The disk does not answer.
-            queue.writer = WriterState::Running;
-        }
-        let queue = shared
-            .ended
-            .wait_while(queue, |queue| queue.writer == WriterState::Releasing);
-        queue.unwrap_or_else(PoisonError::into_inner).writer == WriterState::HandedOver
-    }
-
     fn end(&self) -> bool {
         let shared = &self.shared;
         let mut queue = locked(&shared.queue);

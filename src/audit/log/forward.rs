@@ -7,13 +7,14 @@
 //! is durable.
 
 use super::queue::{AnswerSlot, Batch, Rest, WriterState, answer};
-use super::{AuditError, Durable, Receipt, SharedLog, locked};
+use super::{AuditError, AuditLog, Durable, Receipt, SharedLog, WriterThread, locked};
 use crate::audit::chain::{Hash, Time};
 use crate::clock;
 use std::{
     io::{self, BufReader, Read, Write},
     os::unix::net::UnixStream,
     sync::{Arc, PoisonError, atomic::Ordering},
+    thread::{self, JoinHandle},
 };
 
 /// Most octets of one record's JSON. It only keeps a damaged stream from asking for all memory.
@@ -21,8 +22,84 @@ const MAX_BODY: u32 = 16 << 20;
 /// Octets of one answer.
 const ANSWER: usize = 1 + 8 + 32;
 
+impl AuditLog {
+    /// Writes everything that was queued and a checkpoint, and unlocks the log, so that another process can open it and go on with the
+    /// chain. Blocks for at most [`AuditOptions::close_within`]. Later records are kept until [`forward`](Self::forward) is called.
+    /// Returns whether that was done; if not, this process goes on with the log.
+    pub fn hand_over(&self) -> bool {
+        self.thread.hand_over()
+    }
+
+    /// After [`hand_over`](Self::hand_over): sends all records to the process that goes on with the log, which must call
+    /// [`take_in`](Self::take_in) with the other end of the stream. A record that somebody waits for is durable when that process says
+    /// so.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn forward(&self, to: UnixStream) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new()
+            .name("audit-forward".into())
+            .spawn(move || send_all(&shared, to))?;
+        let before = locked(&self.thread.handle).replace(thread);
+        drop(before); // it has ended
+        Ok(())
+    }
+
+    /// Writes the records that the process before this one sends, among those of this process and with the times that they were made,
+    /// until that process ends. So does the thread that is returned; as long as it has not, the log should not be closed.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn take_in(&self, from: UnixStream) -> io::Result<JoinHandle<()>> {
+        let log = self.clone();
+        thread::Builder::new()
+            .name("audit-take-in".into())
+            .spawn(move || receive_all(from, |at, body, waits| log.take_one(at, body, waits)))
+    }
+
+    /// Queues a record of the process before this one.
+    fn take_one(&self, at: Time, body: &[u8], waits: bool) -> Option<Durable> {
+        let (slot, durable) = match waits {
+            true => {
+                let (slot, durable) = self.waiting_slot();
+                (Some(slot), Some(durable))
+            }
+            false => (None, None),
+        };
+        self.queue_body(body, slot, Some(at));
+        durable
+    }
+}
+
+impl WriterThread {
+    fn hand_over(&self) -> bool {
+        let shared = &self.shared;
+        let mut queue = locked(&shared.queue);
+        if queue.writer != WriterState::Running {
+            return false;
+        }
+        queue.writer = WriterState::HandingOver;
+        shared.wake.notify_one();
+        let (mut queue, _) = shared
+            .ended
+            .wait_timeout_while(queue, shared.close_within, |queue| {
+                queue.writer == WriterState::HandingOver
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        if queue.writer == WriterState::HandingOver {
+            // The disk does not answer.
+            queue.writer = WriterState::Running;
+        }
+        let queue = shared
+            .ended
+            .wait_while(queue, |queue| queue.writer == WriterState::Releasing);
+        queue.unwrap_or_else(PoisonError::into_inner).writer == WriterState::HandedOver
+    }
+}
+
 /// Sends what is queued until the log is closed, and answers the callers that wait.
-pub(super) fn send_all(shared: &SharedLog, mut to: UnixStream) {
+fn send_all(shared: &SharedLog, mut to: UnixStream) {
     let mut batch = Batch::default();
     loop {
         let mut queue = locked(&shared.queue);
@@ -120,7 +197,7 @@ fn receipt(said: &[u8; ANSWER]) -> Result<Receipt, AuditError> {
 }
 
 /// Hands each record that comes to `queue`, with whether somebody waits for it, and answers. Ends with the stream.
-pub(super) fn receive_all(from: UnixStream, queue: impl Fn(Time, &[u8], bool) -> Option<Durable>) {
+fn receive_all(from: UnixStream, queue: impl Fn(Time, &[u8], bool) -> Option<Durable>) {
     let mut from = BufReader::new(from);
     while let Ok(waiting) = receive(&mut from, &queue) {
         let mut said = Vec::with_capacity(waiting.len() * ANSWER);
