@@ -1,11 +1,16 @@
 //! The pages: who gets which answer.
 
 use crate::{
-    running::{Client, Proxy, free, inside_server, nowhere, pair},
+    running::{Client, HANG, Proxy, free, inside_server, nowhere, pair},
     world::{World, ask, get, tls_server},
 };
 use rcgen::SanType;
-use std::{fs, net::SocketAddr, process::Command};
+use std::{
+    fs,
+    io::Read as _,
+    net::{SocketAddr, TcpStream},
+    process::Command,
+};
 
 #[test]
 fn a_process_is_healthy_while_it_answers_and_ready_until_it_is_stopped() {
@@ -29,6 +34,24 @@ fn a_process_is_healthy_while_it_answers_and_ready_until_it_is_stopped() {
     let page = get(status, "/", "localhost").body;
     assert!(page.contains("No new mail passes"), "{page}");
     client.says(".").hears("250");
+}
+
+#[test]
+fn connections_that_say_nothing_hold_up_nobody_and_are_closed() {
+    let pair = pair();
+    let status = free();
+    let at = status.to_string();
+    let (_proxy, _) = pair.ready(nowhere(), &["--metrics", &at]);
+    // All places but one.
+    let silent: Vec<_> = (0..63)
+        .map(|_| TcpStream::connect(status).expect("connects"))
+        .collect();
+    assert_eq!(get(status, "/healthz", "x").status, 200);
+    for mut tcp in silent {
+        tcp.set_read_timeout(Some(HANG)).expect("a timeout");
+        let heard = tcp.read(&mut [0]).expect("it is closed");
+        assert_eq!(heard, 0);
+    }
 }
 
 #[test]
@@ -244,7 +267,10 @@ fn what_the_watcher_of_the_interception_wrote_is_shown() {
     let world = World::new();
     let leaf = world.authority.leaf(&["127.0.0.1"]);
     let (listen, status) = (free(), free());
-    let arguments = world.outbound([listen, status], &tls_server(&leaf).to_string(), &[]);
+    // In that /run there is no resolv.conf, and on many hosts /etc/resolv.conf is a link into it.
+    let resolver = ["--resolver", "127.0.0.1:9"];
+    let to = tls_server(&leaf).to_string();
+    let arguments = world.outbound([listen, status], &to, &resolver);
     // The program sees a /run of its own, with the watcher's file in it.
     let own_run = "mount -t tmpfs none /run && mkdir /run/starttls-proxy && \
                    printf 'alive=no\\nsince=1764362646\\n' >/run/starttls-proxy/interception.state && exec \"$@\"";
@@ -278,7 +304,7 @@ fn what_the_watcher_of_the_interception_wrote_is_shown() {
     assert!(page.contains(words), "{page}");
     // Whoever watches nothing claims nothing.
     let other = [free(), free()];
-    let _unwatched = Proxy::ready(&world.outbound(other, &tls_server(&leaf).to_string(), &[]));
+    let _unwatched = Proxy::ready(&world.outbound(other, &to, &resolver));
     if !std::path::Path::new("/run/starttls-proxy/interception.state").exists() {
         let metrics = get(other[1], "/metrics", "x").body;
         assert!(

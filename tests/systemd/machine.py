@@ -38,6 +38,8 @@ FRIEND = "192.0.2.3"
 LEFTOVER = re.compile(r"stp-sd-(\d+)-(inside|outside)")
 # A reset, and what an ip rule that prohibits is told by ICMP.
 REFUSED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EACCES)
+# Seconds until a machine has booted. One that shares two cores with others takes longer than anything else here.
+BOOT_PATIENCE = 120
 UNITS = ("routing", "watch", "outbound", "inbound", "smarthost", "mx")
 
 
@@ -49,7 +51,11 @@ def root(release):
         new = pathlib.Path(tempfile.mkdtemp(prefix=f"{release}-", dir=made.parent))
         print(f"making the root of {release}", flush=True)
         # In a mount namespace of its own: debootstrap leaves /proc mounted in what it makes.
-        sh(["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={PACKAGES}", release, new, MIRROR], timeout=900)
+        try:
+            sh(["unshare", "--mount", "debootstrap", "--force-check-gpg", "--variant=minbase", f"--include={PACKAGES}", release, new, MIRROR], timeout=900)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
         for package in (new / "var/cache/apt/archives").glob("*.deb"):
             package.unlink()
         new.chmod(0o755)
@@ -99,13 +105,17 @@ class Machine:
         )
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         console = lambda: f"it does not boot:\n{(self.folder / 'console.log').read_text(errors='replace')}"  # noqa: E731
-        until(console, lambda: self._is_booted(children))
+        until(console, lambda: self._is_booted(children), BOOT_PATIENCE)
 
     def _is_booted(self, children):
         if self.process.poll() is not None:
             raise AssertionError(f"it does not boot:\n{(self.folder / 'console.log').read_text(errors='replace')}")
         for pid in children.read_text().split():
-            if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "systemd":
+            comm = ""
+            # A helper of systemd-nspawn may be gone by now.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                comm = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+            if comm == "systemd":
                 self.init = pid
                 return self.tries("systemctl", "is-system-running")[1].strip() in ("running", "degraded")
         return False

@@ -366,6 +366,34 @@ class OnOneSystemd(Units):
         self.assertNotEqual(code, 0)
         self.assertIn("/etc/default/starttls-proxy-routing", self.machine.journal("routing"))
 
+    def test_a_pattern_of_names_is_refused_and_the_locks_stay(self):
+        self.routing()
+        self.environment({"INSIDE": "eth*"})
+        self.machine.tries("systemctl", "restart", "starttls-proxy-routing")
+        self.failed_for_good("routing", 78)
+        self.assertIn("eth* is not the name of one interface", self.machine.journal("routing"))
+        self.machine.run(SCRIPT, "check")
+        self.shut()
+
+    def apart(self, *lines):
+        """Runs lines in a network and a /run of their own, where $script is the script; what they print."""
+        lines = ("mount -t tmpfs -o size=20k none /run", "ip link set lo up", f"script={SCRIPT}",
+                 "export INSIDE=eth1 RULES=/usr/local/lib/starttls-proxy/tproxy.nft", *lines)
+        return self.machine.run("unshare", "--net", "--mount", "sh", "-ec", "\n".join(lines))
+
+    def test_where_no_interface_has_ipv6_its_missing_route_is_no_fault(self):
+        words = self.apart("echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6", "$script up", "$script check", "ip -6 rule")
+        self.assertIn("iif eth1", words)
+
+    def test_a_full_run_loses_no_lock(self):
+        words = self.apart("$script up", "cat /dev/zero >/run/fill || true", "INSIDE=eth7 $script up && exit 1", "$script check", "ip rule")
+        self.assertIn("iif eth1", words)
+
+    def test_rules_that_are_not_written_down_are_told(self):
+        words = self.apart("$script up", ": >/run/starttls-proxy/interception.rules", "$script check && exit 1", "ip rule")
+        self.assertIn("failing: ", words)
+        self.assertIn("iif eth1", words)
+
     def test_what_cannot_be_put_back_is_told_until_it_can(self):
         self.watched()
         self.machine.run("mv", "/usr/sbin/nft", "/usr/sbin/nft.away")

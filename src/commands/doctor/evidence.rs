@@ -52,6 +52,10 @@ pub(super) fn check(service: &ProxyService) -> Vec<MachineFinding> {
 
 /// Whether the service can write a file or directory, or make it.
 fn writable(service: &ProxyService, check: &'static str, file: &Path) -> MachineFinding {
+    if file.is_relative() {
+        let words = format!("{} depends on where the proxy is started", file.display());
+        return MachineFinding::warn(check, words).advise("name it from the root (/) on");
+    }
     let folder = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -92,12 +96,29 @@ fn writable(service: &ProxyService, check: &'static str, file: &Path) -> Machine
     let (user, group) = (&account.name, &account.group);
     let whole = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     stops.iter().fold(finding, |finding, stop| {
-        let is_above = whole.starts_with(stop) && whole != *stop;
         let word = shell_word(&stop.display().to_string());
-        match is_above {
-            true => finding.run(format!("chgrp {group} {word} && chmod g+x {word}")),
-            false => finding.run(format!("chown {user}:{group} {word} && chmod u+rwX {word}")),
+        if stop == file || (*stop == whole && is_its_own(&whole, file)) {
+            return finding.run(format!("chown {user}:{group} {word} && chmod u+rwX {word}"));
         }
+        // The directory serves others, too, so nobody should be handed it.
+        finding.advise(format!(
+            "let --audit-log name a file in a directory that user {user} has for itself, such as /var/lib/starttls-proxy: {} is not for \
+             that user alone",
+            stop.display()
+        ))
+    })
+}
+
+/// Whether nothing but this file, and what a rotation made of it, is in the directory.
+fn is_its_own(folder: &Path, file: &Path) -> bool {
+    let Some(name) = file.file_name() else {
+        return false;
+    };
+    let name = name.as_encoded_bytes();
+    fs::read_dir(folder).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .all(|entry| entry.file_name().as_encoded_bytes().starts_with(name))
     })
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     super::machine::{
-        processes::{PortHolder, holder, service_of, status_of},
+        processes::{PortHolder, holder, service_with_main, status_of},
         programs::is_systemd_running,
     },
     finding::MachineFinding,
@@ -21,7 +21,7 @@ const NET_ADMIN: (u32, &str) = (12, "cap_net_admin");
 const NET_RAW: (u32, &str) = (13, "cap_net_raw");
 
 pub(super) fn check(service: &ProxyService) -> Vec<MachineFinding> {
-    let ports = service.ports().into_iter();
+    let places = service.places().into_iter();
     let mut findings = vec![runs(service)];
     findings.extend(capabilities(service));
     findings.extend(
@@ -30,7 +30,7 @@ pub(super) fn check(service: &ProxyService) -> Vec<MachineFinding> {
             .iter()
             .filter_map(|own| address(service, *own)),
     );
-    findings.extend(ports.map(|own| port(service, own)));
+    findings.extend(places.map(|own| port(service, own)));
     findings
 }
 
@@ -208,9 +208,10 @@ fn address(service: &ProxyService, own: SocketAddr) -> Option<MachineFinding> {
     }
 }
 
-fn port(service: &ProxyService, port: u16) -> MachineFinding {
+fn port(service: &ProxyService, own: SocketAddr) -> MachineFinding {
     const CHECK: &str = "port";
-    match holder(port) {
+    let port = own.port();
+    match holder(own) {
         PortHolder::Ours => MachineFinding::ok(CHECK, format!("{port} is held by starttls-proxy")),
         PortHolder::Nobody if service.process.is_none() && service.unit.is_none() => {
             MachineFinding::ok(CHECK, format!("{port} is free"))
@@ -235,13 +236,13 @@ fn port(service: &ProxyService, port: u16) -> MachineFinding {
                 CHECK,
                 format!("{port} is held by {name} (process {pid}), so that the proxy cannot listen there"),
             );
-            let unit = service_of(pid).filter(|_| is_systemd_running());
-            finding
-                .run(match unit {
-                    Some(unit) => format!("systemctl disable --now {unit}"),
-                    None => format!("kill {pid}"),
-                })
-                .advise(format!(
+            let finding = match (is_systemd_running(), service_with_main(pid)) {
+                (true, Some(unit)) => finding.run(format!("systemctl disable --now {unit}")),
+                // Its group may be that of a session, of a container or of whoever started it.
+                (true, None) => finding.advise(format!("find out what started {name}, and stop it there")),
+                (false, _) => finding.run(format!("kill {pid}")),
+            };
+            finding.advise(format!(
                     "if {name} must keep the port, write another one in {} and in the interception rules",
                     service.flags_place()
                 ))

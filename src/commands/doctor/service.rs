@@ -1,6 +1,9 @@
 //! The services that are examined: those of the command line, of the units, or of the processes that run.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use argh::FromArgs as _;
 
@@ -129,16 +132,28 @@ impl ProxyService {
         both!(self, audit_key).as_ref()
     }
 
-    /// The ports where it listens, by its flags or by systemd's socket.
-    pub(super) fn ports(&self) -> Vec<u16> {
-        let own: Vec<u16> = self.listen().iter().map(SocketAddr::port).collect();
-        let sockets = self.unit.iter().flat_map(|unit| &unit.sockets);
-        let sockets = sockets.filter_map(|text| text.rsplit(':').next()?.parse().ok());
-        if own.is_empty() {
-            sockets.collect()
-        } else {
-            own
+    /// The addresses where it listens, by its flags or by systemd's socket.
+    pub(super) fn places(&self) -> Vec<SocketAddr> {
+        if !self.listen().is_empty() {
+            return self.listen().to_vec();
         }
+        let sockets = self.unit.iter().flat_map(|unit| &unit.sockets);
+        // A port alone stands for all addresses, as in systemd.socket(5).
+        let place = |text: &String| {
+            let any = || {
+                Some(SocketAddr::new(
+                    Ipv6Addr::UNSPECIFIED.into(),
+                    text.parse().ok()?,
+                ))
+            };
+            text.parse().ok().or_else(any)
+        };
+        sockets.filter_map(place).collect()
+    }
+
+    /// Their ports.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        self.places().iter().map(SocketAddr::port).collect()
     }
 
     /// The user as whom it runs; `None` where that is not known.

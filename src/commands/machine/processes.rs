@@ -1,6 +1,12 @@
 //! The proxies that run here, and who listens on which port. Only what is in this network namespace counts.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use super::programs::output;
 
 /// What the kernel calls a process of this program.
 const PROGRAM: &str = "starttls-proxy";
@@ -51,8 +57,29 @@ pub(in crate::commands) fn proxies() -> Vec<RunningProxy> {
 /// The service of systemd in whose control group the process is, without `.service`.
 pub(in crate::commands) fn service_of(pid: u32) -> Option<String> {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let mut names = groups.lines().flat_map(|line| line.split('/'));
-    names.find_map(|name| Some(name.strip_suffix(".service")?.to_owned()))
+    groups.lines().find_map(service_of_group)
+}
+
+/// The service whose own control group a line of `/proc/PID/cgroup` names: no session, no user's manager, nothing in a container.
+fn service_of_group(line: &str) -> Option<String> {
+    const CONTAINERS: [&str; 8] = [
+        "docker", "libpod", "lxc", "kubepods", "crio", "cri-", "machine", "nspawn",
+    ];
+    let (above, last) = line.rsplit_once('/')?;
+    let mut parts = above.split('/');
+    let is_apart = parts.any(|part| {
+        part.starts_with("user@") || CONTAINERS.iter().any(|begin| part.starts_with(begin))
+    });
+    let name = last.strip_suffix(".service")?;
+    (!is_apart && !name.starts_with("user@")).then(|| name.to_owned())
+}
+
+/// The service whose main process this is, so that stopping the service ends this process and what belongs to it.
+pub(in crate::commands) fn service_with_main(pid: u32) -> Option<String> {
+    let unit = service_of(pid)?;
+    let name = format!("{unit}.service");
+    let main = output("systemctl", &["show", "-p", "MainPID", "--value", &name]).ok()?;
+    (main.trim() == pid.to_string()).then_some(unit)
 }
 
 /// Effective capabilities and user of a process; of this one where `pid` is `None`.
@@ -98,14 +125,14 @@ pub(in crate::commands) enum PortHolder {
     Unseen,
 }
 
-/// Looks for the listener of a port.
-pub(in crate::commands) fn holder(port: u16) -> PortHolder {
+/// Looks for the listener that keeps others from an address.
+pub(in crate::commands) fn holder(wanted: SocketAddr) -> PortHolder {
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
     let sockets: Vec<String> = tables
         .iter()
         .flat_map(|table| {
             let text = fs::read_to_string(table).unwrap_or_default();
-            listening(&text, port)
+            listening(&text, wanted)
         })
         .map(|inode| format!("socket:[{inode}]"))
         .collect();
@@ -138,16 +165,39 @@ pub(in crate::commands) fn holder(port: u16) -> PortHolder {
     }
 }
 
-/// The inodes of sockets that listen on a port, in a table of `/proc/net`.
-fn listening(table: &str, port: u16) -> Vec<String> {
+/// The address of a table of `/proc/net`: words of 32 bits, each as this machine keeps them.
+fn address(hex: &str) -> Option<IpAddr> {
+    let words = hex.as_bytes().chunks(8).map(|word| {
+        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    });
+    let octets = words.collect::<Option<Vec<_>>>()?.concat();
+    let v4 = <[u8; 4]>::try_from(octets.as_slice()).map(|octets| Ipv4Addr::from(octets).into());
+    let v6 = || <[u8; 16]>::try_from(octets.as_slice()).map(|octets| Ipv6Addr::from(octets).into());
+    v4.or_else(|_| v6()).ok()
+}
+
+/// Whether two listeners on one port are in each other's way. An unspecified address may stand for both families.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    let (one, other) = (one.to_canonical(), other.to_canonical());
+    let covers = |wide: IpAddr, narrow: IpAddr| {
+        wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4() || narrow.is_unspecified())
+    };
+    one == other || covers(one, other) || covers(other, one)
+}
+
+/// The inodes of sockets that listen on an address or on one that includes it, in a table of `/proc/net`.
+fn listening(table: &str, wanted: SocketAddr) -> Vec<String> {
     const LISTEN: &str = "0A";
     let lines = table.lines().skip(1);
     lines
         .filter_map(|line| {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
-            let (_, own) = local.rsplit_once(':')?;
-            let is_it = *state == LISTEN && u16::from_str_radix(own, 16) == Ok(port);
+            let (at, port) = local.rsplit_once(':')?;
+            let is_it = *state == LISTEN
+                && u16::from_str_radix(port, 16) == Ok(wanted.port())
+                && overlap(address(at)?, wanted.ip());
             is_it.then(|| (*inode).to_owned())
         })
         .collect()
@@ -161,14 +211,40 @@ mod tests {
     #[test]
     fn the_listener_of_a_port_is_found_with_its_program() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
+        let at = listener.local_addr().expect("an address");
         let own = std::process::id();
-        let found = holder(port);
+        let found = holder(at);
         assert!(
             matches!(&found, PortHolder::Other(_, pid) if *pid == own),
             "{found:?}"
         );
+        let of = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), at.port());
+        assert_eq!(holder(of("127.0.0.2")), PortHolder::Nobody);
+        assert_eq!(holder(of("::1")), PortHolder::Nobody);
+        for wide in ["0.0.0.0", "::", "::ffff:127.0.0.1"] {
+            assert_eq!(holder(of(wide)), found, "{wide}");
+        }
         drop(listener);
-        assert_eq!(holder(port), PortHolder::Nobody);
+        assert_eq!(holder(at), PortHolder::Nobody);
+    }
+
+    #[test]
+    fn a_service_is_the_last_part_of_a_control_group_outside_of_users_and_containers() {
+        for (line, expected) in [
+            ("0::/system.slice/exim4.service", Some("exim4")),
+            ("1:name=systemd:/system.slice/exim4.service", Some("exim4")),
+            ("0::/user.slice/user-0.slice/user@0.service", None),
+            (
+                "0::/user.slice/user-0.slice/user@0.service/app.slice/a.service",
+                None,
+            ),
+            ("0::/system.slice/agent.service/job", None),
+            ("0::/system.slice/docker-0a.scope", None),
+            ("0::/lxc.payload.mail/system.slice/exim4.service", None),
+            ("0::/user.slice/user-0.slice/session-1.scope", None),
+            ("0::/", None),
+        ] {
+            assert_eq!(service_of_group(line).as_deref(), expected, "{line}");
+        }
     }
 }

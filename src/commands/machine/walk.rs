@@ -192,8 +192,8 @@ impl Walker<'_> {
                     return WalkStep::Accept;
                 }
                 "vmap" => {
-                    let step = self.by_map(chain, value, depth);
-                    match self.believed(step, unsure) {
+                    let step = self.guarded(unsure, |walker| walker.by_map(chain, value, depth));
+                    match step {
                         WalkStep::Next => {}
                         end => return end,
                     }
@@ -206,8 +206,9 @@ impl Walker<'_> {
                     };
                 }
                 _ => {
-                    let step = self.verdict(chain, word, value, depth);
-                    match self.believed(step, unsure) {
+                    let step =
+                        self.guarded(unsure, |walker| walker.verdict(chain, word, value, depth));
+                    match step {
                         WalkStep::Next => {}
                         end => return end,
                     }
@@ -238,6 +239,18 @@ impl Walker<'_> {
         }
     }
 
+    /// Follows a verdict. One that is not believed leaves the packet as it was: a chain behind a condition that cannot be judged
+    /// may have marked it.
+    fn guarded(&mut self, unsure: bool, follow: impl FnOnce(&mut Self) -> WalkStep) -> WalkStep {
+        let before = (self.packet.clone(), self.handed_to);
+        let step = follow(self);
+        let believed = self.believed(step, unsure);
+        if unsure && believed == WalkStep::Next {
+            (self.packet, self.handed_to) = before;
+        }
+        believed
+    }
+
     /// A verdict behind a condition that cannot be judged counts if it is what the walk leans to.
     fn believed(&self, step: WalkStep, unsure: bool) -> WalkStep {
         match step {
@@ -259,8 +272,10 @@ impl Walker<'_> {
             let truth = self.holds(chain, &found, &pair[0]);
             let verdict = pair[1].as_object().and_then(|all| all.iter().next());
             if let (Truth::Yes | Truth::Unknown, Some((word, value))) = (truth, verdict) {
-                let step = self.verdict(chain, word, value, depth);
-                match self.believed(step, truth == Truth::Unknown) {
+                let step = self.guarded(truth == Truth::Unknown, |walker| {
+                    walker.verdict(chain, word, value, depth)
+                });
+                match step {
                     WalkStep::Next => {}
                     end => return end,
                 }

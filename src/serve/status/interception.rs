@@ -3,8 +3,8 @@
 use std::{fs::File, io::Read as _, path::Path};
 
 /// Where the watcher writes, one `key=value` on a line, times in seconds since 1970. `alive=yes` or `alive=no` says whether the locks
-/// stand, and `since=` since when. Without them, `locks=held` or `locks=failing` says the same, and `restored_at=` when something was
-/// put back last. `checked=` is the time of the last check.
+/// stand, and `since=` since when. Without them, `locks=held` or `locks=failing` says the same, `locks=unset` that nobody has put the
+/// locks on, and `restored_at=` when something was put back last. `checked=` is the time of the last check.
 pub(super) const STATE: &str = "/run/starttls-proxy/interception.state";
 /// A watcher checks every few seconds. One that has not for this long is gone, and nobody restores a lock.
 const STALE: u64 = 60;
@@ -20,15 +20,16 @@ pub(super) struct InterceptionState {
     pub(super) since: Option<u64>,
 }
 
-/// Reads the file. `None`: nobody watches, or the file says nothing that can be read. `now` is in seconds since 1970.
-pub(super) fn read(file: &Path, now: u64) -> Option<InterceptionState> {
+/// Reads the file. `None`: nobody watches, or the file says nothing that can be read. `now` is in seconds since 1970. `intercepts` says
+/// whether this process waits for intercepted connections: if not, a host without locks is as it should be.
+pub(super) fn read(file: &Path, now: u64, intercepts: bool) -> Option<InterceptionState> {
     let mut text = String::new();
     let file = File::open(file).ok()?;
     file.take(LONGEST).read_to_string(&mut text).ok()?;
-    parse(&text, now)
+    parse(&text, now, intercepts)
 }
 
-fn parse(text: &str, now: u64) -> Option<InterceptionState> {
+fn parse(text: &str, now: u64, intercepts: bool) -> Option<InterceptionState> {
     let value = |key: &str| {
         let mut values = text.lines().filter_map(|line| line.split_once('='));
         let value = values.find(|(name, _)| name.trim() == key);
@@ -38,13 +39,14 @@ fn parse(text: &str, now: u64) -> Option<InterceptionState> {
     let stands = match value("alive").or_else(|| value("locks"))? {
         "yes" | "held" => true,
         "no" | "failing" => false,
+        "unset" if intercepts => false,
         _ => return None,
     };
     let is_watched = time("checked").is_none_or(|checked| now.saturating_sub(checked) <= STALE);
-    Some(InterceptionState {
-        alive: stands && is_watched,
-        since: time("since").or_else(|| time("restored_at")),
-    })
+    let alive = stands && is_watched;
+    // When something was put back says since when the locks stand, not since when they are gone.
+    let since = time("since").or_else(|| time("restored_at").filter(|_| alive));
+    Some(InterceptionState { alive, since })
 }
 
 #[cfg(test)]
@@ -68,11 +70,11 @@ mod tests {
             ("alive=no\nsince=yesterday\n", state(false, None)),
             ("locks=held\nnft=held\nrestored_at=\n", state(true, None)),
             (
-                "locks=failing\nrestored_at=1764362000\n",
-                state(false, Some(1_764_362_000)),
+                "locks=held\nrestored_at=1764362000\n",
+                state(true, Some(1_764_362_000)),
             ),
         ] {
-            assert_eq!(parse(text, NOW), expected, "{text:?}");
+            assert_eq!(parse(text, NOW, false), expected, "{text:?}");
         }
         for nothing in [
             "",
@@ -82,16 +84,38 @@ mod tests {
             "alive=\n",
             "locks=unset\n",
         ] {
-            assert_eq!(parse(nothing, NOW), None, "{nothing:?}");
+            assert_eq!(parse(nothing, NOW, false), None, "{nothing:?}");
         }
-        assert_eq!(read(Path::new("/nowhere/interception.state"), NOW), None);
+        let nowhere = Path::new("/nowhere/interception.state");
+        assert_eq!(read(nowhere, NOW, true), None);
+    }
+
+    #[test]
+    fn locks_that_nobody_has_put_on_are_missing_where_connections_are_intercepted() {
+        for locks in ["unset", "failing"] {
+            let text = format!("locks={locks}\nchecked={NOW}\n");
+            assert_eq!(parse(&text, NOW, true), state(false, None), "{text}");
+        }
+        assert_eq!(parse("locks=unset\n", NOW, false), None);
+    }
+
+    #[test]
+    fn when_something_was_put_back_is_not_since_when_locks_are_gone() {
+        let stale = NOW - STALE - 1;
+        for text in [
+            "locks=failing\nrestored_at=1764362000\n",
+            "locks=unset\nrestored_at=1764362000\n",
+            &format!("locks=held\nrestored_at=1764362000\nchecked={stale}\n"),
+        ] {
+            assert_eq!(parse(text, NOW, true), state(false, None), "{text}");
+        }
     }
 
     #[test]
     fn locks_that_nobody_watches_any_more_do_not_count_as_standing() {
         for (checked, alive) in [(NOW, true), (NOW - STALE, true), (NOW - STALE - 1, false)] {
             let text = format!("locks=held\nchecked={checked}\n");
-            assert_eq!(parse(&text, NOW), state(alive, None), "{text}");
+            assert_eq!(parse(&text, NOW, true), state(alive, None), "{text}");
         }
     }
 }

@@ -27,7 +27,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::{
@@ -38,8 +38,12 @@ use crate::{
 
 pub(crate) use state::ServedState;
 
-/// Connections at once; a scraper needs one.
-const CONNECTIONS: usize = 8;
+/// Connections at once; a scraper needs one. Those that say nothing must not take the places of those that do.
+const CONNECTIONS: usize = 64;
+/// Requests at once that are being answered, each by a thread.
+const ANSWERS: usize = 8;
+/// Whoever connects must have asked after this long.
+const ASKING: Duration = Duration::from_secs(2);
 /// One request takes at most this long.
 const LIMIT: Duration = Duration::from_secs(10);
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -106,6 +110,7 @@ pub(crate) async fn serve(listener: StatusListener, state: ServedState) -> io::R
         readers,
     });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let answers = Arc::new(Semaphore::new(ANSWERS));
     loop {
         let place = Arc::clone(&places)
             .acquire_owned()
@@ -114,16 +119,28 @@ pub(crate) async fn serve(listener: StatusListener, state: ServedState) -> io::R
         match listener.accept().await {
             Ok((stream, client)) => {
                 let pages = Arc::clone(&pages);
+                let answers = Arc::clone(&answers);
                 let client = net::canonical(client).ip();
                 tokio::spawn(async move {
                     let _place = place;
                     let answer = service_fn(move |request: Request<Incoming>| {
                         let pages = Arc::clone(&pages);
-                        // A file system may take its time to say how much room it has.
-                        let answer = spawn_blocking(move || pages.answer(&request, client));
-                        async move { answer.await.map_err(io::Error::other) }
+                        let answers = Arc::clone(&answers);
+                        async move {
+                            let one = answers.acquire_owned().await;
+                            let one = one.map_err(io::Error::other)?;
+                            // A file system may take its time to say how much room it has.
+                            let answer = spawn_blocking(move || {
+                                // Until the thread is done, even if the client is gone by then.
+                                let _one = one;
+                                pages.answer(&request, client)
+                            });
+                            answer.await.map_err(io::Error::other)
+                        }
                     });
                     let connection = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(ASKING)
                         .keep_alive(false)
                         .serve_connection(TokioIo::new(stream), answer);
                     if !matches!(timeout(LIMIT, connection).await, Ok(Ok(()))) {

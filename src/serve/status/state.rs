@@ -74,7 +74,9 @@ impl ServedState {
     /// What the watcher of the interception found. `None`: nobody watches.
     pub(super) fn interception(&self) -> Option<InterceptionState> {
         let now = clock::wall().duration_since(UNIX_EPOCH);
-        interception::read(&self.interception, now.unwrap_or_default().as_secs())
+        let now = now.unwrap_or_default().as_secs();
+        let intercepts = self.direction().common().intercept.is_some();
+        interception::read(&self.interception, now, intercepts)
     }
 
     /// Free octets of the file system that has this file. `None`: it does not say.

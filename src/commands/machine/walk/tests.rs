@@ -164,3 +164,33 @@ fn interception_is_followed_with_its_mark_and_its_port() {
     let other = ruleset.journey("prerouting", Packet::first("gwo", false), true);
     assert_eq!((other.handed_to, other.packet.mark), (None, 0));
 }
+
+#[test]
+fn a_chain_behind_a_condition_that_cannot_be_judged_leaves_no_mark_if_it_is_not_believed() {
+    let chain = r#"{"chain": {"family": "inet", "table": "p", "name": "divert", "type": "filter", "hook": "prerouting", "prio": -150, "policy": "accept"}}"#;
+    let pass = r#"{"chain": {"family": "inet", "table": "p", "name": "pass"}}"#;
+    let of = |chain: &str, statements: &str| {
+        format!(
+            r#"{{"rule": {{"family": "inet", "table": "p", "chain": "{chain}", "expr": [{statements}]}}}}"#
+        )
+    };
+    let mark = r#"{"mangle": {"key": {"meta": {"key": "mark"}}, "value": 7}}, {"accept": null}"#;
+    let passing = of("pass", mark);
+    let tproxy = of(
+        "divert",
+        r#"{"tproxy": {"port": 2525}}, {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 25}}, {"accept": null}"#,
+    );
+    let daddr = r#"{"payload": {"protocol": "ip", "field": "daddr"}}"#;
+    let goto = format!(
+        r#"{{"match": {{"op": "==", "left": {daddr}, "right": "198.51.100.7"}}}}, {{"goto": {{"target": "pass"}}}}"#
+    );
+    let map = format!(
+        r#"{{"vmap": {{"key": {daddr}, "data": {{"set": [["198.51.100.7", {{"goto": {{"target": "pass"}}}}]]}}}}}}"#
+    );
+    for exception in [goto, map] {
+        let exception = of("divert", &exception);
+        let ruleset = ruleset(&[chain, pass, &passing, &exception, &tproxy]);
+        let journey = ruleset.journey("prerouting", Packet::first("gwi", false), false);
+        assert_eq!((journey.handed_to, journey.packet.mark), (Some(2525), 25));
+    }
+}

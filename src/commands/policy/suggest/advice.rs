@@ -92,7 +92,8 @@ pub(super) fn line(partner: &Partner, until: &str) -> Option<String> {
     ))
 }
 
-/// Level and `match=`: names if only the name was wrong, else pinned certificates, else what needs no certificate.
+/// Level and `match=`: names if only the name was wrong, else pinned certificates, else what needs no certificate;
+/// mail in the clear is let through only where it was seen.
 fn demand(partner: &Partner) -> String {
     let is_client = partner.is_sender() || partner.reasons.contains_key("starttls-required");
     let pins: Vec<&str> = partner.certificates.keys().map(String::as_str).collect();
@@ -114,8 +115,8 @@ fn demand(partner: &Partner) -> String {
     match (pinned, is_client, partner.is_in_the_clear) {
         (true, ..) => format!("fingerprint match={}", pins.join("|")),
         (false, true, true) => String::from("none"),
-        (false, true, false) => String::from("encrypt"),
-        (false, false, _) => String::from("may"),
+        (false, _, false) => String::from("encrypt"),
+        (false, false, true) => String::from("may"),
     }
 }
 

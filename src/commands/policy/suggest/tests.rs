@@ -127,6 +127,23 @@ fn a_partner_without_tls_can_only_be_let_through_in_the_clear_and_the_comment_sa
 }
 
 #[test]
+fn a_partner_with_more_certificates_than_can_be_pinned_keeps_tls_if_each_session_had_it() {
+    let wrong = decision("a.example", Some("certificate-expired"), "expired");
+    let of = |number: usize| {
+        let digest = format!("{number:064x}");
+        let names = &["mx.a.example"][..];
+        verdict(&number.to_string(), &wrong, Some((&digest, names)))
+    };
+    let mut records: Vec<Value> = (1..=20).map(of).collect();
+    let line = only_line(&records);
+    assert!(line.starts_with("a.example encrypt "), "{line}");
+    // One session in the clear, and TLS cannot be demanded.
+    records.push(verdict("21", &wrong, None));
+    let line = only_line(&records);
+    assert!(line.starts_with("a.example may "), "{line}");
+}
+
+#[test]
 fn where_one_host_showed_no_certificate_no_pin_would_do() {
     let (expired, clear) = (
         decision("a.example", Some("certificate-expired"), "expired"),
