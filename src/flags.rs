@@ -70,8 +70,10 @@ pub enum CommandFlags {
     example = "On a router between the mail server and the firewall, with the rules of systemd/tproxy.nft:\n\
                starttls-proxy outbound --listen '[::]:2525' --intercept tproxy \\\n\
               \x20 --keep-client-address --audit-log /var/log/starttls-proxy/out.jsonl",
-    note = "SIGNALS: SIGHUP reads the files of the flags again and takes all of them or none. SIGTERM and SIGINT \
-            stop the proxy: it takes no more sessions and waits for messages under way."
+    note = "SIGNALS: SIGHUP reads the files of the flags again and takes all of them or none. Without a signal it does so \
+            when one of them but the policy table has changed. SIGUSR2 starts the program anew, lets the new process go on, \
+            and ends with the last session. SIGTERM and SIGINT stop the proxy: it takes no more sessions and waits for \
+            messages under way."
 )]
 pub struct OutboundFlags {
     /// CONNECTIONS: accept clients on this address (default: the sockets that systemd passes)
@@ -198,8 +200,10 @@ pub struct OutboundFlags {
     example = "In front of a mail server at 192.168.7.10:\n\
                starttls-proxy inbound --listen 0.0.0.0:25 --upstream 192.168.7.10:25 \\\n\
               \x20 --keep-client-address --cert mx.pem --key mx.key",
-    note = "SIGNALS: SIGHUP reads the files of the flags again and takes all of them or none. SIGTERM and SIGINT \
-            stop the proxy: it takes no more sessions and waits for messages under way."
+    note = "SIGNALS: SIGHUP reads the files of the flags again and takes all of them or none. Without a signal it does so \
+            when one of them but the policy table has changed. SIGUSR2 starts the program anew, lets the new process go on, \
+            and ends with the last session. SIGTERM and SIGINT stop the proxy: it takes no more sessions and waits for \
+            messages under way."
 )]
 pub struct InboundFlags {
     /// CONNECTIONS: as for outbound

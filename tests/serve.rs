@@ -4,8 +4,8 @@
 mod running;
 
 use running::{
-    Client, HANG, INSIDE, Scratch, exit_code_and_words, free, inside_server, metrics_page, nowhere,
-    pair, pki::Authority,
+    Client, HANG, INSIDE, Scratch, certificate_served, exit_code_and_words, free, inside_server,
+    metrics_page, nowhere, pair, pki::Authority,
 };
 use std::{
     fs,
@@ -13,20 +13,6 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
 };
-
-/// TLS over a connection that said STARTTLS; the certificate that was shown.
-fn certificate_served(to: SocketAddr, authority: &Authority, name: &'static str) -> Vec<u8> {
-    let mut client = Client::introduced(to);
-    client.says("STARTTLS").hears("220");
-    let config = Arc::new(authority.client_config());
-    let name = rustls::pki_types::ServerName::try_from(name).expect("a name");
-    let mut connection = rustls::ClientConnection::new(config, name).expect("a connection");
-    let mut tcp = client.0.into_inner();
-    while connection.is_handshaking() {
-        connection.complete_io(&mut tcp).expect("a handshake");
-    }
-    connection.peer_certificates().expect("a chain")[0].to_vec()
-}
 
 #[test]
 fn wrong_usage_is_64_and_wrong_configuration_78_before_anything_is_bound() {

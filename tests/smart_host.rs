@@ -197,6 +197,21 @@ fn a_reload_reads_the_login_again_and_no_hash_tells_the_password() {
 }
 
 #[test]
+fn a_login_that_has_changed_is_in_force_without_a_signal() {
+    let scratch = Scratch::new();
+    let auth = private(&scratch, "auth", "user = scanner\npassword = s3cret-fish\n");
+    let listen = free().to_string();
+    let first = ["--no-dane", "--listen", &listen];
+    let named = ["--allow-client", "127.0.0.0/8", "--upstream-auth", &auth];
+    let mut proxy = Proxy::ready(&[&SMART[..], &first, &named].concat());
+    fs::write(&auth, "user = scanner\npassword = another-fish\n").expect("written");
+    proxy.says("files have changed: reloaded");
+    fs::write(&auth, "user = scanner\n").expect("written");
+    let line = proxy.says("files have changed: not reloaded");
+    assert!(line.contains(&auth) && !line.contains("fish"), "{line}");
+}
+
+#[test]
 fn a_bare_name_is_a_credential_of_systemd_which_guards_it_by_itself() {
     let scratch = Scratch::new();
     let credentials = scratch.0.join("credentials");

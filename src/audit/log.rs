@@ -10,15 +10,18 @@
 //! written anew. A failed `fdatasync` may have lost pages, even if a second one succeeds.
 //!
 //! A file that is moved away (`mv`, as logrotate does) keeps the lines that were written to it, and the chain goes on in a new
-//! file. Both together are the log. A disk that neither works nor fails holds nobody up for ever: see
+//! file. Both together are the log. A process that goes on in the place of this one takes the log over, and this one's last records
+//! go to it: see [`AuditLog::hand_over`]. A disk that neither works nor fails holds nobody up for ever: see
 //! [`AuditLog::give_up`] and [`AuditLog::close`].
 
+mod forward;
 mod queue;
 mod writer;
 
 use super::{
     Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, TornField, WireText,
     address::Addresses,
+    chain::Time,
     checkpoint::{SigningKey, is_origin},
 };
 use crate::{
@@ -340,21 +343,25 @@ impl AuditLog {
 
     /// Queues a record that the caller waits for: `log.append_durable(&record).await`. The call itself queues it.
     pub fn append_durable(&self, record: &Record) -> Durable {
+        let (slot, durable) = self.waiting_slot();
+        self.queue(record, Some(slot));
+        durable
+    }
+
+    fn waiting_slot(&self) -> (Arc<AnswerSlot>, Durable) {
         let (sender, receiver) = oneshot::channel();
         let slot = Arc::new(Mutex::new(Some(sender)));
-        {
-            let mut waiting = locked(&self.shared.waiting);
-            if waiting.len() == waiting.capacity() {
-                waiting.retain(|one| one.strong_count() > 0);
-            }
-            waiting.push(Arc::downgrade(&slot));
+        let mut waiting = locked(&self.shared.waiting);
+        if waiting.len() == waiting.capacity() {
+            waiting.retain(|one| one.strong_count() > 0);
         }
-        self.queue(record, Some(slot));
-        Durable {
+        waiting.push(Arc::downgrade(&slot));
+        let durable = Durable {
             answer: receiver,
             began: clock::instant(),
             metrics: Arc::clone(&self.shared.metrics),
-        }
+        };
+        (slot, durable)
     }
 
     /// For a disk that does not answer: tells every waiting caller that its record is not known to be durable. The records stay
@@ -444,10 +451,11 @@ impl AuditLog {
     }
 
     fn queue(&self, record: &Record, slot: Option<Arc<AnswerSlot>>) {
-        self.with_body(record, |body| self.queue_body(body, slot));
+        self.with_body(record, |body| self.queue_body(body, slot, None));
     }
 
-    fn queue_body(&self, body: &[u8], slot: Option<Arc<AnswerSlot>>) {
+    /// `at`: when it happened, if that was not now.
+    fn queue_body(&self, body: &[u8], slot: Option<Arc<AnswerSlot>>, at: Option<Time>) {
         let mut queue = locked(&self.shared.queue);
         let pending = queue.octets() + self.shared.unwritten.load(Ordering::Acquire);
         if queue.writer.has_ended() || pending + body.len() > MAX_PENDING {
@@ -460,7 +468,10 @@ impl AuditLog {
             }
             return;
         }
-        let wakes = queue.push((self.shared.clock)(), body, slot);
+        let wakes = match at {
+            None => queue.push((self.shared.clock)(), body, slot),
+            Some(at) => queue.push_dated(at, body, slot),
+        };
         drop(queue);
         if wakes {
             self.shared.wake.notify_one();
@@ -478,7 +489,7 @@ impl WriterThread {
     fn end(&self) -> bool {
         let shared = &self.shared;
         let mut queue = locked(&shared.queue);
-        if queue.writer == WriterState::Running {
+        if [WriterState::Running, WriterState::HandedOver].contains(&queue.writer) {
             queue.writer = WriterState::Closing;
         }
         shared.wake.notify_one();

@@ -8,7 +8,7 @@
 //! | `v` | 5 | version of the schema: `1`. Within a version fields may be added, but none changes its meaning |
 //! | `prev` | 15–78 | SHA-256 of the line before (without its LF), 64 hexadecimal digits; 64 zeros in record 0 |
 //! | `seq` | from 87 | number of the record, from 0, without gaps across rotated files |
-//! | `at` | | when it happened: UTC, microseconds, RFC 3339 |
+//! | `at` | | when it happened: UTC, microseconds, RFC 3339. It can step back where one process takes over from another |
 //! | `event` | | the kind of record, which decides the fields that follow |
 //!
 //! The fields of one of the variants of [`Record`] follow, in the order of its struct; each is documented there. A type whose name ends
@@ -62,7 +62,7 @@ pub enum Record {
     /// The program ends in good order. Where the last record of a log is neither this nor the checkpoint behind it, the log is still
     /// being written, a crash ended it, or someone cut it.
     Stop(StopRecord),
-    /// Files were read again on request.
+    /// Files were read again: on request, or because they had changed.
     Reload(ReloadRecord),
     /// The policy in force changed.
     PolicyChange(PolicyChangeRecord),
@@ -123,7 +123,7 @@ pub struct StartRecord {
 /// `stop`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StopRecord {
-    /// Why it ends: the signal's name, or what went wrong.
+    /// Why it ends: the signal's name, or what went wrong. Where another process goes on, its number.
     pub reason: String,
     /// Sessions since the start.
     pub sessions: u64,

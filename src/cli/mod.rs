@@ -31,7 +31,9 @@ const LEFT_BEHIND: Duration = Duration::from_secs(1);
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let code = match std::panic::catch_unwind(|| run(&arguments)) {
+    // First of all, because the sockets take the first free numbers.
+    let taken = serve::take_sockets();
+    let code = match std::panic::catch_unwind(|| taken.and_then(|()| run(&arguments))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
             let words = failure.to_string();

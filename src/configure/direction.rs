@@ -1,11 +1,16 @@
 //! What both directions share: their common flags, and the way from flags and files to what is served, at the start and at each
 //! reload.
 
-use std::{cell::RefCell, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     PreparedProxy, families,
-    reading::FileReading,
+    reading::{FileDigests, FileReading, TableText},
     table::policy_line,
     values::{hostname, parsed},
 };
@@ -18,7 +23,7 @@ use crate::{
     net::{Dial, Intercept},
     policy::{Prefix, table::Table},
     serve::{
-        self, Direction, Reloaded,
+        Direction, Occasion, ReadAgain, Reloaded,
         limits::{self, Limits},
         status::StatusOptions,
     },
@@ -79,7 +84,7 @@ pub(super) struct FileContent<T> {
     /// The table as records show it.
     pub(super) policy: Option<audit::PolicyField>,
     pub(super) tls: T,
-    /// At a reload, trust anchors for look-ups.
+    /// At a reload, resolvers and trust anchors for look-ups.
     pub(super) renewal: Option<Renewal>,
 }
 
@@ -93,10 +98,14 @@ pub(super) trait DirectionFiles: Send + 'static {
     /// The line of `--dry-run` about `--observe`.
     const OBSERVED: &'static str;
 
-    /// All files that the command line names. The table may name more.
+    /// All files that the command line names or that stand for a flag that was not given. The table may name more.
     fn paths(&self) -> Vec<PathBuf>;
     /// Which of them hold private keys.
     fn private_keys(&self) -> Vec<PathBuf>;
+    /// Which of them a person writes: the policy table.
+    fn table(&self) -> Option<&PathBuf>;
+    /// Files and directories that are read and that no flag names: the system's trust store, where it is used.
+    fn places_beside(&self) -> Vec<PathBuf>;
     /// Reads each file, whatever is wrong with the others. `running`: the look-ups in force, at a reload.
     fn read(
         &self,
@@ -129,7 +138,7 @@ pub(super) fn prepare<D: DirectionFiles>(
     files: D,
     write_budget: WriteBudget,
 ) -> Result<PreparedProxy, Exit> {
-    let (reading, content) = read(&files, None);
+    let (reading, content) = read(&files, None, None);
     let Some(content) = content else {
         return Err(Exit::Configuration(reading.words()));
     };
@@ -158,7 +167,8 @@ pub(super) fn prepare<D: DirectionFiles>(
     summary.extend(shared.observe.then(|| D::OBSERVED.into()));
     let mut warnings = files.table_remarks(&content.table);
     let expiry = files.certificate_remarks(&content.tls);
-    let direction = in_force(&files, common, &reading, content, &lookup);
+    let configuration = configuration(&files, &common.hostname, &reading, &content.tls);
+    let direction = in_force(&files, common, configuration, content, &lookup);
     warnings.extend(families::check(&direction, shared.listen).map_err(Exit::Configuration)?);
     let (max_sessions, too_few) = limits::fitting(shared.max_sessions, limits::open_files());
     warnings.extend(too_few);
@@ -172,7 +182,7 @@ pub(super) fn prepare<D: DirectionFiles>(
         listen: shared.listen.to_vec(),
         status: status_options(shared)?,
         audit,
-        reload: reload(files, lookup, reading),
+        reload: Box::new(Rereading::new(files, lookup, &reading)),
         limits: Limits::new(max_sessions, shared.max_sessions_per_client),
         drain_timeout: Duration::from_secs(shared.drain_timeout),
         relay_probe: None,
@@ -181,47 +191,127 @@ pub(super) fn prepare<D: DirectionFiles>(
     })
 }
 
-/// Reads the files again for SIGHUP; `first` was their reading at the start.
-fn reload<D: DirectionFiles>(files: D, lookup: Arc<Lookup>, first: FileReading) -> serve::Reload {
-    let digests = RefCell::new(first.digests());
-    Box::new(move |running: &Direction| {
-        let (reading, content) = read(&files, Some(&lookup));
-        let outcomes = reading.outcomes(&digests.borrow());
-        let outcome = content.ok_or_else(|| reading.words()).map(|content| {
-            digests.replace(reading.digests());
-            let remarks = files.table_remarks(&content.table);
-            let expiry = files.certificate_remarks(&content.tls);
-            for warning in remarks.iter().chain(&expiry) {
-                log::warn!("{warning}");
-            }
-            in_force(&files, running.common().clone(), &reading, content, &lookup)
-        });
-        Reloaded {
-            outcome,
-            files: outcomes,
+/// Reads the files of a running process again.
+struct Rereading<D> {
+    files: D,
+    lookup: Arc<Lookup>,
+    /// What is in force.
+    digests: FileDigests,
+    table: Option<TableText>,
+    /// What the last reading read, in force or not.
+    named: Vec<PathBuf>,
+    /// A person asked for a reload, and a fault kept it from being done.
+    still_asked: bool,
+    /// The fault of the last reading, with what was read.
+    fault: Option<(String, FileDigests)>,
+}
+
+impl<D: DirectionFiles> Rereading<D> {
+    /// `first`: the reading at the start.
+    fn new(files: D, lookup: Arc<Lookup>, first: &FileReading) -> Self {
+        Self {
+            files,
+            lookup,
+            digests: first.digests(),
+            table: first.table(),
+            named: first.named().map(Path::to_owned).collect(),
+            still_asked: false,
+            fault: None,
         }
-    })
+    }
+}
+
+impl<D: DirectionFiles> ReadAgain for Rereading<D> {
+    fn read(&mut self, running: &Direction, occasion: Occasion) -> Reloaded {
+        let asked = occasion == Occasion::Asked || self.still_asked;
+        let kept = self.table.as_ref().filter(|_| !asked);
+        let (reading, content) = read(&self.files, kept, Some(&self.lookup));
+        let files = reading.outcomes(&self.digests);
+        self.named = reading.named().map(Path::to_owned).collect();
+        let Some(content) = content else {
+            self.still_asked = asked;
+            let words = reading.words();
+            let fault = Some((words.clone(), reading.digests()));
+            let is_new = self.fault != fault;
+            self.fault = fault;
+            return Reloaded {
+                outcome: Err(words),
+                files,
+                is_new,
+            };
+        };
+        (self.still_asked, self.fault) = (false, None);
+        let common = running.common();
+        let configuration = configuration(&self.files, &common.hostname, &reading, &content.tls);
+        let digests = reading.digests();
+        let is_new = digests != self.digests || *configuration != *common.configuration;
+        if !is_new && !asked {
+            return Reloaded {
+                outcome: Ok(running.clone()),
+                files,
+                is_new,
+            };
+        }
+        (self.digests, self.table) = (digests, reading.table());
+        let remarks = self.files.table_remarks(&content.table);
+        let expiry = self.files.certificate_remarks(&content.tls);
+        for warning in remarks.iter().chain(&expiry) {
+            log::warn!("{warning}");
+        }
+        let common = common.clone();
+        Reloaded {
+            outcome: Ok(in_force(
+                &self.files,
+                common,
+                configuration,
+                content,
+                &self.lookup,
+            )),
+            files,
+            is_new,
+        }
+    }
+
+    fn watched(&self) -> Vec<PathBuf> {
+        let unwatched = self.files.table().filter(|_| !self.still_asked);
+        let named = self.named.iter().filter(|file| Some(*file) != unwatched);
+        named.cloned().chain(self.files.places_beside()).collect()
+    }
 }
 
 fn read<D: DirectionFiles>(
     files: &D,
+    kept: Option<&TableText>,
     running: Option<&Lookup>,
 ) -> (FileReading, Option<FileContent<D::Tls>>) {
-    FileReading::consistent(&files.paths(), |reading| files.read(reading, running))
+    FileReading::consistent(&files.paths(), kept, |reading| files.read(reading, running))
+}
+
+/// The hash of the configuration that this reading makes. Its octets count, and not what they mean: another comment in the table is
+/// another configuration, so that nothing that could matter is left out.
+fn configuration<D: DirectionFiles>(
+    files: &D,
+    hostname: &str,
+    reading: &FileReading,
+    tls: &D::Tls,
+) -> String {
+    let mut surroundings = files.surroundings(tls);
+    surroundings.push(hostname.to_owned());
+    reading.configuration(&files.private_keys(), &surroundings)
 }
 
 /// What is served with this content of the files; all else stays as it is in `common` and `lookup`.
 fn in_force<D: DirectionFiles>(
     files: &D,
     common: CommonSetup,
-    reading: &FileReading,
+    configuration: String,
     content: FileContent<D::Tls>,
     lookup: &Arc<Lookup>,
 ) -> Direction {
-    let surroundings = files.surroundings(&content.tls);
-    let configuration = reading.configuration(&files.private_keys(), &surroundings);
-    if let Some(renewal) = content.renewal {
-        lookup.adopt(renewal);
+    if let Some(renewal) = content.renewal
+        && lookup.adopt(renewal)
+    {
+        log::info!("other resolvers are asked from now on");
     }
     let common = CommonSetup {
         configuration: configuration.into(),

@@ -7,13 +7,13 @@ use super::{
     direction::{DirectionFiles, FileContent, SharedFlags, prepare, shared_flags},
     reading::FileReading,
     table::table_in,
-    values::{lookup_of, parsed, upstream},
+    values::{lookup_of, parsed, resolvers_in_file, upstream},
 };
 use crate::{
     clock,
     exit::Exit,
     flags::InboundFlags,
-    lookup::Lookup,
+    lookup::{Lookup, RESOLV_CONF, system_resolvers},
     net::proxy_header::Version,
     policy::{
         Level, Prefix, Settings,
@@ -26,7 +26,7 @@ use crate::{
         setup::{CommonSetup, InboundSetup, Upstream},
         write_budget::WriteBudget,
     },
-    tls::{CertificateFiles, ClientAuth, MinTls, ServerOptions, ServerTls, Trust},
+    tls::{self, CertificateFiles, ClientAuth, MinTls, ServerOptions, ServerTls, Trust},
 };
 
 /// `starttls-proxy inbound`
@@ -68,6 +68,10 @@ pub fn inbound(flags: &InboundFlags) -> Result<PreparedProxy, Exit> {
         handshakes: handshakes(flags.max_handshakes),
         tried: Arc::new(TriedNetworks::new(clock::instant())),
     };
+    if files.asks_resolvers() {
+        // A file that is not there yet is a passing fault at the start, unlike those that the flags name.
+        system_resolvers().map_err(Exit::Temporary)?;
+    }
     let mut prepared = prepare(&shared_flags!(flags), files, WriteBudget::for_strangers())?;
     prepared.relay_probe = (flags.relay_probe != "off").then(|| flags.relay_probe.clone());
     Ok(prepared)
@@ -94,6 +98,14 @@ struct InboundFiles {
     tried: Arc<TriedNetworks>,
 }
 
+impl InboundFiles {
+    /// Whether the inside server has a name that must be looked up.
+    fn asks_resolvers(&self) -> bool {
+        let upstream = self.upstream.as_ref();
+        upstream.is_some_and(|upstream| upstream.ip().is_none())
+    }
+}
+
 impl DirectionFiles for InboundFiles {
     type Tls = ServerTls;
     const HEADLINE: &'static str = "inbound: the world -> legacy mail server; STARTTLS is demanded (unlike RFC 3207 §4 asks of a public MX)";
@@ -104,7 +116,20 @@ impl DirectionFiles for InboundFiles {
         let single = single.into_iter().map(Option::as_ref);
         let pairs = self.tls.pairs.iter();
         let pairs = pairs.flat_map(|pair| [Some(&pair.cert), Some(&pair.key), pair.ocsp.as_ref()]);
-        single.chain(pairs).flatten().cloned().collect()
+        let named = single.chain(pairs).flatten().cloned();
+        let unnamed = self.asks_resolvers().then(|| RESOLV_CONF.into());
+        named.chain(unnamed).collect()
+    }
+
+    fn table(&self) -> Option<&PathBuf> {
+        self.policy.as_ref()
+    }
+
+    fn places_beside(&self) -> Vec<PathBuf> {
+        match (self.tls.client_auth, &self.tls.client_ca) {
+            (ClientAuth::None, _) | (_, Some(_)) => Vec::new(),
+            (_, None) => tls::system_store(),
+        }
     }
 
     fn private_keys(&self) -> Vec<PathBuf> {
@@ -115,7 +140,7 @@ impl DirectionFiles for InboundFiles {
     fn read(
         &self,
         reading: &mut FileReading,
-        _: Option<&Lookup>,
+        running: Option<&Lookup>,
     ) -> Option<FileContent<ServerTls>> {
         let exempt: Vec<String> = self.exempt.iter().map(ToString::to_string).collect();
         let table = table_in(
@@ -126,12 +151,20 @@ impl DirectionFiles for InboundFiles {
             &exempt,
         );
         let tls = reading.take(ServerTls::new(&self.tls));
+        let resolvers = match self.asks_resolvers() {
+            true => reading.take(resolvers_in_file(running)),
+            false => Some(None),
+        };
+        let nobody = || Trust::in_nobody().anchors();
+        let renewal = running.map(|lookup| lookup.renewal(resolvers.clone().flatten(), nobody()));
+        let renewal = reading.take(renewal.transpose());
+        resolvers?;
         let (table, policy) = table?;
         Some(FileContent {
             table,
             policy,
             tls: tls?,
-            renewal: None,
+            renewal: renewal?,
         })
     }
 

@@ -26,7 +26,7 @@ use crate::{
     exit::Exit,
     lookup::{DnssecSupport, Lookup},
     serve::{
-        self, Direction, Plan,
+        self, Direction, Plan, Predecessor,
         limits::Limits,
         status::{self, StatusOptions},
     },
@@ -45,7 +45,7 @@ pub struct PreparedProxy {
     listen: Vec<SocketAddr>,
     status: Option<StatusOptions>,
     audit: Option<audit::AuditOptions>,
-    reload: serve::Reload,
+    reload: Box<dyn serve::ReadAgain>,
     limits: Limits,
     drain_timeout: Duration,
     relay_probe: Option<String>,
@@ -85,7 +85,7 @@ impl PreparedProxy {
         }
     }
 
-    /// Opens the audit log and binds the sockets. Needs the runtime.
+    /// Binds the sockets and opens the audit log. Needs the runtime.
     ///
     /// # Errors
     /// The log cannot be opened, or an address cannot be listened on.
@@ -99,6 +99,18 @@ impl PreparedProxy {
             limits,
             ..
         } = self;
+        let (listeners, passed) = serve::listeners(&listen, direction.common().intercept)?;
+        let status_listener = status
+            .map(|options| {
+                let address = options.address;
+                status::bind(options, passed).map_err(|error| serve::no_listener(address, &error))
+            })
+            .transpose()?;
+        let mut predecessor = Predecessor::of_this_process()?;
+        if let Some(predecessor) = &mut predecessor {
+            // All else was read and bound, so the other process stops recording for a moment only.
+            predecessor.free_the_log()?;
+        }
         let audit = match audit {
             Some(options) => Some(Arc::new(AuditLog::open(options).map_err(
                 |error| match error {
@@ -108,13 +120,6 @@ impl PreparedProxy {
             )?)),
             None => None,
         };
-        let listeners = serve::listeners(&listen, direction.common().intercept)?;
-        let status_listener = status
-            .map(|options| {
-                let address = options.address;
-                status::bind(options).map_err(|error| serve::no_listener(address, &error))
-            })
-            .transpose()?;
         let bound: Vec<SocketAddr> = listeners
             .iter()
             .filter_map(|listener| listener.local_addr().ok())
@@ -139,6 +144,7 @@ impl PreparedProxy {
         Ok(Plan {
             listeners,
             status_listener,
+            predecessor,
             direction,
             reload,
             limits,

@@ -8,13 +8,13 @@ use super::{
     reading::FileReading,
     smart_host,
     table::table_in,
-    values::{client_options, lookup_of, resolv_conf_in_force, settings, upstream},
+    values::{client_options, lookup_of, resolvers_in_file, settings, upstream},
 };
 use crate::{
     clock,
     exit::Exit,
     flags::OutboundFlags,
-    lookup::Lookup,
+    lookup::{Lookup, RESOLV_CONF, system_resolvers},
     policy::{
         Settings,
         table::{Table, TablePurpose},
@@ -26,7 +26,7 @@ use crate::{
         setup::{CommonSetup, OutboundSetup, Upstream},
         write_budget::WriteBudget,
     },
-    tls::{ClientOptions, ClientTls, Trust},
+    tls::{self, ClientOptions, ClientTls, Trust},
     tlsrpt::Tlsrpt,
 };
 
@@ -62,6 +62,10 @@ pub fn outbound(flags: &OutboundFlags) -> Result<PreparedProxy, Exit> {
         Some(upstream) => TablePurpose::Upstream(upstream.host.clone(), upstream.port),
         None => TablePurpose::Intercepted,
     };
+    if flags.resolver.is_empty() {
+        // A file that is not there yet is a passing fault at the start, unlike those that the flags name.
+        system_resolvers().map_err(Exit::Temporary)?;
+    }
     let tlsrpt = flags.tlsrpt_socket.as_deref().map(Tlsrpt::new).transpose();
     let files = OutboundFiles {
         upstream,
@@ -70,7 +74,6 @@ pub fn outbound(flags: &OutboundFlags) -> Result<PreparedProxy, Exit> {
         tls,
         policy: flags.policy.clone(),
         anchor: flags.dnssec_anchor.clone(),
-        resolv_conf: resolv_conf_in_force(&flags.resolver),
         resolver: flags.resolver.clone(),
         state_dir: flags.state_dir.clone(),
         mta_sts_private: flags.mta_sts_private,
@@ -91,8 +94,6 @@ struct OutboundFiles {
     tls: ClientOptions,
     policy: Option<PathBuf>,
     anchor: Option<PathBuf>,
-    /// SHA-256 of `/etc/resolv.conf` at the start, which is not read again; empty with `--resolver`.
-    resolv_conf: String,
     resolver: Vec<SocketAddr>,
     state_dir: Option<PathBuf>,
     mta_sts_private: bool,
@@ -122,7 +123,21 @@ impl DirectionFiles for OutboundFiles {
     fn paths(&self) -> Vec<PathBuf> {
         let pair = self.tls.pair.iter().flat_map(|(cert, key)| [cert, key]);
         let single = [&self.policy, &self.tls.ca_file, &self.anchor, &self.login];
-        single.into_iter().flatten().chain(pair).cloned().collect()
+        let named = single.into_iter().flatten().chain(pair).cloned();
+        // Without --resolver the system's file is as good as named.
+        let unnamed = self.resolver.is_empty().then(|| RESOLV_CONF.into());
+        named.chain(unnamed).collect()
+    }
+
+    fn table(&self) -> Option<&PathBuf> {
+        self.policy.as_ref()
+    }
+
+    fn places_beside(&self) -> Vec<PathBuf> {
+        match self.tls.ca_file {
+            Some(_) => Vec::new(),
+            None => tls::system_store(),
+        }
     }
 
     /// A hash of a password would tell it to whoever tries likely ones, so its file is as private as a key.
@@ -148,10 +163,16 @@ impl DirectionFiles for OutboundFiles {
         let roots = tls
             .as_ref()
             .map_or_else(|| Trust::in_nobody().anchors(), |tls| tls.trust.anchors());
-        let renewal = running.map(|lookup| lookup.renewal(roots)).transpose();
-        let renewal = reading.take(renewal);
+        let resolvers = match self.resolver.is_empty() {
+            true => reading.take(resolvers_in_file(running)),
+            false => Some(None),
+        };
+        let renewal = running.map(|lookup| lookup.renewal(resolvers.clone().flatten(), roots));
+        let renewal = reading.take(renewal.transpose());
         let login = self.login.as_deref().map(UpstreamLogin::read).transpose();
-        let (login, remarks) = match reading.take(login)? {
+        let login = reading.take(login);
+        resolvers?;
+        let (login, remarks) = match login? {
             Some((login, remarks)) => (Some(Arc::new(login)), remarks),
             None => (None, Vec::new()),
         };
@@ -183,10 +204,7 @@ impl DirectionFiles for OutboundFiles {
         let login = secrets.login.as_ref();
         let user = login.map(|login| format!("{} by {}", login.user(), login.kind()));
         let trust = secrets.tls.trust.sha256();
-        [trust, self.resolv_conf.clone()]
-            .into_iter()
-            .chain(user)
-            .collect()
+        [trust].into_iter().chain(user).collect()
     }
 
     fn table_remarks(&self, table: &Table) -> Vec<String> {

@@ -3,13 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use aws_lc_rs::digest;
 
-use crate::{audit, tls::sha256};
+use crate::{audit, files, tls::sha256};
 
 /// Number of readings before a file that changes during each of them is an error.
 const TRIES: usize = 3;
@@ -17,10 +17,22 @@ const TRIES: usize = 3;
 /// SHA-256 of each file's octets (64 hexadecimal digits), or why the file cannot be read; by the file's name as it was given.
 pub(super) type FileDigests = BTreeMap<PathBuf, Result<String, String>>;
 
+/// The table whose text is in force: a file that a person writes. Between two requests of that person it is not read again.
+#[derive(Clone, Debug)]
+pub(super) struct TableText {
+    pub(super) file: PathBuf,
+    pub(super) text: String,
+    sha256: String,
+}
+
 /// The files of one reading, and what was wrong with them.
 #[derive(Debug, Default)]
 pub(super) struct FileReading {
-    /// In the order in which the command line and the table name them.
+    /// The text that stands for a table, so that its file is not read.
+    kept: Option<TableText>,
+    /// The text of the table that was read.
+    table: Option<TableText>,
+    /// The files that were read, in the order in which the command line and the table name them.
     files: Vec<PathBuf>,
     digests: FileDigests,
     errors: Vec<String>,
@@ -28,16 +40,24 @@ pub(super) struct FileReading {
 
 impl FileReading {
     /// Reads `files` by calling `read`, which also [notes](Self::note) the files that it finds named in them. What `read` returns was
-    /// made of the octets that are hashed: if a file changed in between, everything is read again.
+    /// made of the octets that are hashed: if a file changed in between, everything is read again. `kept` is a table that is not read
+    /// again.
     pub(super) fn consistent<T>(
         files: &[PathBuf],
+        kept: Option<&TableText>,
         mut read: impl FnMut(&mut Self) -> Option<T>,
     ) -> (Self, Option<T>) {
         let mut tries = 1;
         loop {
-            let mut reading = Self::default();
+            let mut reading = Self {
+                kept: kept.cloned(),
+                ..Self::default()
+            };
             files.iter().for_each(|file| reading.note(file));
-            if files.iter().any(|file| is_irregular(file)) {
+            if files
+                .iter()
+                .any(|file| !reading.keeps(file) && is_irregular(file))
+            {
                 // Reading a pipe could take forever.
                 reading.add_unreadable();
                 return (reading, None);
@@ -46,7 +66,7 @@ impl FileReading {
             let changed = reading
                 .digests
                 .iter()
-                .find(|(file, before)| digest_of(file) != **before)
+                .find(|(file, before)| !reading.keeps(file) && digest_of(file) != **before)
                 .map(|(file, _)| file.display().to_string());
             if let Some(file) = changed {
                 if tries < TRIES {
@@ -84,10 +104,45 @@ impl FileReading {
 
     /// Hashes a file. Must be called before the file is read.
     pub(super) fn note(&mut self, file: &Path) {
-        if !self.digests.contains_key(file) {
-            self.files.push(file.to_owned());
-            self.digests.insert(file.to_owned(), digest_of(file));
+        if self.digests.contains_key(file) {
+            return;
         }
+        let digest = match &self.kept {
+            Some(kept) if kept.file == file => Ok(kept.sha256.clone()),
+            _ => {
+                self.files.push(file.to_owned());
+                digest_of(file)
+            }
+        };
+        self.digests.insert(file.to_owned(), digest);
+    }
+
+    fn keeps(&self, file: &Path) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.file == file)
+    }
+
+    /// The text of the table in this file, which was noted.
+    pub(super) fn table_text(&mut self, file: &Path) -> io::Result<String> {
+        let text = match &self.kept {
+            Some(kept) if kept.file == file => kept.text.clone(),
+            _ => files::text(file)?,
+        };
+        self.table = self.sha256(file).map(|sha256| TableText {
+            file: file.to_owned(),
+            text: text.clone(),
+            sha256,
+        });
+        Ok(text)
+    }
+
+    /// The table that was read, to be kept once this reading is in force.
+    pub(super) fn table(&self) -> Option<TableText> {
+        self.table.clone()
+    }
+
+    /// Every file that was named, a table that was kept among them.
+    pub(super) fn named(&self) -> impl Iterator<Item = &Path> {
+        self.digests.keys().map(PathBuf::as_path)
     }
 
     /// Keeps the error of an outcome. Each line of an error begins with the name of its file.

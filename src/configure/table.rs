@@ -1,6 +1,6 @@
 //! The policy table as a file of the configuration.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use super::reading::FileReading;
 use crate::{
@@ -25,21 +25,23 @@ pub(crate) fn table_of(
     purpose: Option<&TablePurpose>,
     settings: &Settings,
 ) -> Result<Table, Exit> {
-    table_noting(path, purpose, settings, &mut |_| ()).map_err(Exit::Configuration)
+    let Some(path) = path else {
+        return Ok(Table::default());
+    };
+    table_noting(path, files::text(path), purpose, settings, &mut |_| ())
+        .map_err(Exit::Configuration)
 }
 
-/// Reads the table, and tells `note` each file that the table names before it reads that file.
+/// The table with this text. Tells `note` each file that the table names before it reads that file.
 fn table_noting(
-    path: Option<&Path>,
+    path: &Path,
+    text: io::Result<String>,
     purpose: Option<&TablePurpose>,
     settings: &Settings,
     note: &mut dyn FnMut(&Path),
 ) -> Result<Table, String> {
-    let Some(path) = path else {
-        return Ok(Table::default());
-    };
     let name = path.display().to_string();
-    let text = files::text(path).map_err(|error| format!("{name}: {error}"))?;
+    let text = text.map_err(|error| format!("{name}: {error}"))?;
     let table = Table::parse(&name, &text, &mut |file| {
         note(Path::new(file));
         tls::anchors_in(Path::new(file))
@@ -67,9 +69,15 @@ pub(super) fn table_in(
     settings: &Settings,
     exempt: &[String],
 ) -> Option<(Table, Option<audit::PolicyField>)> {
-    let read = table_noting(path, Some(purpose), settings, &mut |file| {
-        reading.note(file)
-    });
+    let read = match path {
+        None => Ok(Table::default()),
+        Some(path) => {
+            let text = reading.table_text(path);
+            table_noting(path, text, Some(purpose), settings, &mut |file| {
+                reading.note(file)
+            })
+        }
+    };
     let table = reading.take(read)?;
     let shown = (path.is_some() || !exempt.is_empty()).then(|| {
         let name = path.map(|path| path.display().to_string());

@@ -1,6 +1,6 @@
 //! The values of flags, each turned into the type that the proxy uses.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
     exit::Exit,
@@ -118,6 +118,16 @@ pub(crate) fn lookup_of(
     .map_err(Exit::Configuration)
 }
 
+/// The resolvers that the system's file names, for a reload; `None` at the start, where [`lookup_of`] reads them.
+///
+/// # Errors
+/// In words, with the file's name.
+pub(super) fn resolvers_in_file(
+    running: Option<&Lookup>,
+) -> Result<Option<Vec<SocketAddr>>, String> {
+    running.map(|_| system_resolvers()).transpose()
+}
+
 /// `--hostname`, else the name of this host, else `localhost`.
 ///
 /// # Errors
@@ -135,14 +145,5 @@ pub(crate) fn hostname(given: Option<&str>) -> Result<String, Exit> {
         Some(name) => Ok(name.as_str().to_owned()),
         None if given.is_none() => Ok(String::from("localhost")),
         None => Err(Exit::Usage(format!("--hostname: '{name}' is no host name"))),
-    }
-}
-
-/// SHA-256 of `/etc/resolv.conf`, if that file names the resolvers. The digest of the configuration includes it beside the
-/// command line, which has every `--resolver`.
-pub(super) fn resolv_conf_in_force(given: &[SocketAddr]) -> String {
-    match (given, fs::read("/etc/resolv.conf")) {
-        ([], Ok(octets)) => crate::tls::sha256(&octets),
-        _ => String::new(),
     }
 }

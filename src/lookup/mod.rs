@@ -30,7 +30,7 @@ use resolver_config::ResolverConfig;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 use sts::StsCache;
@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time to fetch one MTA-STS policy. It is longer than a decision waits, so that the next decision finds the policy.
 const FETCH_PATIENCE: Duration = Duration::from_secs(60);
 /// The file that names the system's resolvers.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How to look things up.
 pub struct LookupOptions {
@@ -65,11 +65,12 @@ pub struct LookupOptions {
 pub struct Lookup {
     dns: Arc<Cache>,
     sts: Arc<StsCache>,
-    config: ResolverConfig,
+    config: RwLock<Arc<ResolverConfig>>,
 }
 
-/// What a reload has read: the DNSSEC trust anchor, and the trust anchors for policy hosts.
+/// What a reload has read: the resolvers, the DNSSEC trust anchor, and the trust anchors for policy hosts.
 pub struct Renewal {
+    config: Arc<ResolverConfig>,
     resolver: Arc<dyn Resolve>,
     tls: Arc<rustls::ClientConfig>,
 }
@@ -124,6 +125,7 @@ impl Lookup {
         };
         let sts = StsCache::new(Arc::clone(&dns), client, options.allow_private, store)?;
         let sts = Arc::new(sts);
+        let config = RwLock::new(Arc::new(config));
         Ok(Self { dns, sts, config })
     }
 
@@ -132,23 +134,43 @@ impl Lookup {
         self.dns.count_in(metrics);
     }
 
-    /// Reads `--dnssec-anchor` again, for a reload. Nothing changes before [`adopt`](Self::adopt); `roots` are the new trust anchors
-    /// for policy hosts.
+    /// Reads `--dnssec-anchor` again, for a reload. Nothing changes before [`adopt`](Self::adopt); `resolvers` are asked from then on
+    /// (`None`: the same as before), and `roots` are the new trust anchors for policy hosts.
     ///
     /// # Errors
     /// The errors of [`Lookup::new`].
-    pub fn renewal(&self, roots: Arc<rustls::RootCertStore>) -> Result<Renewal, String> {
+    pub fn renewal(
+        &self,
+        resolvers: Option<Vec<SocketAddr>>,
+        roots: Arc<rustls::RootCertStore>,
+    ) -> Result<Renewal, String> {
+        let old = self.config();
+        let config = ResolverConfig {
+            resolvers: resolvers.unwrap_or_else(|| old.resolvers.clone()),
+            anchor: old.anchor.clone(),
+            dnssec: old.dnssec,
+        };
         Ok(Renewal {
-            resolver: self.config.resolver()?,
+            resolver: config.resolver()?,
+            config: Arc::new(config),
             tls: Arc::new(https::client_config(roots)?),
         })
     }
 
-    /// Uses the trust anchors that a reload has read. Answers that were validated with the old anchors are forgotten, and so are
-    /// failures to fetch a policy; policies that were fetched stay.
-    pub fn adopt(&self, renewal: Renewal) {
+    /// Uses what a reload has read. Answers of the old resolvers and those that were validated with the old anchors are forgotten, and
+    /// so are failures to fetch a policy; policies that were fetched stay. Returns whether other resolvers are asked from now on.
+    pub fn adopt(&self, renewal: Renewal) -> bool {
+        let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        let others = config.resolvers != renewal.config.resolvers;
+        *config = renewal.config;
+        drop(config);
         self.dns.ask_instead(renewal.resolver);
         self.sts.trust_instead(renewal.tls);
+        others
+    }
+
+    fn config(&self) -> Arc<ResolverConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Everything about `domain` that `needs` names, within 30 s. What is not answered by then is `Failed`.
@@ -233,7 +255,7 @@ impl Lookup {
     /// Asks each resolver for signatures of the root and of a delegation below it, within 6 s, and reports what the answers show.
     /// For the start and for `check`.
     pub async fn dnssec_support(&self) -> DnssecSupport {
-        dnssec_support::survey(&self.config).await
+        dnssec_support::survey(&self.config()).await
     }
 
     /// Refreshes cached MTA-STS policies once a day (RFC 8461 §5.1). Runs in a task of its own and never returns.

@@ -6,7 +6,7 @@ use super::{
 };
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-/// Fixed for the life of the process; the anchor file is read again at a reload.
+/// What one reading of the files gave. A reload makes a new one.
 pub(super) struct ResolverConfig {
     /// Asked in this order, the one that answered last first.
     pub(super) resolvers: Vec<SocketAddr>,

@@ -4,6 +4,7 @@
 //! (`SO_ORIGINAL_DST`). Both need rules outside this program: `systemd/*.nft`.
 
 pub(crate) mod buffer;
+pub(crate) mod passing;
 pub mod proxy_header;
 
 use std::{
@@ -103,13 +104,14 @@ pub fn listen(address: SocketAddr, intercept: Option<Intercept>) -> io::Result<S
     Ok(socket.into())
 }
 
-/// The listeners that a systemd socket unit passes to this process (`sd_listen_fds(3)`). Must be called once only: the caller owns them.
+/// The listeners that a systemd socket unit or the process before this one passes to this process (`sd_listen_fds(3)`), each with the
+/// name that was given to it. Must be called once only: the caller owns them.
 ///
 /// # Errors
 /// An explanation in words if one of them is not a TCP socket.
-pub fn inherited() -> Result<Vec<StdListener>, String> {
+pub fn inherited() -> Result<Vec<(String, StdListener)>, String> {
     let sockets = sd_listen_fds::get().unwrap_or_default();
-    let listener = |(index, (_, socket)): (usize, (_, sd_listen_fds::OwnedFd))| {
+    let listener = |(index, (name, socket)): (usize, (Option<String>, sd_listen_fds::OwnedFd))| {
         let socket = Socket::from(socket.into_std());
         let tcp = |kind| {
             let domain = socket.domain()?;
@@ -119,7 +121,7 @@ pub fn inherited() -> Result<Vec<StdListener>, String> {
             )
         };
         let why = match socket.r#type().map(tcp) {
-            Ok(Ok(true)) => return Ok(socket.into()),
+            Ok(Ok(true)) => return Ok((name.unwrap_or_default(), socket.into())),
             Ok(_) => "a valid tcp socket",
             Err(_) => "a socket",
         };

@@ -1,11 +1,12 @@
 //! How a process ends: sessions may finish, then they are cut off, then the last record is written. Each step has a time limit, so
 //! that the end comes whatever hangs.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::{
     signal::unix::Signal,
     sync::watch,
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 
@@ -20,6 +21,33 @@ const LOOK: Duration = Duration::from_millis(100);
 const NO_ANSWER: Duration = Duration::from_secs(10);
 /// Longest time that a session waits for the record of a message. The client's own limit is 10 minutes (RFC 5321 §4.5.3.2.6).
 const RECORD: Duration = Duration::from_secs(60);
+
+/// After another process has taken over: nobody waits for this one to end, so sessions go on as if nothing had happened, for at most
+/// `limit`. A signal ends the wait.
+pub(super) async fn settle(
+    limits: &Limits,
+    limit: Duration,
+    (terminate, interrupt): (&mut Signal, &mut Signal),
+) {
+    tokio::select! {
+        () = limits.empty() => {}
+        () = sleep(limit) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Waits until the process before this one, which may be ending too, has recorded its last session: for at most `limit`, which is that
+/// process's own time limit, and the time for last records.
+pub(super) async fn await_predecessor(taking_in: Option<JoinHandle<()>>, limit: Duration) {
+    let Some(taking_in) = taking_in else { return };
+    let ended = spawn_blocking(move || taking_in.join());
+    if timeout(limit + LAST_RECORDS, ended).await.is_err() {
+        log::error!(
+            "the process before this one still has sessions; what they know is not recorded"
+        );
+    }
+}
 
 /// Lets sessions finish for at most `limit`, then cuts them off. A second signal cuts them off at once.
 pub(super) async fn drain(

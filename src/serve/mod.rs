@@ -1,15 +1,17 @@
-//! Listens, lets sessions in, reloads on SIGHUP, drains on SIGTERM.
+//! Listens, lets sessions in, reloads on SIGHUP and when files were renewed, hands over on SIGUSR2, drains on SIGTERM.
 
 mod arrivals;
 mod ending;
 pub(crate) mod limits;
 pub(crate) mod relay_probe;
+mod renewal;
 pub(crate) mod status;
+mod succession;
 
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener as StdListener},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -17,13 +19,16 @@ use std::{
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
+    task::{JoinHandle, spawn_blocking},
     time::sleep,
 };
 
+pub use self::succession::{Predecessor, take_sockets};
 use self::{
     limits::Limits,
     status::{ServedState, StatusListener},
+    succession::{Estate, SuccessionFault},
 };
 use crate::{
     audit::{self, Record, ReloadedFileField},
@@ -39,6 +44,8 @@ use crate::{
     },
 };
 
+/// What systemd shows as the state of the service while all is well.
+const SERVING: &str = "serving";
 /// How often the counts of unwritten events are written.
 const REPORT: Duration = Duration::from_secs(60);
 /// This proxy's own certificates that end within this many days are warned about.
@@ -86,15 +93,32 @@ impl Direction {
     }
 }
 
+/// Why files are read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// A person asked (SIGHUP): all files are read.
+    Asked,
+    /// Files have changed that programs write. The policy table stays as it was when a person last asked, because a person may be
+    /// half-way through writing it.
+    Noticed,
+}
+
 /// Reads the files again, and makes a new setup of them and the old one.
-pub type Reload = Box<dyn Fn(&Direction) -> Reloaded + Send>;
+pub trait ReadAgain: Send {
+    /// All of it or nothing changes. A reload that was asked for and failed is made up for at the next occasion, whatever it is.
+    fn read(&mut self, running: &Direction, occasion: Occasion) -> Reloaded;
+    /// The files and directories whose change is an [`Occasion::Noticed`].
+    fn watched(&self) -> Vec<PathBuf>;
+}
 
 /// The result of a reload.
 pub struct Reloaded {
     /// The new setup, or why the old one stays: all of it or nothing changes.
     pub outcome: Result<Direction, String>,
-    /// The result for each file.
+    /// The result for each file that was read.
     pub files: Vec<ReloadedFileField>,
+    /// Whether anything differs from what is in force, or is wrong that was not wrong the last time.
+    pub is_new: bool,
 }
 
 /// All that [`run`] needs. Every flag and file was read and checked to make it.
@@ -103,10 +127,12 @@ pub struct Plan {
     pub listeners: Vec<StdListener>,
     /// The bound socket of `--metrics`.
     pub status_listener: Option<StatusListener>,
+    /// The process in whose place this one goes on.
+    pub predecessor: Option<Predecessor>,
     /// The direction, with its setup.
     pub direction: Direction,
-    /// Reads the configuration again, for SIGHUP.
-    pub reload: Reload,
+    /// Reads the files again.
+    pub reload: Box<dyn ReadAgain>,
     /// Places for sessions.
     pub limits: Limits,
     /// `--drain-timeout`.
@@ -115,16 +141,20 @@ pub struct Plan {
     pub relay_probe: Option<String>,
 }
 
-/// Takes the sockets that systemd passes, and binds each address of `--listen` that is not among them. So a socket unit can be
-/// enabled without a change of the flags.
+/// Takes the sockets that systemd or the process before this one passes, and binds each address of `--listen` that is not among
+/// them. So a socket unit can be enabled without a change of the flags. The second value is the passed socket of `--metrics`.
 ///
 /// # Errors
 /// The address that cannot be listened on, that there is none, or that a socket of systemd is unfit for TPROXY.
 pub fn listeners(
     addresses: &[SocketAddr],
     intercept: Option<Intercept>,
-) -> Result<Vec<StdListener>, Exit> {
-    let mut found = net::inherited().map_err(Exit::Configuration)?;
+) -> Result<(Vec<StdListener>, Option<StdListener>), Exit> {
+    let passed = net::inherited().map_err(Exit::Configuration)?;
+    let (metrics, mail): (Vec<_>, Vec<_>) = passed
+        .into_iter()
+        .partition(|(name, _)| name == succession::METRICS);
+    let mut found: Vec<StdListener> = mail.into_iter().map(|(_, socket)| socket).collect();
     let passed: Vec<SocketAddr> = found.iter().flat_map(StdListener::local_addr).collect();
     if intercept == Some(Intercept::Tproxy)
         && let Some(socket) = found.iter().find(|socket| !net::is_transparent(socket))
@@ -144,7 +174,8 @@ pub fn listeners(
         let words = "nothing to listen on\nhint: give --listen ADDR:PORT, or start it from a systemd socket unit";
         return Err(Exit::Configuration(words.into()));
     }
-    Ok(found)
+    let metrics = metrics.into_iter().next();
+    Ok((found, metrics.map(|(_, socket)| socket)))
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -155,8 +186,9 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let Plan {
         listeners,
         status_listener,
+        predecessor,
         direction,
-        reload,
+        mut reload,
         limits,
         drain_timeout,
         relay_probe,
@@ -168,28 +200,49 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let (stopping, stop) = watch::channel(Stop::Not);
     let words = |error: io::Error| Exit::Temporary(format!("cannot start: {error}"));
 
+    let estate = Estate::new(
+        &listeners,
+        status_listener.as_ref().map(StatusListener::socket),
+    )
+    .map_err(words)?;
+    let mut estate = Some(Arc::new(estate));
+    let mut hangup = signal(SignalKind::hangup()).map_err(words)?;
+    let mut successor_wanted = signal(SignalKind::user_defined2()).map_err(words)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
+    let mut taking_in = None;
+    if let Some(predecessor) = predecessor {
+        let audit = audit.clone();
+        let made_room = spawn_blocking(move || predecessor.step_back(audit.as_deref()));
+        taking_in = made_room.await.map_err(|error| words(error.into()))??;
+    }
+    // What another process does in the place of this one, once there is one.
+    let mut handed_over: Vec<JoinHandle<()>> = Vec::new();
     if let Some(listener) = status_listener {
         let state = ServedState::new(Arc::clone(&current), limits.clone(), stop.clone());
-        tokio::spawn(async move { status::serve(listener, state).await });
+        handed_over.push(tokio::spawn(async move {
+            let Err(error) = status::serve(listener, state).await;
+            log::error!("--metrics: {error}");
+        }));
     }
     for listener in listeners {
         let listener = net::into_tokio(listener).map_err(words)?;
-        tokio::spawn(arrivals::accept(
+        handed_over.push(tokio::spawn(arrivals::accept(
             listener,
             Arc::clone(&current),
             limits.clone(),
             stop.clone(),
-        ));
+        )));
     }
-    background(&current, relay_probe);
+    handed_over.extend(background(&current, relay_probe));
     if let Some(audit) = audit.clone() {
         tokio::spawn(ending::give_up_on_a_stuck_disk(audit));
     }
 
-    let mut hangup = signal(SignalKind::hangup()).map_err(words)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
-    tell_systemd(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    let (watched, watching) = watch::channel(reload.watched());
+    let (tell, mut noticed) = mpsc::channel(1);
+    tokio::spawn(renewal::notice(watching, tell));
+    tell_systemd(&[NotifyState::Ready, NotifyState::Status(SERVING)]);
     match now(&current) {
         Direction::Outbound(setup) => {
             log::info!("{limits}");
@@ -203,16 +256,48 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
         Direction::Inbound(setup) => log::info!("{limits}; {}", setup.handshakes),
     }
     log::info!("{}: ready", now(&current).word());
-    let reason = loop {
+    let (tell_outcome, mut outcomes) = mpsc::channel(1);
+    let (reason, successor) = loop {
         tokio::select! {
-            _ = hangup.recv() => reload_setup(&current, &reload),
-            _ = terminate.recv() => break "SIGTERM",
-            _ = interrupt.recv() => break "SIGINT",
+            _ = hangup.recv() => reload_setup(&current, &mut *reload, Occasion::Asked),
+            Some(()) = noticed.recv() => reload_setup(&current, &mut *reload, Occasion::Noticed),
+            // Without the estate, a hand-over is under way.
+            _ = successor_wanted.recv() => if let Some(estate) = estate.take() {
+                log::info!("handing over: another process is started");
+                let (audit, tell) = (audit.clone(), tell_outcome.clone());
+                spawn_blocking(move || {
+                    let outcome = estate.hand_over(audit.as_deref());
+                    let _ = tell.blocking_send((outcome, estate)); // this process may be about to end
+                });
+            },
+            Some((outcome, kept)) = outcomes.recv() => match outcome {
+                Ok(pid) => break (format!("SIGUSR2: process {pid} goes on"), Some(pid)),
+                Err(SuccessionFault::Stays(words)) => {
+                    log::error!("not handed over, this process goes on: {words}");
+                    estate = Some(kept);
+                }
+                Err(SuccessionFault::MustEnd(words)) => {
+                    log::error!("the audit log was handed over, and nobody goes on with it: {words}");
+                    break (String::from("SIGUSR2: failed"), None);
+                }
+            },
+            _ = terminate.recv() => break (String::from("SIGTERM"), None),
+            _ = interrupt.recv() => break (String::from("SIGINT"), None),
         }
+        watched.send_replace(reload.watched());
     };
-    tell_systemd(&[NotifyState::Stopping]);
+    drop(estate);
+    let signals = (&mut terminate, &mut interrupt);
+    if let Some(pid) = successor {
+        handed_over.iter().for_each(JoinHandle::abort);
+        log::info!("process {pid} goes on; sessions that are open end here");
+        ending::settle(&limits, drain_timeout, signals).await;
+    } else {
+        tell_systemd(&[NotifyState::Stopping]);
+    }
     let signals = (&mut terminate, &mut interrupt);
     ending::drain(&limits, drain_timeout, audit.as_deref(), &stopping, signals).await;
+    ending::await_predecessor(taking_in, drain_timeout).await;
     let direction = now(&current);
     let common = direction.common();
     write_counts(&direction);
@@ -221,7 +306,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
             common.metrics.total(metrics::SESSIONS),
             common.metrics.get(metrics::MESSAGES, "accepted"),
         );
-        if !records::stopped(audit, reason, sessions, messages).await {
+        if !records::stopped(audit, &reason, sessions, messages).await {
             return Err(Exit::RecordsLost(
                 "the last records are not in the audit log: its disk does not take them".into(),
             ));
@@ -303,45 +388,67 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
     }
 }
 
-fn reload_setup(current: &RwLock<Direction>, reload: &Reload) {
-    match NotifyState::monotonic_usec_now() {
-        Ok(moment) => tell_systemd(&[NotifyState::Reloading, moment]),
-        Err(error) => log::warn!("no monotonic time for systemd: {error}"),
+fn reload_setup(current: &RwLock<Direction>, reload: &mut dyn ReadAgain, occasion: Occasion) {
+    if occasion == Occasion::Asked {
+        match NotifyState::monotonic_usec_now() {
+            Ok(moment) => tell_systemd(&[NotifyState::Reloading, moment]),
+            Err(error) => log::warn!("no monotonic time for systemd: {error}"),
+        }
     }
     let old = now(current);
-    let Reloaded { outcome, files } = reload(&old);
+    let Reloaded {
+        outcome,
+        files,
+        is_new,
+    } = reload.read(&old, occasion);
     let metrics = &old.common().metrics;
     metrics.files_read(outcome.is_ok(), clock::wall());
+    let is_silent = occasion == Occasion::Noticed && !is_new;
     let status = match outcome {
+        Err(_) if is_silent => return,
+        Ok(_) if is_silent => String::from(SERVING),
         Ok(new) => {
             records::reloaded(new.common(), files);
             records::policy_changed(old.common(), new.common());
             *current
                 .write()
                 .unwrap_or_else(std::sync::PoisonError::into_inner) = new;
-            log::info!("reloaded; sessions that are open keep what they began with");
-            String::from("serving")
+            let why = match occasion {
+                Occasion::Asked => "reloaded",
+                Occasion::Noticed => "files have changed: reloaded",
+            };
+            log::info!("{why}; sessions that are open keep what they began with");
+            String::from(SERVING)
         }
         Err(words) => {
-            log::error!("not reloaded, the old configuration stays: {words}");
+            let why = match occasion {
+                Occasion::Asked => "not reloaded",
+                Occasion::Noticed => "files have changed: not reloaded",
+            };
+            log::error!("{why}, the old configuration stays until a file changes again: {words}");
             records::reloaded(old.common(), files);
             // In one line: the next one would be another message to systemd.
             let words = words.replace('\n', "; ");
-            format!("serving, but not reloaded, the old configuration stays: {words}")
+            format!("serving, but {why}, the old configuration stays: {words}")
         }
     };
+    // An answer to SIGHUP must be there in any case; READY=1 without RELOADING=1 before it changes nothing.
     tell_systemd(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
-fn background(current: &Arc<RwLock<Direction>>, relay_probe: Option<String>) {
-    if let Some(period) = sd_notify::watchdog_enabled() {
+/// Starts what goes on beside the sessions. Returns the task that speaks for this process.
+fn background(
+    current: &Arc<RwLock<Direction>>,
+    relay_probe: Option<String>,
+) -> Option<JoinHandle<()>> {
+    let watchdog = sd_notify::watchdog_enabled().map(|period| {
         tokio::spawn(async move {
             loop {
                 tell_systemd(&[NotifyState::Watchdog]);
                 sleep(period / 2).await;
             }
-        });
-    }
+        })
+    });
     let counting = Arc::clone(current);
     tokio::spawn(async move {
         loop {
@@ -361,6 +468,7 @@ fn background(current: &Arc<RwLock<Direction>>, relay_probe: Option<String>) {
             }
         }
     }
+    watchdog
 }
 
 /// Warns once a day of certificates that end soon, so that nobody has to restart the process to learn of them.

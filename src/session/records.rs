@@ -60,7 +60,7 @@ pub(crate) fn started(common: &CommonSetup, direction: audit::DirectionField) {
     }
 }
 
-/// SIGHUP: each file was read again, or why not.
+/// Files were read again, or why not.
 pub(crate) fn reloaded(common: &CommonSetup, files: Vec<audit::ReloadedFileField>) {
     if let Some(audit) = &common.audit {
         audit.append(&Record::Reload(audit::ReloadRecord {
@@ -70,7 +70,7 @@ pub(crate) fn reloaded(common: &CommonSetup, files: Vec<audit::ReloadedFileField
     }
 }
 
-/// SIGHUP changed the policy table, or a file that it names. Without a change, nothing is recorded.
+/// A reload changed the policy table, or a file that it names. Without a change, nothing is recorded.
 pub(crate) fn policy_changed(old: &CommonSetup, new: &CommonSetup) {
     let content = |common: &CommonSetup| {
         let policy = common.policy.as_ref();

@@ -43,7 +43,7 @@ pub use offer::MinTls;
 pub use peer::{Peer, TlsFacts};
 pub use server::{CertificateFiles, ClientAuth, ServerOptions, ServerTls};
 pub use trust::Trust;
-pub(crate) use trust::anchors_in;
+pub(crate) use trust::{anchors_in, system_store};
 
 #[cfg(test)]
 pub(crate) mod tests;

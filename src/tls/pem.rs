@@ -32,20 +32,25 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
     Ok(certificates)
 }
 
-/// The system's trust store, and the first fault in it. `SSL_CERT_FILE` and `SSL_CERT_DIR` name it; without either, it is where
-/// distributions put it. Each file is read once, although directories hold several links to it.
-pub(super) fn system_certificates() -> (Vec<CertificateDer<'static>>, Option<String>) {
+/// Where the system's trust store is: a file, and directories. `SSL_CERT_FILE` and `SSL_CERT_DIR` name them; without either, they
+/// are where distributions put them.
+pub(super) fn system_store() -> (Option<PathBuf>, Vec<PathBuf>) {
     let dirs = env::var_os("SSL_CERT_DIR").unwrap_or_default();
     let named: Vec<PathBuf> = env::split_paths(&dirs)
         .filter(|dir| !dir.as_os_str().is_empty())
         .collect();
-    let (file, dirs) = match env::var_os("SSL_CERT_FILE") {
+    match env::var_os("SSL_CERT_FILE") {
         None if named.is_empty() => {
             let usual = openssl_probe::probe();
             (usual.cert_file, usual.cert_dir)
         }
         file => (file.map(PathBuf::from), named),
-    };
+    }
+}
+
+/// The system's trust store, and the first fault in it. Each file is read once, although directories hold several links to it.
+pub(super) fn system_certificates() -> (Vec<CertificateDer<'static>>, Option<String>) {
+    let (file, dirs) = system_store();
     let (mut certificates, mut faults) = (Vec::new(), Vec::new());
     let mut files: Vec<PathBuf> = file.into_iter().collect();
     for dir in dirs {

@@ -20,7 +20,7 @@ use rustls::{
 use std::{
     collections::HashMap,
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -208,6 +208,12 @@ pub(crate) fn anchors_in(file: &Path) -> Result<Vec<Vec<u8>>, String> {
     };
     let certificates = pem::certificates(file)?;
     certificates.into_iter().enumerate().map(usable).collect()
+}
+
+/// The file and the directories that are the system's trust store. Where a certificate comes or goes, one of them changes.
+pub(crate) fn system_store() -> Vec<PathBuf> {
+    let (file, dirs) = pem::system_store();
+    file.into_iter().chain(dirs).collect()
 }
 
 /// Trust anchors, and the certificates of the file that holds them; no certificates where the anchors are the system's.

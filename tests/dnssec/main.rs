@@ -601,11 +601,11 @@ async fn a_reload_validates_from_the_anchor_as_it_is_now() {
     assert_eq!(told(&lookup, "good.test").await, "bogus");
 
     fs::write(&anchor, "nonsense\n").unwrap();
-    let words = lookup.renewal(nobody()).err().unwrap();
+    let words = lookup.renewal(None, nobody()).err().unwrap();
     assert!(words.contains("given:1: not a key of the root"), "{words}");
 
     fs::copy(tree.folder.join("anchor"), &anchor).unwrap();
-    let renewal = lookup.renewal(nobody()).unwrap();
+    let renewal = lookup.renewal(None, nobody()).unwrap();
     assert_eq!(
         told(&lookup, "good.test").await,
         "bogus",

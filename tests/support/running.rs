@@ -14,6 +14,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
+        Arc,
         atomic::{AtomicU16, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
@@ -213,6 +214,20 @@ impl Client {
         self.0.read_to_end(&mut rest).expect("an end");
         assert!(rest.is_empty(), "{}", rest.escape_ascii());
     }
+}
+
+/// TLS over a connection that said STARTTLS; the certificate that was shown.
+pub fn certificate_served(to: SocketAddr, authority: &Authority, name: &'static str) -> Vec<u8> {
+    let mut client = Client::introduced(to);
+    client.says("STARTTLS").hears("220");
+    let config = Arc::new(authority.client_config());
+    let name = rustls::pki_types::ServerName::try_from(name).expect("a name");
+    let mut connection = rustls::ClientConnection::new(config, name).expect("a connection");
+    let mut tcp = client.0.into_inner();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut tcp).expect("a handshake");
+    }
+    connection.peer_certificates().expect("a chain")[0].to_vec()
 }
 
 /// The replies of a server in the clear.

@@ -74,11 +74,22 @@ pub(super) enum WriterState {
     Running,
     /// The log is being closed: the writer ends once everything is written.
     Closing,
+    /// Another process is to go on with the log: the writer ends once everything is written.
+    HandingOver,
+    /// Everything is written, and the file is about to be unlocked.
+    Releasing,
+    /// The writer has ended and the file is unlocked. Records are queued for [`forward`](super::forward).
+    HandedOver,
     /// The writer takes no more records. `complete`: everything that was queued is durable.
     Ended { complete: bool },
 }
 
 impl WriterState {
+    /// Whether the writer is to end.
+    pub(super) fn is_ending(self) -> bool {
+        matches!(self, Self::Closing | Self::HandingOver)
+    }
+
     pub(super) fn has_ended(self) -> bool {
         matches!(self, Self::Ended { .. })
     }
@@ -117,7 +128,18 @@ impl WriteQueue {
         body: &[u8],
         slot: Option<Arc<AnswerSlot>>,
     ) -> bool {
-        let (at, octets) = (self.times.time(at), body.len());
+        let at = self.times.time(at);
+        self.push_dated(at, body, slot)
+    }
+
+    /// [`push`](Self::push) with a time that was written already.
+    pub(super) fn push_dated(
+        &mut self,
+        at: Time,
+        body: &[u8],
+        slot: Option<Arc<AnswerSlot>>,
+    ) -> bool {
+        let octets = body.len();
         self.batch.bodies.extend_from_slice(body);
         self.urgent |= slot.is_some() || self.batch.bodies.len() > MAX_GATHERED;
         self.batch.records.push(QueuedRecord { at, octets, slot });

@@ -45,6 +45,8 @@ pub(super) struct LogWriter {
     /// When lines that no caller waits for must be durable.
     sync_due: Option<Instant>,
     outage: Option<Outage>,
+    /// Another process goes on with the log.
+    handed_over: bool,
 }
 
 /// A time during which the log cannot be written.
@@ -84,6 +86,7 @@ impl LogWriter {
             unsigned: 0,
             sync_due: None,
             outage: None,
+            handed_over: false,
         }
     }
 
@@ -128,12 +131,31 @@ impl LogWriter {
             if closing {
                 let complete = self.outage.is_none() && self.lines.is_empty();
                 let mut queue = locked(&self.shared.queue);
-                if queue.is_empty() {
+                if queue.writer == WriterState::HandingOver {
+                    if complete {
+                        queue.writer = WriterState::Releasing;
+                        drop(queue);
+                        return self.end_for_another();
+                    }
+                    // Whoever waits is told that nothing was handed over.
+                    queue.writer = WriterState::Running;
+                    self.shared.ended.notify_all();
+                } else if queue.is_empty() {
                     queue.writer = WriterState::Ended { complete };
                     return;
                 }
             }
         }
+    }
+
+    /// Unlocks the log. Records that are queued from here on wait for the process that goes on with it.
+    fn end_for_another(mut self) {
+        self.handed_over = true;
+        let shared = Arc::clone(&self.shared);
+        *locked(&shared.busy_since) = None;
+        drop(self); // and with it the file and its lock
+        locked(&shared.queue).writer = WriterState::HandedOver;
+        shared.ended.notify_all();
     }
 
     /// Blocks until there is something to do, and takes the queued records. Returns whether the log is being closed.
@@ -145,7 +167,7 @@ impl LogWriter {
             let now = clock::instant();
             let is_over = |until: Option<Instant>| until.is_some_and(|until| until <= now);
             let due = self.due();
-            let closing = queue.writer == WriterState::Closing;
+            let closing = queue.writer.is_ending();
             let has_records = !queue.is_empty();
             let gathered = has_records && is_over(gathers_until);
             if closing || queue.is_urgent() || gathered || is_over(due) {
@@ -439,6 +461,9 @@ impl LogWriter {
 impl Drop for LogWriter {
     /// However the thread ends, no caller may go on waiting for it.
     fn drop(&mut self) {
+        if self.handed_over {
+            return;
+        }
         self.shared.failing.store(true, Ordering::Release);
         let mut queue = locked(&self.shared.queue);
         if !queue.writer.has_ended() {

@@ -52,7 +52,7 @@ async fn a_reload_trusts_other_authorities_and_tries_again_at_once() {
     };
     let lookup = Lookup::with_resolver(options, Arc::clone(&world.fake) as _).unwrap();
     assert_unavailable(&now(&lookup).await, Reason::StsWebpkiInvalid, "certificate");
-    let renewal = lookup.renewal(world.options().roots).unwrap();
+    let renewal = lookup.renewal(None, world.options().roots).unwrap();
     lookup.sts.trust_instead(renewal.tls);
     assert_eq!(applies(&lookup).await, ("1".into(), false));
 }

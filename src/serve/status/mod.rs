@@ -63,13 +63,27 @@ pub struct StatusListener {
     readers: Vec<Prefix>,
 }
 
-/// Binds the listener, so that a wrong address is an error before anything starts.
+impl StatusListener {
+    pub(crate) fn socket(&self) -> &StdListener {
+        &self.listener
+    }
+}
+
+/// Binds the listener, so that a wrong address is an error before anything starts. `passed`: the socket that the process before this
+/// one had for it.
 ///
 /// # Errors
 /// As the system says.
-pub(crate) fn bind(options: StatusOptions) -> io::Result<StatusListener> {
+pub(crate) fn bind(
+    options: StatusOptions,
+    passed: Option<StdListener>,
+) -> io::Result<StatusListener> {
+    let bound = match passed {
+        Some(passed) => passed,
+        None => net::listen(options.address, None)?,
+    };
     Ok(StatusListener {
-        listener: net::listen(options.address, None)?,
+        listener: bound,
         readers: options.readers,
     })
 }
