@@ -23,6 +23,7 @@ use tokio::{
 
 use self::limits::Limits;
 use crate::{
+    VERSION,
     audit::{self, Record, ReloadedFileField},
     clock,
     exit::Exit,
@@ -34,6 +35,7 @@ use crate::{
         records,
         setup::{CommonSetup, InboundSetup, OutboundSetup, Upstream},
     },
+    tls::CRYPTO_MODULE,
 };
 
 /// How often the counts of unwritten events are written.
@@ -178,7 +180,10 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
         Direction::Outbound(_) => log::info!("{limits}"),
         Direction::Inbound(setup) => log::info!("{limits}; {}", setup.handshakes),
     }
-    log::info!("{}: ready", now(&current).word());
+    log::info!(
+        "{}: ready; version {VERSION}, cryptography: {CRYPTO_MODULE}",
+        now(&current).word()
+    );
     let reason = loop {
         tokio::select! {
             _ = hangup.recv() => reload_setup(&current, &reload),
