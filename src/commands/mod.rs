@@ -15,5 +15,5 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Exit::Configuration(format!("cannot start threads: {error}")))
+        .map_err(|error| Exit::Temporary(format!("cannot start threads: {error}")))
 }
