@@ -8,39 +8,30 @@ import shutil
 import signal
 import subprocess
 
+import machine
 from network import PATIENCE, ROOT, sh, until
 
-ROOTS = ROOT / "target/roots"
-INCLUDED = "systemd,systemd-sysv,dbus"
-# Minutes: packages are fetched from a mirror.
+COPIES = ROOT / "target/roots"
+# Seconds. Packages are fetched from a mirror.
 FETCHING = 900
-
-
-def base(suite):
-    """A minimal Debian with systemd, made once by debootstrap and kept. Nothing of it is changed."""
-    root = ROOTS / suite
-    complete = ROOTS / f"{suite}.complete"
-    if not complete.exists():
-        print(f"making {root} (debootstrap, once)", flush=True)
-        shutil.rmtree(root, ignore_errors=True)
-        ROOTS.mkdir(parents=True, exist_ok=True)
-        sh(["debootstrap", "--variant=minbase", f"--include={INCLUDED}", suite, root], timeout=FETCHING)
-        shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)
-        complete.touch()
-    return root
+# What the package itself must ask for.
+MISSING = ["nftables", "iproute2"]
 
 
 class Fresh:
-    """A copy of a base, for one test."""
+    """A copy of the small Debian that the tests of the units use, too, for one test."""
 
     def __init__(self, suite):
         self.suite = suite
-        self.path = ROOTS / f"{suite}.{os.getpid()}"
-        sh(["cp", "-a", "--reflink=auto", base(suite), self.path], timeout=FETCHING)
+        base = machine.root(suite)
+        COPIES.mkdir(parents=True, exist_ok=True)
+        self.path = COPIES / f"{suite}.{os.getpid()}"
+        sh(["cp", "-a", base, self.path], timeout=FETCHING)
         shutil.copy("/etc/resolv.conf", self.path / "etc/resolv.conf")
         # Packages that a test fetches are fetched once.
-        self.archives = ROOTS / f"{suite}.archives"
+        self.archives = COPIES / f"{suite}.archives"
         (self.archives / "partial").mkdir(parents=True, exist_ok=True)
+        self.run("dpkg", "--purge", *MISSING)
 
     def put(self, source, to, mode=0o644):
         """Copies a file of the host into the root."""
