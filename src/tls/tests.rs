@@ -45,7 +45,9 @@ impl ServerTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (mut secured, peer) = self.accept_in_turn(stream, std::future::ready(())).await?;
+        let (mut secured, peer) = self
+            .accept_in_turn(stream, std::future::ready(()))
+            .await?;
         secured.flush().await;
         Ok((secured, peer))
     }
