@@ -5,10 +5,21 @@
 //! - A flag whose text is `as for COMMAND` has the text of COMMAND's flag of the same name.
 //! - An example is a caption and, from its second line on, what is typed.
 
+mod doctor;
+mod policy;
+
 use argh::{ArgsInfo, FromArgs};
+use log::LevelFilter;
 use std::{net::SocketAddr, path::PathBuf};
 
+pub use doctor::{DoctorFlags, SetupFlags};
+pub use policy::{
+    PolicyCommandFlags, PolicyFlags, PolicyPurgeFlags, PolicyShowFlags, PolicySuggestFlags,
+    PolicyTestFlags,
+};
+
 use crate::{
+    logging::LogFormat,
     net::{Intercept, proxy_header::Version},
     policy::Prefix,
 };
@@ -45,6 +56,10 @@ pub enum CommandFlags {
     Policy(PolicyFlags),
     /// `starttls-proxy audit`
     Audit(AuditFlags),
+    /// `starttls-proxy doctor`
+    Doctor(DoctorFlags),
+    /// `starttls-proxy setup`
+    Setup(SetupFlags),
 }
 
 /// Carries mail from a legacy mail server to the world.
@@ -69,6 +84,14 @@ pub struct OutboundFlags {
     /// byte, default port 465)
     #[argh(option, arg_name = "[smtps://]HOST[:PORT]")]
     pub upstream: Option<String>,
+    /// let clients in this prefix send mail, and no others, who get 421 (default with --upstream: loopback, private
+    /// and link-local addresses; with --intercept: whoever is intercepted)
+    #[argh(option, arg_name = "PREFIX")]
+    pub allow_client: Vec<Prefix>,
+    /// log in to --upstream, for clients that cannot: the file has a line 'user = NAME', and 'password = SECRET' or
+    /// 'token-file = FILE'; a name without a folder may be a systemd credential; needs --allow-client
+    #[argh(option, arg_name = "FILE")]
+    pub upstream_auth: Option<PathBuf>,
     /// connect to servers from the client's own address
     #[argh(switch)]
     pub keep_client_address: bool,
@@ -139,6 +162,17 @@ pub struct OutboundFlags {
     /// OPERATION: serve counters for Prometheus on this address, at /metrics
     #[argh(option, arg_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// how lines on stderr are written: for people, or as one JSON object a line (default text)
+    #[argh(option, default = "LogFormat::Text", arg_name = "text|json")]
+    pub log: LogFormat,
+    /// least important lines that are written. At info a session that goes well is one line; at debug its decisions and
+    /// messages have lines, too (default info)
+    #[argh(
+        option,
+        default = "LevelFilter::Info",
+        arg_name = "error|warn|info|debug"
+    )]
+    pub log_level: LevelFilter,
     /// sessions at a time, in all (default: as many as the limit of open files is enough for, at most 10000)
     #[argh(option, from_str_fn(count), arg_name = "N")]
     pub max_sessions: Option<usize>,
@@ -240,6 +274,16 @@ pub struct InboundFlags {
     #[argh(option, arg_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
     /// as for outbound
+    #[argh(option, default = "LogFormat::Text", arg_name = "text|json")]
+    pub log: LogFormat,
+    /// as for outbound
+    #[argh(
+        option,
+        default = "LevelFilter::Info",
+        arg_name = "error|warn|info|debug"
+    )]
+    pub log_level: LevelFilter,
+    /// as for outbound
     #[argh(option, from_str_fn(count), arg_name = "N")]
     pub max_sessions: Option<usize>,
     /// sessions at a time from one client address (default 50)
@@ -267,7 +311,7 @@ pub struct InboundFlags {
 /// Shows what mail for a domain would get, and why. With each mail exchanger it holds the session that mail would
 /// have, up to MAIL, which is not sent. It prints what was found and heard, what is demanded, the verdict, and the
 /// reply that mail would get, word for word. Give it the same flags as outbound. Exit code 1: mail for a domain would
-/// be refused.
+/// be refused, or not be taken at the smart host.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
@@ -288,6 +332,12 @@ pub struct CheckFlags {
     /// name in EHLO (default: the host's name)
     #[argh(option, arg_name = "NAME")]
     pub hostname: Option<String>,
+    /// instead of a DOMAIN: show what mail would get at this smart host
+    #[argh(option, arg_name = "[smtps://]HOST[:PORT]")]
+    pub upstream: Option<String>,
+    /// log in to --upstream with the credentials in this file, and show whether they are accepted
+    #[argh(option, arg_name = "FILE")]
+    pub upstream_auth: Option<PathBuf>,
     /// AS FOR OUTBOUND: as for outbound
     #[argh(option, arg_name = "FILE")]
     pub policy: Option<PathBuf>,
@@ -327,70 +377,6 @@ pub struct CheckFlags {
     /// as for outbound
     #[argh(option, arg_name = "defer|reject")]
     pub refuse_with: Option<String>,
-}
-
-/// Shows the policy table and cached MTA-STS policies.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "policy")]
-pub struct PolicyFlags {
-    /// what to do
-    #[argh(subcommand)]
-    pub verb: PolicyCommandFlags,
-}
-
-/// What to do with the policy.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand)]
-pub enum PolicyCommandFlags {
-    /// `policy test`
-    Test(PolicyTestFlags),
-    /// `policy show`
-    Show(PolicyShowFlags),
-    /// `policy purge`
-    Purge(PolicyPurgeFlags),
-}
-
-/// Prints the line of the table that decides for each NAME, and why. Asks no network.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "test")]
-pub struct PolicyTestFlags {
-    /// as for outbound
-    #[argh(option, arg_name = "FILE")]
-    pub policy: Option<PathBuf>,
-    /// as for outbound
-    #[argh(option, arg_name = "encrypt|verify|secure|dane|dane-only|mta-sts")]
-    pub level: Option<String>,
-    /// recipient.domain, @sender.domain, \[relay\]:PORT, the address of a server or client, or a prefix
-    #[argh(positional, arg_name = "NAME")]
-    pub names: Vec<String>,
-}
-
-/// Prints the lines of the table, with a warning for each that nothing reaches, and the MTA-STS policies that are
-/// cached. Exit code 1: a DOMAIN is not in the cache.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "show")]
-pub struct PolicyShowFlags {
-    /// as for outbound
-    #[argh(option, arg_name = "FILE")]
-    pub policy: Option<PathBuf>,
-    /// directory in which outbound keeps MTA-STS policies
-    #[argh(option, arg_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
-    /// print only the cached policies of these domains (default: all)
-    #[argh(positional, arg_name = "DOMAIN")]
-    pub domains: Vec<String>,
-}
-
-/// Forgets cached MTA-STS policies. Exit code 1: a DOMAIN is not in the cache.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "purge")]
-pub struct PolicyPurgeFlags {
-    /// as for policy show
-    #[argh(option, arg_name = "DIR")]
-    pub state_dir: PathBuf,
-    /// forget the policy of this domain
-    #[argh(positional, arg_name = "DOMAIN")]
-    pub domains: Vec<String>,
 }
 
 /// Checks and shows the evidence. FILE... are the files of one audit log; a single FILE stands for itself and for all
@@ -502,6 +488,19 @@ pub struct AuditKeygenFlags {
     /// write the private key to this file, and the public key to the same name with .pub
     #[argh(option, arg_name = "PEM")]
     pub out: PathBuf,
+}
+
+/// Turns `--flag=value` into `--flag value`, which is what argh reads.
+pub(crate) fn split_values(arguments: &[String]) -> Vec<String> {
+    arguments
+        .iter()
+        .flat_map(|argument| match argument.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => {
+                vec![flag.to_owned(), value.to_owned()]
+            }
+            _ => vec![argument.clone()],
+        })
+        .collect()
 }
 
 /// A mark of packets: `0x1a` or `26`.

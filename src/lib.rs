@@ -67,6 +67,7 @@
 //! | action, input | [`smtp::Action`], [`smtp::Input`] | what a machine wants done, and what it is told. |
 //! | question, answer | [`smtp::Question`], [`smtp::Answer`] | who may receive? A machine asks; policy answers through the session. |
 //! | proof | [`smtp::Authorised`], [`smtp::Exempted`], [`smtp::Recorded`] | a value without which a machine does not go on. |
+//! | login | [`smtp::Login`], [`session::credentials::UpstreamLogin`] | the proxy's own credentials for its smart host; their octets are a [`smtp::Secret`], which cannot be printed. |
 //! | refusal | [`smtp::Refusal`] | a 4yz or 5yz reply of the proxy's own. |
 //! | heard | `smtp::HeardOffer`, `smtp::OfferRule` | what a server said before TLS, which nobody has proved. |
 //! | relay | `smtp::Relay` | what both machines share once commands pass. |

@@ -9,7 +9,7 @@ use running::{
 };
 use std::{
     fs,
-    io::BufRead,
+    io::{BufRead, Write as _},
     net::{SocketAddr, TcpListener},
     sync::Arc,
 };
@@ -205,4 +205,76 @@ fn a_proxy_header_counts_only_from_a_listed_balancer_which_must_send_one() {
             client.hears("451 4.7.0");
         }
     }
+}
+
+/// Sends two messages over TLS and says QUIT.
+fn two_messages(to: SocketAddr, authority: &Authority) {
+    let mut client = Client::introduced(to);
+    client.says("STARTTLS").hears("220");
+    let config = Arc::new(authority.client_config());
+    let name = rustls::pki_types::ServerName::try_from("mx.clinic.example").expect("a name");
+    let connection = rustls::ClientConnection::new(config, name).expect("a connection");
+    let tls = rustls::StreamOwned::new(connection, client.0.into_inner());
+    let mut tls = std::io::BufReader::new(tls);
+    let message = [
+        ("MAIL FROM:<a@b.example>", "250"),
+        ("RCPT TO:<c@clinic.example>", "250"),
+        ("DATA", "354"),
+        ("Subject: x\r\n\r\nx\r\n.", "250"),
+    ];
+    let dialogue = [("EHLO client.example", "250")]
+        .into_iter()
+        .chain(message)
+        .chain(message)
+        .chain([("QUIT", "221")]);
+    for (line, code) in dialogue {
+        let said = write!(tls.get_mut(), "{line}\r\n");
+        said.expect("written");
+        let mut reply = String::new();
+        while reply.as_bytes().get(3) != Some(&b' ') {
+            reply.clear();
+            tls.read_line(&mut reply).expect("a reply");
+        }
+        assert!(reply.starts_with(code), "{line}: {reply}");
+    }
+}
+
+#[test]
+fn a_session_that_goes_well_is_one_line_unless_more_is_asked_for() {
+    let pair = pair();
+    let told = |more: &[&str]| {
+        let (mut proxy, listen) = pair.ready(inside_server(), more);
+        two_messages(listen, &pair.authority);
+        let mut lines = Vec::new();
+        while lines
+            .last()
+            .is_none_or(|line: &String| !line.contains("quit"))
+        {
+            lines.push(proxy.says(""));
+        }
+        lines
+    };
+    let lines = told(&[]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let end = " end=quit messages=2 accepted=2 octets=34 seconds=";
+    assert!(lines[0].contains(end), "{lines:?}");
+    assert!(lines[0].contains(" tls=TLSv1.3 suite="), "{lines:?}");
+
+    let lines = told(&["--log-level", "debug", "--log", "json"]);
+    let objects: Vec<serde_json::Value> = lines
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("one JSON object a line"))
+        .collect();
+    let of_a_message: Vec<_> = objects
+        .iter()
+        .filter_map(|line| Some((line.get("message")?.as_u64()?, &line["outcome"])))
+        .collect();
+    let accepted = serde_json::Value::from("accepted");
+    assert_eq!(of_a_message, [(1, &accepted), (2, &accepted)]);
+    let end = objects.last().expect("an end");
+    assert_eq!(
+        (&end["level"], &end["messages"]),
+        (&"info".into(), &2.into())
+    );
+    assert_eq!(end["direction"], "in");
 }

@@ -20,7 +20,7 @@ pub use script::Direction;
 
 use script::{Answer, Expected, Step};
 use stage::{Deed, Stage};
-use starttls_proxy::smtp::{Cause, Refusal, Side};
+use starttls_proxy::smtp::{Cause, Question, Refusal, Side};
 use std::time::Duration;
 
 /// Lines that lead somewhere, so that the fuzzer need not find SMTP by itself.
@@ -155,6 +155,10 @@ impl Play {
                 Step::Secured(side, outcome)
             }
             Some(Deed::Record(_)) => Step::Recorded(outcome),
+            Some(Deed::Ask(Question::Login)) if argument % 8 != 0 => Step::Answer(Answer::Login {
+                token: argument & 16 != 0,
+                secret: "swordfish-of-the-nurse".to_owned(),
+            }),
             Some(Deed::Ask(_)) => Step::Answer(match argument % 8 {
                 0 => Answer::Refused(refusal()),
                 1 => Answer::Exempted,

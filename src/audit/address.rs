@@ -99,6 +99,14 @@ impl std::str::FromStr for AddressForm {
 #[serde(transparent)]
 pub struct Address(WireText);
 
+impl Address {
+    /// The text of this form.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
 /// Makes [`Address`]es of paths (RFC 5321 §4.1.2).
 pub(super) struct Addresses {
     form: AddressForm,

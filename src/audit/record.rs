@@ -74,7 +74,7 @@ pub enum Record {
     Verdict(Box<VerdictRecord>),
     /// The proxy itself refused something to the client, for another reason than a verdict. Verdicts have a record of their own.
     Refusal(Box<RefusalRecord>),
-    /// The server refused the greeting, EHLO or STARTTLS, which ended the session.
+    /// The server refused the greeting, EHLO, STARTTLS or the proxy's login, which ended the session.
     Heard(Box<HeardRecord>),
     /// A session went on without an authenticated peer, because an entry of the administrator allows that.
     Unprotected(Box<UnprotectedRecord>),
@@ -297,7 +297,7 @@ pub struct RefusalRecord {
     /// For a remembered refusal: the level that was in force for that domain.
     pub level: Option<String>,
     /// Why, in one word: `protocol`, `limit`, `starttls-required`, `server-unreachable`, `server-gone`, `greeting-refused`, `ehlo-refused`,
-    /// `starttls-refused`, `starttls-not-supported`, `extension-missing`, `overload`, `local-fault`, `stopped`; `validation-failure` for a
+    /// `starttls-refused`, `starttls-not-supported`, `login-failed`, `extension-missing`, `overload`, `local-fault`, `stopped`; `validation-failure` for a
     /// handshake that failed; for a remembered refusal, the reason of the first refusal.
     pub reason: String,
     /// Another session was refused for this reason a short while before, so this one was refused at its greeting.
@@ -313,13 +313,14 @@ pub struct RefusalRecord {
 pub struct HeardRecord {
     /// The session.
     pub session: SessionField,
-    /// The stage that it answers: `greeting`, `ehlo` or `starttls`.
+    /// The stage that it answers: `greeting`, `ehlo`, `starttls`, or `login` for the proxy's own login.
     pub stage: String,
     /// Its reply code; `null` where it has none.
     pub code: Option<u16>,
     /// Its enhanced code (RFC 3463), e.g. `5.7.1`; `null` where it has none.
     pub enhanced: Option<String>,
-    /// The reply as it came, without the last CR LF. It is cut at 512 octets, which three dots show.
+    /// The reply as it came, without the last CR LF. It is cut at 512 octets, which three dots show. Of a reply to a login only the codes
+    /// are kept, because a server may quote the secret that it refuses.
     pub text: WireText,
     /// The reply came in the clear or from a peer that had proved nothing, so anybody on the path can have written it.
     pub unproved: bool,
@@ -389,6 +390,8 @@ pub struct MessageRecord {
     pub tls: Option<TlsField>,
     /// The certificates by which the peer showed its identity; `null` for plaintext, and for a client without certificate.
     pub peer: Option<PeerField>,
+    /// `--upstream-auth`: the user as whom the proxy logged in to the server, in the log's form of addresses; `null` where it did not.
+    pub authenticated_as: Option<Address>,
     /// Whether the server accepted it.
     pub outcome: OutcomeField,
     /// The server's final reply: lines joined by `\r\n`, without the last CR LF, addresses in the log's form. `null` where the connection

@@ -13,14 +13,16 @@ use std::{
 };
 
 use argh::FromArgs as _;
+use log::LevelFilter;
 
 use crate::{
     VERSION,
     commands::{self, audit, runtime},
     configure,
     exit::{self, Exit},
-    flags::{AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags},
-    logging, serve,
+    flags::{AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags, split_values},
+    logging::{self, LogFormat},
+    serve,
     tls::{self, CRYPTO_MODULE},
 };
 
@@ -61,7 +63,12 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
     }
     let top = ProgramFlags::from_args(&["starttls-proxy"], &words)
         .map_err(|early| usage::failure(&early.output, &arguments))?;
-    logging::install();
+    let (format, level) = match &top.command {
+        CommandFlags::Outbound(flags) => (flags.log, flags.log_level),
+        CommandFlags::Inbound(flags) => (flags.log, flags.log_level),
+        _ => (LogFormat::Text, LevelFilter::Info),
+    };
+    logging::install(format, level);
     match top.command {
         CommandFlags::Outbound(flags) => served(configure::outbound(&flags)?, flags.dry_run),
         CommandFlags::Inbound(flags) => served(configure::inbound(&flags)?, flags.dry_run),
@@ -70,8 +77,11 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
             PolicyCommandFlags::Test(flags) => commands::policy::test(&flags),
             PolicyCommandFlags::Show(flags) => commands::policy::show(&flags),
             PolicyCommandFlags::Purge(flags) => commands::policy::purge(&flags),
+            PolicyCommandFlags::Suggest(flags) => commands::policy::suggest(&flags),
         },
         CommandFlags::Audit(audit) => evidence(&audit.verb),
+        CommandFlags::Doctor(flags) => commands::doctor::doctor(&flags),
+        CommandFlags::Setup(flags) => commands::setup::setup(&flags),
     }
 }
 
@@ -104,19 +114,6 @@ fn evidence(command: &AuditCommandFlags) -> Result<(), Exit> {
         AuditCommandFlags::Show(flags) => audit::show(flags, &mut out, &mut errors),
         AuditCommandFlags::Keygen(flags) => audit::keygen(flags, &mut out),
     }
-}
-
-/// Turns `--flag=value` into `--flag value`, which is what argh reads.
-fn split_values(arguments: &[String]) -> Vec<String> {
-    arguments
-        .iter()
-        .flat_map(|argument| match argument.split_once('=') {
-            Some((flag, value)) if flag.starts_with("--") => {
-                vec![flag.to_owned(), value.to_owned()]
-            }
-            _ => vec![argument.clone()],
-        })
-        .collect()
 }
 
 /// Prints to stdout. A reader that closed it does not want the text, so that is no error.
@@ -157,7 +154,9 @@ mod tests {
 
     #[test]
     fn every_flag_is_explained_and_none_is_explained_that_is_not_there() {
-        let commands: [(&[&[&str]], &str); 5] = [
+        let commands: [(&[&[&str]], &str); 7] = [
+            (&[&["doctor"]], "doctor"),
+            (&[&["setup"]], "setup"),
             (&[&["outbound"]], "outbound"),
             (&[&["inbound"]], "inbound"),
             (&[&["check"]], "check"),
@@ -166,6 +165,7 @@ mod tests {
                     &["policy", "test"],
                     &["policy", "show"],
                     &["policy", "purge"],
+                    &["policy", "suggest"],
                 ],
                 "policy",
             ),
@@ -199,7 +199,10 @@ mod tests {
 
     #[test]
     fn help_is_grouped_tells_the_defaults_and_fits_eighty_columns() {
-        let pages = ["help", "outbound", "inbound", "check", "policy", "audit"].map(page);
+        let pages = [
+            "help", "outbound", "inbound", "check", "policy", "audit", "doctor", "setup",
+        ];
+        let pages = pages.map(page);
         for page in &pages {
             for line in page.lines() {
                 assert!(line.chars().count() <= 80, "{line}");
@@ -288,7 +291,7 @@ mod tests {
                 "no value provided for option '--listen'",
             ),
             (&["audit"], "verify, show, report, keygen"),
-            (&["policy"], "test, show, purge"),
+            (&["policy"], "test, show, purge, suggest"),
         ] {
             let said = said(arguments);
             assert!(said.starts_with(words) || said.contains(words), "{said}");
@@ -359,6 +362,7 @@ mod tests {
                     value,
                 ],
                 &["--policy", value],
+                &["doctor", "outbound", "--hostname", value, "--nonsense"],
             ] {
                 said(arguments);
             }
@@ -381,6 +385,10 @@ mod tests {
             ),
             (&["policy", "test", "-h"], "starttls-proxy policy test|"),
             (&["audit", "help"], "starttls-proxy audit verify|"),
+            (
+                &["doctor", "outbound", "--help"],
+                "starttls-proxy doctor COMMAND...\n",
+            ),
         ] {
             let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
             let page = usage::help_asked_for(&arguments).expect("it is asked for");

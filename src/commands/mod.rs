@@ -1,9 +1,12 @@
-//! The commands that a person runs beside the proxy itself: `check`, `policy` and `audit`. They print the same words as replies,
-//! log and records.
+//! The commands that a person runs beside the proxy itself: `check`, `policy`, `audit`, `doctor` and `setup`. They print the same
+//! words as replies, log and records.
 
 pub mod audit;
 pub mod check;
+pub(crate) mod doctor;
+mod machine;
 pub(crate) mod policy;
+pub(crate) mod setup;
 
 use crate::exit::Exit;
 

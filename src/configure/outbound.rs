@@ -6,6 +6,7 @@ use super::{
     PreparedProxy,
     direction::{DirectionFiles, FileContent, SharedFlags, prepare, shared_flags},
     reading::FileReading,
+    smart_host,
     table::table_in,
     values::{client_options, lookup_of, resolv_conf_in_force, settings, upstream},
 };
@@ -20,6 +21,8 @@ use crate::{
     },
     serve::Direction,
     session::{
+        clients::AllowedClients,
+        credentials::UpstreamLogin,
         setup::{CommonSetup, OutboundSetup, Upstream},
         write_budget::WriteBudget,
     },
@@ -53,6 +56,8 @@ pub fn outbound(flags: &OutboundFlags) -> Result<PreparedProxy, Exit> {
         tls.min_tls,
     )?;
     settings.check(upstream.is_some()).map_err(Exit::Usage)?;
+    let clients = smart_host::clients(&flags.allow_client, upstream.is_some());
+    let login = smart_host::login_file(flags, &settings)?;
     let purpose = match &upstream {
         Some(upstream) => TablePurpose::Upstream(upstream.host.clone(), upstream.port),
         None => TablePurpose::Intercepted,
@@ -70,6 +75,10 @@ pub fn outbound(flags: &OutboundFlags) -> Result<PreparedProxy, Exit> {
         state_dir: flags.state_dir.clone(),
         mta_sts_private: flags.mta_sts_private,
         tlsrpt: tlsrpt.map_err(Exit::Configuration)?.map(Arc::new),
+        remarks: smart_host::remarks(&flags.allow_client),
+        clients,
+        login,
+        strangers: Arc::new(WriteBudget::for_strangers()),
     };
     prepare(&shared_flags!(flags), files, WriteBudget::unlimited())
 }
@@ -88,28 +97,45 @@ struct OutboundFiles {
     state_dir: Option<PathBuf>,
     mta_sts_private: bool,
     tlsrpt: Option<Arc<Tlsrpt>>,
+    /// `--allow-client`, and what is worth a warning about it.
+    clients: Option<AllowedClients>,
+    remarks: Vec<String>,
+    /// `--upstream-auth`.
+    login: Option<PathBuf>,
+    /// What strangers at a smart host may make the proxy write. It outlasts a reload.
+    strangers: Arc<WriteBudget>,
+}
+
+/// What is made of certificates, authorities and credentials.
+struct OutboundSecrets {
+    tls: ClientTls,
+    login: Option<Arc<UpstreamLogin>>,
+    /// What is worth a warning about the file of the login.
+    remarks: Vec<String>,
 }
 
 impl DirectionFiles for OutboundFiles {
-    type Tls = ClientTls;
+    type Tls = OutboundSecrets;
     const HEADLINE: &'static str = "outbound: legacy mail server -> the world";
     const OBSERVED: &'static str = "observe: everything is judged and recorded, nothing is refused";
 
     fn paths(&self) -> Vec<PathBuf> {
         let pair = self.tls.pair.iter().flat_map(|(cert, key)| [cert, key]);
-        let single = [&self.policy, &self.tls.ca_file, &self.anchor];
+        let single = [&self.policy, &self.tls.ca_file, &self.anchor, &self.login];
         single.into_iter().flatten().chain(pair).cloned().collect()
     }
 
+    /// A hash of a password would tell it to whoever tries likely ones, so its file is as private as a key.
     fn private_keys(&self) -> Vec<PathBuf> {
-        self.tls.pair.iter().map(|(_, key)| key.clone()).collect()
+        let keys = self.tls.pair.iter().map(|(_, key)| key);
+        keys.chain(&self.login).cloned().collect()
     }
 
     fn read(
         &self,
         reading: &mut FileReading,
         running: Option<&Lookup>,
-    ) -> Option<FileContent<ClientTls>> {
+    ) -> Option<FileContent<OutboundSecrets>> {
         let table = table_in(
             reading,
             self.policy.as_deref(),
@@ -124,53 +150,78 @@ impl DirectionFiles for OutboundFiles {
             .map_or_else(|| Trust::in_nobody().anchors(), |tls| tls.trust.anchors());
         let renewal = running.map(|lookup| lookup.renewal(roots)).transpose();
         let renewal = reading.take(renewal);
+        let login = self.login.as_deref().map(UpstreamLogin::read).transpose();
+        let (login, remarks) = match reading.take(login)? {
+            Some((login, remarks)) => (Some(Arc::new(login)), remarks),
+            None => (None, Vec::new()),
+        };
         let (table, policy) = table?;
         Some(FileContent {
             table,
             policy,
-            tls: tls?,
+            tls: OutboundSecrets {
+                tls: tls?,
+                login,
+                remarks,
+            },
             renewal: renewal?,
         })
     }
 
-    fn lookup(&self, tls: &ClientTls) -> Result<Lookup, Exit> {
+    fn lookup(&self, secrets: &OutboundSecrets) -> Result<Lookup, Exit> {
         lookup_of(
             &self.resolver,
             self.settings.dane,
             self.anchor.as_ref(),
             self.state_dir.as_ref(),
             self.mta_sts_private,
-            &tls.trust,
+            &secrets.tls.trust,
         )
     }
 
-    fn surroundings(&self, tls: &ClientTls) -> Vec<String> {
-        vec![tls.trust.sha256(), self.resolv_conf.clone()]
+    fn surroundings(&self, secrets: &OutboundSecrets) -> Vec<String> {
+        let login = secrets.login.as_ref();
+        let user = login.map(|login| format!("{} by {}", login.user(), login.kind()));
+        let trust = secrets.tls.trust.sha256();
+        [trust, self.resolv_conf.clone()]
+            .into_iter()
+            .chain(user)
+            .collect()
     }
 
     fn table_remarks(&self, table: &Table) -> Vec<String> {
-        table.remarks(&self.purpose, clock::wall())
+        let mut remarks = table.remarks(&self.purpose, clock::wall());
+        remarks.extend(self.remarks.iter().cloned());
+        if self.login.is_some() {
+            remarks.extend(smart_host::unproving(table));
+        }
+        remarks
     }
 
-    fn certificate_remarks(&self, _: &ClientTls) -> Vec<String> {
-        Vec::new()
+    fn certificate_remarks(&self, secrets: &OutboundSecrets) -> Vec<String> {
+        secrets.remarks.clone()
     }
 
-    fn summary(&self, _: &ClientTls) -> Vec<String> {
+    fn summary(&self, secrets: &OutboundSecrets) -> Vec<String> {
         let used = |name, is_used| format!(", {}{name}", if is_used { "" } else { "no " });
-        vec![format!(
+        let clients = self.clients.as_ref();
+        let clients = clients.map(|clients| format!("clients: {clients}"));
+        let login = secrets.login.as_ref();
+        let login = login.map(|login| format!("login: as {}, by {}", login.user(), login.kind()));
+        let level = format!(
             "level: {}{}{}",
             self.settings.level,
             used("dane", self.settings.dane),
             used("mta-sts", self.settings.mta_sts)
-        )]
+        );
+        clients.into_iter().chain(login).chain([level]).collect()
     }
 
     fn direction(
         &self,
         common: CommonSetup,
         table: Table,
-        tls: ClientTls,
+        secrets: OutboundSecrets,
         lookup: Arc<Lookup>,
     ) -> Direction {
         Direction::Outbound(Arc::new(OutboundSetup {
@@ -178,11 +229,14 @@ impl DirectionFiles for OutboundFiles {
             upstream: self.upstream.clone(),
             settings: self.settings,
             table,
-            tls: Arc::new(tls),
+            tls: Arc::new(secrets.tls),
             lookup,
             // A host that failed under the old configuration may succeed under the new one.
             memory: Arc::default(),
             tlsrpt: self.tlsrpt.clone(),
+            clients: self.clients.clone(),
+            strangers: Arc::clone(&self.strangers),
+            login: secrets.login,
         }))
     }
 }

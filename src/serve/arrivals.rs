@@ -39,6 +39,8 @@ const LINE_HEAD: usize = 32;
 const TOO_MANY: &str = "421 4.3.2 too many sessions, try again later\r\n";
 /// Why a client without a budget is turned away, in the word of log and counters.
 const NO_BUDGET: &str = "budget";
+/// Why a client that `--allow-client` does not name is turned away, in the word of log and counters.
+const STRANGER: &str = "allow-client";
 /// Reply to a client that has used up its budget.
 const TOO_OFTEN: &str =
     "421 4.7.0 too many connections without mail from your address, try again later\r\n";
@@ -72,7 +74,7 @@ pub(super) async fn accept(
                             stop.clone(),
                         ));
                     }
-                    Err(turned_away) => turned_away.carry_out(direction.common(), &stream),
+                    Err(turned_away) => turned_away.carry_out(&direction, &stream),
                 }
             }
             Err(error) => {
@@ -142,6 +144,17 @@ fn is_balancer(direction: &Direction, client: ClientAddr) -> bool {
     }
 }
 
+/// Whether this client may not use the smart host.
+fn is_stranger(direction: &Direction, client: ClientAddr) -> bool {
+    match direction {
+        Direction::Outbound(setup) => {
+            let clients = setup.clients.as_ref();
+            clients.is_some_and(|clients| !clients.contains(client.0.ip()))
+        }
+        Direction::Inbound(_) => false,
+    }
+}
+
 /// Why a connection gets no session.
 struct TurnedAway {
     client: ClientAddr,
@@ -164,18 +177,23 @@ impl TurnedAway {
     }
 
     /// Counts it, logs it if the client's budget pays for that, and sends the reply if it fits into the socket right now.
-    fn carry_out(&self, common: &CommonSetup, stream: &TcpStream) {
+    fn carry_out(&self, direction: &Direction, stream: &TcpStream) {
         let Self {
             client,
             why,
             detail,
             reply,
         } = self;
+        let common = direction.common();
         common.metrics.count(metrics::TURNED_AWAY, why);
         // A client without a budget was counted when that was found.
         if *why != NO_BUDGET {
             let line = format!("turned away client={client} why={why}{detail}");
-            let (budget, octets) = (&common.write_budget, line.len() + LINE_HEAD);
+            let budget = match direction {
+                Direction::Outbound(setup) if *why == STRANGER => &setup.strangers,
+                _ => &common.write_budget,
+            };
+            let octets = line.len() + LINE_HEAD;
             if budget.may_write(client.0.ip(), BudgetedEvent::TurnedAway, octets) {
                 log::warn!("{line}");
             }
@@ -193,6 +211,14 @@ fn admit(
     client: ClientAddr,
 ) -> Result<SessionPlace, TurnedAway> {
     let common = direction.common();
+    if is_stranger(direction, client) {
+        // 4yz, so that no mail bounces because somebody forgot a prefix.
+        let reply = format!(
+            "421 4.7.1 {} may not send mail through this proxy (--allow-client)\r\n",
+            client.0.ip()
+        );
+        return Err(TurnedAway::new(client, STRANGER, reply));
+    }
     // A balancer's own address would count all the world as one client.
     let place = if is_balancer(direction, client) {
         limits.enter_uncounted()
@@ -223,7 +249,7 @@ async fn session(
     }
     let (arrival, clients_place) = match arrive(&direction, &limits, &mut stream, client).await {
         Ok(arrived) => arrived,
-        Err(turned_away) => return turned_away.carry_out(direction.common(), &stream),
+        Err(turned_away) => return turned_away.carry_out(&direction, &stream),
     };
     let metrics = Arc::clone(&direction.common().metrics);
     metrics.count(metrics::SESSIONS, direction.word());

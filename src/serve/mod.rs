@@ -4,7 +4,7 @@ mod arrivals;
 mod ending;
 pub(crate) mod limits;
 pub(crate) mod metrics_page;
-mod relay_probe;
+pub(crate) mod relay_probe;
 
 use std::{
     io,
@@ -190,7 +190,15 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
     tell_systemd(&[NotifyState::Ready, NotifyState::Status("serving")]);
     match now(&current) {
-        Direction::Outbound(_) => log::info!("{limits}"),
+        Direction::Outbound(setup) => {
+            log::info!("{limits}");
+            if let Some(clients) = &setup.clients {
+                log::info!("clients: {clients}");
+            }
+            if let Some(login) = &setup.login {
+                log::info!("login: as {}, by {}", login.user(), login.kind());
+            }
+        }
         Direction::Inbound(setup) => log::info!("{limits}; {}", setup.handshakes),
     }
     log::info!(
@@ -209,7 +217,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     ending::drain(&limits, drain_timeout, audit.as_deref(), &stopping, signals).await;
     let direction = now(&current);
     let common = direction.common();
-    write_counts(common);
+    write_counts(&direction);
     if let Some(audit) = audit {
         let (sessions, messages) = (
             common.metrics.total(metrics::SESSIONS),
@@ -249,8 +257,12 @@ fn refuse_ourselves_as_upstream(direction: &Direction) -> Result<(), Exit> {
 }
 
 /// Writes one line and one record with the counts of events that were too many to write singly.
-fn write_counts(common: &CommonSetup) {
-    let counts = common.write_budget.report();
+fn write_counts(direction: &Direction) {
+    let common = direction.common();
+    let mut counts = common.write_budget.report();
+    if let Direction::Outbound(setup) = direction {
+        counts.extend(setup.strangers.report());
+    }
     if counts.is_empty() {
         return;
     }
@@ -330,11 +342,11 @@ fn background(current: &Arc<RwLock<Direction>>, relay_probe: Option<String>) {
             }
         });
     }
-    let common = now(current).common().clone();
+    let counting = Arc::clone(current);
     tokio::spawn(async move {
         loop {
             sleep(REPORT).await;
-            write_counts(&common);
+            write_counts(&now(&counting));
         }
     });
     match now(current) {
@@ -362,5 +374,21 @@ async fn warn_of_expiry(current: Arc<RwLock<Direction>>) {
                 log::warn!("{warning}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_may_come_is_waited_for_and_a_right_that_is_missing_is_not() {
+        let exit = |number| {
+            let address = "192.0.2.1:25".parse().expect("an address");
+            no_listener(address, &io::Error::from_raw_os_error(number)).code()
+        };
+        // EADDRINUSE, EADDRNOTAVAIL, ENODEV, ENOMEM, EMFILE; then EACCES, EPERM, EINVAL.
+        assert_eq!([98, 99, 19, 12, 24].map(exit), [75; 5]);
+        assert_eq!([13, 1, 22].map(exit), [78; 3]);
     }
 }

@@ -10,7 +10,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use super::{
+    job::{Job, Running},
     journal::Journal,
     leg::{Leg, Stream},
 };
@@ -33,9 +34,6 @@ use crate::{
     },
     tls::Secured,
 };
-
-/// An action that takes time, under way.
-pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The result of an action that took time, as the machine is told.
 pub enum ActionResult {
@@ -83,8 +81,8 @@ impl Stop {
 
 /// Carries out the actions of a machine for one session of one direction.
 ///
-/// An action that takes time is a [`Job`]. The job owns all it needs, so that the session goes on meanwhile. Its result comes back to
-/// [`ActionHandler::finish`], where the session may change what it knows.
+/// An action that may take time is a [`Job`]. Its result comes back to [`ActionHandler::finish`], where the session may change what it
+/// knows.
 pub trait ActionHandler {
     /// The result of a job.
     type JobResult: Send + 'static;
@@ -117,7 +115,9 @@ struct Drive<M, H: ActionHandler> {
     handler: H,
     client: Leg,
     server: Leg,
-    jobs: Vec<Job<H::JobResult>>,
+    jobs: Vec<Running<H::JobResult>>,
+    /// The result of a job that needed no time.
+    ended: Option<H::JobResult>,
     /// TLS starts on this side as soon as it is flushed.
     upgrading: Option<Side>,
     /// The side whose records are being opened. Its channel is lent, so its connection cannot be closed before that is over.
@@ -127,13 +127,40 @@ struct Drive<M, H: ActionHandler> {
     /// Connections that are being closed: the side, and the task that returns how many octets it still wrote.
     leaving: Vec<(Side, JoinHandle<u64>)>,
     began: Instant,
+    /// Time since then, read once a step.
+    now: Duration,
     /// Wakes the session no later than the machine's deadline, and perhaps too early.
     timer: Option<(Duration, Pin<Box<Sleep>>)>,
     /// What [`Machine::set_held_back`] was last told.
     held_back: bool,
     stop: watch::Receiver<Stop>,
-    /// Ready once the end of the process has come further than the machine knows. `None` when the machine knows the last step.
-    stopping: Option<Pin<Box<dyn Future<Output = Stop> + Send>>>,
+    /// `None` when the machine knows the last step of the process' end.
+    stopping: Option<Stopping>,
+}
+
+/// Ready once the end of the process has come further than the machine knows.
+struct Stopping {
+    future: Pin<Box<dyn Future<Output = Stop> + Send>>,
+    /// Who was told to wait for it.
+    waker: Waker,
+}
+
+impl Stopping {
+    fn beyond(stop: &watch::Receiver<Stop>, reached: Stop) -> Self {
+        Self {
+            future: Box::pin(Stop::beyond(stop.clone(), reached)),
+            waker: Waker::noop().clone(),
+        }
+    }
+
+    /// `changed`: the end may have come further. Otherwise there is nothing to do, unless somebody else waits now.
+    fn poll(&mut self, changed: bool, cx: &mut Context<'_>) -> Poll<Stop> {
+        if !changed && self.waker.will_wake(cx.waker()) {
+            return Poll::Pending;
+        }
+        self.waker.clone_from(cx.waker());
+        self.future.as_mut().poll(cx)
+    }
 }
 
 enum Wakeup<T> {
@@ -162,14 +189,16 @@ pub fn drive<M: Machine, H: ActionHandler>(
         client,
         server: Leg::default(),
         jobs: Vec::new(),
+        ended: None,
         upgrading: None,
         opening: None,
         closing: None,
         leaving: Vec::new(),
         began: clock::instant(),
+        now: Duration::ZERO,
         timer: None,
         held_back: false,
-        stopping: Some(Box::pin(Stop::beyond(stop.clone(), Stop::Not))),
+        stopping: Some(Stopping::beyond(&stop, Stop::Not)),
         stop,
     });
     async move {
@@ -183,6 +212,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         self.pump();
         while !self.machine.finished() {
             let event = self.next().await;
+            self.now = self.clock();
             self.take_in(event);
             self.pump();
         }
@@ -206,8 +236,19 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         }
     }
 
-    fn now(&self) -> Duration {
+    fn clock(&self) -> Duration {
         clock::instant().duration_since(self.began)
+    }
+
+    fn begin(&mut self, job: Job<H::JobResult>) {
+        match job {
+            Job::Done(result) if self.ended.is_none() => self.ended = Some(result),
+            Job::Done(result) => match Job::running(std::future::ready(result)) {
+                Job::Running(job) => self.jobs.push(job),
+                Job::Done(_) => {}
+            },
+            Job::Running(job) => self.jobs.push(job),
+        }
     }
 
     fn leg(&mut self, side: Side) -> &mut Leg {
@@ -232,8 +273,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
     }
 
     fn tell(&mut self, input: Input) {
-        let now = self.now();
-        self.machine.handle(input, now);
+        self.machine.handle(input, self.now);
         self.carry_out(None);
     }
 
@@ -244,7 +284,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         match leg.take_stream() {
             Some(stream) if clean => {
                 let job = self.handler.upgrade(side, stream);
-                self.jobs.push(job);
+                self.begin(job);
             }
             // The machine had taken all that was offered, so the connection broke meanwhile.
             _ => self.tell(Input::Closed(side)),
@@ -277,7 +317,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                 self.tell(Input::Cut);
             }
             Wakeup::Stop(reached) => {
-                self.stopping = Some(Box::pin(Stop::beyond(self.stop.clone(), reached)));
+                self.stopping = Some(Stopping::beyond(&self.stop, reached));
                 self.tell(Input::Drain);
             }
         }
@@ -340,7 +380,11 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
             };
             ready!(timer.as_mut().poll(cx));
             self.timer = None;
-            if self.machine.deadline().is_some_and(|due| due <= self.now()) {
+            if self
+                .machine
+                .deadline()
+                .is_some_and(|due| due <= self.clock())
+            {
                 return Poll::Ready(());
             }
             self.arm();
@@ -362,8 +406,11 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         if let Poll::Ready(read) = self.poll_side(Side::Server, cx) {
             return Poll::Ready(read);
         }
+        if let Some(result) = self.ended.take() {
+            return Poll::Ready(Wakeup::JobEnded(result));
+        }
         for index in 0..self.jobs.len() {
-            if let Poll::Ready(result) = self.jobs[index].as_mut().poll(cx) {
+            if let Poll::Ready(result) = self.jobs[index].poll(cx) {
                 drop(self.jobs.swap_remove(index));
                 return Poll::Ready(Wakeup::JobEnded(result));
             }
@@ -377,9 +424,11 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         if let Poll::Ready(read) = self.poll_side(Side::Client, cx) {
             return Poll::Ready(read);
         }
+        let changed = self.stop.has_changed().unwrap_or(false);
         if let Some(stopping) = self.stopping.as_mut()
-            && let Poll::Ready(reached) = stopping.as_mut().poll(cx)
+            && let Poll::Ready(reached) = stopping.poll(changed, cx)
         {
+            self.stop.mark_unchanged();
             return Poll::Ready(Wakeup::Stop(reached));
         }
         if self.poll_deadline(cx).is_ready() {

@@ -4,8 +4,10 @@
 //! A fact needs no audit log: without one it is still logged and counted.
 
 mod heard;
+mod login;
 
 pub(crate) use heard::HeardFact;
+pub(crate) use login::LoginFact;
 
 use std::{fmt, sync::Arc};
 
@@ -104,24 +106,30 @@ impl Fact for TlsUpFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::HANDSHAKES, "done");
     }
+    // The line of the session's end says it again.
     fn level(&self) -> Option<log::Level> {
-        Some(log::Level::Info)
+        Some(log::Level::Debug)
     }
     fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let facts = &self.0.facts;
-        write!(
-            out,
-            "tls={} suite={} group={} sni={}",
-            facts.version,
-            facts.suite,
-            facts.group,
-            Printable(facts.sni.as_deref().unwrap_or("-")),
-        )
+        tls_words(self.0, out)
     }
     // The record of each message says it again.
     fn writing(&self) -> Writing {
         Writing::WithinBudget
     }
+}
+
+/// What the log says of the TLS with a peer.
+fn tls_words(peer: &Peer, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let facts = &peer.facts;
+    write!(
+        out,
+        "tls={} suite={} group={} sni={}",
+        facts.version,
+        facts.suite,
+        facts.group,
+        Printable(facts.sni.as_deref().unwrap_or("-")),
+    )
 }
 
 /// A handshake with an outside client failed.
@@ -217,7 +225,7 @@ impl Fact for VerdictFact<'_> {
     }
     fn level(&self) -> Option<log::Level> {
         Some(match self.entry.verdict {
-            VerdictField::Authorised => log::Level::Info,
+            VerdictField::Authorised => log::Level::Debug,
             VerdictField::Unprotected | VerdictField::Refused => log::Level::Warn,
         })
     }
@@ -422,6 +430,8 @@ pub(crate) struct MessageFact<'a> {
     pub(super) decisions: Vec<Arc<DecisionField>>,
     /// The outside party, if the link had TLS.
     pub(super) peer: Option<&'a Peer>,
+    /// As whom the proxy logged in to the server.
+    pub(super) user: Option<&'a str>,
 }
 
 impl MessageFact<'_> {
@@ -450,8 +460,12 @@ impl Fact for MessageFact<'_> {
         metrics.count(metrics::MESSAGES, self.outcome().1);
         metrics.add(metrics::OCTETS, self.direction, self.message.octets);
     }
+    // The line of the session's end counts the messages that were accepted.
     fn level(&self) -> Option<log::Level> {
-        Some(log::Level::Info)
+        Some(match self.outcome().0 {
+            OutcomeField::Accepted => log::Level::Debug,
+            OutcomeField::Rejected | OutcomeField::Unknown => log::Level::Info,
+        })
     }
     fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reply = self.message.reply.as_deref().unwrap_or_default();
@@ -481,6 +495,7 @@ impl Fact for MessageFact<'_> {
             decisions: self.decisions.iter().map(|one| (**one).clone()).collect(),
             tls: self.peer.map(tls_field),
             peer: self.peer.and_then(peer_field),
+            authenticated_as: self.user.map(|user| audit.address(user.as_bytes())),
             outcome: self.outcome().0,
             reply: reply.map(|reply| WireText::escape(without_crlf(reply))),
         })))
@@ -540,6 +555,8 @@ pub(crate) struct ClosedFact<'a> {
     pub(super) took: std::time::Duration,
     /// Messages that began, and messages that the server accepted.
     pub(super) messages: [u64; 2],
+    /// Octets of these messages.
+    pub(super) octets: u64,
     /// Octets read from and written to client and server.
     pub(super) traffic: [[u64; 2]; 2],
     /// The outside party, if the link had TLS.
@@ -560,10 +577,15 @@ impl Fact for ClosedFact<'_> {
         let [messages, accepted] = self.messages;
         write!(
             out,
-            "end={} messages={messages} accepted={accepted} seconds={:.3}",
+            "end={} messages={messages} accepted={accepted} octets={} seconds={:.3}",
             self.end,
+            self.octets,
             self.took.as_secs_f64(),
         )?;
+        if let Some(peer) = self.peer {
+            out.write_str(" ")?;
+            tls_words(peer, out)?;
+        }
         match self.repeats {
             0 => Ok(()),
             repeats => write!(out, " repeated={repeats}"),

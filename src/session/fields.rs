@@ -159,9 +159,9 @@ pub(super) fn verdict_word(verdict: VerdictField) -> &'static str {
 pub(super) fn tls_field(peer: &Peer) -> TlsField {
     let facts = &peer.facts;
     TlsField {
-        version: facts.version.clone(),
-        suite: facts.suite.clone(),
-        group: Some(facts.group.clone()),
+        version: facts.version.to_owned(),
+        suite: facts.suite.to_owned(),
+        group: Some(facts.group.to_owned()),
         sni: facts.sni.as_deref().map(WireText::from),
         fips_module: cfg!(feature = "fips").then_some(CRYPTO_MODULE),
     }

@@ -36,6 +36,8 @@ pub(super) struct SessionIdentity {
     pub(super) server: Option<ConnectionField>,
     /// The client's name in EHLO or HELO.
     pub(super) hello: Option<Vec<u8>>,
+    /// As whom the proxy logged in to the server.
+    pub(super) user: Option<Box<str>>,
 }
 
 impl SessionIdentity {
@@ -48,7 +50,12 @@ impl SessionIdentity {
             intended,
             server: None,
             hello: None,
+            user: None,
         }
+    }
+
+    pub(super) fn is_inbound(&self) -> bool {
+        self.direction == DirectionField::Inbound
     }
 
     /// `out` or `in`.

@@ -10,8 +10,9 @@ use tokio::{net::TcpStream, sync::watch, time::timeout};
 use super::{
     Arrival,
     connecting::{HANDSHAKE, ServerLink},
-    drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
+    drive::{ActionHandler, ActionResult, Stop, Upgraded, drive},
     fields::{PlaintextBasis, in_the_clear},
+    job::Job,
     journal::Journal,
     leg::{Leg, Stream},
     networks::TlsAttempt,
@@ -94,7 +95,7 @@ struct InboundSession {
 /// The result of a job.
 enum InboundJob {
     /// The connection to the server.
-    Connected(Result<ServerLink, Refusal>),
+    Connected(Result<Box<ServerLink>, Refusal>),
     /// TLS and the client at its other end, or why the handshake failed.
     HandshakeEnded(Side, Result<(Secured<TcpStream>, Box<Peer>), String>),
     /// The machine's answer needs nothing of the session.
@@ -124,16 +125,17 @@ impl ActionHandler for InboundSession {
         }
         let setup = Arc::clone(&self.setup);
         let (client, intended, server) = (self.journal.client(), self.intended, self.server);
-        Box::pin(
-            async move { InboundJob::Connected(connect(&setup, client, intended, server).await) },
-        )
+        Job::running(async move {
+            let link = connect(&setup, client, intended, server).await;
+            InboundJob::Connected(link.map(Box::new))
+        })
     }
 
     fn upgrade(&mut self, side: Side, stream: Stream) -> Job<InboundJob> {
         let client = self.client();
         self.attempt = Some(self.setup.tried.attempt(client));
         let setup = Arc::clone(&self.setup);
-        Box::pin(async move {
+        Job::running(async move {
             InboundJob::HandshakeEnded(side, handshake(&setup, client, stream).await)
         })
     }
@@ -156,15 +158,17 @@ impl ActionHandler for InboundSession {
                 self.journal.transaction_begins();
                 self.judge_sender(sender.as_ref())
             }
-            Question::Peer | Question::Recipient(_) => permits::nothing_demanded(),
+            Question::Peer | Question::Recipient(_) | Question::Login => {
+                permits::nothing_demanded()
+            }
         };
-        let result = InboundJob::Ready(ActionResult::Answered(answer));
-        Box::pin(std::future::ready(result))
+        Job::Done(InboundJob::Ready(ActionResult::Answered(answer)))
     }
 
     fn record(&mut self, message: Completed) -> Job<InboundJob> {
-        let recorded = self.journal.message(&message);
-        Box::pin(async move { InboundJob::Ready(ActionResult::Recorded(recorded.await)) })
+        self.journal.message(&message, |outcome| {
+            InboundJob::Ready(ActionResult::Recorded(outcome))
+        })
     }
 
     fn note(&mut self, note: Note) {
@@ -286,7 +290,7 @@ impl InboundSession {
         };
         let shown = match (self.journal.peer(), &setup.tls) {
             (Some(peer), Some(tls)) => {
-                demand.shown(&peer.facts.version, |one| tls.trust.check(peer, one, now))
+                demand.shown(peer.facts.version, |one| tls.trust.check(peer, one, now))
             }
             _ => Shown::NoTls(
                 Reason::StarttlsNotSupported,

@@ -3,6 +3,8 @@
 //! What happened is a [`Fact`], which makes its own log line, counter and record. The journal adds whose session it was, writes each
 //! fact once however often it happens, and keeps to the [budget](super::budget) of strangers.
 
+mod login;
+
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{
@@ -14,12 +16,14 @@ use super::{
     },
     fields::decision_field,
     identity::SessionIdentity,
+    job::Job,
     memory::Remembered,
     refusals::local_fault,
     repeats::{FactNumber, Repeats},
     setup::CommonSetup,
     trace,
     transaction::TransactionDecisions,
+    write_budget::octets,
 };
 use crate::{
     audit::{AuditLog, ConnectionField, DecisionField, DirectionField, OutcomeField, Record},
@@ -33,7 +37,7 @@ use crate::{
 /// Octets that the record of a session's end takes.
 const LAST_RECORD: usize = 800;
 /// Octets that the log line of a session's end takes.
-const LAST_LINE: usize = 240;
+const LAST_LINE: usize = 400;
 /// Octets in front of each log line: time, level and whose session it is.
 const PREFIX: usize = 120;
 
@@ -53,6 +57,8 @@ pub struct Journal {
     afforded: Option<bool>,
     messages: u64,
     accepted: u64,
+    /// Octets of all messages.
+    octets: u64,
     end: Option<End>,
     incident: Option<&'static str>,
     /// Octets read from and written to client and server.
@@ -113,6 +119,7 @@ impl Journal {
             afforded: None,
             messages: 0,
             accepted: 0,
+            octets: 0,
             end: None,
             incident: None,
             traffic: [[0; 2]; 2],
@@ -220,11 +227,8 @@ impl Journal {
     /// A connection to the server stands.
     pub(super) fn connected(&mut self, server: ConnectionField) {
         self.session.server = Some(server);
-        self.peer = self.peer.take().filter(|_| self.is_inbound());
-    }
-
-    fn is_inbound(&self) -> bool {
-        self.session.direction == DirectionField::Inbound
+        self.session.user = None;
+        self.peer = self.peer.take().filter(|_| self.session.is_inbound());
     }
 
     /// TLS is up with the outside party.
@@ -372,7 +376,7 @@ impl Journal {
     pub(super) fn note(&mut self, note: Note) {
         match note {
             Note::Hello(name) => self.session.hello = Some(name),
-            Note::TransactionBegins if self.is_inbound() => {}
+            Note::TransactionBegins if self.session.is_inbound() => {}
             Note::TransactionBegins => self.transaction_begins(),
             Note::MessageBegins => self.transaction.message_begins(),
             Note::Refused(refusal) => self.refused(&refusal),
@@ -390,6 +394,7 @@ impl Journal {
             Note::MissingExtension(keyword) => {
                 self.tell(&MissingExtensionFact(keyword));
             }
+            Note::LoggedIn { user, mechanism } => self.logged_in(user, mechanism),
             Note::Ends(end) => self.end = Some(end),
             Note::Incident(incident) => {
                 self.incident = Some(incident);
@@ -432,15 +437,18 @@ impl Journal {
     }
 
     /// The server's final reply is in, or will never come: records the message. The record is queued before this returns, even if the
-    /// future is dropped. The future is ready when the record is on disk.
-    pub(super) fn message(
+    /// job is dropped. The job is over when the record is on disk, or at once if there is none to be written; `told` makes its result.
+    pub(super) fn message<T>(
         &mut self,
         message: &Completed,
-    ) -> impl Future<Output = Result<Recorded, Refusal>> + Send + use<> {
+        told: impl FnOnce(Result<Recorded, Refusal>) -> T + Send + 'static,
+    ) -> Job<T> {
         self.messages += 1;
+        self.octets += message.octets;
         if OutcomeField::of(message.reply.as_deref()) == OutcomeField::Accepted {
             self.accepted += 1;
-            self.common.write_budget.delivered(self.client().0.ip());
+            let client = self.client().0.ip();
+            self.common.write_budget.delivered(client, self.accepted);
         }
         // Only a record says who allowed the mail, and what it was.
         let (decisions, sha256) = match self.common.audit {
@@ -456,29 +464,28 @@ impl Journal {
             sha256,
             decisions,
             peer: self.peer.as_deref(),
+            user: self.session.user.as_deref(),
         };
         fact.count(&self.common.metrics);
         self.log(&fact);
         let record = self.record_of(&fact);
-        let durable = match (self.audit_log(), record) {
-            (Some(audit), Some(record)) => Some(audit.append_durable(&record)),
-            _ => None,
+        let (Some(audit), Some(record)) = (self.audit_log(), record) else {
+            return Job::Done(told(Ok(Recorded::assertion())));
         };
+        let durable = audit.append_durable(&record);
         let metrics = Arc::clone(&self.common.metrics);
-        async move {
-            if let Some(durable) = durable
-                && let Err(error) = durable.await
-            {
+        Job::running(async move {
+            let outcome = durable.await.map_err(|error| {
                 let error = error.to_string();
                 let fact = UnrecordedFact(Some(&error));
                 fact.count(&metrics);
                 if let Some(level) = fact.level() {
                     log::log!(level, "{}", FactLine(&fact));
                 }
-                return Err(unwritable());
-            }
-            Ok(Recorded::assertion())
-        }
+                unwritable()
+            });
+            told(outcome.map(|_| Recorded::assertion()))
+        })
     }
 
     /// The line that `--add-received` puts in front of a message that begins now. `None` before TLS is up.
@@ -490,7 +497,7 @@ impl Journal {
             &self.common.hostname,
             self.session.direction,
             &self.session.id.to_string(),
-            &peer.facts.suite,
+            peer.facts.suite,
         ))
     }
 
@@ -510,6 +517,7 @@ impl Journal {
             end,
             took: clock::instant().duration_since(self.began),
             messages: [self.messages, self.accepted],
+            octets: self.octets,
             traffic: self.traffic,
             peer: peer.as_deref(),
             repeats: total,
@@ -523,11 +531,6 @@ impl Journal {
 /// The audit log cannot be written, so nothing goes on.
 fn unwritable() -> Refusal {
     local_fault("the audit log cannot be written, no mail can pass")
-}
-
-/// Octets that a record takes in the log, without the links of the chain.
-fn octets(record: &Record) -> usize {
-    serde_json::to_vec(record).map_or(0, |text| text.len())
 }
 
 #[cfg(test)]

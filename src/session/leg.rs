@@ -76,6 +76,8 @@ pub struct Leg {
     broken: bool,
     /// The other end will send no more.
     ended: bool,
+    /// There was nothing to read in this step. The connection wakes the session when there is, so it need not be asked again.
+    quiet: bool,
     /// Nothing more is read, because TLS is about to start.
     pub(super) paused: bool,
     /// A message flows from this side.
@@ -186,7 +188,7 @@ impl Leg {
             }
             return Poll::Ready(fate.map(|()| 0));
         }
-        let Some(stream) = self.stream.as_mut() else {
+        let Some(stream) = self.stream.as_mut().filter(|_| !self.quiet) else {
             return Poll::Pending;
         };
         let most = if self.in_message {
@@ -198,7 +200,9 @@ impl Leg {
             Some(channel) => channel.incoming(),
             None => &mut self.input,
         };
-        let outcome = ready!(into.poll_read_from(stream.octets(), most, cx));
+        let outcome = into.poll_read_from(stream.octets(), most, cx);
+        self.quiet = outcome.is_pending();
+        let outcome = ready!(outcome);
         match (&outcome, &self.channel) {
             (Ok(1..), Some(_)) => self.unopened = true,
             (Ok(got @ 1..), None) => self.octets[0] += *got as u64,
@@ -284,6 +288,7 @@ impl Leg {
 
     /// The session waits from now on: gives back the memory that it does not need for that.
     pub(super) fn rest(&mut self) {
+        self.quiet = false;
         self.input
             .rest(MAX_UNTAKEN + DIALOGUE_READ + PARTIAL_RECORD);
         self.output.rest(DIALOGUE_READ);

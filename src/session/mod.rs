@@ -19,7 +19,9 @@
 
 pub(crate) mod asking;
 pub mod budget;
+pub mod clients;
 mod connecting;
+pub mod credentials;
 pub mod drive;
 pub mod facts;
 mod fading;
@@ -27,6 +29,7 @@ pub(crate) mod fields;
 pub(crate) mod handshakes;
 mod identity;
 pub mod inbound;
+pub mod job;
 pub(crate) mod journal;
 pub mod leg;
 pub(crate) mod memory;

@@ -17,8 +17,9 @@ use self::{
     remembered::{Lifetime, RememberedDecision, RememberedDecisions},
 };
 use super::{
-    Arrival,
-    drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
+    Arrival, credentials,
+    drive::{ActionHandler, ActionResult, Stop, Upgraded, drive},
+    job::Job,
     journal::{Journal, Written},
     leg::{Leg, Stream},
     memory::{HandshakeEnd, Remembered},
@@ -35,7 +36,7 @@ use crate::{
     },
     smtp::{
         Answer, Cause, Completed, Keyword, Note, Outbound as Machine, OutboundConfig, Question,
-        Refusal, Side,
+        Refusal, Side, Stage,
     },
     tls::{self, Peer},
 };
@@ -84,6 +85,7 @@ pub(super) fn begin(
         server: session.server_words(),
         known_at_connect,
         auth: setup.upstream.is_some(),
+        login: setup.login.is_some(),
         plaintext_possible: setup.common.observe
             || setup.settings.level.allows_plaintext()
             || setup.table.has_plaintext_entries(clock::wall()),
@@ -126,8 +128,8 @@ pub(super) struct OutboundSession {
     peer_number: u64,
     /// Decisions that this session gives again while it has this peer.
     remembered: RememberedDecisions,
-    /// Why this session has no TLS and will get none.
-    no_tls: Option<NoTls>,
+    /// Why this session has no TLS and will get none. Boxed, because most sessions have TLS.
+    no_tls: Option<Box<NoTls>>,
     /// A rehearsal shows the policy's last decision. Other sessions do not keep it.
     rehearses: bool,
     last_decision: Option<Arc<Decision>>,
@@ -168,7 +170,7 @@ impl ActionHandler for OutboundSession {
             return ready(ActionResult::Connected(Err(refusal)));
         }
         let job = connect(Arc::clone(&self.setup), self.journal.client(), self.server);
-        Box::pin(async move { OutboundJob::Connected(job.await) })
+        Job::running(async move { OutboundJob::Connected(job.await) })
     }
 
     fn upgrade(&mut self, side: Side, stream: Stream) -> Job<OutboundJob> {
@@ -177,7 +179,7 @@ impl ActionHandler for OutboundSession {
             return ready(ActionResult::Upgraded(side, failed));
         };
         let job = handshake(Arc::clone(&self.setup), stream, awaiting);
-        Box::pin(async move { OutboundJob::HandshakeEnded(side, job.await) })
+        Job::running(async move { OutboundJob::HandshakeEnded(side, job.await) })
     }
 
     fn authorise(&mut self, question: Question) -> Job<OutboundJob> {
@@ -185,25 +187,35 @@ impl ActionHandler for OutboundSession {
             let refusal = cannot_go_on("no server is known");
             return ready(ActionResult::Answered(Answer::Refused(refusal)));
         };
+        if question == Question::Login {
+            let login = credentials::login(self.setup.login.clone());
+            return Job::running(async { OutboundJob::Ready(ActionResult::Answered(login.await)) });
+        }
         if let Some(answer) = self.answer_at_once(&question) {
             let answered = OutboundJob::Answered(self.peer_number, answer);
-            return Box::pin(std::future::ready(answered));
+            return Job::Done(answered);
         }
         let setup = Arc::clone(&self.setup);
-        Box::pin(
-            async move { OutboundJob::Required(Box::new(require(&setup, server, question).await)) },
-        )
+        Job::running(async move {
+            OutboundJob::Required(Box::new(require(&setup, server, question).await))
+        })
     }
 
     fn record(&mut self, message: Completed) -> Job<OutboundJob> {
-        let recorded = self.journal.message(&message);
-        Box::pin(async move { OutboundJob::Ready(ActionResult::Recorded(recorded.await)) })
+        self.journal.message(&message, |outcome| {
+            OutboundJob::Ready(ActionResult::Recorded(outcome))
+        })
     }
 
     fn note(&mut self, note: Note) {
         match &note {
             Note::NoTls { words, refusal } => self.tls_is_not_to_be_had(words, refusal),
             Note::HostFault { refusal, lasting } => self.host_fault(refusal, *lasting),
+            Note::Heard {
+                stage: Stage::Login,
+                reply,
+                ..
+            } => credentials::refused(self.setup.login.as_deref(), reply),
             Note::MissingExtension(keyword) => {
                 if let Some(ServerAddr(to)) = self.server {
                     self.next_session().lacks(to.ip(), *keyword);
@@ -220,7 +232,7 @@ impl ActionHandler for OutboundSession {
 }
 
 fn ready(result: ActionResult) -> Job<OutboundJob> {
-    Box::pin(std::future::ready(OutboundJob::Ready(result)))
+    Job::Done(OutboundJob::Ready(result))
 }
 
 impl OutboundSession {
@@ -379,7 +391,7 @@ impl OutboundSession {
 
     fn moment(&self, question: &Question) -> Moment {
         match question {
-            Question::Peer => Moment::Hello,
+            Question::Peer | Question::Login => Moment::Hello,
             Question::Recipient(_) | Question::Sender(_) => self.recipient_moment,
         }
     }
@@ -391,17 +403,17 @@ impl OutboundSession {
             (Some(peer), _) => {
                 let now = clock::wall();
                 let trust = &self.setup.tls.trust;
-                demand.shown(&peer.facts.version, |one| trust.check(peer, one, now))
+                demand.shown(peer.facts.version, |one| trust.check(peer, one, now))
             }
             (None, Some(no_tls)) => no_tls.shown.clone(),
             (None, None) if demand.level == Level::None => {
                 // Later recipients of this session cannot have TLS any more.
                 let words = "needs TLS, and this session has begun without";
                 let shown = Shown::NoTls(Reason::SessionInTheClear, words.into());
-                self.no_tls = Some(NoTls {
+                self.no_tls = Some(Box::new(NoTls {
                     shown: shown.clone(),
                     refusal: None,
-                });
+                }));
                 shown
             }
             (None, None) => return self.after_tls(awaiting),
@@ -506,10 +518,10 @@ impl OutboundSession {
         };
         let shown = Shown::NoTls(reason, words.to_owned());
         self.forget_peer();
-        self.no_tls = Some(NoTls {
+        self.no_tls = Some(Box::new(NoTls {
             shown: shown.clone(),
             refusal: Some(refusal.clone()),
-        });
+        }));
         let goes_on = self.awaiting_tls.take_if(|awaiting| awaiting.or_plaintext);
         if let Some(awaiting) = goes_on {
             self.record_without_tls(*awaiting, &shown);
@@ -556,7 +568,7 @@ impl OutboundSession {
         let shown = Shown::HandshakeFailed(words);
         let decision = self.record_without_tls(awaiting, &shown);
         let refusal = self.no_tls.take().and_then(|no_tls| no_tls.refusal);
-        self.no_tls = Some(NoTls { shown, refusal });
+        self.no_tls = Some(Box::new(NoTls { shown, refusal }));
         let Some((decision, refusal)) = decision
             .and_then(|decision| decision.refusal.clone().map(|refusal| (decision, refusal)))
         else {

@@ -42,6 +42,8 @@ pub(crate) struct RehearsedSession {
     pub(crate) peer: Option<Arc<Peer>>,
     /// The server's refusals before mail could pass.
     pub(crate) heard: Vec<HeardReply>,
+    /// The mechanism by which the server accepted the proxy's own login.
+    pub(crate) login: Option<&'static str>,
     /// The server was not given as much time as mail would give it.
     pub(crate) cut_short: bool,
 }
@@ -68,20 +70,25 @@ pub(crate) struct HeardReply {
     pub(crate) proved: bool,
 }
 
-/// Rehearses mail for the postmaster of `domain` over the server at `server`, for at most about `patience`. A server that is
-/// silent for longer has the effect that it has on mail after some minutes.
+/// Rehearses mail for the postmaster of `domain` over the server at this address, or where there is none, mail for the postmaster
+/// over the smart host of `site`; for at most about `patience`. A server that is silent for longer has the effect that it has on mail
+/// after some minutes.
 pub(crate) async fn rehearse(
     site: &Arc<OutboundSetup>,
-    domain: &Domain,
-    server: SocketAddr,
+    mail: Option<(&Domain, SocketAddr)>,
     patience: Duration,
 ) -> RehearsedSession {
     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+    let server = mail.map(|(_, server)| server);
+    let recipient = match mail {
+        Some((domain, _)) => format!("postmaster@{domain}"),
+        None => String::from("postmaster"),
+    };
     let (machine, mut hands) = begin(
         site,
         ClientAddr(nobody),
-        IntendedAddr(server),
-        Some(ServerAddr(server)),
+        IntendedAddr(server.unwrap_or(nobody)),
+        server.map(ServerAddr),
     );
     hands.rehearse();
     let mut rehearsal = Rehearsal {
@@ -91,6 +98,7 @@ pub(crate) async fn rehearse(
         recipient_judged: false,
         refusal: None,
         heard: Vec::new(),
+        login: None,
         cut_short: false,
     };
     let (ours, theirs) = duplex(PIPE);
@@ -99,7 +107,7 @@ pub(crate) async fn rehearse(
     let (_stop, stopped) = watch::channel(Stop::Not);
     let (hands, reply) = tokio::join!(
         drive(&mut rehearsal, hands, client, stopped),
-        last_reply(ours, &site.common.hostname, domain, patience + GRACE),
+        last_reply(ours, &site.common.hostname, &recipient, patience + GRACE),
     );
     let (decision, peer) = hands.learned();
     RehearsedSession {
@@ -113,6 +121,7 @@ pub(crate) async fn rehearse(
         decision,
         peer,
         heard: rehearsal.heard,
+        login: rehearsal.login,
         cut_short: rehearsal.cut_short,
     }
 }
@@ -121,13 +130,13 @@ pub(crate) async fn rehearse(
 async fn last_reply<S: AsyncRead + AsyncWrite + Unpin>(
     mut session: S,
     hostname: &str,
-    domain: &Domain,
+    recipient: &str,
     limit: Duration,
 ) -> Result<String, AskError> {
     let commands = [
         format!("EHLO {hostname}"),
         String::from("MAIL FROM:<>"),
-        format!("RCPT TO:<postmaster@{domain}>"),
+        format!("RCPT TO:<{recipient}>"),
     ];
     let last = ask(&mut session, commands, limit).await?;
     let lines: Vec<_> = last.lines().map(String::from_utf8_lossy).collect();
@@ -145,12 +154,14 @@ struct Rehearsal {
     /// The machine's last refusal.
     refusal: Option<Refusal>,
     heard: Vec<HeardReply>,
+    login: Option<&'static str>,
     cut_short: bool,
 }
 
 impl Rehearsal {
     fn note(&mut self, note: &Note) {
         match note {
+            Note::LoggedIn { mechanism, .. } => self.login = Some(mechanism),
             Note::Refused(refusal) => self.refusal = Some(refusal.clone()),
             Note::Heard {
                 stage,
@@ -254,8 +265,7 @@ mod tests {
         let (ours, mut session) = duplex(1 << 16);
         session.write_all(greeting).await.expect("written");
         drop(session);
-        let domain = Domain::parse("clinic.example").expect("a domain");
-        last_reply(ours, "proxy.example", &domain, GRACE).await
+        last_reply(ours, "proxy.example", "postmaster@clinic.example", GRACE).await
     }
 
     #[tokio::test]

@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    handshakes::Handshakes, memory::HostMemory, networks::TriedNetworks, write_budget::WriteBudget,
+    clients::AllowedClients, credentials::UpstreamLogin, handshakes::Handshakes,
+    memory::HostMemory, networks::TriedNetworks, write_budget::WriteBudget,
 };
 use crate::{
     audit::{AuditLog, PolicyField},
@@ -148,6 +149,12 @@ pub struct OutboundSetup {
     pub memory: Arc<HostMemory>,
     /// `--tlsrpt-socket`.
     pub tlsrpt: Option<Arc<Tlsrpt>>,
+    /// `--allow-client`: who may send mail through this proxy. `None`: whoever's connection is intercepted.
+    pub clients: Option<AllowedClients>,
+    /// How many octets strangers, who may not, can make this proxy write.
+    pub strangers: Arc<WriteBudget>,
+    /// `--upstream-auth`.
+    pub login: Option<Arc<UpstreamLogin>>,
 }
 
 impl OutboundSetup {

@@ -44,7 +44,7 @@ impl TransactionDecisions {
                 }
             },
             Question::Sender(sender) => self.sender = Some((sender.clone(), decision)),
-            Question::Peer => {}
+            Question::Peer | Question::Login => {}
         }
     }
 

@@ -79,56 +79,78 @@ fn syntax(text: &str) -> Fault {
     Fault::Syntax(Refusal::new(501, (5, 4), text))
 }
 
-/// The verb of a line, in upper case; empty if the line does not begin with one.
-pub(super) fn verb(line: &[u8]) -> String {
-    let end = line
-        .iter()
-        .position(|b| !b.is_ascii_alphanumeric() && *b != b'-' && *b != b'_')
-        .unwrap_or(line.len());
-    match line.get(end) {
-        None | Some(b' ') => String::from_utf8_lossy(&line[..end]).to_ascii_uppercase(),
-        Some(_) => String::new(),
+/// The verb of a line, in upper case.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verb {
+    /// Its octets, as many as fit.
+    word: [u8; Self::MOST],
+    /// All of its octets.
+    length: usize,
+}
+
+impl Verb {
+    /// No verb that means anything is so long.
+    const MOST: usize = 12;
+
+    /// Empty if the line does not begin with a verb.
+    pub(super) fn of(line: &[u8]) -> Self {
+        let is_verb = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        let length = line.iter().take_while(|b| is_verb(b)).count();
+        let length = match line.get(length) {
+            None | Some(b' ') => length,
+            Some(_) => 0,
+        };
+        let mut word = [0; Self::MOST];
+        for (upper, octet) in word.iter_mut().zip(&line[..length]) {
+            *upper = octet.to_ascii_uppercase();
+        }
+        Self { word, length }
+    }
+
+    /// The verb, without what is beyond the longest one that means anything.
+    pub(super) fn word(&self) -> &[u8] {
+        &self.word[..self.length.min(Self::MOST)]
     }
 }
 
 /// Reads a line without its CRLF. `offered` are the extensions that the client was shown; `smtputf8`: its transaction uses
 /// SMTPUTF8.
 pub(super) fn parse(line: &[u8], offered: &Extensions, smtputf8: bool) -> Result<Command, Fault> {
-    if is_http(line) {
+    let verb = Verb::of(line);
+    if is_http(line, &verb) {
         return Err(Fault::Http);
     }
-    let verb = verb(line);
-    let arguments = trim_blanks(&line[verb.len()..]);
+    let behind = &line[verb.length..];
+    let arguments = trim_blanks(behind);
     let alone = |command| match arguments {
         [] => Ok(command),
         _ => Err(syntax("this command takes no argument")),
     };
-    match verb.as_str() {
-        "EHLO" => hello(arguments, true),
-        "HELO" => hello(arguments, false),
-        "MAIL" => path::reverse_path(arguments, offered)
+    match verb.word() {
+        b"EHLO" => hello(arguments, true),
+        b"HELO" => hello(arguments, false),
+        b"MAIL" => path::reverse_path(arguments, offered)
             .map(Command::Mail)
             .map_err(Fault::Syntax),
-        "RCPT" => path::forward_path(arguments, offered, smtputf8)
+        b"RCPT" => path::forward_path(arguments, offered, smtputf8)
             .map(|(to, dsn)| Command::Rcpt { to, dsn })
             .map_err(Fault::Recipient),
-        "DATA" => alone(Command::Data),
-        "BDAT" if !offered.has(Keyword::Chunking) => Err(Fault::Unchunked),
-        "BDAT" => bdat(&line[verb.len()..]).ok_or(Fault::Uncountable),
-        "RSET" => alone(Command::Rset),
-        "NOOP" => Ok(Command::Noop {
+        b"DATA" => alone(Command::Data),
+        b"BDAT" if !offered.has(Keyword::Chunking) => Err(Fault::Unchunked),
+        b"BDAT" => bdat(behind).ok_or(Fault::Uncountable),
+        b"RSET" => alone(Command::Rset),
+        b"NOOP" => Ok(Command::Noop {
             argued: !arguments.is_empty(),
         }),
-        "QUIT" => alone(Command::Quit),
-        "HELP" => Ok(Command::Help),
-        "VRFY" => Ok(Command::Vrfy),
-        "EXPN" => Ok(Command::Expn),
-        "STARTTLS" => alone(Command::StartTls),
-        "AUTH" if offered.has(Keyword::Auth) => auth(arguments, offered),
-        "AUTH" | "BURL" | "ETRN" | "TURN" | "ATRN" | "SEND" | "SOML" | "SAML" | "DEBUG" | "WIZ" => {
-            Err(Fault::Forbidden)
-        }
-        verb if verb.starts_with('X') => Err(Fault::Forbidden),
+        b"QUIT" => alone(Command::Quit),
+        b"HELP" => Ok(Command::Help),
+        b"VRFY" => Ok(Command::Vrfy),
+        b"EXPN" => Ok(Command::Expn),
+        b"STARTTLS" => alone(Command::StartTls),
+        b"AUTH" if offered.has(Keyword::Auth) => auth(arguments, offered),
+        b"AUTH" | b"BURL" | b"ETRN" | b"TURN" | b"ATRN" | b"SEND" | b"SOML" | b"SAML"
+        | b"DEBUG" | b"WIZ" => Err(Fault::Forbidden),
+        [b'X', ..] => Err(Fault::Forbidden),
         _ => Err(Fault::Unknown),
     }
 }
@@ -218,20 +240,20 @@ fn auth(arguments: &[u8], offered: &Extensions) -> Result<Command, Fault> {
 }
 
 /// The methods of HTTP, and the first word of HTTP/2.
-const HTTP_METHODS: [&str; 10] = [
-    "GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE", "PRI",
+const HTTP_METHODS: [&[u8]; 10] = [
+    b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"PRI",
 ];
 
 /// Whether the line is a request line, a header line or the preface of HTTP/2. An attacker can make a browser connect here and
 /// carry commands in its request body (ALPACA).
-fn is_http(line: &[u8]) -> bool {
+fn is_http(line: &[u8], verb: &Verb) -> bool {
     let is_header = memchr::memchr(b':', line).is_some_and(|colon| {
         let name = &line[..colon];
         !name.is_empty()
             && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
             && line.get(colon + 1) != Some(&b'<')
     });
-    is_header || HTTP_METHODS.contains(&verb(line).as_str())
+    is_header || HTTP_METHODS.contains(&verb.word())
 }
 
 #[cfg(test)]

@@ -11,15 +11,15 @@ impl Domain {
     /// in all (RFC 5321 §4.1.2, §4.5.3.1.2), without a trailing dot; folds ASCII case. Returns `None` for anything else.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        let well_formed = name.len() <= 253
-            && name.split('.').all(|label| {
-                (1..=63).contains(&label.len())
-                    && !label.starts_with('-')
-                    && !label.ends_with('-')
-                    && label
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            });
+        let is_label = |label: &[u8]| {
+            (1..=63).contains(&label.len())
+                && label[0] != b'-'
+                && label[label.len() - 1] != b'-'
+                && label
+                    .iter()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        };
+        let well_formed = name.len() <= 253 && name.as_bytes().split(|b| *b == b'.').all(is_label);
         well_formed.then(|| Self(name.to_ascii_lowercase()))
     }
 

@@ -110,8 +110,13 @@ impl HeardOffer {
 
 /// `550 5.7.1; its words are in the log`: the digits are all that the client may be told of a refusal in the clear.
 pub(super) fn told(reply: &Reply) -> String {
+    format!("{}; its words are in the log", codes(reply))
+}
+
+/// `550 5.7.1`
+pub(super) fn codes(reply: &Reply) -> String {
     let enhanced = reply.enhanced().map_or(String::new(), |e| format!(" {e}"));
-    format!("{}{enhanced}; its words are in the log", reply.code)
+    format!("{}{enhanced}", reply.code)
 }
 
 #[cfg(test)]
@@ -131,7 +136,7 @@ mod tests {
     }
 
     fn shown(lines: &[&str], rule: &OfferRule) -> String {
-        let reply = heard(lines).shown(rule).reply(b"us", &[]).to_bytes(false);
+        let reply = heard(lines).shown(rule).reply(b"us", &[]).into_bytes(false);
         String::from_utf8(reply)
             .expect("ASCII")
             .replace("\r\n", "⏎")

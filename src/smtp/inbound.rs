@@ -96,7 +96,7 @@ impl Inbound {
             self.relay.close_link(false);
         }
         let go = Reply::new(220, "2.0.0 ready to start TLS");
-        self.relay.send(Side::Client, go.to_bytes(false));
+        self.relay.send(Side::Client, go.into_bytes(false));
         self.relay.act(Action::Upgrade(Side::Client));
         self.state = InboundState::AwaitUpgrade;
     }
@@ -190,6 +190,8 @@ impl LinkSetup for Inbound {
                 self.relay.conditions.starttls_first()
             }
             Answer::Refused(refusal) => refusal,
+            // The inside server is not logged in to.
+            Answer::Login(_) => return self.relay.incident("login-unasked"),
         };
         self.relay.refuse(refusal);
     }

@@ -3,6 +3,7 @@
 use super::{
     domain::Domain,
     extensions::Keyword,
+    login::{Login, Secret},
     path::{ForwardPath, Recipient},
     proof::{Authorised, Exempted, Recorded},
     refusal::{Cause, Refusal},
@@ -92,6 +93,8 @@ pub enum Action {
     Connect,
     /// Write these bytes: a reply or a command that the machine made or held.
     Send(Side, Vec<u8>),
+    /// Write this line of the proxy's own login to the server, inside TLS. No log may show it.
+    SendSecret(Secret),
     /// Of the slice just offered from `from`, the next `len` bytes go to the other side unchanged.
     Pass {
         /// The side that sent the bytes.
@@ -135,6 +138,8 @@ pub enum Question {
     Recipient(Recipient),
     /// Inbound: may this client send as this domain (`None`: the null reverse-path)?
     Sender(Option<Domain>),
+    /// Outbound: with which credentials does the proxy log in to the server? Asked only once the server has proved who it is, inside TLS.
+    Login,
 }
 
 /// Answer to a [`Question`].
@@ -150,6 +155,8 @@ pub enum Answer {
     Authorised(Authorised),
     /// A table entry (or `--exempt`, `--observe`) allows it as things are, even in the clear.
     Exempted(Exempted),
+    /// The credentials that [`Question::Login`] asks for.
+    Login(Login),
     /// No.
     Refused(Refusal),
 }
@@ -211,11 +218,18 @@ pub enum Note {
     /// An authenticated server lacks this extension inside TLS, and the client used it. The client's next session with this server
     /// is not shown the extension.
     MissingExtension(Keyword),
+    /// The server has accepted the proxy's own login.
+    LoggedIn {
+        /// As whom.
+        user: String,
+        /// The SASL mechanism.
+        mechanism: &'static str,
+    },
     /// How the session ends. Comes once.
     Ends(End),
 }
 
-/// A stage of the dialogue in the clear at which a server can refuse.
+/// A stage of the dialogue at which a server can refuse the whole session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// The connection: its greeting.
@@ -224,6 +238,8 @@ pub enum Stage {
     Ehlo,
     /// STARTTLS.
     StartTls,
+    /// The proxy's own login. Only the codes of such a reply are told, because a server may quote what it refuses.
+    Login,
 }
 
 /// How a session ended.

@@ -42,6 +42,8 @@ mod extensions;
 
 mod path;
 
+mod login;
+
 pub(crate) mod asking;
 mod command;
 
@@ -65,6 +67,7 @@ pub(crate) use command::fits_a_trace;
 pub use domain::Domain;
 pub use extensions::Keyword;
 pub use inbound::{Inbound, InboundConfig};
+pub use login::{Login, LoginMeans, Secret};
 pub use machine::{
     Action, Answer, Completed, End, Input, MAX_UNTAKEN, Machine, Note, Question, Side, Stage,
     StartTlsConditions,

@@ -5,10 +5,12 @@
 //! offer by the rule of `heard.rs`, or the digits of a refusal in a 421, so that nobody on the path can make mail bounce.
 
 mod failed;
+mod logging_in;
 
 use super::{
     extensions::Keyword,
     heard::{self, HeardOffer, OfferRule},
+    login::LoginExchange,
     machine::{Action, Answer, End, Question, Side, Stage},
     proof::Exempted,
     refusal::{Cause, Refusal},
@@ -17,6 +19,7 @@ use super::{
     setup::LinkSetup,
     timer::Timer,
 };
+use logging_in::Introduction;
 use std::time::Duration;
 
 /// What an outbound session knows before it begins.
@@ -30,6 +33,9 @@ pub struct OutboundConfig {
     pub known_at_connect: bool,
     /// AUTH may pass (only where the peer is known at connect time).
     pub auth: bool,
+    /// The proxy logs in with credentials of its own (only where the peer is known at connect time). Then the client is not offered
+    /// AUTH, and no mail passes without TLS and a server that has proved who it is.
+    pub login: bool,
     /// Some entry could allow plaintext, so a missing STARTTLS is decided with the recipient, not at EHLO.
     pub plaintext_possible: bool,
     /// TLS comes first (RFC 8314 §3.3), before the server's greeting.
@@ -60,6 +66,9 @@ enum OutboundState {
     /// clear.
     Secured(HeardOffer),
     AwaitSecureHelloReply(Permit),
+    /// The server is to be logged in to, and the session is asked for the credentials.
+    AwaitCredentials(Box<Introduction>),
+    LoggingIn(Box<LoginExchange>, Box<Introduction>),
     /// Commands go through.
     Open {
         /// TLS is up.
@@ -89,8 +98,10 @@ pub struct Outbound {
 impl Outbound {
     /// A session whose client has just connected; it begins with [`Action::Connect`].
     #[must_use]
-    pub fn new(config: OutboundConfig) -> Self {
-        let auth = config.auth && config.known_at_connect;
+    pub fn new(mut config: OutboundConfig) -> Self {
+        config.login &= config.known_at_connect;
+        config.plaintext_possible &= !config.login;
+        let auth = config.auth && config.known_at_connect && !config.login;
         let mut relay = Relay::new(
             Role::Outbound,
             config.server.clone(),
@@ -182,6 +193,14 @@ impl Outbound {
                 .refused_by_server(Stage::Ehlo, reply, proved, what);
             return self.relay.end_now(refusal);
         }
+        match self.config.login {
+            true => self.log_in(reply, permit),
+            false => self.open(reply, permit),
+        }
+    }
+
+    /// Commands go through from now on; `reply` is the server's offer inside TLS.
+    fn open(&mut self, reply: &Reply, permit: Permit) {
         let offered = self.relay.offer(reply);
         self.relay
             .open_link(offered.has(Keyword::Pipelining), Some(offered.clone()));
@@ -417,6 +436,9 @@ impl LinkSetup for Outbound {
                 self.starttls_refused(reply, offer, or_plaintext);
             }
             State::AwaitSecureHelloReply(permit) => self.introduced_securely(reply, permit),
+            State::LoggingIn(exchange, introduction) => {
+                self.login_replied(reply, *exchange, introduction);
+            }
             _ if reply.code == 421 => {
                 self.relay.set_end(End::ServerClosed);
                 self.relay.end_server_lost((4, 2), "closes the connection");
@@ -426,11 +448,12 @@ impl LinkSetup for Outbound {
     }
 
     fn answered(&mut self, answer: Answer) {
-        match answer {
+        match self.with_login(answer) {
             Answer::Refused(refusal) => self.relay.refuse(refusal),
             Answer::Upgrade { or_plaintext } => self.upgrade(or_plaintext),
             Answer::Authorised(authorised) => self.authorised(Permit::Authorised(authorised)),
             Answer::Exempted(exempted) => self.exempted(exempted),
+            Answer::Login(login) => self.credentials(login),
         }
     }
 
@@ -479,7 +502,9 @@ impl LinkSetup for Outbound {
             | State::AwaitHeloReply(..)
             | State::AwaitStartTlsReply(..)
             | State::AwaitUpgrade(..)
-            | State::AwaitSecureHelloReply(_) => Some(Timer::Opening),
+            | State::AwaitSecureHelloReply(_)
+            | State::AwaitCredentials(_)
+            | State::LoggingIn(..) => Some(Timer::Opening),
             // Judging the peer and its first recipient counts as one unit together with the upgrade.
             _ if self.relay.pending().is_some() && !self.relay.is_permitted() => {
                 Some(Timer::Opening)

@@ -32,6 +32,8 @@ pub enum Cause {
     StarttlsRefused,
     /// The server does not offer STARTTLS.
     StarttlsNotSupported,
+    /// The proxy cannot log in to the server, and the server takes no mail without that.
+    LoginFailed,
     /// The server lacks inside TLS an extension that it offered before, and the client used the extension.
     ExtensionMissing,
     /// This proxy has no place left at the moment.
@@ -57,6 +59,7 @@ impl Cause {
             Self::EhloRefused => "ehlo-refused",
             Self::StarttlsRefused => "starttls-refused",
             Self::StarttlsNotSupported => "starttls-not-supported",
+            Self::LoginFailed => "login-failed",
             Self::ExtensionMissing => "extension-missing",
             Self::Overload => "overload",
             Self::LocalFault => "local-fault",

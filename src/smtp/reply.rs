@@ -112,10 +112,10 @@ impl Reply {
     /// The bytes for the client. Text is HT and printable ASCII (RFC 5321 §4.2), and UTF-8 where the transaction uses
     /// SMTPUTF8 (RFC 6531 §3.7.4.1). A `?` replaces every other octet and every control character.
     #[must_use]
-    pub fn to_bytes(&self, smtputf8: bool) -> Vec<u8> {
+    pub fn into_bytes(self, smtputf8: bool) -> Vec<u8> {
         let shown = |octet: &u8| matches!(octet, b'\t' | b'\r' | b'\n' | 0x20..=0x7e);
         if self.octets.iter().all(shown) {
-            return self.octets.clone();
+            return self.octets;
         }
         let mut bytes = Vec::with_capacity(self.octets.len());
         for line in self.octets.split_inclusive(|octet| *octet == b'\n') {
@@ -155,7 +155,7 @@ impl From<&Refusal> for Reply {
     }
 }
 
-/// The text as it can be shown; see [`Reply::to_bytes`].
+/// The text as it can be shown; see [`Reply::into_bytes`].
 fn printable(text: &[u8], utf8: bool) -> Cow<'_, [u8]> {
     let ascii = |b: &u8| matches!(b, b'\t' | 0x20..=0x7e);
     if text.iter().all(ascii) {
@@ -328,17 +328,17 @@ mod tests {
         let ReplyPart::Whole(_, reply) = read("250 a\x1b[1m é \u{202e}b\r\n".as_bytes(), 1) else {
             panic!("whole");
         };
-        assert_eq!(reply.to_bytes(false), b"250 a?[1m ?? ???b\r\n");
-        assert_eq!(reply.to_bytes(true), "250 a?[1m é ?b\r\n".as_bytes());
+        assert_eq!(reply.clone().into_bytes(false), b"250 a?[1m ?? ???b\r\n");
+        assert_eq!(reply.into_bytes(true), "250 a?[1m é ?b\r\n".as_bytes());
     }
 
     #[test]
     fn a_line_of_our_own_ends_where_it_is_made_to_end() {
         let reply = Reply::of_lines(250, ["a\r\n550 b", "\n", ""]);
-        assert_eq!(reply.to_bytes(true), b"250-a??550 b\r\n250-?\r\n250\r\n");
         assert_eq!(reply.verbatim(), b"");
         let lines: Vec<_> = reply.lines().collect();
         assert_eq!(lines, [&b"a??550 b"[..], b"?", b""]);
+        assert_eq!(reply.into_bytes(true), b"250-a??550 b\r\n250-?\r\n250\r\n");
     }
 
     #[test]
@@ -351,7 +351,7 @@ mod tests {
             let ReplyPart::Whole(_, reply) = read(octets, 1) else {
                 panic!("whole");
             };
-            assert_eq!(reply.to_bytes(false), octets);
+            assert_eq!(reply.into_bytes(false), octets);
         }
     }
 
@@ -363,7 +363,7 @@ mod tests {
             text: format!("evil\r\n250 {}", "x".repeat(1000)),
             cause: crate::smtp::refusal::Cause::Verdict,
         };
-        let bytes = Reply::from(&refusal).to_bytes(false);
+        let bytes = Reply::from(&refusal).into_bytes(false);
         assert!(bytes.starts_with(b"451 4.7.5 evil??250 x"));
         assert!(bytes.len() <= 512);
     }

@@ -46,6 +46,7 @@ impl<M: Machine> Script<M> {
                     );
                     self.sent[side as usize].extend(bytes);
                 }
+                Action::SendSecret(line) => self.sent[Side::Server as usize].extend(line.expose()),
                 Action::Pass { from, len, content } => {
                     assert_eq!(offered, Some(from), "passed what was not offered");
                     assert_eq!(
@@ -77,6 +78,7 @@ impl<M: Machine> Script<M> {
                 }
                 Action::Authorise(question) => self.events.push(match question {
                     Question::Peer => "ask peer".to_owned(),
+                    Question::Login => "ask login".to_owned(),
                     Question::Recipient(Recipient::Domain(d)) => format!("ask {d}"),
                     Question::Recipient(Recipient::Literal(l)) => format!("ask {l}"),
                     Question::Recipient(Recipient::Postmaster) => "ask postmaster".to_owned(),
@@ -97,6 +99,7 @@ impl<M: Machine> Script<M> {
                     | Note::Heard { .. }
                     | Note::NoTls { .. }
                     | Note::MissingExtension(_)
+                    | Note::LoggedIn { .. }
                     | Note::Ends(_),
                 ) => {}
                 Action::Close { side, abort } => self.closed[side as usize] = Some(abort),

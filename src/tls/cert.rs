@@ -155,6 +155,18 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     HEXLOWER.encode(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
+/// SHA-256 of the parts with their lengths, so that different divisions of the same octets differ.
+pub(super) fn digest_of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut key = [0; 32];
+    key.copy_from_slice(context.finish().as_ref());
+    key
+}
+
 /// Printable ASCII stays, and all other characters become `\u{..}`. A backslash is escaped too, so that no text can imitate an escape.
 fn escape(text: &str) -> String {
     text.chars()

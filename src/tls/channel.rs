@@ -100,6 +100,7 @@ impl<C: Unbuffered> Records<C> {
     /// The peer breaks the protocol, or sent an alert. An alert for the peer may be in `outgoing` then.
     pub(super) fn process(&mut self, data: Option<DataTaker<'_>>) -> Result<Progress, Error> {
         if let Some(fault) = &self.fault {
+            self.incoming.clear();
             return Err(Error::clone(fault));
         }
         let outcome = self.advance(data);

@@ -7,6 +7,7 @@ use super::{
     peer::{Peer, PresentedChains},
     pem,
     signature::Signatures,
+    staple,
     trust::Trust,
 };
 use rustls::{
@@ -21,7 +22,7 @@ use rustls::{
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -52,7 +53,6 @@ pub struct HelloOptions<'a> {
 pub struct ClientTls {
     /// Judges the chains that servers present.
     pub trust: Trust,
-    signatures: Arc<Signatures>,
     any_version: Connectors,
     tls13_only: Connectors,
     chains: PresentedChains,
@@ -60,8 +60,8 @@ pub struct ClientTls {
 
 #[derive(Debug)]
 struct Connectors {
-    post_quantum: ClientConfig,
-    classical: ClientConfig,
+    post_quantum: Arc<ClientConfig>,
+    classical: Arc<ClientConfig>,
 }
 
 impl ClientTls {
@@ -82,7 +82,6 @@ impl ClientTls {
         };
         Ok(Self {
             trust,
-            signatures: Arc::new(Signatures::new(provider(true))),
             any_version: connectors(options.min_tls),
             tls13_only: connectors(MinTls::Tls13),
             chains: PresentedChains::default(),
@@ -117,16 +116,14 @@ impl ClientTls {
             Some(ServerName::DnsName(name)) => Some(name.as_ref().to_owned()),
             _ => None,
         };
-        // Each connection has its own verifier, which keeps the stapled OCSP response.
-        let verifier = Arc::new(PossessionOnly::new(Arc::clone(&self.signatures)));
-        let mut config = ClientConfig::clone(config);
-        config
-            .dangerous()
-            .set_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>);
         let name = name.unwrap_or(NO_NAME.into());
-        let secured = Secured::connect(stream, Arc::new(config), name).await?;
-        let staple = Some(verifier.staple());
-        let peer = Peer::of(secured.channel.negotiated(), sni, staple, &self.chains);
+        let (secured, staple) = Secured::connect(stream, Arc::clone(config), name).await?;
+        let peer = Peer::of(
+            secured.channel.negotiated(),
+            sni,
+            Some(staple),
+            &self.chains,
+        );
         Ok((secured, peer))
     }
 }
@@ -143,15 +140,14 @@ fn host_name(name: &str) -> Option<ServerName<'static>> {
     }
 }
 
-fn config(min: MinTls, post_quantum: bool, pair: Option<&Arc<CertifiedKey>>) -> ClientConfig {
+/// The configuration that all connections of a kind share. A connection holds it as long as it lives, so one of its own would cost memory.
+fn config(min: MinTls, post_quantum: bool, pair: Option<&Arc<CertifiedKey>>) -> Arc<ClientConfig> {
     let provider = provider(post_quantum);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(min))
         .expect("the provider has suites and groups for both versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PossessionOnly::new(Arc::new(
-            Signatures::new(provider),
-        ))));
+        .with_custom_certificate_verifier(Arc::new(PossessionOnly(Signatures::new(provider))));
     let mut config = match pair {
         Some(pair) => builder
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::clone(pair)))),
@@ -159,29 +155,12 @@ fn config(min: MinTls, post_quantum: bool, pair: Option<&Arc<CertifiedKey>>) -> 
     };
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    config
+    Arc::new(config)
 }
 
 /// Accepts any chain, which is judged after the handshake, but only from a peer that holds the key of its first certificate.
 #[derive(Debug)]
-struct PossessionOnly {
-    signatures: Arc<Signatures>,
-    staple: OnceLock<Arc<[u8]>>,
-}
-
-impl PossessionOnly {
-    fn new(signatures: Arc<Signatures>) -> Self {
-        Self {
-            signatures,
-            staple: OnceLock::new(),
-        }
-    }
-
-    /// The OCSP response that the server stapled; empty if it stapled none.
-    fn staple(&self) -> Arc<[u8]> {
-        self.staple.get().cloned().unwrap_or_default()
-    }
-}
+struct PossessionOnly(Signatures);
 
 impl ServerCertVerifier for PossessionOnly {
     fn verify_server_cert(
@@ -192,7 +171,7 @@ impl ServerCertVerifier for PossessionOnly {
         ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.staple.get_or_init(|| ocsp_response.into());
+        staple::hand_over(ocsp_response);
         Ok(ServerCertVerified::assertion())
     }
 
@@ -202,7 +181,7 @@ impl ServerCertVerifier for PossessionOnly {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signatures.tls12(message, cert, signed)
+        self.0.tls12(message, cert, signed)
     }
 
     fn verify_tls13_signature(
@@ -211,10 +190,10 @@ impl ServerCertVerifier for PossessionOnly {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signatures.tls13(message, cert, signed)
+        self.0.tls13(message, cert, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signatures.schemes()
+        self.0.schemes()
     }
 }

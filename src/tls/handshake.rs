@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     channel::{Channel, Progress, Records, Unbuffered, invalid_data},
     fault::HandshakeFault,
+    staple,
 };
 use crate::net::buffer::Buffer;
 
@@ -31,7 +32,8 @@ pub struct Secured<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
-    /// Does a handshake as the client. There is no deadline here.
+    /// Does a handshake as the client, and returns the OCSP response that the server stapled with it; empty if it stapled none. There is
+    /// no deadline here.
     ///
     /// # Errors
     /// Says what happened.
@@ -39,12 +41,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
         mut stream: S,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
-    ) -> Result<Self, HandshakeFault> {
+    ) -> Result<(Self, Arc<[u8]>), HandshakeFault> {
         let connection = UnbufferedClientConnection::new(config, name).map_err(cannot_begin)?;
         let mut records = Records::new(connection, Buffer::default());
-        perform(&mut stream, &mut records).await.map_err(fault)?;
+        let mut stapled = None;
+        let step = |records: &mut Records<_>| {
+            let (outcome, response) = staple::during(|| records.process(None));
+            stapled = response.or(stapled.take());
+            outcome
+        };
+        let done = perform(&mut stream, &mut records, step).await;
+        done.map_err(fault)?;
         let channel = Box::new(Channel::from(records));
-        Ok(Self { stream, channel })
+        Ok((Self { stream, channel }, stapled.unwrap_or_default()))
     }
 
     /// Does a handshake as the server, and returns the name in SNI with it. `turn` is awaited once the whole ClientHello has arrived. Its
@@ -64,7 +73,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secured<S> {
         let answered = answer(&mut stream, &mut records).await;
         drop(turn);
         answered.map_err(fault)?;
-        perform(&mut stream, &mut records).await.map_err(fault)?;
+        let done = perform(&mut stream, &mut records, |records| records.process(None)).await;
+        done.map_err(fault)?;
         let channel = Box::new(Channel::from(records));
         Ok((Self { stream, channel }, name))
     }
@@ -78,17 +88,21 @@ fn fault(error: io::Error) -> HandshakeFault {
     HandshakeFault::of(&error)
 }
 
-/// Does a handshake to its end.
+/// Does a handshake to its end. `step` processes what has arrived.
 ///
 /// # Errors
 /// Those of the stream, and of rustls as `InvalidData`.
-async fn perform<S, C>(stream: &mut S, records: &mut Records<C>) -> io::Result<()>
+async fn perform<S, C>(
+    stream: &mut S,
+    records: &mut Records<C>,
+    mut step: impl FnMut(&mut Records<C>) -> Result<Progress, Error>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     C: Unbuffered,
 {
     loop {
-        match records.process(None) {
+        match step(records) {
             Ok(_) if !records.connection.common().is_handshaking() => return Ok(()),
             Ok(Progress::Starved) => {}
             Ok(Progress::Ended | Progress::Data) => {

@@ -10,7 +10,7 @@
 //! TLS 1.2 and 1.3 with forward secrecy and AEAD only (RFC 9325). There is no resumption, since a resumed session presents no
 //! certificate, and no early data, which could be replayed (RFC 8446 §8). rustls types appear only here.
 //!
-//! Imports go one way: `server` and `client` stand on `handshake` and `trust`; `handshake` stands on `channel`; `trust` and `dates`
+//! Imports go one way: `server` and `client` stand on `handshake` and `trust`; `handshake` stands on `channel` and `staple`; `trust` and `dates`
 //! stand on `dane`, `ocsp` and `chain`; these stand on `names`, `peer`, `cert` and `der`.
 
 mod cert;
@@ -29,6 +29,7 @@ mod peer;
 mod pem;
 mod server;
 mod signature;
+mod staple;
 mod trust;
 
 pub(crate) use cert::sha256;

@@ -1,10 +1,11 @@
 //! The peer of a handshake, and what was negotiated with it.
 
-use super::cert::CertFacts;
-use rustls::{CommonState, HandshakeKind, pki_types::CertificateDer};
+use super::cert::{CertFacts, digest_of_parts};
+use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion, pki_types::CertificateDer};
 use serde::{Serialize, Serializer};
 use std::{
     collections::HashMap,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,11 +18,11 @@ const LONGEST: usize = 16 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TlsFacts {
     /// `TLSv1.3`.
-    pub version: String,
+    pub version: &'static str,
     /// `TLS_AES_256_GCM_SHA384`.
-    pub suite: String,
+    pub suite: &'static str,
     /// Key exchange group: `X25519MLKEM768`.
-    pub group: String,
+    pub group: &'static str,
     /// The name in SNI, sent or received.
     pub sni: Option<String>,
     /// The server asked for another key share first (RFC 8446 §4.1.4).
@@ -38,7 +39,7 @@ pub struct Peer {
     #[serde(serialize_with = "each")]
     pub chain: Arc<Vec<CertFacts>>,
     #[serde(skip)]
-    pub(super) der: Arc<Vec<CertificateDer<'static>>>,
+    pub(super) der: Arc<PresentedChain>,
     /// The OCSP response that a server stapled; empty if it stapled none. `None` for a client, which cannot staple.
     #[serde(skip)]
     pub(super) staple: Option<Arc<[u8]>>,
@@ -70,17 +71,27 @@ impl Peer {
 
 impl TlsFacts {
     fn of(connection: &CommonState, sni: Option<String>) -> Self {
-        let version = connection.protocol_version().and_then(|v| v.as_str());
+        let version = match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
+            Some(ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
+            _ => None,
+        };
+        // rustls has names of its own for the suites of TLS 1.3.
         let suite = connection
             .negotiated_cipher_suite()
-            .and_then(|suite| suite.suite().as_str());
+            .and_then(|suite| match suite.suite() {
+                CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
+                CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
+                suite => suite.as_str(),
+            });
         let group = connection
             .negotiated_key_exchange_group()
             .and_then(|group| group.name().as_str());
         Self {
-            version: version.unwrap_or("unknown").replace('_', "."),
-            suite: suite.unwrap_or("unknown").replace("TLS13_", "TLS_"),
-            group: group.unwrap_or("unknown").into(),
+            version: version.unwrap_or("unknown"),
+            suite: suite.unwrap_or("unknown"),
+            group: group.unwrap_or("unknown"),
             sni,
             hello_retry: connection.handshake_kind()
                 == Some(HandshakeKind::FullWithHelloRetryRequest),
@@ -92,37 +103,69 @@ fn each<S: Serializer>(chain: &Arc<Vec<CertFacts>>, serializer: S) -> Result<S::
     chain.as_slice().serialize(serializer)
 }
 
-/// A chain as it came, and what its certificates say.
-type PresentedChain = (Arc<Vec<CertificateDer<'static>>>, Arc<Vec<CertFacts>>);
+/// A chain as it came, end entity first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PresentedChain {
+    certificates: Arc<[CertificateDer<'static>]>,
+    digest: [u8; 32],
+}
 
-/// Chains that peers presented a short while ago. A host presents the same chain each time, so it is read once, and its sessions share
-/// one copy. This says nothing about whether the chain proves anything.
+impl PresentedChain {
+    pub(super) fn new(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
+        let certificates: Arc<[_]> = certificates.into_iter().collect();
+        let digest = digest_of_parts(certificates.iter().map(|cert| &cert[..]));
+        Self {
+            certificates,
+            digest,
+        }
+    }
+
+    /// SHA-256 over the certificates.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+}
+
+impl Deref for PresentedChain {
+    type Target = [CertificateDer<'static>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.certificates
+    }
+}
+
+/// A chain, and what its certificates say.
+type ReadChain = (Arc<PresentedChain>, Arc<Vec<CertFacts>>);
+
+/// Chains by their certificates.
+type ReadChains = HashMap<Arc<[CertificateDer<'static>]>, ReadChain>;
+
+/// Chains that peers presented a short while ago. A host presents the same chain each time, so it is read and hashed once, and its
+/// sessions share one copy. This says nothing about whether the chain proves anything.
 #[derive(Debug, Default)]
-pub(super) struct PresentedChains(Mutex<HashMap<Vec<CertificateDer<'static>>, PresentedChain>>);
+pub(super) struct PresentedChains(Mutex<ReadChains>);
 
 impl PresentedChains {
-    fn read(&self, presented: &[CertificateDer<'_>]) -> PresentedChain {
+    fn read(&self, presented: &[CertificateDer<'_>]) -> ReadChain {
         if let Some(known) = self.known().get(presented) {
             return known.clone();
         }
-        let der: Vec<_> = presented
-            .iter()
-            .map(|cert| cert.clone().into_owned())
-            .collect();
+        let der = PresentedChain::new(presented.iter().map(|cert| cert.clone().into_owned()));
+        let certificates = Arc::clone(&der.certificates);
         let facts = der.iter().map(CertFacts::read).collect();
-        let chain = (Arc::new(der.clone()), Arc::new(facts));
-        if der.iter().map(|cert| cert.len()).sum::<usize>() > LONGEST {
+        let chain = (Arc::new(der), Arc::new(facts));
+        if certificates.iter().map(|cert| cert.len()).sum::<usize>() > LONGEST {
             return chain;
         }
         let mut known = self.known();
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(der, chain.clone());
+        known.insert(certificates, chain.clone());
         chain
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Vec<CertificateDer<'static>>, PresentedChain>> {
+    fn known(&self) -> MutexGuard<'_, ReadChains> {
         // A thread that panicked leaves no entry half made.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,7 +183,7 @@ mod tests {
         let (der, facts) = chains.read(&leaf.chain);
         let (der_again, facts_again) = chains.read(&leaf.chain);
         assert!(Arc::ptr_eq(&der, &der_again) && Arc::ptr_eq(&facts, &facts_again));
-        assert_eq!((&*der, facts[0].names.len()), (&leaf.chain, 1));
+        assert_eq!((&der[..], facts[0].names.len()), (&leaf.chain[..], 1));
         for number in 0..=2 * REMEMBERED {
             let other = CertificateDer::from(number.to_be_bytes().to_vec());
             assert_eq!(chains.read(std::slice::from_ref(&other)).0[0], other);

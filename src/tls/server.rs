@@ -6,7 +6,7 @@ use super::{
     handshake::Secured,
     ocsp,
     offer::{MinTls, provider, versions},
-    peer::{Peer, PresentedChains},
+    peer::{Peer, PresentedChain, PresentedChains},
     pem,
     signature::Signatures,
     trust::Trust,
@@ -373,8 +373,8 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         if let Some(trust) = &self.required {
-            let mut chain = vec![end_entity.clone().into_owned()];
-            chain.extend(intermediates.iter().map(|cert| cert.clone().into_owned()));
+            let chain = [end_entity].into_iter().chain(intermediates);
+            let chain = PresentedChain::new(chain.map(|cert| cert.clone().into_owned()));
             let now = UNIX_EPOCH + Duration::from_secs(now.as_secs());
             trust.check_chain(&chain, now).map_err(|(_, words)| {
                 CertificateError::Other(OtherError(Arc::new(Unacceptable(words))))

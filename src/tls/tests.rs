@@ -12,6 +12,7 @@ mod outbound;
 
 use super::*;
 use crate::policy::{NamePattern, Reason, ReferenceIdentity};
+use peer::PresentedChain;
 use pki::{Authority, Leaf, Scratch};
 use rustls::{
     HandshakeKind, ServerConfig, SupportedProtocolVersion,
@@ -45,9 +46,7 @@ impl ServerTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (mut secured, peer) = self
-            .accept_in_turn(stream, std::future::ready(()))
-            .await?;
+        let (mut secured, peer) = self.accept_in_turn(stream, std::future::ready(())).await?;
         secured.flush().await;
         Ok((secured, peer))
     }
@@ -127,14 +126,14 @@ pub(crate) fn secured_connection() -> Secured<TcpStream> {
 pub(crate) fn peer(chain: &[Der<'static>]) -> Peer {
     Peer {
         facts: TlsFacts {
-            version: "TLSv1.3".into(),
-            suite: "TLS_AES_128_GCM_SHA256".into(),
-            group: "X25519".into(),
+            version: "TLSv1.3",
+            suite: "TLS_AES_128_GCM_SHA256",
+            group: "X25519",
             sni: None,
             hello_retry: false,
         },
         chain: Arc::new(chain.iter().map(CertFacts::read).collect()),
-        der: Arc::new(chain.to_vec()),
+        der: Arc::new(PresentedChain::new(chain.to_vec())),
         staple: None,
     }
 }

@@ -1,13 +1,13 @@
 //! Does a presented chain prove a reference identity? By chain (RFC 5280 §6) and names (RFC 9525), by fingerprint, or by DANE.
 
 use super::{
-    cert::{Date, sha256},
+    cert::{Date, digest_of_parts, sha256},
     chain::{self, Purposes, Verified},
     dane,
     der::Certificate,
     names::{short, shown_name},
     ocsp,
-    peer::Peer,
+    peer::{Peer, PresentedChain},
     pem,
 };
 use crate::policy::{Denial, Reason, ReferenceIdentity};
@@ -37,7 +37,7 @@ pub struct Trust {
     /// administrator named. The system's authorities are not among them, since they do not vouch for themselves as hosts.
     named: Vec<CertificateDer<'static>>,
     pub(super) purposes: Purposes,
-    /// Chains that were verified, by the SHA-256 of their certificates.
+    /// Chains that were verified, by their digests.
     verified: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
@@ -145,10 +145,10 @@ impl Trust {
     /// Verifies the chain alone, against the general anchors, and remembers the result.
     pub(super) fn check_chain(
         &self,
-        chain: &[CertificateDer<'_>],
+        chain: &PresentedChain,
         now: SystemTime,
     ) -> Result<Verified, Denial> {
-        let key = digest_of_parts(chain.iter().map(|cert| &cert[..]));
+        let key = chain.digest();
         let known = self.verified().get(&key).cloned();
         if let Some(known) = known.filter(|known| known.holds_at(Date::of(now))) {
             return Ok(known);
@@ -251,18 +251,6 @@ fn digest_of(anchor: &TrustAnchor<'_>) -> [u8; 32] {
         &anchor.subject_public_key_info,
         constraints,
     ])
-}
-
-/// SHA-256 of the parts with their lengths, so that different divisions of the same octets differ.
-fn digest_of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
-    let mut context = digest::Context::new(&SHA256);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
-    let mut key = [0; 32];
-    key.copy_from_slice(context.finish().as_ref());
-    key
 }
 
 /// Compares the certificate and its public key with each listed digest. The length of the digest tells the algorithm (Postfix:

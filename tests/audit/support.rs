@@ -299,6 +299,7 @@ pub fn message(log: &AuditLog, n: u64) -> Record {
         tls: (!plain).then(|| tls(n)),
         peer: (!plain).then(|| peer(n)),
         decisions: vec![decision],
+        authenticated_as: None,
         outcome,
         reply: match outcome {
             OutcomeField::Accepted => Some("250 2.0.0 Ok: queued as 4XyZ1b2c3d".into()),

@@ -7,7 +7,9 @@ mod world;
 
 use running::{Scratch, run};
 use starttls_proxy::{commands::check::CheckedDomain, policy::Level};
-use std::{process::Command, sync::atomic::Ordering, time::Duration};
+use std::{
+    fs, os::unix::fs::PermissionsExt, process::Command, sync::atomic::Ordering, time::Duration,
+};
 use world::{Mx, OFFER, Tls, World, ehlo, greeting, starttls};
 
 /// The value of a key on the page; the last one where there are several.
@@ -491,4 +493,50 @@ fn the_program() {
         "{lines}{errors}"
     );
     assert_nothing_of_mail_was_sent(world);
+}
+
+/// A page of `check --upstream`, and what the server heard inside TLS.
+async fn logged_in(auth: &'static str) -> (String, serde_json::Value, Vec<String>) {
+    let scratch = Scratch::new();
+    let file = scratch.file("auth", "user = scanner\npassword = swordfish\n");
+    let owner = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(&file, owner).expect("set");
+    let mut world = World::new();
+    world.serve(Mx {
+        ehlo: [OFFER, "250-mx.clinic.example\r\n250 AUTH LOGIN PLAIN\r\n"],
+        auth,
+        ..world.honest()
+    });
+    let checked = world.check_upstream(file.as_ref()).await;
+    let (page, json) = (checked.page(false), checked.json());
+    let heard = world.heard().into_iter();
+    let heard = heard.filter_map(|line| Some(line.strip_prefix("1:")?.to_owned()));
+    (page, json, heard.collect())
+}
+
+#[tokio::test]
+async fn a_smart_hosts_page_says_whether_the_login_is_accepted_and_no_mail_is_sent() {
+    let (page, json, heard) = logged_in("235 2.7.0 welcome\r\n").await;
+    assert_eq!(said(&page, "login"), Some("accepted as scanner, by PLAIN"));
+    assert!(page.ends_with("\n  mail passes\n\n"), "{page}");
+    assert_eq!(json["login"]["accepted"], true, "{json}");
+    let hello = "EHLO proxy.hospital.example";
+    let login = "AUTH PLAIN AHNjYW5uZXIAc3dvcmRmaXNo";
+    assert_eq!(heard, [hello, login, "QUIT"]);
+
+    let quotes = "535 5.7.8 AUTH PLAIN AHNjYW5uZXIAc3dvcmRmaXNo is wrong\r\n";
+    let (page, json, heard) = logged_in(quotes).await;
+    assert_eq!(said(&page, "login"), Some("not accepted as scanner"));
+    let words = "login, inside TLS: \"535 5.7.8\"";
+    assert_eq!(said(&page, "heard"), Some(words), "{page}");
+    let gets = said(&page, "mail gets").expect("a reply");
+    assert!(gets.starts_with("421 4.7.8 "), "{page}");
+    assert!(page.ends_with("\n  mail is refused\n\n"), "{page}");
+    assert_eq!(json["login"]["accepted"], false, "{json}");
+    assert_eq!(json["refused"], true, "{json}");
+    assert_eq!(heard, [hello, login, "QUIT"]);
+    for secret in ["AHNjYW5uZXIAc3dvcmRmaXNo", "swordfish"] {
+        let told = format!("{page}{json}");
+        assert!(!told.contains(secret), "{told}");
+    }
 }

@@ -6,16 +6,18 @@ use super::running::{
 };
 use rustls::{ServerConnection, StreamOwned};
 use starttls_proxy::{
-    commands::check::{CheckedDomain, Checker},
+    commands::check::{CheckedDomain, CheckedUpstream, Checker},
     lookup::{Lookup, LookupOptions},
     net::Dial,
     policy::{Settings, table::Table},
+    session::{credentials::UpstreamLogin, setup::Upstream},
     smtp::Domain,
     tls::{ClientOptions, ClientTls},
 };
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU8, Ordering},
@@ -49,6 +51,8 @@ pub struct Mx {
     /// To EHLO, in the clear and over TLS.
     pub ehlo: [&'static str; 2],
     pub starttls: &'static str,
+    /// To AUTH.
+    pub auth: &'static str,
     pub tls: Tls,
 }
 
@@ -58,6 +62,7 @@ impl Default for Mx {
             greeting: "220 mx.clinic.example ESMTP\r\n",
             ehlo: [OFFER, "250-mx.clinic.example\r\n250 SMTPUTF8\r\n"],
             starttls: "220 go ahead\r\n",
+            auth: "502 5.5.1 no\r\n",
             tls: Tls::Never,
         }
     }
@@ -245,6 +250,20 @@ impl World {
     }
 
     pub async fn check(&self) -> CheckedDomain {
+        let domain = Domain::parse(CLINIC).expect("a domain");
+        CheckedDomain::new(domain, &self.checker(None)).await
+    }
+
+    /// Checks the host `mx.clinic.example` as a smart host, with the login of this file.
+    pub async fn check_upstream(&self, auth: &Path) -> CheckedUpstream {
+        let (login, _) = UpstreamLogin::read(auth).expect("a login");
+        let checker = self.checker(Some(Arc::new(login)));
+        let upstream = checker.upstream.as_ref().expect("it is one");
+        CheckedUpstream::new(upstream, &checker).await
+    }
+
+    /// With a login for a smart host, or for domains.
+    fn checker(&self, login: Option<Arc<UpstreamLogin>>) -> Checker {
         let scratch = Scratch::new();
         let ca_file = Some(self.authority.write(&scratch.0, "ca"));
         let options = ClientOptions {
@@ -260,7 +279,7 @@ impl World {
             allow_private: false,
             roots: Arc::new(rustls::RootCertStore::empty()),
         });
-        let checker = Checker {
+        Checker {
             hostname: "proxy.hospital.example".into(),
             dial: Dial::new(None, HANG),
             tls: Arc::new(ClientTls::new(&options).expect("an authority")),
@@ -270,9 +289,13 @@ impl World {
             lookup: Arc::new(lookup.expect("a lookup")),
             port: self.port,
             patience: self.patience,
-        };
-        let domain = Domain::parse(CLINIC).expect("a domain");
-        CheckedDomain::new(domain, &checker).await
+            upstream: login.is_some().then(|| Upstream {
+                host: "mx.clinic.example".into(),
+                port: self.port,
+                implicit_tls: false,
+            }),
+            login,
+        }
     }
 
     /// The commands that the servers got; they have ended each connection.
@@ -313,6 +336,7 @@ impl Mx {
             let answer = match line.get(..4) {
                 Some("EHLO") => self.ehlo[stage],
                 Some("STAR") => self.starttls,
+                Some("AUTH") => self.auth,
                 Some("QUIT") => "221 bye\r\n",
                 _ => "250 ok\r\n",
             };

@@ -7,7 +7,8 @@ use super::{
 };
 use starttls_proxy::{
     session::{
-        drive::{ActionHandler, ActionResult, Job, Stop, drive},
+        drive::{ActionHandler, ActionResult, Stop, drive},
+        job::Job,
         leg::{Leg, Stream},
     },
     smtp::{Action, Answer, Completed, Exempted, Input, Machine, Note, Question, Recorded, Side},
@@ -62,20 +63,17 @@ impl ActionHandler for Willing {
     }
     fn connect(&mut self) -> Job<ActionResult> {
         let server = self.0.take().expect("connected once");
-        Box::pin(std::future::ready(ActionResult::Connected(Ok(
-            Stream::Tcp(server),
-        ))))
+        Job::Done(ActionResult::Connected(Ok(Stream::Tcp(server))))
     }
     fn upgrade(&mut self, _side: Side, _stream: Stream) -> Job<ActionResult> {
         unreachable!("nobody starts TLS")
     }
     fn authorise(&mut self, _question: Question) -> Job<ActionResult> {
         let answer = Answer::Exempted(Exempted::assertion());
-        Box::pin(std::future::ready(ActionResult::Answered(answer)))
+        Job::Done(ActionResult::Answered(answer))
     }
     fn record(&mut self, _message: Completed) -> Job<ActionResult> {
-        let done = ActionResult::Recorded(Ok(Recorded::assertion()));
-        Box::pin(std::future::ready(done))
+        Job::Done(ActionResult::Recorded(Ok(Recorded::assertion())))
     }
     fn note(&mut self, _note: Note) {}
 }

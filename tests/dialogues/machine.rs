@@ -6,12 +6,18 @@ use starttls_proxy::smtp::{Inbound, InboundConfig, Keyword, Machine, Outbound, O
 /// Our name in all dialogues.
 pub const HOSTNAME: &str = "proxy.example";
 
-/// `known`: the peer is known at connect time; `auth`: AUTH may pass; `plaintext-possible`: some entry could allow it;
+/// `known`: the peer is known at connect time; `auth`: AUTH may pass; `login`: the proxy logs in itself; `plaintext-possible`: some entry could allow it;
 /// `implicit-tls`: TLS comes first; `hidden=DSN,SIZE`: found lacking in an earlier session; `no-tls`: no certificate is at hand;
 /// `exempt`: mail passes in the clear too.
 pub fn build(direction: Direction, options: &[String]) -> Result<Box<dyn Machine + Send>, String> {
     let known: &[&str] = match direction {
-        Direction::Outbound => &["known", "auth", "plaintext-possible", "implicit-tls"],
+        Direction::Outbound => &[
+            "known",
+            "auth",
+            "login",
+            "plaintext-possible",
+            "implicit-tls",
+        ],
         Direction::Inbound => &["no-tls", "exempt"],
     };
     let mut hidden = Vec::new();
@@ -33,6 +39,7 @@ pub fn build(direction: Direction, options: &[String]) -> Result<Box<dyn Machine
             server: "mx1.clinic.example[203.0.113.9]".to_owned(),
             known_at_connect: has("known"),
             auth: has("auth"),
+            login: has("login"),
             plaintext_possible: has("plaintext-possible"),
             implicit_tls: has("implicit-tls"),
             hidden,

@@ -250,6 +250,7 @@ pub fn show_note(note: &Note) -> String {
         }
         Note::NoTls { words, refusal } => format!("no-tls {} {words}", refusal.cause.word()),
         Note::MissingExtension(keyword) => format!("lacking {keyword:?}"),
+        Note::LoggedIn { user, mechanism } => format!("logged-in {user} {mechanism}"),
         Note::Ends(end) => format!("ends {}", end.word()),
     }
 }

@@ -28,13 +28,15 @@
 //!                           ask sender d.example, ask sender none
 //! answer authorised         or: unauthenticated (encrypted is enough), exempted, upgrade, upgrade or plaintext,
 //!                           refused 451 4.7.5 text
+//! ask login                 the proxy asks for its own credentials
+//! answer login password pw  they are the user `nurse` and this password; or: login token t0k (or refused, as above)
 //! handshake server          the proxy starts TLS on that side
 //! secured server            it is up;                  or: insecure server 421 4.7.5 text
 //! record from <a@b> to <c@d> <e@f> octets 12 reply 250 2.0.0 ok      (* as above; reply unknown: the server never said)
 //! recorded                  it is durable;             or: unrecorded 421 4.3.0 text
 //! note incident some-name   told to the administrator; or: note hello x, note transaction, note message,
 //!                           note refused 451 4.7.5, note host-fault 421 4.7.4 (passing-fault: it may pass),
-//!                           note heard Greeting 554 no\r\n (Ehlo, StartTls), note lacking Dsn, note ends quit;
+//!                           note heard Greeting 554 no\r\n (Ehlo, StartTls, Login), note logged-in nurse PLAIN, note lacking Dsn, note ends quit;
 //!                           `no note lacking*`: nothing like it has been told
 //! trace Received: ...       --add-received: the line that goes in front of messages from now on
 //! conditions overloaded     inbound: no handshake may begin now; or: tried-lately (mail in the clear may be of a client whose
@@ -50,6 +52,12 @@
 
 use starttls_proxy::smtp::{Cause, Domain, Question, Recipient, Refusal, Side};
 use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
+
+#[path = "answer.rs"]
+mod answer;
+
+pub use answer::Answer;
+use answer::answer;
 
 /// Which machine plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,16 +134,6 @@ pub enum Expected {
     Like(Vec<u8>),
     Bytes(Vec<u8>),
     Beginning(Vec<u8>),
-}
-
-/// [`starttls_proxy::smtp::Answer`] without its tokens, which cannot be kept or compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    Authorised,
-    Unauthenticated,
-    Exempted,
-    Upgrade { or_plaintext: bool },
-    Refused(Refusal),
 }
 
 type Values = BTreeMap<String, String>;
@@ -418,26 +416,13 @@ fn question(text: &str) -> Result<Question, String> {
     let domain = |name: &str| Domain::parse(name).ok_or_else(|| format!("no domain: {name:?}"));
     Ok(match text.split_once(' ').unwrap_or((text, "")) {
         ("peer", "") => Question::Peer,
+        ("login", "") => Question::Login,
         ("postmaster", "") => Question::Recipient(Recipient::Postmaster),
         ("recipient", name) => Question::Recipient(Recipient::Domain(domain(name)?)),
         ("literal", name) => Question::Recipient(Recipient::Literal(name.to_owned())),
         ("sender", "none") => Question::Sender(None),
         ("sender", name) => Question::Sender(Some(domain(name)?)),
         _ => return Err("no such question".to_owned()),
-    })
-}
-
-fn answer(text: &str) -> Result<Answer, String> {
-    Ok(match text.split_once(' ').unwrap_or((text, "")) {
-        ("authorised", "") => Answer::Authorised,
-        ("unauthenticated", "") => Answer::Unauthenticated,
-        ("exempted", "") => Answer::Exempted,
-        ("upgrade", "") => Answer::Upgrade {
-            or_plaintext: false,
-        },
-        ("upgrade", "or plaintext") => Answer::Upgrade { or_plaintext: true },
-        ("refused", why) => Answer::Refused(refusal(why)?),
-        _ => return Err("no such answer".to_owned()),
     })
 }
 
@@ -517,6 +502,7 @@ pub fn escape(bytes: &[u8]) -> String {
 pub fn show_question(question: &Question) -> String {
     match question {
         Question::Peer => "peer".to_owned(),
+        Question::Login => "login".to_owned(),
         Question::Recipient(Recipient::Domain(name)) => format!("recipient {name}"),
         Question::Recipient(Recipient::Literal(name)) => format!("literal {name}"),
         Question::Recipient(Recipient::Postmaster) => "postmaster".to_owned(),
@@ -569,14 +555,7 @@ impl fmt::Display for Step {
             Self::Connected(Ok(())) => writeln!(f, "connected"),
             Self::Connected(Err(why)) => writeln!(f, "unreachable {why}"),
             Self::Ask(question) => writeln!(f, "ask {}", show_question(question)),
-            Self::Answer(Answer::Authorised) => writeln!(f, "answer authorised"),
-            Self::Answer(Answer::Unauthenticated) => writeln!(f, "answer unauthenticated"),
-            Self::Answer(Answer::Exempted) => writeln!(f, "answer exempted"),
-            Self::Answer(Answer::Upgrade { or_plaintext }) => {
-                let or = if *or_plaintext { " or plaintext" } else { "" };
-                writeln!(f, "answer upgrade{or}")
-            }
-            Self::Answer(Answer::Refused(why)) => writeln!(f, "answer refused {why}"),
+            Self::Answer(answer) => writeln!(f, "answer {answer}"),
             Self::Handshake(side) => writeln!(f, "handshake {}", show_side(*side)),
             Self::Secured(side, Ok(())) => writeln!(f, "secured {}", show_side(*side)),
             Self::Secured(side, Err(why)) => writeln!(f, "insecure {} {why}", show_side(*side)),

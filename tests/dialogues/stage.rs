@@ -6,8 +6,8 @@ use super::{
     watch::Watch,
 };
 use starttls_proxy::smtp::{
-    self, Action, Authorised, Completed, Exempted, Input, MAX_UNTAKEN, Machine, Note, Question,
-    Recorded, Refusal, Side, StartTlsConditions,
+    Action, Completed, Input, MAX_UNTAKEN, Machine, Note, Question, Recorded, Refusal, Side,
+    StartTlsConditions,
 };
 use std::{collections::VecDeque, time::Duration};
 
@@ -224,15 +224,7 @@ impl Stage {
         self.watch.happens("answer");
         let question = self.asked.take().ok_or("nothing was asked")?;
         self.watch.answered(&question, &answer);
-        let answer = match answer {
-            Answer::Authorised => smtp::Answer::Authorised(Authorised::assertion()),
-            Answer::Unauthenticated => smtp::Answer::Authorised(Authorised::unauthenticated()),
-            Answer::Exempted => smtp::Answer::Exempted(Exempted::assertion()),
-            Answer::Upgrade { or_plaintext } => smtp::Answer::Upgrade {
-                or_plaintext: or_plaintext.then(Exempted::assertion),
-            },
-            Answer::Refused(refusal) => smtp::Answer::Refused(refusal),
-        };
+        let answer = answer.to_machine();
         self.tell(Input::Answer(answer))?;
         self.settle()
     }
@@ -357,6 +349,13 @@ impl Stage {
                 }
                 self.watch.sent(side, &bytes)?;
                 self.end(side).out.extend_from_slice(&bytes);
+            }
+            Action::SendSecret(line) => {
+                if !self.server.open || self.server.paused {
+                    return Err("sends a secret to a server that cannot be written to".to_owned());
+                }
+                self.watch.sends_secret(line.expose())?;
+                self.server.out.extend_from_slice(line.expose());
             }
             Action::Pass { from, len, content } => {
                 let bytes = self.take(from, len)?;

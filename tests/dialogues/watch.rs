@@ -35,8 +35,11 @@ use std::{collections::HashSet, time::Duration};
 
 #[path = "conversation.rs"]
 mod conversation;
+#[path = "watched_login.rs"]
+mod watched_login;
 
 use conversation::{Conversation, Envelope, Replied, Unit, domain_of, find, is_verb, texts};
+use watched_login::WatchedLogin;
 
 type Outcome = Result<(), String>;
 
@@ -74,6 +77,7 @@ pub struct Watch {
     known: bool,
     auth: bool,
     hidden: String,
+    login: WatchedLogin,
     /// The peer of a session that is known at connect time proved who it is.
     proved: bool,
     /// Texts of the server's replies.
@@ -115,7 +119,8 @@ impl Watch {
             chunk_refused: false,
             client_is_closed: false,
             known: has("known"),
-            auth: has("auth") && has("known"),
+            auth: has("auth") && has("known") && !has("login"),
+            login: WatchedLogin::new(has("login") && has("known")),
             hidden: options.concat(),
             proved: false,
             said_by_server: HashSet::new(),
@@ -150,7 +155,7 @@ impl Watch {
             Question::Recipient(Recipient::Postmaster) => "postmaster".to_owned(),
             Question::Sender(Some(name)) => name.as_str().to_owned(),
             Question::Sender(None) => String::new(),
-            Question::Peer => "the peer".to_owned(),
+            Question::Peer | Question::Login => "the peer".to_owned(),
         };
         match answer {
             Answer::Authorised | Answer::Unauthenticated | Answer::Exempted => {
@@ -167,8 +172,16 @@ impl Watch {
                 self.permits_in_the_clear
                     .extend(or_plaintext.then_some(whom));
             }
+            Answer::Login { secret, .. } => self.login.knows(secret.as_bytes()),
             Answer::Refused(refusal) => self.may_refuse(refusal),
         }
+    }
+
+    pub fn sends_secret(&mut self, line: &[u8]) -> Outcome {
+        self.login
+            .is_told(line, self.outside_is_secure && self.proved)?;
+        self.client_lines.insert(line.trim_ascii_end().to_vec());
+        self.output(Side::Server, line)
     }
 
     pub fn recorded(&mut self) {
@@ -418,6 +431,7 @@ impl Watch {
     }
 
     fn client_gets(&mut self, bytes: &[u8]) -> Outcome {
+        self.login.is_hidden_from_client(bytes)?;
         if let Some(bad) = bytes
             .iter()
             .find(|b| !matches!(b, b'\t' | b'\r' | b'\n' | 0x20..=0x7e | 0x80..))
@@ -546,6 +560,7 @@ impl Watch {
 
     pub fn noted(&mut self, note: &Note) -> Outcome {
         self.ends += usize::from(matches!(note, Note::Ends(_)));
+        self.login.is_hidden_in(note)?;
         match self.ends {
             ..=1 => Ok(()),
             _ => Err("how it ends is told twice".to_owned()),

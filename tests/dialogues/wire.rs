@@ -5,18 +5,19 @@
 use super::{
     pki::Authority,
     play::{like, line_of, show_note},
-    script::{self, Expected, Line, Script, Step, escape, show_question},
+    script::{Expected, Line, Script, Step, escape, show_question},
     stage::show_record,
 };
 use rustls::pki_types::ServerName;
 use starttls_proxy::{
     session::{
-        drive::{ActionHandler, ActionResult, Job, Stop, Upgraded, drive},
+        drive::{ActionHandler, ActionResult, Stop, Upgraded, drive},
+        job::Job,
         leg::{Leg, Stream},
     },
     smtp::{
-        self, Action, Authorised, Cause, Completed, Exempted, Input, Machine, Note, Question,
-        Recorded, Refusal, Side, StartTlsConditions,
+        self, Action, Cause, Completed, Input, Machine, Note, Question, Recorded, Refusal, Side,
+        StartTlsConditions,
     },
     tls::Secured,
 };
@@ -87,7 +88,7 @@ impl Played {
         let (answer, answered) = oneshot::channel();
         // A test that is over does not receive any more.
         let _ = self.tell.send(Told::Job(job(answer)));
-        Box::pin(async move {
+        Job::running(async move {
             match answered.await {
                 Ok(outcome) => done(outcome),
                 Err(_) => std::future::pending().await,
@@ -449,7 +450,7 @@ impl Wire {
             Step::Connected(outcome) => self.connected(outcome).await,
             Step::Secured(side, outcome) => self.secured(*side, outcome).await,
             Step::Answer(answer) => {
-                let answer = proven(answer);
+                let answer = answer.to_machine();
                 self.answer(|job| match job {
                     Wanted::Ask(_, sender) => sender.send(answer).is_ok(),
                     _ => false,
@@ -521,7 +522,7 @@ impl Wire {
                 let server = tokio::spawn(tls().acceptor.accept(ours));
                 let secured = Secured::connect(proxy_end, config, name).await;
                 (
-                    Upgraded::Up(secured.map_err(|e| e.to_string())?),
+                    Upgraded::Up(secured.map_err(|e| e.to_string())?.0),
                     Some(server),
                 )
             }
@@ -548,18 +549,6 @@ impl Wire {
             self.server.tls = Some(Box::new(server.map_err(|e| e.to_string())?));
         }
         Ok(())
-    }
-}
-
-fn proven(answer: &script::Answer) -> smtp::Answer {
-    match answer {
-        script::Answer::Authorised => smtp::Answer::Authorised(Authorised::assertion()),
-        script::Answer::Unauthenticated => smtp::Answer::Authorised(Authorised::unauthenticated()),
-        script::Answer::Exempted => smtp::Answer::Exempted(Exempted::assertion()),
-        script::Answer::Upgrade { or_plaintext } => smtp::Answer::Upgrade {
-            or_plaintext: or_plaintext.then(Exempted::assertion),
-        },
-        script::Answer::Refused(refusal) => smtp::Answer::Refused(refusal.clone()),
     }
 }
 

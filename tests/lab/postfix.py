@@ -172,7 +172,8 @@ def inside(network):
     """The legacy server: no TLS in either direction; sends to the MX hosts of each domain, takes mail for inside.test."""
     # Two domains by one server: their recipients share a connection and a transaction.
     transport = network.folder / "transport"
-    transport.write_text("".join(f"{name}.plain.test smtp:[mx.one.plain.test]\n" for name in ("one", "two")))
+    transport.write_text("".join(f"{name}.plain.test smtp:[mx.one.plain.test]\n" for name in ("one", "two"))
+                         + f"login.plain.test smtp:[{GW}]:2525\n")
     return Postfix(network, "inside", network.inside, {
         "myhostname": "legacy.inside.test",
         "mydomain": "inside.test",

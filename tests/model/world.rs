@@ -144,7 +144,7 @@ impl World {
                 self.verdicts[index % self.verdicts.len()]
             }
             Question::Recipient(_) => Verdict::Refused(451),
-            Question::Sender(None) | Question::Peer => Verdict::Authorised,
+            Question::Sender(None) | Question::Peer | Question::Login => Verdict::Authorised,
         }
     }
 }

@@ -7,7 +7,9 @@ The machine is a container on a root that is made once for each release of Debia
 gone with it. The two others are network namespaces.
 """
 
+import atexit
 import contextlib
+import errno
 import os
 import pathlib
 import re
@@ -19,7 +21,7 @@ import tempfile
 import threading
 
 from certificates import Authority
-from network import ROOT, connect, end, listen, remove, sh, until
+from network import PATIENCE, ROOT, connect, end, listen, remove, sh, until
 
 BINARY = pathlib.Path(
     os.environ.get("LAB_BINARY") or ROOT / "target/x86_64-unknown-linux-gnu/dist/starttls-proxy"
@@ -34,6 +36,8 @@ NAME = "gw.clinic.example"
 # An address of the outside that a rule lets pass.
 FRIEND = "192.0.2.3"
 LEFTOVER = re.compile(r"stp-sd-(\d+)-(inside|outside)")
+# A reset, and what an ip rule that prohibits is told by ICMP.
+REFUSED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EACCES)
 UNITS = ("routing", "watch", "outbound", "inbound", "smarthost", "mx")
 
 
@@ -44,7 +48,8 @@ def root(release):
         made.parent.mkdir(parents=True, exist_ok=True)
         new = pathlib.Path(tempfile.mkdtemp(prefix=f"{release}-", dir=made.parent))
         print(f"making the root of {release}", flush=True)
-        sh(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", release, new, MIRROR], timeout=900)
+        # In a mount namespace of its own: debootstrap leaves /proc mounted in what it makes.
+        sh(["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={PACKAGES}", release, new, MIRROR], timeout=900)
         for package in (new / "var/cache/apt/archives").glob("*.deb"):
             package.unlink()
         new.chmod(0o755)
@@ -57,18 +62,21 @@ class Machine:
 
     def __init__(self, release):
         remove_leftovers()
+        # Also if this process is told to end.
+        atexit.register(self.close)
         self.name = f"stp-sd-{os.getpid()}"
         self.inside, self.outside = f"{self.name}-inside", f"{self.name}-outside"
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
-        self.process = None
+        self.process = self.init = None
         try:
             self._boot(root(release))
             self.run("hostname", NAME)
             self._link("in", self.inside, "eth1", "10.26.0", "fd26:")
             self._link("out", self.outside, "eth0", "192.0.2", "2001:db8:")
             sh(["ip", "address", "add", f"{FRIEND}/24", "dev", "wire"], self.outside)
-            for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-                self.run("sh", "-c", f"echo 1 >/proc/sys/net/{switch}")
+            # It routes, and tells each client at once that it is refused, however many they are.
+            for switch in ("1 >ipv4/ip_forward", "1 >ipv6/conf/all/forwarding", "0 >ipv4/icmp_ratelimit", "0 >ipv6/icmp/ratelimit"):
+                self.run("sh", "-c", f"cd /proc/sys/net && echo {switch}")
             self.authority = Authority(self.folder / "authority", "Test Root")
             own = self.authority.issue("own", ["mx.clinic.example"])
             shutil.copy(BINARY, self.path("usr/local/bin/starttls-proxy"))
@@ -132,12 +140,19 @@ class Machine:
 
     def tries(self, *command):
         """Runs a command on the machine; its exit code and what it printed."""
-        done = subprocess.run(
+        try:
+            done = self._enter(command, 4 * PATIENCE)
+        except subprocess.TimeoutExpired as late:
+            jobs = self._enter(["systemctl", "list-jobs", "--full"], PATIENCE).stdout
+            raise TimeoutError(f"{' '.join(command)} takes too long:\n{late.output}\n{jobs}") from None
+        return done.returncode, done.stdout
+
+    def _enter(self, command, patience):
+        return subprocess.run(
             ["nsenter", "--target", self.init, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", *command],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=90,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=patience,
             env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
         )
-        return done.returncode, done.stdout
 
     def run(self, *command):
         """Runs a command on the machine that must succeed; what it printed."""
@@ -180,10 +195,10 @@ class Machine:
     def close(self):
         if self.process:
             # Its init is told to power off; then the container ends, and with it its interfaces.
-            with contextlib.suppress(ProcessLookupError, AttributeError):
+            if self.init and self.process.poll() is None:
                 os.kill(int(self.init), signal.SIGRTMIN + 4)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=20)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(timeout=20)
             end(self.process)
         for netns in (self.inside, self.outside):
             remove(netns)
@@ -216,13 +231,13 @@ class Server:
 
 
 def greeting(netns, address, port=25):
-    """The name in the greeting that a client hears; `refused` if nobody lets it in."""
+    """The name in the greeting that a client hears, or 421; `refused` if nobody lets it in."""
     try:
         with connect(netns, address, port) as client:
             words = client.makefile("rb").readline().decode().split()
-            return words[1] if words else "closed"
+            return "closed" if not words else words[1] if words[0] == "220" else words[0]
     except OSError as error:
-        if isinstance(error, TimeoutError):
+        if error.errno not in REFUSED:
             raise
         return "refused"
 

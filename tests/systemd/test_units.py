@@ -76,22 +76,31 @@ class Units:
         self.assertEqual([self.out(), self.out(OUTSIDE6)], ["refused"] * 2)
 
     @contextlib.contextmanager
-    def never_open(self):
-        """While the block runs, a client inside tries again and again, and never hears the world."""
+    def knocking(self, *addresses):
+        """While the block runs, a client inside tries again and again; gives the set of what it hears."""
         heard, stop = set(), threading.Event()
 
         def knock():
             while not stop.is_set():
-                heard.add(self.out())
-                heard.add(self.out(OUTSIDE6))
+                for address in addresses:
+                    try:
+                        heard.add(self.out(address))
+                    except OSError as error:
+                        heard.add(repr(error))
 
         client = threading.Thread(target=knock)
         client.start()
         try:
-            yield
+            yield heard
         finally:
             stop.set()
             client.join()
+
+    @contextlib.contextmanager
+    def never_open(self):
+        """While the block runs, a client inside never hears the world."""
+        with self.knocking(OUTSIDE, OUTSIDE6) as heard:
+            yield
         self.assertNotIn("world", heard)
         self.assertIn("refused", heard)
 
@@ -117,7 +126,7 @@ class OnEachSystemd(Units):
         self.outbound()
         self.routing()
         self.assertEqual(self.out(), NAME)
-        self.assertIn(NAME, json.dumps(self.records("outbound", "started")))
+        self.assertIn(NAME, json.dumps(self.records("outbound", "start")))
 
     def test_either_lock_alone_refuses_port_25(self):
         self.routing()
@@ -131,7 +140,7 @@ class OnEachSystemd(Units):
         self.shut()
         self.assertEqual(self.world.heard, before)
         self.machine.run("nft", "flush", "ruleset")
-        self.assertEqual(self.out(), "world", "this test cannot see an open port")
+        until(lambda: f"this test cannot see an open port:\n{self.machine.run('ip', 'rule')}", lambda: self.out() == "world")
 
     def test_the_second_lock_stays_out_of_the_proxys_way(self):
         self.outbound()
@@ -274,8 +283,8 @@ class OnEachSystemd(Units):
         for times in (1, 2):
             self.machine.write("etc/starttls-proxy/policy", f"clinic{times}.example verify\n")
             self.machine.systemctl("reload", "starttls-proxy-outbound")
-            until("reloaded", lambda: len(self.records("outbound", "reloaded")) >= times)
-            self.assertEqual(len(self.records("outbound", "reloaded")), times)
+            until("reloaded", lambda: len(self.records("outbound", "reload")) >= times)
+            self.assertEqual(len(self.records("outbound", "reload")), times)
         self.assertEqual(self.machine.property("outbound", "MainPID"), pid)
 
     def test_a_flag_is_added_in_one_file_and_nothing_is_copied(self):
@@ -289,20 +298,12 @@ class OnEachSystemd(Units):
         self.routing()
         self.machine.systemctl("start", "starttls-proxy-outbound.socket")
         self.assertEqual(self.out(), NAME)
-        heard, stop = [], threading.Event()
-
-        def knock():
-            while not stop.is_set():
-                heard.append(self.out())
-
-        client = threading.Thread(target=knock)
-        client.start()
-        for _ in range(3):
-            self.machine.systemctl("restart", "starttls-proxy-outbound")
-        stop.set()
-        client.join()
-        self.assertEqual(set(heard), {NAME})
-        self.assertEqual(self.out(OUTSIDE6), NAME)
+        with self.knocking(OUTSIDE) as heard:
+            for _ in range(3):
+                self.machine.systemctl("restart", "starttls-proxy-outbound")
+        # Who was let in just before the end may be told to come again.
+        self.assertLessEqual(heard, {NAME, "421"})
+        self.assertEqual([self.out(), self.out(OUTSIDE6)], [NAME] * 2)
 
     def test_a_socket_that_tproxy_does_not_find_is_refused_with_the_line_that_mends_it(self):
         self.machine.write("etc/systemd/system/starttls-proxy-outbound.socket.d/no.conf", "[Socket]\nTransparent=no\n")

@@ -316,6 +316,9 @@ fn message(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if let Some(reply) = record["reply"].as_str() {
         write!(f, " {reply:?}")?;
     }
+    if let Some(user) = record["authenticated_as"].as_str() {
+        write!(f, "; logged in as <{user}>")?;
+    }
     for each in record["decisions"].as_array().into_iter().flatten() {
         f.write_str(";")?;
         decision(each, f)?;

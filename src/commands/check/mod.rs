@@ -3,6 +3,7 @@
 
 mod page;
 mod probe;
+mod upstream;
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -13,8 +14,8 @@ use std::{
 use tokio::task::JoinSet;
 
 pub(super) use self::page::cached_policy_words;
-pub use self::probe::Checker;
 use self::{page::clean, probe::CheckedAddress};
+pub use self::{probe::Checker, upstream::CheckedUpstream};
 use super::runtime;
 use crate::{
     clock, configure,
@@ -24,6 +25,10 @@ use crate::{
     lookup::DnssecSupport,
     net::Dial,
     policy::{Ask, Dns, Findings, MxHost, Needs, NextHop, needs, table::TablePurpose},
+    session::{
+        credentials::{UpstreamLogin, located},
+        setup::Upstream,
+    },
     smtp::{Domain, Recipient},
     tls::ClientTls,
 };
@@ -107,7 +112,11 @@ impl CheckedDomain {
 /// # Errors
 /// Wrong flags or files; exit 1 if mail for any domain would be refused.
 pub(crate) fn check(flags: &CheckFlags) -> Result<(), Exit> {
-    let domains = domains(flags)?;
+    let upstream = upstream(flags)?;
+    let domains = match upstream {
+        Some(_) => Vec::new(),
+        None => domains(flags)?,
+    };
     let options = configure::client_options(
         &flags.ca_file,
         &flags.client_cert,
@@ -122,12 +131,20 @@ pub(crate) fn check(flags: &CheckFlags) -> Result<(), Exit> {
         false,
         options.min_tls,
     )?;
-    settings.check(false).map_err(Exit::Usage)?;
-    let table = configure::table_of(
-        flags.policy.as_deref(),
-        Some(&TablePurpose::Outbound),
-        &settings,
-    )?;
+    settings.check(upstream.is_some()).map_err(Exit::Usage)?;
+    let purpose = match &upstream {
+        Some(upstream) => TablePurpose::Upstream(upstream.host.clone(), upstream.port),
+        None => TablePurpose::Outbound,
+    };
+    let table = configure::table_of(flags.policy.as_deref(), Some(&purpose), &settings)?;
+    let login = flags.upstream_auth.as_deref().map(|file| {
+        let (login, warnings) = UpstreamLogin::read(&located(file))?;
+        warnings
+            .iter()
+            .for_each(|words| eprintln!("warning: {words}"));
+        Ok(Arc::new(login))
+    });
+    let login = login.transpose().map_err(Exit::Configuration)?;
     let tls = ClientTls::new(&options).map_err(Exit::Configuration)?;
     let hostname = configure::hostname(flags.hostname.as_deref())?;
     runtime()?.block_on(async {
@@ -148,6 +165,8 @@ pub(crate) fn check(flags: &CheckFlags) -> Result<(), Exit> {
             lookup: Arc::new(lookup),
             port: 25,
             patience: PATIENCE,
+            upstream,
+            login,
         };
         if let DnssecSupport::Missing(words) = checker.lookup.dnssec_support().await {
             let words = clean(&words);
@@ -158,8 +177,47 @@ pub(crate) fn check(flags: &CheckFlags) -> Result<(), Exit> {
         }
         // The page says what the log of a session would say.
         log::set_max_level(log::LevelFilter::Error);
+        if let Some(upstream) = &checker.upstream {
+            return check_upstream(upstream, &checker, flags.json).await;
+        }
         check_all(domains, Arc::new(checker), flags.json).await
     })
+}
+
+/// `--upstream`, and whether it goes with the other flags.
+fn upstream(flags: &CheckFlags) -> Result<Option<Upstream>, Exit> {
+    let wrong = |words: &str| Err(Exit::Usage(words.into()));
+    match &flags.upstream {
+        None if flags.upstream_auth.is_some() => wrong(
+            "--upstream-auth: the proxy logs in to its own smart host only; give --upstream HOST",
+        ),
+        Some(_) if !flags.domains.is_empty() || flags.file.is_some() => wrong(
+            "check: give either --upstream or domains; what a smart host gets does not depend on the recipient",
+        ),
+        host => host
+            .as_deref()
+            .map(Upstream::parse)
+            .transpose()
+            .map_err(Exit::Usage),
+    }
+}
+
+/// Checks the smart host and prints what it showed.
+async fn check_upstream(upstream: &Upstream, checker: &Checker, as_json: bool) -> Result<(), Exit> {
+    let checked = CheckedUpstream::new(upstream, checker).await;
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let text = match as_json {
+        true => format!("{}\n", checked.json()),
+        false => checked.page(colour),
+    };
+    if std::io::stdout().write_all(text.as_bytes()).is_err() {
+        return Ok(());
+    }
+    if checked.refused() {
+        Err(Exit::No)
+    } else {
+        Ok(())
+    }
 }
 
 fn domains(flags: &CheckFlags) -> Result<Vec<Domain>, Exit> {

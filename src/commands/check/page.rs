@@ -12,9 +12,9 @@ use crate::{
 /// Longest value on the page, in octets.
 const LONGEST_VALUE: usize = 2000;
 
-const BOLD: &str = "1";
-const RED: &str = "31";
-const GREEN: &str = "32";
+pub(super) const BOLD: &str = "1";
+pub(super) const RED: &str = "31";
+pub(super) const GREEN: &str = "32";
 const YELLOW: &str = "33";
 
 impl CheckedDomain {
@@ -27,23 +27,9 @@ impl CheckedDomain {
             .flat_map(|(host, addresses)| addresses.iter().map(|one| (Some(&host.name), one)));
         let addresses = of_hosts.chain(self.unasked.iter().map(|one| (None, one)));
         let address = |(host, one): (Option<&String>, &CheckedAddress)| {
-            let said = &one.said;
-            json!({
-                "host": host,
-                "address": one.address,
-                "unreachable": one.unreachable,
-                "peer": one.peer.as_deref(),
-                "heard": one.heard,
-                "verdict": said.verdict,
-                "level": said.level,
-                "basis": said.basis,
-                "rule": said.rule,
-                "reason": said.reason,
-                "detail": said.detail,
-                "reply": one.reply,
-                "first_reply": one.first_reply,
-                "cut_short": one.cut_short,
-            })
+            let mut json = address_json(one);
+            json["host"] = json!(host);
+            json
         };
         json!({
             "domain": self.domain.as_str(),
@@ -57,10 +43,7 @@ impl CheckedDomain {
     /// For people, with terminal colours if `colour`.
     #[must_use]
     pub fn page(&self, colour: bool) -> String {
-        let mut page = DomainPage {
-            text: String::new(),
-            colour,
-        };
+        let mut page = CheckPage::new(colour);
         let name = page.paint(BOLD, self.domain.as_str());
         page.put(&name);
         page.line(2, 9, "mx", &mx_words(&self.findings.mx));
@@ -95,19 +78,46 @@ impl CheckedDomain {
     }
 }
 
+/// What one address showed, for programs.
+pub(super) fn address_json(one: &CheckedAddress) -> Value {
+    let said = &one.said;
+    json!({
+        "address": one.address,
+        "unreachable": one.unreachable,
+        "peer": one.peer.as_deref(),
+        "heard": one.heard,
+        "verdict": said.verdict,
+        "level": said.level,
+        "basis": said.basis,
+        "rule": said.rule,
+        "reason": said.reason,
+        "detail": said.detail,
+        "reply": one.reply,
+        "first_reply": one.first_reply,
+        "cut_short": one.cut_short,
+    })
+}
+
 /// A text from anybody, in a form that is safe to show on a terminal.
 pub(super) fn clean(text: &str) -> String {
     printable(text, LONGEST_VALUE)
 }
 
-/// The page for one domain.
-struct DomainPage {
-    text: String,
+/// A page under way.
+pub(super) struct CheckPage {
+    pub(super) text: String,
     colour: bool,
 }
 
-impl DomainPage {
-    fn paint(&self, code: &str, text: &str) -> String {
+impl CheckPage {
+    pub(super) fn new(colour: bool) -> Self {
+        Self {
+            text: String::new(),
+            colour,
+        }
+    }
+
+    pub(super) fn paint(&self, code: &str, text: &str) -> String {
         match self.colour {
             true => format!("\x1b[{code}m{text}\x1b[0m"),
             false => text.to_owned(),
@@ -115,24 +125,24 @@ impl DomainPage {
     }
 
     /// Adds a line as it is.
-    fn put(&mut self, line: &str) {
+    pub(super) fn put(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
     }
 
     /// Adds a key and its value. The value may come from anybody.
-    fn line(&mut self, indent: usize, width: usize, key: &str, value: &str) {
+    pub(super) fn line(&mut self, indent: usize, width: usize, key: &str, value: &str) {
         let value = clean(value);
         self.put(&format!("{:indent$}{key:<width$} {value}", ""));
     }
 
     /// Adds a key and its value below an address.
-    fn detail(&mut self, key: &str, value: &str) {
+    pub(super) fn detail(&mut self, key: &str, value: &str) {
         self.line(6, 11, key, value);
     }
 
     /// Adds what the server at an address showed of itself.
-    fn address(&mut self, one: &CheckedAddress) {
+    pub(super) fn address(&mut self, one: &CheckedAddress) {
         if let Some(peer) = &one.peer {
             let facts = &peer.facts;
             let sni = facts.sni.as_deref().unwrap_or("-");
@@ -158,7 +168,7 @@ impl DomainPage {
         }
     }
 
-    fn verdict(&mut self, one: &CheckedAddress) {
+    pub(super) fn verdict(&mut self, one: &CheckedAddress) {
         let said = &one.said;
         let level = said.level.as_deref().unwrap_or("-");
         let basis = said.rule.as_deref().or(said.basis.as_deref());

@@ -14,11 +14,12 @@ use crate::{
     net::Dial,
     policy::{self, Ask, Decision, Dns, Findings, Moment, NextHop, Reason, Settings, Verdict},
     session::{
+        credentials::UpstreamLogin,
         facts,
         fields::decision_field,
         memory::HostMemory,
         rehearsal::{HeardReply, RehearsalResult, RehearsedSession, rehearse},
-        setup::{CommonSetup, OutboundSetup},
+        setup::{CommonSetup, OutboundSetup, Upstream},
         write_budget::WriteBudget,
     },
     smtp::{Cause, Domain, Recipient, Refusal},
@@ -43,6 +44,10 @@ pub struct Checker {
     pub port: u16,
     /// About the longest duration of everything with one address.
     pub patience: Duration,
+    /// `--upstream`: the smart host that is checked in place of domains.
+    pub upstream: Option<Upstream>,
+    /// `--upstream-auth`.
+    pub login: Option<Arc<UpstreamLogin>>,
 }
 
 /// What one address showed, and what mail would get there.
@@ -61,6 +66,8 @@ pub(super) struct CheckedAddress {
     /// Why the policy was not asked, if so: connection refused, no greeting, ...
     pub(super) unreachable: Option<String>,
     pub(super) heard: Vec<HeardRefusal>,
+    /// The mechanism by which the server accepted the proxy's own login.
+    pub(super) login: Option<&'static str>,
     /// The server was not given as much time as mail would give it.
     pub(super) cut_short: bool,
 }
@@ -89,59 +96,52 @@ impl Checker {
         let address = SocketAddr::new(address, self.port);
         // Each address has a memory of failures of its own: one domain's session does not change another's.
         let site = Arc::new(self.site());
-        let mut rehearsed = rehearse(&site, domain, address, self.patience).await;
+        let mut rehearsed = rehearse(&site, Some((domain, address)), self.patience).await;
         let mut first_reply = None;
         if let RehearsalResult::Refused { reply, .. } = &rehearsed.result
             && site.memory.owes_classical(address.ip(), clock::instant())
         {
             // The handshake failed, perhaps because of the large ClientHello. Mail would be tried again without it.
-            let again = rehearse(&site, domain, address, self.patience).await;
+            let again = rehearse(&site, Some((domain, address)), self.patience).await;
             if again.result == RehearsalResult::Passes {
                 first_reply = Some(reply.clone());
                 rehearsed = again;
             }
         }
-        let RehearsedSession {
-            result,
-            decision,
-            peer,
-            heard,
-            cut_short,
-        } = rehearsed;
-        let decided = decision.is_some();
-        let decision = decision.unwrap_or_else(|| self.without_server(domain, address, findings));
-        let mut said = decision_field(&decision);
-        let passes = result == RehearsalResult::Passes;
-        let (mut reply, mut unreachable) = (None, None);
-        if let RehearsalResult::Refused {
-            reply: words,
-            refusal,
-        } = result
-        {
-            // The policy's own refusal is shown with the policy's reason, any other with the machine's.
-            let by_policy = |refusal: &Refusal| {
-                refusal.cause == Cause::Verdict || decision.refused() == Some(refusal)
-            };
-            if !decided || !refusal.as_ref().is_some_and(by_policy) {
-                let cause = refusal.as_ref().map(|refusal| refusal.cause);
-                said.verdict = VerdictField::Refused;
-                said.reason = Some(cause.unwrap_or(Cause::LocalFault).word().to_owned());
-                said.detail = refusal.map_or_else(|| words.clone(), |refusal| refusal.text);
-            }
-            unreachable = (!decided).then(|| said.detail.clone());
-            reply = Some(words);
-        }
         CheckedAddress {
-            address,
-            peer,
-            said,
-            passes,
             first_reply,
-            reply,
-            unreachable,
-            heard: heard.iter().map(HeardRefusal::from).collect(),
-            cut_short,
+            ..CheckedAddress::of(address, rehearsed, || {
+                self.without_server(domain, address, findings)
+            })
         }
+    }
+
+    /// Asks the smart host what mail would get there.
+    pub(super) async fn ask_upstream(&self, upstream: &Upstream) -> CheckedAddress {
+        let site = Arc::new(self.site());
+        let mut rehearsed = rehearse(&site, None, self.patience).await;
+        if let (RehearsalResult::Refused { .. }, Some(decision)) =
+            (&rehearsed.result, &rehearsed.decision)
+            && site
+                .memory
+                .owes_classical(decision.ask.server, clock::instant())
+        {
+            rehearsed = rehearse(&site, None, self.patience).await;
+        }
+        let nobody = SocketAddr::from(([0, 0, 0, 0], upstream.port));
+        let known = rehearsed.decision.as_ref();
+        let address = known.map_or(nobody, |known| (known.ask.server, known.ask.port).into());
+        CheckedAddress::of(address, rehearsed, || {
+            let ask = Ask {
+                next_hop: NextHop::Upstream(upstream.host.clone()),
+                server: address.ip(),
+                port: address.port(),
+            };
+            let words = String::from("it was not judged");
+            let verdict = Verdict::Refused(Reason::LookupFailed, words);
+            let now = clock::wall();
+            Decision::new(ask, None, None, verdict, Moment::Hello, &self.settings, now)
+        })
     }
 
     /// What becomes of mail for a domain that has no host to ask.
@@ -167,6 +167,7 @@ impl Checker {
             reply,
             unreachable: None,
             heard: Vec::new(),
+            login: None,
             cut_short: false,
         }
     }
@@ -219,13 +220,69 @@ impl Checker {
                 metrics: Arc::new(Metrics::default()),
                 write_budget: Arc::new(WriteBudget::unlimited()),
             }),
-            upstream: None,
+            upstream: self.upstream.clone(),
             settings: self.settings,
             table: self.table.clone(),
             tls: Arc::clone(&self.tls),
             lookup: Arc::clone(&self.lookup),
             memory: Arc::new(HostMemory::default()),
             tlsrpt: None,
+            clients: None,
+            strangers: Arc::new(WriteBudget::unlimited()),
+            login: self.login.clone(),
+        }
+    }
+}
+
+impl CheckedAddress {
+    /// What a rehearsal showed. `without` makes the decision, if the policy was not asked.
+    fn of(
+        address: SocketAddr,
+        rehearsed: RehearsedSession,
+        without: impl FnOnce() -> Decision,
+    ) -> Self {
+        let RehearsedSession {
+            result,
+            decision,
+            peer,
+            heard,
+            login,
+            cut_short,
+        } = rehearsed;
+        let decided = decision.is_some();
+        let decision = decision.unwrap_or_else(without);
+        let mut said = decision_field(&decision);
+        let passes = result == RehearsalResult::Passes;
+        let (mut reply, mut unreachable) = (None, None);
+        if let RehearsalResult::Refused {
+            reply: words,
+            refusal,
+        } = result
+        {
+            // The policy's own refusal is shown with the policy's reason, any other with the machine's.
+            let by_policy = |refusal: &Refusal| {
+                refusal.cause == Cause::Verdict || decision.refused() == Some(refusal)
+            };
+            if !decided || !refusal.as_ref().is_some_and(by_policy) {
+                let cause = refusal.as_ref().map(|refusal| refusal.cause);
+                said.verdict = VerdictField::Refused;
+                said.reason = Some(cause.unwrap_or(Cause::LocalFault).word().to_owned());
+                said.detail = refusal.map_or_else(|| words.clone(), |refusal| refusal.text);
+            }
+            unreachable = (!decided).then(|| said.detail.clone());
+            reply = Some(words);
+        }
+        Self {
+            address,
+            peer,
+            said,
+            passes,
+            first_reply: None,
+            reply,
+            unreachable,
+            heard: heard.iter().map(HeardRefusal::from).collect(),
+            login,
+            cut_short,
         }
     }
 }

@@ -18,8 +18,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         while BOTH.map(|side| self.offer_input(side)).contains(&true) {}
         let held_back = self.server.backed_up();
         if std::mem::replace(&mut self.held_back, held_back) != held_back {
-            let now = self.now();
-            self.machine.set_held_back(held_back, now);
+            self.machine.set_held_back(held_back, self.now);
         }
     }
 
@@ -75,8 +74,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         if side == Side::Client {
             self.machine.set_conditions(self.handler.conditions());
         }
-        let now = self.now();
-        self.machine.receive(side, octets, now);
+        self.machine.receive(side, octets, self.now);
         self.carry_out(Some((side, octets)))
     }
 
@@ -107,11 +105,12 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                     taking(offered, from, &mut taken, len);
                 }
                 Action::Send(side, octets) => self.leg(side).send(&octets),
+                Action::SendSecret(line) => self.server.send(line.expose()),
                 Action::Connect => {
                     let old = std::mem::take(&mut self.server);
                     self.traffic(Side::Server, old.octets);
                     let job = self.handler.connect();
-                    self.jobs.push(job);
+                    self.begin(job);
                 }
                 Action::Upgrade(side) => {
                     self.leg(side).paused = true;
@@ -119,11 +118,11 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
                 }
                 Action::Authorise(question) => {
                     let job = self.handler.authorise(question);
-                    self.jobs.push(job);
+                    self.begin(job);
                 }
                 Action::Record(message) => {
                     let job = self.handler.record(*message);
-                    self.jobs.push(job);
+                    self.begin(job);
                 }
                 Action::Note(note) => self.note(note),
                 Action::Close { side, abort } => {

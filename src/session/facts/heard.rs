@@ -29,6 +29,7 @@ impl HeardFact<'_> {
             Stage::Greeting => "greeting",
             Stage::Ehlo => "ehlo",
             Stage::StartTls => "starttls",
+            Stage::Login => "login",
         }
     }
 

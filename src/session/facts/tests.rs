@@ -136,6 +136,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
                 sha256: String::new(),
                 decisions: vec![Arc::new(entry(VerdictField::Authorised))],
                 peer: None,
+                user: Some("scanner@clinic.example"),
             },
         ),
         (
@@ -144,6 +145,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
                 end: "quit",
                 took: Duration::from_secs(1),
                 messages: [1, 0],
+                octets: 3,
                 traffic: [[0; 2]; 2],
                 peer: None,
                 repeats: 0,
@@ -207,7 +209,7 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
         End::Refused,
         End::Stopped,
     ];
-    let stages = [Stage::Greeting, Stage::Ehlo, Stage::StartTls];
+    let stages = [Stage::Greeting, Stage::Ehlo, Stage::StartTls, Stage::Login];
     let stages = stages.map(|stage| {
         HeardFact {
             stage,
@@ -231,6 +233,28 @@ fn the_schema_lists_each_word_that_a_record_can_have() {
         let listed: BTreeSet<&str> = text.split('`').skip(1).step_by(2).collect();
         for word in words {
             assert!(listed.contains(word), "{item}.{field} does not list {word}");
+        }
+    }
+}
+
+#[test]
+fn the_manual_lists_each_key_that_a_log_line_can_have() {
+    let manual = include_str!("../../../docs/log.md");
+    let keys = manual.lines().filter_map(|line| {
+        let (key, _) = line.strip_prefix("| `")?.split_once(" | ")?;
+        Some(key)
+    });
+    let keys: Vec<&str> = keys
+        .flat_map(|key| key.split(['`', ',', ' ']))
+        .filter(|key| !key.is_empty())
+        .collect();
+    for source in [include_str!("../facts.rs"), include_str!("heard.rs")] {
+        for written in source.split('"').skip(1).step_by(2) {
+            for word in written.split(' ') {
+                let (key, _) = word.split_once('=').unwrap_or_default();
+                let known = key.is_empty() || keys.contains(&key);
+                assert!(known, "docs/log.md lacks {key}");
+            }
         }
     }
 }

@@ -87,13 +87,14 @@ impl Session {
         self.journal.note(Note::MessageBegins);
         self.journal.content(b"x\r\n");
         let domain_of = |address: &str| Domain::parse(address.rsplit_once('@')?.1);
-        drop(self.journal.message(&Completed {
+        let message = Completed {
             sender: sender.as_bytes().to_vec(),
             sender_domain: domain_of(sender),
             recipients: recipients.iter().map(|address| to(address)).collect(),
             octets: 3,
             reply: Some(b"250 ok\r\n".to_vec()),
-        }));
+        };
+        drop(self.journal.message(&message, drop));
     }
 
     fn end(self) -> TestLog {

@@ -52,6 +52,9 @@ fn setup(log: &TestLog, observe: bool, table: &str) -> OutboundSetup {
         lookup: Arc::new(lookup),
         memory: Arc::new(HostMemory::default()),
         tlsrpt: None,
+        clients: None,
+        strangers: Arc::new(crate::session::write_budget::WriteBudget::unlimited()),
+        login: None,
     }
 }
 

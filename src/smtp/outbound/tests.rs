@@ -13,6 +13,7 @@ fn config() -> OutboundConfig {
         server: "mx[192.0.2.1]".to_owned(),
         known_at_connect: false,
         auth: false,
+        login: false,
         plaintext_possible: false,
         implicit_tls: false,
         hidden: Vec::new(),

@@ -7,7 +7,7 @@ use super::{
     transaction::{Allowance, Transaction},
 };
 use crate::smtp::{
-    command::{self, Command, Fault},
+    command::{self, Command, Fault, Verb},
     extensions::{Extensions, Keyword},
     framing::{self, Line},
     machine::{Action, End, Note, Side},
@@ -90,7 +90,7 @@ impl Relay {
             Err(Fault::Syntax(_))
                 if offered.has(Keyword::Auth)
                     && self.is_clear()
-                    && command::verb(line) == "AUTH" =>
+                    && Verb::of(line).word() == b"AUTH" =>
             {
                 Ok(Command::Auth)
             }
@@ -106,14 +106,16 @@ impl Relay {
                 (!matches!(command, Ok(Command::Quit))).then(|| refusal.clone())
             }
             AllowedCommands::BeforeTls => {
-                let verb = command::verb(line.trim_ascii_end());
-                let answered = ["EHLO", "HELO", "NOOP", "RSET", "QUIT", "HELP", "STARTTLS"]
-                    .contains(&verb.as_str())
-                    // These are never accepted, and a line that begins with a blank is no command.
-                    || verb.starts_with('X')
+                let verb = Verb::of(line.trim_ascii_end());
+                let known = matches!(
+                    verb.word(),
+                    b"EHLO" | b"HELO" | b"NOOP" | b"RSET" | b"QUIT" | b"HELP" | b"STARTTLS"
+                );
+                // These are never accepted, and a line that begins with a blank is no command.
+                let never = verb.word().starts_with(b"X")
                     || line.starts_with(b" ")
                     || matches!(command, Err(Fault::Http));
-                (!answered).then(|| self.conditions.starttls_first())
+                (!known && !never).then(|| self.conditions.starttls_first())
             }
         }
     }

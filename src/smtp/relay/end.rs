@@ -50,7 +50,7 @@ impl Relay {
         // During a TLS handshake no text may be sent either.
         if !self.is_amid_message() && !self.is_amid_handshake() {
             self.note(Note::Refused(refusal.clone()));
-            self.deliver(&Reply::from(&refusal));
+            self.deliver(Reply::from(&refusal));
         }
         self.close_both();
     }
@@ -158,14 +158,15 @@ impl Relay {
         };
         match outcome {
             Ok(Recorded { .. }) => {
-                self.deliver(&reply);
+                let closes = reply.code == 421;
+                self.deliver(reply);
                 let reached_somebody = self.transaction.take().is_some_and(|t| t.reached_somebody);
                 if reached_somebody {
                     self.abuse.message_done();
                 } else if !self.allows_idle_command() {
                     return;
                 }
-                if reply.code == 421 {
+                if closes {
                     self.set_end(End::ServerClosed);
                     self.expect_command(false);
                     self.close_both();
@@ -205,7 +206,7 @@ impl Relay {
 
     /// Sends 221 to the client in place of a server that owes it.
     fn say_goodbye(&mut self) {
-        self.deliver(&Reply::goodbye());
+        self.deliver(Reply::goodbye());
         self.close_both();
     }
 

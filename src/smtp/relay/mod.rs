@@ -375,25 +375,26 @@ impl Relay {
             }
         }
         while let Some(own) = self.slots.due() {
+            let closes = own.closes;
             if own.may_wait {
-                self.write_reply(&own.reply);
+                self.write_reply(own.reply);
             } else {
-                self.deliver(&own.reply);
+                self.deliver(own.reply);
             }
-            if own.closes {
+            if closes {
                 return self.close_both();
             }
         }
     }
 
-    fn deliver(&mut self, reply: &Reply) {
+    fn deliver(&mut self, reply: Reply) {
         self.must_flush = true;
         self.write_reply(reply);
     }
 
-    fn write_reply(&mut self, reply: &Reply) {
+    fn write_reply(&mut self, reply: Reply) {
         let smtputf8 = self.uses_smtputf8();
-        self.send(Side::Client, reply.to_bytes(smtputf8));
+        self.send(Side::Client, reply.into_bytes(smtputf8));
     }
 
     fn uses_smtputf8(&self) -> bool {

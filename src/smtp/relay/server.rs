@@ -57,9 +57,10 @@ impl Relay {
             Awaited::HeldMail if reply.is_negative() => self.held_mail_refused(reply),
             Awaited::HeldMail => {}
             Awaited::Mail => {
-                self.deliver(&reply);
-                if reply.is_negative() {
-                    self.mail_refused(reply);
+                let refusal = reply.is_negative().then(|| reply.clone());
+                self.deliver(reply);
+                if let Some(refusal) = refusal {
+                    self.mail_refused(refusal);
                 }
             }
             Awaited::Rcpt(to) => self.recipient_reply(to, reply),
@@ -79,10 +80,10 @@ impl Relay {
             }
             // Whatever the server says to a message for nobody, nothing was handed over.
             Awaited::SilentRset | Awaited::EmptyMessage => {}
-            Awaited::Rset | Awaited::Noop => self.deliver(&reply),
+            Awaited::Rset | Awaited::Noop => self.deliver(reply),
             Awaited::Quit => {
                 self.expect_command(false);
-                self.deliver(&reply);
+                self.deliver(reply);
                 return self.close_both();
             }
             Awaited::Hello => self.hello_again(&reply),
@@ -92,7 +93,7 @@ impl Relay {
                 } else {
                     Phase::Commands
                 };
-                self.deliver(&reply);
+                self.deliver(reply);
             }
         }
         self.pump();
@@ -118,12 +119,12 @@ impl Relay {
     /// Without a sender the server has no recipients, whatever it answers to them. The refusal of a held MAIL is told in its place.
     fn recipient_reply(&mut self, to: ForwardPath, reply: Reply) {
         let Some(transaction) = &mut self.transaction else {
-            return self.deliver(&reply);
+            return self.deliver(reply);
         };
         if let Some(refused) = transaction.refused.clone() {
             return self.deliver(match self.role {
-                Role::Outbound => &refused,
-                Role::Inbound => &reply,
+                Role::Outbound => refused,
+                Role::Inbound => reply,
             });
         }
         if reply.is_positive() {
@@ -132,7 +133,7 @@ impl Relay {
         } else {
             transaction.last_refusal = Some(reply.clone());
         }
-        self.deliver(&reply);
+        self.deliver(reply);
     }
 
     /// The reply to DATA. By now all replies to the recipients are in.
@@ -147,7 +148,7 @@ impl Relay {
         self.phase = Phase::Commands;
         let for_nobody = !self.reached_somebody();
         if reply.is_negative() {
-            self.deliver(&reply);
+            self.deliver(reply);
             // The server may have closed the transaction or not (RFC 5321 §4.1.1.4). RSET makes it certain.
             self.reset_server();
             if for_nobody {
@@ -156,7 +157,7 @@ impl Relay {
         } else if for_nobody {
             self.go_ahead_for_nobody();
         } else {
-            self.deliver(&reply);
+            self.deliver(reply);
             self.phase = Phase::Message(DataScanner::default());
             self.begin_message(MessageProgress::Data);
             let trace = self.trace.clone();
@@ -176,7 +177,7 @@ impl Relay {
         if self.allows_idle_command() {
             let refusal = no_recipients();
             self.note(Note::Refused(refusal.clone()));
-            self.deliver(&Reply::from(&refusal));
+            self.deliver(Reply::from(&refusal));
         }
     }
 
@@ -218,12 +219,13 @@ impl Relay {
             return self.early_reply(reply, "a reply to a chunk that is not through");
         }
         let reply = self.unless_refused(reply);
-        self.deliver(&reply);
+        let refusal = reply.is_negative().then(|| reply.clone());
+        self.deliver(reply);
         if let Some(transaction) = &mut self.transaction
-            && reply.is_negative()
+            && refusal.is_some()
             && transaction.progress == MessageProgress::Chunks
         {
-            transaction.progress = MessageProgress::Broken(Some(reply));
+            transaction.progress = MessageProgress::Broken(refusal);
         }
     }
 
@@ -263,15 +265,14 @@ impl Relay {
             return self.early_reply(reply, "a reply to a message that is not through");
         }
         // The record holds the server's own words.
-        let told = self.unless_refused(reply.clone());
         let completed = self
             .transaction
             .as_mut()
             .and_then(|transaction| transaction.completed(Some(&reply), std::iter::empty()));
         match completed {
             Some(completed) => {
+                self.phase = Phase::AwaitRecord(self.unless_refused(reply));
                 self.act(Action::Record(Box::new(completed)));
-                self.phase = Phase::AwaitRecord(told);
             }
             None => self.desynchronised("unsolicited-reply", "a reply to no message"),
         }
@@ -312,7 +313,7 @@ impl Relay {
             }
             _ => {
                 self.expect_command(false);
-                self.deliver(&reply);
+                self.deliver(reply);
                 return self.close_both();
             }
         }

@@ -207,7 +207,7 @@ impl Relay {
         let reply = ended.then(|| then.clone());
         let step = self.drop(Side::Client, len);
         if let Some(reply) = reply {
-            self.deliver(&reply);
+            self.deliver(reply);
             self.close_both();
         }
         step
@@ -261,7 +261,7 @@ impl Relay {
                 self.pump();
             }
             AfterChunk::LastReply(reply) => {
-                self.deliver(&reply);
+                self.deliver(reply);
                 return self.close_both();
             }
         }

@@ -7,6 +7,7 @@ use crate::{
     tls::{
         CertFacts, CertificateFiles, ClientOptions, ClientTls, HelloOptions, Peer, ServerOptions,
         ServerTls, TlsFacts, Trust,
+        peer::PresentedChain,
         pki::{Authority, Leaf, Scratch},
     },
 };
@@ -82,14 +83,14 @@ impl World {
     ) -> Result<String, (Reason, String)> {
         let peer = Peer {
             facts: TlsFacts {
-                version: "TLSv1.3".into(),
-                suite: "TLS_AES_128_GCM_SHA256".into(),
-                group: "X25519".into(),
+                version: "TLSv1.3",
+                suite: "TLS_AES_128_GCM_SHA256",
+                group: "X25519",
                 sni: None,
                 hello_retry: false,
             },
             chain: Arc::new(leaf.chain.iter().map(CertFacts::read).collect()),
-            der: Arc::new(leaf.chain.clone()),
+            der: Arc::new(PresentedChain::new(leaf.chain.clone())),
             staple: Some(staple.into()),
         };
         self.trust.check(&peer, &identity(), now)

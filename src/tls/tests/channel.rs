@@ -153,3 +153,26 @@ async fn the_end_is_known_even_if_it_comes_with_the_handshake_and_nothing_behind
         assert!(near.has_ended() && near.incoming().is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_handshake_message_in_crumbs_takes_bounded_memory() {
+    let (near, mut far) = duplex(4 * 1024);
+    let client = ClientTls::new(&ClientOptions::default()).unwrap();
+    // The end of the stream comes at once behind the last crumb.
+    let server = async move {
+        // A ServerHello of 64 KiB, one octet a record, without its last octet (RFC 8446 §4, §5.1).
+        let record = |octets: &[u8]| [&[22, 3, 3, 0, octets.len() as u8], octets].concat();
+        let crumbs = [record(&[2, 0, 0xff, 0xff]), record(&[0]).repeat(0xfffe)].concat();
+        let whole = crumbs.len();
+        let (mut unread, mut written) = (&crumbs[..], 0);
+        while let Ok(size @ 1..) = tokio::io::AsyncWriteExt::write(&mut far, unread).await {
+            (unread, written) = (&unread[size..], written + size);
+        }
+        (written, whole)
+    };
+    let (ours, (written, whole)) =
+        tokio::join!(client.connect(near, HelloOptions::default()), server);
+    let fault = ours.err().unwrap().to_string();
+    assert!(fault.contains("HandshakePayloadTooLarge"), "{fault}");
+    assert!(written < whole / 3, "{written} of {whole} octets");
+}

@@ -121,7 +121,7 @@ async fn what_is_good_enough_passes() {
             group: g,
             ..
         } = peer.facts;
-        assert_eq!((&*v, &*s, &*g), (version, suite, group));
+        assert_eq!((v, s, g), (version, suite, group));
         assert_eq!(peer.chain[0].key, "RSA 2048");
     }
 }

@@ -73,9 +73,9 @@ async fn the_post_quantum_group_is_agreed_on_in_one_round_trip() {
     assert_eq!(
         peer.facts,
         TlsFacts {
-            version: "TLSv1.3".into(),
-            suite: "TLS_AES_256_GCM_SHA384".into(),
-            group: "X25519MLKEM768".into(),
+            version: "TLSv1.3",
+            suite: "TLS_AES_256_GCM_SHA384",
+            group: "X25519MLKEM768",
             sni: None,
             hello_retry: false,
         }
@@ -102,13 +102,13 @@ async fn a_peer_without_it_gets_the_classical_share_of_the_same_hello() {
     let x25519 = config(&leaf, &[&TLS13], |p| p.kx_groups = vec![kx_group::X25519]);
     let (ours, _) = meet(&plain(), HelloOptions::default(), x25519).await;
     let facts = ours.unwrap().1.facts;
-    assert_eq!((&*facts.group, facts.hello_retry), ("X25519", false));
+    assert_eq!((facts.group, facts.hello_retry), ("X25519", false));
     let p256 = config(&leaf, &[&TLS13], |p| {
         p.kx_groups = vec![kx_group::SECP256R1]
     });
     let (ours, _) = meet(&plain(), HelloOptions::default(), p256).await;
     let facts = ours.unwrap().1.facts;
-    assert_eq!((&*facts.group, facts.hello_retry), ("secp256r1", true));
+    assert_eq!((facts.group, facts.hello_retry), ("secp256r1", true));
 }
 
 #[tokio::test]

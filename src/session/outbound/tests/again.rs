@@ -17,9 +17,8 @@ use crate::{
 
 /// The answer to a RCPT that needs no look-up. `None`: the session begins to look things up.
 fn at_once(session: &mut OutboundSession, recipient: Recipient) -> Option<Answer> {
-    let mut job = session.authorise(Question::Recipient(recipient));
-    match job.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result @ OutboundJob::Answered(..)) => match session.finish(result) {
+    match session.authorise(Question::Recipient(recipient)) {
+        Job::Done(result @ OutboundJob::Answered(..)) => match session.finish(result) {
             ActionResult::Answered(answer) => Some(answer),
             _ => unreachable!("a question has an answer"),
         },
@@ -123,8 +122,10 @@ fn a_decision_is_about_its_own_domain_alone() {
             assert!(at_once(&mut session, other.clone()).is_none(), "{other:?}");
         }
         assert!(at_once(&mut session, recipient("A.TEST")).is_some());
-        let mut peer = session.authorise(Question::Peer);
-        let poll = peer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let Job::Running(mut peer) = session.authorise(Question::Peer) else {
+            panic!("it was never asked");
+        };
+        let poll = peer.poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(poll, Poll::Ready(OutboundJob::Required(_))));
     });
 }
@@ -259,9 +260,9 @@ fn an_answer_about_one_peer_is_none_about_the_next() {
         let log = TestLog::new();
         let mut session = secured(setup(&log, false, ""));
         verify(&mut session, "a.test");
-        let mut job = session.authorise(Question::Recipient(recipient("a.test")));
+        let job = session.authorise(Question::Recipient(recipient("a.test")));
         session.forget_peer();
-        let Poll::Ready(answer) = job.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+        let Job::Done(answer) = job else {
             panic!("it is known");
         };
         let answer = session.finish(answer);
@@ -356,7 +357,7 @@ async fn nothing_passes_on_a_remembered_decision_while_the_audit_log_cannot_be_w
         octets: 3,
         reply: Some(b"250 ok\r\n".to_vec()),
     };
-    let recorded = session.record(completed).await;
+    let recorded = session.record(completed).outcome().await;
     assert!(matches!(
         recorded,
         OutboundJob::Ready(ActionResult::Recorded(Err(_)))
