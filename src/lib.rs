@@ -108,6 +108,13 @@
 // Who may use what is said by the compiler first. Unit tests share files with `tests`, where `pub` reaches nobody.
 #![cfg_attr(not(test), warn(unreachable_pub))]
 
+/// The version that `--version`, the log, the records and the metrics show. A build with the cargo feature `fips` says so in it.
+pub const VERSION: &str = if cfg!(feature = "fips") {
+    concat!(env!("CARGO_PKG_VERSION"), "+fips")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 pub mod smtp;
 
 pub mod policy;

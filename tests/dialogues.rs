@@ -146,8 +146,9 @@ mod the_interpreter_notices {
 
     fn play(lines: &str) -> Result<(), String> {
         let folder = tempfile(lines);
-        let script = script::load(&folder, &folder.join("x.smtp"))?.remove(0);
-        let _ = fs::remove_dir_all(&folder);
+        let loaded = script::load(&folder, &folder.join("x.smtp"));
+        fs::remove_dir_all(&folder).expect("removed");
+        let script = loaded?.remove(0);
         let machine = machine::build(Direction::Outbound, &script.options)?;
         play::play(&script, machine, play::Cut::Whole)
     }
@@ -191,6 +192,8 @@ mod the_interpreter_notices {
     fn a_first_line_without_a_rule() {
         let folder = tempfile("");
         fs::write(folder.join("x.smtp"), "outbound\n").expect("a file");
-        assert!(script::load(&folder, &folder.join("x.smtp")).is_err());
+        let loaded = script::load(&folder, &folder.join("x.smtp"));
+        fs::remove_dir_all(&folder).expect("removed");
+        assert!(loaded.is_err());
     }
 }

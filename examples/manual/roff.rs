@@ -17,7 +17,7 @@ pub fn page(page: &Page, program: &Page, date: &str) -> String {
     let mut out = format!(
         ".TH {} 1 {date} \"{PROGRAM} {}\" \"User Commands\"\n.SH NAME\n{} \\- {}\n.SH SYNOPSIS\n{}.SH DESCRIPTION\n",
         escaped(&name(page)).to_uppercase(),
-        env!("CARGO_PKG_VERSION"),
+        starttls_proxy::VERSION,
         escaped(&name(page)),
         escaped(page.brief()),
         synopsis(page),

@@ -477,6 +477,9 @@ pub struct TlsField {
     pub group: Option<String>,
     /// The server name (SNI, RFC 6066 §3) that the proxy sent (outbound) or received (inbound).
     pub sni: Option<WireText>,
+    /// The validated module that did the cryptography: `AWS-LC-FIPS`. Only builds with the cargo feature `fips` have this field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fips_module: Option<&'static str>,
 }
 
 /// The certificates by which a peer showed its identity.

@@ -16,12 +16,14 @@ use argh::FromArgs as _;
 use log::LevelFilter;
 
 use crate::{
+    VERSION,
     commands::{self, audit, runtime},
     configure,
     exit::{self, Exit},
     flags::{AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags, split_values},
     logging::{self, LogFormat},
     serve,
+    tls::{self, CRYPTO_MODULE},
 };
 
 /// How long the end of the program waits for tasks that nobody asked to end.
@@ -56,7 +58,9 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
     }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if words == ["--version"] {
-        print(concat!("starttls-proxy ", env!("CARGO_PKG_VERSION"), "\n"));
+        print(&format!(
+            "starttls-proxy {VERSION} (cryptography: {CRYPTO_MODULE})\n"
+        ));
         return Ok(());
     }
     let top = ProgramFlags::from_args(&["starttls-proxy"], &words)
@@ -84,6 +88,7 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
 }
 
 fn served(prepared: configure::PreparedProxy, dry_run: bool) -> Result<(), Exit> {
+    tls::check_crypto_module().map_err(Exit::Configuration)?;
     if dry_run {
         print(&prepared.summary());
         return Ok(());

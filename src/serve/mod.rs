@@ -31,6 +31,7 @@ use self::{
     succession::{Estate, SuccessionFault},
 };
 use crate::{
+    VERSION,
     audit::{self, Record, ReloadedFileField},
     clock,
     exit::Exit,
@@ -42,6 +43,7 @@ use crate::{
         records,
         setup::{CommonSetup, InboundSetup, OutboundSetup, Upstream},
     },
+    tls::CRYPTO_MODULE,
 };
 
 /// What systemd shows as the state of the service while all is well.
@@ -255,7 +257,10 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
         }
         Direction::Inbound(setup) => log::info!("{limits}; {}", setup.handshakes),
     }
-    log::info!("{}: ready", now(&current).word());
+    log::info!(
+        "{}: ready; version {VERSION}, cryptography: {CRYPTO_MODULE}",
+        now(&current).word()
+    );
     let (tell_outcome, mut outcomes) = mpsc::channel(1);
     let (reason, successor) = loop {
         tokio::select! {

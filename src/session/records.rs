@@ -47,7 +47,7 @@ pub(crate) fn policy_file(
 pub(crate) fn started(common: &CommonSetup, direction: audit::DirectionField) {
     if let Some(audit) = &common.audit {
         audit.append(&Record::Start(audit::StartRecord {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::VERSION.to_owned(),
             direction,
             host: common.hostname.clone(),
             pid: std::process::id(),

@@ -1,4 +1,4 @@
-//! What this proxy offers in both roles: TLS versions and key exchange groups.
+//! What this proxy offers in both roles: TLS versions and key exchange groups. And the library that does the cryptography.
 
 use rustls::{
     SupportedProtocolVersion,
@@ -43,9 +43,34 @@ pub(super) fn versions(min: MinTls) -> &'static [&'static SupportedProtocolVersi
     }
 }
 
+/// The library that does all cryptography of this build: handshakes, signatures, digests. With the cargo feature `fips` it is the
+/// module that NIST validated, and what it has not approved (X25519 alone, ChaCha20, TLS 1.2 without RFC 7627) is not offered.
+pub const CRYPTO_MODULE: &str = if cfg!(feature = "fips") {
+    "AWS-LC-FIPS"
+} else {
+    "AWS-LC"
+};
+
+/// Whether this build keeps to its promise. Errors: the feature `fips` was asked for, and the module, or what is offered, is not in the
+/// approved mode.
+pub(crate) fn check_crypto_module() -> Result<(), String> {
+    if !cfg!(feature = "fips") {
+        return Ok(());
+    }
+    ::aws_lc_rs::try_fips_mode()
+        .map_err(|why| format!("{CRYPTO_MODULE} is not in FIPS mode: {why}"))?;
+    match provider(true).fips() && provider(false).fips() {
+        true => Ok(()),
+        false => Err(format!(
+            "this build offers what {CRYPTO_MODULE} has not approved"
+        )),
+    }
+}
+
 /// The post-quantum group comes first, so that its key share is sent in the first flight; rustls adds the share of its classical half.
 static GROUPS: &[&dyn SupportedKxGroup] = &[
     kx_group::X25519MLKEM768,
+    #[cfg(not(feature = "fips"))]
     kx_group::X25519,
     kx_group::SECP256R1,
     kx_group::SECP384R1,

@@ -70,7 +70,7 @@ class Names:
         network = self.network
         nsd = self.folder / "nsd.conf"
         nsd.write_text(
-            f'server:\n ip-address: {SERVER}\n username: ""\n chroot: ""\n zonesdir: "{self.folder}"\n'
+            f'server:\n ip-address: {SERVER}\n username: ""\n chroot: ""\n zonesdir: "{self.folder}"\n xfrdir: "{self.folder}"\n'
             f' database: ""\n pidfile: "{self.folder}/nsd.pid"\n xfrdfile: "{self.folder}/xfrd.state"\n'
             f' zonelistfile: "{self.folder}/zone.list"\n cookie-secret-file: ""\n hide-version: yes\n'
             "remote-control:\n control-enable: no\n"

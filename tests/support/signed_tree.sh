@@ -143,7 +143,7 @@ cp "$secret.key" anchor
 zones+=(test. sub.optout.test.)
 {
     printf '%s\n' 'server:' " ip-address: 127.0.0.1@$port" ' username: ""' ' chroot: ""' " zonesdir: \"$folder\"" ' database: ""' \
-        " pidfile: \"$folder/nsd.pid\"" " xfrdfile: \"$folder/xfrd.state\"" " zonelistfile: \"$folder/zone.list\"" ' server-count: 1' \
+        " pidfile: \"$folder/nsd.pid\"" " xfrdfile: \"$folder/xfrd.state\"" " xfrdir: \"$folder\"" " zonelistfile: \"$folder/zone.list\"" ' server-count: 1' \
         ' cookie-secret-file: ""' ' tcp-count: 50' 'remote-control:' ' control-enable: no' 'zone:' ' name: "."' ' zonefile: root.zone.signed'
     for zone in "${zones[@]}"; do
         file=${zone}zone
