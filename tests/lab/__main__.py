@@ -59,13 +59,12 @@ def tests_in(suite):
             yield test
 
 
-def main(arguments):
+def main(arguments, here=pathlib.Path(__file__).parent):
     warnings.simplefilter("ignore", ResourceWarning)
     # However it is ended, what was made is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     patterns = [argument for argument in arguments if argument != "--list"]
-    here = str(pathlib.Path(__file__).parent)
-    found = unittest.defaultTestLoader.discover(here, top_level_dir=here)
+    found = unittest.defaultTestLoader.discover(str(here), top_level_dir=str(here))
     tests = [test for test in tests_in(found) if not patterns or any(pattern in title(test) for pattern in patterns)]
     if "--list" in arguments:
         print("\n".join(title(test) for test in tests))
@@ -75,8 +74,9 @@ def main(arguments):
     result = Result()
     began = time.monotonic()
     unittest.TestSuite(tests).run(result)
-    print(f"lab: {time.monotonic() - began:.0f} s\n{result.passed} passed, {result.failed} failed")
+    print(f"{here.name}: {time.monotonic() - began:.0f} s\n{result.passed} passed, {result.failed} failed")
     return 1 if result.failed else 0
 
 
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -18,11 +18,11 @@ NOBODY = 65534
 CAPABILITY = "-all,+net_raw"
 
 
-def routing(network, intercept):
+def routing(network, intercept, inside="gwi", outside="gwo"):
     """Loads what starttls-proxy-routing.service loads: each of its ExecStart lines, with systemd/{intercept}.nft."""
     closed(network)
     environment = {
-        "INSIDE": "gwi", "OUTSIDE": "gwo", "OUTBOUND_PORT": str(OUTBOUND), "INBOUND_PORT": str(INBOUND),
+        "INSIDE": inside, "OUTSIDE": outside, "OUTBOUND_PORT": str(OUTBOUND), "INBOUND_PORT": str(INBOUND),
         "RULES": str(ROOT / f"systemd/{intercept}.nft"),
     }
     unit = (ROOT / "systemd/starttls-proxy-routing.service").read_text()

@@ -1,0 +1,70 @@
+"""What the tests with two nodes share: the account of all mail, and the evidence of both nodes."""
+
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+import load
+import proxy
+from pair import pair
+
+
+class TwoNodes(unittest.TestCase):
+    """A test with two nodes that have nothing in common but their configuration."""
+
+    def setUp(self):
+        self.pair = pair()
+        self.network = self.pair.network
+        self.one, self.two = self.pair.nodes
+        for node in self.pair.nodes:
+            node.begin(self.id().rpartition(".")[2][5:25])
+            self.addCleanup(node.stop)
+        # Root's alone, as a place for scripts must be; /tmp is not.
+        self.private = tempfile.TemporaryDirectory(dir="/run", prefix="stp-lab-")
+        self.addCleanup(self.private.cleanup)
+
+    def mail(self, sender, receiver, domain):
+        """Mail that keeps coming until the test is over."""
+        running = load.Load(sender, receiver, domain)
+        self.addCleanup(running.stopped.set)
+        return running
+
+    def audit(self, *arguments):
+        """Runs `starttls-proxy audit`; returns the exit code and what it said."""
+        done = subprocess.run(
+            [proxy.BINARY, "audit", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+        )
+        return done.returncode, done.stdout
+
+    def every_message_is_accounted_for(self, mail, kills):
+        """Each message was acknowledged to its sender once, has arrived, and is in the records of the node that it went through.
+
+        A node that dies between the receiver's reply and its own leaves the sender without an answer. The sender then sends the
+        message again (RFC 5321 section 4.5.3.2), so a few may arrive twice, as without a proxy. None may be lost."""
+        arrived, told = mail.arrived(), mail.told()
+        lost = [marker for marker in mail.handed if not arrived[marker]]
+        self.assertEqual(lost, [], "these did not arrive")
+        for marker in mail.handed:
+            self.assertEqual(told[marker].count("sent"), 1, f"{marker}: {told[marker]}")
+            self.assertLessEqual(set(told[marker]), {"sent", "deferred"}, marker)
+        records = [record["sender"].split("@")[0] for node in self.pair.nodes for record in node.messages()]
+        missing = [marker for marker in mail.handed if marker not in set(records)]
+        self.assertEqual(missing, [], "these have no record")
+        again = sum(number - 1 for number in arrived.values())
+        retried = sum("deferred" in tries for tries in told.values())
+        print(f"    {len(mail.handed)} messages, {retried} of them deferred on the way, {again} arrived twice", flush=True)
+        # No more can have been between two replies than were under way.
+        self.assertLessEqual(again, kills * load.AHEAD)
+        shares = [len(node.messages()) for node in self.pair.nodes]
+        self.assertTrue(all(shares), f"one node did nothing: {shares}")
+
+    def both_logs_are_intact(self):
+        files = [node.audit_log for node in self.pair.nodes]
+        keys = [word for node in self.pair.nodes for word in ("--key", f"{node.key}.pub")]
+        code, said = self.audit("verify", *keys, *files)
+        self.assertEqual(code, 0, said)
+        self.assertIn("2 logs, all intact", said)
+        page = pathlib.Path(self.private.name, "report.html")
+        code, said = self.audit("report", *keys, "--html", page, *files)
+        self.assertEqual(code, 0, said)
