@@ -24,7 +24,7 @@ from network import PATIENCE, ROOT, Network, end, sh, until
 INSIDE, OUTSIDE, BALANCER = "10.25.0.2", "192.0.2.2", "192.0.2.10"
 HELD_INSIDE, HELD_OUTSIDE = "10.25.0.1", "192.0.2.1"
 DEPLOY = ROOT / "deploy"
-METRICS = 9125
+METRICS = 9100
 LOST = "2s"
 """After this time the senders try again what was deferred."""
 
@@ -156,6 +156,7 @@ class Pair:
             "transport_retry_time": "1s", "in_flow_delay": "0", "smtp_connect_timeout": "3s", "smtp_helo_timeout": "10s",
             "smtp_mail_timeout": "10s", "smtp_rcpt_timeout": "10s", "smtp_data_init_timeout": "10s",
             "smtp_data_xfer_timeout": "10s", "smtp_data_done_timeout": "10s",
+            "default_destination_recipient_limit": "1000",
             # One host that fails does not stop the rest of the queue.
             "default_destination_concurrency_failed_cohort_limit": "0",
         }

@@ -57,6 +57,9 @@ class Keepalived(TwoNodes):
         mail.more(40)
 
         mail.finish()
+        for node in (one, two):
+            for words in ("Unknown keyword", "SECURITY VIOLATION", "Unsafe permissions"):
+                self.assertNotIn(words, (self.network.folder / f"{node.folder.parent.name}-keepalived-{node.name}.log").read_text())
         self.every_message_is_accounted_for(mail, kills=2)
         self.both_logs_are_intact()
 
@@ -64,6 +67,6 @@ class Keepalived(TwoNodes):
         check = shipped("check-proxy", self.private.name)
         check.chmod(0o755)
         with self.assertRaises(RuntimeError):
-            sh([check, "9125"], self.one.netns)
+            sh([check, "9100"], self.one.netns)
         self.pair.outbound(self.one)
-        sh([check, "9125"], self.one.netns)
+        sh([check, "9100"], self.one.netns)
