@@ -89,7 +89,8 @@ class Node:
             "setpriv", "--reuid", proxy.NOBODY, "--regid", proxy.NOBODY, "--clear-groups", "--no-new-privs",
             f"--inh-caps={proxy.CAPABILITY}", f"--ambient-caps={proxy.CAPABILITY}", f"--bounding-set={proxy.CAPABILITY}",
             proxy.BINARY, direction, "--listen", f"[::]:{port}", "--hostname", f"{self.name}.gw.test",
-            "--audit-log", self.audit_log, "--audit-key", self.key, "--metrics", f"127.0.0.1:{METRICS}", *flags,
+            "--audit-log", self.audit_log, "--audit-key", self.key, "--metrics", f"127.0.0.1:{METRICS}",
+            "--drain-timeout", "1", *flags,
         ], env={"RUST_LOG": "debug", "PATH": os.environ["PATH"]})
 
         def listening():

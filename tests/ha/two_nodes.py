@@ -53,7 +53,11 @@ class TwoNodes(unittest.TestCase):
         self.assertEqual(missing, [], "these have no record")
         again = sum(number - 1 for number in arrived.values())
         retried = sum("deferred" in tries for tries in told.values())
-        print(f"    {len(mail.handed)} messages, {retried} of them deferred on the way, {again} arrived twice", flush=True)
+        octets = sum(node.audit_log.stat().st_size for node in self.pair.nodes) // max(len(records), 1)
+        print(
+            f"    {len(mail.handed)} messages, {retried} of them deferred on the way, {again} arrived twice; "
+            f"{octets} octets of log a message", flush=True,
+        )
         # No more can have been between two replies than were under way.
         self.assertLessEqual(again, kills * load.AHEAD)
         shares = [len(node.messages()) for node in self.pair.nodes]

@@ -13,8 +13,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Files that the program itself has named as parts of one log: `FILE`, and what was rotated out of it. A file with another name is alone.
-struct Family {
+/// Files that the program itself named as parts of one log: `FILE`, and what was rotated out of it. A file with another name is alone.
+struct LogFiles {
     files: Vec<PathBuf>,
     /// The number of its first record, and the hash that this record gives for the one before it.
     first: Option<(u64, Hash)>,
@@ -43,13 +43,13 @@ pub(crate) fn logs(files: &[PathBuf]) -> io::Result<Vec<Vec<PathBuf>>> {
         let family = by_name.entry(rotated_from(file)).or_default();
         family.push(file.clone());
     }
-    let families = by_name.into_values().map(Family::read);
-    let families: Vec<Family> = families.collect::<io::Result<_>>()?;
-    let mut logs: Vec<Vec<Family>> = Vec::new();
+    let families = by_name.into_values().map(LogFiles::read);
+    let families: Vec<LogFiles> = families.collect::<io::Result<_>>()?;
+    let mut logs: Vec<Vec<LogFiles>> = Vec::new();
     let (named, nameless): (Vec<_>, Vec<_>) =
         families.into_iter().partition(|one| one.origin.is_some());
     for family in named {
-        let fits = |log: &&mut Vec<Family>| log.iter().any(|one| one.origin == family.origin);
+        let fits = |log: &&mut Vec<LogFiles>| log.iter().any(|one| one.origin == family.origin);
         match logs.iter_mut().find(fits) {
             Some(log) => log.push(family),
             None => logs.push(vec![family]),
@@ -60,19 +60,19 @@ pub(crate) fn logs(files: &[PathBuf]) -> io::Result<Vec<Vec<PathBuf>>> {
         let more = logs.remove(behind);
         logs[before - usize::from(behind < before)].extend(more);
     }
-    let is_named = |log: &&Vec<Family>| log.iter().any(|one| one.origin.is_some());
+    let is_named = |log: &&Vec<LogFiles>| log.iter().any(|one| one.origin.is_some());
     if logs.iter().filter(is_named).count() < 2 {
         return Ok(vec![files.to_vec()]);
     }
-    let files = |log: Vec<Family>| log.into_iter().flat_map(|family| family.files).collect();
+    let files = |log: Vec<LogFiles>| log.into_iter().flat_map(|family| family.files).collect();
     Ok(logs.into_iter().map(files).collect())
 }
 
 /// Two logs, of which the second has a file that goes on where a file of the first ends: the log was renamed there, or the file is too
 /// short to have a name.
-fn continuation(logs: &[Vec<Family>]) -> io::Result<Option<(usize, usize)>> {
+fn continuation(logs: &[Vec<LogFiles>]) -> io::Result<Option<(usize, usize)>> {
     for (behind, log) in logs.iter().enumerate() {
-        for link in log.iter().filter_map(Family::link) {
+        for link in log.iter().filter_map(LogFiles::link) {
             let others = logs.iter().enumerate();
             for (before, other) in others.filter(|(before, _)| *before != behind) {
                 for family in other {
@@ -86,7 +86,7 @@ fn continuation(logs: &[Vec<Family>]) -> io::Result<Option<(usize, usize)>> {
     Ok(None)
 }
 
-impl Family {
+impl LogFiles {
     fn read(files: Vec<PathBuf>) -> io::Result<Self> {
         // A single file stands for those that were rotated out of it too.
         let all = in_order(&files)?;
