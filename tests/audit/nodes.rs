@@ -52,7 +52,7 @@ impl Nodes {
             let log = AuditLog::open(AuditOptions {
                 origin: format!("{node}.example/outbound"),
                 key: Some(own),
-                rotate_octets: 40_000,
+                rotate_octets: 25_000,
                 checkpoint_records: 10,
                 clock,
                 ..options(&folder.join("audit.jsonl"))
@@ -69,7 +69,11 @@ impl Nodes {
         for log in logs {
             assert!(log.close());
         }
-        Self { directory, keys }
+        let nodes = Self { directory, keys };
+        for file in nodes.both() {
+            assert!(rotated(&file).unwrap().len() > 2, "not rotated");
+        }
+        nodes
     }
 
     fn file(&self, node: &str) -> PathBuf {
@@ -85,7 +89,6 @@ impl Nodes {
         let mut files = Vec::new();
         for file in self.both() {
             let mut older = rotated(&file).unwrap();
-            assert!(older.len() > 1, "not rotated");
             older.reverse();
             files.push(file);
             files.append(&mut older);

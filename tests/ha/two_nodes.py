@@ -1,5 +1,6 @@
 """What the tests with two nodes share: the account of all mail, and the evidence of both nodes."""
 
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -21,7 +22,7 @@ class TwoNodes(unittest.TestCase):
             node.begin(self.id().rpartition(".")[2][5:25])
             self.addCleanup(node.stop)
         # Root's alone, as a place for scripts must be; /tmp is not.
-        self.private = tempfile.TemporaryDirectory(dir="/run", prefix="stp-lab-")
+        self.private = tempfile.TemporaryDirectory(dir="/run", prefix=f"stp-lab-{os.getpid()}-")
         self.addCleanup(self.private.cleanup)
 
     def mail(self, sender, receiver, domain):

@@ -188,9 +188,10 @@ def remove_leftovers():
         match = NAME.match(line)
         if match and not pathlib.Path("/proc", match[1]).exists():
             remove(match[0])
-    for folder in pathlib.Path(tempfile.gettempdir()).glob("stp-lab-*-*"):
-        if not pathlib.Path("/proc", folder.name.split("-")[2]).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+    for place in (tempfile.gettempdir(), "/run"):
+        for folder in pathlib.Path(place).glob("stp-lab-*-*"):
+            if not pathlib.Path("/proc", folder.name.split("-")[2]).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
