@@ -65,12 +65,16 @@ class Load:
 
         until(lambda: f"only {len(self.arrived())} of {goal} arrived:\n{self.sender.log_tail()}", reached, 60)
 
-    def finish(self):
-        """No more mail; waits until the sender's queue is empty."""
+    def stop(self):
+        """No more mail is handed over."""
         self.stopped.set()
         self.thread.join(PATIENCE)
         if self.failure:
             raise self.failure
+
+    def finish(self):
+        """No more mail; waits until the sender's queue is empty."""
+        self.stop()
         until(lambda: f"still queued:\n{self.sender.queue()}", lambda: not self.queued(), 60)
 
     def queued(self):

@@ -67,6 +67,7 @@ class Node:
         self.gw = self.netns
         """The name under which the lab's `routing` finds it."""
         self.programs = {}
+        self.routed = False
 
     def begin(self, folder):
         """Begins a test: a new log, a new key."""
@@ -186,7 +187,10 @@ class Pair:
 
     def outbound(self, node):
         """Starts the proxy of a node: intercepting, for the mail that the server inside sends."""
-        proxy.routing(node, "tproxy", "eth1", "eth0")
+        if not node.routed:
+            # Once, as at boot. Loading it anew begins with no rules at all, and mail would pass in the clear.
+            proxy.routing(node, "tproxy", "eth1", "eth0")
+            node.routed = True
         node.start(
             "outbound", "--intercept", "tproxy", "--keep-client-address", "--policy", self.policy,
             "--no-dane", "--no-mta-sts", "--ca-file", self.authority.root,

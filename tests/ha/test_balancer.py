@@ -33,8 +33,15 @@ class HAProxy(TwoNodes):
         self.pair.inbound(two)
         self._through(mail, two)
 
+        # Nobody is left.
+        for node in (one, two):
+            node.kill("proxy")
+        mail.stop()
+        self.each_message_is_delivered_or_queued(mail)
+        for node in (one, two):
+            self.pair.inbound(node)
         mail.finish()
-        self.every_message_is_accounted_for(mail, kills=2)
+        self.every_message_is_accounted_for(mail)
         self.both_logs_are_intact()
         # The server inside sees who the client is, through both.
         seen = self.pair.inside.log.read_text()

@@ -56,11 +56,16 @@ class Keepalived(TwoNodes):
         self.held(one, but_not=[two])
         mail.more(40)
 
+        # Nobody is left.
+        one.kill("proxy")
+        mail.stop()
+        self.each_message_is_delivered_or_queued(mail)
+        self.pair.outbound(one)
         mail.finish()
         for node in (one, two):
             for words in ("Unknown keyword", "SECURITY VIOLATION", "Unsafe permissions"):
                 self.assertNotIn(words, (self.network.folder / f"{node.folder.parent.name}-keepalived-{node.name}.log").read_text())
-        self.every_message_is_accounted_for(mail, kills=2)
+        self.every_message_is_accounted_for(mail)
         self.both_logs_are_intact()
 
     def test_the_check_fails_where_nobody_answers(self):
