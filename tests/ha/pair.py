@@ -12,14 +12,13 @@ import functools
 import json
 import os
 import pathlib
-import re
 import shutil
 import signal
 
 import certificates
 import postfix
 import proxy
-from network import PATIENCE, ROOT, Network, end, sh, until
+from network import ROOT, Network, end, sh, until
 
 INSIDE, OUTSIDE, BALANCER = "10.25.0.2", "192.0.2.2", "192.0.2.10"
 HELD_INSIDE, HELD_OUTSIDE = "10.25.0.1", "192.0.2.1"
@@ -80,7 +79,8 @@ class Node:
         self.audit_log = self.folder / "audit.jsonl"
 
     def spawn(self, program, command, **options):
-        self.programs[program] = self.pair.network.spawn(f"{self.folder.parent.name}-{program}-{self.name}", command, self.netns, **options)
+        name = f"{self.folder.parent.name}-{program}-{self.name}"
+        self.programs[program] = self.pair.network.spawn(name, command, self.netns, **options)
         return self.programs[program]
 
     def start(self, direction, *flags):
@@ -199,8 +199,8 @@ class Pair:
     def inbound(self, node):
         """Starts the proxy of a node: behind HAProxy, in front of the server inside."""
         node.start(
-            "inbound", "--upstream", f"{INSIDE}:{postfix.PROXY_PROTOCOL}", "--accept-proxy", f"{BALANCER}/32", "--send-proxy", "v2",
-            "--cert", self.of_inside.chain, "--key", self.of_inside.key,
+            "inbound", "--upstream", f"{INSIDE}:{postfix.PROXY_PROTOCOL}", "--accept-proxy", f"{BALANCER}/32",
+            "--send-proxy", "v2", "--cert", self.of_inside.chain, "--key", self.of_inside.key,
         )
 
 

@@ -9,9 +9,13 @@ use crate::audit::{
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    io,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
+
+/// Octets that are read first to find the last line of a file.
+const LAST: u64 = 64 * 1024;
 
 /// Files that the program itself named as parts of one log: `FILE`, and what was rotated out of it. A file with another name is alone.
 struct LogFiles {
@@ -20,6 +24,8 @@ struct LogFiles {
     first: Option<(u64, Hash)>,
     /// The log's name, as its first record about the log or its first signed checkpoint gives it.
     origin: Option<String>,
+    /// The hash of its last whole line.
+    end: Option<Hash>,
 }
 
 /// The fields that name a log.
@@ -55,8 +61,11 @@ pub(crate) fn logs(files: &[PathBuf]) -> io::Result<Vec<Vec<PathBuf>>> {
             None => logs.push(vec![family]),
         }
     }
+    if logs.len() < 2 {
+        return Ok(vec![files.to_vec()]);
+    }
     logs.extend(nameless.into_iter().map(|family| vec![family]));
-    while let Some((before, behind)) = continuation(&logs)? {
+    while let Some((before, behind)) = continuation(&logs) {
         let more = logs.remove(behind);
         logs[before - usize::from(behind < before)].extend(more);
     }
@@ -70,20 +79,17 @@ pub(crate) fn logs(files: &[PathBuf]) -> io::Result<Vec<Vec<PathBuf>>> {
 
 /// Two logs, of which the second has a file that goes on where a file of the first ends: the log was renamed there, or the file is too
 /// short to have a name.
-fn continuation(logs: &[Vec<LogFiles>]) -> io::Result<Option<(usize, usize)>> {
-    for (behind, log) in logs.iter().enumerate() {
-        for link in log.iter().filter_map(LogFiles::link) {
-            let others = logs.iter().enumerate();
-            for (before, other) in others.filter(|(before, _)| *before != behind) {
-                for family in other {
-                    if family.end()? == Some(link) {
-                        return Ok(Some((before, behind)));
-                    }
-                }
-            }
-        }
-    }
-    Ok(None)
+fn continuation(logs: &[Vec<LogFiles>]) -> Option<(usize, usize)> {
+    let ends = |log: &[LogFiles], link| log.iter().any(|one| one.end == Some(link));
+    logs.iter().enumerate().find_map(|(behind, log)| {
+        let others = logs.iter().enumerate();
+        let mut others = others.filter(|(before, _)| *before != behind);
+        let (before, _) = others.find(|(_, other)| {
+            let mut links = log.iter().filter_map(LogFiles::link);
+            links.any(|link| ends(other, link))
+        })?;
+        Some((before, behind))
+    })
 }
 
 impl LogFiles {
@@ -95,6 +101,10 @@ impl LogFiles {
             files,
             first: None,
             origin: None,
+            end: match all.last() {
+                Some(newest) => last_line(newest)?.as_deref().map(Hash::of),
+                None => None,
+            },
         };
         let mut is_first = true;
         while let Some(line) = lines.next()? {
@@ -117,19 +127,30 @@ impl LogFiles {
         let (number, hash) = self.first?;
         (number > 0).then_some(hash)
     }
+}
 
-    /// The hash of its last whole line.
-    fn end(&self) -> io::Result<Option<Hash>> {
-        let mut files = in_order(&self.files)?;
-        files.drain(..files.len().saturating_sub(1));
-        let mut lines = LogLines::new(&files);
-        let mut end = Vec::new();
-        while let Some(line) = lines.next()? {
-            if line.whole {
-                line.bytes.clone_into(&mut end);
+/// The last whole line of a file, without its LF, read from the end.
+fn last_line(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut file = File::open(file)?;
+    let length = file.metadata()?.len();
+    let mut size = LAST;
+    loop {
+        let begin = length.saturating_sub(size);
+        file.seek(SeekFrom::Start(begin))?;
+        let mut tail = Vec::new();
+        (&file).take(size).read_to_end(&mut tail)?;
+        let Some(end) = memchr::memrchr(b'\n', &tail) else {
+            if begin == 0 {
+                return Ok(None);
             }
+            size *= 2;
+            continue;
+        };
+        match memchr::memrchr(b'\n', &tail[..end]) {
+            Some(before) => return Ok(Some(tail[before + 1..end].to_vec())),
+            None if begin == 0 => return Ok(Some(tail[..end].to_vec())),
+            None => size *= 2,
         }
-        Ok((!end.is_empty()).then(|| Hash::of(&end)))
     }
 }
 
