@@ -148,7 +148,7 @@ fn whatever_is_done_to_the_log_of_one_node_is_found_and_hides_no_other() {
         (
             "edited",
             |nodes| {
-                edit(&nodes.file("two"), |lines| {
+                edit(&nodes.older(1), |lines| {
                     lines[2] = lines[2].replace("250 ", "251 ")
                 })
             },
@@ -194,8 +194,15 @@ fn whatever_is_done_to_the_log_of_one_node_is_found_and_hides_no_other() {
                     said.contains("\none.example/outbound: intact\n"),
                     "{name}: {said}"
                 );
+                // Where the first record is not there, the log has no name that could be believed.
+                let line = said.lines().find(|line| line.contains(": NOT INTACT: "));
+                let line = line.unwrap();
+                let names = [
+                    "two.example/outbound: ".to_owned(),
+                    nodes.directory.0.join("two").display().to_string(),
+                ];
                 assert!(
-                    said.contains("\ntwo.example/outbound: NOT INTACT: "),
+                    names.iter().any(|name| line.starts_with(name)),
                     "{name}: {said}"
                 );
             }

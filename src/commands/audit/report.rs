@@ -83,10 +83,9 @@ fn tell(html: &Path, logs: &[Verification], out: &mut dyn Write) -> io::Result<(
         return writeln!(out, "{html}: written; {subject} intact");
     }
     for log in logs {
-        let subject = if logs.len() == 1 {
-            "the log"
-        } else {
-            name(log)
+        let subject = match logs {
+            [_] => "the log".into(),
+            _ => name(log),
         };
         if let Some(finding) = &log.finding {
             writeln!(out, "{html}: written; {subject} is NOT INTACT: {finding}")?;

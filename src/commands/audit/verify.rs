@@ -127,9 +127,11 @@ fn examine_one(
     result
 }
 
-/// The name of a log, for people.
-pub(super) fn name(verification: &Verification) -> &str {
-    verification.origin.as_deref().unwrap_or("an unnamed log")
+/// The name of a log, for people; that of its first file where the damage comes before the log's own name.
+pub(super) fn name(verification: &Verification) -> String {
+    let file = || Some(verification.files.first()?.display().to_string());
+    let name = verification.origin.clone().or_else(file);
+    name.unwrap_or_else(|| "an unnamed log".into())
 }
 
 /// How many logs there are, then each as if it were alone. A log that is damaged hides none of the others.
@@ -140,7 +142,7 @@ fn print_all(logs: &[Verification], own_key: bool, out: &mut dyn Write) -> io::R
         _ => writeln!(out, "{} logs, {damaged} NOT INTACT", logs.len())?,
     }
     for log in logs {
-        write!(out, "\n{}: ", printable(name(log), LONGEST_VALUE))?;
+        write!(out, "\n{}: ", printable(&name(log), LONGEST_VALUE))?;
         print(log, own_key, out)?;
     }
     Ok(())

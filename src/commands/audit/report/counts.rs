@@ -177,13 +177,14 @@ impl Counts {
         let mut counts = Self::default();
         // What each log's last policy exempts.
         let mut exemptions = vec![Vec::new(); logs.len()];
+        let names: Vec<String> = logs.iter().map(name).collect();
         let mut lines = MergedLines::new(logs.iter().map(|log| &log.files[..]))?;
         while let Some((number, line)) = lines.next()? {
             let log = &logs[number];
             // Records that verification did not reach are no evidence. Up to there, every line is a record.
             match serde_json::from_slice::<ReadRecord<'_>>(line.bytes) {
                 Ok(record) if record.seq < log.good => {
-                    let whose = (logs.len() > 1).then(|| name(log));
+                    let whose = (logs.len() > 1).then_some(names[number].as_str());
                     std::mem::swap(&mut counts.exemptions, &mut exemptions[number]);
                     counts.add(&record, whose, period);
                     std::mem::swap(&mut counts.exemptions, &mut exemptions[number]);

@@ -41,7 +41,7 @@ impl Display for ReportPage<'_> {
             own_key,
             now,
         } = self;
-        let names: BTreeSet<String> = logs.iter().map(|log| name(log).to_owned()).collect();
+        let names: BTreeSet<String> = logs.iter().map(name).collect();
         let names = list(&names);
         write!(
             f,

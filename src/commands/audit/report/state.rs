@@ -62,7 +62,7 @@ pub(super) fn state(
         ),
     };
     let whose = match one_of_many {
-        true => format!("{}: ", Escaped(name(verification))),
+        true => format!("{}: ", Escaped(&name(verification))),
         false => String::new(),
     };
     write!(
