@@ -5,7 +5,7 @@ import pathlib
 import signal
 import smtplib
 
-from network import connect, end, sh, until
+from network import PATIENCE, connect, end, sh, until
 from pair import DEPLOY, HELD_INSIDE, HELD_OUTSIDE, INSIDE, shipped
 from two_nodes import TwoNodes
 
@@ -113,7 +113,10 @@ class Rsyslog(TwoNodes):
 
         mail.finish()
         for node in self.pair.nodes:
-            end(node.programs.pop("proxy"))
+            # In good order, so that its last record is there.
+            running = node.programs.pop("proxy")
+            os.killpg(running.pid, signal.SIGTERM)
+            running.wait(PATIENCE)
         for node in self.pair.nodes:
             size = len(self.written(node))
             until(
