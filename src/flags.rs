@@ -426,7 +426,7 @@ pub struct AuditVerifyFlags {
     /// first record that must be there: older ones were left out knowingly (default 0)
     #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,
-    /// file of the log
+    /// file of the log, or files of several logs, each of which is judged by itself
     #[argh(positional, arg_name = "FILE")]
     pub files: Vec<PathBuf>,
 }

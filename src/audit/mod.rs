@@ -30,7 +30,9 @@ pub(crate) use {
     address::{hashed, printable},
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
-    verify::{Damage, Expectations, LogAnchor, LogLine, LogLines, Verification, in_order, verify},
+    verify::{
+        Damage, Expectations, LogAnchor, LogLine, MergedLines, Verification, in_order, logs, verify,
+    },
 };
 
 use std::{fmt, io};

@@ -9,10 +9,12 @@
 mod anchor;
 mod damage;
 mod lines;
+mod logs;
 
 pub(crate) use anchor::LogAnchor;
 pub(crate) use damage::{Damage, Finding};
-pub(crate) use lines::{LogLine, LogLines, in_order};
+pub(crate) use lines::{LogLine, in_order};
+pub(crate) use logs::{MergedLines, logs};
 
 use super::{
     CheckpointRecord, Hash, PublicKey, Record,
@@ -20,7 +22,7 @@ use super::{
     checkpoint::SignedNote,
     log::CHECKPOINT_RECORDS,
 };
-use lines::LinePosition;
+use lines::{LinePosition, LogLines};
 use serde::Deserialize;
 use std::{io, path::PathBuf};
 

@@ -10,6 +10,7 @@ mod golden;
 mod independent;
 mod measure;
 mod moved;
+mod nodes;
 mod page;
 mod renamed;
 mod support;

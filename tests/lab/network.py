@@ -33,7 +33,7 @@ PATIENCE = 30
 """Seconds after which what was waited for will not come. No test passes by waiting this long."""
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NAME = re.compile(r"stp-lab-(\d+)-(inside|gw|outside|beyond)")
+NAME = re.compile(r"stp-lab-(\d+)-(\w+)")
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,21 +65,24 @@ def until(what, condition, patience=PATIENCE):
 class Network:
     """The namespaces, a temporary folder, and the processes in them; `close` ends and removes all of it."""
 
+    PARTS = ("inside", "gw", "outside", "beyond")
+
     def __init__(self):
         remove_leftovers()
         self.processes = []
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"stp-lab-{os.getpid()}-"))
         self.folder.chmod(0o755)
-        parts = ("inside", "gw", "outside", "beyond")
-        self.namespaces = [f"stp-lab-{os.getpid()}-{part}" for part in parts]
-        self.inside, self.gw, self.outside, self.beyond = self.namespaces
+        self.namespaces = [f"stp-lab-{os.getpid()}-{part}" for part in self.PARTS]
+        for part, netns in zip(self.PARTS, self.namespaces):
+            setattr(self, part, netns)
         try:
+            self._add_namespaces()
             self._build()
         except BaseException:
             self.close()
             raise
 
-    def _build(self):
+    def _add_namespaces(self):
         for netns in self.namespaces:
             sh(["ip", "netns", "add", netns])
             sh(["ip", "link", "set", "lo", "up"], netns)
@@ -92,6 +95,8 @@ class Network:
             for file, line in (("passwd", "{0}:x:{1}:{1}::/nonexistent:/usr/sbin/nologin\n"), ("group", "{0}:x:{1}:\n")):
                 more = "".join(line.format(*user) for user in USERS.items())
                 (etc / file).write_text(pathlib.Path("/etc", file).read_text() + more)
+
+    def _build(self):
         self._link((self.gw, "gwi", GW, GW6), (self.inside, "wire", INSIDE, INSIDE6))
         self._link((self.gw, "gwo", GW_OUTSIDE, GW_OUTSIDE6), (self.outside, "wire", OUTSIDE, OUTSIDE6))
         self._link((self.outside, "narrow", "198.51.100.1", "2001:db8:1::1"), (self.beyond, "wire", BEYOND, BEYOND6))
@@ -183,9 +188,10 @@ def remove_leftovers():
         match = NAME.match(line)
         if match and not pathlib.Path("/proc", match[1]).exists():
             remove(match[0])
-    for folder in pathlib.Path(tempfile.gettempdir()).glob("stp-lab-*-*"):
-        if not pathlib.Path("/proc", folder.name.split("-")[2]).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+    for place in (tempfile.gettempdir(), "/run"):
+        for folder in pathlib.Path(place).glob("stp-lab-*-*"):
+            if not pathlib.Path("/proc", folder.name.split("-")[2]).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

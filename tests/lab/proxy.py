@@ -15,11 +15,11 @@ NOBODY = 65534
 CAPABILITY = "-all,+net_raw"
 
 
-def routing(network, intercept):
+def routing(network, intercept, inside="gwi", outside="gwo"):
     """Puts on both locks of port 25, as starttls-proxy-routing.service does, with systemd/{intercept}.nft."""
     closed(network)
     environment = {
-        "INSIDE": "gwi", "OUTSIDE": "gwo", "OUTBOUND_PORT": str(OUTBOUND), "INBOUND_PORT": str(INBOUND),
+        "INSIDE": inside, "OUTSIDE": outside, "OUTBOUND_PORT": str(OUTBOUND), "INBOUND_PORT": str(INBOUND),
         "RULES": str(ROOT / f"systemd/{intercept}.nft"),
     }
     interception(network, "up", environment)

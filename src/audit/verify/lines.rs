@@ -80,7 +80,40 @@ impl<'a> LogLines<'a> {
     /// # Errors
     /// A file cannot be read.
     pub(crate) fn next(&mut self) -> io::Result<Option<LogLine<'_>>> {
-        let (length, whole) = loop {
+        let Some((length, whole)) = self.find()? else {
+            return Ok(None);
+        };
+        let (begin, position, offset) = (self.begin, self.next, self.offset);
+        self.begin += length + usize::from(whole);
+        self.offset += length as u64 + u64::from(whole);
+        self.next.line += 1;
+        Ok(Some(LogLine {
+            bytes: &self.buffer[begin..begin + length],
+            whole,
+            position,
+            offset,
+        }))
+    }
+
+    /// What `next` will give.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(super) fn peek(&mut self) -> io::Result<Option<LogLine<'_>>> {
+        let Some((length, whole)) = self.find()? else {
+            return Ok(None);
+        };
+        Ok(Some(LogLine {
+            bytes: &self.buffer[self.begin..self.begin + length],
+            whole,
+            position: self.next,
+            offset: self.offset,
+        }))
+    }
+
+    /// The length of the next line, which the buffer then has, and whether it ends with LF. `None` behind the last file.
+    fn find(&mut self) -> io::Result<Option<(usize, bool)>> {
+        loop {
             let Some(path) = self.files.get(self.next.file) else {
                 return Ok(None);
             };
@@ -93,19 +126,9 @@ impl<'a> LogLines<'a> {
                     self.next = LinePosition { file, line: 1 };
                     (self.open, self.offset) = (None, 0);
                 }
-                found => break found,
+                found => return Ok(Some(found)),
             }
-        };
-        let line = LogLine {
-            bytes: &self.buffer[self.begin..self.begin + length],
-            whole,
-            position: self.next,
-            offset: self.offset,
-        };
-        self.begin += length + usize::from(whole);
-        self.offset += length as u64 + u64::from(whole);
-        self.next.line += 1;
-        Ok(Some(line))
+        }
     }
 
     /// Octets of the file that is being read.

@@ -16,9 +16,14 @@ use super::{
     demand_files,
     period::Period,
     unusable,
-    verify::{examine, expectations},
+    verify::{examine, expectations, name},
 };
-use crate::{audit::timestamp, clock, exit::Exit, flags::AuditReportFlags};
+use crate::{
+    audit::{Verification, timestamp},
+    clock,
+    exit::Exit,
+    flags::AuditReportFlags,
+};
 use counts::Counts;
 use page::ReportPage;
 use std::{
@@ -49,25 +54,44 @@ pub fn report(
         files,
     } = flags;
     let period = Period::new(since, until).map_err(|error| unusable("report", error))?;
-    let verification = expectations(*from, key, anchor)
+    let logs = expectations(*from, key, anchor)
         .and_then(|expected| examine(files, &expected, progress))
         .map_err(|error| unusable("report", error))?;
-    let written = Counts::read(&verification, &period).and_then(|counts| {
+    let written = Counts::read(&logs, &period).and_then(|counts| {
         let page = ReportPage {
-            verification: &verification,
+            logs: &logs,
             counts: &counts,
             own_key: !key.is_empty(),
             now: timestamp(clock::wall()),
         };
         write(html, &page.to_string())?;
-        let html = html.display();
-        match &verification.finding {
-            None => writeln!(out, "{html}: written; the log is intact"),
-            Some(finding) => writeln!(out, "{html}: written; the log is NOT INTACT: {finding}"),
-        }
+        tell(html, &logs, out)
     });
     written.map_err(|error| unusable("report", error))?;
-    verification.intact().then_some(()).ok_or(Exit::No)
+    let intact = logs.iter().all(Verification::intact);
+    intact.then_some(()).ok_or(Exit::No)
+}
+
+/// Says where the page is, and which log is damaged.
+fn tell(html: &Path, logs: &[Verification], out: &mut dyn Write) -> io::Result<()> {
+    let html = html.display();
+    let subject = match logs {
+        [_] => "the log is".to_owned(),
+        logs => format!("all {} logs are", logs.len()),
+    };
+    if logs.iter().all(Verification::intact) {
+        return writeln!(out, "{html}: written; {subject} intact");
+    }
+    for log in logs {
+        let subject = match logs {
+            [_] => "the log".into(),
+            _ => name(log),
+        };
+        if let Some(finding) = &log.finding {
+            writeln!(out, "{html}: written; {subject} is NOT INTACT: {finding}")?;
+        }
+    }
+    Ok(())
 }
 
 fn write(path: &Path, page: &str) -> io::Result<()> {

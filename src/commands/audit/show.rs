@@ -2,7 +2,7 @@
 
 use super::{demand_files, period::Period, quantity::grouped, unusable};
 use crate::{
-    audit::{self, LogLine, LogLines, WireText, in_order, printable},
+    audit::{self, LogLine, MergedLines, WireText, in_order, logs, printable},
     exit::Exit,
     flags::AuditShowFlags,
 };
@@ -71,15 +71,18 @@ impl<'a> Filter<'a> {
         })
     }
 
-    /// Prints the matching records. Returns the number of lines that are no records.
+    /// Prints the matching records of all logs, by time. Returns the number of lines that are no records.
     fn print(&self, out: &mut dyn Write, errors: &mut dyn Write) -> io::Result<u64> {
         let mut unread = 0;
-        let files = in_order(&self.flags.files)?;
-        let mut lines = LogLines::new(&files);
-        while let Some(line) = lines.next()? {
+        let logs = logs(&self.flags.files)?;
+        let files = logs.iter().map(|files| in_order(files));
+        let files: Vec<Vec<_>> = files.collect::<io::Result<_>>()?;
+        let mut lines = MergedLines::new(files.iter().map(|files| &files[..]))?;
+        while let Some((log, line)) = lines.next()? {
             if self.is_out_of_period(&line) {
                 continue;
             }
+            let file = &files[log][line.position.file];
             match serde_json::from_slice::<Value>(line.bytes) {
                 Ok(record) if !self.matches(&record) => {}
                 Ok(_) if self.flags.json => {
@@ -89,12 +92,16 @@ impl<'a> Filter<'a> {
                 Ok(record) => {
                     // A log that somebody else wrote into can hold anything.
                     let sentence = Sentence(&record).to_string();
-                    writeln!(out, "{}", printable(&sentence, LONGEST))?;
+                    let sentence = printable(&sentence, LONGEST);
+                    match files.len() {
+                        1 => writeln!(out, "{sentence}")?,
+                        _ => writeln!(out, "{}: {sentence}", file.display())?,
+                    }
                 }
                 Err(_) => {
                     unread += 1;
-                    let file = files[line.position.file].display();
-                    writeln!(errors, "{file}:{}: this is no record", line.position.line)?;
+                    let (file, line) = (file.display(), line.position.line);
+                    writeln!(errors, "{file}:{line}: this is no record")?;
                 }
             }
         }

@@ -35,11 +35,17 @@ pub fn verify(
         key,
         from,
     } = flags;
-    let verification = expectations(*from, key, anchor)
+    let verifications = expectations(*from, key, anchor)
         .and_then(|expected| examine(files, &expected, progress))
         .map_err(|error| unusable("verify", error))?;
-    print(&verification, !key.is_empty(), out).map_err(|error| unusable("verify", error))?;
-    verification.intact().then_some(()).ok_or(Exit::No)
+    let own_key = !key.is_empty();
+    match &verifications[..] {
+        [log] => print(log, own_key, out),
+        logs => print_all(logs, own_key, out),
+    }
+    .map_err(|error| unusable("verify", error))?;
+    let intact = verifications.iter().all(Verification::intact);
+    intact.then_some(()).ok_or(Exit::No)
 }
 
 /// Reads keys and anchors. A key is a file (PEM, public or private) or a verifier key (`name+id+base64`); an anchor is `SIZE:HASH` or a
@@ -67,18 +73,45 @@ pub(super) fn expectations(
     Ok(expected)
 }
 
-/// Verifies, with a progress bar where one is wanted.
+/// Verifies each log among the files by itself, with a progress bar where one is wanted. What is expected is expected of each.
 ///
 /// # Errors
-/// A file cannot be read.
+/// A file cannot be read, or there are several logs and an expectation does not say of which it is.
 pub(super) fn examine(
     files: &[PathBuf],
     expected: &Expectations,
-    progress: Option<&mut dyn Write>,
-) -> Result<Verification, OpenError> {
+    mut progress: Option<&mut dyn Write>,
+) -> Result<Vec<Verification>, OpenError> {
     let wrong = |error: io::Error| OpenError::Wrong(error.to_string());
+    let logs = audit::logs(files).map_err(wrong)?;
+    let number = logs.len();
+    if number > 1 && expected.from > 0 {
+        let text = format!("these files are of {number} logs; --from can be said of one only");
+        return Err(OpenError::Wrong(text));
+    }
+    if number > 1 && expected.anchors.iter().any(|one| one.origin.is_none()) {
+        let text = format!(
+            "these files are of {number} logs: give anchors as a file, whose lines say of which log each is, not as SIZE:HASH"
+        );
+        return Err(OpenError::Wrong(text));
+    }
+    let verified = logs
+        .iter()
+        .map(|log| examine_one(log, expected, &mut progress));
+    let mut verified = verified
+        .collect::<io::Result<Vec<Verification>>>()
+        .map_err(wrong)?;
+    verified.sort_by(|one, other| one.origin.cmp(&other.origin));
+    Ok(verified)
+}
+
+fn examine_one(
+    files: &[PathBuf],
+    expected: &Expectations,
+    progress: &mut Option<&mut dyn Write>,
+) -> io::Result<Verification> {
     let Some(terminal) = progress else {
-        return audit::verify(files, expected, &mut |_, _| ()).map_err(wrong);
+        return audit::verify(files, expected, &mut |_, _| ());
     };
     let mut shown = u64::MAX;
     let mut draw = |done: u64, total: u64| {
@@ -91,7 +124,28 @@ pub(super) fn examine(
     };
     let result = audit::verify(files, expected, &mut draw);
     let _ = write!(terminal, "\r{:60}\r", ""); // a terminal that is gone is no reason to stop
-    result.map_err(wrong)
+    result
+}
+
+/// The name of a log, for people; that of its first file where the damage comes before the log's own name.
+pub(super) fn name(verification: &Verification) -> String {
+    let file = || Some(verification.files.first()?.display().to_string());
+    let name = verification.origin.clone().or_else(file);
+    name.unwrap_or_else(|| "an unnamed log".into())
+}
+
+/// How many logs there are, then each as if it were alone. A log that is damaged hides none of the others.
+fn print_all(logs: &[Verification], own_key: bool, out: &mut dyn Write) -> io::Result<()> {
+    let damaged = logs.iter().filter(|log| !log.intact()).count();
+    match damaged {
+        0 => writeln!(out, "{} logs, all intact", logs.len())?,
+        _ => writeln!(out, "{} logs, {damaged} NOT INTACT", logs.len())?,
+    }
+    for log in logs {
+        write!(out, "\n{}: ", printable(&name(log), LONGEST_VALUE))?;
+        print(log, own_key, out)?;
+    }
+    Ok(())
 }
 
 fn print(verification: &Verification, own_key: bool, out: &mut dyn Write) -> io::Result<()> {

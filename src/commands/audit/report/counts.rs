@@ -1,9 +1,9 @@
-//! The numbers on the page, counted in one pass over the good part of a log.
+//! The numbers on the page, counted in one pass over the good parts of all logs.
 
 use super::fields::{ReadDecision, ReadExemption, ReadPolicy, ReadRecord};
 use crate::{
-    audit::{LogLines, Verification},
-    commands::audit::period::Period,
+    audit::{MergedLines, Verification},
+    commands::audit::{period::Period, verify::name},
 };
 use std::{
     borrow::Cow,
@@ -172,15 +172,29 @@ pub(super) fn number_of(tally: &Tally, word: &str) -> u64 {
 }
 
 impl Counts {
-    /// Counts the records in the period, up to the damage if the log has some.
-    pub(super) fn read(verification: &Verification, period: &Period<'_>) -> io::Result<Self> {
+    /// Counts the records in the period; of a log that is damaged, those before the damage.
+    pub(super) fn read(logs: &[Verification], period: &Period<'_>) -> io::Result<Self> {
         let mut counts = Self::default();
-        let mut lines = LogLines::new(&verification.files);
-        while let Some(line) = lines.next()? {
+        // What each log's last policy exempts.
+        let mut exemptions = vec![Vec::new(); logs.len()];
+        let names: Vec<String> = logs.iter().map(name).collect();
+        let mut lines = MergedLines::new(logs.iter().map(|log| &log.files[..]))?;
+        while let Some((number, line)) = lines.next()? {
+            let log = &logs[number];
             // Records that verification did not reach are no evidence. Up to there, every line is a record.
             match serde_json::from_slice::<ReadRecord<'_>>(line.bytes) {
-                Ok(record) if record.seq < verification.good => counts.add(&record, period),
-                _ => break,
+                Ok(record) if record.seq < log.good => {
+                    let whose = (logs.len() > 1).then_some(names[number].as_str());
+                    std::mem::swap(&mut counts.exemptions, &mut exemptions[number]);
+                    counts.add(&record, whose, period);
+                    std::mem::swap(&mut counts.exemptions, &mut exemptions[number]);
+                }
+                _ => lines.leave(number),
+            }
+        }
+        for exemption in exemptions.into_iter().flatten() {
+            if !counts.exemptions.contains(&exemption) {
+                counts.exemptions.push(exemption);
             }
         }
         Ok(counts)
@@ -200,7 +214,8 @@ impl Counts {
         self.directions.iter().eq(["inbound"])
     }
 
-    fn add(&mut self, record: &ReadRecord<'_>, period: &Period<'_>) {
+    /// `whose` is the name of the record's log, where there are several.
+    fn add(&mut self, record: &ReadRecord<'_>, whose: Option<&str>, period: &Period<'_>) {
         if period.ends_before(record.at.as_bytes()) {
             return;
         }
@@ -238,7 +253,7 @@ impl Counts {
             "session-opened" => self.sessions += 1,
             "session-closed" => self.repeated(record),
             "not-recorded" => self.not_recorded(record),
-            _ => self.change(record),
+            _ => self.change(record, whose),
         }
     }
 
@@ -431,7 +446,7 @@ impl Counts {
     }
 
     /// Starts, stops and changes of the program.
-    fn change(&mut self, record: &ReadRecord<'_>) {
+    fn change(&mut self, record: &ReadRecord<'_>, whose: Option<&str>) {
         if let Some(version) = &record.version {
             self.versions.insert(version.to_string());
         }
@@ -470,6 +485,7 @@ impl Counts {
             }
             _ => return,
         };
+        let text = whose.map_or(text.clone(), |log| format!("{log}: {text}"));
         self.changes.push((record.at.to_owned(), text));
     }
 }

@@ -170,7 +170,7 @@ impl ReadDecision<'_> {
 }
 
 /// One exemption of the policy in force.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 pub(super) struct ReadExemption {
     pub(super) entry: String,
     pub(super) level: String,

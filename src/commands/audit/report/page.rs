@@ -10,15 +10,22 @@ use super::{
     state::{limits, state},
     summary::summary,
 };
-use crate::{audit::Verification, commands::audit::quantity::grouped};
-use std::fmt::{self, Display, Formatter};
+use crate::{
+    audit::Verification,
+    commands::audit::{quantity::grouped, verify::name},
+};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Display, Formatter},
+};
 
 /// Rows of the table of changes; older ones are left out.
 const CHANGES: usize = 50;
 
 /// Everything that the page shows.
 pub(super) struct ReportPage<'a> {
-    pub(super) verification: &'a Verification,
+    /// One, or those of several nodes.
+    pub(super) logs: &'a [Verification],
     pub(super) counts: &'a Counts,
     /// The public key was given, not taken from the log.
     pub(super) own_key: bool,
@@ -29,12 +36,13 @@ pub(super) struct ReportPage<'a> {
 impl Display for ReportPage<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self {
-            verification,
+            logs,
             counts,
             own_key,
             now,
         } = self;
-        let origin = verification.origin.as_deref().unwrap_or("an unnamed log");
+        let names: BTreeSet<String> = logs.iter().map(name).collect();
+        let names = list(&names);
         write!(
             f,
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -42,12 +50,14 @@ impl Display for ReportPage<'_> {
              <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
              <meta name=\"color-scheme\" content=\"light dark\">\n\
              <title>Mail transmission report: {}</title>\n<style>\n{}</style>\n</head>\n<body>\n",
-            Escaped(origin),
+            Escaped(&names),
             include_str!("style.css")
         )?;
-        heading(f, verification, counts, now)?;
+        heading(f, &names, counts, now)?;
         f.write_str("<main>\n")?;
-        state(f, verification, *own_key)?;
+        for log in *logs {
+            state(f, log, logs.len() > 1, *own_key)?;
+        }
         summary(f, counts)?;
         over_time(f, counts)?;
         protection(f, counts)?;
@@ -57,17 +67,12 @@ impl Display for ReportPage<'_> {
         without_proof(f, counts, now)?;
         operation(f, counts)?;
         standards(f)?;
-        limits(f, verification, counts)?;
+        limits(f, logs, counts)?;
         f.write_str("</main>\n</body>\n</html>\n")
     }
 }
 
-fn heading(
-    f: &mut Formatter<'_>,
-    verification: &Verification,
-    counts: &Counts,
-    now: &str,
-) -> fmt::Result {
+fn heading(f: &mut Formatter<'_>, names: &str, counts: &Counts, now: &str) -> fmt::Result {
     let span = counts.span.as_ref();
     let (first, last) = span.map_or(("–", "–"), |(first, last)| (day(first), day(last)));
     let direction = match list(&counts.directions).as_str() {
@@ -81,7 +86,7 @@ fn heading(
          <p class=\"period\"><time>{first}</time> to <time>{last}</time></p>\n\
          <dl class=\"meta\"><div><dt>Log</dt><dd>{}</dd></div><div><dt>Host</dt><dd>{}</dd></div>\
          <div><dt>Program</dt><dd>starttls-proxy {}</dd></div><div><dt>Report made</dt><dd>{} UTC</dd></div></dl>\n</header>\n",
-        Escaped(verification.origin.as_deref().unwrap_or("–")),
+        Escaped(names),
         Escaped(&or_dash(list(&counts.hosts))),
         Escaped(&list(&counts.versions)),
         minute(now)

@@ -4,13 +4,17 @@ use super::{
     counts::Counts,
     html::{Escaped, or_dash, plural},
 };
-use crate::{audit::Verification, commands::audit::verify::describe};
+use crate::{
+    audit::Verification,
+    commands::audit::verify::{describe, name},
+};
 use std::fmt::{self, Formatter};
 
-/// The box at the top of the page. `own_key`: the public key was given, not taken from the log.
+/// A box at the top of the page. `one_of_many`: other logs have boxes too. `own_key`: the public key was given, not taken from the log.
 pub(super) fn state(
     f: &mut Formatter<'_>,
     verification: &Verification,
+    one_of_many: bool,
     own_key: bool,
 ) -> fmt::Result {
     let (class, mark, title, text) = match &verification.finding {
@@ -57,9 +61,13 @@ pub(super) fn state(
             ),
         ),
     };
+    let whose = match one_of_many {
+        true => format!("{}: ", Escaped(&name(verification))),
+        false => String::new(),
+    };
     write!(
         f,
-        "<section class=\"chain {class}\" aria-label=\"State of the log\">\n<div class=\"mark\" aria-hidden=\"true\">{mark}</div>\n<div>\n<h2>{title}</h2>\n<p>{text}</p>\n<dl class=\"facts\">\n"
+        "<section class=\"chain {class}\" aria-label=\"State of the log\">\n<div class=\"mark\" aria-hidden=\"true\">{mark}</div>\n<div>\n<h2>{whose}{title}</h2>\n<p>{text}</p>\n<dl class=\"facts\">\n"
     )?;
     for (name, value) in describe(verification, own_key) {
         if name != "log" {
@@ -78,12 +86,7 @@ pub(super) fn state(
 }
 
 /// How far the evidence goes, and how to check it.
-pub(super) fn limits(
-    f: &mut Formatter<'_>,
-    verification: &Verification,
-    counts: &Counts,
-) -> fmt::Result {
-    let head = verification.head;
+pub(super) fn limits(f: &mut Formatter<'_>, logs: &[Verification], counts: &Counts) -> fmt::Result {
     write!(
         f,
         "<section class=\"limits\">\n<h2>What this rests on</h2>\n<ul>\n\
@@ -91,10 +94,20 @@ pub(super) fn limits(
          <li>That nothing was cut off the end is shown only as far as the newest checkpoint kept elsewhere (an anchor) reaches.</li>\n\
          <li>Times are those of the host's clock. Addresses are recorded in the form “{}”.</li>\n\
          <li>“Peer authenticated” means that the other side proved what the level demands: <i>verify</i> and <i>secure</i> a certificate of a trusted authority for the right name, <i>dane</i> a match with DNSSEC-signed records, <i>fingerprint</i> a listed certificate. “Encrypted only” is TLS with whoever answered, or called.</li>\n\
-         </ul>\n<p>To check it yourself, with the files of the log and its public key:</p>\n\
-         <pre>starttls-proxy audit verify FILE... --key KEY.pub --anchor {}:{}</pre>\n</section>\n",
+         </ul>\n<p>To check it yourself, with the files of the log and its public key:</p>\n<pre>",
         Escaped(&or_dash(counts.addresses.clone())),
-        head.size,
-        head.hash
-    )
+    )?;
+    for log in logs {
+        let (size, hash) = (log.head.size, log.head.hash);
+        let files = match logs.len() {
+            1 => "FILE...".into(),
+            _ => format!("FILES-OF-{}", name(log)),
+        };
+        writeln!(
+            f,
+            "starttls-proxy audit verify {} --key KEY.pub --anchor {size}:{hash}",
+            Escaped(&files)
+        )?;
+    }
+    f.write_str("</pre>\n</section>\n")
 }
