@@ -1,6 +1,6 @@
 //! The manual leads where it says: links, anchors, commands and flags.
 
-use crate::source::root;
+use crate::source::{root, sources};
 use std::{collections::BTreeSet, fs, process::Command};
 
 /// Flags that the manual names and that belong to other programs.
@@ -190,6 +190,44 @@ fn each_reason_has_its_place_in_the_troubleshooting_page() {
     assert!(reasons > 15, "{reasons} reasons are found");
 }
 
+/// Whoever sees a reply of ours finds its row. Verdicts of the policy are found by their reason.
+#[test]
+fn each_reply_of_ours_has_its_place_in_the_troubleshooting_page() {
+    let page = fs::read_to_string(root().join("docs/troubleshooting.md")).expect("the page");
+    let (code, _) = code_and_prose(&page);
+    let is_there = |reply: &str| code.iter().any(|one| one == reply);
+    let (mut replies, mut lacking) = (0, BTreeSet::new());
+    for source in sources() {
+        for made in source.code.split("Refusal::new(").skip(1) {
+            let number = |text: &str| text.trim().parse::<u16>().ok();
+            let arguments = made
+                .split([',', '(', ')'])
+                .filter(|one| !one.trim().is_empty());
+            let [code, subject, detail] = arguments.take(3).map(number).collect::<Vec<_>>()[..]
+            else {
+                continue;
+            };
+            let (Some(code), Some(subject), Some(detail)) = (code, subject, detail) else {
+                continue; // chosen above, from numbers that others give
+            };
+            let class = code / 100;
+            let forms = [
+                format!("{code} {class}.{subject}.{detail}"),
+                format!("{code} {class}.{subject}.x"),
+                format!("{class}.{subject}.{detail}"),
+                code.to_string(),
+            ];
+            let is_known = forms.iter().any(|form| is_there(form));
+            if !is_known {
+                lacking.insert(format!("{} of {}", forms[0], source.path));
+            }
+            replies += 1;
+        }
+    }
+    assert!(lacking.is_empty(), "{lacking:#?}");
+    assert!(replies > 25, "{replies} replies are found");
+}
+
 /// The flags in a text: `--name`, without a value.
 fn flags(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
@@ -206,7 +244,9 @@ fn help(command: &str) -> Option<String> {
     let done = program.args(command.split(' ')).arg("--help").output();
     let done = done.expect("the program runs");
     let text = String::from_utf8(done.stdout).expect("UTF-8");
-    done.status.success().then_some(text)
+    // For a command that it does not know, the program prints what it knows.
+    let is_about = text.contains(&format!("starttls-proxy {command}"));
+    (done.status.success() && is_about).then_some(text)
 }
 
 /// The first words behind the program's name: `audit show`, `check`.
