@@ -271,10 +271,11 @@ fn each_command_and_flag_that_the_manual_names_exists() {
                     .split(['|', '>', ';', '#'])
                     .next()
                     .unwrap_or_default();
-                let command = command(behind.trim());
-                // Not a command: a unit or an image of this name, or a flag.
+                let command = command(behind);
+                // A name in another command, a drawing, or a flag.
+                let is_word = |c: char| c.is_ascii_lowercase() || matches!(c, ' ' | '-');
                 if !command.starts_with(|c: char| c.is_ascii_lowercase())
-                    || command.contains(['*', '/', '(', '|'])
+                    || !command.chars().all(is_word)
                 {
                     continue;
                 }
