@@ -1,12 +1,14 @@
 //! Why the program ends, and the exit code that says so. The codes are those of BSD's sysexits.h.
 
 /// Each exit code with what it says, for people.
-pub(crate) const CODES: [(u8, &str); 7] = [
+pub(crate) const CODES: [(u8, &str); 8] = [
     (0, "all is well"),
     (
         NO,
-        "the answer is no: mail would be refused (check), the log is not intact (audit), the policy is not cached (policy)",
+        "the answer is no: mail would be refused (check), the log is not intact (audit), the policy is not cached (policy), \
+         or there are warnings (doctor)",
     ),
+    (FAULTY, "doctor found what must be mended"),
     (USAGE, "the command line is wrong"),
     (SOFTWARE, "a fault of this program"),
     (
@@ -24,6 +26,8 @@ pub(crate) const CODES: [(u8, &str); 7] = [
 ];
 
 const NO: u8 = 1;
+/// What Nagios calls critical; its warning is 1, too.
+const FAULTY: u8 = 2;
 /// EX_USAGE.
 const USAGE: u8 = 64;
 /// EX_SOFTWARE: a panic that ended more than one session.
@@ -40,6 +44,8 @@ const CONFIGURATION: u8 = 78;
 pub enum Exit {
     /// The command was carried out, and the answer is no. The command has printed it.
     No,
+    /// `doctor` found what must be mended, and has printed it.
+    Faulty,
     /// The command line is wrong.
     Usage(String),
     /// A flag's value, a file or an address is wrong.
@@ -56,6 +62,7 @@ impl Exit {
     pub fn code(&self) -> u8 {
         match self {
             Self::No => NO,
+            Self::Faulty => FAULTY,
             Self::Usage(_) => USAGE,
             Self::Configuration(_) => CONFIGURATION,
             Self::Temporary(_) => TEMPORARY,
@@ -68,7 +75,7 @@ impl Exit {
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::No => Ok(()),
+            Self::No | Self::Faulty => Ok(()),
             Self::Usage(words)
             | Self::Configuration(words)
             | Self::Temporary(words)

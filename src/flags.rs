@@ -5,9 +5,18 @@
 //! - A flag whose text is `as for COMMAND` has the text of COMMAND's flag of the same name.
 //! - An example is a caption and, from its second line on, what is typed.
 
+mod doctor;
+mod policy;
+
 use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 use std::{net::SocketAddr, path::PathBuf};
+
+pub use doctor::{DoctorFlags, SetupFlags};
+pub use policy::{
+    PolicyCommandFlags, PolicyFlags, PolicyPurgeFlags, PolicyShowFlags, PolicySuggestFlags,
+    PolicyTestFlags,
+};
 
 use crate::{
     logging::LogFormat,
@@ -47,6 +56,10 @@ pub enum CommandFlags {
     Policy(PolicyFlags),
     /// `starttls-proxy audit`
     Audit(AuditFlags),
+    /// `starttls-proxy doctor`
+    Doctor(DoctorFlags),
+    /// `starttls-proxy setup`
+    Setup(SetupFlags),
 }
 
 /// Carries mail from a legacy mail server to the world.
@@ -366,70 +379,6 @@ pub struct CheckFlags {
     pub refuse_with: Option<String>,
 }
 
-/// Shows the policy table and cached MTA-STS policies.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "policy")]
-pub struct PolicyFlags {
-    /// what to do
-    #[argh(subcommand)]
-    pub verb: PolicyCommandFlags,
-}
-
-/// What to do with the policy.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand)]
-pub enum PolicyCommandFlags {
-    /// `policy test`
-    Test(PolicyTestFlags),
-    /// `policy show`
-    Show(PolicyShowFlags),
-    /// `policy purge`
-    Purge(PolicyPurgeFlags),
-}
-
-/// Prints the line of the table that decides for each NAME, and why. Asks no network.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "test")]
-pub struct PolicyTestFlags {
-    /// as for outbound
-    #[argh(option, arg_name = "FILE")]
-    pub policy: Option<PathBuf>,
-    /// as for outbound
-    #[argh(option, arg_name = "encrypt|verify|secure|dane|dane-only|mta-sts")]
-    pub level: Option<String>,
-    /// recipient.domain, @sender.domain, \[relay\]:PORT, the address of a server or client, or a prefix
-    #[argh(positional, arg_name = "NAME")]
-    pub names: Vec<String>,
-}
-
-/// Prints the lines of the table, with a warning for each that nothing reaches, and the MTA-STS policies that are
-/// cached. Exit code 1: a DOMAIN is not in the cache.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "show")]
-pub struct PolicyShowFlags {
-    /// as for outbound
-    #[argh(option, arg_name = "FILE")]
-    pub policy: Option<PathBuf>,
-    /// directory in which outbound keeps MTA-STS policies
-    #[argh(option, arg_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
-    /// print only the cached policies of these domains (default: all)
-    #[argh(positional, arg_name = "DOMAIN")]
-    pub domains: Vec<String>,
-}
-
-/// Forgets cached MTA-STS policies. Exit code 1: a DOMAIN is not in the cache.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "purge")]
-pub struct PolicyPurgeFlags {
-    /// as for policy show
-    #[argh(option, arg_name = "DIR")]
-    pub state_dir: PathBuf,
-    /// forget the policy of this domain
-    #[argh(positional, arg_name = "DOMAIN")]
-    pub domains: Vec<String>,
-}
-
 /// Checks and shows the evidence. FILE... are the files of one audit log; a single FILE stands for itself and for all
 /// files that were rotated out of it.
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -539,6 +488,19 @@ pub struct AuditKeygenFlags {
     /// write the private key to this file, and the public key to the same name with .pub
     #[argh(option, arg_name = "PEM")]
     pub out: PathBuf,
+}
+
+/// Turns `--flag=value` into `--flag value`, which is what argh reads.
+pub(crate) fn split_values(arguments: &[String]) -> Vec<String> {
+    arguments
+        .iter()
+        .flat_map(|argument| match argument.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => {
+                vec![flag.to_owned(), value.to_owned()]
+            }
+            _ => vec![argument.clone()],
+        })
+        .collect()
 }
 
 /// A mark of packets: `0x1a` or `26`.

@@ -1,4 +1,4 @@
-//! A transparent SMTP proxy that insists on STARTTLS with a verified peer, and can prove it. README.md says how to use it; this
+//! A transparent SMTP proxy that insists on STARTTLS with a verified peer, and can prove it. README.md and docs/ say how to use it; this
 //! says how it is built.
 //!
 //! ```text

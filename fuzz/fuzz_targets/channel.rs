@@ -218,7 +218,8 @@ impl Play {
         }
         let mut octets = &octets[..];
         while !octets.is_empty() && !self.far_failed {
-            if self.far.read_tls(&mut octets).is_err() {
+            // Behind a goodbye nothing is taken.
+            if !matches!(self.far.read_tls(&mut octets), Ok(1..)) {
                 break;
             }
             let outcome = self.far.process_new_packets();

@@ -31,7 +31,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         assert!((200..600).contains(&reply.code) && reply.lines().next().is_some());
         assert!(bytes.windows(reply.verbatim().len()).any(|window| window == reply.verbatim()));
         for utf8 in [false, true] {
-            let shown = reply.to_bytes(utf8);
+            let shown = reply.clone().into_bytes(utf8);
             let (again, well_formed) = replies(&shown, shown.len());
             assert!(well_formed && again.len() == 1, "one reply is shown as one");
             assert_eq!((again[0].code, again[0].lines().count()), (reply.code, reply.lines().count()));

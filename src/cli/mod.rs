@@ -19,7 +19,7 @@ use crate::{
     commands::{self, audit, runtime},
     configure,
     exit::{self, Exit},
-    flags::{AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags},
+    flags::{AuditCommandFlags, CommandFlags, PolicyCommandFlags, ProgramFlags, split_values},
     logging::{self, LogFormat},
     serve,
 };
@@ -73,8 +73,11 @@ fn run(arguments: &[String]) -> Result<(), Exit> {
             PolicyCommandFlags::Test(flags) => commands::policy::test(&flags),
             PolicyCommandFlags::Show(flags) => commands::policy::show(&flags),
             PolicyCommandFlags::Purge(flags) => commands::policy::purge(&flags),
+            PolicyCommandFlags::Suggest(flags) => commands::policy::suggest(&flags),
         },
         CommandFlags::Audit(audit) => evidence(&audit.verb),
+        CommandFlags::Doctor(flags) => commands::doctor::doctor(&flags),
+        CommandFlags::Setup(flags) => commands::setup::setup(&flags),
     }
 }
 
@@ -106,19 +109,6 @@ fn evidence(command: &AuditCommandFlags) -> Result<(), Exit> {
         AuditCommandFlags::Show(flags) => audit::show(flags, &mut out, &mut errors),
         AuditCommandFlags::Keygen(flags) => audit::keygen(flags, &mut out),
     }
-}
-
-/// Turns `--flag=value` into `--flag value`, which is what argh reads.
-fn split_values(arguments: &[String]) -> Vec<String> {
-    arguments
-        .iter()
-        .flat_map(|argument| match argument.split_once('=') {
-            Some((flag, value)) if flag.starts_with("--") => {
-                vec![flag.to_owned(), value.to_owned()]
-            }
-            _ => vec![argument.clone()],
-        })
-        .collect()
 }
 
 /// Prints to stdout. A reader that closed it does not want the text, so that is no error.
@@ -159,7 +149,9 @@ mod tests {
 
     #[test]
     fn every_flag_is_explained_and_none_is_explained_that_is_not_there() {
-        let commands: [(&[&[&str]], &str); 5] = [
+        let commands: [(&[&[&str]], &str); 7] = [
+            (&[&["doctor"]], "doctor"),
+            (&[&["setup"]], "setup"),
             (&[&["outbound"]], "outbound"),
             (&[&["inbound"]], "inbound"),
             (&[&["check"]], "check"),
@@ -168,6 +160,7 @@ mod tests {
                     &["policy", "test"],
                     &["policy", "show"],
                     &["policy", "purge"],
+                    &["policy", "suggest"],
                 ],
                 "policy",
             ),
@@ -201,7 +194,10 @@ mod tests {
 
     #[test]
     fn help_is_grouped_tells_the_defaults_and_fits_eighty_columns() {
-        let pages = ["help", "outbound", "inbound", "check", "policy", "audit"].map(page);
+        let pages = [
+            "help", "outbound", "inbound", "check", "policy", "audit", "doctor", "setup",
+        ];
+        let pages = pages.map(page);
         for page in &pages {
             for line in page.lines() {
                 assert!(line.chars().count() <= 80, "{line}");
@@ -290,7 +286,7 @@ mod tests {
                 "no value provided for option '--listen'",
             ),
             (&["audit"], "verify, show, report, keygen"),
-            (&["policy"], "test, show, purge"),
+            (&["policy"], "test, show, purge, suggest"),
         ] {
             let said = said(arguments);
             assert!(said.starts_with(words) || said.contains(words), "{said}");
@@ -361,6 +357,7 @@ mod tests {
                     value,
                 ],
                 &["--policy", value],
+                &["doctor", "outbound", "--hostname", value, "--nonsense"],
             ] {
                 said(arguments);
             }
@@ -383,6 +380,10 @@ mod tests {
             ),
             (&["policy", "test", "-h"], "starttls-proxy policy test|"),
             (&["audit", "help"], "starttls-proxy audit verify|"),
+            (
+                &["doctor", "outbound", "--help"],
+                "starttls-proxy doctor COMMAND...\n",
+            ),
         ] {
             let arguments: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
             let page = usage::help_asked_for(&arguments).expect("it is asked for");

@@ -7,7 +7,11 @@ use crate::{exit::Exit, flags::ProgramFlags};
 
 /// The help that the command line asks for, if it does. A flag's value never asks for help, even if it reads `--help`.
 pub(super) fn help_asked_for(arguments: &[String]) -> Option<String> {
-    let command = command_of(arguments);
+    // Behind `doctor` stands a command with its own flags.
+    let command = command_of(match arguments {
+        [first, behind @ ..] if first == "doctor" && !behind.is_empty() => behind,
+        all => all,
+    });
     let mut rest = arguments.iter().map(String::as_str);
     let mut asked = arguments.is_empty();
     while let Some(argument) = rest.next() {

@@ -51,6 +51,16 @@ pub struct PreparedProxy {
 }
 
 impl PreparedProxy {
+    /// What would be served, for `doctor`.
+    pub(crate) fn direction(&self) -> &Direction {
+        &self.direction
+    }
+
+    /// What is allowed and yet worth a look.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// What `--dry-run` prints.
     pub(crate) fn summary(&self) -> String {
         let mut text = self.summary.join("\n");

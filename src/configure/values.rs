@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, path::PathBuf};
 
 use crate::{
     exit::Exit,
-    lookup::{Lookup, LookupOptions},
+    lookup::{Lookup, LookupOptions, system_resolvers},
     policy::{Level, RefuseWith, Settings},
     session::setup::Upstream,
     tls::{ClientOptions, MinTls, Trust},
@@ -92,7 +92,8 @@ pub(crate) fn settings(
 /// mail servers.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// [`Exit::Temporary`] if `/etc/resolv.conf` names no resolvers, which is so until the network is up on many hosts; else a file that
+/// cannot be used.
 pub(crate) fn lookup_of(
     resolvers: &[SocketAddr],
     dnssec: bool,
@@ -101,8 +102,12 @@ pub(crate) fn lookup_of(
     allow_private: bool,
     trust: &Trust,
 ) -> Result<Lookup, Exit> {
+    let resolvers = match resolvers {
+        [] => system_resolvers().map_err(Exit::Temporary)?,
+        given => given.to_vec(),
+    };
     Lookup::new(LookupOptions {
-        resolvers: resolvers.to_vec(),
+        resolvers,
         dnssec,
         anchor: anchor.cloned(),
         state_dir: state_dir.cloned(),
@@ -120,10 +125,11 @@ pub(crate) fn lookup_of(
 pub(crate) fn hostname(given: Option<&str>) -> Result<String, Exit> {
     let name = match given {
         Some(name) => name.to_owned(),
-        None => fs::read_to_string("/proc/sys/kernel/hostname")
+        // Asked of the kernel, since the units hide /proc/sys.
+        None => hostname::get()
             .unwrap_or_default()
-            .trim()
-            .to_owned(),
+            .to_string_lossy()
+            .into_owned(),
     };
     match crate::smtp::Domain::parse(&name) {
         Some(name) => Ok(name.as_str().to_owned()),

@@ -44,7 +44,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How to look things up.
 pub struct LookupOptions {
-    /// `--resolver`; empty: the `nameserver` lines of `/etc/resolv.conf`.
+    /// `--resolver`, or what [`system_resolvers`] found.
     pub resolvers: Vec<SocketAddr>,
     /// DNSSEC is validated. Without it (`--no-dane`) every answer counts as unsigned, and no resolver is asked for signatures.
     pub dnssec: bool,
@@ -73,6 +73,16 @@ pub struct Renewal {
     tls: Arc<rustls::ClientConfig>,
 }
 
+/// The resolvers that `/etc/resolv.conf` names.
+///
+/// # Errors
+/// In words, with the file's name, if it cannot be used.
+pub fn system_resolvers() -> Result<Vec<SocketAddr>, String> {
+    let text = files::text(Path::new(RESOLV_CONF))
+        .map_err(|error| format!("{RESOLV_CONF}: {error}, name a resolver with --resolver"))?;
+    dns::name_servers(RESOLV_CONF, &text)
+}
+
 impl Lookup {
     /// Reads the configuration; asks nothing yet.
     ///
@@ -80,14 +90,8 @@ impl Lookup {
     /// answer was validated, and nothing shows whether that is true.
     ///
     /// # Errors
-    /// In words, with the file's name, if the anchor, `/etc/resolv.conf` or the state directory cannot be used.
-    pub fn new(mut options: LookupOptions) -> Result<Self, String> {
-        if options.resolvers.is_empty() {
-            let text = files::text(Path::new(RESOLV_CONF)).map_err(|error| {
-                format!("{RESOLV_CONF}: {error}, name a resolver with --resolver")
-            })?;
-            options.resolvers = dns::name_servers(RESOLV_CONF, &text)?;
-        }
+    /// In words, with the file's name, if the anchor or the state directory cannot be used.
+    pub fn new(options: LookupOptions) -> Result<Self, String> {
         Self::build(options, ResolverConfig::resolver)
     }
 

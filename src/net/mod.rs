@@ -133,6 +133,19 @@ pub fn inherited() -> Result<Vec<StdListener>, String> {
     sockets.into_iter().enumerate().map(listener).collect()
 }
 
+/// Whether TPROXY can hand connections to this listener. A socket that cannot be asked counts as one.
+#[must_use]
+pub fn is_transparent(listener: &StdListener) -> bool {
+    let socket = SockRef::from(listener);
+    let v4 = listener.local_addr().is_ok_and(|own| own.is_ipv4());
+    let asked = if v4 {
+        socket.ip_transparent_v4()
+    } else {
+        socket.ip_transparent_v6()
+    };
+    asked.unwrap_or(true)
+}
+
 /// Hands a bound socket to the runtime.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ mod arrivals;
 mod ending;
 pub(crate) mod limits;
 pub(crate) mod metrics_page;
-mod relay_probe;
+pub(crate) mod relay_probe;
 
 use std::{
     io,
@@ -41,12 +41,13 @@ const REPORT: Duration = Duration::from_secs(60);
 /// This proxy's own certificates that end within this many days are warned about.
 pub(crate) const EXPIRY_WARNING: u32 = 14;
 
-/// Why nothing listens at `address`. An address that is in use, or not there yet, may be free or there a moment later.
+/// Why nothing listens at `address`. An address that is in use, an address or interface that is not there yet, and want of memory
+/// pass by themselves; a missing right and an address that cannot be one do not.
 pub(crate) fn no_listener(address: SocketAddr, error: &io::Error) -> Exit {
     let words = format!("cannot listen on {address}: {error}");
     match error.kind() {
-        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => Exit::Temporary(words),
-        _ => Exit::Configuration(words),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => Exit::Configuration(words),
+        _ => Exit::Temporary(words),
     }
 }
 
@@ -111,16 +112,28 @@ pub struct Plan {
     pub relay_probe: Option<String>,
 }
 
-/// Binds `--listen`, or takes the sockets that systemd passes.
+/// Takes the sockets that systemd passes, and binds each address of `--listen` that is not among them. So a socket unit can be
+/// enabled without a change of the flags.
 ///
 /// # Errors
-/// The address that cannot be listened on, or that there is none.
+/// The address that cannot be listened on, that there is none, or that a socket of systemd is unfit for TPROXY.
 pub fn listeners(
     addresses: &[SocketAddr],
     intercept: Option<Intercept>,
 ) -> Result<Vec<StdListener>, Exit> {
     let mut found = net::inherited().map_err(Exit::Configuration)?;
-    for address in addresses {
+    let passed: Vec<SocketAddr> = found.iter().flat_map(StdListener::local_addr).collect();
+    if intercept == Some(Intercept::Tproxy)
+        && let Some(socket) = found.iter().find(|socket| !net::is_transparent(socket))
+    {
+        let address = socket.local_addr().map(|own| own.to_string());
+        return Err(Exit::Configuration(format!(
+            "systemd's socket {} is not transparent, so that TPROXY does not find it\n\
+             hint: Transparent=yes in the [Socket] section of its unit",
+            address.unwrap_or_default()
+        )));
+    }
+    for address in addresses.iter().filter(|own| !passed.contains(own)) {
         found
             .push(net::listen(*address, intercept).map_err(|error| no_listener(*address, &error))?);
     }
@@ -173,7 +186,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let mut hangup = signal(SignalKind::hangup()).map_err(words)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
-    tell_systemd(&[NotifyState::Ready]);
+    tell_systemd(&[NotifyState::Ready, NotifyState::Status("serving")]);
     match now(&current) {
         Direction::Outbound(setup) => {
             log::info!("{limits}");
@@ -294,7 +307,7 @@ fn reload_setup(current: &RwLock<Direction>, reload: &Reload) {
     }
     let old = now(current);
     let Reloaded { outcome, files } = reload(&old);
-    match outcome {
+    let status = match outcome {
         Ok(new) => {
             records::reloaded(new.common(), files);
             records::policy_changed(old.common(), new.common());
@@ -302,13 +315,17 @@ fn reload_setup(current: &RwLock<Direction>, reload: &Reload) {
                 .write()
                 .unwrap_or_else(std::sync::PoisonError::into_inner) = new;
             log::info!("reloaded; sessions that are open keep what they began with");
+            String::from("serving")
         }
         Err(words) => {
             log::error!("not reloaded, the old configuration stays: {words}");
             records::reloaded(old.common(), files);
+            // In one line: the next one would be another message to systemd.
+            let words = words.replace('\n', "; ");
+            format!("serving, but not reloaded, the old configuration stays: {words}")
         }
-    }
-    tell_systemd(&[NotifyState::Ready]);
+    };
+    tell_systemd(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
 fn background(current: &Arc<RwLock<Direction>>, relay_probe: Option<String>) {
@@ -352,5 +369,21 @@ async fn warn_of_expiry(current: Arc<RwLock<Direction>>) {
                 log::warn!("{warning}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_may_come_is_waited_for_and_a_right_that_is_missing_is_not() {
+        let exit = |number| {
+            let address = "192.0.2.1:25".parse().expect("an address");
+            no_listener(address, &io::Error::from_raw_os_error(number)).code()
+        };
+        // EADDRINUSE, EADDRNOTAVAIL, ENODEV, ENOMEM, EMFILE; then EACCES, EPERM, EINVAL.
+        assert_eq!([98, 99, 19, 12, 24].map(exit), [75; 5]);
+        assert_eq!([13, 1, 22].map(exit), [78; 3]);
     }
 }

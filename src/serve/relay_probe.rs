@@ -26,7 +26,7 @@ const PREPARATION: [&str; 3] = ["greeting", "EHLO", "MAIL"];
 
 /// What a probe found, with the last line of the reply that shows it.
 #[derive(Debug, PartialEq, Eq)]
-enum ProbeResult {
+pub(crate) enum ProbeResult {
     /// The server accepts mail to anybody from the proxy.
     OpenRelay(String),
     /// The server refuses the foreign recipient.
@@ -57,7 +57,11 @@ pub(super) async fn hourly(site: Arc<InboundSetup>, domain: String) {
     }
 }
 
-async fn probe(site: &InboundSetup, domain: &str) -> Result<ProbeResult, AskError> {
+/// Asks the inside server, without sending a message.
+///
+/// # Errors
+/// The server could not be reached, or sent something that is no reply.
+pub(crate) async fn probe(site: &InboundSetup, domain: &str) -> Result<ProbeResult, AskError> {
     let missing = || io::Error::from(io::ErrorKind::NotFound);
     let upstream = site.upstream.as_ref().ok_or_else(missing)?;
     let ip = match upstream.ip() {

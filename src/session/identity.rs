@@ -54,6 +54,10 @@ impl SessionIdentity {
         }
     }
 
+    pub(super) fn is_inbound(&self) -> bool {
+        self.direction == DirectionField::Inbound
+    }
+
     /// `out` or `in`.
     pub(super) fn word(&self) -> &'static str {
         match self.direction {

@@ -23,6 +23,7 @@ use super::{
     setup::CommonSetup,
     trace,
     transaction::TransactionDecisions,
+    write_budget::octets,
 };
 use crate::{
     audit::{AuditLog, ConnectionField, DecisionField, DirectionField, OutcomeField, Record},
@@ -227,11 +228,7 @@ impl Journal {
     pub(super) fn connected(&mut self, server: ConnectionField) {
         self.session.server = Some(server);
         self.session.user = None;
-        self.peer = self.peer.take().filter(|_| self.is_inbound());
-    }
-
-    fn is_inbound(&self) -> bool {
-        self.session.direction == DirectionField::Inbound
+        self.peer = self.peer.take().filter(|_| self.session.is_inbound());
     }
 
     /// TLS is up with the outside party.
@@ -379,7 +376,7 @@ impl Journal {
     pub(super) fn note(&mut self, note: Note) {
         match note {
             Note::Hello(name) => self.session.hello = Some(name),
-            Note::TransactionBegins if self.is_inbound() => {}
+            Note::TransactionBegins if self.session.is_inbound() => {}
             Note::TransactionBegins => self.transaction_begins(),
             Note::MessageBegins => self.transaction.message_begins(),
             Note::Refused(refusal) => self.refused(&refusal),
@@ -450,7 +447,8 @@ impl Journal {
         self.octets += message.octets;
         if OutcomeField::of(message.reply.as_deref()) == OutcomeField::Accepted {
             self.accepted += 1;
-            self.common.write_budget.delivered(self.client().0.ip());
+            let client = self.client().0.ip();
+            self.common.write_budget.delivered(client, self.accepted);
         }
         // Only a record says who allowed the mail, and what it was.
         let (decisions, sha256) = match self.common.audit {
@@ -533,11 +531,6 @@ impl Journal {
 /// The audit log cannot be written, so nothing goes on.
 fn unwritable() -> Refusal {
     local_fault("the audit log cannot be written, no mail can pass")
-}
-
-/// Octets that a record takes in the log, without the links of the chain.
-fn octets(record: &Record) -> usize {
-    serde_json::to_vec(record).map_or(0, |text| text.len())
 }
 
 #[cfg(test)]

@@ -1,11 +1,8 @@
 """The program under test in gw, as it is meant to run: the shipped nft rules and routes, no root, one capability."""
 
-import contextlib
 import json
 import os
 import pathlib
-import re
-import shlex
 import shutil
 
 from network import ROOT, RESOLVER, end, sh, until
@@ -19,24 +16,24 @@ CAPABILITY = "-all,+net_raw"
 
 
 def routing(network, intercept):
-    """Loads what starttls-proxy-routing.service loads: each of its ExecStart lines, with systemd/{intercept}.nft."""
+    """Puts on both locks of port 25, as starttls-proxy-routing.service does, with systemd/{intercept}.nft."""
     closed(network)
     environment = {
         "INSIDE": "gwi", "OUTSIDE": "gwo", "OUTBOUND_PORT": str(OUTBOUND), "INBOUND_PORT": str(INBOUND),
         "RULES": str(ROOT / f"systemd/{intercept}.nft"),
     }
-    unit = (ROOT / "systemd/starttls-proxy-routing.service").read_text()
-    lines = re.findall(r"^ExecStart=(-?)(.+)$", unit, re.M)
-    assert lines, "the routing unit has no ExecStart"
-    for may_fail, line in lines:
-        command = [re.sub(r"\$\{(\w+)\}", lambda match: environment[match[1]], word) for word in shlex.split(line)]
-        with contextlib.suppress(*([RuntimeError] if may_fail else [])):
-            sh(command, network.gw)
+    interception(network, "up", environment)
 
 
 def closed(network):
     """No rules at all: gw forwards everything, as a router without the proxy does."""
-    sh(["nft", "flush", "ruleset"], network.gw)
+    interception(network, "remove", {})
+
+
+def interception(network, verb, environment):
+    environment = {"RUNTIME_DIRECTORY": str(network.folder / "interception"), "PATH": os.environ["PATH"]} | environment
+    (network.folder / "interception").mkdir(exist_ok=True)
+    sh([ROOT / "systemd/interception", verb], network.gw, env=environment)
 
 
 class Proxy:

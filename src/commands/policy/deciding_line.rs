@@ -1,6 +1,6 @@
 //! What `policy test` prints for one name: the line of the table that decides, else what decides in its place.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::SystemTime};
 
 use crate::{
     clock,
@@ -23,9 +23,19 @@ pub(super) fn deciding_line(
     name: &str,
 ) -> Result<String, Exit> {
     let now = clock::wall();
-    let found = |found: Option<&Entry>, otherwise: &str| match found {
-        Some(entry) => format!("{name}: {}", with_place(entry)),
-        None => format!("{name}: no line of the table; {otherwise}"),
+    // At this time no line is past its end date yet.
+    let always = SystemTime::UNIX_EPOCH;
+    let found = |found: Option<&Entry>, once: Option<&Entry>, otherwise: &str| {
+        let mut words = match found {
+            Some(entry) => with_place(entry),
+            None => format!("no line of the table; {otherwise}"),
+        };
+        // A line that decided until lately is what the administrator looks for.
+        let past = once.filter(|once| found.is_none_or(|found| found.line != once.line));
+        if let Some(past) = past {
+            words += &format!("; {}:{} is past its until= date", past.file, past.line);
+        }
+        format!("{name}: {words}")
     };
     let outbound = |next_hop, server, port| {
         let ask = Ask {
@@ -33,7 +43,8 @@ pub(super) fn deciding_line(
             server,
             port,
         };
-        found(table.find(&ask, now), &outbound_default(settings))
+        let once = table.find(&ask, always);
+        found(table.find(&ask, now), once, &outbound_default(settings))
     };
     let inbound = |sender: Option<&Domain>, client| {
         let otherwise = match sender {
@@ -42,7 +53,12 @@ pub(super) fn deciding_line(
             }
             None => "STARTTLS is demanded and no certificate, unless --exempt names it",
         };
-        found(table.find_sender(sender, client, now), otherwise)
+        let entry = table.find_sender(sender, client, now);
+        let once = table.find_sender(sender, client, always);
+        let line = found(entry, once, otherwise);
+        entry.map_or(line.clone(), |entry| {
+            format!("{line}: {}", client_must(entry))
+        })
     };
     // The recipient's domain has no line of its own, so the address decides.
     let destination =
@@ -60,6 +76,10 @@ pub(super) fn deciding_line(
     // The name is to decide alone. Only a line for 0.0.0.0/0 has this address, and such a line decides for every IPv4 address.
     let nobody = IpAddr::from([0, 0, 0, 0]);
     Ok(match key {
+        // A table for incoming mail has no recipients, so that a name is a sender's.
+        Key::Domain(domain) if purpose == Some(&TablePurpose::Inbound) => {
+            inbound(Some(&domain), nobody)
+        }
         Key::Domain(domain) => outbound(NextHop::Recipient(Recipient::Domain(domain)), nobody, 25),
         Key::Host(host, port) => outbound(
             NextHop::Upstream(host.to_string()),
@@ -84,6 +104,15 @@ pub(super) fn deciding_line(
             )));
         }
     })
+}
+
+/// What a line asks of a client of incoming mail.
+fn client_must(entry: &Entry) -> &'static str {
+    match entry.level {
+        Level::None | Level::May => "mail in the clear passes",
+        Level::Encrypt => "STARTTLS is demanded, and no certificate",
+        _ => "STARTTLS is demanded, and the certificate that the line says",
+    }
 }
 
 fn with_place(entry: &Entry) -> String {
@@ -153,7 +182,20 @@ mod tests {
     fn senders_and_clients_are_found_as_inbound_finds_them() {
         for (name, words) in [
             ("@partner.example", "policy:1"),
+            (
+                "@partner.example",
+                "STARTTLS is demanded, and the certificate that the line says",
+            ),
             ("@Mail.Partner.Example", "policy:2"),
+            // As MAIL FROM has it, and as people say it.
+            ("nurse@partner.example", "policy:1"),
+            ("mail.partner.example", "policy:2"),
+            ("198.51.100.9", "mail in the clear passes"),
+            (
+                "@mail.partner.example",
+                "STARTTLS is demanded, and no certificate",
+            ),
+            ("2001:db8::1", "policy:5 is past its until= date"),
             (
                 "@other.example",
                 "a line for the client's address would decide",
@@ -199,6 +241,16 @@ mod tests {
         assert!(
             both.contains("inbound") && both.contains("outbound"),
             "{both}"
+        );
+    }
+
+    #[test]
+    fn a_line_that_no_longer_decides_is_named() {
+        let text = "clinic.example none until=2020-01-01\n* dane-only\n";
+        let words = told(text, "clinic.example");
+        assert_eq!(
+            words,
+            "clinic.example: * dane-only (policy:2); policy:1 is past its until= date"
         );
     }
 

@@ -1,6 +1,8 @@
-//! `policy test`, `policy show` and `policy purge`: which line of the table decides, and which MTA-STS policies are cached.
+//! `policy test`, `policy show`, `policy purge` and `policy suggest`: which line of the table decides, which MTA-STS policies are
+//! cached, and which lines the table would need.
 
 mod deciding_line;
+mod suggest;
 
 use std::path::Path;
 
@@ -9,7 +11,7 @@ use super::{check::cached_policy_words, runtime};
 use crate::{
     clock, configure,
     exit::Exit,
-    flags::{PolicyPurgeFlags, PolicyShowFlags, PolicyTestFlags},
+    flags::{PolicyPurgeFlags, PolicyShowFlags, PolicySuggestFlags, PolicyTestFlags},
     lookup::Lookup,
     policy::{
         Settings,
@@ -125,6 +127,15 @@ pub(crate) fn show(flags: &PolicyShowFlags) -> Result<(), Exit> {
             false => Ok(()),
         }
     })
+}
+
+/// `policy suggest FILE...`: prints what an observing proxy would have refused, and the lines that would let it pass.
+///
+/// # Errors
+/// Wrong usage, or a file cannot be read; exit 1 if a line is no record.
+pub(crate) fn suggest(flags: &PolicySuggestFlags) -> Result<(), Exit> {
+    let (mut out, mut errors) = (std::io::stdout().lock(), std::io::stderr().lock());
+    suggest::suggest(flags, &mut out, &mut errors)
 }
 
 /// `policy purge DOMAIN...`: removes cached MTA-STS policies.

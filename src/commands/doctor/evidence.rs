@@ -1,0 +1,187 @@
+//! Can the service write what it must write, and for how long will there be room?
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+
+use super::{
+    super::machine::{
+        accounts::Access,
+        programs::{output, shell_word},
+    },
+    certificates::readable,
+    finding::MachineFinding,
+    service::{ProxyService, ServiceFlags},
+};
+use crate::{audit, clock};
+
+/// Days of room below which there is a warning, and a failure.
+const FEW: u64 = 30;
+const TOO_FEW: u64 = 7;
+/// Octets of room below which the log may stop at any moment.
+const NO_ROOM: u64 = 1 << 20;
+/// A log younger than this, in seconds, has no rate yet.
+const YOUNG: u64 = 3_600;
+const DAY: u64 = 86_400;
+
+pub(super) fn check(service: &ProxyService) -> Vec<MachineFinding> {
+    let mut findings = Vec::new();
+    match service.audit_log() {
+        Some(file) => {
+            findings.push(writable(service, "audit log", file));
+            findings.extend(room(file));
+        }
+        None => findings.push(MachineFinding::ok(
+            "audit log",
+            "none is kept (--audit-log)",
+        )),
+    }
+    if let Some(key) = service.audit_key() {
+        findings.push(readable(service, "audit key", key));
+    }
+    if let ServiceFlags::Outbound(flags) = &service.flags
+        && let Some(folder) = &flags.state_dir
+    {
+        findings.push(writable(service, "state", &folder.join("mta-sts")));
+    }
+    findings
+}
+
+/// Whether the service can write a file or directory, or make it.
+fn writable(service: &ProxyService, check: &'static str, file: &Path) -> MachineFinding {
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let shown = shell_word(&folder.display().to_string());
+    let account = service.account();
+    if !folder.is_dir() {
+        let finding = MachineFinding::fail(
+            check,
+            format!("{}: there is no such directory", folder.display()),
+        )
+        .run(format!("mkdir -p {shown}"));
+        return match &account {
+            Some(own) => finding.run(format!("chown {}:{} {shown}", own.name, own.group)),
+            None => finding,
+        };
+    }
+    let Some(account) = account else {
+        return MachineFinding::ok(check, format!("{} is there", folder.display()));
+    };
+    let mut stops = account.stopped_at(Access::Write, folder);
+    if file.exists() {
+        stops.extend(account.stopped_at(Access::Write, file));
+    }
+    stops.dedup();
+    if stops.is_empty() {
+        let words = format!("user {} can write {}", account.name, file.display());
+        return MachineFinding::ok(check, words);
+    }
+    let finding = MachineFinding::fail(
+        check,
+        format!(
+            "user {} cannot write {}, and mail is deferred without its record",
+            account.name,
+            file.display()
+        ),
+    );
+    let (user, group) = (&account.name, &account.group);
+    let whole = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    stops.iter().fold(finding, |finding, stop| {
+        let is_above = whole.starts_with(stop) && whole != *stop;
+        let word = shell_word(&stop.display().to_string());
+        match is_above {
+            true => finding.run(format!("chgrp {group} {word} && chmod g+x {word}")),
+            false => finding.run(format!("chown {user}:{group} {word} && chmod u+rwX {word}")),
+        }
+    })
+}
+
+/// Room on the disk of the audit log, in days at the rate at which it has grown so far.
+fn room(file: &Path) -> Option<MachineFinding> {
+    const CHECK: &str = "disk";
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())?;
+    let folder = folder.display().to_string();
+    let free = match output("df", &["-Pk", &folder]) {
+        Ok(text) => available(&text)?,
+        Err(words) => return Some(MachineFinding::warn(CHECK, words)),
+    };
+    let rotated = audit::rotated(file).unwrap_or_default();
+    let files: Vec<PathBuf> = rotated.iter().cloned().chain([file.to_owned()]).collect();
+    let sizes = files.iter().filter_map(|file| fs::metadata(file).ok());
+    let size: u64 = sizes.map(|metadata| metadata.len()).sum();
+    let age = files.iter().find_map(|file| begin(file));
+    let age = age.map(|begin| now().saturating_sub(begin));
+    let days = age.filter(|age| *age >= YOUNG && size > 0).map(|age| {
+        let a_day = u128::from(size) * u128::from(DAY) / u128::from(age);
+        u64::try_from(u128::from(free) / a_day.max(1)).unwrap_or(u64::MAX)
+    });
+    let megabytes = free >> 20;
+    let words = match days {
+        Some(days) => format!(
+            "{megabytes} MiB are free in {folder}, enough for {days} days at the present rate"
+        ),
+        None => format!(
+            "{megabytes} MiB are free in {folder}; the log is too young to say for how long"
+        ),
+    };
+    let finding = match (free < NO_ROOM, days) {
+        (true, _) => MachineFinding::fail(CHECK, words),
+        (false, Some(days)) if days < TOO_FEW => MachineFinding::fail(CHECK, words),
+        (false, Some(days)) if days < FEW => MachineFinding::warn(CHECK, words),
+        _ => return Some(MachineFinding::ok(CHECK, words)),
+    };
+    let name = shell_word(&file.display().to_string());
+    Some(match rotated.is_empty() {
+        false => finding
+            .advise(
+                "the rotated files may be moved to a larger disk at any time; keep them, because together with the file in \
+                 use they are one log: set ARCHIVE to a directory there",
+            )
+            .run(format!("mkdir -p \"$ARCHIVE\" && mv {name}.????????.* \"$ARCHIVE\"")),
+        true => finding
+            .run(format!("du -xah {} | sort -h | tail", shell_word(&folder)))
+            .advise("remove what is not needed on that disk, or make it larger; the proxy itself deletes nothing"),
+    })
+}
+
+/// Octets that `df -Pk` says are available.
+fn available(text: &str) -> Option<u64> {
+    let last = text.lines().next_back()?;
+    let kibibytes: u64 = last.split_ascii_whitespace().nth(3)?.parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+/// The time of the first record of a file, in seconds since 1970.
+fn begin(file: &Path) -> Option<u64> {
+    let mut line = String::new();
+    let open = fs::File::open(file).ok()?;
+    BufReader::new(open).read_line(&mut line).ok()?;
+    let record: serde_json::Value = serde_json::from_str(&line).ok()?;
+    let at: jiff::Timestamp = record["at"].as_str()?.parse().ok()?;
+    u64::try_from(at.as_second()).ok()
+}
+
+fn now() -> u64 {
+    let since = clock::wall().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_is_what_df_calls_available() {
+        let text = "Filesystem     1024-blocks    Used Available Capacity Mounted on\n\
+                    /dev/vda1         10218772 7163136   2511892      75% /\n";
+        assert_eq!(available(text), Some(2_511_892 << 10));
+        assert_eq!(available(""), None);
+    }
+}
