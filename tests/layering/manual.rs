@@ -228,6 +228,39 @@ fn each_reply_of_ours_has_its_place_in_the_troubleshooting_page() {
     assert!(replies > 25, "{replies} replies are found");
 }
 
+/// What a page tells its reader to look at or to run in the clone is there.
+#[test]
+fn each_path_of_the_manual_exists() {
+    let folders = [
+        "src/",
+        "tests/",
+        "benches/",
+        "fuzz/",
+        "examples/",
+        "systemd/",
+        ".ci/",
+    ];
+    let mut paths = 0;
+    for page in pages() {
+        for word in code_and_prose(&page.text)
+            .0
+            .iter()
+            .flat_map(|line| line.split(' '))
+        {
+            let word = word.trim_end_matches(['.', ',', ';', ':']);
+            if folders.iter().any(|folder| word.starts_with(folder)) && !word.contains('*') {
+                assert!(
+                    root().join(word).exists(),
+                    "{}: there is no {word}",
+                    page.path
+                );
+                paths += 1;
+            }
+        }
+    }
+    assert!(paths > 80, "{paths} paths are found");
+}
+
 /// The flags in a text: `--name`, without a value.
 fn flags(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
