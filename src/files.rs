@@ -1,4 +1,5 @@
-//! Text files with the marks that editors leave: those of Windows put a byte order mark in front, and some write UTF-16.
+//! Text files with the marks that editors leave: those of Windows put a byte order mark in front, and some write UTF-16. And the room
+//! that is left for files.
 
 use std::{fs, io, path::Path};
 
@@ -33,6 +34,15 @@ pub fn octets(path: &Path) -> io::Result<Vec<u8>> {
         .flat_map(|line| line.strip_prefix(MARK).unwrap_or(line))
         .copied()
         .collect())
+}
+
+/// Octets that this process can still write to the file system of `path`.
+///
+/// # Errors
+/// The system's error.
+pub(crate) fn free_octets(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 #[cfg(test)]

@@ -159,9 +159,12 @@ pub struct OutboundFlags {
     /// add one Received line to the top of each message
     #[argh(switch)]
     pub add_received: bool,
-    /// OPERATION: serve counters for Prometheus on this address, at /metrics
+    /// OPERATION: show the state on this address: / for people, /metrics for Prometheus, /healthz and /readyz
     #[argh(option, arg_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// let clients in this prefix read the page at / too (default: loopback only)
+    #[argh(option, arg_name = "PREFIX")]
+    pub status_from: Vec<Prefix>,
     /// how lines on stderr are written: for people, or as one JSON object a line (default text)
     #[argh(option, default = "LogFormat::Text", arg_name = "text|json")]
     pub log: LogFormat,
@@ -273,6 +276,9 @@ pub struct InboundFlags {
     /// OPERATION: as for outbound
     #[argh(option, arg_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// as for outbound
+    #[argh(option, arg_name = "PREFIX")]
+    pub status_from: Vec<Prefix>,
     /// as for outbound
     #[argh(option, default = "LogFormat::Text", arg_name = "text|json")]
     pub log: LogFormat,

@@ -114,6 +114,7 @@ pub mod policy;
 
 pub mod clock;
 pub mod files;
+mod html;
 pub mod logging;
 pub mod metrics;
 

@@ -17,17 +17,20 @@ mod queue;
 mod writer;
 
 use super::{
-    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, TornField,
+    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, TornField, WireText,
     address::Addresses,
     checkpoint::{SigningKey, is_origin},
 };
-use crate::clock;
+use crate::{
+    clock,
+    metrics::{self, Metrics},
+};
 use queue::{AnswerSlot, WriteQueue, WriterState, answer, empty};
 use std::{
     cell::RefCell,
     fmt,
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
@@ -81,6 +84,8 @@ pub struct AuditOptions {
     pub clock: fn() -> SystemTime,
     /// Called by the writing thread with what the program's log should say.
     pub notice: Box<dyn Fn(Notice) + Send>,
+    /// Where records and the time they take are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl AuditOptions {
@@ -102,6 +107,7 @@ impl AuditOptions {
             close_within: Duration::from_secs(5),
             clock: clock::wall,
             notice: Box::new(|_| ()),
+            metrics: Arc::default(),
         }
     }
 
@@ -179,14 +185,22 @@ impl std::error::Error for AuditError {}
 /// dropping this only means not to wait. Needs no particular runtime.
 #[derive(Debug)]
 #[must_use = "the record counts as durable only once this resolves to a receipt"]
-pub struct Durable(oneshot::Receiver<Result<Receipt, AuditError>>);
+pub struct Durable {
+    answer: oneshot::Receiver<Result<Receipt, AuditError>>,
+    began: Instant,
+    metrics: Arc<Metrics>,
+}
 
 impl Future for Durable {
     type Output = Result<Receipt, AuditError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let gone = || AuditError("the audit log's writer is gone".into());
-        let answer = Pin::new(&mut self.0).poll(context);
+        let answer = Pin::new(&mut self.answer).poll(context);
+        if answer.is_ready() {
+            let took = clock::instant().duration_since(self.began);
+            self.metrics.took(metrics::RECORD_TOOK, &[], took);
+        }
         answer.map(|answer| answer.unwrap_or_else(|_| Err(gone())))
     }
 }
@@ -204,6 +218,12 @@ struct SharedLog {
     unwritten: AtomicUsize,
     /// Since when the writer has been busy with one batch of records; `None` while it waits for more.
     busy_since: Mutex<Option<Instant>>,
+    /// When the oldest record that is not durable yet came to the writer.
+    undurable_since: Mutex<Option<Instant>>,
+    /// When the last checkpoint became durable, by the clock of the records.
+    checkpoint_at: Mutex<Option<SystemTime>>,
+    file: PathBuf,
+    metrics: Arc<Metrics>,
     stall_after: Duration,
     close_within: Duration,
     clock: fn() -> SystemTime,
@@ -273,6 +293,10 @@ impl AuditLog {
             failing: AtomicBool::new(false),
             unwritten: AtomicUsize::new(0),
             busy_since: Mutex::new(None),
+            undurable_since: Mutex::new(None),
+            checkpoint_at: Mutex::new(None),
+            file: options.file.clone(),
+            metrics: Arc::clone(&options.metrics),
             stall_after: options.stall_after,
             close_within: options.close_within,
             clock: options.clock,
@@ -326,7 +350,11 @@ impl AuditLog {
             waiting.push(Arc::downgrade(&slot));
         }
         self.queue(record, Some(slot));
-        Durable(receiver)
+        Durable {
+            answer: receiver,
+            began: clock::instant(),
+            metrics: Arc::clone(&self.shared.metrics),
+        }
     }
 
     /// For a disk that does not answer: tells every waiting caller that its record is not known to be durable. The records stay
@@ -347,6 +375,34 @@ impl AuditLog {
         let stalled = locked(&self.shared.busy_since)
             .is_some_and(|since| clock::instant().duration_since(since) > self.shared.stall_after);
         !self.shared.failing.load(Ordering::Acquire) && !stalled
+    }
+
+    /// Age of the oldest record that is not on disk yet; zero if all are.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        let since = *locked(&self.shared.undurable_since);
+        since.map_or(Duration::ZERO, |since| {
+            clock::instant().duration_since(since)
+        })
+    }
+
+    /// When the last checkpoint became durable.
+    #[must_use]
+    pub fn last_checkpoint(&self) -> Option<SystemTime> {
+        *locked(&self.shared.checkpoint_at)
+    }
+
+    /// The file that is being written.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.shared.file
+    }
+
+    /// Text with each address in it in the form that this log keeps, as printable ASCII.
+    #[must_use]
+    pub fn masked_text(&self, text: &str) -> String {
+        let text = WireText::from(text);
+        self.shared.addresses.reply(&text).as_str().to_owned()
     }
 
     /// Writes everything that was queued and a last checkpoint, and ends the log; later records are refused. Blocks until that is
@@ -396,6 +452,7 @@ impl AuditLog {
         let pending = queue.octets() + self.shared.unwritten.load(Ordering::Acquire);
         if queue.writer.has_ended() || pending + body.len() > MAX_PENDING {
             queue.lost += 1;
+            self.shared.metrics.count(metrics::RECORDS_LOST, "");
             drop(queue);
             if let Some(slot) = slot {
                 let full = AuditError("the audit log cannot take more".into());

@@ -10,16 +10,17 @@ use super::{
     values::{hostname, parsed},
 };
 use crate::{
-    audit,
+    audit, clock,
     exit::Exit,
     logging,
     lookup::{Lookup, Renewal},
     metrics::Metrics,
     net::{Dial, Intercept},
-    policy::table::Table,
+    policy::{Prefix, table::Table},
     serve::{
         self, Direction, Reloaded,
         limits::{self, Limits},
+        status::StatusOptions,
     },
     session::{setup::CommonSetup, write_budget::WriteBudget},
 };
@@ -41,6 +42,7 @@ pub(super) struct SharedFlags<'a> {
     pub(super) audit_addresses: Option<&'a str>,
     pub(super) add_received: bool,
     pub(super) metrics: Option<SocketAddr>,
+    pub(super) status_from: &'a [Prefix],
     pub(super) max_sessions: Option<usize>,
     pub(super) max_sessions_per_client: usize,
     pub(super) drain_timeout: u64,
@@ -62,6 +64,7 @@ macro_rules! shared_flags {
             audit_addresses: $flags.audit_addresses.as_deref(),
             add_received: $flags.add_received,
             metrics: $flags.metrics,
+            status_from: &$flags.status_from,
             max_sessions: $flags.max_sessions,
             max_sessions_per_client: $flags.max_sessions_per_client,
             drain_timeout: $flags.drain_timeout,
@@ -145,6 +148,8 @@ pub(super) fn prepare<D: DirectionFiles>(
         write_budget: Arc::new(write_budget),
     };
     let lookup = Arc::new(files.lookup(&content.tls)?);
+    lookup.count_in(Arc::clone(&common.metrics));
+    common.metrics.files_read(true, clock::wall());
     let mut summary = vec![String::from(D::HEADLINE)];
     summary.extend(connection_lines(shared));
     summary.extend(files.summary(&content.tls));
@@ -158,11 +163,14 @@ pub(super) fn prepare<D: DirectionFiles>(
     let (max_sessions, too_few) = limits::fitting(shared.max_sessions, limits::open_files());
     warnings.extend(too_few);
     warnings.extend(expiry);
-    let audit = audit_options(shared, &direction.common().hostname, direction.word())?;
+    let mut audit = audit_options(shared, &direction.common().hostname, direction.word())?;
+    if let Some(audit) = &mut audit {
+        audit.metrics = Arc::clone(&direction.common().metrics);
+    }
     Ok(PreparedProxy {
         direction,
         listen: shared.listen.to_vec(),
-        metrics: shared.metrics,
+        status: status_options(shared)?,
         audit,
         reload: reload(files, lookup, reading),
         limits: Limits::new(max_sessions, shared.max_sessions_per_client),
@@ -221,6 +229,18 @@ fn in_force<D: DirectionFiles>(
         ..common
     };
     files.direction(common, content.table, content.tls, Arc::clone(lookup))
+}
+
+/// Where the process shows itself; `None` without `--metrics`.
+fn status_options(shared: &SharedFlags) -> Result<Option<StatusOptions>, Exit> {
+    let readers = shared.status_from.to_vec();
+    match shared.metrics {
+        Some(address) => Ok(Some(StatusOptions { address, readers })),
+        None if readers.is_empty() => Ok(None),
+        None => Err(Exit::Usage(
+            "--status-from says who may read the page of --metrics: give that, too".into(),
+        )),
+    }
 }
 
 /// How the audit log is written; `None` without `--audit-log`. The log's name is `hostname/command`.

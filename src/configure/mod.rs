@@ -25,7 +25,11 @@ use crate::{
     audit::{self, AuditLog},
     exit::Exit,
     lookup::{DnssecSupport, Lookup},
-    serve::{self, Direction, Plan, limits::Limits, metrics_page},
+    serve::{
+        self, Direction, Plan,
+        limits::Limits,
+        status::{self, StatusOptions},
+    },
     session::{
         records,
         setup::{CommonSetup, OutboundSetup},
@@ -39,7 +43,7 @@ const ASK_RESOLVERS_AGAIN: Duration = Duration::from_secs(60);
 pub struct PreparedProxy {
     direction: Direction,
     listen: Vec<SocketAddr>,
-    metrics: Option<SocketAddr>,
+    status: Option<StatusOptions>,
     audit: Option<audit::AuditOptions>,
     reload: serve::Reload,
     limits: Limits,
@@ -89,7 +93,7 @@ impl PreparedProxy {
         let Self {
             direction,
             listen,
-            metrics,
+            status,
             audit,
             reload,
             limits,
@@ -105,9 +109,10 @@ impl PreparedProxy {
             None => None,
         };
         let listeners = serve::listeners(&listen, direction.common().intercept)?;
-        let metrics_listener = metrics
-            .map(|address| {
-                metrics_page::bind(address).map_err(|error| serve::no_listener(address, &error))
+        let status_listener = status
+            .map(|options| {
+                let address = options.address;
+                status::bind(options).map_err(|error| serve::no_listener(address, &error))
             })
             .transpose()?;
         let bound: Vec<SocketAddr> = listeners
@@ -133,7 +138,7 @@ impl PreparedProxy {
         let (drain_timeout, relay_probe) = (self.drain_timeout, self.relay_probe);
         Ok(Plan {
             listeners,
-            metrics_listener,
+            status_listener,
             direction,
             reload,
             limits,

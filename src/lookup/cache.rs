@@ -1,11 +1,15 @@
 //! Answers of the DNS, remembered as long as they hold. Each name and type is asked about once at a time.
 
 use super::dns::{DnsResponse, Rdata, RecordType, Resolve, Rrset};
-use crate::{clock, policy::Dns};
+use crate::{
+    clock,
+    metrics::{self, Metrics},
+    policy::Dns,
+};
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -102,6 +106,8 @@ pub(super) struct Cache {
     capacity: usize,
     /// Octets of all responses.
     sum: Arc<AtomicUsize>,
+    /// Where questions are counted, once that was said.
+    metrics: OnceLock<Arc<Metrics>>,
 }
 
 impl Cache {
@@ -111,7 +117,18 @@ impl Cache {
             slots: Mutex::default(),
             capacity: MAX_ANSWERS,
             sum: Arc::default(),
+            metrics: OnceLock::new(),
         }
+    }
+
+    /// Counts questions there from now on. Only the first call counts.
+    pub(super) fn count_in(&self, metrics: Arc<Metrics>) {
+        let _ = self.metrics.set(metrics);
+    }
+
+    /// Where questions are counted.
+    pub(super) fn metrics(&self) -> Option<&Arc<Metrics>> {
+        self.metrics.get()
     }
 
     /// Uses another resolver from now on, and forgets all answers of the old one.
@@ -129,13 +146,24 @@ impl Cache {
     /// The remembered answer, or a fresh one. A question that was begun goes on after its caller is gone, and its answer is remembered.
     pub(super) async fn get(&self, name: &str, kind: RecordType) -> CachedResponse {
         let mut slot = self.slot(name, kind).lock_owned().await;
+        let metrics = self.metrics.get().cloned();
         if let Some(held) = slot.as_ref().filter(|held| held.known.holds()) {
+            if let Some(metrics) = metrics {
+                metrics.count_by(metrics::LOOKUPS, &[kind.word(), "cached"]);
+            }
             return held.known.clone();
         }
         let resolver = Arc::clone(&self.resolver.read().unwrap_or_else(PoisonError::into_inner));
         let (name, sum) = (name.to_owned(), Arc::clone(&self.sum));
         let asking = tokio::spawn(async move {
+            let began = clock::instant();
             let reply = resolver.resolve(&name, kind).await;
+            if let Some(metrics) = metrics {
+                let took = clock::instant().duration_since(began);
+                metrics.took(metrics::LOOKUP_TOOK, &[kind.word()], took);
+                let outcome = outcome_word(&reply.answer);
+                metrics.count_by(metrics::LOOKUPS, &[kind.word(), outcome]);
+            }
             log::debug!("dns: {name} {kind:?}: {:?}", reply.answer);
             let known = CachedResponse {
                 reply: Arc::new(reply),
@@ -169,6 +197,16 @@ impl Cache {
             }
         }
         Arc::clone(slots.entry(key).or_default())
+    }
+}
+
+/// What came of a question, in one word.
+fn outcome_word(answer: &Dns<Rrset>) -> &'static str {
+    match answer {
+        Dns::Found(..) => "found",
+        Dns::Absent(_) => "absent",
+        Dns::Bogus(_) => "bogus",
+        Dns::Failed(_) | Dns::NotAsked => "failed",
     }
 }
 

@@ -59,6 +59,20 @@ pub(super) enum RecordType {
     Txt,
 }
 
+impl RecordType {
+    /// One word for counters.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::Aaaa => "aaaa",
+            Self::Cname => "cname",
+            Self::Mx => "mx",
+            Self::Tlsa => "tlsa",
+            Self::Txt => "txt",
+        }
+    }
+}
+
 /// One record's data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Rdata {

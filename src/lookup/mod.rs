@@ -18,6 +18,7 @@ mod sts;
 
 use crate::{
     clock, files,
+    metrics::Metrics,
     policy::{Dns, Findings, MxHost, Needs, Security, Sts},
     smtp::Domain,
 };
@@ -124,6 +125,11 @@ impl Lookup {
         let sts = StsCache::new(Arc::clone(&dns), client, options.allow_private, store)?;
         let sts = Arc::new(sts);
         Ok(Self { dns, sts, config })
+    }
+
+    /// Counts look-ups there from now on. Only the first call counts.
+    pub(crate) fn count_in(&self, metrics: Arc<Metrics>) {
+        self.dns.count_in(metrics);
     }
 
     /// Reads `--dnssec-anchor` again, for a reload. Nothing changes before [`adopt`](Self::adopt); `roots` are the new trust anchors

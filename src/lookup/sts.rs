@@ -9,7 +9,7 @@ use super::{
     store::{PolicyStore, StoredPolicy},
 };
 use crate::{
-    clock,
+    clock, metrics,
     policy::{
         Dns, Reason, Sts,
         mta_sts::{Policy, announced_id},
@@ -299,7 +299,15 @@ impl StsCache {
         let get = self
             .client
             .get(&host, "/.well-known/mta-sts.txt", &addresses);
-        self.limits.fetch(&addresses, get).await
+        let began = clock::instant();
+        let fetched = self.limits.fetch(&addresses, get).await;
+        if let Some(metrics) = self.dns.metrics() {
+            let took = clock::instant().duration_since(began);
+            metrics.took(metrics::LOOKUP_TOOK, &["mta-sts"], took);
+            let outcome = if fetched.is_ok() { "found" } else { "failed" };
+            metrics.count_by(metrics::LOOKUPS, &["mta-sts", outcome]);
+        }
+        fetched
     }
 
     /// The addresses of a policy host. Without `allow_private` only public ones: a domain must not make the proxy connect to hosts that

@@ -130,6 +130,22 @@ impl Limits {
         })
     }
 
+    /// Sessions that may be open at once, and how many one client may have.
+    pub(super) fn most(&self) -> (u32, usize) {
+        (self.total, self.per_client)
+    }
+
+    /// Whether a session would find a place, if its client has any left.
+    pub(super) fn has_room(&self) -> bool {
+        self.all.available_permits() > 0
+    }
+
+    /// Clients that have a session now.
+    pub(super) fn clients(&self) -> usize {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.len()
+    }
+
     /// Waits until no session is left.
     pub async fn empty(&self) {
         // The semaphore is never closed, so this always succeeds.

@@ -3,8 +3,8 @@
 mod arrivals;
 mod ending;
 pub(crate) mod limits;
-pub(crate) mod metrics_page;
 pub(crate) mod relay_probe;
+pub(crate) mod status;
 
 use std::{
     io,
@@ -21,7 +21,10 @@ use tokio::{
     time::sleep,
 };
 
-use self::limits::Limits;
+use self::{
+    limits::Limits,
+    status::{ServedState, StatusListener},
+};
 use crate::{
     audit::{self, Record, ReloadedFileField},
     clock,
@@ -99,7 +102,7 @@ pub struct Plan {
     /// The bound sockets of `--listen` or of systemd.
     pub listeners: Vec<StdListener>,
     /// The bound socket of `--metrics`.
-    pub metrics_listener: Option<StdListener>,
+    pub status_listener: Option<StatusListener>,
     /// The direction, with its setup.
     pub direction: Direction,
     /// Reads the configuration again, for SIGHUP.
@@ -151,7 +154,7 @@ pub fn listeners(
 pub async fn run(plan: Plan) -> Result<(), Exit> {
     let Plan {
         listeners,
-        metrics_listener,
+        status_listener,
         direction,
         reload,
         limits,
@@ -165,9 +168,9 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let (stopping, stop) = watch::channel(Stop::Not);
     let words = |error: io::Error| Exit::Temporary(format!("cannot start: {error}"));
 
-    if let Some(listener) = metrics_listener {
-        let metrics = Arc::clone(&now(&current).common().metrics);
-        tokio::spawn(async move { metrics_page::serve(listener, metrics).await });
+    if let Some(listener) = status_listener {
+        let state = ServedState::new(Arc::clone(&current), limits.clone(), stop.clone());
+        tokio::spawn(async move { status::serve(listener, state).await });
     }
     for listener in listeners {
         let listener = net::into_tokio(listener).map_err(words)?;
@@ -307,6 +310,8 @@ fn reload_setup(current: &RwLock<Direction>, reload: &Reload) {
     }
     let old = now(current);
     let Reloaded { outcome, files } = reload(&old);
+    let metrics = &old.common().metrics;
+    metrics.files_read(outcome.is_ok(), clock::wall());
     let status = match outcome {
         Ok(new) => {
             records::reloaded(new.common(), files);

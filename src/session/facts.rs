@@ -5,23 +5,27 @@
 
 mod heard;
 mod login;
+mod refusal;
 
 pub(crate) use heard::HeardFact;
 pub(crate) use login::LoginFact;
+pub(crate) use refusal::{RefusalFact, RepeatedRefusalFact};
 
 use std::{fmt, sync::Arc};
 
 use crate::{
-    audit::{self, AuditLog, DecisionField, OutcomeField, Record, VerdictField, WireText},
-    metrics::{self, Metrics},
-    policy::{Decision, NextHop},
+    audit::{
+        self, AuditLog, DecisionField, DirectionField, OutcomeField, Record, VerdictField, WireText,
+    },
+    clock,
+    metrics::{self, Metrics, RefusedMail},
+    policy::{Decision, Demand, NextHop},
     smtp::{Cause, Completed, Keyword, Recipient, Refusal, Side, Stage},
     tls::{HandshakeFault, Peer},
 };
 
-use super::{
-    fields::{findings_field, peer_field, recipient_word, tls_field, verdict_word},
-    memory::Remembered,
+use super::fields::{
+    basis_word, findings_field, peer_field, recipient_word, tls_field, verdict_word,
 };
 
 /// Whether a fact's line and record must be written.
@@ -67,6 +71,10 @@ pub(crate) trait Fact {
     fn record(&self, _audit: &AuditLog, _session: audit::SessionField) -> Option<Record> {
         None
     }
+    /// The refusal, for people who look. Facts that refuse nothing have none.
+    fn refused(&self) -> Option<RefusedMail> {
+        None
+    }
     /// Whether its line and record must be written.
     fn writing(&self) -> Writing {
         Writing::Always
@@ -100,18 +108,43 @@ impl Fact for OpenedFact {
 }
 
 /// TLS is up with the outside party.
-pub(crate) struct TlsUpFact<'a>(pub(super) &'a Peer);
+pub(crate) struct TlsUpFact<'a> {
+    /// That party.
+    pub(super) peer: &'a Peer,
+    /// Of the session.
+    pub(super) direction: DirectionField,
+    /// What the party must prove. `None`: that is not known yet, as inbound before MAIL.
+    pub(super) demand: Option<&'a Demand>,
+}
 
 impl Fact for TlsUpFact<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.count(metrics::HANDSHAKES, "done");
+        let direction = match self.direction {
+            DirectionField::Outbound => "outbound",
+            DirectionField::Inbound => "inbound",
+        };
+        let facts = &self.peer.facts;
+        let level = self.demand.map_or("-", |demand| demand.level.as_str());
+        let basis = self.demand.map_or("-", |demand| basis_word(&demand.basis));
+        metrics.count_by(
+            metrics::UPGRADES,
+            &[
+                direction,
+                &facts.version,
+                &facts.group,
+                &facts.suite,
+                level,
+                basis,
+            ],
+        );
     }
     // The line of the session's end says it again.
     fn level(&self) -> Option<log::Level> {
         Some(log::Level::Debug)
     }
     fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        tls_words(self.0, out)
+        tls_words(self.peer, out)
     }
     // The record of each message says it again.
     fn writing(&self) -> Writing {
@@ -159,6 +192,14 @@ impl Fact for HandshakeFailedFact<'_> {
             reply: None,
             detail: Some(self.0.to_owned()),
         })))
+    }
+    fn refused(&self) -> Option<RefusedMail> {
+        Some(RefusedMail {
+            reason: "validation-failure".into(),
+            domain: None,
+            text: format!("TLS handshake failed: {}", self.0),
+            observed: false,
+        })
     }
     fn writing(&self) -> Writing {
         Writing::WithinBudget
@@ -209,6 +250,9 @@ pub(super) fn count_decision(entry: &DecisionField, metrics: &Metrics) {
         verdict_word(entry.verdict)
     };
     metrics.count(metrics::VERDICTS, verdict);
+    let [reason, level, basis] =
+        [&entry.reason, &entry.level, &entry.basis].map(|word| word.as_deref().unwrap_or("-"));
+    metrics.count_by(metrics::DECISIONS, &[verdict, reason, level, basis]);
     if let (VerdictField::Refused, false, Some(reason)) =
         (entry.verdict, entry.observed, &entry.reason)
     {
@@ -282,99 +326,21 @@ impl Fact for VerdictFact<'_> {
             }))
         })
     }
+    fn refused(&self) -> Option<RefusedMail> {
+        Some(RefusedMail {
+            reason: self.entry.reason.clone()?.into(),
+            domain: Some(self.entry.domain.clone()),
+            text: self
+                .reply
+                .map_or_else(|| self.entry.detail.clone(), ToString::to_string),
+            observed: self.entry.observed,
+        })
+    }
     fn writing(&self) -> Writing {
         match self.is_refused() {
             true => Writing::WithinBudget,
             false => Writing::Always,
         }
-    }
-}
-
-/// A refusal of this proxy that is no verdict. Refusals by verdict ([`Cause::Verdict`](crate::smtp::Cause::Verdict)) are written as a
-/// [`VerdictFact`] only.
-pub(crate) struct RefusalFact<'a> {
-    /// The reply to the client.
-    pub(super) refusal: &'a Refusal,
-    /// The domain of the mail, if it is known.
-    pub(super) domain: Option<&'a str>,
-}
-
-impl Fact for RefusalFact<'_> {
-    fn repeat_key(&self) -> Option<RepeatKey> {
-        Some(RepeatKey::Refusal {
-            domain: self.domain.map(str::to_owned),
-            cause: self.refusal.cause,
-            code: self.refusal.code,
-        })
-    }
-    fn count(&self, metrics: &Metrics) {
-        metrics.count(metrics::REFUSALS, self.refusal.cause.word());
-    }
-    fn level(&self) -> Option<log::Level> {
-        Some(log::Level::Warn)
-    }
-    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("verdict=refused")?;
-        if let Some(domain) = self.domain {
-            write!(out, " domain={}", Printable(domain))?;
-        }
-        let reason = self.refusal.cause.word();
-        write!(out, " reason={reason} reply={}", quoted(self.refusal))
-    }
-    fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
-        Some(Record::Refusal(Box::new(audit::RefusalRecord {
-            session,
-            domain: self.domain.map(str::to_owned),
-            level: None,
-            reason: self.refusal.cause.word().to_owned(),
-            remembered: false,
-            reply: Some(self.refusal.to_string().as_str().into()),
-            detail: None,
-        })))
-    }
-    fn writing(&self) -> Writing {
-        Writing::WithinBudget
-    }
-}
-
-/// A session is refused at its greeting for a fault that another session met a short while ago.
-pub(crate) struct RepeatedRefusalFact<'a> {
-    /// That fault.
-    pub(super) first: &'a Remembered,
-    /// The reply to the client.
-    pub(super) refusal: &'a Refusal,
-}
-
-impl Fact for RepeatedRefusalFact<'_> {
-    fn count(&self, metrics: &Metrics) {
-        metrics.count(metrics::REFUSALS, self.first.reason);
-    }
-    fn level(&self) -> Option<log::Level> {
-        Some(log::Level::Warn)
-    }
-    fn line(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "domain={} verdict=refused reason={} level={} remembered=yes reply={}",
-            Printable(self.first.domain.as_deref().unwrap_or("-")),
-            self.first.reason,
-            self.first.level.as_deref().unwrap_or("-"),
-            quoted(self.refusal),
-        )
-    }
-    fn record(&self, _audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
-        Some(Record::Refusal(Box::new(audit::RefusalRecord {
-            session,
-            domain: self.first.domain.clone(),
-            level: self.first.level.clone(),
-            reason: self.first.reason.to_owned(),
-            remembered: true,
-            reply: Some(self.refusal.to_string().as_str().into()),
-            detail: None,
-        })))
-    }
-    fn writing(&self) -> Writing {
-        Writing::WithinBudget
     }
 }
 
@@ -457,7 +423,11 @@ impl MessageFact<'_> {
 
 impl Fact for MessageFact<'_> {
     fn count(&self, metrics: &Metrics) {
-        metrics.count(metrics::MESSAGES, self.outcome().1);
+        let (outcome, word) = self.outcome();
+        metrics.count(metrics::MESSAGES, word);
+        if outcome == OutcomeField::Accepted {
+            metrics.message_accepted(clock::wall());
+        }
         metrics.add(metrics::OCTETS, self.direction, self.message.octets);
     }
     // The line of the session's end counts the messages that were accepted.

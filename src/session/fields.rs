@@ -75,42 +75,47 @@ pub(super) fn plain_decision(
     basis: Option<&Basis>,
     detail: String,
 ) -> DecisionField {
-    let word = |word: &str| Some(word.to_owned());
-    let (basis, rule, until, why) = match basis {
-        None => (None, None, None, None),
+    let (rule, until, why) = match basis {
         Some(Basis::Table {
             file,
             line,
             reason,
             until,
         }) => (
-            word("table"),
             Some(format!("{file}:{line}")),
             until.clone(),
             reason.clone(),
         ),
-        Some(Basis::Dane) => (word("dane"), None, None, None),
-        Some(Basis::MtaSts) => (word("mta-sts"), None, None, None),
-        Some(Basis::Mx) => (word("mx"), None, None, None),
-        Some(Basis::Upstream) => (word("upstream"), word("--upstream"), None, None),
-        Some(Basis::Exempt(prefix)) => {
-            let rule = format!("--exempt {prefix}");
-            (word("exempt"), Some(rule), None, None)
-        }
-        Some(Basis::Observe) => (word("observe"), word("--observe"), None, None),
+        Some(Basis::Upstream) => (Some("--upstream".to_owned()), None, None),
+        Some(Basis::Exempt(prefix)) => (Some(format!("--exempt {prefix}")), None, None),
+        Some(Basis::Observe) => (Some("--observe".to_owned()), None, None),
+        None | Some(Basis::Dane | Basis::MtaSts | Basis::Mx) => (None, None, None),
     };
     DecisionField {
         domain,
         verdict,
         observed: false,
         level: None,
-        basis,
+        basis: basis.map(|basis| basis_word(basis).to_owned()),
         rule,
         until,
         why,
         reason: None,
         detail,
         findings: None,
+    }
+}
+
+/// The source of a level, in one word.
+pub(super) fn basis_word(basis: &Basis) -> &'static str {
+    match basis {
+        Basis::Table { .. } => "table",
+        Basis::Dane => "dane",
+        Basis::MtaSts => "mta-sts",
+        Basis::Mx => "mx",
+        Basis::Upstream => "upstream",
+        Basis::Exempt(_) => "exempt",
+        Basis::Observe => "observe",
     }
 }
 

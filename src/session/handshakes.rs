@@ -172,6 +172,13 @@ impl Handshakes {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Places for handshakes, handshakes that have one, and clients that wait for one.
+    #[must_use]
+    pub(crate) fn use_now(&self) -> [usize; 3] {
+        let shared = self.shared();
+        [self.places, self.places - shared.free, shared.waiting]
+    }
+
     /// Whether this client should come again later. To be asked at STARTTLS, where 421 can still be replied.
     #[must_use]
     pub fn full(&self, client: IpAddr) -> bool {

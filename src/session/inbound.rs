@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     audit::DirectionField,
-    clock,
+    clock, metrics,
     net::{ClientAddr, Dialled, NotTried, ServerAddr, proxy_header},
     policy::{
         self, Ask, Basis, Decision, Demand, Dns, Findings, Moment, NextHop, Reason, Shown, Verdict,
@@ -241,12 +241,22 @@ async fn handshake(
     let (Stream::Tcp(tcp), Some(tls)) = (stream, &setup.tls) else {
         return Err(String::from("TLS is not available"));
     };
-    let turn = setup.handshakes.turn(client);
-    match timeout(HANDSHAKE, tls.accept_in_turn(tcp, turn)).await {
+    let (common, began) = (&setup.common, clock::instant());
+    let turn = async {
+        let asked = clock::instant();
+        let place = setup.handshakes.turn(client).await;
+        let waited = clock::instant().duration_since(asked);
+        common.metrics.took(metrics::PLACE_TOOK, &[], waited);
+        place
+    };
+    let outcome = match timeout(HANDSHAKE, tls.accept_in_turn(tcp, turn)).await {
         Ok(Ok((secured, peer))) => Ok((secured, Box::new(peer))),
         Ok(Err(fault)) => Err(fault.to_string()),
         Err(_) => Err(String::from("it took longer than 30 s")),
-    }
+    };
+    let took = clock::instant().duration_since(began);
+    common.handshake_took("inbound", outcome.is_ok(), took);
+    outcome
 }
 
 impl InboundSession {

@@ -28,8 +28,9 @@ use super::{
 use crate::{
     audit::{AuditLog, ConnectionField, DecisionField, DirectionField, OutcomeField, Record},
     clock,
+    metrics::RefusedMail,
     net::ClientAddr,
-    policy::Decision,
+    policy::{Decision, Demand},
     smtp::{Cause, Completed, Domain, End, Note, Question, Recorded, Refusal, Side},
     tls::Peer,
 };
@@ -149,6 +150,9 @@ impl Journal {
 
     /// Logs and records a fact.
     fn put_down(&mut self, fact: &impl Fact) {
+        if let Some(refused) = fact.refused() {
+            self.remember(refused);
+        }
         let record = self.record_of(fact);
         let is_free = fact.writing() == Writing::Always
             || self.messages > 0
@@ -171,6 +175,16 @@ impl Journal {
         {
             audit.append(&record);
         }
+    }
+
+    /// Remembers a refusal for people who look, with addresses in the form that records have.
+    fn remember(&self, mut refused: RefusedMail) {
+        let client = self.session.client.0.ip();
+        if let Some(audit) = &self.common.audit {
+            refused.text = audit.masked_text(&refused.text);
+        }
+        let last = &self.common.metrics.refused;
+        last.remember(refused, client, clock::wall());
     }
 
     fn record_of(&self, fact: &impl Fact) -> Option<Record> {
@@ -233,7 +247,16 @@ impl Journal {
 
     /// TLS is up with the outside party.
     pub(super) fn secured(&mut self, peer: Arc<Peer>) {
-        self.tell(&TlsUpFact(&peer));
+        self.secured_for(peer, None);
+    }
+
+    /// TLS is up with the outside party, which must prove what `demand` says.
+    pub(super) fn secured_for(&mut self, peer: Arc<Peer>, demand: Option<&Demand>) {
+        self.tell(&TlsUpFact {
+            peer: &peer,
+            direction: self.session.direction,
+            demand,
+        });
         self.peer = Some(peer);
     }
 

@@ -285,7 +285,8 @@ impl OutboundSession {
         let failure = match handshake.outcome {
             Ok((secured, peer)) => {
                 memory.handshake(server, classical, HandshakeEnd::Done, now);
-                self.journal.secured(Arc::new(peer));
+                let demand = &handshake.awaiting.demand;
+                self.journal.secured_for(Arc::new(peer), Some(demand));
                 // A decision that was denied before the handshake is made anew.
                 self.asked_again = Some(handshake.awaiting).filter(|one| one.denied.is_none());
                 return Upgraded::Up(secured);

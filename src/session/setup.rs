@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 use crate::{
     audit::{AuditLog, PolicyField},
     lookup::Lookup,
-    metrics::Metrics,
+    metrics::{self, Metrics},
     net::{Dial, Intercept, ServerAddr, proxy_header::Version},
     policy::{Prefix, Settings, table::Table},
     tls::{ClientTls, ServerTls},
@@ -47,6 +48,15 @@ pub struct CommonSetup {
     pub metrics: Arc<Metrics>,
     /// How many octets strangers may make this proxy write.
     pub write_budget: Arc<WriteBudget>,
+}
+
+impl CommonSetup {
+    /// Counts how long a handshake took. `direction` is a word of the session's direction.
+    pub(super) fn handshake_took(&self, direction: &str, is_done: bool, took: Duration) {
+        let outcome = if is_done { "done" } else { "failed" };
+        let labels = [direction, outcome];
+        self.metrics.took(metrics::HANDSHAKE_TOOK, &labels, took);
+    }
 }
 
 /// `--upstream`.

@@ -1,6 +1,7 @@
 //! Outbound: this proxy is the TLS client of the outside server.
 
 use super::{
+    cert::CertFacts,
     fault::HandshakeFault,
     handshake::Secured,
     offer::{MinTls, provider, versions},
@@ -21,7 +22,7 @@ use rustls::{
 };
 use std::{
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -56,6 +57,8 @@ pub struct ClientTls {
     any_version: Connectors,
     tls13_only: Connectors,
     chains: PresentedChains,
+    /// The certificate that is shown to servers who ask (`--client-cert`), with its file.
+    own: Option<(PathBuf, CertFacts)>,
 }
 
 #[derive(Debug)]
@@ -80,12 +83,21 @@ impl ClientTls {
             post_quantum: config(min, true, pair.as_ref()),
             classical: config(min, false, pair.as_ref()),
         };
+        let file = options.pair.as_ref().map(|(cert, _)| cert.clone());
+        let own = file.zip(pair.as_ref().and_then(|pair| pair.cert.first()));
         Ok(Self {
+            own: own.map(|(file, cert)| (file, CertFacts::read(cert))),
             trust,
             any_version: connectors(options.min_tls),
             tls13_only: connectors(MinTls::Tls13),
             chains: PresentedChains::default(),
         })
+    }
+
+    /// The certificate of `--client-cert`, with its file.
+    pub(crate) fn own_certificates(&self) -> impl Iterator<Item = (&Path, &CertFacts)> {
+        let own = self.own.iter();
+        own.map(|(file, facts)| (file.as_path(), facts))
     }
 
     /// Performs the handshake. It authenticates nobody; [`Trust::check`] does. There is no deadline here: the caller sets a timeout. A

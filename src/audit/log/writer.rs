@@ -10,7 +10,7 @@ use crate::audit::{
     checkpoint::{SignedNote, SigningKey},
     disk::{LogEnd, Placement, suffix},
 };
-use crate::clock;
+use crate::{clock, metrics};
 use std::{
     io,
     sync::{Arc, PoisonError, atomic::Ordering},
@@ -221,7 +221,9 @@ impl LogWriter {
         if self.sync_due.is_none() && !self.lines.is_empty() {
             // They may have been gathered for a while.
             let left = self.options.sync_after - self.gather_for();
-            self.sync_due = Some(clock::instant() + left);
+            let now = clock::instant();
+            self.sync_due = Some(now + left);
+            *locked(&self.shared.undurable_since) = Some(now);
         }
         self.shared
             .unwritten
@@ -320,8 +322,10 @@ impl LogWriter {
 
     /// Makes durable what was handed over, and answers the callers that wait for it.
     fn sync(&mut self) -> io::Result<()> {
+        let began = clock::instant();
         self.disk.sync()?;
         let written = std::mem::take(&mut self.written);
+        self.count(written, clock::instant().duration_since(began));
         self.durable += written as u64;
         if written == self.lines.len() {
             empty(&mut self.lines);
@@ -333,6 +337,7 @@ impl LogWriter {
             .store(self.lines.len(), Ordering::Release);
         if self.lines.is_empty() {
             self.sync_due = None;
+            *locked(&self.shared.undurable_since) = None;
         }
         let later = self.waiting.partition_point(|(end, ..)| *end <= written);
         for (_, slot, receipt) in self.waiting.drain(..later) {
@@ -344,6 +349,9 @@ impl LogWriter {
         let later = self
             .checkpoints
             .partition_point(|(begin, _)| *begin < written);
+        if later > 0 {
+            *locked(&self.shared.checkpoint_at) = Some((self.options.clock)());
+        }
         for (_, checkpoint) in self.checkpoints.drain(..later) {
             (self.options.notice)(Notice::Checkpoint(checkpoint));
         }
@@ -351,6 +359,15 @@ impl LogWriter {
             *begin -= written;
         }
         Ok(())
+    }
+
+    /// Counts the octets at the beginning of the lines that a flush made durable.
+    fn count(&self, octets: usize, took: Duration) {
+        let metrics = &self.options.metrics;
+        metrics.took(metrics::SYNC_TOOK, &[], took);
+        let records = memchr::memchr_iter(b'\n', &self.lines[..octets]).count();
+        metrics.add(metrics::RECORDS, "", records as u64);
+        metrics.add(metrics::RECORD_OCTETS, "", octets as u64);
     }
 
     /// Someone moved the file away. The lines handed over stay in it; the rest goes into a new file.

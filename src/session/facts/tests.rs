@@ -3,6 +3,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{heard::HEARD, *};
 use crate::{
     audit::{AuditOptions, ConnectionField, DirectionField},
+    session::memory::Remembered,
     smtp::{Cause, End, ForwardPath, Stage},
 };
 

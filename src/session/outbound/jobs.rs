@@ -173,6 +173,7 @@ pub(super) async fn require(
     let ask = ask(setup, server, &question);
     let settings = &setup.settings;
     let mut lifetime = Lifetime::begin();
+    let began = clock::instant();
     let entry = setup.table.find(&ask, clock::wall());
     let needs = policy::needs(&ask, entry, settings);
     let (findings, demand) = match timeout(DECISION, findings(setup, &ask, needs)).await {
@@ -186,6 +187,9 @@ pub(super) async fn require(
             (None, Err((Reason::LookupFailed, late)))
         }
     };
+    let took = clock::instant().duration_since(began);
+    let metrics = &setup.common.metrics;
+    metrics.took(metrics::DECISION_TOOK, &[], took);
     Requirement {
         question,
         ask,
@@ -232,6 +236,7 @@ pub(super) async fn handshake(
         blame,
         words: words.into(),
     };
+    let began = clock::instant();
     let outcome = match stream {
         Stream::Tcp(tcp) => match timeout(HANDSHAKE, setup.tls.connect(tcp, hello)).await {
             Ok(Ok(secured)) => Ok(secured),
@@ -243,6 +248,10 @@ pub(super) async fn handshake(
         },
         Stream::Memory(_) => Err(failed(Blame::Host, "TLS within this process")),
     };
+    let took = clock::instant().duration_since(began);
+    setup
+        .common
+        .handshake_took("outbound", outcome.is_ok(), took);
     Box::new(EndedHandshake {
         awaiting,
         classical,

@@ -2,30 +2,10 @@
 //!
 //! Written by hand, because the page is one document with a dozen elements, and a template engine would be the larger part of it.
 
+pub(super) use crate::html::Escaped;
+
 use crate::commands::audit::quantity::grouped;
-use std::{
-    collections::BTreeSet,
-    fmt::{self, Display, Formatter, Write as _},
-};
-
-/// Text between tags or quotes, with the letters escaped that mean something in HTML.
-pub(super) struct Escaped<'a>(pub(super) &'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for letter in self.0.chars() {
-            match letter {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                _ => f.write_char(letter)?,
-            }
-        }
-        Ok(())
-    }
-}
+use std::collections::BTreeSet;
 
 /// The day of a time.
 pub(super) fn day(at: &str) -> &str {
