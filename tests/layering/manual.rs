@@ -165,6 +165,22 @@ fn no_page_has_two_places_of_one_name() {
     }
 }
 
+/// Whoever gets an alert finds what to do.
+#[test]
+fn each_alert_leads_to_a_section_of_the_manual() {
+    let rules = fs::read_to_string(root().join("monitoring/alerts.yml")).expect("the rules");
+    let links = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("manual: "));
+    let links: BTreeSet<&str> = links.collect();
+    assert!(links.len() > 8, "{links:?}");
+    for link in links {
+        let (page, section) = link.split_once('#').expect("a section");
+        let text = fs::read_to_string(root().join(page)).expect(link);
+        assert!(anchors(&text).iter().any(|one| one == section), "{link}");
+    }
+}
+
 /// Whoever sees a refusal finds its word.
 #[test]
 fn each_reason_has_its_place_in_the_troubleshooting_page() {
