@@ -1,5 +1,5 @@
-//! A transparent SMTP proxy that insists on STARTTLS with a verified peer, and can prove it. README.md says how to use it; this
-//! says how it is built.
+//! A transparent SMTP proxy that insists on STARTTLS with a verified peer, and can prove it. README.md and docs/ say how to use it;
+//! this says how it is built.
 //!
 //! ```text
 //!          client                                                     server

@@ -3,6 +3,8 @@
 
 #[path = "layering/arrows.rs"]
 mod arrows;
+#[path = "layering/manual.rs"]
+mod manual;
 #[path = "layering/reader.rs"]
 mod reader;
 #[path = "layering/source.rs"]

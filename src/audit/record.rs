@@ -337,7 +337,7 @@ pub struct UnprotectedRecord {
     pub tls: Option<TlsField>,
 }
 
-/// `not-recorded`: events that strangers caused so often that they were only counted (see README.md). At most one a minute. Messages,
+/// `not-recorded`: events that strangers caused so often that they were only counted (see docs/promises.md). At most one a minute. Messages,
 /// the verdicts they rest on and sessions with a message are always recorded singly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotRecordedRecord {

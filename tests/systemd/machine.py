@@ -134,11 +134,11 @@ class Machine:
             sh(["ip", "route", "add", "default", "via", gateway], netns)
 
     def install(self):
-        """Does what README.md says, in its words; the program comes from where it was built."""
-        text = (ROOT / "README.md").read_text()
+        """Does what docs/install.md says, in its words; the program comes from where it was built."""
+        text = (ROOT / "docs/install.md").read_text()
         _, _, section = text.partition("install the user, the rules, the units and the files for their flags:\n")
         commands = [line.strip() for line in section.partition("\n   In ")[0].splitlines() if line.strip()]
-        assert len(commands) > 5, "README.md does not say how the units are installed"
+        assert len(commands) > 5, "docs/install.md does not say how the units are installed"
         self.run("sh", "-ec", "cd /clone\n" + "\n".join(commands))
 
     def path(self, name):

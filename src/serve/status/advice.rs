@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 /// The manual. The tables of refusals begin with one of [`HEADS`].
-const MANUAL: &str = include_str!("../../../README.md");
+const MANUAL: &str = include_str!("../../../docs/troubleshooting.md");
 const HEADS: [&str; 2] = ["| the line says | it means | do |", "| reply | it means |"];
 
 /// A row of the manual.
