@@ -31,7 +31,8 @@ pub(crate) use {
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
     verify::{
-        Damage, Expectations, LogAnchor, LogLine, MergedLines, Verification, in_order, logs, verify,
+        Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, Verification, in_order,
+        logs, verify,
     },
 };
 

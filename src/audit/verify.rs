@@ -13,7 +13,7 @@ mod logs;
 
 pub(crate) use anchor::LogAnchor;
 pub(crate) use damage::{Damage, Finding};
-pub(crate) use lines::{LogLine, in_order};
+pub(crate) use lines::{LogLine, LogLines, in_order};
 pub(crate) use logs::{MergedLines, logs};
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     checkpoint::SignedNote,
     log::CHECKPOINT_RECORDS,
 };
-use lines::{LinePosition, LogLines};
+use lines::LinePosition;
 use serde::Deserialize;
 use std::{io, path::PathBuf};
 

@@ -213,7 +213,10 @@ fn prometheus_scrapes_the_proxies_and_answers_what_dashboard_and_alerts_ask() {
     // A rate needs two samples of its series, and each target is scraped at its own time.
     let mut empty = Vec::new();
     prometheus.until("every panel shows something", || {
-        empty = panels().into_iter().filter(|(title, _)| !QUIET.contains(&title.as_str())).collect();
+        empty = panels()
+            .into_iter()
+            .filter(|(title, _)| !QUIET.contains(&title.as_str()))
+            .collect();
         empty.retain(|(_, expression)| !prometheus.has(expression));
         empty.is_empty()
     });

@@ -15,7 +15,7 @@ use std::{
 
 use self::partners::{Partner, Partners};
 use crate::{
-    audit::{LogLines, in_order, printable},
+    audit::{LogLines, in_order, logs, printable},
     clock,
     exit::Exit,
     flags::PolicySuggestFlags,
@@ -88,16 +88,18 @@ fn read(files: &[PathBuf], errors: &mut dyn Write) -> io::Result<(Partners, u64)
     for file in files {
         demand_plain_text(file)?;
     }
-    let files = in_order(files)?;
-    let mut lines = LogLines::new(&files);
     let (mut partners, mut unread) = (Partners::default(), 0);
-    while let Some(line) = lines.next()? {
-        match serde_json::from_slice(line.bytes) {
-            Ok(record) => partners.add(&record),
-            Err(_) => {
-                unread += 1;
-                let file = files[line.position.file].display();
-                writeln!(errors, "{file}:{}: this is no record", line.position.line)?;
+    for log in logs(files)? {
+        let files = in_order(&log)?;
+        let mut lines = LogLines::new(&files);
+        while let Some(line) = lines.next()? {
+            match serde_json::from_slice(line.bytes) {
+                Ok(record) => partners.add(&record),
+                Err(_) => {
+                    unread += 1;
+                    let file = files[line.position.file].display();
+                    writeln!(errors, "{file}:{}: this is no record", line.position.line)?;
+                }
             }
         }
     }
