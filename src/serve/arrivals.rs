@@ -21,6 +21,7 @@ use super::{
     Direction,
     limits::{Limits, OncePerMinute, SessionPlace},
     now,
+    workers::{Share, Workers},
 };
 use crate::{
     clock,
@@ -50,6 +51,7 @@ pub(super) async fn accept(
     listener: TcpListener,
     current: Arc<RwLock<Direction>>,
     limits: Limits,
+    workers: Workers,
     mut stop: watch::Receiver<Stop>,
 ) {
     let mut spare = Spare::new();
@@ -65,14 +67,13 @@ pub(super) async fn accept(
                 let direction = now(&current);
                 match admit(&direction, &limits, client) {
                     Ok(place) => {
-                        tokio::spawn(session(
-                            direction,
-                            stream,
-                            client,
-                            limits.clone(),
-                            place,
-                            stop.clone(),
-                        ));
+                        let (limits, stop) = (limits.clone(), stop.clone());
+                        let carried = workers.carry(stream, move |stream, share| {
+                            session(direction, stream, client, limits, (place, share), stop)
+                        });
+                        if let Err(error) = carried {
+                            log::error!("cannot serve client={client}: {error}");
+                        }
                     }
                     Err(turned_away) => turned_away.carry_out(&direction, &stream),
                 }
@@ -240,7 +241,7 @@ async fn session(
     mut stream: TcpStream,
     client: ClientAddr,
     limits: Limits,
-    place: SessionPlace,
+    place: (SessionPlace, Share),
     stop: watch::Receiver<Stop>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
@@ -267,7 +268,7 @@ async fn session(
 /// Begins a session, which holds the places until it ends. It has a task of its own, so that it keeps no room for its arrival.
 fn begin(
     session: impl Future<Output = ()> + Send + 'static,
-    places: (SessionPlace, Option<SessionPlace>),
+    places: ((SessionPlace, Share), Option<SessionPlace>),
     metrics: Arc<Metrics>,
 ) {
     tokio::spawn(async move {

@@ -7,6 +7,7 @@ pub(crate) mod relay_probe;
 mod renewal;
 pub(crate) mod status;
 mod succession;
+mod workers;
 
 use std::{
     io,
@@ -29,6 +30,7 @@ use self::{
     limits::Limits,
     status::{ServedState, StatusListener},
     succession::{Estate, SuccessionFault},
+    workers::Workers,
 };
 use crate::{
     VERSION,
@@ -227,12 +229,14 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
             log::error!("--metrics: {error}");
         }));
     }
+    let workers = Workers::start().map_err(words)?;
     for listener in listeners {
         let listener = net::into_tokio(listener).map_err(words)?;
         handed_over.push(tokio::spawn(arrivals::accept(
             listener,
             Arc::clone(&current),
             limits.clone(),
+            workers.clone(),
             stop.clone(),
         )));
     }

@@ -79,10 +79,10 @@ pub const WORK: [Work; 12] = [
     // EHLO in TLS, QUIT, its reply, two ends. 10 writes: greeting, EHLO, its reply, STARTTLS, the ClientHello, our last flight with
     // EHLO, the message's envelope apart from DATA, QUIT, close_notify, the reply to QUIT.
     // Log: the end of the session, and the head of a checkpoint by chance. Setup: 10 or 11 for each connection; one socket more tells by which of
-    // its addresses this host reaches the server.
-    Work(ColdSession, Outbound, Off, Sockets(28), LogLines(2), Files(0), Setup(26), Allocations(318)),
+    // its addresses this host reaches the server; 3 move the client's connection to the thread that carries the session.
+    Work(ColdSession, Outbound, Off, Sockets(28), LogLines(2), Files(0), Setup(29), Allocations(318)),
     // Files: all records of a session are written and flushed with that of its message, and its end perhaps alone.
-    Work(ColdSession, Outbound, On, Sockets(28), LogLines(2), Files(6), Setup(26), Allocations(436)),
+    Work(ColdSession, Outbound, On, Sockets(28), LogLines(2), Files(6), Setup(29), Allocations(436)),
 
     // As outbound.
     Work(GroupedMessage, Inbound, Off, Sockets(8), LogLines(0), Files(0), Setup(0), Allocations(19)),
@@ -91,8 +91,8 @@ pub const WORK: [Work; 12] = [
     Work(LockStepMessage, Inbound, Off, Sockets(16), LogLines(0), Files(0), Setup(0), Allocations(23)),
     Work(LockStepMessage, Inbound, On, Sockets(16), LogLines(1), Files(3), Setup(0), Allocations(46)),
     // As outbound, but TLS is on the client's side, before the server is connected to, and there is no verdict.
-    Work(ColdSession, Inbound, Off, Sockets(26), LogLines(2), Files(0), Setup(22), Allocations(256)),
-    Work(ColdSession, Inbound, On, Sockets(26), LogLines(2), Files(6), Setup(22), Allocations(292)),
+    Work(ColdSession, Inbound, Off, Sockets(26), LogLines(2), Files(0), Setup(25), Allocations(256)),
+    Work(ColdSession, Inbound, On, Sockets(26), LogLines(2), Files(6), Setup(25), Allocations(292)),
 ];
 
 pub const IDLE: [Idle; 4] = [
