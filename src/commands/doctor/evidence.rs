@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -174,10 +173,6 @@ fn room(file: &Path) -> Option<MachineFinding> {
 
 /// The time of the first record of a file, in seconds since 1970.
 fn begin(file: &Path) -> Option<u64> {
-    let mut line = String::new();
-    let open = fs::File::open(file).ok()?;
-    BufReader::new(open).read_line(&mut line).ok()?;
-    let record: serde_json::Value = serde_json::from_str(&line).ok()?;
-    let at: jiff::Timestamp = record["at"].as_str()?.parse().ok()?;
+    let at: jiff::Timestamp = audit::first_time(file)?.parse().ok()?;
     u64::try_from(at.as_second()).ok()
 }

@@ -1,0 +1,268 @@
+//! Reads a file of a log, whatever its form. Nothing else opens one for reading.
+//!
+//! An administrator may compress rotated files. What decides is what a file begins with; its name counts only where it begins with
+//! neither form's magic number. Compressed octets are unpacked by a thread of their own, because unpacking takes half as long as
+//! hashing: so a compressed log is verified as fast as a plain one where a second core is idle. What is unpacked and not read yet is
+//! bounded by [`AHEAD`] blocks, whatever the file claims to hold.
+
+use super::naming::is_named_compressed;
+use std::{
+    fs::File,
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// Octets that are unpacked in one go.
+const BLOCK: usize = 256 * 1024;
+/// Blocks that are unpacked before they are asked for.
+const AHEAD: usize = 4;
+/// The largest window of a zstd file, as a power of two: 128 MiB, which is also what `zstd` itself unpacks unasked.
+const WINDOW: u32 = 27;
+/// Octets that no record has. A compressed file can claim to hold a line of any length.
+pub(super) const LONGEST_LINE: usize = 1 << 24;
+/// Octets that are read first to find the last line of a file.
+const LAST: u64 = 64 * 1024;
+
+/// A file of a log, open for reading.
+pub(super) struct LogReader {
+    input: Input,
+    /// Octets that were read of the file as it is on disk.
+    taken: Arc<AtomicU64>,
+}
+
+enum Input {
+    Plain(File),
+    Unpacking(Unpacked),
+    /// Damaged from the first octet on.
+    Damaged(&'static str),
+}
+
+/// What the unpacking thread has sent.
+struct Unpacked {
+    blocks: Receiver<io::Result<Vec<u8>>>,
+    block: Vec<u8>,
+    /// Octets of `block` that were given out.
+    given: usize,
+}
+
+/// Counts what is read of a file.
+struct Counted {
+    file: File,
+    taken: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.taken.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+impl LogReader {
+    /// # Errors
+    /// The file cannot be opened or read. Damage of a compressed file is an error of [`Read::read`].
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let mut begin = Vec::new();
+        (&file).take(ZSTD.len() as u64).read_to_end(&mut begin)?;
+        file.seek(SeekFrom::Start(0))?;
+        let taken = Arc::new(AtomicU64::new(0));
+        let counted = |file| Counted {
+            file,
+            taken: taken.clone(),
+        };
+        let input = if begin.starts_with(GZIP) {
+            let file = BufReader::with_capacity(BLOCK, counted(file));
+            Input::Unpacking(Unpacked::begin(flate2::bufread::MultiGzDecoder::new(file))?)
+        } else if begin.starts_with(ZSTD) {
+            let mut decoder = zstd::Decoder::new(counted(file))?;
+            decoder.window_log_max(WINDOW)?;
+            Input::Unpacking(Unpacked::begin(decoder)?)
+        } else if is_named_compressed(path) && !begin.starts_with(b"{") {
+            Input::Damaged(match begin.len() < ZSTD.len() {
+                true => "it is cut off",
+                false => "it begins as neither gzip nor zstd does",
+            })
+        } else {
+            Input::Plain(file)
+        };
+        Ok(Self { input, taken })
+    }
+
+    /// Octets read so far of the file as it is on disk.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.input, Input::Plain(_))
+    }
+
+    /// The last line of what is left, read from the end where that is possible; `None` where there is no line with LF. The line is
+    /// without its LF. The other value says whether nothing stands behind it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged as a compressed file.
+    pub(super) fn last_line(mut self) -> io::Result<Option<(Vec<u8>, bool)>> {
+        if let Input::Plain(file) = &mut self.input {
+            return last_line_of(file);
+        }
+        let (mut last, mut begun) = (None, Vec::new());
+        let mut block = vec![0; BLOCK];
+        loop {
+            let read = self.read(&mut block)?;
+            if read == 0 {
+                return Ok(last.map(|line| (line, begun.is_empty())));
+            }
+            let mut rest = &block[..read];
+            if let Some(end) = memchr::memrchr(b'\n', rest) {
+                let begin = memchr::memrchr(b'\n', &rest[..end]).map(|at| at + 1);
+                if begin.is_some() {
+                    begun.clear();
+                }
+                begun.extend_from_slice(&rest[begin.unwrap_or(0)..end]);
+                last = Some(std::mem::take(&mut begun));
+                rest = &rest[end + 1..];
+            }
+            if begun.len() + rest.len() > LONGEST_LINE {
+                return Err(too_long());
+            }
+            begun.extend_from_slice(rest);
+        }
+    }
+}
+
+impl Read for LogReader {
+    /// # Errors
+    /// The system's, or one for which [`damage`] has words.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.input {
+            Input::Plain(file) => {
+                let read = file.read(buffer)?;
+                self.taken.fetch_add(read as u64, Ordering::Relaxed);
+                Ok(read)
+            }
+            Input::Unpacking(unpacked) => unpacked.read(buffer),
+            Input::Damaged(how) => Err(damaged(how)),
+        }
+    }
+}
+
+impl Unpacked {
+    fn begin(packed: impl Read + Send + 'static) -> io::Result<Self> {
+        let (send, blocks) = sync_channel(AHEAD);
+        thread::Builder::new()
+            .name("unpack".into())
+            .spawn(move || unpack(packed, &send))?;
+        Ok(Self {
+            blocks,
+            block: Vec::new(),
+            given: 0,
+        })
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.given == self.block.len() {
+            match self.blocks.recv() {
+                Ok(block) => (self.block, self.given) = (block?, 0),
+                // The thread is through.
+                Err(_) => return Ok(0),
+            }
+        }
+        let left = &self.block[self.given..];
+        let length = left.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&left[..length]);
+        self.given += length;
+        Ok(length)
+    }
+}
+
+/// Sends blocks until the end, an error, or until nobody wants them any more.
+fn unpack(mut packed: impl Read, send: &SyncSender<io::Result<Vec<u8>>>) {
+    loop {
+        let mut block = vec![0; BLOCK];
+        let mut filled = 0;
+        let end = loop {
+            match packed.read(&mut block[filled..]) {
+                Ok(0) => break Some(Ok(())),
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Some(Err(error)),
+            }
+            if filled == block.len() {
+                break None;
+            }
+        };
+        block.truncate(filled);
+        if filled > 0 && send.send(Ok(block)).is_err() {
+            return;
+        }
+        match end {
+            None => {}
+            Some(Ok(())) => return,
+            Some(Err(error)) => {
+                // An error of the system has a number; what the file itself is to blame for has none.
+                let error = match error.raw_os_error() {
+                    Some(_) => error,
+                    None => damaged(&error.to_string()),
+                };
+                let _ = send.send(Err(error)); // nobody may want it
+                return;
+            }
+        }
+    }
+}
+
+fn damaged(how: &str) -> io::Error {
+    let text = format!("damaged as a compressed file: {how}");
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+pub(super) fn too_long() -> io::Error {
+    let text = format!(
+        "{} MiB without the end of a line, and no record is so long",
+        LONGEST_LINE >> 20
+    );
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// What is wrong with the file, where an error of reading says that its content is to blame; `None` where the system failed.
+pub(super) fn damage(error: &io::Error) -> Option<String> {
+    let is_damage = error.kind() == io::ErrorKind::InvalidData && error.raw_os_error().is_none();
+    is_damage.then(|| error.to_string())
+}
+
+/// The last line with LF of a plain file, and whether nothing stands behind it.
+fn last_line_of(file: &mut File) -> io::Result<Option<(Vec<u8>, bool)>> {
+    let length = file.metadata()?.len();
+    let mut size = LAST;
+    loop {
+        let begin = length.saturating_sub(size);
+        file.seek(SeekFrom::Start(begin))?;
+        let mut tail = Vec::new();
+        (&mut *file).take(size).read_to_end(&mut tail)?;
+        let end = memchr::memrchr(b'\n', &tail);
+        let before = end.and_then(|end| memchr::memrchr(b'\n', &tail[..end]));
+        match (end, before) {
+            (Some(end), Some(before)) => {
+                let is_end = end + 1 == tail.len();
+                return Ok(Some((tail[before + 1..end].to_vec(), is_end)));
+            }
+            (Some(end), None) if begin == 0 => {
+                let is_end = end + 1 == tail.len();
+                return Ok(Some((tail[..end].to_vec(), is_end)));
+            }
+            (None, _) if begin == 0 => return Ok(None),
+            _ => size *= 2,
+        }
+    }
+}
