@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Records of the log, apart from those about itself.
-const RECORDS: u64 = 200;
+const RECORDS: u64 = 300;
 
 fn gzip(octets: &[u8]) -> Vec<u8> {
     let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
