@@ -33,6 +33,7 @@ pub(crate) use {
     address::{hashed, printable},
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
+    reader::is_plain,
     verify::{
         Damage, Expectations, LogAnchor, LogLine, LogLines, LogOrder, MergedLines, Verification,
         first_time, in_order, logs, verify,

@@ -6,9 +6,14 @@
 //! bounded by [`AHEAD`] blocks, whatever the file claims to hold.
 
 use super::naming::is_named_compressed;
+use ruzstd::decoding::{
+    BlockDecodingStrategy, FrameDecoder,
+    errors::{FrameDecoderError, ReadFrameHeaderError},
+};
 use std::{
+    error::Error,
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::Path,
     sync::{
         Arc,
@@ -24,8 +29,6 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const BLOCK: usize = 256 * 1024;
 /// Blocks that are unpacked before they are asked for.
 const AHEAD: usize = 4;
-/// The largest window of a zstd file, as a power of two: 128 MiB, which is also what `zstd` itself unpacks unasked.
-const WINDOW: u32 = 27;
 /// Octets that no record has. A compressed file can claim to hold a line of any length.
 pub(super) const LONGEST_LINE: usize = 1 << 24;
 /// Octets that are read first to find the last line of a file.
@@ -84,9 +87,8 @@ impl LogReader {
             let file = BufReader::with_capacity(BLOCK, counted(file));
             Input::Unpacking(Unpacked::begin(flate2::bufread::MultiGzDecoder::new(file))?)
         } else if begin.starts_with(ZSTD) {
-            let mut decoder = zstd::Decoder::new(counted(file))?;
-            decoder.window_log_max(WINDOW)?;
-            Input::Unpacking(Unpacked::begin(decoder)?)
+            let file = BufReader::with_capacity(BLOCK, counted(file));
+            Input::Unpacking(Unpacked::begin(ZstdFrames::new(file))?)
         } else if is_named_compressed(path) && !begin.starts_with(b"{") {
             Input::Damaged(match begin.len() < ZSTD.len() {
                 true => "it is cut off",
@@ -186,6 +188,86 @@ impl Unpacked {
     }
 }
 
+/// All frames of a zstd file. The crate reads one, needs a window of 100 MiB at the most, and leaves the checksum to the caller.
+struct ZstdFrames<R> {
+    source: R,
+    decoder: FrameDecoder,
+    is_in_frame: bool,
+}
+
+impl<R: BufRead> ZstdFrames<R> {
+    fn new(source: R) -> Self {
+        Self {
+            source,
+            decoder: FrameDecoder::new(),
+            is_in_frame: false,
+        }
+    }
+
+    /// Goes on to the next frame; false at the end of the file.
+    fn begin_frame(&mut self) -> io::Result<bool> {
+        while !self.source.fill_buf()?.is_empty() {
+            match self.decoder.init(&mut self.source) {
+                Ok(()) => return Ok(true),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    let mut skipped = (&mut self.source).take(length.into());
+                    if io::copy(&mut skipped, &mut io::sink())? < length.into() {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        Ok(false)
+    }
+
+    fn end_frame(&self) -> io::Result<()> {
+        let written = self.decoder.get_checksum_from_data();
+        match written.is_none() || written == self.decoder.get_calculated_checksum() {
+            true => Ok(()),
+            false => Err(io::Error::other("its checksum is wrong")),
+        }
+    }
+}
+
+impl<R: BufRead> Read for ZstdFrames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if !self.is_in_frame && !self.begin_frame()? {
+                return Ok(0);
+            }
+            self.is_in_frame = true;
+            while self.decoder.can_collect() < buffer.len() && !self.decoder.is_finished() {
+                let more = buffer.len() - self.decoder.can_collect();
+                let more = BlockDecodingStrategy::UptoBytes(more);
+                let decoded = self.decoder.decode_blocks(&mut self.source, more);
+                decoded.map_err(io::Error::other)?;
+            }
+            match self.decoder.read(buffer)? {
+                0 => self.end_frame()?,
+                read => return Ok(read),
+            }
+            self.is_in_frame = false;
+        }
+    }
+}
+
+/// The system's error that an error of unpacking comes from. It has a number; what the file itself is to blame for has none.
+fn system_error(error: &io::Error) -> Option<io::Error> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(this) = cause {
+        let number = this.downcast_ref().and_then(io::Error::raw_os_error);
+        if let Some(number) = number {
+            return Some(io::Error::from_raw_os_error(number));
+        }
+        cause = this.source();
+    }
+    None
+}
+
 /// Sends blocks until the end, an error, or until nobody wants them any more.
 fn unpack(mut packed: impl Read, send: &SyncSender<io::Result<Vec<u8>>>) {
     loop {
@@ -210,11 +292,7 @@ fn unpack(mut packed: impl Read, send: &SyncSender<io::Result<Vec<u8>>>) {
             None => {}
             Some(Ok(())) => return,
             Some(Err(error)) => {
-                // An error of the system has a number; what the file itself is to blame for has none.
-                let error = match error.raw_os_error() {
-                    Some(_) => error,
-                    None => damaged(&error.to_string()),
-                };
+                let error = system_error(&error).unwrap_or_else(|| damaged(&error.to_string()));
                 let _ = send.send(Err(error)); // nobody may want it
                 return;
             }
@@ -233,6 +311,11 @@ pub(super) fn too_long() -> io::Error {
         LONGEST_LINE >> 20
     );
     io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// Whether the file is there and not compressed.
+pub(crate) fn is_plain(path: &Path) -> bool {
+    LogReader::open(path).is_ok_and(|file| file.is_plain())
 }
 
 /// What is wrong with the file, where an error of reading says that its content is to blame; `None` where the system failed.

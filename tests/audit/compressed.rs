@@ -1,6 +1,7 @@
 //! Rotated files that an administrator compressed are read as they are.
 
 use crate::support::{DAMAGED, DONE, Directory, code, intact, options, stop, verify, wait};
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions, OpenError, rotated},
     commands::audit as command,
@@ -23,10 +24,7 @@ fn gzip(octets: &[u8]) -> Vec<u8> {
 }
 
 fn zstd(octets: &[u8]) -> Vec<u8> {
-    let mut writer = zstd::Encoder::new(Vec::new(), 3).unwrap();
-    writer.include_checksum(true).unwrap();
-    writer.write_all(octets).unwrap();
-    writer.finish().unwrap()
+    compress_to_vec(octets, CompressionLevel::Fastest)
 }
 
 type Pack = fn(&[u8]) -> Vec<u8>;

@@ -158,6 +158,12 @@ fn room(file: &Path) -> Option<MachineFinding> {
         _ => return Some(MachineFinding::ok(CHECK, words)),
     };
     let name = shell_word(&file.display().to_string());
+    let finding = match rotated.iter().any(|file| audit::is_plain(file)) {
+        true => finding.advise(
+            "compress rotated files of earlier days (zstd -19 --rm, or gzip): they take a tenth then, and are read as they are",
+        ),
+        false => finding,
+    };
     Some(match rotated.is_empty() {
         false => finding
             .advise(
