@@ -36,12 +36,12 @@ const LAST: u64 = 64 * 1024;
 
 /// A file of a log, open for reading.
 pub(super) struct LogReader {
-    input: Input,
+    form: LogForm,
     /// Octets that were read of the file as it is on disk.
     taken: Arc<AtomicU64>,
 }
 
-enum Input {
+enum LogForm {
     Plain(File),
     Unpacking(Unpacked),
     /// Damaged from the first octet on.
@@ -57,12 +57,12 @@ struct Unpacked {
 }
 
 /// Counts what is read of a file.
-struct Counted {
+struct OctetCounter {
     file: File,
     taken: Arc<AtomicU64>,
 }
 
-impl Read for Counted {
+impl Read for OctetCounter {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
         self.taken.fetch_add(read as u64, Ordering::Relaxed);
@@ -79,25 +79,25 @@ impl LogReader {
         (&file).take(ZSTD.len() as u64).read_to_end(&mut begin)?;
         file.seek(SeekFrom::Start(0))?;
         let taken = Arc::new(AtomicU64::new(0));
-        let counted = |file| Counted {
+        let counted = |file| OctetCounter {
             file,
             taken: taken.clone(),
         };
-        let input = if begin.starts_with(GZIP) {
+        let form = if begin.starts_with(GZIP) {
             let file = BufReader::with_capacity(BLOCK, counted(file));
-            Input::Unpacking(Unpacked::begin(flate2::bufread::MultiGzDecoder::new(file))?)
+            LogForm::Unpacking(Unpacked::begin(flate2::bufread::MultiGzDecoder::new(file))?)
         } else if begin.starts_with(ZSTD) {
             let file = BufReader::with_capacity(BLOCK, counted(file));
-            Input::Unpacking(Unpacked::begin(ZstdFrames::new(file))?)
+            LogForm::Unpacking(Unpacked::begin(ZstdFrames::new(file))?)
         } else if is_named_compressed(path) && !begin.starts_with(b"{") {
-            Input::Damaged(match begin.len() < ZSTD.len() {
+            LogForm::Damaged(match begin.len() < ZSTD.len() {
                 true => "it is cut off",
                 false => "it begins as neither gzip nor zstd does",
             })
         } else {
-            Input::Plain(file)
+            LogForm::Plain(file)
         };
-        Ok(Self { input, taken })
+        Ok(Self { form, taken })
     }
 
     /// Octets read so far of the file as it is on disk.
@@ -106,7 +106,7 @@ impl LogReader {
     }
 
     pub(super) fn is_plain(&self) -> bool {
-        matches!(self.input, Input::Plain(_))
+        matches!(self.form, LogForm::Plain(_))
     }
 
     /// The last line of what is left, read from the end where that is possible; `None` where there is no line with LF. The line is
@@ -115,7 +115,7 @@ impl LogReader {
     /// # Errors
     /// The file cannot be read, or is damaged as a compressed file.
     pub(super) fn last_line(mut self) -> io::Result<Option<(Vec<u8>, bool)>> {
-        if let Input::Plain(file) = &mut self.input {
+        if let LogForm::Plain(file) = &mut self.form {
             return last_line_of(file);
         }
         let (mut last, mut begun) = (None, Vec::new());
@@ -147,14 +147,14 @@ impl Read for LogReader {
     /// # Errors
     /// The system's, or one for which [`damage`] has words.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.input {
-            Input::Plain(file) => {
+        match &mut self.form {
+            LogForm::Plain(file) => {
                 let read = file.read(buffer)?;
                 self.taken.fetch_add(read as u64, Ordering::Relaxed);
                 Ok(read)
             }
-            Input::Unpacking(unpacked) => unpacked.read(buffer),
-            Input::Damaged(how) => Err(damaged(how)),
+            LogForm::Unpacking(unpacked) => unpacked.read(buffer),
+            LogForm::Damaged(how) => Err(damaged(how)),
         }
     }
 }

@@ -308,7 +308,10 @@ fn behind_a_damaged_newest_rotated_file_no_log_begins_in_silence() {
         let packed = pack(&newest, form);
         let octets = fs::read(&packed).unwrap();
         fs::write(&packed, &octets[..octets.len() - 9]).unwrap();
-        let error = open(&file).err().expect("refused").to_string();
+        let Err(error) = open(&file) else {
+            panic!("begun in silence");
+        };
+        let error = error.to_string();
         assert!(error.contains(&file_name(&packed)), "{error}");
         assert!(error.contains("damaged as a compressed file"), "{error}");
         // With the plain file beside it, as gzip leaves both when it is killed, the log goes on.
