@@ -54,6 +54,8 @@ struct Unpacked {
     block: Vec<u8>,
     /// Octets of `block` that were given out.
     given: usize,
+    /// The thread came to the end of the file.
+    ended: bool,
 }
 
 /// Counts what is read of a file.
@@ -169,16 +171,17 @@ impl Unpacked {
             blocks,
             block: Vec::new(),
             given: 0,
+            ended: false,
         })
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.given == self.block.len() {
-            match self.blocks.recv() {
-                Ok(block) => (self.block, self.given) = (block?, 0),
-                // The thread is through.
-                Err(_) => return Ok(0),
-            }
+        while self.given == self.block.len() && !self.ended {
+            // A thread that is gone without a word has panicked. That must not look like the end of the file.
+            let block = self.blocks.recv();
+            let block = block.unwrap_or_else(|_| Err(damaged("it cannot be unpacked")))?;
+            self.ended = block.is_empty();
+            (self.block, self.given) = (block, 0);
         }
         let left = &self.block[self.given..];
         let length = left.len().min(buffer.len());
@@ -259,16 +262,19 @@ impl<R: BufRead> Read for ZstdFrames<R> {
 fn system_error(error: &io::Error) -> Option<io::Error> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(this) = cause {
-        let number = this.downcast_ref().and_then(io::Error::raw_os_error);
-        if let Some(number) = number {
-            return Some(io::Error::from_raw_os_error(number));
-        }
-        cause = this.source();
+        cause = match this.downcast_ref::<io::Error>() {
+            None => this.source(),
+            Some(error) => match error.raw_os_error() {
+                Some(number) => return Some(io::Error::from_raw_os_error(number)),
+                // What is wrapped is no source of its own.
+                None => error.get_ref().map(|inner| inner as _),
+            },
+        };
     }
     None
 }
 
-/// Sends blocks until the end, an error, or until nobody wants them any more.
+/// Sends blocks, and an empty one at the end; until there is an error, or nobody wants them any more.
 fn unpack(mut packed: impl Read, send: &SyncSender<io::Result<Vec<u8>>>) {
     loop {
         let mut block = vec![0; BLOCK];
@@ -290,7 +296,10 @@ fn unpack(mut packed: impl Read, send: &SyncSender<io::Result<Vec<u8>>>) {
         }
         match end {
             None => {}
-            Some(Ok(())) => return,
+            Some(Ok(())) => {
+                let _ = send.send(Ok(Vec::new())); // nobody may want it
+                return;
+            }
             Some(Err(error)) => {
                 let error = system_error(&error).unwrap_or_else(|| damaged(&error.to_string()));
                 let _ = send.send(Err(error)); // nobody may want it
@@ -347,5 +356,43 @@ fn last_line_of(file: &mut File) -> io::Result<Option<(Vec<u8>, bool)>> {
             (None, _) if begin == 0 => return Ok(None),
             _ => size *= 2,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives some octets, then panics.
+    struct Panicking(bool);
+
+    impl Read for Panicking {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            assert!(
+                !std::mem::replace(&mut self.0, true),
+                "a fault of the unpacking code"
+            );
+            buffer[..3].copy_from_slice(b"abc");
+            Ok(3)
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_is_not_taken_for_the_end_of_the_file() {
+        let mut unpacked = Unpacked::begin(Panicking(false)).unwrap();
+        let mut buffer = [0; 10];
+        let error = unpacked.read(&mut buffer).unwrap_err();
+        assert!(damage(&error).is_some(), "{error}");
+    }
+
+    #[test]
+    fn a_fault_of_the_disk_is_not_taken_for_a_damaged_file() {
+        let number = 5; // EIO
+        let failed = io::Error::from_raw_os_error(number);
+        let wrapped = io::Error::other(io::Error::other(failed));
+        let found = system_error(&wrapped).and_then(|error| error.raw_os_error());
+        assert_eq!(found, Some(number));
+        assert!(damage(&io::Error::from_raw_os_error(number)).is_none());
+        assert!(system_error(&io::Error::other("a checksum")).is_none());
     }
 }
