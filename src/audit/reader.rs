@@ -1,8 +1,8 @@
 //! Reads a file of a log, whatever its form. Nothing else opens one for reading.
 //!
 //! An administrator may compress rotated files. What decides is what a file begins with; its name counts only where it begins with
-//! neither form's magic number. Compressed octets are unpacked by a thread of their own, because unpacking takes half as long as
-//! hashing: so a compressed log is verified as fast as a plain one where a second core is idle. What is unpacked and not read yet is
+//! neither form's magic number. Compressed octets are unpacked by a thread of their own, because hashing takes as
+//! long again: where a second core is idle, the two go on side by side. What is unpacked and not read yet is
 //! bounded by [`AHEAD`] blocks, whatever the file claims to hold.
 
 use super::naming::is_named_compressed;
