@@ -3,9 +3,10 @@
 use super::{
     OpenError, TornField, WireText,
     chain::{Hash, Head, Header},
+    naming::rotated,
+    reader::LogReader,
 };
 use std::{
-    ffi::OsString,
     fs::{self, File, Metadata, OpenOptions, TryLockError},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -278,45 +279,6 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// The suffix of a rotated file: the day (UTC) of its records, and the number of its first record.
-pub(super) fn suffix(day: &str, first: u64) -> String {
-    format!("{}.{first:012}", day.replace('-', ""))
-}
-
-/// The files that were rotated out of the log at `path`, oldest first.
-///
-/// # Errors
-/// The directory cannot be read.
-pub fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    let Some(name) = path.file_name() else {
-        return Ok(Vec::new());
-    };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(parent)? {
-        let entry = entry?;
-        if let Some(first) = first_record(name.to_owned(), &entry.file_name()) {
-            files.push((first, entry.path()));
-        }
-    }
-    files.sort();
-    Ok(files.into_iter().map(|(_, path)| path).collect())
-}
-
-/// The number of the first record, from the name of a file that was rotated out of the log called `log`.
-fn first_record(mut log: OsString, file: &OsString) -> Option<u64> {
-    log.push(".");
-    let rest = file.to_str()?.strip_prefix(log.to_str()?)?;
-    let (day, first) = rest.split_once('.')?;
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    (day.len() == 8 && digits(day) && first.len() >= 12 && digits(first))
-        .then(|| first.parse().ok())
-        .flatten()
-}
-
 /// Finds the last record, in the file or else in the newest rotated file, and cuts off a torn last line.
 fn find_end(path: &Path, file: &mut File) -> Result<LogEnd, OpenError> {
     let problem = |path: &Path, error: io::Error| OpenError::of(&path.display(), &error);
@@ -334,16 +296,14 @@ fn find_end(path: &Path, file: &mut File) -> Result<LogEnd, OpenError> {
     let head = match end.head {
         Some(head) => head,
         None => match rotated(path).map_err(|error| problem(path, error))?.pop() {
-            Some(newest) => {
-                let mut file = File::open(&newest).map_err(|error| problem(&newest, error))?;
-                let end = last_record(&mut file).map_err(|error| problem(&newest, error))?;
-                end.head.filter(|_| end.behind.is_empty()).ok_or_else(|| {
+            Some(newest) => rotated_end(&newest)
+                .map_err(|error| problem(&newest, error))?
+                .ok_or_else(|| {
                     OpenError::Wrong(format!(
                         "{}: does not end in a record: look at it with audit verify; a new chain begins once the old one is moved away",
                         newest.display()
                     ))
-                })?
-            }
+                })?,
             None => Head::default(),
         },
     };
@@ -365,6 +325,18 @@ fn find_end(path: &Path, file: &mut File) -> Result<LogEnd, OpenError> {
         modified: first.and(modified),
         torn,
     })
+}
+
+/// The chain's head at the end of a rotated file, which an administrator may have compressed; `None` where it does not end in a record.
+fn rotated_end(file: &Path) -> io::Result<Option<Head>> {
+    let last = LogReader::open(file)?.last_line()?;
+    Ok(last.and_then(|(line, is_end)| {
+        let header = Header::read(&line).filter(|_| is_end && !line.contains(&0))?;
+        Some(Head {
+            size: header.seq + 1,
+            hash: Hash::of(&line),
+        })
+    }))
 }
 
 /// The end of one file.

@@ -10,14 +10,17 @@ mod chain;
 mod checkpoint;
 mod disk;
 mod log;
+mod naming;
+mod reader;
 mod record;
 mod verify;
 
 pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head};
 pub use checkpoint::Checkpoint;
-pub use disk::{Disk, FileDisk, Placement, rotated};
+pub use disk::{Disk, FileDisk, Placement};
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
+pub use naming::rotated;
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CountField, DecisionField, DirectionField,
     ExemptionField, HeardRecord, LogOpenedRecord, LogRecoveredRecord, MessageRecord,
@@ -30,9 +33,10 @@ pub(crate) use {
     address::{hashed, printable},
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
+    reader::is_plain,
     verify::{
-        Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, Verification, in_order,
-        logs, verify,
+        Damage, Expectations, LogAnchor, LogLine, LogLines, LogOrder, MergedLines, Verification,
+        first_time, in_order, logs, verify,
     },
 };
 

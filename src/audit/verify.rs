@@ -13,7 +13,7 @@ mod logs;
 
 pub(crate) use anchor::LogAnchor;
 pub(crate) use damage::{Damage, Finding};
-pub(crate) use lines::{LogLine, LogLines, in_order};
+pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time, in_order};
 pub(crate) use logs::{MergedLines, logs};
 
 use super::{
@@ -46,13 +46,15 @@ pub(crate) struct Expectations {
 pub(crate) struct Verification {
     /// The files that were read, oldest first.
     pub(crate) files: Vec<PathBuf>,
+    /// What is to be said about files that were not read.
+    pub(crate) remarks: Vec<String>,
     /// Number of the first record.
     pub(crate) from: u64,
     /// The end of the chain, as far as it was followed.
     pub(crate) head: Head,
     /// Records below this number are as they were written, as far as verification can tell.
     pub(crate) good: u64,
-    /// Octets read.
+    /// Octets of the lines that were read, unpacked where a file is compressed.
     pub(crate) octets: u64,
     /// Time of the first and of the last record.
     pub(crate) span: Option<(String, String)>,
@@ -103,7 +105,7 @@ impl Verification {
 }
 
 /// Verifies the log in `files`, which may come in any order. A single file stands for itself and all files that were rotated out of
-/// it. `progress` is called with the octets done and the octets in all.
+/// it. `progress` is called with the octets done and the octets in all, both as they are on disk.
 ///
 /// # Errors
 /// A file cannot be read. What is wrong with the log itself is [`Verification::finding`].
@@ -112,7 +114,9 @@ pub(crate) fn verify(
     expected: &Expectations,
     progress: &mut dyn FnMut(u64, u64),
 ) -> io::Result<Verification> {
-    let files = in_order(files)?;
+    let order = in_order(files)?;
+    let remarks = order.remarks().collect();
+    let files = order.files;
     let mut verifier = Verifier::new(expected);
     let misfit = verifier.walk(&files, progress)?;
     let head = verifier.result.head;
@@ -136,6 +140,7 @@ pub(crate) fn verify(
     };
     Ok(Verification {
         files,
+        remarks,
         finding: finding.map(|(_, finding)| finding),
         ..verifier.result
     })
@@ -192,16 +197,19 @@ impl LogRecordFields {
 }
 
 /// Whether a crash can have left the line before `behind`. A crash leaves part of a line, or blocks that were never written, and no
-/// checkpoint behind them, because a checkpoint is written only when everything before it is durable.
-fn is_torn(behind: &mut LogLines) -> io::Result<bool> {
+/// checkpoint behind them, because a checkpoint is written only when everything before it is durable. Gives the octets behind the line,
+/// `None` if it is not torn.
+fn torn_behind(behind: &mut LogLines) -> io::Result<Option<u64>> {
+    let mut octets = 0;
     while let Some(line) = behind.next()? {
+        octets += line.bytes.len() as u64 + u64::from(line.whole);
         if line.whole
             && Header::read(line.bytes).is_some_and(|header| header.event == b"checkpoint")
         {
-            return Ok(false);
+            return Ok(None);
         }
     }
-    Ok(true)
+    Ok(Some(octets))
 }
 
 impl<'a> Verifier<'a> {
@@ -237,21 +245,27 @@ impl<'a> Verifier<'a> {
         let mut reported = 0;
         let mut lines = LogLines::new(files);
         while let Some(line) = lines.next()? {
-            let (position, offset) = (line.position, line.offset);
-            let octets = line.bytes.len() as u64 + 1;
+            let position = line.position;
+            let octets = line.bytes.len() as u64 + u64::from(line.whole);
             let may_be_torn = !line.whole || line.bytes.contains(&0);
-            let result = match line.whole {
-                true => self.accept(line.bytes),
-                false => Err(Misfit::Damaged(
+            let result = match (line.whole, line.fault) {
+                (_, Some(fault)) => {
+                    let misfit = Misfit::Damaged(Damage::Unreadable, fault.to_owned());
+                    return Ok(Some((position, misfit)));
+                }
+                (true, None) => self.accept(line.bytes),
+                (false, None) => Err(Misfit::Damaged(
                     Damage::Cut,
                     "the file ends inside a line, and another file follows".into(),
                 )),
             };
             if let Err(misfit) = result {
                 let is_last = position.file + 1 == files.len();
-                let length = lines.length()?;
-                if is_last && may_be_torn && is_torn(&mut lines)? {
-                    self.result.torn = length.saturating_sub(offset);
+                if is_last
+                    && may_be_torn
+                    && let Some(behind) = torn_behind(&mut lines)?
+                {
+                    self.result.torn = octets + behind;
                     break;
                 }
                 return Ok(Some((position, misfit)));
@@ -260,10 +274,10 @@ impl<'a> Verifier<'a> {
             self.result.octets += octets;
             if self.result.octets - reported >= PROGRESS_STEP {
                 reported = self.result.octets;
-                progress(reported, total);
+                progress(lines.taken().min(total), total);
             }
         }
-        progress(self.result.octets, total);
+        progress(lines.taken().min(total), total);
         let misfit = self.end().err();
         Ok(misfit.map(|misfit| (self.before.unwrap_or_default(), misfit)))
     }

@@ -3,6 +3,7 @@
 
 #[path = "../support/browser.rs"]
 mod browser;
+mod compressed;
 mod crash;
 mod damage;
 mod faults;

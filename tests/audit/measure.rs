@@ -9,6 +9,8 @@ use starttls_proxy::{
 use std::{
     fs,
     hint::black_box,
+    path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +24,7 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> (T, Duration) {
     (made, taken)
 }
 
-/// A million message records: how long they take to write, to verify, to show and to report, and how long reading and hashing alone take.
+/// A million message records: how long they take to write, to verify (also compressed), to show and to report, and how long reading and hashing alone take.
 #[test]
 #[ignore = "a measurement of a gigabyte"]
 fn a_million_records() {
@@ -66,6 +68,12 @@ fn a_million_records() {
         let ((code, said), _) = timed("verified", || verify(&arguments));
         assert_eq!(code, DONE, "{said}");
     }
+    for (ending, program) in [
+        ("gz", &["gzip", "--keep"][..]),
+        ("zst", &["zstd", "--quiet"]),
+    ] {
+        compressed(&file, ending, program, &arguments);
+    }
     let show = AuditShowFlags {
         files: vec![file.clone()],
         domain: Some("hospice.example".into()),
@@ -83,6 +91,27 @@ fn a_million_records() {
     timed("reported", || {
         command::report(&report, &mut std::io::sink(), None).unwrap();
     });
+}
+
+/// What compressing saves, and how long verifying the compressed file takes.
+fn compressed(file: &Path, ending: &str, program: &[&str], plain: &AuditVerifyFlags) {
+    let program_line = program.join(" ");
+    let packed = PathBuf::from(format!("{}.{ending}", file.display()));
+    let status = timed(&program_line, || {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(file).status().unwrap()
+    });
+    assert!(status.0.success());
+    println!("{} octets", fs::metadata(&packed).unwrap().len());
+    let arguments = AuditVerifyFlags {
+        files: vec![packed],
+        key: plain.key.clone(),
+        ..AuditVerifyFlags::default()
+    };
+    for _ in 0..3 {
+        let ((code, said), _) = timed("verified", || verify(&arguments));
+        assert_eq!(code, DONE, "{said}");
+    }
 }
 
 /// The cost of waiting for durability, by the number of sessions that wait at once.

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Flags that the manual names and that belong to other programs.
-const OF_OTHERS: [(&str, &str); 14] = [
+const OF_OTHERS: [(&str, &str); 15] = [
     ("apt", "--allow-downgrades"),
     (
         "benches/run",
@@ -32,6 +32,7 @@ const OF_OTHERS: [(&str, &str); 14] = [
     ("systemctl", "--kill-who --kill-whom --now"),
     ("tests/run", "--without-lab"),
     ("the program itself", "--help --version"),
+    ("zstd", "--rm"),
 ];
 
 /// A page of the manual, as its reader finds it.

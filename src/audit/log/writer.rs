@@ -8,7 +8,8 @@ use crate::audit::{
     CheckpointRecord, Disk, Head, LogOpenedRecord, LogRecoveredRecord, Record, TornField,
     chain::timestamp,
     checkpoint::{SignedNote, SigningKey},
-    disk::{LogEnd, Placement, suffix},
+    disk::{LogEnd, Placement},
+    naming::suffix,
 };
 use crate::{clock, metrics};
 use std::{

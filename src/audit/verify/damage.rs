@@ -27,6 +27,8 @@ pub(crate) enum Damage {
     Rewritten,
     /// A checkpoint, or the signature of one, is missing where the format requires it.
     Unsigned,
+    /// A compressed file cannot be unpacked, or not from some place on.
+    Unreadable,
 }
 
 impl fmt::Display for Damage {
@@ -39,6 +41,7 @@ impl fmt::Display for Damage {
             Self::Cut => "cut",
             Self::Rewritten => "rewritten",
             Self::Unsigned => "unsigned",
+            Self::Unreadable => "unreadable",
         })
     }
 }

@@ -1,8 +1,12 @@
 //! The lines of a log's files, in large reads and without a copy of each line.
 
-use crate::audit::{chain::Header, rotated};
+use crate::audit::{
+    chain::Header,
+    naming::{all_rotated, best_forms, first_record},
+    reader::{LONGEST_LINE, LogReader, damage, too_long},
+};
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
@@ -26,8 +30,8 @@ pub(crate) struct LogLine<'a> {
     /// Whether the line ends with LF.
     pub(super) whole: bool,
     pub(crate) position: LinePosition,
-    /// Octets before it in its file.
-    pub(super) offset: u64,
+    /// Why nothing behind this line can be read of its file, where that is so. The line is what is left before the damage.
+    pub(crate) fault: Option<&'a str>,
 }
 
 impl LogLine<'_> {
@@ -41,14 +45,19 @@ impl LogLine<'_> {
 pub(crate) struct LogLines<'a> {
     files: &'a [PathBuf],
     /// `None` before the file at `next` is opened.
-    open: Option<File>,
+    open: Option<LogReader>,
+    /// Why the open file cannot be read any further.
+    fault: Option<String>,
+    /// The fault was told, and the next file follows.
+    told: bool,
+    /// Octets of the files that were read whole, as they are on disk.
+    taken: u64,
     buffer: Vec<u8>,
     /// The part of the buffer that was read and not given out yet.
     begin: usize,
     end: usize,
-    /// Position and offset of the next line.
+    /// Position of the next line.
     next: LinePosition,
-    offset: u64,
 }
 
 impl<'a> LogLines<'a> {
@@ -60,11 +69,13 @@ impl<'a> LogLines<'a> {
         Self {
             files,
             open: None,
+            fault: None,
+            told: false,
+            taken: 0,
             buffer: vec![0; READ],
             begin: 0,
             end: 0,
             next: LinePosition { file, line: 1 },
-            offset: 0,
         }
     }
 
@@ -83,15 +94,15 @@ impl<'a> LogLines<'a> {
         let Some((length, whole)) = self.find()? else {
             return Ok(None);
         };
-        let (begin, position, offset) = (self.begin, self.next, self.offset);
+        let (begin, position) = (self.begin, self.next);
         self.begin += length + usize::from(whole);
-        self.offset += length as u64 + u64::from(whole);
         self.next.line += 1;
+        self.told = !whole && self.fault.is_some();
         Ok(Some(LogLine {
             bytes: &self.buffer[begin..begin + length],
             whole,
             position,
-            offset,
+            fault: self.fault.as_deref().filter(|_| !whole),
         }))
     }
 
@@ -107,7 +118,7 @@ impl<'a> LogLines<'a> {
             bytes: &self.buffer[self.begin..self.begin + length],
             whole,
             position: self.next,
-            offset: self.offset,
+            fault: self.fault.as_deref().filter(|_| !whole),
         }))
     }
 
@@ -118,25 +129,22 @@ impl<'a> LogLines<'a> {
                 return Ok(None);
             };
             if self.open.is_none() {
-                self.open = Some(File::open(path).map_err(|error| named(path, &error))?);
+                self.open = Some(LogReader::open(path).map_err(|error| named(path, &error))?);
             }
-            match self.find_line()? {
-                (0, false) => {
-                    let file = self.next.file + 1;
-                    self.next = LinePosition { file, line: 1 };
-                    (self.open, self.offset) = (None, 0);
-                }
-                found => return Ok(Some(found)),
+            let found = self.find_line().map_err(|error| named(path, &error))?;
+            if found != (0, false) || (self.fault.is_some() && !self.told) {
+                return Ok(Some(found));
             }
+            let file = self.next.file + 1;
+            self.next = LinePosition { file, line: 1 };
+            self.taken = self.taken();
+            (self.open, self.fault, self.told) = (None, None, false);
         }
     }
 
-    /// Octets of the file that is being read.
-    pub(super) fn length(&self) -> io::Result<u64> {
-        match &self.open {
-            Some(file) => Ok(file.metadata()?.len()),
-            None => Ok(0),
-        }
+    /// Octets read so far of the files as they are on disk.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken + self.open.as_ref().map_or(0, LogReader::taken)
     }
 
     /// Reads on to the next LF or the end of the file. Gives the octets before it, and whether there is an LF.
@@ -157,15 +165,27 @@ impl<'a> LogLines<'a> {
     fn fill(&mut self) -> io::Result<usize> {
         self.buffer.copy_within(self.begin..self.end, 0);
         (self.begin, self.end) = (0, self.end - self.begin);
-        if self.end == self.buffer.len() {
-            self.buffer.resize(self.buffer.len() * 2, 0);
-        }
-        let Some(file) = &mut self.open else {
+        let (Some(file), None) = (&mut self.open, &self.fault) else {
             return Ok(0);
         };
-        let read = file.read(&mut self.buffer[self.end..])?;
-        self.end += read;
-        Ok(read)
+        if self.end == self.buffer.len() {
+            // A plain file is as long as it is. What a compressed one unpacks to has no other bound.
+            if !file.is_plain() && self.end >= LONGEST_LINE {
+                self.fault = Some(too_long().to_string());
+                return Ok(0);
+            }
+            self.buffer.resize(self.buffer.len() * 2, 0);
+        }
+        match file.read(&mut self.buffer[self.end..]) {
+            Ok(read) => {
+                self.end += read;
+                Ok(read)
+            }
+            Err(error) => {
+                self.fault = Some(damage(&error).ok_or(error)?);
+                Ok(0)
+            }
+        }
     }
 }
 
@@ -173,34 +193,50 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Octets of all files.
+/// Octets of all files, as they are on disk.
 pub(super) fn octets(files: &[PathBuf]) -> io::Result<u64> {
     files
         .iter()
         .try_fold(0, |sum, file| Ok(sum + fs::metadata(file)?.len()))
 }
 
-/// The files of one log, oldest first. A single file stands for itself and all files that were rotated out of it.
+/// The files of one log.
+pub(crate) struct LogOrder {
+    /// Oldest first.
+    pub(crate) files: Vec<PathBuf>,
+    /// Compressed files that are not read, each with the file that is read in its place.
+    pub(crate) left_out: Vec<(PathBuf, PathBuf)>,
+}
+
+impl LogOrder {
+    /// What to tell people about each file that is not read.
+    pub(crate) fn remarks(&self) -> impl Iterator<Item = String> {
+        self.left_out.iter().map(|(file, read)| {
+            let (file, read) = (file.display(), read.display());
+            format!("{file} was not read, because {read} is there, too")
+        })
+    }
+}
+
+/// Puts the files of one log in order. A single file stands for itself and all files that were rotated out of it.
 ///
 /// # Errors
 /// A file or its directory cannot be read.
-pub(crate) fn in_order(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn in_order(files: &[PathBuf]) -> io::Result<LogOrder> {
     let mut files = files.to_vec();
     if let [file] = &files[..] {
-        let mut all = rotated(file)?;
+        let mut all = all_rotated(file)?;
         all.append(&mut files);
         files = all;
     }
+    let forms = best_forms(&files);
     let mut numbered = Vec::new();
-    for file in files {
-        let open = File::open(&file).map_err(|error| named(&file, &error))?;
-        let mut line = Vec::new();
-        BufReader::new(open.take(1 << 24)).read_until(b'\n', &mut line)?;
-        line.pop();
+    for file in forms.files {
+        let line = first_line(&file).map_err(|error| named(&file, &error))?;
         // A file whose first line is no record goes where its name puts it, else to the end.
         let first = Header::read(&line)
             .map(|header| header.seq)
-            .or_else(|| in_name(&file));
+            .or_else(|| first_record(&file));
         numbered.push((first.unwrap_or(u64::MAX), file));
     }
     numbered.sort_by_key(|(first, _)| *first);
@@ -212,34 +248,68 @@ pub(crate) fn in_order(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
             _ => ordered.push((first, file)),
         }
     }
-    Ok(ordered.into_iter().map(|(_, file)| file).collect())
+    Ok(LogOrder {
+        files: ordered.into_iter().map(|(_, file)| file).collect(),
+        left_out: forms.left_out,
+    })
+}
+
+/// The first line of a file without its LF; what is there of it where the file is damaged.
+fn first_line(file: &Path) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let open = LogReader::open(file)?.take(LONGEST_LINE as u64);
+    match BufReader::new(open).read_until(b'\n', &mut line) {
+        Err(error) if damage(&error).is_none() => return Err(error),
+        _ => {}
+    }
+    line.pop();
+    Ok(line)
+}
+
+/// The time of a file's first record, `None` where there is none.
+pub(crate) fn first_time(file: &Path) -> Option<String> {
+    let line = first_line(file).ok()?;
+    let header = Header::read(&line)?;
+    Some(String::from_utf8_lossy(header.at).into_owned())
 }
 
 /// Whether `file` is `beginning` with more behind it. Then `beginning` is a copy that adds nothing. `mv` to another file system
 /// makes such a copy while the log is being written, and the log goes on with all of it.
 fn begins_with(file: &Path, beginning: &Path) -> io::Result<bool> {
-    let length = fs::metadata(beginning)?.len();
-    if length == 0 || length >= fs::metadata(file)?.len() {
+    let lengths = [fs::metadata(file)?.len(), fs::metadata(beginning)?.len()];
+    let mut files = [LogReader::open(file)?, LogReader::open(beginning)?];
+    let are_plain = files.iter().all(LogReader::is_plain);
+    if lengths[1] == 0 || (are_plain && lengths[1] >= lengths[0]) {
         return Ok(false);
     }
-    let mut files = [File::open(file)?, File::open(beginning)?];
     let mut blocks = [vec![0; READ], vec![0; READ]];
-    let mut left = length;
-    while left > 0 {
-        let size = usize::try_from(left).map_or(READ, |left| left.min(READ));
-        for (file, block) in files.iter_mut().zip(&mut blocks) {
-            file.read_exact(&mut block[..size])?;
+    loop {
+        let mut read = [0, 0];
+        for ((file, block), read) in files.iter_mut().zip(&mut blocks).zip(&mut read) {
+            match read_full(file, block) {
+                Ok(octets) => *read = octets,
+                Err(error) if damage(&error).is_some() => return Ok(false),
+                Err(error) => return Err(error),
+            }
         }
-        if blocks[0][..size] != blocks[1][..size] {
+        let [all, part] = read;
+        if part > all || blocks[0][..part] != blocks[1][..part] {
             return Ok(false);
         }
-        left -= size as u64;
+        if part < READ {
+            return Ok(part < all);
+        }
     }
-    Ok(true)
 }
 
-/// The number at the end of a rotated file's name.
-fn in_name(file: &Path) -> Option<u64> {
-    let digits = file.extension()?.to_str()?;
-    (digits.len() >= 12).then(|| digits.parse().ok()).flatten()
+/// Fills the buffer as far as the file goes.
+fn read_full(file: &mut LogReader, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
 }

@@ -5,17 +5,15 @@ use crate::audit::{
     Hash,
     chain::{Header, Time},
     checkpoint::SignedNote,
+    naming::rotated_from,
+    reader::{LogReader, damage},
 };
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io,
     path::{Path, PathBuf},
 };
-
-/// Octets that are read first to find the last line of a file.
-const LAST: u64 = 64 * 1024;
 
 /// Files that the program itself named as parts of one log: `FILE`, and what was rotated out of it. A file with another name is alone.
 struct LogFiles {
@@ -95,7 +93,7 @@ fn continuation(logs: &[Vec<LogFiles>]) -> Option<(usize, usize)> {
 impl LogFiles {
     fn read(files: Vec<PathBuf>) -> io::Result<Self> {
         // A single file stands for those that were rotated out of it too.
-        let all = in_order(&files)?;
+        let all = in_order(&files)?.files;
         let mut lines = LogLines::new(&all);
         let mut family = Self {
             files,
@@ -129,28 +127,12 @@ impl LogFiles {
     }
 }
 
-/// The last whole line of a file, without its LF, read from the end.
+/// The last whole line of a file; `None` also where the file is damaged as a compressed file.
 fn last_line(file: &Path) -> io::Result<Option<Vec<u8>>> {
-    let mut file = File::open(file)?;
-    let length = file.metadata()?.len();
-    let mut size = LAST;
-    loop {
-        let begin = length.saturating_sub(size);
-        file.seek(SeekFrom::Start(begin))?;
-        let mut tail = Vec::new();
-        (&file).take(size).read_to_end(&mut tail)?;
-        let Some(end) = memchr::memrchr(b'\n', &tail) else {
-            if begin == 0 {
-                return Ok(None);
-            }
-            size *= 2;
-            continue;
-        };
-        match memchr::memrchr(b'\n', &tail[..end]) {
-            Some(before) => return Ok(Some(tail[before + 1..end].to_vec())),
-            None if begin == 0 => return Ok(Some(tail[..end].to_vec())),
-            None => size *= 2,
-        }
+    match LogReader::open(file)?.last_line() {
+        Ok(last) => Ok(last.map(|(line, _)| line)),
+        Err(error) if damage(&error).is_some() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -158,19 +140,6 @@ fn name_in(line: &[u8]) -> Option<String> {
     let fields: NameFields = serde_json::from_slice(line).ok()?;
     let note = || Some(SignedNote::read(fields.note.as_ref()?)?.origin.to_owned());
     fields.origin.clone().or_else(note)
-}
-
-/// The log that a file was rotated out of, by its name `FILE.YYYYMMDD.FIRSTRECORD`; the file itself where it has another name.
-fn rotated_from(file: &Path) -> PathBuf {
-    let name = || {
-        let name = file.file_name()?.to_str()?;
-        let (rest, first) = name.rsplit_once('.')?;
-        let (log, day) = rest.rsplit_once('.')?;
-        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-        let is_rotated = day.len() == 8 && digits(day) && first.len() >= 12 && digits(first);
-        (is_rotated && !log.is_empty()).then(|| file.with_file_name(log))
-    };
-    name().unwrap_or_else(|| file.to_owned())
 }
 
 /// The lines of several logs, merged by the times of their records. Lines of one log keep their order, whatever its clock did.

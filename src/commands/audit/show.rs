@@ -2,7 +2,7 @@
 
 use super::{demand_files, period::Period, quantity::grouped, unusable};
 use crate::{
-    audit::{self, LogLine, MergedLines, WireText, in_order, logs, printable},
+    audit::{self, LogLine, LogOrder, MergedLines, WireText, in_order, logs, printable},
     exit::Exit,
     flags::AuditShowFlags,
 };
@@ -75,14 +75,24 @@ impl<'a> Filter<'a> {
     fn print(&self, out: &mut dyn Write, errors: &mut dyn Write) -> io::Result<u64> {
         let mut unread = 0;
         let logs = logs(&self.flags.files)?;
-        let files = logs.iter().map(|files| in_order(files));
-        let files: Vec<Vec<_>> = files.collect::<io::Result<_>>()?;
+        let orders = logs.iter().map(|files| in_order(files));
+        let orders: Vec<LogOrder> = orders.collect::<io::Result<_>>()?;
+        for remark in orders.iter().flat_map(LogOrder::remarks) {
+            writeln!(errors, "{remark}")?;
+        }
+        let files: Vec<Vec<_>> = orders.into_iter().map(|order| order.files).collect();
         let mut lines = MergedLines::new(files.iter().map(|files| &files[..]))?;
         while let Some((log, line)) = lines.next()? {
+            let file = &files[log][line.position.file];
+            if let Some(fault) = line.fault {
+                unread += 1;
+                let (file, line) = (file.display(), line.position.line);
+                writeln!(errors, "{file}:{line}: {fault}")?;
+                continue;
+            }
             if self.is_out_of_period(&line) {
                 continue;
             }
-            let file = &files[log][line.position.file];
             match serde_json::from_slice::<Value>(line.bytes) {
                 Ok(record) if !self.matches(&record) => {}
                 Ok(_) if self.flags.json => {

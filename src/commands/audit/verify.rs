@@ -199,6 +199,8 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
             facts.push(("head", format!("{}:{}", head.size, head.hash)));
         }
     }
+    let remarks = verification.remarks.iter();
+    facts.extend(remarks.map(|remark| ("beside", remark.clone())));
     facts.push(("checkpoints", checkpoints(verification, own_key)));
     facts.push(("anchors", anchors(verification)));
     facts.push(("end", end(verification)));

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -159,6 +158,12 @@ fn room(file: &Path) -> Option<MachineFinding> {
         _ => return Some(MachineFinding::ok(CHECK, words)),
     };
     let name = shell_word(&file.display().to_string());
+    let finding = match rotated.iter().any(|file| audit::is_plain(file)) {
+        true => finding.advise(
+            "compress rotated files of earlier days (zstd -19 --rm, or gzip): they take a tenth then, and are read as they are",
+        ),
+        false => finding,
+    };
     Some(match rotated.is_empty() {
         false => finding
             .advise(
@@ -174,10 +179,6 @@ fn room(file: &Path) -> Option<MachineFinding> {
 
 /// The time of the first record of a file, in seconds since 1970.
 fn begin(file: &Path) -> Option<u64> {
-    let mut line = String::new();
-    let open = fs::File::open(file).ok()?;
-    BufReader::new(open).read_line(&mut line).ok()?;
-    let record: serde_json::Value = serde_json::from_str(&line).ok()?;
-    let at: jiff::Timestamp = record["at"].as_str()?.parse().ok()?;
+    let at: jiff::Timestamp = audit::first_time(file)?.parse().ok()?;
     u64::try_from(at.as_second()).ok()
 }

@@ -8,9 +8,8 @@ mod advice;
 mod partners;
 
 use std::{
-    fs::File,
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Write},
+    path::PathBuf,
 };
 
 use self::partners::{Partner, Partners};
@@ -85,40 +84,27 @@ fn entry(text: &str) -> Option<Entry> {
 
 /// What the records say, and the number of lines that are no records.
 fn read(files: &[PathBuf], errors: &mut dyn Write) -> io::Result<(Partners, u64)> {
-    for file in files {
-        demand_plain_text(file)?;
-    }
     let (mut partners, mut unread) = (Partners::default(), 0);
     for log in logs(files)? {
-        let files = in_order(&log)?;
+        let order = in_order(&log)?;
+        for remark in order.remarks() {
+            writeln!(errors, "{remark}")?;
+        }
+        let files = order.files;
         let mut lines = LogLines::new(&files);
         while let Some(line) = lines.next()? {
             match serde_json::from_slice(line.bytes) {
-                Ok(record) => partners.add(&record),
-                Err(_) => {
+                Ok(record) if line.fault.is_none() => partners.add(&record),
+                _ => {
                     unread += 1;
                     let file = files[line.position.file].display();
-                    writeln!(errors, "{file}:{}: this is no record", line.position.line)?;
+                    let fault = line.fault.unwrap_or("this is no record");
+                    writeln!(errors, "{file}:{}: {fault}", line.position.line)?;
                 }
             }
         }
     }
     Ok((partners, unread))
-}
-
-/// gzip's files begin with two octets that no record begins with. None of the program's dependencies can unpack them.
-fn demand_plain_text(file: &Path) -> io::Result<()> {
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
-    let mut begin = [0; 2];
-    let length = File::open(file).and_then(|mut open| open.read(&mut begin));
-    match length.map_err(named)? {
-        2 if begin == [0x1f, 0x8b] => Err(io::Error::other(format!(
-            "{0}: compressed, and only plain files are read; unpack a copy: gunzip -k {0}",
-            file.display()
-        ))),
-        _ => Ok(()),
-    }
 }
 
 fn print(partners: &Partners, until: &str, out: &mut dyn Write) -> io::Result<()> {

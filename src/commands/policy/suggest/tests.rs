@@ -1,6 +1,7 @@
 use super::*;
 use crate::{clock, policy::Level, tls::tests::pki::Scratch};
 use proptest::prelude::*;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -245,20 +246,26 @@ fn the_last_day_is_thirty_days_away_unless_it_is_given() {
 }
 
 #[test]
-fn a_compressed_file_is_named_with_what_to_do() {
+fn a_compressed_log_is_read_and_a_damaged_one_is_named() {
     let scratch = Scratch::new();
-    let file = scratch.0.join("audit.jsonl.gz");
-    fs::write(&file, b"\x1f\x8b\x08\x00rest").expect("written");
+    let file = scratch.0.join("audit.jsonl.zst");
+    let wrong = decision("a.example", Some("certificate-expired"), "expired");
+    let record = verdict("1", &wrong, Some((SHA256, &["mx.a.example"])));
+    let packed = compress_to_vec(format!("{record}\n").as_bytes(), CompressionLevel::Fastest);
     let flags = PolicySuggestFlags {
+        until: None,
         files: vec![file.clone()],
-        ..PolicySuggestFlags::default()
     };
-    let error = suggest(&flags, &mut Vec::new(), &mut Vec::new()).expect_err("not read");
-    let words = error.to_string();
-    assert!(
-        words.contains(&format!("gunzip -k {}", file.display())),
-        "{words}"
-    );
+    let (mut out, mut errors) = (Vec::new(), Vec::new());
+    fs::write(&file, &packed).expect("written");
+    assert!(suggest(&flags, &mut out, &mut errors).is_ok());
+    assert_eq!(table(&String::from_utf8_lossy(&out)).entries().len(), 1);
+    fs::write(&file, &packed[..packed.len() / 2]).expect("written");
+    let result = suggest(&flags, &mut Vec::new(), &mut errors);
+    assert!(matches!(result, Err(Exit::No)));
+    let errors = String::from_utf8_lossy(&errors);
+    let words = "audit.jsonl.zst:1: damaged as a compressed file: ";
+    assert!(errors.contains(words), "{errors}");
 }
 
 #[test]

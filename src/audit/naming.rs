@@ -1,0 +1,174 @@
+//! The names of a log's files: `FILE` is being written, `FILE.YYYYMMDD.FIRSTRECORD` was rotated out of it, and an administrator may
+//! have compressed that to the same name with `.gz` or `.zst` behind it.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// The endings of compressed files. Of several forms of one file the plain one is read, else the one that stands first here.
+const COMPRESSED: [&str; 2] = ["gz", "zst"];
+
+/// The parts of a rotated file's name.
+struct RotatedName<'a> {
+    log: &'a str,
+    first: u64,
+}
+
+impl<'a> RotatedName<'a> {
+    /// `name` is without the ending of a compressed file.
+    fn read(name: &'a str) -> Option<Self> {
+        let (rest, first) = name.rsplit_once('.')?;
+        let (log, day) = rest.rsplit_once('.')?;
+        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+        let is_rotated = day.len() == 8 && digits(day) && first.len() >= 12 && digits(first);
+        (is_rotated && !log.is_empty())
+            .then(|| first.parse().ok())
+            .flatten()
+            .map(|first| Self { log, first })
+    }
+}
+
+/// The suffix of a rotated file: the day (UTC) of its records, and the number of its first record.
+pub(super) fn suffix(day: &str, first: u64) -> String {
+    format!("{}.{first:012}", day.replace('-', ""))
+}
+
+/// The files that were rotated out of the log at `path`, oldest first. A compressed file is among them, unless the plain file of its
+/// name is there, too.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(best_forms(&all_rotated(path)?).files)
+}
+
+/// The same with every form of each file.
+pub(super) fn all_rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let path = plain_name(path).0;
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let Some(log) = path.file_name() else {
+        return Ok(Vec::new());
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(parent)? {
+        let file = entry?.path();
+        let (plain, form) = plain_name(&file);
+        let name = plain.file_name().and_then(|name| name.to_str());
+        if let Some(name) = name.and_then(RotatedName::read)
+            && log == name.log
+        {
+            files.push((name.first, form, file));
+        }
+    }
+    files.sort();
+    Ok(files.into_iter().map(|(_, _, path)| path).collect())
+}
+
+/// The log that a file was rotated out of; the file itself, without the ending of a compressed one, where it has another name.
+pub(super) fn rotated_from(file: &Path) -> PathBuf {
+    let plain = plain_name(file).0;
+    let name = plain.file_name().and_then(|name| name.to_str());
+    match name.and_then(RotatedName::read) {
+        Some(name) => plain.with_file_name(name.log),
+        None => plain,
+    }
+}
+
+/// The number of the first record, where a file's name has it.
+pub(super) fn first_record(file: &Path) -> Option<u64> {
+    let plain = plain_name(file).0;
+    let name = RotatedName::read(plain.file_name()?.to_str()?)?;
+    Some(name.first)
+}
+
+/// Whether the name is that of a compressed file.
+pub(super) fn is_named_compressed(file: &Path) -> bool {
+    plain_name(file).1 > 0
+}
+
+/// Files of which each is there in one form.
+pub(super) struct BestForms {
+    pub(super) files: Vec<PathBuf>,
+    /// The other forms, each with the file that is read in its place.
+    pub(super) left_out: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Of the forms of one file, the plain one. It is what was written, and a compressed file beside it may not be finished yet.
+pub(super) fn best_forms(files: &[PathBuf]) -> BestForms {
+    let mut chosen: HashMap<PathBuf, (usize, &Path)> = HashMap::new();
+    for file in files {
+        let (name, rank) = plain_name(file);
+        let best = chosen.entry(name).or_insert((rank, file));
+        *best = (*best).min((rank, file));
+    }
+    let mut best = BestForms {
+        files: Vec::new(),
+        left_out: Vec::new(),
+    };
+    for file in files {
+        let (name, rank) = plain_name(file);
+        match chosen.get(&name) {
+            Some((better, read)) if *better < rank => {
+                best.left_out.push((file.clone(), read.to_path_buf()));
+            }
+            _ => best.files.push(file.clone()),
+        }
+    }
+    best
+}
+
+/// The name without the ending of a compressed file, and the rank of that ending: 0 for none.
+fn plain_name(file: &Path) -> (PathBuf, usize) {
+    let ending = file.extension().and_then(|ending| ending.to_str());
+    let place = COMPRESSED.iter().position(|one| Some(*one) == ending);
+    match place {
+        Some(place) => (file.with_extension(""), place + 1),
+        None => (file.to_owned(), 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(names: &[&str]) -> Vec<PathBuf> {
+        names.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn a_rotated_file_is_known_by_its_name_in_each_form() {
+        for name in [
+            "a.jsonl.20261128.000000000042",
+            "a.jsonl.20261128.000000000042.gz",
+            "a.jsonl.20261128.000000000042.zst",
+        ] {
+            assert_eq!(rotated_from(Path::new(name)), Path::new("a.jsonl"));
+            assert_eq!(first_record(Path::new(name)), Some(42));
+        }
+        for name in [
+            "a.jsonl",
+            "a.jsonl.20261128.42",
+            "a.jsonl.2026112.000000000042",
+            "a.jsonl.20261128.000000000042.gz.tmp",
+            ".20261128.000000000042",
+        ] {
+            assert_eq!(rotated_from(Path::new(name)), Path::new(name));
+            assert_eq!(first_record(Path::new(name)), None);
+        }
+        assert_eq!(rotated_from(Path::new("d/a.gz")), Path::new("d/a"));
+    }
+
+    #[test]
+    fn of_the_forms_of_one_file_the_plain_one_is_read_else_gzip() {
+        let best = best_forms(&paths(&["a.gz", "a", "b.zst", "b.gz", "c.zst", "a.zst"]));
+        assert_eq!(best.files, paths(&["a", "b.gz", "c.zst"]));
+        let out = [("a.gz", "a"), ("b.zst", "b.gz"), ("a.zst", "a")];
+        let out = out.map(|(file, read)| (file.into(), read.into()));
+        assert_eq!(best.left_out, out);
+    }
+}
