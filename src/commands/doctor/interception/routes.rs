@@ -6,7 +6,7 @@ use super::{
     super::{
         super::machine::{
             lines,
-            routing::{self, RoutingRule},
+            routing::{self, SecondLock},
         },
         finding::MachineFinding,
     },
@@ -22,30 +22,49 @@ impl Site<'_> {
                 Ok(rules) => rules,
                 Err(words) => return Some(MachineFinding::warn(CHECK, words)),
             };
-            let mark = place_of_mark(&rules, lines::MARK);
             for one in handed.iter().filter(|one| one.is_v6 == *is_v6) {
-                let lock = rules
-                    .iter()
-                    .find(|rule| rule.locks.as_deref() == Some(&one.interface));
                 let needs_mark = one.journey.handed_to.is_some();
-                match lock {
-                    Some(lock) if needs_mark && mark.is_none_or(|mark| mark > lock.place) => {
-                        return Some(
-                            MachineFinding::fail(
-                                CHECK,
-                                format!("the routing rule that refuses port 25 of {} stands before the one for the mark, and refuses intercepted mail, too", one.words()),
-                            )
-                            .with(self.restore(|_| vec![lines::mark_rule(*is_v6, lines::MARK)])),
-                        );
-                    }
-                    Some(_) => {}
-                    None => {
+                let mark = needs_mark.then_some(lines::MARK);
+                let lock = || {
+                    let mark = needs_mark.then(|| routing::table_of_mark(&rules, lines::MARK));
+                    // The rule for the mark must stand before the lock.
+                    let mark = mark.filter(Result::is_err);
+                    let mark = mark.map(|_| lines::mark_rule(*is_v6, lines::MARK));
+                    mark.into_iter()
+                        .chain([lines::second_lock(*is_v6, &one.interface)])
+                };
+                match routing::second_lock(&rules, &one.interface, mark) {
+                    SecondLock::Holds => {}
+                    SecondLock::Missing => {
                         missing.push(one.words());
-                        // The rule for the mark must stand before the lock.
-                        if needs_mark && mark.is_none_or(|mark| mark > 25) {
-                            commands.push(lines::mark_rule(*is_v6, lines::MARK));
-                        }
-                        commands.push(lines::second_lock(*is_v6, &one.interface));
+                        commands.extend(lock());
+                    }
+                    SecondLock::BeforeTheMark(place) => {
+                        let words = format!(
+                            "the routing rule that refuses port 25 of {} stands before the one for the mark, and refuses intercepted mail, too",
+                            one.words()
+                        );
+                        let finding = MachineFinding::fail(CHECK, words);
+                        let mend = vec![lines::mark_rule(*is_v6, lines::MARK)];
+                        return Some(self.put_in_front(
+                            finding,
+                            *is_v6,
+                            (place, lines::MARK_PLACE),
+                            mend,
+                        ));
+                    }
+                    SecondLock::Opened(place) => {
+                        let words = format!(
+                            "whoever flushes the firewall's rules opens port 25, because the routing rule at place {place} may route port 25 of {} before another rule refuses it",
+                            one.words()
+                        );
+                        let finding = MachineFinding::warn(CHECK, words);
+                        return Some(self.put_in_front(
+                            finding,
+                            *is_v6,
+                            (place, lines::LOCK_PLACE),
+                            lock().collect(),
+                        ));
                     }
                 }
             }
@@ -59,6 +78,28 @@ impl Site<'_> {
             )
             .with(self.restore(|_| commands.clone())),
         })
+    }
+
+    /// What mends it that a rule at a place is asked before ours. Behind the place that ours would have, ours does.
+    fn put_in_front(
+        &self,
+        finding: MachineFinding,
+        is_v6: bool,
+        (place, ours): (u64, u32),
+        commands: Vec<String>,
+    ) -> MachineFinding {
+        match place > u64::from(ours) {
+            true => finding.with(self.restore(|_| commands)),
+            false => finding
+                .run(format!(
+                    "ip {} rule show pref {place}",
+                    lines::family(is_v6)
+                ))
+                .advise(format!(
+                    "let whoever made that rule give it a place behind {}",
+                    lines::LOCK_PLACE
+                )),
+        }
     }
 
     /// Marked packets must be delivered here.
@@ -77,15 +118,17 @@ impl Site<'_> {
                     return Some(MachineFinding::warn(CHECK, words).run("apt install iproute2"));
                 }
             };
-            let own = rules
-                .iter()
-                .find(|rule| rule.mark == Some(mark) && rule.table.is_some());
-            let table = own.and_then(|rule| rule.table.clone());
-            if table.is_none() {
-                missing.push(format!("no {} rule for the mark {mark:#x}", family(*is_v6)));
-                commands.push(lines::mark_rule(*is_v6, mark));
-            }
-            let table = table.unwrap_or_else(|| lines::TABLE.to_string());
+            let table = match routing::table_of_mark(&rules, mark) {
+                Ok(table) => table.to_owned(),
+                Err(before) => {
+                    missing.push(match before {
+                        None => format!("no {} rule for the mark {mark:#x}", family(*is_v6)),
+                        Some(place) => format!("the {} rule at place {place} takes them before the one for the mark {mark:#x}", family(*is_v6)),
+                    });
+                    commands.push(lines::mark_rule(*is_v6, mark));
+                    lines::TABLE.to_string()
+                }
+            };
             if !routing::delivers_here(*is_v6, &table) {
                 missing.push(format!(
                     "no local {} route in table {table}",
@@ -132,13 +175,8 @@ impl Site<'_> {
                 "src_valid_mark=1 makes the kernel drop intercepted IPv4 packets",
             );
             marked.iter().fold(finding, |finding, name| {
-                finding.run(format!("sysctl -w net.ipv4.conf.{name}.src_valid_mark=0"))
+                finding.run(lines::switched_off(name, "src_valid_mark"))
             })
         })
     }
-}
-
-fn place_of_mark(rules: &[RoutingRule], mark: u32) -> Option<u64> {
-    let own = rules.iter().find(|rule| rule.mark == Some(mark));
-    own.map(|rule| rule.place)
 }
