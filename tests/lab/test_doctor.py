@@ -152,14 +152,14 @@ class Router(Machine):
         for family, source in (("-4", "10.25.0.77"), ("-6", "fd25::77")):
             self.shell(f"while ip {family} rule del pref 26 2>/dev/null; do :; done")
             self.shell(f"ip {family} rule add pref 26 from {source} iif gwi ipproto tcp dport 25 prohibit")
-        self.is_mended("WARN", "second lock", "no routing rule refuses it: IPv4 of gwi, IPv6 of gwi", *self.flags)
+        self.is_mended("WARN", "second lock", "no routing rule refuses it: IPv4 of gwi; no routing rule refuses it: IPv6 of gwi", *self.flags)
 
     def test_a_second_lock_behind_the_main_table_is_none(self):
         for family in ("-4", "-6"):
             self.shell(f"while ip {family} rule del pref 26 2>/dev/null; do :; done")
             self.shell(f"ip {family} rule add pref 32767 iif gwi ipproto tcp dport 25 prohibit")
             self.addCleanup(self.shell, f"ip {family} rule del pref 32767 prohibit; ip {family} rule show | grep -q default || ip {family} rule add pref 32767 lookup default")
-        self.is_mended("WARN", "second lock", "the routing rule at place 32766 may route port 25", *self.flags)
+        self.is_mended("WARN", "second lock", "the rule at place 32766 may route it before another refuses it: IPv4 of gwi; .*: IPv6 of gwi", *self.flags)
         self.arrives("user@good.plain.test")
         self.shell("nft flush ruleset")
         self.stays("user@good.plain.test")
@@ -386,7 +386,7 @@ class Setup(Machine):
         self.assertIn("starttls-proxy inbound --listen", script)
 
     def test_an_interface_whose_name_no_rule_can_have_is_told_and_the_others_are_used(self):
-        for name in ("a'b", 'a"b', "a$b", "a%sb", "eth0*"):
+        for name in ("a'b", 'a"b', "a$b", "$(id)", "eth0*"):
             self.shell(f"ip link add {shlex.quote(name)} type veth peer name odd1")
             self.addCleanup(self.shell, "ip link del odd1 2>/dev/null || true")
             script = sh([proxy.BINARY, "setup"], self.gw)

@@ -16,7 +16,8 @@ use super::{
 impl Site<'_> {
     pub(super) fn second_lock(&self, handed: &[Handed]) -> Option<MachineFinding> {
         const CHECK: &str = "second lock";
-        let (mut missing, mut commands) = (Vec::new(), Vec::new());
+        let (mut early, mut open) = (Vec::new(), Vec::new());
+        let (mut commands, mut in_front) = (Vec::new(), Vec::new());
         for is_v6 in self.families {
             let rules = match routing::rules(*is_v6) {
                 Ok(rules) => rules,
@@ -25,81 +26,76 @@ impl Site<'_> {
             for one in handed.iter().filter(|one| one.is_v6 == *is_v6) {
                 let needs_mark = one.journey.handed_to.is_some();
                 let mark = needs_mark.then_some(lines::MARK);
-                let lock = || {
-                    let mark = needs_mark.then(|| routing::table_of_mark(&rules, lines::MARK));
-                    // The rule for the mark must stand before the lock.
-                    let mark = mark.filter(Result::is_err);
-                    let mark = mark.map(|_| lines::mark_rule(*is_v6, lines::MARK));
-                    mark.into_iter()
-                        .chain([lines::second_lock(*is_v6, &one.interface)])
-                };
+                let lacks_mark = mark
+                    .is_some_and(|mark| routing::table_of_mark(&rules, mark).is_err())
+                    .then(|| lines::mark_rule(*is_v6, lines::MARK));
+                let lock = lines::second_lock(*is_v6, &one.interface);
+                // Rules at our places mend it where what is in the way stands behind them.
                 match routing::second_lock(&rules, &one.interface, mark) {
                     SecondLock::Holds => {}
                     SecondLock::Missing => {
-                        missing.push(one.words());
-                        commands.extend(lock());
+                        open.push(format!("no routing rule refuses it: {}", one.words()));
+                        commands.extend(lacks_mark.into_iter().chain([lock]));
                     }
                     SecondLock::BeforeTheMark(place) => {
-                        let words = format!(
-                            "the routing rule that refuses port 25 of {} stands before the one for the mark, and refuses intercepted mail, too",
-                            one.words()
-                        );
-                        let finding = MachineFinding::fail(CHECK, words);
-                        let mend = vec![lines::mark_rule(*is_v6, lines::MARK)];
-                        return Some(self.put_in_front(
-                            finding,
-                            *is_v6,
-                            (place, lines::MARK_PLACE),
-                            mend,
-                        ));
+                        early.push(one.words());
+                        match place > u64::from(lines::MARK_PLACE) {
+                            true => commands.push(lines::mark_rule(*is_v6, lines::MARK)),
+                            false => in_front.push((*is_v6, place)),
+                        }
                     }
                     SecondLock::Opened(place) => {
-                        let words = format!(
-                            "whoever flushes the firewall's rules opens port 25, because the routing rule at place {place} may route port 25 of {} before another rule refuses it",
+                        open.push(format!(
+                            "the rule at place {place} may route it before another refuses it: {}",
                             one.words()
-                        );
-                        let finding = MachineFinding::warn(CHECK, words);
-                        return Some(self.put_in_front(
-                            finding,
-                            *is_v6,
-                            (place, lines::LOCK_PLACE),
-                            lock().collect(),
                         ));
+                        match place > u64::from(lines::LOCK_PLACE) {
+                            true => commands.extend(lacks_mark.into_iter().chain([lock])),
+                            false => in_front.push((*is_v6, place)),
+                        }
                     }
                 }
             }
         }
-        commands.dedup();
-        Some(match missing.is_empty() {
-            true => MachineFinding::ok(CHECK, "the routing refuses port 25 even where the firewall's rules are flushed"),
-            false => MachineFinding::warn(
+        let finding = match (early.is_empty(), open.is_empty()) {
+            (true, true) => {
+                return Some(MachineFinding::ok(
+                    CHECK,
+                    "the routing refuses port 25 even where the firewall's rules are flushed",
+                ));
+            }
+            (false, _) => MachineFinding::fail(
                 CHECK,
-                format!("whoever flushes the firewall's rules opens port 25, because no routing rule refuses it: {}", missing.join(", ")),
-            )
-            .with(self.restore(|_| commands.clone())),
-        })
-    }
-
-    /// What mends it that a rule at a place is asked before ours. Behind the place that ours would have, ours does.
-    fn put_in_front(
-        &self,
-        finding: MachineFinding,
-        is_v6: bool,
-        (place, ours): (u64, u32),
-        commands: Vec<String>,
-    ) -> MachineFinding {
-        match place > u64::from(ours) {
-            true => finding.with(self.restore(|_| commands)),
-            false => finding
+                format!(
+                    "the routing rule that refuses port 25 stands before the one for the mark, and refuses intercepted mail, too: {}",
+                    early.join(", ")
+                ),
+            ),
+            (true, false) => MachineFinding::warn(
+                CHECK,
+                format!(
+                    "whoever flushes the firewall's rules opens port 25, because {}",
+                    open.join("; ")
+                ),
+            ),
+        };
+        commands.dedup();
+        let finding = match commands.is_empty() {
+            true => finding,
+            false => finding.with(self.restore(|_| commands)),
+        };
+        in_front.dedup();
+        Some(in_front.iter().fold(finding, |finding, (is_v6, place)| {
+            finding
                 .run(format!(
                     "ip {} rule show pref {place}",
-                    lines::family(is_v6)
+                    lines::family(*is_v6)
                 ))
                 .advise(format!(
-                    "let whoever made that rule give it a place behind {}",
+                    "let whoever made the rule at place {place} give it one behind {}",
                     lines::LOCK_PLACE
-                )),
-        }
+                ))
+        }))
     }
 
     /// Marked packets must be delivered here.
