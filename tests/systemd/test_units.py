@@ -516,6 +516,16 @@ class OnOneSystemd(Units):
         self.machine.run("nft", "flush", "ruleset")
         self.shut()
 
+    def test_doctor_finds_the_service_also_where_it_may_not_look_into_other_processes(self):
+        self.outbound()
+        # Root in a container of Docker has no CAP_SYS_PTRACE, and other users have less.
+        for less in ("--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"), ("--reuid=nobody", "--clear-groups"):
+            with self.subTest(less):
+                _, page = self.machine.tries("setpriv", *less, "/usr/local/bin/starttls-proxy", "doctor")
+                self.assertIn("starttls-proxy-outbound runs, but will not after a restart", page)
+                self.assertNotIn("no proxy runs here", page)
+                self.assertNotIn("none is enabled", page)
+
     def test_doctor_finds_the_service_in_whatever_slice_it_runs(self):
         self.machine.write("etc/systemd/system/starttls-proxy-outbound.service.d/slice.conf", "[Service]\nSlice=machine-mail.slice\n")
         self.machine.systemctl("daemon-reload")

@@ -1,6 +1,7 @@
 //! The proxies that run here, and who listens on which port. Only what is in this network namespace counts.
 
 use std::{
+    fmt::Display,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
@@ -29,7 +30,12 @@ pub(in crate::commands) struct RunningProxy {
 /// All that run.
 pub(in crate::commands) fn proxies() -> Vec<RunningProxy> {
     let own = fs::read_link("/proc/self/ns/net").ok();
-    let here = |pid: u32| own.is_some() && fs::read_link(format!("/proc/{pid}/ns/net")).ok() == own;
+    let here = |pid: u32| match fs::read_link(format!("/proc/{pid}/ns/net")) {
+        Ok(network) => own.as_ref() == Some(&network),
+        // It takes CAP_SYS_PTRACE to see that of another user, and root of many containers has none. Then its control group says
+        // whether it is one of this machine's or of a container's.
+        Err(_) => service_of(pid).is_some() || groups_of("self") == groups_of(pid),
+    };
     let pids = pids().into_iter();
     pids.filter(|pid| name_of(*pid) == PROGRAM && here(*pid))
         .filter_map(|pid| {
@@ -56,13 +62,17 @@ pub(in crate::commands) fn proxies() -> Vec<RunningProxy> {
 
 /// The service of systemd in whose control group the process is, without `.service`.
 pub(in crate::commands) fn service_of(pid: u32) -> Option<String> {
-    let groups = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
     // Where it cannot be seen, the first process is taken to be where it is on a machine of its own.
-    let first = groups(1).unwrap_or_default();
-    let groups = groups(pid)?;
+    let first = groups_of(1).unwrap_or_default();
+    let groups = groups_of(pid)?;
     groups
         .lines()
         .find_map(|line| service_of_group(line, root_of(line, &first)))
+}
+
+/// The control groups of a process, one for each hierarchy.
+fn groups_of(process: impl Display) -> Option<String> {
+    fs::read_to_string(format!("/proc/{process}/cgroup")).ok()
 }
 
 /// The control group in which the systemd of this machine keeps its own: that of the first process, in the same hierarchy. In a container
