@@ -1,7 +1,7 @@
 //! Text files with the marks that editors leave: those of Windows put a byte order mark in front, and some write UTF-16. And the room
 //! that is left for files.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
 /// U+FEFF in UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -43,6 +43,14 @@ pub fn octets(path: &Path) -> io::Result<Vec<u8>> {
 pub(crate) fn free_octets(path: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(path)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Days until `free` octets are full, if `written` octets took the time `after`. `None`: too little is known, because less than an hour
+/// is over or nothing was written.
+pub(crate) fn days_left(free: u64, written: u64, after: Duration) -> Option<f64> {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let a_day = written as f64 / (after.as_secs_f64() / 86_400.0);
+    (after >= HOUR && written > 0).then(|| free as f64 / a_day)
 }
 
 #[cfg(test)]
@@ -96,5 +104,16 @@ mod tests {
             );
             fs::remove_file(path).expect("removed");
         }
+    }
+
+    #[test]
+    fn the_days_left_are_those_at_the_speed_so_far_once_an_hour_is_over() {
+        let hours = |hours: u64| Duration::from_secs(3600 * hours);
+        assert_eq!(days_left(480, 10, hours(12)), Some(24.0));
+        assert_eq!(days_left(480, 10, hours(1)), Some(2.0));
+        assert_eq!(days_left(0, 10, hours(12)), Some(0.0));
+        assert_eq!(days_left(480, 10, Duration::from_secs(3599)), None);
+        assert_eq!(days_left(480, 0, hours(12)), None);
+        assert_eq!(days_left(480, 0, Duration::ZERO), None);
     }
 }

@@ -26,10 +26,11 @@ pub struct DoctorFlags {
 #[derive(FromArgs, ArgsInfo, Debug, Default)]
 #[argh(subcommand, name = "setup")]
 pub struct SetupFlags {
-    /// interface towards the mail server (default: those that no default route leads through)
+    /// interface towards the mail server, to intercept outbound mail (default: those that no default route leads
+    /// through, unless only --outside is given)
     #[argh(option, arg_name = "INTERFACE")]
     pub inside: Vec<String>,
-    /// interface towards the world (default: those that a default route leads through)
+    /// interface towards the world, to intercept inbound mail (default: none, unless the units intercept it already)
     #[argh(option, arg_name = "INTERFACE")]
     pub outside: Vec<String>,
     /// how the kernel hands connections to the proxy (default tproxy)

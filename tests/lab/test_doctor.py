@@ -148,6 +148,22 @@ class Router(Machine):
         self.shell("ip -4 rule add pref 5 iif gwi ipproto tcp dport 25 prohibit")
         self.is_sick("FAIL", "second lock", "stands before the one for the mark", *self.flags)
 
+    def test_a_second_lock_that_does_not_catch_everything_of_its_interface_is_none(self):
+        for family, source in (("-4", "10.25.0.77"), ("-6", "fd25::77")):
+            self.shell(f"while ip {family} rule del pref 26 2>/dev/null; do :; done")
+            self.shell(f"ip {family} rule add pref 26 from {source} iif gwi ipproto tcp dport 25 prohibit")
+        self.is_mended("WARN", "second lock", "no routing rule refuses it: IPv4 of gwi; no routing rule refuses it: IPv6 of gwi", *self.flags)
+
+    def test_a_second_lock_behind_the_main_table_is_none(self):
+        for family in ("-4", "-6"):
+            self.shell(f"while ip {family} rule del pref 26 2>/dev/null; do :; done")
+            self.shell(f"ip {family} rule add pref 32767 iif gwi ipproto tcp dport 25 prohibit")
+            self.addCleanup(self.shell, f"ip {family} rule del pref 32767 prohibit; ip {family} rule show | grep -q default || ip {family} rule add pref 32767 lookup default")
+        self.is_mended("WARN", "second lock", "the rule at place 32766 may route it before another refuses it: IPv4 of gwi; .*: IPv6 of gwi", *self.flags)
+        self.arrives("user@good.plain.test")
+        self.shell("nft flush ruleset")
+        self.stays("user@good.plain.test")
+
     def test_an_input_chain_that_drops_what_is_not_listed(self):
         self.shell("nft add table inet filter; nft 'add chain inet filter input { type filter hook input priority 0; policy drop; }'")
         for rule in ("iif lo accept", "ct state established,related accept", "tcp dport { 22, 2525 } accept", "udp dport 53 accept",
@@ -167,6 +183,12 @@ class Router(Machine):
         switch = "net.ipv4.conf.gwi.src_valid_mark"
         self.addCleanup(self.shell, f"sysctl -qw {switch}=0 net.ipv4.conf.gwi.rp_filter=0")
         self.shell(f"sysctl -qw {switch}=1 net.ipv4.conf.gwi.rp_filter=1")
+        self.is_mended("FAIL", "source check", "src_valid_mark=1", *self.flags)
+
+    def test_the_source_check_of_an_interface_with_a_dot(self):
+        self.shell("ip link add odd.25 type veth peer name odd1")
+        self.addCleanup(self.shell, "ip link del odd1")
+        self.shell("sysctl -qw net.ipv4.conf.odd/25.src_valid_mark=1 net.ipv4.conf.odd/25.rp_filter=1")
         self.is_mended("FAIL", "source check", "src_valid_mark=1", *self.flags)
 
     def test_a_resolver_that_does_not_answer(self):
@@ -305,6 +327,27 @@ class Inbound(Machine):
         own.key.chmod(0o644)
         self.is_mended("WARN", "key file", "everybody on this machine can read it", *self.flags_of(own))
 
+    def test_a_key_that_others_use_is_not_taken_from_them(self):
+        self.inbound()
+        folder = self.network.folder / "others"
+        folder.mkdir()
+        own = self.world.authority.issue("shared", ["legacy.inside.test"])
+        own.key = own.key.rename(folder / "mx.key")
+        for owner, group, folder_mode, mode in (
+            ("root", "mail", 0o710, 0o640), ("root", "mail", 0o755, 0o640), ("mail", "mail", 0o700, 0o600), ("mail", "root", 0o755, 0o600),
+            ("root", "mail", 0o755, 0o644),
+        ):
+            for path, bits in ((folder, folder_mode), (own.key, mode)):
+                sh(["chown", f"{owner}:{group}", path])
+                path.chmod(bits)
+            lines, page = self.is_sick("WARN" if mode & 0o004 else "FAIL", "key file", "read it", *self.flags_of(own))
+            self.assertEqual(lines, [])
+            copy = re.search(r"is used by others, who would lose it; give user nobody a copy of its own, .*: (install -m 640 -g \S+ \S+ )\S+$", page, re.M)
+            self.assertTrue(copy, page)
+        self.shell(copy[1] + str(self.network.folder / "copy.key"))
+        own.key = self.network.folder / "copy.key"
+        self.is_well("key file", *self.flags_of(own))
+
     def test_an_open_relay_behind_us(self):
         def to(port):
             return ["inbound", "--listen", f"[::]:{proxy.INBOUND}", "--upstream", f"{INSIDE}:{port}", "--hide-client-address",
@@ -324,7 +367,8 @@ class Setup(Machine):
         script = sh([proxy.BINARY, "setup"], self.gw)
         self.assertEqual(self.shell("nft list ruleset; ip -4 rule; ip -6 rule"), before)
         self.assertRegex(script, r"#   gwi  10\.25\.0\.1/24.*: the mail server is here")
-        self.assertRegex(script, r"#   gwo  192\.0\.2\.1/24.*: the world is here")
+        self.assertRegex(script, r"#   gwo  192\.0\.2\.1/24.*: the world is here.*; inbound mail goes on as before")
+        self.assertNotIn("gwo", "".join(line for line in script.splitlines() if not line.startswith("#")))
         lines = [line for line in script.splitlines() if line and not line.startswith(("#", "starttls-proxy "))]
         for line in lines:
             self.shell(line)
@@ -335,6 +379,22 @@ class Setup(Machine):
         self.arrives("user@good.plain.test")
         self.proxy.stop()
         self.stays("user@good.plain.test")
+
+    def test_inbound_mail_is_intercepted_where_the_outside_is_named(self):
+        script = sh([proxy.BINARY, "setup", "--inside", "gwi", "--outside", "gwo"], self.gw)
+        self.assertIn("iif gwo ipproto tcp dport 25 prohibit", script)
+        self.assertIn("starttls-proxy inbound --listen", script)
+
+    def test_an_interface_whose_name_no_rule_can_have_is_told_and_the_others_are_used(self):
+        for name in ("a'b", 'a"b', "a$b", "$(id)", "eth0*"):
+            self.shell(f"ip link add {shlex.quote(name)} type veth peer name odd1")
+            self.addCleanup(self.shell, "ip link del odd1 2>/dev/null || true")
+            script = sh([proxy.BINARY, "setup"], self.gw)
+            self.assertRegex(script, rf"#   {re.escape(name)} .*cannot stand in rules")
+            self.assertNotIn(name, "".join(line for line in script.splitlines() if not line.startswith("#")))
+            done = subprocess.run(["ip", "netns", "exec", self.gw, proxy.BINARY, "setup", "--inside", name], capture_output=True, text=True)
+            self.assertEqual((done.returncode, "give it a name of letters" in done.stderr), (64, True), done.stderr)
+            self.shell("ip link del odd1")
 
     def test_an_interface_that_is_not_there_is_named(self):
         done = subprocess.run(["ip", "netns", "exec", self.gw, proxy.BINARY, "setup", "--inside", "eth7"], capture_output=True, text=True)

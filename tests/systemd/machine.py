@@ -240,6 +240,52 @@ class Server:
             listener.close()
 
 
+class MailServer(Server):
+    """Takes any mail in the clear, from many clients at a time."""
+
+    def _serve(self, listener):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                threading.Thread(target=self._take, args=(client,), daemon=True).start()
+
+    def _take(self, client):
+        with contextlib.suppress(OSError), client, client.makefile("rb") as lines:
+            client.sendall(f"220 {self.name} ESMTP\r\n".encode())
+            in_message = False
+            for line in lines:
+                if in_message and line != b".\r\n":
+                    continue
+                self.heard += in_message
+                in_message = line[:4].upper() == b"DATA"
+                client.sendall(b"354 go\r\n" if in_message else b"250 2.0.0 ok\r\n")
+
+
+class Session:
+    """An SMTP session of a client in a namespace."""
+
+    def __init__(self, netns, address, port=25):
+        self.socket = connect(netns, address, port)
+        self.lines = self.socket.makefile("rb")
+        self.name = self.hears("220")
+
+    def hears(self, code):
+        """The last line of a reply, which must have this code."""
+        reply = self.lines.readline().decode()
+        while reply[3:4] == "-":
+            reply = self.lines.readline().decode()
+        assert reply.startswith(code), f"{reply!r} instead of {code}"
+        return reply
+
+    def says(self, line, code="250"):
+        self.socket.sendall(f"{line}\r\n".encode())
+        return self.hears(code)
+
+    def close(self):
+        self.lines.close()
+        self.socket.close()
+
+
 def greeting(netns, address, port=25):
     """The name in the greeting that a client hears, or 421; `refused` if nobody lets it in."""
     try:

@@ -6,8 +6,8 @@ import json
 import threading
 import unittest
 
-from machine import FRIEND, INSIDE, INSIDE6, NAME, OUTSIDE, OUTSIDE6, Machine, Server, greeting
-from network import until
+from machine import FRIEND, INSIDE, INSIDE6, NAME, OUTSIDE, OUTSIDE6, Machine, MailServer, Server, Session, greeting
+from network import sh, until
 
 # Nothing answers questions for names here.
 OFFLINE = f"--no-dane --no-mta-sts --resolver {OUTSIDE} --ca-file /etc/starttls-proxy/ca.pem"
@@ -15,6 +15,8 @@ INTERCEPTING = "--listen [::]:2525 --intercept tproxy --keep-client-address --po
 INBOUND = "--cert /etc/starttls-proxy/cert.pem --key /etc/starttls-proxy/key.pem --relay-probe off"
 LOCK = ("pref", "26", "iif", "eth1", "ipproto", "6", "dport", "25", "prohibit")
 SCRIPT = "/usr/local/lib/starttls-proxy/interception"
+# A mail server outside that takes mail.
+PARTNER = "192.0.2.4"
 
 
 class Units:
@@ -37,9 +39,14 @@ class Units:
     def routing(self, **environment):
         """Puts the locks on for outbound mail, or as the environment says. The watcher stays off."""
         self.environment({"INSIDE": "eth1"} | environment)
-        self.machine.run("systemctl", "mask", "--runtime", "starttls-proxy-watch.service")
-        self.addCleanup(self.machine.run, "systemctl", "unmask", "--runtime", "starttls-proxy-watch.service")
+        # Not by a mask: one in /run does not count where the unit is in /etc.
+        off = "etc/systemd/system/starttls-proxy-watch.service.d/off.conf"
+        self.machine.write(off, "[Unit]\nConditionPathExists=!/\n")
+        self.machine.systemctl("daemon-reload")
+        self.addCleanup(self.machine.systemctl, "daemon-reload")
+        self.addCleanup(self.machine.run, "rm", "-f", f"/{off}")
         self.machine.systemctl("start", "starttls-proxy-routing")
+        self.assertEqual(self.machine.property("watch", "ActiveState"), "inactive")
 
     def environment(self, values):
         text = "".join(f'{name}="{value}"\n' for name, value in values.items())
@@ -114,6 +121,46 @@ class Units:
         until(lambda: self.machine.journal(unit), lambda: int(self.machine.property(unit, "NRestarts")) >= 2)
         self.assertIn(self.machine.property(unit, "ActiveState"), ("activating", "active"))
         self.assertIn("status=75/TEMPFAIL", self.machine.journal(unit))
+
+    @contextlib.contextmanager
+    def partner(self):
+        """A mail server outside that takes mail in the clear, which the table allows."""
+        self.machine.write("etc/starttls-proxy/policy", "partner.example may\n")
+        sh(["ip", "address", "add", f"{PARTNER}/24", "dev", "wire"], self.machine.outside)
+        server = MailServer(self.machine.outside, [PARTNER], "partner")
+        try:
+            yield server
+        finally:
+            server.close()
+            sh(["ip", "address", "del", f"{PARTNER}/24", "dev", "wire"], self.machine.outside)
+
+    def amid_a_message(self):
+        """A session of a client inside that has sent the half of a message."""
+        session = Session(self.machine.inside, PARTNER)
+        self.addCleanup(session.close)
+        for line in "EHLO legacy.clinic.example", "MAIL FROM:<doctor@clinic.example>", "RCPT TO:<user@partner.example>":
+            session.says(line)
+        session.says("DATA", "354")
+        session.socket.sendall(b"Subject: half\r\n\r\n")
+        return session
+
+    def handed_over(self, unit):
+        """Has a new process go on, as docs/upgrade.md says; the pids of both."""
+        old = self.machine.property(unit, "MainPID")
+        self.machine.systemctl("kill", "--kill-whom=main", "-s", "USR2", f"starttls-proxy-{unit}")
+        until(lambda: self.machine.journal(unit), lambda: self.machine.property(unit, "MainPID") not in ("0", old))
+        new = self.machine.property(unit, "MainPID")
+        self.assertEqual(self.machine.property(unit, "ActiveState"), "active")
+        self.assertIn(f"Main PID: {new} (starttls-proxy)", self.machine.systemctl("status", f"starttls-proxy-{unit}"))
+        self.assertEqual(self.machine.property(unit, "NRestarts"), "0")
+        return old, new
+
+    def runs(self, pid):
+        """Whether the process has not ended; systemd may not have taken note of its end yet."""
+        try:
+            return bool(self.machine.path(f"proc/{pid}/cmdline").read_bytes())
+        except (FileNotFoundError, ProcessLookupError):
+            return False
 
     def is_active(self, unit):
         until(lambda: self.machine.journal(unit), lambda: self.machine.property(unit, "ActiveState") == "active")
@@ -287,6 +334,81 @@ class OnEachSystemd(Units):
             self.assertEqual(len(self.records("outbound", "reload")), times)
         self.assertEqual(self.machine.property("outbound", "MainPID"), pid)
 
+    def test_a_reload_is_done_and_told_so_where_systemctl_does_not_answer_the_unit(self):
+        self.outbound()
+        # What the unit calls gets this one; MAINPID= is set for nobody else.
+        fake = "usr/local/bin/systemctl"
+        self.addCleanup(self.machine.run, "rm", f"/{fake}")
+        for number, answer in enumerate(("exit 1", "exit 0", "echo nonsense; exit 0"), start=1):
+            with self.subTest(answer):
+                self.machine.write(fake, f'#!/bin/sh\n[ -z "${{MAINPID-}}" ] || {{ {answer}; }}\nexec /usr/bin/systemctl "$@"\n')
+                self.machine.run("chmod", "755", f"/{fake}")
+                self.machine.write("etc/starttls-proxy/policy", f"clinic{number}.example verify\n")
+                before = len(self.records("outbound", "reload"))
+                self.machine.systemctl("reload", "starttls-proxy-outbound")
+                until("it is told as done, and is not", lambda: len(self.records("outbound", "reload")) > before)
+                until("serving", lambda: self.machine.property("outbound", "StatusText") == "serving")
+        self.machine.write("etc/starttls-proxy/policy", "clinic.example nonsense\n")
+        self.assertNotEqual(self.machine.tries("systemctl", "reload", "starttls-proxy-outbound")[0], 0)
+        self.assertEqual(self.machine.property("outbound", "ActiveState"), "active")
+
+    def test_usr2_hands_over_to_a_new_process_and_nobody_is_refused_and_no_session_is_lost(self):
+        with self.partner() as partner:
+            self.outbound()
+            self.routing()
+            session = self.amid_a_message()
+            with self.knocking(OUTSIDE) as heard:
+                until("nobody is heard", lambda: heard)
+                old, new = self.handed_over("outbound")
+                until("the new process is not heard", lambda: self.out() == NAME)
+            self.assertEqual(heard, {NAME})
+            self.assertEqual((self.runs(old), self.runs(new)), (True, True))
+            # The old process still carries its session, and ends with it.
+            session.says("half\r\n.")
+            session.says("QUIT", "2")
+            self.assertEqual(partner.heard, 1)
+            until("the old process stays", lambda: not self.runs(old))
+            # Again, and both are there when the service is stopped.
+            session = self.amid_a_message()
+            older, newer = self.handed_over("outbound")
+            self.assertEqual(older, new)
+            session.says("half\r\n.")
+            self.machine.systemctl("stop", "starttls-proxy-outbound")
+            self.assertEqual((self.runs(older), self.runs(newer)), (False, False), self.machine.journal("outbound", "--output=short-precise"))
+            self.assertEqual([self.machine.property("outbound", name) for name in ("ActiveState", "Result")], ["inactive", "success"])
+            self.assertEqual(partner.heard, 2)
+            self.shut()
+        self.machine.run("starttls-proxy", "audit", "verify", "/var/lib/starttls-proxy/outbound/audit.jsonl")
+        self.assertEqual(len(self.records("outbound", "message")), 2)
+        self.assertEqual(len(self.records("outbound", "start")), 3)
+
+    def test_usr2_with_the_socket_leaves_the_port_with_systemd(self):
+        self.machine.flags("outbound", f"{INTERCEPTING} {OFFLINE}")
+        self.routing()
+        self.machine.systemctl("start", "starttls-proxy-outbound.socket")
+        self.assertEqual(self.out(), NAME)
+        with self.knocking(OUTSIDE) as heard:
+            old, new = self.handed_over("outbound")
+            until("the old process stays", lambda: not self.runs(old))
+            # The next restart refuses nobody either.
+            self.machine.systemctl("restart", "starttls-proxy-outbound")
+            until("the new process stays", lambda: not self.runs(new))
+        # Who was let in just before the end may be told to come again.
+        self.assertLessEqual(heard, {NAME, "421"})
+        self.machine.systemctl("stop", "starttls-proxy-outbound")
+        self.assertEqual(self.out(), NAME)
+        self.assertEqual(self.machine.property("outbound", "ActiveState"), "active")
+
+    def test_usr2_to_a_process_that_cannot_start_changes_nothing(self):
+        self.outbound()
+        self.routing()
+        pid = self.machine.property("outbound", "MainPID")
+        self.machine.write("etc/starttls-proxy/policy", "clinic.example nonsense\n")
+        self.machine.systemctl("kill", "--kill-whom=main", "-s", "USR2", "starttls-proxy-outbound")
+        until("it does not say why", lambda: "policy:1:" in self.machine.journal("outbound"))
+        self.assertEqual(self.out(), NAME)
+        self.assertEqual([self.machine.property("outbound", name) for name in ("MainPID", "ActiveState", "NRestarts")], [pid, "active", "0"])
+
     def test_a_flag_is_added_in_one_file_and_nothing_is_copied(self):
         self.outbound("--observe")
         command = self.machine.run("cat", f"/proc/{self.machine.property('outbound', 'MainPID')}/cmdline").split("\0")
@@ -366,14 +488,58 @@ class OnOneSystemd(Units):
         self.assertNotEqual(code, 0)
         self.assertIn("/etc/default/starttls-proxy-routing", self.machine.journal("routing"))
 
-    def test_a_pattern_of_names_is_refused_and_the_locks_stay(self):
+    def test_what_is_not_the_name_of_one_interface_is_refused_and_the_locks_stay(self):
         self.routing()
-        self.environment({"INSIDE": "eth*"})
-        self.machine.tries("systemctl", "restart", "starttls-proxy-routing")
-        self.failed_for_good("routing", 78)
-        self.assertIn("eth* is not the name of one interface", self.machine.journal("routing"))
+        # A pattern, what `ip` shows for the interface eth0.25, and what a shell or nft reads in a way of its own.
+        for name in ("eth*", "eth0.25@eth0", "a'b", "a$b", "a%sb", "a;b", "$(id)"):
+            with self.subTest(name):
+                self.environment({"INSIDE": name})
+                self.machine.tries("systemctl", "restart", "starttls-proxy-routing")
+                self.failed_for_good("routing", 78)
+                self.assertIn(f"{name} is not the name of one interface", self.machine.journal("routing"))
+                self.machine.tries("systemctl", "reset-failed", "starttls-proxy-routing")
+                self.machine.run(SCRIPT, "check")
+                self.shut()
+
+    def test_a_name_with_a_dot_is_that_of_an_interface(self):
+        self.routing(INSIDE="eth1 eth1.25")
         self.machine.run(SCRIPT, "check")
+        self.assertIn("iif eth1.25", self.machine.run("ip", "rule"))
+        self.assertIn('"eth1.25"', self.machine.run("nft", "list", "ruleset"))
+
+    def test_a_rule_that_only_looks_like_a_lock_is_not_taken_for_one(self):
+        self.routing()
+        for family, source in ("-4", "10.26.0.77"), ("-6", "fd26::77"):
+            self.machine.run("ip", family, "rule", "del", *LOCK)
+            narrow = ("pref", "26", "from", source, *LOCK[2:])
+            self.machine.run("ip", family, "rule", "add", *narrow)
+            self.addCleanup(self.machine.tries, "ip", family, "rule", "del", *narrow)
+        self.assertNotEqual(self.machine.tries(SCRIPT, "check")[0], 0)
+        self.machine.systemctl("restart", "starttls-proxy-routing")
+        self.machine.run(SCRIPT, "check")
+        self.machine.run("nft", "flush", "ruleset")
         self.shut()
+
+    def test_doctor_finds_the_service_also_where_it_may_not_look_into_other_processes(self):
+        self.outbound()
+        # Root in a container of Docker has no CAP_SYS_PTRACE, and other users have less.
+        for less in ("--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"), ("--reuid=nobody", "--clear-groups"):
+            with self.subTest(less):
+                _, page = self.machine.tries("setpriv", *less, "/usr/local/bin/starttls-proxy", "doctor")
+                self.assertIn("starttls-proxy-outbound runs, but will not after a restart", page)
+                self.assertNotIn("no proxy runs here", page)
+                self.assertNotIn("none is enabled", page)
+
+    def test_doctor_finds_the_service_in_whatever_slice_it_runs(self):
+        self.machine.write("etc/systemd/system/starttls-proxy-outbound.service.d/slice.conf", "[Service]\nSlice=machine-mail.slice\n")
+        self.machine.systemctl("daemon-reload")
+        self.outbound()
+        self.routing()
+        self.assertIn("machine-mail.slice", self.machine.property("outbound", "ControlGroup"))
+        _, page = self.machine.tries("starttls-proxy", "doctor")
+        self.assertIn("\nstarttls-proxy-outbound: outbound --state-dir", page)
+        self.assertIn("starttls-proxy-outbound runs, but will not after a restart of the machine\n        run: systemctl enable starttls-proxy-outbound", page)
+        self.assertNotIn("none is enabled", page)
 
     def apart(self, *lines):
         """Runs lines in a network and a /run of their own, where $script is the script; what they print."""

@@ -3,7 +3,10 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::UNIX_EPOCH};
 
 use super::{
-    super::machine::{accounts::Access, programs::shell_word},
+    super::machine::{
+        accounts::{Access, Account},
+        programs::shell_word,
+    },
     finding::{MachineFinding, Remedy},
     service::ProxyService,
 };
@@ -128,6 +131,10 @@ pub(super) fn readable(service: &ProxyService, check: &'static str, file: &Path)
                 account.name
             ),
         );
+        let others = stops.iter().find(|stop| is_of_others(account, stop));
+        if let Some(others) = others {
+            return finding.advise(of_its_own(account, file, others));
+        }
         return stops.iter().fold(finding, |finding, stop| {
             let bit = if stop.is_dir() { "x" } else { "r" };
             let stop = shell_word(&stop.display().to_string());
@@ -137,14 +144,24 @@ pub(super) fn readable(service: &ProxyService, check: &'static str, file: &Path)
         });
     }
     if mode & 0o004 != 0 {
-        return MachineFinding::warn(
+        let finding = MachineFinding::warn(
             check,
             format!("{shown}: everybody on this machine can read it"),
-        )
-        .run(match &account {
-            Some(account) => format!("chgrp {} {word} && chmod 640 {word}", account.group),
-            None => format!("chmod o-rwx {word}"),
-        });
+        );
+        return match &account {
+            Some(account) if is_of_others(account, file) => {
+                finding.advise(of_its_own(account, file, file))
+            }
+            Some(account) => finding
+                .run(format!(
+                    "chgrp {} {word} && chmod 640 {word}",
+                    account.group
+                ))
+                .advise(
+                    "if another service reads it, too, give each one a copy of its own before that",
+                ),
+            None => finding.run(format!("chmod o-rwx {word}")),
+        };
     }
     MachineFinding::ok(
         check,
@@ -155,6 +172,25 @@ pub(super) fn readable(service: &ProxyService, check: &'static str, file: &Path)
             ),
             None => format!("{shown}: not everybody can read it"),
         },
+    )
+}
+
+fn is_of_others(account: &Account, path: &Path) -> bool {
+    account.is_used_by_others(path) == Some(true)
+}
+
+/// What to do about a secret where another owner or group would take a file or directory away from others.
+fn of_its_own(account: &Account, file: &Path, others: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let copy = Path::new("/etc/starttls-proxy").join(name.as_ref());
+    format!(
+        "{} is used by others, who would lose it; give user {} a copy of its own, after each renewal, too, and name that in the flags: \
+         install -m 640 -g {} {} {}",
+        others.display(),
+        account.name,
+        account.group,
+        shell_word(&file.display().to_string()),
+        shell_word(&copy.display().to_string())
     )
 }
 

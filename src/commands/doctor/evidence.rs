@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{
@@ -14,13 +15,10 @@ use super::{
 use crate::{audit, clock, files};
 
 /// Days of room below which there is a warning, and a failure.
-const FEW: u64 = 30;
-const TOO_FEW: u64 = 7;
+const FEW: f64 = 30.0;
+const TOO_FEW: f64 = 7.0;
 /// Octets of room below which the log may stop at any moment.
 const NO_ROOM: u64 = 1 << 20;
-/// A log younger than this, in seconds, has no rate yet.
-const YOUNG: u64 = 3_600;
-const DAY: u64 = 86_400;
 
 pub(super) fn check(service: &ProxyService) -> Vec<MachineFinding> {
     let mut findings = Vec::new();
@@ -92,7 +90,8 @@ fn writable(service: &ProxyService, check: &'static str, file: &Path) -> Machine
     let whole = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     stops.iter().fold(finding, |finding, stop| {
         let word = shell_word(&stop.display().to_string());
-        if stop == file || (*stop == whole && is_its_own(&whole, file)) {
+        let is_free = account.is_used_by_others(stop) == Some(false);
+        if is_free && (stop == file || (*stop == whole && is_its_own(&whole, file))) {
             return finding.run(format!("chown {user}:{group} {word} && chmod u+rwX {word}"));
         }
         // The directory serves others, too, so nobody should be handed it.
@@ -137,15 +136,13 @@ fn room(file: &Path) -> Option<MachineFinding> {
     let size: u64 = sizes.map(|metadata| metadata.len()).sum();
     let age = all.iter().find_map(|file| begin(file));
     let now = clock::unix_seconds(clock::wall());
-    let age = age.map(|begin| now.saturating_sub(begin));
-    let days = age.filter(|age| *age >= YOUNG && size > 0).map(|age| {
-        let a_day = u128::from(size) * u128::from(DAY) / u128::from(age);
-        u64::try_from(u128::from(free) / a_day.max(1)).unwrap_or(u64::MAX)
-    });
+    let age = age.map(|begin| Duration::from_secs(now.saturating_sub(begin)));
+    let days = age.and_then(|age| files::days_left(free, size, age));
     let megabytes = free >> 20;
     let words = match days {
         Some(days) => format!(
-            "{megabytes} MiB are free in {folder}, enough for {days} days at the present rate"
+            "{megabytes} MiB are free in {folder}, enough for {:.0} days at the rate so far",
+            days.floor()
         ),
         None => format!(
             "{megabytes} MiB are free in {folder}; the log is too young to say for how long"

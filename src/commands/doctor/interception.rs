@@ -218,25 +218,30 @@ impl Site<'_> {
     /// What puts the rules back: the routing unit where there is one, else command lines.
     fn restore(&self, by_hand: impl FnOnce(&[&str]) -> Vec<String>) -> Vec<Remedy> {
         let outbound = self.service.is_outbound();
-        let guessed = lines::guessed(&self.interfaces, outbound);
+        let (guessed, odd): (Vec<&str>, Vec<&str>) = lines::guessed(&self.interfaces, outbound)
+            .into_iter()
+            .partition(|name| lines::is_plain(name));
+        let renamed = odd.into_iter().map(|name| Remedy::Do(lines::rename(name)));
         let Some(unit) = self
             .units
             .named(ROUTING)
             .filter(|_| programs::is_systemd_running())
         else {
+            let mut remedies: Vec<Remedy> = renamed.collect();
             if guessed.is_empty() {
                 let words = "name the interface that mail comes in by: starttls-proxy setup --inside INTERFACE";
-                return vec![Remedy::Do(words.into())];
+                remedies.push(Remedy::Do(words.into()));
+                return remedies;
             }
-            let mut remedies: Vec<Remedy> =
-                by_hand(&guessed).into_iter().map(Remedy::Run).collect();
+            remedies.extend(by_hand(&guessed).into_iter().map(Remedy::Run));
             remedies.push(Remedy::Do(
                 "these lines last until the machine is restarted; starttls-proxy setup explains them, and the units of the package keep them"
                     .into(),
             ));
             return remedies;
         };
-        let mut remedies: Vec<Remedy> = self.misnamed(unit, &guessed).into_iter().collect();
+        let misnamed = self.misnamed(unit, &guessed);
+        let mut remedies: Vec<Remedy> = misnamed.into_iter().chain(renamed).collect();
         remedies.push(Remedy::Run(format!("systemctl enable {ROUTING}")));
         remedies.push(Remedy::Run(format!("systemctl restart {ROUTING}")));
         remedies
@@ -259,7 +264,7 @@ impl Site<'_> {
         };
         wrong.then(|| {
             Remedy::Do(format!(
-                "{place} has {variable}={named}; write the interface that mail comes in by, probably {variable}={}",
+                "{place} has {variable}={named}; write the interface that mail comes in by, probably {variable}=\"{}\"",
                 guessed.join(" ")
             ))
         })

@@ -5,11 +5,9 @@ use std::fs;
 use super::{super::machine::units::ProxyUnits, finding::MachineFinding};
 use crate::{
     clock,
-    serve::status::interception::{STATE, value},
+    serve::status::interception::{STATE, is_watched, value},
 };
 
-/// A state that is older than this, in seconds, means that nobody watches.
-const WATCHED: u64 = 30;
 const WATCH: &str = "starttls-proxy-watch";
 
 pub(super) fn check(units: &ProxyUnits) -> Option<MachineFinding> {
@@ -46,18 +44,17 @@ enum Watched {
 /// Reads `key=value` lines. `locks=held` or `alive=yes` is well; `checked=` is when it was looked at, in seconds since 1970.
 fn watched(text: &str, now: u64) -> Watched {
     let value = |key: &str| value(text, key);
-    let checked: Option<u64> = value("checked").and_then(|value| value.parse().ok());
     let holds = match (value("locks"), value("alive")) {
         (Some(locks), _) => locks == "held",
         (None, alive) => alive == Some("yes"),
     };
-    match (holds, checked) {
+    match (holds, is_watched(text, now)) {
         (false, _) => {
             let error = value("error").filter(|words| !words.is_empty());
             Watched::Lost(error.unwrap_or("it does not say why").to_owned())
         }
-        (true, Some(checked)) if checked.saturating_add(WATCHED) < now => Watched::Late,
-        (true, _) => Watched::Held,
+        (true, false) => Watched::Late,
+        (true, true) => Watched::Held,
     }
 }
 
@@ -70,7 +67,9 @@ mod tests {
         for (text, expected) in [
             ("locks=held\nchecked=1000\nerror=\n", Watched::Held),
             ("alive=yes\n", Watched::Held),
-            ("locks=held\nchecked=900\n", Watched::Late),
+            ("locks=held\nchecked=980\n", Watched::Held),
+            // The file's own description says thirty seconds.
+            ("locks=held\nchecked=979\n", Watched::Late),
             (
                 "locks=failing\nchecked=1000\nerror=no ip -4 rule\n",
                 Watched::Lost("no ip -4 rule".into()),

@@ -93,6 +93,16 @@ impl Account {
         stops
     }
 
+    /// Whether somebody else uses a file or directory in a way that another owner or group would end: it belongs to neither root
+    /// nor this account, or its group is that of others and has rights. `None` where that cannot be looked at.
+    pub(in crate::commands) fn is_used_by_others(&self, path: &Path) -> Option<bool> {
+        let metadata = fs::metadata(path).ok()?;
+        let is_of_another = ![0, self.uid].contains(&metadata.uid());
+        let is_of_group = metadata.gid() != 0 && Some(&metadata.gid()) != self.groups.first();
+        let group_has_rights = metadata.permissions().mode() & 0o070 != 0;
+        Some(is_of_another || (is_of_group && group_has_rights))
+    }
+
     fn has(&self, path: &Path, bit: u32) -> bool {
         let Ok(metadata) = fs::metadata(path) else {
             return false;
@@ -146,5 +156,60 @@ mod tests {
             [folder.clone(), key]
         );
         set(&folder, 0o755);
+    }
+
+    #[test]
+    fn a_file_of_another_service_is_told_from_one_that_may_be_handed_over() {
+        let scratch = Scratch::new();
+        let key = scratch.0.join("key.pem");
+        fs::write(&key, "key").expect("a file");
+        let owner = fs::metadata(&key).expect("metadata");
+        let account = |uid, gid| Account::in_groups("proxy", uid, gid, "");
+        let (own, other) = (owner.uid(), owner.uid() + 1);
+        let (group, another) = (owner.gid(), owner.gid() + 1);
+        // Root's files, which a test by root makes, may be handed over to anybody.
+        let is_roots = (own == 0, group == 0);
+        for (account, mode, expected) in [
+            (account(own, group), 0o640, false),
+            (account(own, another), 0o600, false),
+            (account(own, another), 0o640, !is_roots.1),
+            (account(own, another), 0o610, !is_roots.1),
+            (account(other, group), 0o600, !is_roots.0),
+            (account(other, another), 0o600, !is_roots.0),
+        ] {
+            fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("a mode");
+            let found = account.is_used_by_others(&key);
+            assert_eq!(found, Some(expected), "{account:?} {mode:o}");
+        }
+        assert_eq!(
+            account(0, 0).is_used_by_others(&scratch.0.join("gone")),
+            None
+        );
+    }
+
+    #[test]
+    fn a_file_that_root_gave_to_the_group_of_others_stays_theirs() {
+        let scratch = Scratch::new();
+        let key = scratch.0.join("key.pem");
+        fs::write(&key, "key").expect("a file");
+        // Only root can give files away, and only then is there something to see.
+        if std::os::unix::fs::chown(&key, Some(0), Some(4242)).is_err() {
+            return;
+        }
+        let proxy = Account::in_groups("proxy", 990, 990, "ssl-cert:x:4242:postgres\n");
+        for (owner, group, mode, expected) in [
+            (0, 4242, 0o640, true),
+            (0, 4242, 0o710, true),
+            (0, 4242, 0o600, false),
+            (0, 0, 0o640, false),
+            (0, 990, 0o640, false),
+            (4242, 0, 0o600, true),
+            (990, 0, 0o600, false),
+        ] {
+            std::os::unix::fs::chown(&key, Some(owner), Some(group)).expect("an owner");
+            fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("a mode");
+            let words = format!("{owner}:{group} {mode:o}");
+            assert_eq!(proxy.is_used_by_others(&key), Some(expected), "{words}");
+        }
     }
 }

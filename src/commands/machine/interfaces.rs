@@ -19,7 +19,9 @@ pub(in crate::commands) struct NetInterface {
 
 /// All interfaces of this network namespace.
 pub(in crate::commands) fn interfaces() -> Vec<NetInterface> {
-    let text = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    // A name may have any octet but a few; one that is no text must not hide the others.
+    let text =
+        |file: &str| String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
     let addresses = programs::output("ip", &["-j", "addr"]).unwrap_or_default();
     of(
         &text("/proc/self/net/dev"),

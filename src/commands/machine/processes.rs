@@ -1,6 +1,7 @@
 //! The proxies that run here, and who listens on which port. Only what is in this network namespace counts.
 
 use std::{
+    fmt::Display,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
@@ -29,7 +30,12 @@ pub(in crate::commands) struct RunningProxy {
 /// All that run.
 pub(in crate::commands) fn proxies() -> Vec<RunningProxy> {
     let own = fs::read_link("/proc/self/ns/net").ok();
-    let here = |pid: u32| own.is_some() && fs::read_link(format!("/proc/{pid}/ns/net")).ok() == own;
+    let here = |pid: u32| match fs::read_link(format!("/proc/{pid}/ns/net")) {
+        Ok(network) => own.as_ref() == Some(&network),
+        // It takes CAP_SYS_PTRACE to see that of another user, and root of many containers has none. Then its control group says
+        // whether it is one of this machine's or of a container's.
+        Err(_) => service_of(pid).is_some() || groups_of("self") == groups_of(pid),
+    };
     let pids = pids().into_iter();
     pids.filter(|pid| name_of(*pid) == PROGRAM && here(*pid))
         .filter_map(|pid| {
@@ -56,22 +62,44 @@ pub(in crate::commands) fn proxies() -> Vec<RunningProxy> {
 
 /// The service of systemd in whose control group the process is, without `.service`.
 pub(in crate::commands) fn service_of(pid: u32) -> Option<String> {
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    groups.lines().find_map(service_of_group)
+    // Where it cannot be seen, the first process is taken to be where it is on a machine of its own.
+    let first = groups_of(1).unwrap_or_default();
+    let groups = groups_of(pid)?;
+    groups
+        .lines()
+        .find_map(|line| service_of_group(line, root_of(line, &first)))
 }
 
-/// The service whose own control group a line of `/proc/PID/cgroup` names: no session, no user's manager, nothing in a container.
-fn service_of_group(line: &str) -> Option<String> {
-    const CONTAINERS: [&str; 8] = [
-        "docker", "libpod", "lxc", "kubepods", "crio", "cri-", "machine", "nspawn",
-    ];
-    let (above, last) = line.rsplit_once('/')?;
-    let mut parts = above.split('/');
-    let is_apart = parts.any(|part| {
-        part.starts_with("user@") || CONTAINERS.iter().any(|begin| part.starts_with(begin))
-    });
+/// The control groups of a process, one for each hierarchy.
+fn groups_of(process: impl Display) -> Option<String> {
+    fs::read_to_string(format!("/proc/{process}/cgroup")).ok()
+}
+
+/// The control group in which the systemd of this machine keeps its own: that of the first process, in the same hierarchy. In a container
+/// that sees the groups of its host it is not the topmost one.
+fn root_of<'a>(line: &str, first: &'a str) -> &'a str {
+    let of = |line: &'a str| line.splitn(3, ':').nth(2);
+    let hierarchy = line.split(':').next();
+    let same = first
+        .lines()
+        .find(|line| line.split(':').next() == hierarchy);
+    let group = same.and_then(of).unwrap_or("/");
+    // systemd has put itself into a group of its own.
+    group
+        .strip_suffix("/init.scope")
+        .unwrap_or(group)
+        .trim_end_matches('/')
+}
+
+/// The service whose own control group a line of `/proc/PID/cgroup` names. Below the root of this machine there are slices alone above it:
+/// whatever is below a session, a user's manager, or a container belongs to another systemd, or to none.
+fn service_of_group(line: &str, root: &str) -> Option<String> {
+    let group = line.splitn(3, ':').nth(2)?;
+    let (above, last) = group.strip_prefix(root)?.rsplit_once('/')?;
+    let mut above = above.split('/').skip(1);
     let name = last.strip_suffix(".service")?;
-    (!is_apart && !name.starts_with("user@")).then(|| name.to_owned())
+    let is_own = above.all(|part| part.ends_with(".slice")) && !name.starts_with("user@");
+    is_own.then(|| name.to_owned())
 }
 
 /// The service whose main process this is, so that stopping the service ends this process and what belongs to it.
@@ -233,6 +261,14 @@ mod tests {
         for (line, expected) in [
             ("0::/system.slice/exim4.service", Some("exim4")),
             ("1:name=systemd:/system.slice/exim4.service", Some("exim4")),
+            // Slice= may name any slice, whatever containers are called.
+            ("0::/exim4.service", Some("exim4")),
+            ("0::/mail.slice/mail-out.slice/exim4.service", Some("exim4")),
+            (
+                "0::/machine.slice/machine-mail.slice/exim4.service",
+                Some("exim4"),
+            ),
+            ("0::/dockerhosts.slice/exim4.service", Some("exim4")),
             ("0::/user.slice/user-0.slice/user@0.service", None),
             (
                 "0::/user.slice/user-0.slice/user@0.service/app.slice/a.service",
@@ -241,10 +277,49 @@ mod tests {
             ("0::/system.slice/agent.service/job", None),
             ("0::/system.slice/docker-0a.scope", None),
             ("0::/lxc.payload.mail/system.slice/exim4.service", None),
+            ("0::/docker/0a/system.slice/exim4.service", None),
+            (
+                "0::/machine.slice/systemd-nspawn@m.service/payload/system.slice/exim4.service",
+                None,
+            ),
             ("0::/user.slice/user-0.slice/session-1.scope", None),
             ("0::/", None),
         ] {
-            assert_eq!(service_of_group(line).as_deref(), expected, "{line}");
+            for first in ["0::/init.scope\n1:name=systemd:/init.scope\n", "0::/\n", ""] {
+                let found = service_of_group(line, root_of(line, first));
+                assert_eq!(found.as_deref(), expected, "{line}");
+            }
         }
+    }
+
+    #[test]
+    fn in_a_container_that_sees_its_hosts_groups_a_service_is_found_below_the_containers_own() {
+        for root in [
+            "/docker/0a",
+            "/system.slice/docker-0a.scope",
+            "/machine.slice/systemd-nspawn@m.service/payload",
+            "/lxc.payload.mail",
+            "/../other",
+        ] {
+            let first = format!("1:name=systemd:{root}/init.scope\n0::{root}/init.scope\n");
+            let found = |group: &str| {
+                let line = format!("0::{group}");
+                service_of_group(&line, root_of(&line, &first))
+            };
+            for slice in ["", "/system.slice", "/machine-mail.slice"] {
+                let group = format!("{root}{slice}/exim4.service");
+                assert_eq!(found(&group).as_deref(), Some("exim4"), "{group}");
+            }
+            // That of the host, and that of a container in the container.
+            assert_eq!(found("/system.slice/exim4.service"), None, "{root}");
+            let deeper = format!("{root}/docker/0b/system.slice/exim4.service");
+            assert_eq!(found(&deeper), None, "{deeper}");
+        }
+        // No systemd runs in this one.
+        let line = "0::/docker/0a";
+        assert_eq!(
+            service_of_group(line, root_of(line, "0::/docker/0a\n")),
+            None
+        );
     }
 }

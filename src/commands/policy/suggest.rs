@@ -12,7 +12,10 @@ use std::{
     path::PathBuf,
 };
 
-use self::partners::{Partner, Partners};
+use self::{
+    advice::LineAdvice,
+    partners::{Partner, Partners},
+};
 use crate::{
     audit::{LogLines, in_order, logs, printable},
     clock,
@@ -163,14 +166,20 @@ fn one(partner: &Partner, until: &str, out: &mut dyn Write) -> io::Result<()> {
             partner.key
         )?;
     }
-    let line = advice::line(partner, until).and_then(|text| {
-        // Only what the parser has read is printed, in the parser's words.
-        let read = entry(&text).filter(|read| read.key == partner.key);
-        read.map(|read| read.to_string())
-    });
-    match line {
-        Some(line) => writeln!(out, "{line}"),
-        None => writeln!(out, "#   no line of the table would help"),
+    match advice::line(partner, until) {
+        LineAdvice::Line(text) => {
+            // Only what the parser has read is printed, in the parser's words.
+            match entry(&text).filter(|read| read.key == partner.key) {
+                Some(read) => writeln!(out, "{read}"),
+                None => writeln!(out, "#   no line of the table can be written for this"),
+            }
+        }
+        LineAdvice::WouldSwitchOff => writeln!(
+            out,
+            "#   no line: it would switch off what the partner has published, or may have, about its servers (TLSA records,\n\
+             #   DNSSEC, MTA-STS), and that is what keeps others from posing as it; mail waits until the fault is mended"
+        ),
+        LineAdvice::WouldNotHelp => writeln!(out, "#   no line of the table would help"),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     audit::AuditLog,
-    clock,
+    clock, files,
     metrics::{self, GaugeName, GaugeValue},
 };
 
@@ -77,17 +77,10 @@ fn evidence(all: &mut AllGauges, state: &ServedState, audit: &AuditLog, now: Sys
         all.add(metrics::DISK_FREE, large(free));
         let written = state.metrics().total(metrics::RECORD_OCTETS);
         let ran = now.duration_since(state.started()).unwrap_or_default();
-        let days = days_left(free, written, ran);
+        let days = files::days_left(free, written, ran);
         days.into_iter()
             .for_each(|days| all.add(metrics::DISK_DAYS, days));
     }
-}
-
-/// Days until `free` octets are full, if `written` octets took the time `after`. `None`: too little is known.
-fn days_left(free: u64, written: u64, after: Duration) -> Option<f64> {
-    const HOUR: Duration = Duration::from_secs(3600);
-    let a_day = large(written) / (after.as_secs_f64() / 86_400.0);
-    (after >= HOUR && written > 0).then(|| large(free) / a_day)
 }
 
 /// The gauges of one page.
@@ -132,20 +125,4 @@ fn whole(number: i64) -> f64 {
 
 fn number(number: usize) -> f64 {
     number as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_days_left_are_those_at_the_speed_since_the_start_once_an_hour_is_over() {
-        let hours = |hours: u64| Duration::from_secs(3600 * hours);
-        assert_eq!(days_left(480, 10, hours(12)), Some(24.0));
-        assert_eq!(days_left(480, 10, hours(1)), Some(2.0));
-        assert_eq!(days_left(0, 10, hours(12)), Some(0.0));
-        assert_eq!(days_left(480, 10, Duration::from_secs(3599)), None);
-        assert_eq!(days_left(480, 0, hours(12)), None);
-        assert_eq!(days_left(480, 0, Duration::ZERO), None);
-    }
 }

@@ -6,8 +6,8 @@ use std::{fs::File, io::Read as _, path::Path};
 /// stand, and `since=` since when. Without them, `locks=held` or `locks=failing` says the same, `locks=unset` that nobody has put the
 /// locks on, and `restored_at=` when something was put back last. `checked=` is the time of the last check.
 pub(crate) const STATE: &str = "/run/starttls-proxy/interception.state";
-/// A watcher checks every few seconds. One that has not for this long is gone, and nobody restores a lock.
-const STALE: u64 = 60;
+/// Seconds. A watcher checks every few of them. One that has not for this long is gone, and nobody restores a lock.
+const STALE: u64 = 30;
 /// Most octets that are read.
 const LONGEST: u64 = 4096;
 
@@ -36,6 +36,12 @@ pub(crate) fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     value.map(|(_, value)| value.trim())
 }
 
+/// Whether the last check is so young that somebody still watches. A file without its time is believed. `now` is in seconds since 1970.
+pub(crate) fn is_watched(text: &str, now: u64) -> bool {
+    let checked = value(text, "checked").and_then(|time| time.parse::<u64>().ok());
+    checked.is_none_or(|checked| now.saturating_sub(checked) <= STALE)
+}
+
 fn parse(text: &str, now: u64, intercepts: bool) -> Option<InterceptionState> {
     let value = |key: &str| value(text, key);
     let time = |key: &str| value(key).and_then(|time| time.parse::<u64>().ok());
@@ -45,8 +51,7 @@ fn parse(text: &str, now: u64, intercepts: bool) -> Option<InterceptionState> {
         "unset" if intercepts => false,
         _ => return None,
     };
-    let is_watched = time("checked").is_none_or(|checked| now.saturating_sub(checked) <= STALE);
-    let alive = stands && is_watched;
+    let alive = stands && is_watched(text, now);
     // When something was put back says since when the locks stand, not since when they are gone.
     let since = time("since").or_else(|| time("restored_at").filter(|_| alive));
     Some(InterceptionState { alive, since })
@@ -112,6 +117,13 @@ mod tests {
         ] {
             assert_eq!(parse(text, NOW, true), state(false, None), "{text}");
         }
+    }
+
+    #[test]
+    fn nobody_watches_after_as_many_seconds_as_the_script_says() {
+        let script = include_str!("../../../systemd/interception");
+        let words = format!("If that is older than {STALE} seconds, nobody watches");
+        assert!(script.contains(&words), "{words}");
     }
 
     #[test]

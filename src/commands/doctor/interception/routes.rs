@@ -6,7 +6,7 @@ use super::{
     super::{
         super::machine::{
             lines,
-            routing::{self, RoutingRule},
+            routing::{self, SecondLock},
         },
         finding::MachineFinding,
     },
@@ -16,49 +16,86 @@ use super::{
 impl Site<'_> {
     pub(super) fn second_lock(&self, handed: &[Handed]) -> Option<MachineFinding> {
         const CHECK: &str = "second lock";
-        let (mut missing, mut commands) = (Vec::new(), Vec::new());
+        let (mut early, mut open) = (Vec::new(), Vec::new());
+        let (mut commands, mut in_front) = (Vec::new(), Vec::new());
         for is_v6 in self.families {
             let rules = match routing::rules(*is_v6) {
                 Ok(rules) => rules,
                 Err(words) => return Some(MachineFinding::warn(CHECK, words)),
             };
-            let mark = place_of_mark(&rules, lines::MARK);
             for one in handed.iter().filter(|one| one.is_v6 == *is_v6) {
-                let lock = rules
-                    .iter()
-                    .find(|rule| rule.locks.as_deref() == Some(&one.interface));
                 let needs_mark = one.journey.handed_to.is_some();
-                match lock {
-                    Some(lock) if needs_mark && mark.is_none_or(|mark| mark > lock.place) => {
-                        return Some(
-                            MachineFinding::fail(
-                                CHECK,
-                                format!("the routing rule that refuses port 25 of {} stands before the one for the mark, and refuses intercepted mail, too", one.words()),
-                            )
-                            .with(self.restore(|_| vec![lines::mark_rule(*is_v6, lines::MARK)])),
-                        );
+                let mark = needs_mark.then_some(lines::MARK);
+                let lacks_mark = mark
+                    .is_some_and(|mark| routing::table_of_mark(&rules, mark).is_err())
+                    .then(|| lines::mark_rule(*is_v6, lines::MARK));
+                let lock = lines::second_lock(*is_v6, &one.interface);
+                // Rules at our places mend it where what is in the way stands behind them.
+                match routing::second_lock(&rules, &one.interface, mark) {
+                    SecondLock::Holds => {}
+                    SecondLock::Missing => {
+                        open.push(format!("no routing rule refuses it: {}", one.words()));
+                        commands.extend(lacks_mark.into_iter().chain([lock]));
                     }
-                    Some(_) => {}
-                    None => {
-                        missing.push(one.words());
-                        // The rule for the mark must stand before the lock.
-                        if needs_mark && mark.is_none_or(|mark| mark > 25) {
-                            commands.push(lines::mark_rule(*is_v6, lines::MARK));
+                    SecondLock::BeforeTheMark(place) => {
+                        early.push(one.words());
+                        match place > u64::from(lines::MARK_PLACE) {
+                            true => commands.push(lines::mark_rule(*is_v6, lines::MARK)),
+                            false => in_front.push((*is_v6, place)),
                         }
-                        commands.push(lines::second_lock(*is_v6, &one.interface));
+                    }
+                    SecondLock::Opened(place) => {
+                        open.push(format!(
+                            "the rule at place {place} may route it before another refuses it: {}",
+                            one.words()
+                        ));
+                        match place > u64::from(lines::LOCK_PLACE) {
+                            true => commands.extend(lacks_mark.into_iter().chain([lock])),
+                            false => in_front.push((*is_v6, place)),
+                        }
                     }
                 }
             }
         }
-        commands.dedup();
-        Some(match missing.is_empty() {
-            true => MachineFinding::ok(CHECK, "the routing refuses port 25 even where the firewall's rules are flushed"),
-            false => MachineFinding::warn(
+        let finding = match (early.is_empty(), open.is_empty()) {
+            (true, true) => {
+                return Some(MachineFinding::ok(
+                    CHECK,
+                    "the routing refuses port 25 even where the firewall's rules are flushed",
+                ));
+            }
+            (false, _) => MachineFinding::fail(
                 CHECK,
-                format!("whoever flushes the firewall's rules opens port 25, because no routing rule refuses it: {}", missing.join(", ")),
-            )
-            .with(self.restore(|_| commands.clone())),
-        })
+                format!(
+                    "the routing rule that refuses port 25 stands before the one for the mark, and refuses intercepted mail, too: {}",
+                    early.join(", ")
+                ),
+            ),
+            (true, false) => MachineFinding::warn(
+                CHECK,
+                format!(
+                    "whoever flushes the firewall's rules opens port 25, because {}",
+                    open.join("; ")
+                ),
+            ),
+        };
+        commands.dedup();
+        let finding = match commands.is_empty() {
+            true => finding,
+            false => finding.with(self.restore(|_| commands)),
+        };
+        in_front.dedup();
+        Some(in_front.iter().fold(finding, |finding, (is_v6, place)| {
+            finding
+                .run(format!(
+                    "ip {} rule show pref {place}",
+                    lines::family(*is_v6)
+                ))
+                .advise(format!(
+                    "let whoever made the rule at place {place} give it one behind {}",
+                    lines::LOCK_PLACE
+                ))
+        }))
     }
 
     /// Marked packets must be delivered here.
@@ -77,15 +114,17 @@ impl Site<'_> {
                     return Some(MachineFinding::warn(CHECK, words).run("apt install iproute2"));
                 }
             };
-            let own = rules
-                .iter()
-                .find(|rule| rule.mark == Some(mark) && rule.table.is_some());
-            let table = own.and_then(|rule| rule.table.clone());
-            if table.is_none() {
-                missing.push(format!("no {} rule for the mark {mark:#x}", family(*is_v6)));
-                commands.push(lines::mark_rule(*is_v6, mark));
-            }
-            let table = table.unwrap_or_else(|| lines::TABLE.to_string());
+            let table = match routing::table_of_mark(&rules, mark) {
+                Ok(table) => table.to_owned(),
+                Err(before) => {
+                    missing.push(match before {
+                        None => format!("no {} rule for the mark {mark:#x}", family(*is_v6)),
+                        Some(place) => format!("the {} rule at place {place} takes them before the one for the mark {mark:#x}", family(*is_v6)),
+                    });
+                    commands.push(lines::mark_rule(*is_v6, mark));
+                    lines::TABLE.to_string()
+                }
+            };
             if !routing::delivers_here(*is_v6, &table) {
                 missing.push(format!(
                     "no local {} route in table {table}",
@@ -132,13 +171,8 @@ impl Site<'_> {
                 "src_valid_mark=1 makes the kernel drop intercepted IPv4 packets",
             );
             marked.iter().fold(finding, |finding, name| {
-                finding.run(format!("sysctl -w net.ipv4.conf.{name}.src_valid_mark=0"))
+                finding.run(lines::switched_off(name, "src_valid_mark"))
             })
         })
     }
-}
-
-fn place_of_mark(rules: &[RoutingRule], mark: u32) -> Option<u64> {
-    let own = rules.iter().find(|rule| rule.mark == Some(mark));
-    own.map(|rule| rule.place)
 }

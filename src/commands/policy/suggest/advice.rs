@@ -32,7 +32,7 @@ pub(super) fn what_to_do(reason: &str) -> &'static str {
         }
         "tlsa-invalid" => {
             "ask the partner whether it changed its certificate and forgot its TLSA records; somebody may be posing as it, \
-             so use no line before you know"
+             so mail waits until you know"
         }
         "dnssec-invalid" => {
             "ask the partner to mend the DNSSEC signatures of its zone; starttls-proxy doctor says whether your own \
@@ -66,8 +66,28 @@ pub(super) fn what_to_do(reason: &str) -> &'static str {
     }
 }
 
-/// The line that would let this partner's mail pass, as text; `None` where a line is not what is missing.
-pub(super) fn line(partner: &Partner, until: &str) -> Option<String> {
+/// Whether a line is what helps.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum LineAdvice {
+    /// This one would let the partner's mail pass.
+    Line(String),
+    /// Any would switch off what the partner has published about its servers, so that whoever poses as it gets its mail.
+    WouldSwitchOff,
+    /// None would help.
+    WouldNotHelp,
+}
+
+/// The line that would let this partner's mail pass, as text, unless that would be the wrong remedy.
+pub(super) fn line(partner: &Partner, until: &str) -> LineAdvice {
+    /// These say that a record or policy does not fit, or cannot be seen, which whoever poses as the partner can bring about.
+    const PUBLISHED: [&str; 6] = [
+        "tlsa-invalid",
+        "dnssec-invalid",
+        "sts-policy-invalid",
+        "sts-policy-fetch-error",
+        "sts-webpki-invalid",
+        "lookup-failed",
+    ];
     const NOT_BY_A_LINE: [&str; 4] = [
         "null-mx",
         "no-such-domain",
@@ -75,8 +95,12 @@ pub(super) fn line(partner: &Partner, until: &str) -> Option<String> {
         "local-fault",
     ];
     let mut reasons = partner.reasons.keys().map(String::as_str);
+    if partner.is_by_what_it_published || reasons.clone().any(|reason| PUBLISHED.contains(&reason))
+    {
+        return LineAdvice::WouldSwitchOff;
+    }
     if reasons.all(|reason| NOT_BY_A_LINE.contains(&reason)) {
-        return None;
+        return LineAdvice::WouldNotHelp;
     }
     let demand = demand(partner);
     let words: Vec<&str> = partner.reasons.keys().map(String::as_str).collect();
@@ -86,7 +110,7 @@ pub(super) fn line(partner: &Partner, until: &str) -> Option<String> {
         true => words.join(" "),
         false => String::from("seen in observe mode"),
     };
-    Some(format!(
+    LineAdvice::Line(format!(
         "{} {demand} until={until} reason=\"{reason}\"",
         partner.key
     ))

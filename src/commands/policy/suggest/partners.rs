@@ -27,6 +27,8 @@ pub(super) struct Partner {
     pub(super) names: BTreeSet<String>,
     /// A refusal came before the partner had shown a certificate.
     pub(super) is_without_certificate: bool,
+    /// A refusal followed from what the partner publishes about its servers: TLSA records or an MTA-STS policy.
+    pub(super) is_by_what_it_published: bool,
     /// A refusal was for mail in the clear.
     pub(super) is_in_the_clear: bool,
 }
@@ -48,6 +50,7 @@ impl Partner {
             certificates: BTreeMap::new(),
             names: BTreeSet::new(),
             is_without_certificate: false,
+            is_by_what_it_published: false,
             is_in_the_clear: false,
         }
     }
@@ -112,6 +115,9 @@ impl Partners {
         };
         partner.is_without_certificate |= certificate.is_null();
         partner.is_in_the_clear |= record["tls"].is_null();
+        // A line for a host that is no MX is about that host, whatever the domains behind it publish.
+        partner.is_by_what_it_published |=
+            reason != "not-an-mx" && matches!(decision["basis"].as_str(), Some("dane" | "mta-sts"));
         if let Some(id) = record["session"]["id"].as_str() {
             partner.sessions.insert(id.to_owned());
         }

@@ -188,6 +188,50 @@ fn what_no_line_can_mend_gets_none() {
 }
 
 #[test]
+fn no_line_switches_off_what_the_partner_published() {
+    let of = |reason: &str, basis: &str, certificate| {
+        let mut wrong = decision("a.example", Some(reason), "wrong");
+        wrong["basis"] = json!(basis);
+        verdict("1", &wrong, certificate)
+    };
+    let shown = Some((SHA256, &["mx.a.example"][..]));
+    for record in [
+        // Its TLSA records do not fit: a pinned certificate would be that of whoever poses as the partner.
+        of("tlsa-invalid", "dane", shown),
+        of("tlsa-invalid", "table", shown),
+        // It publishes that it has TLS, and somebody took STARTTLS away.
+        of("starttls-not-supported", "dane", None),
+        of("starttls-not-supported", "mta-sts", None),
+        of("certificate-host-mismatch", "mta-sts", shown),
+        of("certificate-not-trusted", "mta-sts", shown),
+        of("sts-policy-invalid", "mx", None),
+        of("sts-webpki-invalid", "table", None),
+        of("sts-policy-fetch-error", "table", None),
+        of("dnssec-invalid", "mx", None),
+        // What is published is not known.
+        of("lookup-failed", "mx", shown),
+    ] {
+        let text = suggested(std::slice::from_ref(&record));
+        assert!(table(&text).entries().is_empty(), "{record}\n{text}");
+        assert!(text.contains("#   no line: it would switch off"), "{text}");
+        let asks = text.contains("ask the partner") || text.contains("your resolver");
+        assert!(asks, "{text}");
+    }
+}
+
+#[test]
+fn one_host_that_fits_no_tlsa_record_is_reason_enough_for_no_line() {
+    let mut posing = decision("a.example", Some("tlsa-invalid"), "no match");
+    posing["basis"] = json!("dane");
+    let expired = decision("a.example", Some("certificate-expired"), "expired");
+    let text = suggested(&[
+        verdict("1", &posing, Some((SHA256, &["mx1.a.example"]))),
+        verdict("2", &expired, Some((OTHER, &["mx2.a.example"]))),
+    ]);
+    assert!(table(&text).entries().is_empty(), "{text}");
+}
+
+#[test]
 fn a_client_in_the_clear_gets_a_line_for_its_address_and_a_sender_one_for_its_domain() {
     let of = |domain: &str, reason: &str| {
         let mut record = verdict("1", &decision(domain, Some(reason), "530"), None);
