@@ -115,6 +115,13 @@ pub const VERSION: &str = if cfg!(feature = "fips") {
     env!("CARGO_PKG_VERSION")
 };
 
+/// The module that NIST validated, where this build has it (cargo feature `fips`) and no other cryptography; else `None`.
+pub const FIPS_MODULE: Option<&str> = if cfg!(feature = "fips") {
+    Some("AWS-LC-FIPS")
+} else {
+    None
+};
+
 pub mod smtp;
 
 pub mod policy;

@@ -423,8 +423,7 @@ impl AuditLog {
         let masked = self.masked(record);
         BODY.with_borrow_mut(|body| {
             empty(body);
-            serde_json::to_writer(&mut *body, masked.as_ref().unwrap_or(record))
-                .expect("records have string keys only");
+            masked.as_ref().unwrap_or(record).write(body);
             take(body)
         })
     }

@@ -13,7 +13,8 @@
 //!
 //! The fields of one of the variants of [`Record`] follow, in the order of its struct; each is documented there. A type whose name ends
 //! in `Record` is all that one event records; a type whose name ends in `Field` is part of records. A field without a value is `null`,
-//! never left out. Text from the wire is [`WireText`]. People's addresses are [`Address`](super::Address), which only the log can make,
+//! never left out. A build with the cargo feature `fips` puts `fips_module` behind them, the name of the validated module (`AWS-LC-FIPS`);
+//! no other build has that field, and a checkpoint never has it, because each of its octets is signed. Text from the wire is [`WireText`]. People's addresses are [`Address`](super::Address), which only the log can make,
 //! in the form that `--audit-addresses` asks for. Message content, headers, AUTH exchanges and keys have no field.
 //!
 //! # Checking it without this program
@@ -88,6 +89,32 @@ pub enum Record {
     LogRecovered(LogRecoveredRecord),
     /// Vouches for every line before it. Written by the log itself.
     Checkpoint(CheckpointRecord),
+}
+
+impl Record {
+    /// The record as JSON, and which validated module this build has. What is handed to another process keeps what it says here.
+    pub(super) fn body(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        self.write(&mut body);
+        body
+    }
+
+    /// Appends the same to `body`.
+    pub(super) fn write(&self, body: &mut Vec<u8>) {
+        serde_json::to_writer(&mut *body, self).expect("records have string keys only");
+        // Whoever verifies a checkpoint writes it anew, and may have another build.
+        if !matches!(self, Self::Checkpoint(_)) {
+            name_module(body, crate::FIPS_MODULE);
+        }
+    }
+}
+
+/// Adds the field `fips_module` to a JSON object.
+fn name_module(object: &mut Vec<u8>, module: Option<&str>) {
+    if let Some(module) = module {
+        object.pop();
+        object.extend_from_slice(format!(",\"fips_module\":\"{module}\"}}").as_bytes());
+    }
 }
 
 /// Which way mail goes.
@@ -477,9 +504,6 @@ pub struct TlsField {
     pub group: Option<String>,
     /// The server name (SNI, RFC 6066 §3) that the proxy sent (outbound) or received (inbound).
     pub sni: Option<WireText>,
-    /// The validated module that did the cryptography: `AWS-LC-FIPS`. Only builds with the cargo feature `fips` have this field.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fips_module: Option<&'static str>,
 }
 
 /// The certificates by which a peer showed its identity.
@@ -555,4 +579,36 @@ pub struct CheckpointRecord {
     /// SHA-256 of the line before (which is also `prev`); `time` with the same time as `at`; the signature. `null` without
     /// `--audit-key`.
     pub note: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stop() -> Record {
+        Record::Stop(StopRecord {
+            reason: "SIGTERM".into(),
+            sessions: 2,
+            messages: 1,
+        })
+    }
+
+    #[test]
+    fn every_record_of_a_build_with_a_validated_module_names_it() {
+        let mut object = br#"{"event":"stop","messages":1}"#.to_vec();
+        name_module(&mut object, Some("M"));
+        assert_eq!(
+            object,
+            br#"{"event":"stop","messages":1,"fips_module":"M"}"#
+        );
+        let said = serde_json::from_slice::<serde_json::Value>(&stop().body()).unwrap();
+        let module = said.get("fips_module").and_then(|module| module.as_str());
+        assert_eq!(module, crate::FIPS_MODULE);
+    }
+
+    #[test]
+    fn a_checkpoint_is_the_same_in_every_build() {
+        let checkpoint = Record::Checkpoint(CheckpointRecord { note: None });
+        assert_eq!(checkpoint.body(), br#"{"event":"checkpoint","note":null}"#);
+    }
 }

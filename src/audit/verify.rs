@@ -380,7 +380,7 @@ impl<'a> Verifier<'a> {
         let note = LogRecordFields::read(line)?.note;
         self.result.checkpoints += 1;
         let record = Record::Checkpoint(CheckpointRecord { note: note.clone() });
-        let body = serde_json::to_vec(&record).expect("records have string keys only");
+        let body = record.body();
         let at = String::from_utf8_lossy(header.at);
         let mut written = Vec::new();
         self.result

@@ -138,7 +138,7 @@ rows! { GAUGES, Gauge, GaugeName, GaugeOrder;
         "1 while the audit log can be written, 0 while mail is deferred because it cannot.";
     AUDIT_LAG "starttls_proxy_audit_lag_seconds" []
         "Age of the oldest record that is not on disk yet.";
-    BUILD "starttls_proxy_build_info" ["version" "direction"]
+    BUILD "starttls_proxy_build_info" ["version" "direction" "cryptography"]
         "Always 1; the labels say which program this is.";
     CERTIFICATE_END "starttls_proxy_certificate_end_timestamp_seconds" ["file"]
         "When a certificate of this proxy ends.";

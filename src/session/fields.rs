@@ -6,7 +6,7 @@ use crate::{
     audit::{CertificateField, DecisionField, PeerField, TlsField, VerdictField, WireText},
     policy::{Basis, Decision, Level, NextHop, Verdict, table::Entry},
     smtp::{Recipient, Refusal},
-    tls::{CRYPTO_MODULE, Peer},
+    tls::Peer,
 };
 
 /// A decision of the policy, without its findings.
@@ -168,7 +168,6 @@ pub(super) fn tls_field(peer: &Peer) -> TlsField {
         suite: facts.suite.to_owned(),
         group: Some(facts.group.to_owned()),
         sni: facts.sni.as_deref().map(WireText::from),
-        fips_module: cfg!(feature = "fips").then_some(CRYPTO_MODULE),
     }
 }
 

@@ -45,10 +45,9 @@ pub(super) fn versions(min: MinTls) -> &'static [&'static SupportedProtocolVersi
 
 /// The library that does all cryptography of this build: handshakes, signatures, digests. With the cargo feature `fips` it is the
 /// module that NIST validated, and what it has not approved (X25519 alone, ChaCha20, TLS 1.2 without RFC 7627) is not offered.
-pub const CRYPTO_MODULE: &str = if cfg!(feature = "fips") {
-    "AWS-LC-FIPS"
-} else {
-    "AWS-LC"
+pub const CRYPTO_MODULE: &str = match crate::FIPS_MODULE {
+    Some(module) => module,
+    None => "AWS-LC",
 };
 
 /// Whether this build keeps to its promise. Errors: the feature `fips` was asked for, and the module, or what is offered, is not in the

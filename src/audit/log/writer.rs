@@ -255,7 +255,7 @@ impl LogWriter {
 
     /// Adds a record about the log itself.
     fn add_own(&mut self, record: &Record) {
-        let body = serde_json::to_vec(record).expect("records have string keys only");
+        let body = record.body();
         let at = timestamp((self.options.clock)());
         self.add(at.as_bytes(), &body, None);
         self.note_added();
@@ -275,8 +275,7 @@ impl LogWriter {
             signature,
         };
         self.checkpoints.push((self.lines.len(), checkpoint));
-        let body = serde_json::to_vec(&Record::Checkpoint(CheckpointRecord { note }))
-            .expect("records have string keys only");
+        let body = Record::Checkpoint(CheckpointRecord { note }).body();
         self.head.append(&mut self.lines, at.as_bytes(), &body);
         self.unsigned = 0;
         self.checkpoint_due = clock::instant() + self.options.checkpoint_after;

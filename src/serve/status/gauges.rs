@@ -7,9 +7,11 @@ use super::{
     state::{ServedState, certificates, table, table_ends},
 };
 use crate::{
+    VERSION,
     audit::AuditLog,
     clock, files,
     metrics::{self, GaugeName, GaugeValue},
+    tls::CRYPTO_MODULE,
 };
 
 /// Every gauge that has a value now.
@@ -17,8 +19,8 @@ pub(super) fn gauges(state: &ServedState) -> Vec<GaugeValue> {
     let (direction, now) = (state.direction(), clock::wall());
     let common = direction.common();
     let mut all = AllGauges(Vec::new());
-    let version = env!("CARGO_PKG_VERSION");
-    all.labelled(metrics::BUILD, &[version, direction.word()], 1.0);
+    let build = [VERSION, direction.word(), CRYPTO_MODULE];
+    all.labelled(metrics::BUILD, &build, 1.0);
     all.at(metrics::STARTED_AT, state.started());
     all.yes(metrics::OBSERVING, common.observe);
     sessions(&mut all, state, &direction);

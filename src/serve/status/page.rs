@@ -17,6 +17,7 @@ use super::{
     state::{ServedState, certificates, table, table_ends},
 };
 use crate::{
+    VERSION,
     audit::timestamp,
     clock,
     html::Escaped,
@@ -68,7 +69,7 @@ impl Look<'_> {
              <meta name=\"color-scheme\" content=\"light dark\">\
              <title>{host} {word}: starttls-proxy</title><style>{STYLE}</style></head>\n<body>\
              <header><p class=\"kicker\">starttls-proxy {} {word}, {}</p><h1>{host}</h1>\n",
-            env!("CARGO_PKG_VERSION"),
+            VERSION,
             UtcTime(self.now),
         )?;
         self.verdict(out)?;
