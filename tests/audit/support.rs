@@ -194,6 +194,7 @@ pub fn peer(n: u64) -> PeerField {
             serial: "04e5c3a1b2d4f6978812345678".into(),
             not_before: "2026-01-05T00:00:00Z".into(),
             not_after: "2026-04-05T00:00:00Z".into(),
+            key: "EC P-256".into(),
         },
         chain: vec![hash(1), hash(3)],
     }
@@ -266,6 +267,7 @@ pub fn decision(n: u64) -> DecisionField {
         } else {
             format!("certificate for mx1.{domain}")
         },
+        signed: (!table).then_some(domain != "pharmacy.example"),
         findings: None,
     }
 }
@@ -363,6 +365,7 @@ pub fn refused(log: &AuditLog, n: u64) -> Record {
             rule: None,
             until: None,
             why: None,
+            signed: Some(true),
             findings: None,
         },
         reply: Some(reply.as_str().into()),
