@@ -12,6 +12,7 @@ mod measure;
 mod moved;
 mod nodes;
 mod page;
+mod regimes;
 mod renamed;
 mod support;
 mod write;
