@@ -184,7 +184,7 @@ fn a_verdict_that_refused_is_counted_and_listed_by_its_reason() {
     });
     for part in [
         "23 attempts were refused.",
-        "<tr><th scope=\"row\">certificate-expired</th><td class=\"n\">23<br><span class=\"quiet\">1 remembered</span></td><td>pharmacy.example (23)</td>",
+        "<tr><th scope=\"row\">certificate-expired</th><td class=\"n\">23<br><span class=\"quiet\">1 remembered</span></td><td>19 again in the same session<br>4 put off, connection closed</td><td>pharmacy.example (23)</td>",
         "refused a short while ago for pharmacy.example",
     ] {
         assert!(page.contains(part), "{part} is not in the page: {page}");

@@ -592,7 +592,15 @@ fn only_the_regimes_that_are_asked_for_are_on_the_page() {
 fn on_paper_everything_is_unfolded_under_a_heading_with_the_number_of_the_page() {
     let directory = Directory::new("paper");
     let (key, _) = directory.key();
-    sample(&directory.file(), key).close();
+    let log = sample(&directory.file(), key);
+    log.append(&start_with(&[
+        "starttls-proxy",
+        "outbound",
+        "--observe",
+        "--ca-file=/etc/ssl/hospital.pem",
+    ]));
+    refusals(&log);
+    log.close();
     let report = Report::of(
         &directory,
         AuditReportFlags {
@@ -608,6 +616,12 @@ fn on_paper_everything_is_unfolded_under_a_heading_with_the_number_of_the_page()
     if chromium(&directory.0, &["--no-pdf-header-footer", &print, &url]).is_none() {
         eprintln!("SKIPPED: no chromium here, the page was not printed; install it");
         return;
+    }
+    if let Some(keep) = std::env::var_os("AUDIT_PAGE") {
+        for file in [&report.html, &paper] {
+            let name = format!("regimes-{}", file.file_name().unwrap().display());
+            fs::copy(file, Path::new(&keep).join(name)).unwrap();
+        }
     }
     let Ok(text) = Command::new("pdftotext")
         .args(["-layout"])

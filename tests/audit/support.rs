@@ -169,13 +169,15 @@ pub fn tls(n: u64) -> TlsField {
 }
 
 pub fn peer(n: u64) -> PeerField {
+    // Each party has one certificate, and renews it after every 700 messages.
+    let certificate = place(n) as u64 * 10_000 + n / 700;
     let hash = |salt: u64| {
         HEXLOWER.encode(
             &[
-                n.to_be_bytes(),
+                certificate.to_be_bytes(),
                 salt.to_be_bytes(),
-                n.to_be_bytes(),
-                n.to_be_bytes(),
+                certificate.to_be_bytes(),
+                certificate.to_be_bytes(),
             ]
             .concat(),
         )

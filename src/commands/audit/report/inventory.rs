@@ -201,7 +201,7 @@ fn certificates(f: &mut Formatter<'_>, inventory: &Inventory, now: &str) -> fmt:
             false => Escaped(&list(&one.satisfied)).to_string(),
         };
         let over = match one.not_after.as_str() < now {
-            true => " <span class=\"badge warn\">over</span>",
+            true => " <span class=\"badge\">over</span>",
             false => "",
         };
         writeln!(

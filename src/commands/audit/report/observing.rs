@@ -98,7 +98,7 @@ pub(super) fn observe_box(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result
             let whose = one.log.as_ref().map(|log| format!("{log}: "));
             writeln!(
                 f,
-                "<li>{}<b>{}</b> to <b>{}</b> UTC{}</li>",
+                "<li>{}<strong>{}</strong> to <strong>{}</strong> UTC{}</li>",
                 Escaped(&whose.unwrap_or_default()),
                 minute(&one.from),
                 minute(&one.until),
@@ -111,9 +111,12 @@ pub(super) fn observe_box(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result
         }
         f.write_str("</ul>\n")?;
     }
+    let passed = match counts.observed_messages {
+        0 => "No message".to_owned(),
+        number => plural(number, "message", "messages"),
+    };
     writeln!(
         f,
-        "<p>{} passed that would have been refused.</p>\n</div>\n</section>",
-        plural(counts.observed_messages, "message", "messages")
+        "<p>{passed} passed that would have been refused.</p>\n</div>\n</section>"
     )
 }

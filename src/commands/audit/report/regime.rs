@@ -60,7 +60,7 @@ pub(super) fn regime(
     for clause in regime.clauses {
         writeln!(
             f,
-            "<article class=\"clause\">\n<h3><span class=\"number\">{}</span> {}</h3>\n<p><b>Asks:</b> {}</p>",
+            "<article class=\"clause\">\n<h3><span class=\"number\">{}</span> {}</h3>\n<p><strong>Asks:</strong> {}</p>",
             Escaped(clause.number),
             Escaped(clause.name),
             Escaped(clause.asks)
@@ -80,7 +80,7 @@ pub(super) fn regime(
         see(f, clause.see)?;
         writeln!(
             f,
-            "<p class=\"not\"><b>Not shown:</b> {}</p>\n</article>",
+            "<p class=\"not\"><strong>Not shown:</strong> {}</p>\n</article>",
             Escaped(clause.not_shown)
         )?;
     }
