@@ -134,8 +134,8 @@ impl Counts {
         while let Some((number, line)) = lines.next()? {
             let log = &logs[number];
             // Records that verification did not reach are no evidence. Up to there, every line is a record.
-            match serde_json::from_slice::<ReadRecord<'_>>(line.bytes) {
-                Ok(record) if record.seq < log.good => {
+            match ReadRecord::read(line.bytes) {
+                Some(record) if record.seq < log.good => {
                     let whose = (logs.len() > 1).then_some(names[number].as_str());
                     if !period.ends_before(record.at.as_bytes()) {
                         runs[number].see(&record);

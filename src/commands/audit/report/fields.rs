@@ -189,7 +189,13 @@ pub(super) struct ReadFile {
     pub(super) error: Option<String>,
 }
 
-impl ReadRecord<'_> {
+impl<'a> ReadRecord<'a> {
+    /// Reads a line; `None` if it is no record. The line is checked to be text once, and not string by string.
+    pub(super) fn read(line: &'a [u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line).ok()?;
+        serde_json::from_str(line).ok()
+    }
+
     /// A message that the server accepted, or may have accepted.
     pub(super) fn is_handed_over(&self) -> bool {
         self.event == "message" && self.outcome.as_deref() != Some("rejected")
@@ -229,22 +235,18 @@ impl ReadRecord<'_> {
 
 impl ReadDecision<'_> {
     pub(super) fn has_level(&self, levels: &[&str]) -> bool {
-        let is_level = |level: &str| levels.contains(&level);
-        self.level.as_deref().is_some_and(is_level)
+        (self.level.as_deref()).is_some_and(|level| levels.contains(&level))
     }
 
     /// Whether the rule demanded TLS, so that the message would not have gone in the clear.
     pub(super) fn demands_tls(&self) -> bool {
-        let levels = [
-            "encrypt",
-            "fingerprint",
-            "verify",
-            "secure",
-            "dane",
-            "dane-only",
-            "mta-sts",
-        ];
-        !self.observed && self.has_level(&levels)
+        let demands = |level: &str| {
+            matches!(
+                level,
+                "encrypt" | "fingerprint" | "verify" | "secure" | "dane" | "dane-only" | "mta-sts"
+            )
+        };
+        !self.observed && self.level.as_deref().is_some_and(demands)
     }
 
     /// Whether the peer proved its identity in a way that nobody on the path can forge: by a pin, a chain for the domain's own name, or

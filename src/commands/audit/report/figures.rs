@@ -19,6 +19,8 @@ pub(super) struct Figure {
 
 /// How a figure is counted: by jq, and by this program.
 enum How {
+    /// Messages that were handed over, and for which this condition holds, too.
+    Messages(&'static str, fn(&ReadRecord<'_>) -> bool),
     /// Records for which the condition holds.
     Records(&'static str, fn(&ReadRecord<'_>) -> bool),
     /// The sum of what the filter gives for each record.
@@ -51,12 +53,8 @@ enum TransportClass {
     Opportunistic,
 }
 
-/// The condition in jq: a message that was not rejected, and `more`.
-macro_rules! handed_over {
-    ($more:literal) => {
-        concat!(r#".event == "message" and .outcome != "rejected""#, $more)
-    };
-}
+/// The condition in jq: a message that was not rejected.
+const HANDED_OVER: &str = r#".event == "message" and .outcome != "rejected""#;
 
 /// The condition in jq, for one decision: TLS was demanded of the peer.
 macro_rules! demanded {
@@ -82,14 +80,14 @@ macro_rules! proved {
 macro_rules! of_class {
     (qualified) => {
         concat!(
-            handed_over!(r#" and .tls != null and .session.direction == "outbound" and (.decisions | length) > 0 and all(.decisions[]; "#),
+            r#" and .tls != null and .session.direction == "outbound" and (.decisions | length) > 0 and all(.decisions[]; "#,
             qualified!(),
             ")"
         )
     };
     (obligatory) => {
         concat!(
-            handed_over!(r#" and .tls != null and (.decisions | length) > 0 and all(.decisions[]; "#),
+            r#" and .tls != null and (.decisions | length) > 0 and all(.decisions[]; "#,
             demanded!(),
             r#") and (.session.direction != "outbound" or any(.decisions[]; "#,
             qualified!(),
@@ -98,7 +96,7 @@ macro_rules! of_class {
     };
     (opportunistic) => {
         concat!(
-            handed_over!(r#" and .tls != null and ((.decisions | length) == 0 or any(.decisions[]; "#),
+            r#" and .tls != null and ((.decisions | length) == 0 or any(.decisions[]; "#,
             demanded!(),
             " | not))"
         )
@@ -129,7 +127,7 @@ pub(super) static ATTEMPTS: Figure = Figure {
 pub(super) static MESSAGES: Figure = Figure {
     name: "messages",
     words: "messages handed over: accepted, or possibly accepted",
-    how: How::Records(handed_over!(""), |record| record.is_handed_over()),
+    how: How::Messages("", |_| true),
 };
 pub(super) static UNKNOWN: Figure = Figure {
     name: "outcome-unknown",
@@ -150,70 +148,54 @@ pub(super) static REJECTED: Figure = Figure {
 pub(super) static ENCRYPTED: Figure = Figure {
     name: "over-tls",
     words: "messages over TLS",
-    how: How::Records(handed_over!(" and .tls != null"), |record| {
-        record.is_handed_over() && record.tls.is_some()
-    }),
+    how: How::Messages(" and .tls != null", |record| record.tls.is_some()),
 };
 pub(super) static CLEAR: Figure = Figure {
     name: "in-the-clear",
     words: "messages without TLS",
-    how: How::Records(handed_over!(" and .tls == null"), |record| {
-        record.is_handed_over() && record.tls.is_none()
-    }),
+    how: How::Messages(" and .tls == null", |record| record.tls.is_none()),
 };
 pub(super) static TLS12: Figure = Figure {
     name: "tls-1.2",
     words: "messages over TLS 1.2",
-    how: How::Records(
-        handed_over!(r#" and .tls.version == "TLSv1.2""#),
-        |record| is_over(record, "TLSv1.2"),
-    ),
+    how: How::Records(r#" and .tls.version == "TLSv1.2""#, |record| {
+        is_over(record, "TLSv1.2")
+    }),
 };
 pub(super) static TLS13: Figure = Figure {
     name: "tls-1.3",
     words: "messages over TLS 1.3",
-    how: How::Records(
-        handed_over!(r#" and .tls.version == "TLSv1.3""#),
-        |record| is_over(record, "TLSv1.3"),
-    ),
+    how: How::Records(r#" and .tls.version == "TLSv1.3""#, |record| {
+        is_over(record, "TLSv1.3")
+    }),
 };
 pub(super) static OLDER: Figure = Figure {
     name: "tls-older",
     words: "messages over anything older than TLS 1.2",
-    how: How::Records(
-        handed_over!(r#" and .tls != null and (.tls.version | IN("TLSv1.2", "TLSv1.3") | not)"#),
-        |record| {
-            record.is_handed_over()
-                && record.tls.is_some()
-                && !is_over(record, "TLSv1.2")
-                && !is_over(record, "TLSv1.3")
-        },
+    how: How::Messages(
+        r#" and .tls != null and (.tls.version | IN("TLSv1.2", "TLSv1.3") | not)"#,
+        |record| record.tls.is_some() && !is_over(record, "TLSv1.2") && !is_over(record, "TLSv1.3"),
     ),
 };
 pub(super) static PROVED: Figure = Figure {
     name: "peer-authenticated",
     words: "messages over TLS with a peer that proved its identity to each rule",
-    how: How::Records(
+    how: How::Messages(
         concat!(
-            handed_over!(" and .tls != null and (.decisions | length) > 0 and all(.decisions[]; "),
+            " and .tls != null and (.decisions | length) > 0 and all(.decisions[]; ",
             proved!(),
             ")"
         ),
-        |record| {
-            record.is_handed_over() && record.tls.is_some() && all(record, ReadDecision::is_proof)
-        },
+        |record| record.tls.is_some() && all(record, ReadDecision::is_proof),
     ),
 };
 pub(super) static DANE: Figure = Figure {
     name: "dane",
     words: "messages over TLS whose peer matched TLSA records (DANE) for each domain",
-    how: How::Records(
-        handed_over!(
-            r#" and .tls != null and (.decisions | length) > 0 and all(.decisions[]; .verdict == "authorised" and (.level | IN("dane", "dane-only")))"#
-        ),
+    how: How::Messages(
+        r#" and .tls != null and (.decisions | length) > 0 and all(.decisions[]; .verdict == "authorised" and (.level | IN("dane", "dane-only")))"#,
         |record| {
-            record.is_handed_over()
-                && record.tls.is_some()
+            record.tls.is_some()
                 && all(record, |one| {
                     &*one.verdict == "authorised" && one.has_level(&["dane", "dane-only"])
                 })
@@ -223,13 +205,10 @@ pub(super) static DANE: Figure = Figure {
 pub(super) static MTA_STS: Figure = Figure {
     name: "mta-sts",
     words: "messages over TLS whose peer satisfied an MTA-STS policy for each domain",
-    how: How::Records(
-        handed_over!(
-            r#" and .tls != null and (.decisions | length) > 0 and all(.decisions[]; .verdict == "authorised" and .level == "mta-sts")"#
-        ),
+    how: How::Messages(
+        r#" and .tls != null and (.decisions | length) > 0 and all(.decisions[]; .verdict == "authorised" and .level == "mta-sts")"#,
         |record| {
-            record.is_handed_over()
-                && record.tls.is_some()
+            record.tls.is_some()
                 && all(record, |one| {
                     &*one.verdict == "authorised" && one.has_level(&["mta-sts"])
                 })
@@ -239,9 +218,9 @@ pub(super) static MTA_STS: Figure = Figure {
 pub(super) static SIGNED_NAMES: Figure = Figure {
     name: "signed-names",
     words: "messages to hosts whose names came from DNSSEC-signed MX records or --upstream, for each domain",
-    how: How::Records(
-        handed_over!(" and (.decisions | length) > 0 and all(.decisions[]; .signed == true)"),
-        |record| record.is_handed_over() && all(record, |one| one.signed == Some(true)),
+    how: How::Messages(
+        " and (.decisions | length) > 0 and all(.decisions[]; .signed == true)",
+        |record| all(record, |one| one.signed == Some(true)),
     ),
 };
 pub(super) static QUALIFIED: Figure = Figure {
@@ -268,23 +247,22 @@ pub(super) static OPPORTUNISTIC: Figure = Figure {
 pub(super) static WITH_DIGEST: Figure = Figure {
     name: "with-digest",
     words: "messages with their length and SHA-256 as relayed",
-    how: How::Records(
-        handed_over!(" and .octets != null and (.sha256 | length) == 64"),
+    how: How::Messages(
+        " and .octets != null and (.sha256 | length) == 64",
         |record| {
             let digest = record.sha256.as_deref().unwrap_or_default();
-            record.is_handed_over() && record.octets.is_some() && digest.len() == 64
+            record.octets.is_some() && digest.len() == 64
         },
     ),
 };
 pub(super) static BY_EXEMPTION: Figure = Figure {
     name: "by-exemption",
     words: "messages that an entry of the administrator let pass without proof of identity",
-    how: How::Records(
-        handed_over!(r#" and any(.decisions[]; .verdict == "unprotected" and (.observed | not))"#),
+    how: How::Messages(
+        r#" and any(.decisions[]; .verdict == "unprotected" and (.observed | not))"#,
         |record| {
             let mut decisions = record.decisions.iter();
-            record.is_handed_over()
-                && decisions.any(|one| &*one.verdict == "unprotected" && !one.observed)
+            decisions.any(|one| &*one.verdict == "unprotected" && !one.observed)
         },
     ),
 };
@@ -302,11 +280,11 @@ pub(super) static UNPROTECTED: Figure = Figure {
 pub(super) static OBSERVED: Figure = Figure {
     name: "observed",
     words: "messages that passed only because of observe mode",
-    how: How::Records(
-        handed_over!(" and any(.decisions[]; .observed and .reason != null)"),
+    how: How::Messages(
+        " and any(.decisions[]; .observed and .reason != null)",
         |record| {
             let mut decisions = record.decisions.iter();
-            record.is_handed_over() && decisions.any(|one| one.would_refuse().is_some())
+            decisions.any(|one| one.would_refuse().is_some())
         },
     ),
 };
@@ -356,12 +334,11 @@ pub(super) static CERTIFICATES: Figure = Figure {
 pub(super) static EXPIRED: Figure = Figure {
     name: "expired-certificates",
     words: "messages with a peer whose certificate had expired (DANE and pins do not look at the date)",
-    how: How::Records(
-        handed_over!(" and .peer != null and .peer.certificate.not_after < .at"),
+    how: How::Messages(
+        " and .peer != null and .peer.certificate.not_after < .at",
         |record| {
             let expired = |end: &str| end < record.at;
-            record.is_handed_over()
-                && (record.peer.as_ref()).is_some_and(|peer| expired(&peer.certificate.not_after))
+            (record.peer.as_ref()).is_some_and(|peer| expired(&peer.certificate.not_after))
         },
     ),
 };
@@ -453,8 +430,10 @@ impl Default for FigureCounts {
 impl FigureCounts {
     /// Adds what a record in the period counts.
     pub(super) fn add(&mut self, record: &ReadRecord<'_>) {
+        let is_handed_over = record.is_handed_over();
         for (figure, number) in ALL.iter().zip(&mut self.0) {
             *number += match figure.how {
+                How::Messages(_, is_counted) => u64::from(is_handed_over && is_counted(record)),
                 How::Records(_, is_counted) => u64::from(is_counted(record)),
                 How::Sum(_, amount) => amount(record),
                 How::Certificates | How::Intact => 0,
@@ -472,7 +451,9 @@ impl Figure {
     /// Its value. `intact`: all logs are.
     pub(super) fn value(&self, counts: &Counts, intact: bool) -> FigureValue {
         match self.how {
-            How::Records(..) | How::Sum(..) => FigureValue::Number(counts.figures.of(self)),
+            How::Messages(..) | How::Records(..) | How::Sum(..) => {
+                FigureValue::Number(counts.figures.of(self))
+            }
             How::Certificates => {
                 let number = counts.inventory.certificates.len() as u64;
                 match counts.inventory.is_complete() {
@@ -488,6 +469,9 @@ impl Figure {
     pub(super) fn command(&self, commands: &Commands) -> String {
         let show = &commands.show;
         match self.how {
+            How::Messages(more, _) => {
+                format!("{show} | jq -c 'select({HANDED_OVER}{more})' | wc -l")
+            }
             How::Records(condition, _) => {
                 format!("{show} | jq -c 'select({condition})' | wc -l")
             }
@@ -502,10 +486,10 @@ impl Figure {
     }
 }
 
-/// Whether a message was handed over with this version of TLS.
+/// Whether a message went over this version of TLS.
 fn is_over(message: &ReadRecord<'_>, version: &str) -> bool {
     let same = |tls: &super::fields::ReadTls<'_>| &*tls.version == version;
-    message.is_handed_over() && message.tls.as_ref().is_some_and(same)
+    message.tls.as_ref().is_some_and(same)
 }
 
 /// Whether a message has decisions, and the condition holds for each.
@@ -516,9 +500,7 @@ fn all<'a>(message: &ReadRecord<'a>, condition: impl Fn(&ReadDecision<'a>) -> bo
 /// The class of a message that was handed over; `None` in the clear. Of inbound mail nobody can say that it is qualified: whether the
 /// sender checked who we are is for the sender to record.
 fn class(message: &ReadRecord<'_>) -> Option<TransportClass> {
-    if !message.is_handed_over() || message.tls.is_none() {
-        return None;
-    }
+    message.tls.as_ref()?;
     let is_outbound = message.is_outbound();
     Some(match () {
         () if !all(message, ReadDecision::demands_tls) => TransportClass::Opportunistic,
