@@ -15,10 +15,11 @@ use starttls_proxy::{
 use std::{
     future::Future,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Deref,
     path::{Path, PathBuf},
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -430,13 +431,30 @@ pub fn start() -> Record {
 
 /// The clock of [`sample`], in seconds since 1970.
 static SECONDS: AtomicU64 = AtomicU64::new(0);
+/// Two samples must not move that clock at once.
+static ONE_SAMPLE: Mutex<()> = Mutex::new(());
+
+/// The log of [`sample`]. The clock belongs to it until it is dropped.
+pub struct Sample {
+    log: AuditLog,
+    _one: MutexGuard<'static, ()>,
+}
+
+impl Deref for Sample {
+    type Target = AuditLog;
+
+    fn deref(&self) -> &AuditLog {
+        &self.log
+    }
+}
 
 fn sample_clock() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.load(Ordering::SeqCst))
 }
 
 /// Thirty days of a hospital, from 2026-02-15 on, signed with `key`.
-pub fn sample(file: &Path, key: PathBuf) -> AuditLog {
+pub fn sample(file: &Path, key: PathBuf) -> Sample {
+    let one = ONE_SAMPLE.lock().unwrap_or_else(PoisonError::into_inner);
     let begin = 1_771_113_600_u64;
     SECONDS.store(begin, Ordering::SeqCst);
     let log = AuditLog::open(AuditOptions {
@@ -484,5 +502,5 @@ pub fn sample(file: &Path, key: PathBuf) -> AuditLog {
             wait(log.append_durable(&closed(n))).unwrap();
         }
     }
-    log
+    Sample { log, _one: one }
 }

@@ -1,9 +1,6 @@
 //! The section on what others vouch for, and on times in which the log was not written.
 
-use super::{
-    counts::Counts,
-    html::{END_FOLD, Escaped, begin_fold, minute, plural},
-};
+use super::html::{END_FOLD, Escaped, begin_fold, minute, plural};
 use crate::{
     audit::Verification,
     commands::audit::{quantity::grouped, verify::name},
@@ -16,7 +13,7 @@ pub(super) const OUTAGES: usize = 200;
 
 /// A time in which the log could not be written.
 #[derive(Serialize)]
-pub(super) struct Outage {
+pub(super) struct ReportedOutage {
     pub(super) since: String,
     pub(super) until: String,
     pub(super) error: String,
@@ -89,7 +86,7 @@ pub(super) fn breaks(log: &Verification) -> Vec<BreakCount> {
 pub(super) fn anchors_and_breaks(
     f: &mut Formatter<'_>,
     logs: &[Verification],
-    counts: &Counts,
+    outages: &[ReportedOutage],
 ) -> fmt::Result {
     begin_fold(f, "anchors", "Anchors, breaks and outages", true)?;
     for log in logs {
@@ -110,12 +107,12 @@ pub(super) fn anchors_and_breaks(
             f.write_str("<p class=\"quiet\">No anchor was compared: that nothing was cut off the end, or all replaced by an older copy, is not shown.</p>\n")?;
         }
     }
-    if counts.outages.is_empty() {
+    if outages.is_empty() {
         f.write_str("<p class=\"quiet\">No record of this period says that the log could not be written.</p>\n")?;
         return f.write_str(END_FOLD);
     }
     f.write_str("<table class=\"wide\"><thead><tr><th>Log not writable from (UTC)</th><th>To</th><th>Why</th><th class=\"n\">Records lost</th></tr></thead><tbody>\n")?;
-    for one in &counts.outages {
+    for one in outages {
         writeln!(
             f,
             "<tr><td class=\"when\">{}</td><td class=\"when\">{}</td><td class=\"reply\">{}</td><td class=\"n\">{}</td></tr>",

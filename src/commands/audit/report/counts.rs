@@ -2,7 +2,7 @@
 
 use super::{
     attempts::{Attempts, ReasonCounts, add_attempts, what_was_done},
-    breaks::{OUTAGES, Outage},
+    breaks::{OUTAGES, ReportedOutage},
     fields::{ReadDecision, ReadExemption, ReadPolicy, ReadRecord, Text},
     figures::FigureCounts,
     inventory::Inventory,
@@ -71,7 +71,7 @@ pub(super) struct Counts {
     pub(super) inventory: Inventory,
     /// Times in which nothing was enforced.
     pub(super) observing: Vec<ObservePeriod>,
-    pub(super) outages: Vec<Outage>,
+    pub(super) outages: Vec<ReportedOutage>,
 }
 
 /// The numbers of one hour.
@@ -449,7 +449,7 @@ impl Counts {
             "log-recovered" => {
                 let error = record.error.as_deref().unwrap_or_default();
                 if self.outages.len() < OUTAGES {
-                    self.outages.push(Outage {
+                    self.outages.push(ReportedOutage {
                         since: record.since.as_deref().unwrap_or_default().to_owned(),
                         until: record.at.to_owned(),
                         error: error.to_owned(),

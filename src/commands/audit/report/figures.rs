@@ -4,8 +4,8 @@
 
 use super::{
     command::Commands,
-    counts::Counts,
     fields::{ReadDecision, ReadRecord},
+    inventory::Inventory,
 };
 
 /// One number on the page.
@@ -158,14 +158,14 @@ pub(super) static CLEAR: Figure = Figure {
 pub(super) static TLS12: Figure = Figure {
     name: "tls-1.2",
     words: "messages over TLS 1.2",
-    how: How::Records(r#" and .tls.version == "TLSv1.2""#, |record| {
+    how: How::Messages(r#" and .tls.version == "TLSv1.2""#, |record| {
         is_over(record, "TLSv1.2")
     }),
 };
 pub(super) static TLS13: Figure = Figure {
     name: "tls-1.3",
     words: "messages over TLS 1.3",
-    how: How::Records(r#" and .tls.version == "TLSv1.3""#, |record| {
+    how: How::Messages(r#" and .tls.version == "TLSv1.3""#, |record| {
         is_over(record, "TLSv1.3")
     }),
 };
@@ -226,21 +226,21 @@ pub(super) static SIGNED_NAMES: Figure = Figure {
 pub(super) static QUALIFIED: Figure = Figure {
     name: "class-qualified",
     words: "messages of the class “qualified”",
-    how: How::Records(of_class!(qualified), |record| {
+    how: How::Messages(of_class!(qualified), |record| {
         class(record) == Some(TransportClass::Qualified)
     }),
 };
 pub(super) static OBLIGATORY: Figure = Figure {
     name: "class-obligatory",
     words: "messages of the class “obligatory”, without the qualified ones",
-    how: How::Records(of_class!(obligatory), |record| {
+    how: How::Messages(of_class!(obligatory), |record| {
         class(record) == Some(TransportClass::Obligatory)
     }),
 };
 pub(super) static OPPORTUNISTIC: Figure = Figure {
     name: "class-opportunistic",
     words: "messages over TLS that no recorded rule demanded",
-    how: How::Records(of_class!(opportunistic), |record| {
+    how: How::Messages(of_class!(opportunistic), |record| {
         class(record) == Some(TransportClass::Opportunistic)
     }),
 };
@@ -449,14 +449,19 @@ impl FigureCounts {
 
 impl Figure {
     /// Its value. `intact`: all logs are.
-    pub(super) fn value(&self, counts: &Counts, intact: bool) -> FigureValue {
+    pub(super) fn value(
+        &self,
+        counts: &FigureCounts,
+        inventory: &Inventory,
+        intact: bool,
+    ) -> FigureValue {
         match self.how {
             How::Messages(..) | How::Records(..) | How::Sum(..) => {
-                FigureValue::Number(counts.figures.of(self))
+                FigureValue::Number(counts.of(self))
             }
             How::Certificates => {
-                let number = counts.inventory.certificates.len() as u64;
-                match counts.inventory.is_complete() {
+                let number = inventory.certificates.len() as u64;
+                match inventory.is_complete() {
                     true => FigureValue::Number(number),
                     false => FigureValue::AtLeast(number),
                 }

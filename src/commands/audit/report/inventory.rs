@@ -1,7 +1,6 @@
 //! The certificates that peers showed, and the files of certificates and keys that the program was told to trust or to use.
 
 use super::{
-    counts::Counts,
     fields::{ReadCertificate, ReadPolicy, ReadRecord},
     html::{END_FOLD, Escaped, begin_fold, day, list, plural},
 };
@@ -162,8 +161,7 @@ fn values<'a>(words: &'a [&'a str], flag: &'a str) -> impl Iterator<Item = &'a s
 }
 
 /// The sections on trusted files and on certificates. `now` is when the page is made.
-pub(super) fn inventory(f: &mut Formatter<'_>, counts: &Counts, now: &str) -> fmt::Result {
-    let inventory = &counts.inventory;
+pub(super) fn inventory(f: &mut Formatter<'_>, inventory: &Inventory, now: &str) -> fmt::Result {
     begin_fold(f, "trust", "Trusted keys and certificates", true)?;
     f.write_str("<p>The files that the program was started with, and the authorities that its table names. The certificates that peers showed follow in the next section, the pinned ones among them with the level <i>fingerprint</i>.</p>\n<table class=\"wide\"><thead><tr><th>For</th><th>File</th><th>SHA-256 of the file</th></tr></thead><tbody>\n")?;
     for one in &inventory.files {

@@ -1,7 +1,6 @@
 //! When the program only observed, and the box at the top that says so.
 
 use super::{
-    counts::Counts,
     fields::ReadRecord,
     html::{Escaped, minute, plural},
 };
@@ -83,18 +82,23 @@ impl Runs {
     }
 }
 
-/// The box at the top of a page about a time in which the program only observed.
-pub(super) fn observe_box(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result {
-    let attempts: u64 = counts.observed.values().map(|one| one.number).sum();
-    if counts.observing.is_empty() && attempts + counts.observed_messages == 0 {
+/// The box at the top of a page about a time in which the program only observed. `attempts` and `messages` are those that enforcing
+/// would have refused.
+pub(super) fn observe_box(
+    f: &mut Formatter<'_>,
+    periods: &[ObservePeriod],
+    attempts: u64,
+    messages: u64,
+) -> fmt::Result {
+    if periods.is_empty() && attempts + messages == 0 {
         return Ok(());
     }
     f.write_str("<section class=\"chain bad\" id=\"observe\" aria-label=\"Observe mode\">\n<div class=\"mark\" aria-hidden=\"true\">!</div>\n<div>\n<h2>Observe mode was on: nothing was enforced</h2>\n<p>In this time the program let all mail pass, in the clear where TLS could not be had, and only wrote down what it would have refused. Figures of this time show what happened. They do not show that anything was demanded.</p>\n")?;
-    if counts.observing.is_empty() {
+    if periods.is_empty() {
         f.write_str("<p>Records say so, but the start of the program in observe mode stands in older files.</p>\n")?;
     } else {
         f.write_str("<ul>\n")?;
-        for one in &counts.observing {
+        for one in periods {
             let whose = one.log.as_ref().map(|log| format!("{log}: "));
             writeln!(
                 f,
@@ -111,7 +115,7 @@ pub(super) fn observe_box(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result
         }
         f.write_str("</ul>\n")?;
     }
-    let passed = match counts.observed_messages {
+    let passed = match messages {
         0 => "No message".to_owned(),
         number => plural(number, "message", "messages"),
     };

@@ -76,7 +76,8 @@ impl Display for ReportPage<'_> {
         )?;
         self.heading(f, &names)?;
         f.write_str("<main>\n")?;
-        observe_box(f, counts)?;
+        let would_refuse = counts.observed.values().map(|one| one.number).sum();
+        observe_box(f, &counts.observing, would_refuse, counts.observed_messages)?;
         for log in *logs {
             state(f, log, logs.len() > 1, *own_key)?;
         }
@@ -87,8 +88,8 @@ impl Display for ReportPage<'_> {
         refusals(f, counts)?;
         observed(f, counts)?;
         without_proof(f, counts, now)?;
-        inventory(f, counts, now)?;
-        anchors_and_breaks(f, logs, counts)?;
+        inventory(f, &counts.inventory, now)?;
+        anchors_and_breaks(f, logs, &counts.outages)?;
         operation(f, counts)?;
         for one in regimes {
             regime(

@@ -71,7 +71,7 @@ pub(super) fn regime(
                 row(
                     f,
                     figure,
-                    figure.value(counts, intact),
+                    figure.value(&counts.figures, &counts.inventory, intact),
                     &figure.command(commands),
                 )?;
             }

@@ -2,7 +2,7 @@
 
 use super::{
     breaks::{BreakCount, anchors, breaks},
-    figures::{self, FigureValue},
+    figures::{self, Figure, FigureValue},
     page::ReportPage,
 };
 use crate::{audit::Verification, commands::audit::verify::name};
@@ -27,13 +27,7 @@ pub(super) fn twin(page: &ReportPage<'_>) -> Value {
         "addresses": counts.addresses,
         "logs": page.logs.iter().map(log).collect::<Vec<_>>(),
         "observe_mode": counts.observing,
-        "figures": figures::ALL.iter().map(|figure| json!({
-            "name": figure.name,
-            "words": figure.words,
-            "value": value(figure.value(counts, page.is_intact())),
-            "exact": !matches!(figure.value(counts, page.is_intact()), FigureValue::AtLeast(_)),
-            "command": figure.command(page.commands),
-        })).collect::<Vec<_>>(),
+        "figures": figures::ALL.iter().map(|one| figure(one, page)).collect::<Vec<_>>(),
         "regimes": page.regimes.iter().map(|regime| json!({
             "name": regime.word,
             "title": regime.title,
@@ -48,6 +42,21 @@ pub(super) fn twin(page: &ReportPage<'_>) -> Value {
             })).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
         "tables": tables(page),
+    })
+}
+
+fn figure(figure: &Figure, page: &ReportPage<'_>) -> Value {
+    let counts = page.counts;
+    let value = figure.value(&counts.figures, &counts.inventory, page.is_intact());
+    json!({
+        "name": figure.name,
+        "words": figure.words,
+        "value": match value {
+            FigureValue::Number(number) | FigureValue::AtLeast(number) => Value::from(number),
+            FigureValue::Fact(fact) => fact.into(),
+        },
+        "exact": !matches!(value, FigureValue::AtLeast(_)),
+        "command": figure.command(page.commands),
     })
 }
 
@@ -100,11 +109,4 @@ fn counted(counts: &[BreakCount]) -> Map<String, Value> {
     pairs
         .map(|one| (one.name.to_owned(), one.number.into()))
         .collect()
-}
-
-fn value(value: FigureValue) -> Value {
-    match value {
-        FigureValue::Number(number) | FigureValue::AtLeast(number) => number.into(),
-        FigureValue::Fact(fact) => fact.into(),
-    }
 }
