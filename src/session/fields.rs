@@ -185,13 +185,14 @@ pub(super) fn tls_field(peer: &Peer) -> TlsField {
 /// The peer's certificate. `None` if it showed none that can be read.
 pub(super) fn peer_field(peer: &Peer) -> Option<PeerField> {
     let leaf = peer.leaf()?;
-    let addresses = leaf.addresses.iter().map(ToString::to_string);
-    let names = leaf.names.iter().cloned().chain(addresses);
+    let names = leaf.names.iter().map(|name| name.as_str().into());
+    let addresses = leaf.addresses.iter();
+    let addresses = addresses.map(|address| address.to_string().as_str().into());
     let certificate = CertificateField {
         sha256: leaf.sha256.clone(),
         spki_sha256: leaf.spki_sha256.clone(),
         subject: leaf.subject.as_str().into(),
-        names: names.map(|name| name.as_str().into()).collect(),
+        names: names.chain(addresses).collect(),
         issuer: leaf.issuer.as_str().into(),
         serial: leaf.serial.clone(),
         not_before: leaf.not_before.to_string(),
