@@ -114,6 +114,7 @@ fn of_a_damaged_log_only_what_stands_before_the_damage_counts() {
         "{page}"
     );
     assert!(page.contains("10 messages were handed over"), "{page}");
+    assert!(page.contains("The commands count those behind it too"));
 }
 
 #[test]

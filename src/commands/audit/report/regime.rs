@@ -57,6 +57,9 @@ pub(super) fn regime(
         "<p>{}</p>\n<p class=\"quiet\">These are figures from this log, with the command that repeats each. They are evidence, not an assessment: whether they suffice is for the assessor to say.</p>",
         Escaped(regime.about)
     )?;
+    if !intact {
+        f.write_str("<p><strong>The log is not intact.</strong> The figures count the records before the damage only. The commands count those behind it too, so they can give more.</p>\n")?;
+    }
     for clause in regime.clauses {
         writeln!(
             f,
