@@ -486,6 +486,18 @@ pub struct AuditReportFlags {
     /// as for audit show
     #[argh(option, arg_name = "TIME")]
     pub until: Option<String>,
+    /// answer these sets of rules: hipaa, pci, nis2, gdpr, bsi, datatilsynet, nta7516 (default all)
+    #[argh(option, arg_name = "LIST")]
+    pub regime: Option<String>,
+    /// whose mail it is, for the heading
+    #[argh(option, arg_name = "NAME")]
+    pub organisation: Option<String>,
+    /// for whom the page is made, for the heading
+    #[argh(option, arg_name = "NAME")]
+    pub auditor: Option<String>,
+    /// write the same figures and tables to this file, as JSON
+    #[argh(option, arg_name = "FILE")]
+    pub json: Option<PathBuf>,
     /// as for audit verify
     #[argh(positional, arg_name = "FILE")]
     pub files: Vec<PathBuf>,

@@ -484,6 +484,9 @@ pub struct DecisionField {
     pub until: Option<String>,
     /// `reason=` of that entry.
     pub why: Option<String>,
+    /// The names of the domain's mail hosts came from where nobody on the path can forge them: MX records whose DNSSEC signatures were
+    /// checked, or `--upstream`. `null` where no such name was looked up.
+    pub signed: Option<bool>,
     /// Why it is a refusal, or would have been one without `--observe`, in one word: a TLSRPT result type (RFC 8460 §4.3) where one fits.
     pub reason: Option<String>,
     /// What matched, or what was wrong, in words.
@@ -534,6 +537,8 @@ pub struct CertificateField {
     pub not_before: String,
     /// notAfter, RFC 3339.
     pub not_after: String,
+    /// Kind and size of its key: `RSA 2048`, `EC P-256`, `Ed25519`.
+    pub key: String,
 }
 
 /// `log-opened`

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     audit::{CertificateField, DecisionField, PeerField, TlsField, VerdictField, WireText},
-    policy::{Basis, Decision, Level, NextHop, Verdict, table::Entry},
+    policy::{Basis, Decision, Dns, Level, NextHop, Security, Verdict, table::Entry},
     smtp::{Recipient, Refusal},
     tls::Peer,
 };
@@ -23,12 +23,21 @@ pub(crate) fn decision_field(decision: &Decision) -> DecisionField {
         observed: decision.observed,
         level: demand.map(|demand| demand.level.to_string()),
         reason,
+        signed: names_are_signed(decision),
         ..plain_decision(
             judged_word(decision),
             verdict,
             demand.map(|demand| &demand.basis),
             detail.clone(),
         )
+    }
+}
+
+/// Whether nobody on the path can have forged the names of the mail hosts.
+fn names_are_signed(decision: &Decision) -> Option<bool> {
+    match &decision.findings.as_deref()?.mx {
+        Dns::Found(_, security) => Some(*security == Security::Secure),
+        _ => None,
     }
 }
 
@@ -101,6 +110,7 @@ pub(super) fn plain_decision(
         until,
         why,
         reason: None,
+        signed: None,
         detail,
         findings: None,
     }
@@ -174,17 +184,19 @@ pub(super) fn tls_field(peer: &Peer) -> TlsField {
 /// The peer's certificate. `None` if it showed none that can be read.
 pub(super) fn peer_field(peer: &Peer) -> Option<PeerField> {
     let leaf = peer.leaf()?;
-    let addresses = leaf.addresses.iter().map(ToString::to_string);
-    let names = leaf.names.iter().cloned().chain(addresses);
+    let names = leaf.names.iter().map(|name| name.as_str().into());
+    let addresses = leaf.addresses.iter();
+    let addresses = addresses.map(|address| address.to_string().as_str().into());
     let certificate = CertificateField {
         sha256: leaf.sha256.clone(),
         spki_sha256: leaf.spki_sha256.clone(),
         subject: leaf.subject.as_str().into(),
-        names: names.map(|name| name.as_str().into()).collect(),
+        names: names.chain(addresses).collect(),
         issuer: leaf.issuer.as_str().into(),
         serial: leaf.serial.clone(),
         not_before: leaf.not_before.to_string(),
         not_after: leaf.not_after.to_string(),
+        key: leaf.key.clone(),
     };
     Some(PeerField {
         certificate,

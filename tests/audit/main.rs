@@ -13,6 +13,7 @@ mod measure;
 mod moved;
 mod nodes;
 mod page;
+mod regimes;
 mod renamed;
 mod support;
 mod write;

@@ -114,6 +114,7 @@ fn of_a_damaged_log_only_what_stands_before_the_damage_counts() {
         "{page}"
     );
     assert!(page.contains("10 messages were handed over"), "{page}");
+    assert!(page.contains("The commands count those behind it too"));
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn a_verdict_that_refused_is_counted_and_listed_by_its_reason() {
     });
     for part in [
         "23 attempts were refused.",
-        "<tr><th scope=\"row\">certificate-expired</th><td class=\"n\">23<br><span class=\"quiet\">1 remembered</span></td><td>pharmacy.example (23)</td>",
+        "<tr><th scope=\"row\">certificate-expired</th><td class=\"n\">23<br><span class=\"quiet\">1 remembered</span></td><td>19 again in the same session<br>4 put off, connection closed</td><td>pharmacy.example (23)</td>",
         "refused a short while ago for pharmacy.example",
     ] {
         assert!(page.contains(part), "{part} is not in the page: {page}");

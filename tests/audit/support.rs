@@ -15,10 +15,11 @@ use starttls_proxy::{
 use std::{
     future::Future,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Deref,
     path::{Path, PathBuf},
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -169,13 +170,15 @@ pub fn tls(n: u64) -> TlsField {
 }
 
 pub fn peer(n: u64) -> PeerField {
+    // Each party has one certificate, and renews it after every 700 messages.
+    let certificate = place(n) as u64 * 10_000 + n / 700;
     let hash = |salt: u64| {
         HEXLOWER.encode(
             &[
-                n.to_be_bytes(),
+                certificate.to_be_bytes(),
                 salt.to_be_bytes(),
-                n.to_be_bytes(),
-                n.to_be_bytes(),
+                certificate.to_be_bytes(),
+                certificate.to_be_bytes(),
             ]
             .concat(),
         )
@@ -194,6 +197,7 @@ pub fn peer(n: u64) -> PeerField {
             serial: "04e5c3a1b2d4f6978812345678".into(),
             not_before: "2026-01-05T00:00:00Z".into(),
             not_after: "2026-04-05T00:00:00Z".into(),
+            key: "EC P-256".into(),
         },
         chain: vec![hash(1), hash(3)],
     }
@@ -266,6 +270,7 @@ pub fn decision(n: u64) -> DecisionField {
         } else {
             format!("certificate for mx1.{domain}")
         },
+        signed: (!table).then_some(domain != "pharmacy.example"),
         findings: None,
     }
 }
@@ -363,6 +368,7 @@ pub fn refused(log: &AuditLog, n: u64) -> Record {
             rule: None,
             until: None,
             why: None,
+            signed: Some(true),
             findings: None,
         },
         reply: Some(reply.as_str().into()),
@@ -425,13 +431,30 @@ pub fn start() -> Record {
 
 /// The clock of [`sample`], in seconds since 1970.
 static SECONDS: AtomicU64 = AtomicU64::new(0);
+/// Two samples must not move that clock at once.
+static ONE_SAMPLE: Mutex<()> = Mutex::new(());
+
+/// The log of [`sample`]. The clock belongs to it until it is dropped.
+pub struct Sample {
+    log: AuditLog,
+    _one: MutexGuard<'static, ()>,
+}
+
+impl Deref for Sample {
+    type Target = AuditLog;
+
+    fn deref(&self) -> &AuditLog {
+        &self.log
+    }
+}
 
 fn sample_clock() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.load(Ordering::SeqCst))
 }
 
 /// Thirty days of a hospital, from 2026-02-15 on, signed with `key`.
-pub fn sample(file: &Path, key: PathBuf) -> AuditLog {
+pub fn sample(file: &Path, key: PathBuf) -> Sample {
+    let one = ONE_SAMPLE.lock().unwrap_or_else(PoisonError::into_inner);
     let begin = 1_771_113_600_u64;
     SECONDS.store(begin, Ordering::SeqCst);
     let log = AuditLog::open(AuditOptions {
@@ -479,5 +502,5 @@ pub fn sample(file: &Path, key: PathBuf) -> AuditLog {
             wait(log.append_durable(&closed(n))).unwrap();
         }
     }
-    log
+    Sample { log, _one: one }
 }

@@ -1,16 +1,25 @@
 //! `audit report`: one page for auditors and managers. The page stands alone: it has no scripts, loads nothing, and can be printed.
 
+mod attempts;
+mod breaks;
 mod chart;
+mod command;
 mod counts;
 mod exempted;
 mod fields;
+mod figures;
 mod html;
+mod inventory;
+mod observing;
 mod page;
 mod protection;
 mod refused;
-mod standards;
+mod regime;
+mod regimes;
 mod state;
 mod summary;
+mod tally;
+mod twin;
 
 use super::{
     demand_files,
@@ -24,6 +33,7 @@ use crate::{
     exit::Exit,
     flags::AuditReportFlags,
 };
+use command::Commands;
 use counts::Counts;
 use page::ReportPage;
 use std::{
@@ -33,7 +43,7 @@ use std::{
     path::Path,
 };
 
-/// Verifies the log and writes the page; an existing page is replaced. Of a log that is not intact, only the records before the
+/// Verifies the log and writes the page, and its twin in JSON where one is asked for; existing files are replaced. Of a log that is not intact, only the records before the
 /// damage are counted. A progress bar goes to `progress`, which is the error stream where that is a terminal.
 ///
 /// # Errors
@@ -51,8 +61,13 @@ pub fn report(
         from,
         since,
         until,
+        regime,
+        organisation,
+        auditor,
+        json,
         files,
     } = flags;
+    let regimes = regimes::named(regime.as_deref()).map_err(|error| unusable("report", error))?;
     let period = Period::new(since, until).map_err(|error| unusable("report", error))?;
     let logs = expectations(*from, key, anchor)
         .and_then(|expected| examine(files, &expected, progress))
@@ -63,8 +78,15 @@ pub fn report(
             counts: &counts,
             own_key: !key.is_empty(),
             now: timestamp(clock::wall()),
+            commands: &Commands::new(flags),
+            regimes,
+            organisation: organisation.as_deref(),
+            auditor: auditor.as_deref(),
         };
         write(html, &page.to_string())?;
+        if let Some(json) = json {
+            write(json, &format!("{:#}\n", twin::twin(&page)))?;
+        }
         tell(html, &logs, out)
     });
     written.map_err(|error| unusable("report", error))?;

@@ -50,6 +50,7 @@ fn entry(verdict: VerdictField) -> audit::DecisionField {
         reason: (verdict == VerdictField::Refused).then(|| "certificate-expired".into()),
         detail: "over".into(),
         findings: None,
+        signed: None,
     }
 }
 

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    policy::{Ask, Findings, Level, NextHop, Reason, Verdict},
+    policy::{Ask, Dns, Findings, Level, Mx, NextHop, Reason, Security, Verdict},
     session::{
         test_log::{TestLog, demand, remembered},
         write_budget::WriteBudget,
@@ -49,6 +49,24 @@ fn decision(next_hop: NextHop, verdict: Verdict) -> Decision {
         refusal,
         observed: false,
         at: clock::wall(),
+    }
+}
+
+#[test]
+fn a_decision_says_whether_anybody_can_have_forged_the_names_of_the_mail_hosts() {
+    for (mx, signed) in [
+        (Dns::Found(Mx::Null, Security::Secure), Some(true)),
+        (Dns::Found(Mx::Null, Security::Insecure), Some(false)),
+        (Dns::Absent(Security::Secure), None),
+        (Dns::NotAsked, None),
+    ] {
+        let next_hop = NextHop::Upstream("relay.example".into());
+        let mut decision = decision(next_hop, Verdict::Authorised("it".into()));
+        decision.findings = Some(Arc::new(Findings {
+            mx,
+            ..Findings::none()
+        }));
+        assert_eq!(decision_field(&decision).signed, signed);
     }
 }
 

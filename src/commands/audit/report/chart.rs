@@ -1,8 +1,9 @@
 //! Bar charts over time, and tables of shares, as inline SVG.
 
 use super::{
-    counts::{HourCounts, Tally},
+    counts::HourCounts,
     html::{Escaped, percent},
+    tally::Tally,
 };
 use crate::commands::audit::quantity::grouped;
 use jiff::Timestamp;

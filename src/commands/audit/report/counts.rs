@@ -1,19 +1,26 @@
 //! The numbers on the page, counted in one pass over the good parts of all logs.
 
-use super::fields::{ReadDecision, ReadExemption, ReadPolicy, ReadRecord};
+use super::{
+    attempts::{Attempts, ReasonCounts, add_attempts, what_was_done},
+    breaks::{OUTAGES, ReportedOutage},
+    fields::{ReadDecision, ReadExemption, ReadPolicy, ReadRecord, Text},
+    figures::FigureCounts,
+    inventory::Inventory,
+    observing::{ObservePeriod, Runs},
+    tally::{MOST, OTHERS, Tally, add, count, entry, kept_apart, number_of},
+};
 use crate::{
     audit::{MergedLines, Verification},
     commands::audit::{period::Period, verify::name},
 };
+use serde::Serialize;
 use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
 };
 
-/// How often each word occurs.
-pub(super) type Tally = BTreeMap<String, u64>;
-
+/// Starts, stops and changes that are kept; older ones are dropped.
+const CHANGES: usize = 1000;
 /// Over TLS with a peer that proved its identity.
 pub(super) const AUTHENTICATED: &str = "peer authenticated";
 /// Over TLS without that proof: level encrypt or may, observe mode, or a client from the world, which need not prove anything.
@@ -59,18 +66,23 @@ pub(super) struct Counts {
     /// What exemptions were used for, by rule, then by domain.
     pub(super) used: BTreeMap<(String, String), ExemptionUse>,
     /// Starts, stops and changes of the program: time and words.
-    pub(super) changes: Vec<(String, String)>,
+    pub(super) changes: VecDeque<(String, String)>,
+    pub(super) figures: FigureCounts,
+    pub(super) inventory: Inventory,
+    /// Times in which nothing was enforced.
+    pub(super) observing: Vec<ObservePeriod>,
+    pub(super) outages: Vec<ReportedOutage>,
 }
 
 /// The numbers of one hour.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 pub(super) struct HourCounts {
     pub(super) protections: Tally,
     pub(super) reasons: Tally,
 }
 
 /// The numbers of one domain.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 pub(super) struct DomainCounts {
     /// Messages by [`AUTHENTICATED`], [`ENCRYPTED`], [`CLEAR`].
     pub(super) protections: Tally,
@@ -81,25 +93,10 @@ pub(super) struct DomainCounts {
     pub(super) last: String,
 }
 
-/// The numbers of one reason for refusals.
-#[derive(Default)]
-pub(super) struct ReasonCounts {
-    pub(super) number: u64,
-    /// The part of these attempts that was refused at the greeting because another session had been refused for the same reason.
-    pub(super) remembered: u64,
-    /// In observe mode: messages that were handed over nevertheless.
-    pub(super) messages: u64,
-    pub(super) domains: Tally,
-    pub(super) first: String,
-    pub(super) last: String,
-    /// The last reply, as an example.
-    pub(super) reply: String,
-}
-
 /// Mail of one domain that went without proof of identity by one rule.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 pub(super) struct ExemptionUse {
-    pub(super) sessions: BTreeSet<String>,
+    pub(super) sessions: u64,
     pub(super) messages: u64,
     pub(super) level: String,
     pub(super) until: Option<String>,
@@ -115,16 +112,6 @@ pub(super) struct MessageCounts {
     pub(super) clear: u64,
 }
 
-/// Attempts that were refused; in observe mode, that enforcing would have refused.
-struct Attempts<'a> {
-    number: u64,
-    reason: &'a str,
-    domain: Option<&'a str>,
-    remembered: bool,
-    /// The reply, or what went wrong.
-    words: &'a str,
-}
-
 /// How a message was protected, by its `decisions` or those of them that are about one party.
 fn protection_of(message: &ReadRecord<'_>, decisions: &[&ReadDecision<'_>]) -> &'static str {
     let proved = !decisions.is_empty() && decisions.iter().all(|one| one.is_proof());
@@ -135,62 +122,34 @@ fn protection_of(message: &ReadRecord<'_>, decisions: &[&ReadDecision<'_>]) -> &
     }
 }
 
-fn add_attempts(reasons: &mut BTreeMap<String, ReasonCounts>, at: &str, attempts: &Attempts<'_>) {
-    let reason = entry(reasons, attempts.reason);
-    reason.number += attempts.number;
-    reason.remembered += u64::from(attempts.remembered);
-    if reason.first.is_empty() {
-        at.clone_into(&mut reason.first);
-    }
-    at.clone_into(&mut reason.last);
-    if !attempts.words.is_empty() {
-        attempts.words.clone_into(&mut reason.reply);
-    }
-    if let Some(domain) = attempts.domain {
-        add(&mut reason.domains, domain, attempts.number);
-    }
-}
-
-fn count(tally: &mut Tally, word: &str) {
-    add(tally, word, 1);
-}
-
-fn add(tally: &mut Tally, word: &str, more: u64) {
-    *entry(tally, word) += more;
-}
-
-/// The value of a key. Unlike `BTreeMap::entry`, it copies only keys that are new.
-fn entry<'a, T: Default>(map: &'a mut BTreeMap<String, T>, key: &str) -> &'a mut T {
-    if !map.contains_key(key) {
-        map.insert(key.to_owned(), T::default());
-    }
-    map.get_mut(key).expect("it was put there")
-}
-
-pub(super) fn number_of(tally: &Tally, word: &str) -> u64 {
-    tally.get(word).copied().unwrap_or_default()
-}
-
 impl Counts {
     /// Counts the records in the period; of a log that is damaged, those before the damage.
     pub(super) fn read(logs: &[Verification], period: &Period<'_>) -> io::Result<Self> {
         let mut counts = Self::default();
         // What each log's last policy exempts.
         let mut exemptions = vec![Vec::new(); logs.len()];
+        let mut runs = vec![Runs::default(); logs.len()];
         let names: Vec<String> = logs.iter().map(name).collect();
         let mut lines = MergedLines::new(logs.iter().map(|log| &log.files[..]))?;
         while let Some((number, line)) = lines.next()? {
             let log = &logs[number];
             // Records that verification did not reach are no evidence. Up to there, every line is a record.
-            match serde_json::from_slice::<ReadRecord<'_>>(line.bytes) {
-                Ok(record) if record.seq < log.good => {
+            match ReadRecord::read(line.bytes) {
+                Some(record) if record.seq < log.good => {
                     let whose = (logs.len() > 1).then_some(names[number].as_str());
+                    if !period.ends_before(record.at.as_bytes()) {
+                        runs[number].see(&record);
+                    }
                     std::mem::swap(&mut counts.exemptions, &mut exemptions[number]);
                     counts.add(&record, whose, period);
                     std::mem::swap(&mut counts.exemptions, &mut exemptions[number]);
                 }
                 _ => lines.leave(number),
             }
+        }
+        for (runs, name) in runs.into_iter().zip(&names) {
+            let whose = (logs.len() > 1).then_some(name.as_str());
+            counts.observing.append(&mut runs.periods(whose, period));
         }
         for exemption in exemptions.into_iter().flatten() {
             if !counts.exemptions.contains(&exemption) {
@@ -225,6 +184,7 @@ impl Counts {
             None if record.event == "start" => self.exemptions.clear(),
             None => {}
         }
+        self.inventory.see_files(record);
         if let Some(addresses) = &record.addresses {
             self.addresses = addresses.to_string();
         }
@@ -245,6 +205,8 @@ impl Counts {
         let span = &mut self.span;
         let (_, last) = span.get_or_insert_with(|| (record.at.to_owned(), String::new()));
         record.at.clone_into(last);
+        self.figures.add(record);
+        self.inventory.see_certificate(record);
         match record.event {
             "message" => self.message(record),
             "refusal" => self.refusal(record),
@@ -273,6 +235,7 @@ impl Counts {
 
     /// The numbers of a domain, whose last record is now of the time `at`.
     fn domain(&mut self, name: &str, at: &str) -> &mut DomainCounts {
+        let name = kept_apart(&self.domains, name);
         let domain = entry(&mut self.domains, name);
         at.clone_into(&mut domain.last);
         domain
@@ -354,6 +317,7 @@ impl Counts {
                 domain: record.domain.as_deref(),
                 remembered: record.remembered,
                 words: words.map_or("", |words| words),
+                done: what_was_done(record.reply.as_deref()),
             },
         );
     }
@@ -362,7 +326,7 @@ impl Counts {
         let Some(decision) = &record.decision else {
             return;
         };
-        if decision.verdict != "refused" && decision.would_refuse().is_none() {
+        if &*decision.verdict != "refused" && decision.would_refuse().is_none() {
             return;
         }
         let words = record.reply.as_ref().unwrap_or(&decision.detail);
@@ -372,6 +336,10 @@ impl Counts {
             domain: Some(&decision.domain),
             remembered: false,
             words,
+            done: match decision.observed {
+                true => "let pass, because nothing was enforced",
+                false => what_was_done(record.reply.as_deref()),
+            },
         };
         if decision.observed {
             add_attempts(&mut self.observed, record.at, &attempts);
@@ -394,6 +362,7 @@ impl Counts {
                 domain: one.domain.as_deref(),
                 remembered: false,
                 words: "",
+                done: "again in the same session",
             };
             match one.observed {
                 true => add_attempts(&mut self.observed, record.at, &attempts),
@@ -417,11 +386,8 @@ impl Counts {
             if decision.would_refuse().is_some() {
                 return self.verdict(record);
             }
-            let id = record
-                .session
-                .as_ref()
-                .map(|session| session.id.to_string());
-            self.exemption_use(decision, record).sessions.extend(id);
+            // One record a session and domain.
+            self.exemption_use(decision, record).sessions += 1;
         }
     }
 
@@ -433,11 +399,12 @@ impl Counts {
     ) -> &mut ExemptionUse {
         let rule = decision.rule.as_ref().or(decision.basis.as_ref());
         let rule = rule.map_or("not known".to_owned(), ToString::to_string);
-        let used = self
-            .used
-            .entry((rule, decision.domain.to_string()))
-            .or_default();
-        let owned = |text: &Option<Cow<'_, str>>| text.as_ref().map(ToString::to_string);
+        let mut key = (rule, decision.domain.to_string());
+        if self.used.len() >= MOST && !self.used.contains_key(&key) {
+            key.1 = OTHERS.to_owned();
+        }
+        let used = self.used.entry(key).or_default();
+        let owned = |text: &Option<Text<'_>>| text.as_ref().map(ToString::to_string);
         used.level = decision.level.as_deref().unwrap_or("–").to_owned();
         used.until = owned(&decision.until);
         used.why = owned(&decision.why);
@@ -481,11 +448,22 @@ impl Counts {
             }
             "log-recovered" => {
                 let error = record.error.as_deref().unwrap_or_default();
+                if self.outages.len() < OUTAGES {
+                    self.outages.push(ReportedOutage {
+                        since: record.since.as_deref().unwrap_or_default().to_owned(),
+                        until: record.at.to_owned(),
+                        error: error.to_owned(),
+                        lost: record.lost,
+                    });
+                }
                 format!("the log could not be written for a while ({error}); mail was deferred")
             }
             _ => return,
         };
         let text = whose.map_or(text.clone(), |log| format!("{log}: {text}"));
-        self.changes.push((record.at.to_owned(), text));
+        if self.changes.len() >= CHANGES {
+            self.changes.pop_front();
+        }
+        self.changes.push_back((record.at.to_owned(), text));
     }
 }

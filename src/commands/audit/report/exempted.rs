@@ -13,7 +13,7 @@ use std::{
 
 /// `now` is when the page is made.
 pub(super) fn without_proof(f: &mut Formatter<'_>, counts: &Counts, now: &str) -> fmt::Result {
-    f.write_str("<section>\n<h2>Without proof of identity</h2>\n<h3>Exemptions in force at the end of the period</h3>\n")?;
+    f.write_str("<section id=\"exemptions\">\n<details class=\"fold\" open><summary><h2>Without proof of identity</h2></summary>\n<h3>Exemptions in force at the end of the period</h3>\n")?;
     if counts.exemptions.is_empty() {
         f.write_str("<p class=\"quiet\">None.</p>\n")?;
     } else {
@@ -41,7 +41,7 @@ pub(super) fn without_proof(f: &mut Formatter<'_>, counts: &Counts, now: &str) -
         } else {
             "No rule was used: a client from the world is asked for proof only where a rule says so."
         };
-        return writeln!(f, "<p class=\"quiet\">{none}</p>\n</section>");
+        return writeln!(f, "<p class=\"quiet\">{none}</p>\n</details>\n</section>");
     }
     f.write_str("<table class=\"wide\"><thead><tr><th>Domain or address</th><th class=\"n\">Messages</th><th class=\"n\">Sessions</th><th>Level</th><th>Rule</th><th>Ends</th><th>Why</th><th>Last</th></tr></thead><tbody>\n")?;
     for ((rule, domain), used) in &counts.used {
@@ -50,7 +50,7 @@ pub(super) fn without_proof(f: &mut Formatter<'_>, counts: &Counts, now: &str) -
             "<tr><th scope=\"row\">{}</th><td class=\"n warn\">{}</td><td class=\"n\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"when\">{}</td></tr>",
             Escaped(domain),
             grouped(used.messages),
-            grouped(used.sessions.len() as u64),
+            grouped(used.sessions),
             Escaped(&used.level),
             Escaped(rule),
             end_date(used.until.as_deref(), now),
@@ -58,7 +58,7 @@ pub(super) fn without_proof(f: &mut Formatter<'_>, counts: &Counts, now: &str) -
             day(&used.last)
         )?;
     }
-    f.write_str("</tbody></table>\n</section>\n")
+    f.write_str("</tbody></table>\n</details>\n</section>\n")
 }
 
 /// An end date, and how far off it is on the day the page is made.

@@ -5,7 +5,25 @@
 pub(super) use crate::html::Escaped;
 
 use crate::commands::audit::quantity::grouped;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
+
+/// The end of what [`begin_fold`] begins.
+pub(super) const END_FOLD: &str = "</details>\n</section>\n";
+
+/// A section that can be folded. On paper it is always open.
+pub(super) fn begin_fold(
+    f: &mut fmt::Formatter<'_>,
+    id: &str,
+    title: &str,
+    open: bool,
+) -> fmt::Result {
+    let open = if open { " open" } else { "" };
+    writeln!(
+        f,
+        "<section id=\"{id}\">\n<details class=\"fold\"{open}><summary><h2>{}</h2></summary>",
+        Escaped(title)
+    )
+}
 
 /// The day of a time.
 pub(super) fn day(at: &str) -> &str {

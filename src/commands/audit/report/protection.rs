@@ -2,9 +2,10 @@
 
 use super::{
     chart::{Bars, Series, legend, shares},
-    counts::{AUTHENTICATED, CLEAR, Counts, DomainCounts, ENCRYPTED, OBSERVED, number_of},
+    counts::{AUTHENTICATED, CLEAR, Counts, DomainCounts, ENCRYPTED, OBSERVED},
     html::{Escaped, cell, day, list, or_dash, percent, plural},
     refused::by_number,
+    tally::number_of,
 };
 use crate::commands::audit::quantity::{grouped, size};
 use std::fmt::{self, Formatter};
@@ -24,7 +25,7 @@ pub(super) fn over_time(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result {
     let bars = Bars::new(span, &counts.hours, |hour| &hour.protections);
     write!(
         f,
-        "<section>\n<h2>Over time</h2>\n<figure><figcaption>Messages, by {} (UTC){}</figcaption>\n{}</figure>\n",
+        "<section id=\"time\">\n<details class=\"fold\" open><summary><h2>Over time</h2></summary>\n<figure><figcaption>Messages, by {} (UTC){}</figcaption>\n{}</figure>\n",
         bars.unit(),
         legend(&kinds),
         bars.svg("Messages by protection", &series, "quiet")
@@ -47,7 +48,7 @@ pub(super) fn over_time(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result {
             bars.svg("Attempts refused, by reason", &series, "quiet")
         )?;
     }
-    f.write_str("</section>\n")
+    f.write_str("</details>\n</section>\n")
 }
 
 /// The most frequent reasons, each with its colour.
@@ -61,7 +62,7 @@ fn frequent_reasons(counts: &Counts) -> Vec<Series> {
 }
 
 pub(super) fn protection(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result {
-    f.write_str("<section>\n<h2>How it was protected</h2>\n<div class=\"columns\">\n")?;
+    f.write_str("<section id=\"protection\">\n<details class=\"fold\" open><summary><h2>How it was protected</h2></summary>\n<div class=\"columns\">\n")?;
     for (title, tally) in [
         ("Protection, by message", &counts.protections),
         ("Verdict, by message", &counts.verdicts),
@@ -73,7 +74,7 @@ pub(super) fn protection(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result 
     ] {
         f.write_str(&shares(title, tally, &colour))?;
     }
-    f.write_str("</div>\n</section>\n")
+    f.write_str("</div>\n</details>\n</section>\n")
 }
 
 /// The class that colours a word.
@@ -92,10 +93,10 @@ pub(super) fn domains(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result {
     let messages = |domain: &DomainCounts| domain.protections.values().sum::<u64>();
     let mut domains: Vec<_> = counts.domains.iter().collect();
     domains.sort_by_key(|(_, domain)| std::cmp::Reverse(messages(domain)));
-    f.write_str("<section>\n<h2>By domain</h2>\n")?;
+    f.write_str("<section id=\"domains\">\n<details class=\"fold\" open><summary><h2>By domain</h2></summary>\n")?;
     if domains.is_empty() {
         return f.write_str(
-            "<p class=\"quiet\">No message and no decision in this period.</p>\n</section>\n",
+            "<p class=\"quiet\">No message and no decision in this period.</p>\n</details>\n</section>\n",
         );
     }
     f.write_str(
@@ -132,5 +133,5 @@ pub(super) fn domains(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result {
             plural(messages, "message", "messages")
         )?;
     }
-    f.write_str("</section>\n")
+    f.write_str("</details>\n</section>\n")
 }

@@ -89,7 +89,7 @@ pub(super) fn state(
 pub(super) fn limits(f: &mut Formatter<'_>, logs: &[Verification], counts: &Counts) -> fmt::Result {
     write!(
         f,
-        "<section class=\"limits\">\n<h2>What this rests on</h2>\n<ul>\n\
+        "<section class=\"limits\" id=\"limits\">\n<details class=\"fold\" open><summary><h2>What this rests on</h2></summary>\n<ul>\n\
          <li>The chain shows that no record was changed, taken out, put in or moved since it was written. Whoever holds the log's private key could write a new chain; a checkpoint kept on another machine shows that too.</li>\n\
          <li>That nothing was cut off the end is shown only as far as the newest checkpoint kept elsewhere (an anchor) reaches.</li>\n\
          <li>Times are those of the host's clock. Addresses are recorded in the form “{}”.</li>\n\
@@ -109,5 +109,5 @@ pub(super) fn limits(f: &mut Formatter<'_>, logs: &[Verification], counts: &Coun
             Escaped(&files)
         )?;
     }
-    f.write_str("</pre>\n</section>\n")
+    f.write_str("</pre>\n</details>\n</section>\n")
 }

@@ -1,9 +1,10 @@
 //! The section "In short": a sentence, and the main numbers.
 
 use super::{
-    counts::{Counts, MessageCounts, number_of},
+    counts::{Counts, MessageCounts},
     html::{percent, plural},
     refused::only_counted,
+    tally::number_of,
 };
 use crate::commands::audit::quantity::{grouped, size};
 use std::fmt::{self, Formatter};
