@@ -1,22 +1,18 @@
 //! The log's files: written by one process at a time, continued after a crash, and cut only where nothing was acknowledged.
 
-use super::{
-    OpenError, TornField, WireText,
-    chain::{Hash, Head, Header},
-};
+mod end;
+
+pub(in crate::audit) use end::LogEnd;
+pub use end::rotated;
+
+use super::OpenError;
+use end::find_end;
 use std::{
-    ffi::OsString,
     fs::{self, File, Metadata, OpenOptions, TryLockError},
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::SystemTime,
 };
-
-/// Octets of a file's end that are read first to find its last record.
-const WINDOW: u64 = 1 << 20;
-/// Octets of a torn line that a record keeps.
-const TORN_TEXT: usize = 4096;
 
 /// Whether the file that is being written still has the log's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,19 +75,6 @@ impl FileId {
     fn of(metadata: &Metadata) -> Self {
         Self(metadata.dev(), metadata.ino())
     }
-}
-
-/// The end of a log, as it is found when the log is opened.
-#[derive(Debug)]
-pub(super) struct LogEnd {
-    pub(super) head: Head,
-    /// Octets in the current file.
-    pub(super) length: u64,
-    /// Number of the first record in the current file, or of the next one if it is empty.
-    pub(super) first: u64,
-    /// When the current file was last written; `None` if it is empty.
-    pub(super) modified: Option<SystemTime>,
-    pub(super) torn: Option<TornField>,
 }
 
 impl FileDisk {
@@ -281,162 +264,4 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 /// The suffix of a rotated file: the day (UTC) of its records, and the number of its first record.
 pub(super) fn suffix(day: &str, first: u64) -> String {
     format!("{}.{first:012}", day.replace('-', ""))
-}
-
-/// The files that were rotated out of the log at `path`, oldest first.
-///
-/// # Errors
-/// The directory cannot be read.
-pub fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    let Some(name) = path.file_name() else {
-        return Ok(Vec::new());
-    };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(parent)? {
-        let entry = entry?;
-        if let Some(first) = first_record(name.to_owned(), &entry.file_name()) {
-            files.push((first, entry.path()));
-        }
-    }
-    files.sort();
-    Ok(files.into_iter().map(|(_, path)| path).collect())
-}
-
-/// The number of the first record, from the name of a file that was rotated out of the log called `log`.
-fn first_record(mut log: OsString, file: &OsString) -> Option<u64> {
-    log.push(".");
-    let rest = file.to_str()?.strip_prefix(log.to_str()?)?;
-    let (day, first) = rest.split_once('.')?;
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    (day.len() == 8 && digits(day) && first.len() >= 12 && digits(first))
-        .then(|| first.parse().ok())
-        .flatten()
-}
-
-/// Finds the last record, in the file or else in the newest rotated file, and cuts off a torn last line.
-fn find_end(path: &Path, file: &mut File) -> Result<LogEnd, OpenError> {
-    let problem = |path: &Path, error: io::Error| OpenError::of(&path.display(), &error);
-    let end = last_record(file).map_err(|error| problem(path, error))?;
-    let modified = file
-        .metadata()
-        .and_then(|metadata| metadata.modified())
-        .ok();
-    if end.head.is_none() && !end.behind.is_empty() && !may_be_torn(&end.behind) {
-        return Err(OpenError::Wrong(format!(
-            "{}: not an audit log; name another file",
-            path.display()
-        )));
-    }
-    let head = match end.head {
-        Some(head) => head,
-        None => match rotated(path).map_err(|error| problem(path, error))?.pop() {
-            Some(newest) => {
-                let mut file = File::open(&newest).map_err(|error| problem(&newest, error))?;
-                let end = last_record(&mut file).map_err(|error| problem(&newest, error))?;
-                end.head.filter(|_| end.behind.is_empty()).ok_or_else(|| {
-                    OpenError::Wrong(format!(
-                        "{}: does not end in a record: look at it with audit verify; a new chain begins once the old one is moved away",
-                        newest.display()
-                    ))
-                })?
-            }
-            None => Head::default(),
-        },
-    };
-    let torn = (!end.behind.is_empty()).then(|| TornField {
-        octets: end.behind.len() as u64,
-        sha256: Hash::of(&end.behind).to_string(),
-        text: WireText::escape(&end.behind[..end.behind.len().min(TORN_TEXT)]),
-    });
-    if torn.is_some() {
-        file.set_len(end.length)
-            .and_then(|()| file.sync_all())
-            .map_err(|error| problem(path, error))?;
-    }
-    let first = first_in(file).map_err(|error| problem(path, error))?;
-    Ok(LogEnd {
-        head,
-        length: end.length,
-        first: first.unwrap_or(head.size),
-        modified: first.and(modified),
-        torn,
-    })
-}
-
-/// The end of one file.
-struct FileEnd {
-    /// The chain's head after the file's last whole record; `None` if it has none.
-    head: Option<Head>,
-    /// Octets up to the end of that record.
-    length: u64,
-    /// The octets behind that record.
-    behind: Vec<u8>,
-}
-
-/// A crash leaves part of a line, or (after a power failure) blocks of NULs that were never written. Both stand at the end with no
-/// checkpoint behind them, because a checkpoint is written only when everything before it is durable. Any other damage is left for
-/// `audit verify` to find.
-fn last_record(file: &mut File) -> io::Result<FileEnd> {
-    let length = file.metadata()?.len();
-    let mut window = WINDOW;
-    loop {
-        let from = length.saturating_sub(window);
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.take(length - from).read_to_end(&mut bytes)?;
-        let mut begin = match from {
-            0 => 0,
-            _ => bytes
-                .iter()
-                .position(|&b| b == b'\n')
-                .map_or(bytes.len(), |at| at + 1),
-        };
-        let (mut head, mut good) = (None, begin);
-        let mut unwritten = None;
-        while let Some(end) = bytes[begin..].iter().position(|&b| b == b'\n') {
-            let line = &bytes[begin..begin + end];
-            begin += end + 1;
-            if line.contains(&0) {
-                unwritten.get_or_insert((head, good));
-            } else if let Some(header) = Header::read(line) {
-                good = begin;
-                head = Some(Head {
-                    size: header.seq + 1,
-                    hash: Hash::of(line),
-                });
-                if header.event == b"checkpoint" {
-                    unwritten = None;
-                }
-            }
-        }
-        (head, good) = unwritten.unwrap_or((head, good));
-        if head.is_some() || from == 0 {
-            return Ok(FileEnd {
-                head,
-                length: from + good as u64,
-                behind: bytes.split_off(good),
-            });
-        }
-        window *= 8;
-    }
-}
-
-/// Number of a file's first record.
-fn first_in(file: &mut File) -> io::Result<Option<u64>> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut line = Vec::new();
-    BufReader::new(file).read_until(b'\n', &mut line)?;
-    line.pop();
-    Ok(Header::read(&line).map(|header| header.seq))
-}
-
-/// Whether a crash can have left these octets of a file's first line.
-fn may_be_torn(bytes: &[u8]) -> bool {
-    let begin = b"{\"v\":1,\"prev\":\"";
-    let len = bytes.len().min(begin.len());
-    bytes[..len] == begin[..len] || bytes[0] == 0
 }

@@ -2,7 +2,7 @@
 //! is told that its mail was accepted.
 //!
 //! [`Record`] is the schema. [`AuditLog`] is the one writer of a chain of records. A [`Checkpoint`] is what another machine remembers of
-//! the chain. `verify` finds out whether a log is still what was written. This module knows nothing of SMTP, TLS or policy: it takes
+//! the chain: it signs the root of a Merkle tree over all records, so that one record can be proved without the others. `verify` finds out whether a log is still what was written. This module knows nothing of SMTP, TLS or policy: it takes
 //! plain data.
 
 mod address;
@@ -11,6 +11,7 @@ mod checkpoint;
 mod disk;
 mod log;
 mod record;
+mod tree;
 mod verify;
 
 pub use address::{Address, AddressForm, WireText};
@@ -20,9 +21,9 @@ pub use disk::{Disk, FileDisk, Placement, rotated};
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CountField, DecisionField, DirectionField,
-    ExemptionField, HeardRecord, LogOpenedRecord, LogRecoveredRecord, MessageRecord,
-    NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField, Record,
-    RefusalRecord, ReloadRecord, ReloadedFileField, RepeatedField, SessionClosedRecord,
+    ExemptionField, HeardRecord, LogContinuedRecord, LogOpenedRecord, LogRecoveredRecord,
+    MessageRecord, NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField,
+    Record, RefusalRecord, ReloadRecord, ReloadedFileField, RepeatedField, SessionClosedRecord,
     SessionField, SessionOpenedRecord, StartRecord, StopRecord, TlsField, TornField,
     TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
 };

@@ -33,7 +33,8 @@
 //! ```
 //!
 //! It prints the head, with which an anchor must agree. With OpenSSL, the next script checks the signature of the last checkpoint, and
-//! that it was made for the line before that checkpoint:
+//! that it was made for as many records as stand before it. Whether it was made for these records, its root says: `docs/evidence.md`
+//! tells how to compute that.
 //!
 //! ```bash
 //! # check-checkpoint FILE KEY.pub
@@ -44,7 +45,6 @@
 //! sed '/^$/,$d' "$work/note" > "$work/text"
 //! sed -n 's/^— [^ ]* //p' "$work/note" | base64 -d | tail -c 64 > "$work/signature"
 //! openssl pkeyutl -verify -pubin -inkey "$2" -rawin -in "$work/text" -sigfile "$work/signature"
-//! test "$(sed -n 3p "$work/text" | base64 -d | od -An -v -tx1 | tr -d ' \n')" = "$(jq -r .prev "$work/checkpoint")"
 //! test "$(sed -n 2p "$work/text")" = "$(jq .seq "$work/checkpoint")"
 //! rm -r "$work"
 //! ```
@@ -86,6 +86,8 @@ pub enum Record {
     LogOpened(LogOpenedRecord),
     /// Writing works again after it had failed. Written by the log itself.
     LogRecovered(LogRecoveredRecord),
+    /// A file of the log begins. Written by the log itself.
+    LogContinued(LogContinuedRecord),
     /// Vouches for every line before it. Written by the log itself.
     Checkpoint(CheckpointRecord),
 }
@@ -548,11 +550,21 @@ pub struct LogRecoveredRecord {
     pub lost: u64,
 }
 
+/// `log-continued`: a file begins here that is not the log's first. With it, this file can be verified, and proofs be made from it, while
+/// the older files are elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogContinuedRecord {
+    /// Number of the first record in the file. That is this one, unless other records were on their way when the file was begun.
+    pub first: u64,
+    /// The compact range of the Merkle tree over the records before `first`, base64: for each bit of `first` that is set, from the
+    /// largest to the smallest, the root of the perfect subtree of so many leaves.
+    pub range: String,
+}
+
 /// `checkpoint`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckpointRecord {
-    /// A signed note (C2SP signed-note) in the form of a checkpoint: the origin; the number of records before this line; base64 of the
-    /// SHA-256 of the line before (which is also `prev`); `time` with the same time as `at`; the signature. `null` without
-    /// `--audit-key`.
-    pub note: Option<String>,
+    /// A checkpoint of a transparency log (C2SP tlog-checkpoint): the origin; the number of records before this line; base64 of the root
+    /// of the Merkle tree over them; an empty line; the signature lines, of which there is none without `--audit-key`.
+    pub note: String,
 }

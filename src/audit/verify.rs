@@ -21,10 +21,11 @@ use super::{
     chain::{Head, Header},
     checkpoint::SignedNote,
     log::CHECKPOINT_RECORDS,
+    tree::{RecordTree, TreeStart},
 };
 use lines::LinePosition;
 use serde::Deserialize;
-use std::{io, path::PathBuf};
+use std::{collections::BTreeSet, io, path::PathBuf};
 
 /// Octets between two reports of progress.
 const PROGRESS_STEP: u64 = 1 << 20;
@@ -64,10 +65,13 @@ pub(crate) struct Verification {
     pub(crate) checkpoints: u64,
     /// Number of checkpoints with a good signature.
     pub(crate) signed: u64,
-    /// Records below this number are covered by the last good signature.
+    /// Records below this number are covered by the last good signature, or are its own checkpoint. The time of that one line is vouched
+    /// for by the next checkpoint only.
     pub(crate) signed_size: u64,
     /// The note with the last good signature.
     pub(crate) note: Option<String>,
+    /// Names of keys whose signatures stand beside those and were not checked.
+    pub(crate) other_signatures: BTreeSet<String>,
     /// Keys that signed, each once, in order.
     pub(crate) signers: Vec<PublicKey>,
     /// Number of anchors of this log.
@@ -119,7 +123,8 @@ pub(crate) fn verify(
     let finding = match misfit {
         None => None,
         Some((at, Misfit::Unlinked)) => {
-            let finding = damage::diagnose(at, &files, &head, verifier.before)?;
+            let root = verifier.tree.as_ref().map(RecordTree::root);
+            let finding = damage::diagnose(at, &files, &head, root, verifier.before)?;
             Some((at, finding))
         }
         Some((at, Misfit::Damaged(damage, text))) => {
@@ -163,6 +168,8 @@ struct Verifier<'a> {
     /// Anchors that the chain has not reached yet, by size.
     anchors: Vec<&'a LogAnchor>,
     result: Verification,
+    /// Over all records up to the head; `None` as long as nothing says what it was before the first record that is here.
+    tree: Option<RecordTree>,
     /// The key that the log says signs it.
     named_key: Option<PublicKey>,
     /// Records since the last checkpoint.
@@ -204,10 +211,27 @@ fn is_torn(behind: &mut LogLines) -> io::Result<bool> {
     Ok(true)
 }
 
+/// The tree over the records before number `first`, which stands at `position`, as a record there or behind it says.
+fn tree_before(
+    files: &[PathBuf],
+    position: LinePosition,
+    first: u64,
+) -> io::Result<Option<RecordTree>> {
+    let mut lines = LogLines::from(files, position)?;
+    while let Some(line) = lines.next()? {
+        let start =
+            Header::read(line.bytes).and_then(|header| TreeStart::read(header.event, line.bytes));
+        if let Some(start) = start.filter(|start| start.tree.size() == first) {
+            return Ok(Some(start.tree));
+        }
+    }
+    Ok(None)
+}
+
 impl<'a> Verifier<'a> {
     fn new(expected: &'a Expectations) -> Self {
         let mut anchors: Vec<_> = expected.anchors.iter().collect();
-        anchors.sort_by_key(|anchor| anchor.head.size);
+        anchors.sort_by_key(|anchor| anchor.size);
         Self {
             expected,
             anchors,
@@ -219,6 +243,7 @@ impl<'a> Verifier<'a> {
                 },
                 ..Verification::default()
             },
+            tree: (expected.from == 0).then(RecordTree::default),
             named_key: None,
             unsigned: 0,
             before: None,
@@ -240,6 +265,9 @@ impl<'a> Verifier<'a> {
             let (position, offset) = (line.position, line.offset);
             let octets = line.bytes.len() as u64 + 1;
             let may_be_torn = !line.whole || line.bytes.contains(&0);
+            if self.before.is_none() && self.expected.from > 0 {
+                self.tree = tree_before(files, position, self.expected.from)?;
+            }
             let result = match line.whole {
                 true => self.accept(line.bytes),
                 false => Err(Misfit::Damaged(
@@ -287,6 +315,7 @@ impl<'a> Verifier<'a> {
                 self.unsigned = 0;
             }
             b"log-opened" | b"log-recovered" => self.about_the_log(line)?,
+            b"log-continued" => self.continued(line, &header)?,
             event => self.result.stopped = event == b"stop",
         }
         let has_key = !self.expected.keys.is_empty() || self.named_key.is_some();
@@ -300,11 +329,30 @@ impl<'a> Verifier<'a> {
         let span = &mut self.result.span;
         let (_, last) = span.get_or_insert_with(|| (at.to_string(), String::new()));
         at.as_ref().clone_into(last);
+        let hash = Hash::of(line);
         self.result.head = Head {
             size: header.seq + 1,
-            hash: Hash::of(line),
+            hash,
         };
+        if let Some(tree) = &mut self.tree {
+            tree.push(hash);
+        }
         Ok(())
+    }
+
+    /// `log-continued`: if it says what the tree was just before it, that must be so.
+    fn continued(&mut self, line: &[u8], header: &Header<'_>) -> Result<(), Misfit> {
+        let start = TreeStart::read(header.event, line)
+            .ok_or_else(|| edited("this does not say how the log goes on"))?;
+        match &self.tree {
+            Some(tree) if start.tree.size() == header.seq && start.tree != *tree => {
+                Err(rewritten(format!(
+                    "this file goes on another log than the one whose {} records stand before it",
+                    header.seq
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// `log-opened` and `log-recovered`.
@@ -363,10 +411,13 @@ impl<'a> Verifier<'a> {
 
     /// The whole line must be exactly what the log would write for its note, so that every octet of it is signed.
     fn checkpoint(&mut self, line: &[u8], header: &Header<'_>) -> Result<(), Misfit> {
-        let note = LogRecordFields::read(line)?.note;
+        let text = LogRecordFields::read(line)?
+            .note
+            .ok_or_else(|| edited("this checkpoint has no note"))?;
         self.result.checkpoints += 1;
-        let record = Record::Checkpoint(CheckpointRecord { note: note.clone() });
-        let body = serde_json::to_vec(&record).expect("records have string keys only");
+        let note = CheckpointRecord { note: text.clone() };
+        let body =
+            serde_json::to_vec(&Record::Checkpoint(note)).expect("records have string keys only");
         let at = String::from_utf8_lossy(header.at);
         let mut written = Vec::new();
         self.result
@@ -376,60 +427,85 @@ impl<'a> Verifier<'a> {
         if written.strip_suffix(b"\n") != Some(line) {
             return Err(edited("this checkpoint is not as a log writes it"));
         }
-        let Some(text) = note else {
-            return match self.expected.keys.is_empty() {
-                true => Ok(()),
-                false => Err(Misfit::Damaged(
-                    Damage::Unsigned,
-                    "this checkpoint is not signed".into(),
-                )),
-            };
-        };
-        let note =
-            SignedNote::read(&text).ok_or_else(|| edited("this checkpoint has no signed note"))?;
+        let note = SignedNote::read(&text).ok_or_else(|| edited("this checkpoint has no note"))?;
+        let tree = self.tree.as_ref().ok_or_else(|| {
+            Misfit::Damaged(
+                Damage::Unsigned,
+                format!(
+                    "nothing here says what stood before record {}, so no checkpoint can be checked: begin with --from at the first record of a file",
+                    self.expected.from
+                ),
+            )
+        })?;
+        let is_of_these = (note.size, note.root) == (tree.size(), tree.root());
         self.has_origin(note.origin)?;
         let keys = match (&self.expected.keys[..], &self.named_key) {
-            ([], None) => return Ok(()),
             ([], Some(key)) => std::slice::from_ref(key),
             (keys, _) => keys,
         };
-        let Some(signer) = keys.iter().find(|key| note.signed_by(key)) else {
-            let text = "this checkpoint's signature is wrong, or of another key";
-            return Err(rewritten(text.to_owned()));
-        };
-        if note.head != self.result.head || note.time.map(str::as_bytes) != Some(header.at) {
-            return Err(rewritten(format!(
-                "what was signed here is record {} with hash {}: records since number {} were written anew",
-                note.head.size, note.head.hash, self.result.signed_size
-            )));
+        let signer = keys.iter().find(|key| note.signed_by(key));
+        match signer {
+            None if !keys.is_empty() && !note.is_signed() => {
+                let text = "this checkpoint is not signed";
+                return Err(Misfit::Damaged(Damage::Unsigned, text.into()));
+            }
+            None if !keys.is_empty() => {
+                let text = "this checkpoint's signature is wrong, or of another key";
+                return Err(rewritten(text.to_owned()));
+            }
+            _ if !is_of_these => {
+                return Err(rewritten(format!(
+                    "this checkpoint was made for {} records with the root {}: records since number {} were written anew",
+                    note.size, note.root, self.result.signed_size
+                )));
+            }
+            _ => {}
         }
+        let Some(signer) = signer else { return Ok(()) };
+        let others = note.others(signer).map(str::to_owned);
+        self.result.other_signatures.extend(others);
         if !self.result.signers.contains(signer) {
             self.result.signers.push(*signer);
         }
         self.result.signed += 1;
-        self.result.signed_size = note.head.size + 1;
+        self.result.signed_size = note.size + 1;
         self.vouched = self.vouched.max(self.result.signed_size);
         self.result.note = Some(text);
         Ok(())
     }
 
-    /// Called before the next record is accepted: an anchor of the chain's present size must name its present hash.
+    /// Called before the next record is accepted: an anchor of the chain's present size must name its present hash and root.
     fn agrees_with_anchors(&mut self) -> Result<(), Misfit> {
         let head = self.result.head;
         let reached = self
             .anchors
-            .partition_point(|anchor| anchor.head.size <= head.size);
+            .partition_point(|anchor| anchor.size <= head.size);
         for anchor in self.anchors.drain(..reached) {
-            if anchor.head == head {
+            let root = self.tree.as_ref().map(RecordTree::root);
+            let agrees = anchor.hash.is_none_or(|hash| hash == head.hash)
+                && anchor.root.is_none_or(|known| Some(known) == root);
+            if anchor.size < head.size {
+                continue;
+            }
+            if agrees {
                 self.result.anchored += 1;
                 self.agreed = head.size;
                 self.vouched = self.vouched.max(head.size);
-            } else if anchor.head.size == head.size && anchor.is_of(self.result.origin.as_deref()) {
+            } else if anchor.is_of(self.result.origin.as_deref()) {
                 // Signatures behind the last anchor that agreed count for nothing now.
                 self.vouched = self.agreed;
+                let was = anchor.hash.filter(|hash| *hash != head.hash);
+                let (what, was, is) = match was {
+                    Some(was) => ("head", was, head.hash),
+                    None => (
+                        "root",
+                        anchor.root.unwrap_or_default(),
+                        root.unwrap_or_default(),
+                    ),
+                };
                 return Err(rewritten(format!(
-                    "when it had {} records the log's head was {}, now it is {}: it was written anew, or replaced",
-                    head.size, anchor.head.hash, head.hash
+                    "when it had {} records the log's {what} was {was}, now it is {is}: it was written anew, or replaced",
+                    head.size
                 )));
             }
         }
@@ -453,7 +529,7 @@ impl<'a> Verifier<'a> {
             .chain([origin])
             .collect();
         let is_of = |anchor: &LogAnchor| names.iter().any(|name| anchor.is_of(*name));
-        let ours = |anchor: &&LogAnchor| is_of(anchor) && anchor.head.size >= self.expected.from;
+        let ours = |anchor: &&LogAnchor| is_of(anchor) && anchor.size >= self.expected.from;
         self.result.anchors = self.expected.anchors.iter().filter(ours).count();
         if self.result.anchors == 0 && !self.expected.anchors.is_empty() {
             return Err(rewritten(format!(
@@ -466,7 +542,7 @@ impl<'a> Verifier<'a> {
         };
         let text = format!(
             "an anchor knows {} records, here are {}: the end was cut off, or an older copy was put in place",
-            most.head.size, self.result.head.size
+            most.size, self.result.head.size
         );
         Err(Misfit::Damaged(Damage::Cut, text))
     }

@@ -155,7 +155,7 @@ fn each_day_has_its_file_which_ends_in_a_checkpoint() {
         [
             "audit.jsonl.20241004.000000000000",
             "audit.jsonl.20241005.000000000004",
-            "audit.jsonl.20241006.000000000006"
+            "audit.jsonl.20241006.000000000007"
         ]
     );
     for file in &files {

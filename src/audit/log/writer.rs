@@ -5,17 +5,23 @@ use super::{
     queue::{AnswerSlot, Batch, Rest, WriterState, answer, empty},
 };
 use crate::audit::{
-    CheckpointRecord, Disk, Head, LogOpenedRecord, LogRecoveredRecord, Record, TornField,
+    CheckpointRecord, Disk, Hash, Head, LogContinuedRecord, LogOpenedRecord, LogRecoveredRecord,
+    Record, TornField,
     chain::timestamp,
     checkpoint::{SignedNote, SigningKey},
     disk::{LogEnd, Placement, suffix},
+    tree::RecordTree,
 };
 use crate::{clock, metrics};
+use data_encoding::BASE64;
 use std::{
     io,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
+
+/// Hashes for which memory is kept, as for records that are queued.
+const HASHES_KEPT: usize = 4096;
 
 /// The writing thread's state: the chain's end, and the lines that are not known to be durable.
 pub(super) struct LogWriter {
@@ -24,6 +30,8 @@ pub(super) struct LogWriter {
     key: Option<SigningKey>,
     disk: Box<dyn Disk>,
     head: Head,
+    /// Over all records up to `head`.
+    tree: RecordTree,
     /// The records that were taken from the queue last; afterwards its memory, for the next ones.
     batch: Batch,
     /// Octets of the current file that are durable.
@@ -31,6 +39,9 @@ pub(super) struct LogWriter {
     /// The lines behind those octets, and how many octets of these lines were handed to the system.
     lines: Vec<u8>,
     written: usize,
+    /// The hash of each of those lines, and the tree over the records before them.
+    hashes: Vec<Hash>,
+    durable_tree: RecordTree,
     /// Callers that wait for one of those lines, each with the place where its line ends.
     waiting: Vec<(usize, Arc<AnswerSlot>, Receipt)>,
     /// The checkpoints among those lines, with the place where each begins.
@@ -76,10 +87,13 @@ impl LogWriter {
             key,
             disk,
             head: found.head,
+            tree: found.tree.clone(),
             batch: Batch::default(),
             durable: found.length,
             lines: Vec::new(),
             written: 0,
+            hashes: Vec::new(),
+            durable_tree: found.tree.clone(),
             waiting: Vec::new(),
             checkpoints: Vec::new(),
             first: found.first,
@@ -101,6 +115,9 @@ impl LogWriter {
             addresses: self.options.addresses,
             torn: torn.clone(),
         };
+        if self.durable == 0 && self.head.size > 0 {
+            self.continue_in_file();
+        }
         self.add_own(&Record::LogOpened(opened));
         self.checkpoint();
         self.write(true)?;
@@ -225,7 +242,7 @@ impl LogWriter {
     }
 
     fn add(&mut self, at: &[u8], body: &[u8], slot: Option<Arc<AnswerSlot>>) {
-        self.head.append(&mut self.lines, at, body);
+        self.chain(at, body);
         self.unsigned += 1;
         if let Some(slot) = slot {
             let receipt = Receipt {
@@ -237,6 +254,12 @@ impl LogWriter {
         if self.unsigned + 1 >= self.options.checkpoint_records {
             self.checkpoint();
         }
+    }
+
+    fn chain(&mut self, at: &[u8], body: &[u8]) {
+        self.head.append(&mut self.lines, at, body);
+        self.tree.push(self.head.hash);
+        self.hashes.push(self.head.hash);
     }
 
     fn note_added(&mut self) {
@@ -262,21 +285,24 @@ impl LogWriter {
 
     fn checkpoint(&mut self) {
         let at = timestamp((self.options.clock)());
-        let text = SignedNote::text(&self.options.origin, self.head, &at);
-        let signed = self
+        let root = self.tree.root();
+        let origin = &self.options.origin;
+        let text = SignedNote::text(origin, self.head.size, root);
+        let line = self
             .key
             .as_ref()
-            .map(|key| key.note(&self.options.origin, &text));
-        let (note, signature) = signed.unzip();
+            .map(|key| key.signature_line(origin, &text));
+        let note = format!("{text}\n{}", line.unwrap_or_default());
         let checkpoint = Checkpoint {
-            origin: self.options.origin.clone(),
+            origin: origin.clone(),
             head: self.head,
-            signature,
+            root,
+            note: note.clone(),
         };
         self.checkpoints.push((self.lines.len(), checkpoint));
         let body = serde_json::to_vec(&Record::Checkpoint(CheckpointRecord { note }))
             .expect("records have string keys only");
-        self.head.append(&mut self.lines, at.as_bytes(), &body);
+        self.chain(at.as_bytes(), &body);
         self.unsigned = 0;
         self.checkpoint_due = clock::instant() + self.options.checkpoint_after;
     }
@@ -347,12 +373,17 @@ impl LogWriter {
         let began = clock::instant();
         self.disk.sync()?;
         let written = std::mem::take(&mut self.written);
-        self.count(written, clock::instant().duration_since(began));
+        let records = self.count(written, clock::instant().duration_since(began));
         self.durable += written as u64;
         if written == self.lines.len() {
             empty(&mut self.lines);
+            self.hashes.clear();
+            self.hashes.shrink_to(HASHES_KEPT);
+            self.durable_tree.clone_from(&self.tree);
         } else {
             self.lines.drain(..written);
+            let hashes = self.hashes.drain(..records);
+            hashes.for_each(|hash| self.durable_tree.push(hash));
         }
         self.shared
             .unwritten
@@ -383,13 +414,14 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Counts the octets at the beginning of the lines that a flush made durable.
-    fn count(&self, octets: usize, took: Duration) {
+    /// Counts the octets at the beginning of the lines that a flush made durable. Returns the number of their records.
+    fn count(&self, octets: usize, took: Duration) -> usize {
         let metrics = &self.options.metrics;
         metrics.took(metrics::SYNC_TOOK, &[], took);
         let records = memchr::memchr_iter(b'\n', &self.lines[..octets]).count();
         metrics.add(metrics::RECORDS, "", records as u64);
         metrics.add(metrics::RECORD_OCTETS, "", octets as u64);
+        records
     }
 
     /// Someone moved the file away. The lines handed over stay in it; the rest goes into a new file.
@@ -405,10 +437,19 @@ impl LogWriter {
 
     /// Notes that the current file is empty. It will begin with the first line that is not durable.
     fn note_new_file(&mut self) {
-        let pending = self.lines.iter().filter(|&&b| b == b'\n').count();
         (self.durable, self.written) = (0, 0);
-        self.first = self.head.size - pending as u64;
+        self.first = self.durable_tree.size();
         self.day = day_of((self.options.clock)());
+        self.continue_in_file();
+    }
+
+    /// Records the tree over what stands in older files. Lines that are on their way stand before that record: each of them names the
+    /// line before it, so nothing can be put in front of them.
+    fn continue_in_file(&mut self) {
+        self.add_own(&Record::LogContinued(LogContinuedRecord {
+            first: self.durable_tree.size(),
+            range: BASE64.encode(&self.durable_tree.range()),
+        }));
     }
 
     /// On failure: answers every waiting caller, and remembers when to try again.

@@ -200,6 +200,14 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
         }
     }
     facts.push(("checkpoints", checkpoints(verification, own_key)));
+    if !verification.other_signatures.is_empty() {
+        let names: Vec<_> = verification.other_signatures.iter().cloned().collect();
+        let text = format!(
+            "{}: not checked, their keys were not given",
+            names.join(", ")
+        );
+        facts.push(("also signed", text));
+    }
     facts.push(("anchors", anchors(verification)));
     facts.push(("end", end(verification)));
     if verification.crashes + verification.outages > 0 {
