@@ -11,6 +11,7 @@ mod checkpoint;
 mod disk;
 mod known;
 mod log;
+mod proof;
 mod record;
 mod tree;
 mod verify;
@@ -33,6 +34,7 @@ pub(crate) use {
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
     disk::missing_at_end,
+    proof::{ProvedRecord, RecordProof, prove},
     verify::{
         Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, Verification, in_order,
         logs, verify,

@@ -17,7 +17,7 @@ use data_encoding::BASE64;
 use std::{
     io,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 /// The writing thread's state.
