@@ -1,16 +1,15 @@
-//! Checkpoints: signed notes (C2SP signed-note) in the form of a transparency log's checkpoint (C2SP tlog-checkpoint).
+//! Checkpoints: those of transparency logs (C2SP tlog-checkpoint), which are signed notes (C2SP signed-note).
 //!
 //! ```text
-//! mail.clinic.example/outbound                          origin, which is also the key's name
+//! mail.clinic.example/outbound                          origin, which is also the name of the log's key
 //! 41000                                                 records before it
-//! m0vPpRf8...=                                          SHA-256 of the last of them, base64
-//! time 2026-11-24T06:05:00.123456Z                      an extension line
+//! m0vPpRf8...=                                          root of the Merkle tree over them (RFC 6962), base64
 //!
 //! — mail.clinic.example/outbound qA3Lk...=              key id (4 octets) and Ed25519 signature (64 octets), base64
 //! ```
 //!
-//! Tools that read signed notes verify a checkpoint with the verifier key that `log-opened` names. One thing differs from a
-//! transparency log: the third line is the end of a chain, not the root of a Merkle tree, so there are no inclusion proofs.
+//! Tools that read checkpoints verify one with the verifier key that `log-opened` names. More signature lines may follow. A line of an
+//! unknown key is kept, and proves nothing. Without `--audit-key` there is no signature line, so it is no signed note.
 
 use super::{
     OpenError,
@@ -36,22 +35,32 @@ pub struct Checkpoint {
     pub origin: String,
     /// The number of records that it vouches for, and the hash of the last of them.
     pub head: Head,
-    /// The last field of the signature line, base64; `None` without a key.
-    pub signature: Option<String>,
+    /// The root of the Merkle tree over those records (RFC 6962 §2.1).
+    pub root: Hash,
+    /// The checkpoint as the record has it.
+    pub note: String,
 }
 
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Head { size, hash }, root) = (self.head, BASE64.encode(&self.root.0));
         write!(
             f,
-            "audit checkpoint origin={} size={} head={}",
-            self.origin, self.head.size, self.head.hash
+            "audit checkpoint origin={} size={size} head={hash} root={root}",
+            self.origin
         )?;
-        match &self.signature {
-            Some(signature) => write!(f, " signature={signature}"),
-            None => Ok(()),
+        let signatures = self.note.lines().filter_map(signature_of);
+        for (_, signature) in signatures {
+            write!(f, " signature={signature}")?;
         }
+        Ok(())
     }
+}
+
+/// The key's name and the base64 of a signature line, which is given without its LF.
+fn signature_of(line: &str) -> Option<(&str, &str)> {
+    let (name, signature) = line.strip_prefix("\u{2014} ")?.split_once(' ')?;
+    (!name.is_empty()).then_some((name, signature))
 }
 
 /// The private key that signs checkpoints.
@@ -98,15 +107,11 @@ impl SigningKey {
         PublicKey(key)
     }
 
-    /// Signs `text`, which ends with LF. Returns the note and the signature's base64.
-    pub(super) fn note(&self, origin: &str, text: &str) -> (String, String) {
-        let mut blob = self.public().id(origin).to_vec();
+    /// The signature line of `text` by the key of that name. `text` ends with LF, and so does the line.
+    pub(super) fn signature_line(&self, name: &str, text: &str) -> String {
+        let mut blob = self.public().id(name).to_vec();
         blob.extend_from_slice(self.0.sign(text.as_bytes()).as_ref());
-        let signature = BASE64.encode(&blob);
-        (
-            format!("{text}\n\u{2014} {origin} {signature}\n"),
-            signature,
-        )
+        format!("\u{2014} {name} {}\n", BASE64.encode(&blob))
     }
 }
 
@@ -193,60 +198,70 @@ impl PublicKey {
     }
 }
 
-/// A signed note, parsed. [`SignedNote::signed_by`] verifies its signature.
+/// A checkpoint, parsed. [`SignedNote::signed_by`] verifies a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SignedNote<'a> {
     text: &'a str,
     pub(super) origin: &'a str,
-    pub(super) head: Head,
-    /// The value of the `time` line.
-    pub(super) time: Option<&'a str>,
-    name: &'a str,
-    blob: Vec<u8>,
+    /// Number of records.
+    pub(super) size: u64,
+    /// Root of the tree over them.
+    pub(super) root: Hash,
+    /// The name of each signature line, and its octets.
+    signatures: Vec<(&'a str, Vec<u8>)>,
 }
 
 impl<'a> SignedNote<'a> {
-    /// The text to be signed for a checkpoint of `head`.
-    pub(super) fn text(origin: &str, head: Head, at: &str) -> String {
-        format!(
-            "{origin}\n{}\n{}\ntime {at}\n",
-            head.size,
-            BASE64.encode(&head.hash.0)
-        )
+    /// The text to be signed for a checkpoint of a tree with that size and root.
+    pub(super) fn text(origin: &str, size: u64, root: Hash) -> String {
+        format!("{origin}\n{size}\n{}\n", BASE64.encode(&root.0))
     }
 
-    /// Reads a note with one signature.
+    /// Reads a checkpoint with any number of signature lines.
     pub(super) fn read(note: &'a str) -> Option<Self> {
         let end = note.rfind("\n\n")? + 1;
-        let (text, signature) = (&note[..end], &note[end + 1..]);
-        let (name, blob) = signature
-            .strip_prefix("\u{2014} ")?
-            .strip_suffix('\n')?
-            .split_once(' ')?;
+        let (text, lines) = (&note[..end], &note[end + 1..]);
+        let signatures = lines.split_terminator('\n').map(|line| {
+            let (name, signature) = signature_of(line)?;
+            let blob = unbase64(signature).filter(|blob| blob.len() > 4)?;
+            Some((name, blob))
+        });
+        let signatures: Option<Vec<_>> = signatures.collect();
         let mut lines = text.lines();
-        let (origin, size, hash) = (lines.next()?, lines.next()?, lines.next()?);
-        let size: u64 = size.parse().ok()?;
+        let (origin, size, root) = (lines.next()?, lines.next()?, lines.next()?);
+        let digits = size.bytes().all(|b| b.is_ascii_digit());
+        let is_canonical = digits && (size == "0" || !size.starts_with('0'));
         Some(Self {
             text,
             origin,
-            head: Head {
-                size,
-                hash: Hash(unbase64(hash)?.try_into().ok()?),
-            },
-            time: lines.next().and_then(|line| line.strip_prefix("time ")),
-            name,
-            blob: unbase64(blob)?,
+            size: is_canonical.then(|| size.parse().ok()).flatten()?,
+            root: Hash(unbase64(root)?.try_into().ok()?),
+            signatures: signatures.filter(|_| note.ends_with('\n'))?,
         })
     }
 
     pub(super) fn signed_by(&self, key: &PublicKey) -> bool {
-        let Some((id, signature)) = self.blob.split_at_checked(4) else {
-            return false;
+        let is_of = |(name, blob): &(&str, Vec<u8>)| {
+            let Some((id, signature)) = blob.split_at_checked(4) else {
+                return false;
+            };
+            id == key.id(name)
+                && UnparsedPublicKey::new(&signature::ED25519, &key.0)
+                    .verify(self.text.as_bytes(), signature)
+                    .is_ok()
         };
-        id == key.id(self.name)
-            && UnparsedPublicKey::new(&signature::ED25519, &key.0)
-                .verify(self.text.as_bytes(), signature)
-                .is_ok()
+        self.signatures.iter().any(is_of)
+    }
+
+    /// The names of the keys whose signature lines `key` does not account for.
+    pub(super) fn others(&self, key: &PublicKey) -> impl Iterator<Item = &'a str> {
+        let is_of = |name: &str, blob: &[u8]| blob.starts_with(&key.id(name));
+        let others = self.signatures.iter();
+        others.filter_map(move |(name, blob)| (!is_of(name, blob)).then_some(*name))
+    }
+
+    pub(super) fn is_signed(&self) -> bool {
+        !self.signatures.is_empty()
     }
 }
 
@@ -317,22 +332,16 @@ mod tests {
     #[test]
     fn a_note_is_read_back_and_any_change_of_it_is_noticed() {
         let (key, _) = SigningKey::generate().unwrap();
-        let head = Head {
-            size: 41_000,
-            hash: Hash::of(b"x"),
-        };
-        let text = SignedNote::text("mail.example/outbound", head, "2026-11-24T06:05:00.123456Z");
-        let (note, signature) = key.note("mail.example/outbound", &text);
+        let root = Hash::of(b"x");
+        let text = SignedNote::text("mail.example/outbound", 41_000, root);
+        let line = key.signature_line("mail.example/outbound", &text);
+        let note = format!("{text}\n{line}");
         let read = SignedNote::read(&note).unwrap();
         assert_eq!(
-            (read.origin, read.head, read.time),
-            (
-                "mail.example/outbound",
-                head,
-                Some("2026-11-24T06:05:00.123456Z")
-            )
+            (read.origin, read.size, read.root),
+            ("mail.example/outbound", 41_000, root)
         );
-        assert!(read.signed_by(&key.public()) && note.contains(&signature));
+        assert!(read.signed_by(&key.public()));
         let (other, _) = SigningKey::generate().unwrap();
         assert!(!read.signed_by(&other.public()));
         for place in 0..note.len() {
@@ -345,6 +354,31 @@ mod tests {
                 !SignedNote::read(&changed).is_some_and(|note| note.signed_by(&key.public())),
                 "octet {place}"
             );
+        }
+    }
+
+    #[test]
+    fn several_signature_lines_are_read_and_unknown_ones_prove_nothing() {
+        let keys = [(); 3].map(|()| SigningKey::generate().unwrap().0);
+        let text = SignedNote::text("mail.example/outbound", 7, Hash::of(b"x"));
+        let names = ["witness.example/w", "mail.example/outbound", "other"];
+        let lines = keys.iter().zip(names);
+        let lines: String = lines
+            .map(|(key, name)| key.signature_line(name, &text))
+            .collect();
+        // A signature of another kind, which nobody here can verify.
+        let note = format!("{text}\n{lines}\u{2014} later /wABAgMEBQY=\n");
+        let read = SignedNote::read(&note).unwrap();
+        for key in &keys {
+            assert!(read.signed_by(&key.public()));
+        }
+        assert!(!read.signed_by(&SigningKey::generate().unwrap().0.public()));
+        let others: Vec<_> = read.others(&keys[1].public()).collect();
+        assert_eq!(others, ["witness.example/w", "other", "later"]);
+        let unsigned = format!("{text}\n");
+        assert!(!SignedNote::read(&unsigned).unwrap().is_signed());
+        for wrong in [&text, "a\n07\nAA==\n\n", &note[..note.len() - 1]] {
+            assert_eq!(SignedNote::read(wrong), None, "{wrong:?}");
         }
     }
 

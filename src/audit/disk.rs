@@ -1,23 +1,21 @@
 //! The log's files: written by one process at a time, continued after a crash, and cut only where nothing was acknowledged.
 
+mod end;
+
+pub(in crate::audit) use end::LogEnd;
+
 use super::{
-    OpenError, TornField, WireText,
-    chain::{Hash, Head, Header},
-    naming::rotated,
-    reader::LogReader,
+    Head, OpenError,
+    known::{KnownEnd, lock_of},
 };
+use end::{find_end, last_head};
 use std::{
     fs::{self, File, Metadata, OpenOptions, TryLockError},
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
-
-/// Octets of a file's end that are read first to find its last record.
-const WINDOW: u64 = 1 << 20;
-/// Octets of a torn line that a record keeps.
-const TORN_TEXT: usize = 4096;
 
 /// Whether the file that is being written still has the log's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,22 +26,35 @@ pub enum Placement {
     MovedAway,
 }
 
+/// The file under the log's name, after it was opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reopened {
+    /// Octets that are kept in it, behind which the log goes on: all that were durable, or 0 for a new file.
+    pub kept: u64,
+    /// Someone cut off durable records, or put another log in place: the end of what is found there.
+    pub cut: Option<Head>,
+}
+
+impl Reopened {
+    fn whole(kept: u64) -> Self {
+        Self { kept, cut: None }
+    }
+}
+
 /// What the log needs of the file it is writing. [`FileDisk`] is the real implementation; tests put faults in front of it.
 pub trait Disk: Send {
     /// After a failure: opens the file again, or creates it where it is gone. Cuts off everything behind the first `durable` octets,
-    /// because all of that is written anew; so too in a file that was moved away. Returns the number of octets that are kept in
-    /// the file under the log's name: `durable`, or 0 for a new file.
+    /// because all of that is written anew; so too in a file that was moved away.
     ///
     /// # Errors
-    /// The system's error, or another file stands under the log's name.
-    fn reopen(&mut self, durable: u64) -> io::Result<u64>;
-    /// Goes on in a new file under the log's name, after the old file was moved away with `durable` octets in it. Returns the
-    /// number of octets that the new file begins with. That is 0, or `durable` where the old file was deleted: `mv` to another file
-    /// system ends with that, and nothing may be lost with it.
+    /// The system's error, or a file that is no audit log stands under the log's name.
+    fn reopen(&mut self, durable: u64) -> io::Result<Reopened>;
+    /// Goes on in a new file under the log's name, after the old file was moved away with `durable` octets in it. The new file has those
+    /// too where the old file was deleted: `mv` to another file system ends with that, and nothing may be lost with it.
     ///
     /// # Errors
-    /// The system's error, or a file that is not empty stands there. The old file stays open then.
-    fn begin(&mut self, durable: u64) -> io::Result<u64>;
+    /// The system's error, or a file that is no audit log stands there. The old file stays open then.
+    fn begin(&mut self, durable: u64) -> io::Result<Reopened>;
     /// Writes whole lines behind the first `length` octets, which must be all that the file has.
     ///
     /// # Errors
@@ -59,6 +70,11 @@ pub trait Disk: Send {
     /// # Errors
     /// The system's error.
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement>;
+    /// Keeps a line outside the log's files, in place of the one before. It says up to where the log is durable.
+    ///
+    /// # Errors
+    /// The system's error. Then the line may be missing, and an older one too.
+    fn remember(&mut self, line: &[u8]) -> io::Result<()>;
 }
 
 /// A file on a file system.
@@ -68,7 +84,7 @@ pub struct FileDisk {
     file: File,
     /// Of `file`. It holds as long as the file is open.
     id: FileId,
-    /// Locked as long as this exists. The system unlocks it when the process dies.
+    /// Locked as long as this exists. The system unlocks it when the process dies. Its content is a [`KnownEnd`].
     lock: File,
 }
 
@@ -82,24 +98,11 @@ impl FileId {
     }
 }
 
-/// The end of a log, as it is found when the log is opened.
-#[derive(Debug)]
-pub(super) struct LogEnd {
-    pub(super) head: Head,
-    /// Octets in the current file.
-    pub(super) length: u64,
-    /// Number of the first record in the current file, or of the next one if it is empty.
-    pub(super) first: u64,
-    /// When the current file was last written; `None` if it is empty.
-    pub(super) modified: Option<SystemTime>,
-    pub(super) torn: Option<TornField>,
-}
-
 impl FileDisk {
     /// Locks the log at `path`, finds its end in it or in the newest rotated file, and cuts off a torn last line.
     pub(super) fn open(path: &Path) -> Result<(Self, LogEnd), OpenError> {
         let problem = |error: io::Error| OpenError::of(&path.display(), &error);
-        let lock = private(&with_suffix(path, "lock")).map_err(problem)?;
+        let lock = lockable(&lock_of(path)).map_err(problem)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -111,7 +114,9 @@ impl FileDisk {
             Err(TryLockError::Error(error)) => return Err(problem(error)),
         }
         let mut file = private(path).map_err(problem)?;
-        let found = find_end(path, &mut file)?;
+        let mut content = Vec::new();
+        (&lock).read_to_end(&mut content).map_err(problem)?;
+        let found = find_end(path, &mut file, KnownEnd::read(&content))?;
         sync_directory(path).map_err(problem)?;
         let id = FileId::of(&file.metadata().map_err(problem)?);
         let disk = Self {
@@ -139,6 +144,19 @@ impl FileDisk {
         Ok(())
     }
 
+    /// Goes on behind the last record of a file that has not what was durable.
+    fn take_what_is_left(&mut self, mut file: File) -> io::Result<Reopened> {
+        let (kept, found) = last_head(&self.path, &mut file)?.ok_or_else(not_what_was_left)?;
+        file.set_len(kept)?;
+        file.sync_all()?;
+        sync_directory(&self.path)?;
+        self.go_on_with(file)?;
+        Ok(Reopened {
+            kept,
+            cut: Some(found),
+        })
+    }
+
     /// Copies the durable part of a file that has no name any more to a new file under the log's name.
     fn restore(&self, durable: u64) -> io::Result<File> {
         let beside = with_suffix(&self.path, "saved");
@@ -159,6 +177,24 @@ impl FileDisk {
     }
 }
 
+/// Whether the log at `file` lacks records that it had: how many there were, and how many there are. It may be being written meanwhile.
+///
+/// # Errors
+/// A file cannot be read.
+pub(crate) fn missing_at_end(file: &Path) -> io::Result<Option<(u64, u64)>> {
+    // Read first: it never leads the log.
+    let Some(known) = KnownEnd::of_log(file) else {
+        return Ok(None);
+    };
+    let found = match File::open(file) {
+        Ok(mut open) => last_head(file, &mut open)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let found = found.map_or(0, |(_, head)| head.size);
+    Ok((found < known.head.size).then_some((known.head.size, found)))
+}
+
 fn not_what_was_left() -> io::Error {
     io::Error::other(
         "this is not the file that was left here: look at it with audit verify, then move it away",
@@ -173,15 +209,10 @@ impl Drop for FileDisk {
 }
 
 impl Disk for FileDisk {
-    fn reopen(&mut self, durable: u64) -> io::Result<u64> {
+    fn reopen(&mut self, durable: u64) -> io::Result<Reopened> {
         let file = private(&self.path)?;
         let (there, here) = (file.metadata()?, self.file.metadata()?);
         let same = FileId::of(&there) == self.id;
-        let kept = match there.len() {
-            0 => 0,
-            length if same && length >= durable => durable,
-            _ => return Err(not_what_was_left()),
-        };
         if !same && here.len() > durable {
             // Octets that may have reached the file that was moved away are written anew, so they must not stand there too.
             self.file.set_len(durable)?;
@@ -191,28 +222,33 @@ impl Disk for FileDisk {
             drop(file);
             return self.begin(durable);
         }
-        file.set_len(kept)?;
+        if there.len() < durable {
+            return self.take_what_is_left(file);
+        }
+        file.set_len(durable)?;
         sync_directory(&self.path)?;
         self.go_on_with(file)?;
-        Ok(kept)
+        Ok(Reopened::whole(durable))
     }
 
-    fn begin(&mut self, durable: u64) -> io::Result<u64> {
+    fn begin(&mut self, durable: u64) -> io::Result<Reopened> {
         let file = private(&self.path)?;
         if file.metadata()?.len() > 0 {
-            return Err(not_what_was_left());
+            return self.take_what_is_left(file);
         }
         let is_deleted = self.file.metadata()?.nlink() == 0;
         let (file, kept) = match is_deleted.then(|| self.restore(durable)).transpose() {
             Ok(Some(restored)) => (restored, durable),
             Ok(None) => (file, 0),
-            // An administrator who deletes a log on a full disk wants the room. `audit verify` shows what is missing.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => (file, 0),
+            // An administrator who deletes a log on a full disk wants the room. The log says what is missing.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                return self.take_what_is_left(file);
+            }
             Err(error) => return Err(error),
         };
         sync_directory(&self.path)?;
         self.go_on_with(file)?;
-        Ok(kept)
+        Ok(Reopened::whole(kept))
     }
 
     fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement> {
@@ -253,6 +289,21 @@ impl Disk for FileDisk {
         sync_directory(&self.path)?;
         Ok(Placement::InPlace)
     }
+
+    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+        self.lock.write_all_at(line, 0)
+    }
+}
+
+/// Opens for reading, and for writing anywhere; creates with mode 0600.
+fn lockable(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Opens for reading and appending; creates with mode 0600.
@@ -279,136 +330,8 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Finds the last record, in the file or else in the newest rotated file, and cuts off a torn last line.
-fn find_end(path: &Path, file: &mut File) -> Result<LogEnd, OpenError> {
-    let problem = |path: &Path, error: io::Error| OpenError::of(&path.display(), &error);
-    let end = last_record(file).map_err(|error| problem(path, error))?;
-    let modified = file
-        .metadata()
-        .and_then(|metadata| metadata.modified())
-        .ok();
-    if end.head.is_none() && !end.behind.is_empty() && !may_be_torn(&end.behind) {
-        return Err(OpenError::Wrong(format!(
-            "{}: not an audit log; name another file",
-            path.display()
-        )));
-    }
-    let head = match end.head {
-        Some(head) => head,
-        None => match rotated(path).map_err(|error| problem(path, error))?.pop() {
-            Some(newest) => rotated_end(&newest)
-                .map_err(|error| problem(&newest, error))?
-                .ok_or_else(|| {
-                    OpenError::Wrong(format!(
-                        "{}: does not end in a record: look at it with audit verify; a new chain begins once the old one is moved away",
-                        newest.display()
-                    ))
-                })?,
-            None => Head::default(),
-        },
-    };
-    let torn = (!end.behind.is_empty()).then(|| TornField {
-        octets: end.behind.len() as u64,
-        sha256: Hash::of(&end.behind).to_string(),
-        text: WireText::escape(&end.behind[..end.behind.len().min(TORN_TEXT)]),
-    });
-    if torn.is_some() {
-        file.set_len(end.length)
-            .and_then(|()| file.sync_all())
-            .map_err(|error| problem(path, error))?;
-    }
-    let first = first_in(file).map_err(|error| problem(path, error))?;
-    Ok(LogEnd {
-        head,
-        length: end.length,
-        first: first.unwrap_or(head.size),
-        modified: first.and(modified),
-        torn,
-    })
-}
-
-/// The chain's head at the end of a rotated file, which an administrator may have compressed; `None` where it does not end in a record.
-fn rotated_end(file: &Path) -> io::Result<Option<Head>> {
-    let last = LogReader::open(file)?.last_line()?;
-    Ok(last.and_then(|(line, is_end)| {
-        let header = Header::read(&line).filter(|_| is_end && !line.contains(&0))?;
-        Some(Head {
-            size: header.seq + 1,
-            hash: Hash::of(&line),
-        })
-    }))
-}
-
-/// The end of one file.
-struct FileEnd {
-    /// The chain's head after the file's last whole record; `None` if it has none.
-    head: Option<Head>,
-    /// Octets up to the end of that record.
-    length: u64,
-    /// The octets behind that record.
-    behind: Vec<u8>,
-}
-
-/// A crash leaves part of a line, or (after a power failure) blocks of NULs that were never written. Both stand at the end with no
-/// checkpoint behind them, because a checkpoint is written only when everything before it is durable. Any other damage is left for
-/// `audit verify` to find.
-fn last_record(file: &mut File) -> io::Result<FileEnd> {
-    let length = file.metadata()?.len();
-    let mut window = WINDOW;
-    loop {
-        let from = length.saturating_sub(window);
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.take(length - from).read_to_end(&mut bytes)?;
-        let mut begin = match from {
-            0 => 0,
-            _ => bytes
-                .iter()
-                .position(|&b| b == b'\n')
-                .map_or(bytes.len(), |at| at + 1),
-        };
-        let (mut head, mut good) = (None, begin);
-        let mut unwritten = None;
-        while let Some(end) = bytes[begin..].iter().position(|&b| b == b'\n') {
-            let line = &bytes[begin..begin + end];
-            begin += end + 1;
-            if line.contains(&0) {
-                unwritten.get_or_insert((head, good));
-            } else if let Some(header) = Header::read(line) {
-                good = begin;
-                head = Some(Head {
-                    size: header.seq + 1,
-                    hash: Hash::of(line),
-                });
-                if header.event == b"checkpoint" {
-                    unwritten = None;
-                }
-            }
-        }
-        (head, good) = unwritten.unwrap_or((head, good));
-        if head.is_some() || from == 0 {
-            return Ok(FileEnd {
-                head,
-                length: from + good as u64,
-                behind: bytes.split_off(good),
-            });
-        }
-        window *= 8;
-    }
-}
-
-/// Number of a file's first record.
-fn first_in(file: &mut File) -> io::Result<Option<u64>> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut line = Vec::new();
-    BufReader::new(file).read_until(b'\n', &mut line)?;
-    line.pop();
-    Ok(Header::read(&line).map(|header| header.seq))
-}
-
-/// Whether a crash can have left these octets of a file's first line.
-fn may_be_torn(bytes: &[u8]) -> bool {
-    let begin = b"{\"v\":1,\"prev\":\"";
-    let len = bytes.len().min(begin.len());
-    bytes[..len] == begin[..len] || bytes[0] == 0
+/// The day (UTC) of a time, in days since 1970.
+pub(super) fn day_of(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs() / 86_400
 }

@@ -2,37 +2,42 @@
 //! is told that its mail was accepted.
 //!
 //! [`Record`] is the schema. [`AuditLog`] is the one writer of a chain of records. A [`Checkpoint`] is what another machine remembers of
-//! the chain. `verify` finds out whether a log is still what was written. This module knows nothing of SMTP, TLS or policy: it takes
+//! the chain: it signs the root of a Merkle tree over all records, so that one record can be proved without the others. `verify` finds out whether a log is still what was written. This module knows nothing of SMTP, TLS or policy: it takes
 //! plain data.
 
 mod address;
 mod chain;
 mod checkpoint;
 mod disk;
+mod known;
 mod log;
 mod naming;
+mod proof;
 mod reader;
 mod record;
+mod tree;
 mod verify;
 
 pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head};
 pub use checkpoint::Checkpoint;
-pub use disk::{Disk, FileDisk, Placement};
+pub use disk::{Disk, FileDisk, Placement, Reopened};
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use naming::rotated;
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CountField, DecisionField, DirectionField,
-    ExemptionField, HeardRecord, LogOpenedRecord, LogRecoveredRecord, MessageRecord,
-    NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField, Record,
-    RefusalRecord, ReloadRecord, ReloadedFileField, RepeatedField, SessionClosedRecord,
-    SessionField, SessionOpenedRecord, StartRecord, StopRecord, TlsField, TornField,
-    TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
+    ExemptionField, HeardRecord, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
+    LogRecoveredRecord, MessageRecord, NotRecordedRecord, OutcomeField, PeerField,
+    PolicyChangeRecord, PolicyField, Record, RefusalRecord, ReloadRecord, ReloadedFileField,
+    RepeatedField, SessionClosedRecord, SessionField, SessionOpenedRecord, StartRecord, StopRecord,
+    TlsField, TornField, TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
 };
 pub(crate) use {
     address::{hashed, printable},
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
+    disk::missing_at_end,
+    proof::{ProvedRecord, RecordProof, prove},
     reader::is_plain,
     verify::{
         Damage, Expectations, LogAnchor, LogLine, LogLines, LogOrder, MergedLines, Verification,

@@ -1,10 +1,12 @@
 //! The names of a log's files: `FILE` is being written, `FILE.YYYYMMDD.FIRSTRECORD` was rotated out of it, and an administrator may
 //! have compressed that to the same name with `.gz` or `.zst` behind it.
 
+use super::chain::timestamp;
 use std::{
     collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 /// The endings of compressed files. Of several forms of one file the plain one is read, else the one that stands first here.
@@ -31,7 +33,9 @@ impl<'a> RotatedName<'a> {
 }
 
 /// The suffix of a rotated file: the day (UTC) of its records, and the number of its first record.
-pub(super) fn suffix(day: &str, first: u64) -> String {
+pub(super) fn suffix(day: u64, first: u64) -> String {
+    let mut day = timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400));
+    day.truncate("2026-11-24".len());
     format!("{}.{first:012}", day.replace('-', ""))
 }
 

@@ -34,7 +34,8 @@
 //! ```
 //!
 //! It prints the head, with which an anchor must agree. With OpenSSL, the next script checks the signature of the last checkpoint, and
-//! that it was made for the line before that checkpoint:
+//! that it was made for as many records as stand before it. Whether it was made for these records, its root says: `docs/evidence.md`
+//! tells how to compute that.
 //!
 //! ```bash
 //! # check-checkpoint FILE KEY.pub
@@ -45,7 +46,6 @@
 //! sed '/^$/,$d' "$work/note" > "$work/text"
 //! sed -n 's/^— [^ ]* //p' "$work/note" | base64 -d | tail -c 64 > "$work/signature"
 //! openssl pkeyutl -verify -pubin -inkey "$2" -rawin -in "$work/text" -sigfile "$work/signature"
-//! test "$(sed -n 3p "$work/text" | base64 -d | od -An -v -tx1 | tr -d ' \n')" = "$(jq -r .prev "$work/checkpoint")"
 //! test "$(sed -n 2p "$work/text")" = "$(jq .seq "$work/checkpoint")"
 //! rm -r "$work"
 //! ```
@@ -87,6 +87,10 @@ pub enum Record {
     LogOpened(LogOpenedRecord),
     /// Writing works again after it had failed. Written by the log itself.
     LogRecovered(LogRecoveredRecord),
+    /// A file of the log begins. Written by the log itself.
+    LogContinued(LogContinuedRecord),
+    /// The end of the log was cut off. Written by the log itself.
+    LogCut(LogCutRecord),
     /// Vouches for every line before it. Written by the log itself.
     Checkpoint(CheckpointRecord),
 }
@@ -550,6 +554,8 @@ pub struct LogOpenedRecord {
     pub key: Option<String>,
     /// Form of addresses: full, domain or hashed.
     pub addresses: super::AddressForm,
+    /// Seconds within which a record gets a checkpoint behind it.
+    pub checkpoint_after: u64,
     /// The remains of a last line that a crash had cut off; `null` where there were none.
     pub torn: Option<TornField>,
 }
@@ -577,13 +583,39 @@ pub struct LogRecoveredRecord {
     pub lost: u64,
 }
 
+/// `log-continued`: a file begins here that is not the log's first. With it, this file can be verified, and proofs be made from it, while
+/// the older files are elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogContinuedRecord {
+    /// Number of the first record in the file. That is this one, unless other records were on their way when the file was begun.
+    pub first: u64,
+    /// The compact range of the Merkle tree over the records before `first`, base64: for each bit of `first` that is set, from the
+    /// largest to the smallest, the root of the perfect subtree of so many leaves.
+    pub range: String,
+}
+
+/// `log-cut`: records that were durable are not there any more. The chain goes on behind them, so the gap stands in it for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogCutRecord {
+    /// Number of records that there were. The record with this number is this one, unless other records were on their way when the cut was
+    /// noticed; it names the hash of the last record that is lost.
+    pub first: u64,
+    /// The compact range of the Merkle tree over the records before `first`, as in `log-continued`.
+    pub range: String,
+    /// Number of records that were found instead. A number that is not smaller: another log was put in place.
+    pub found: u64,
+    /// The hash of the last of them, 64 hexadecimal digits.
+    pub found_hash: String,
+    /// Whether it happened while the program had the log open. Else it was found at the start.
+    pub running: bool,
+}
+
 /// `checkpoint`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckpointRecord {
-    /// A signed note (C2SP signed-note) in the form of a checkpoint: the origin; the number of records before this line; base64 of the
-    /// SHA-256 of the line before (which is also `prev`); `time` with the same time as `at`; the signature. `null` without
-    /// `--audit-key`.
-    pub note: Option<String>,
+    /// A checkpoint of a transparency log (C2SP tlog-checkpoint): the origin; the number of records before this line; base64 of the root
+    /// of the Merkle tree over them; an empty line; the signature lines, of which there is none without `--audit-key`.
+    pub note: String,
 }
 
 #[cfg(test)]
@@ -613,7 +645,9 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_the_same_in_every_build() {
-        let checkpoint = Record::Checkpoint(CheckpointRecord { note: None });
-        assert_eq!(checkpoint.body(), br#"{"event":"checkpoint","note":null}"#);
+        let checkpoint = Record::Checkpoint(CheckpointRecord {
+            note: String::new(),
+        });
+        assert_eq!(checkpoint.body(), br#"{"event":"checkpoint","note":""}"#);
     }
 }

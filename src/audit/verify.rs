@@ -6,25 +6,26 @@
 //! Two things the chain alone cannot show: that its end was cut off, and that an older copy of the whole log was put in its
 //! place. An [`LogAnchor`] shows both. It is a head that was kept where nobody who can write the log can write.
 
+mod agreement;
 mod anchor;
+mod completeness;
 mod damage;
+mod fields;
+mod gaps;
 mod lines;
 mod logs;
+mod verifier;
 
 pub(crate) use anchor::LogAnchor;
+pub(crate) use completeness::Completeness;
 pub(crate) use damage::{Damage, Finding};
 pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time, in_order};
 pub(crate) use logs::{MergedLines, logs};
 
-use super::{
-    CheckpointRecord, Hash, PublicKey, Record,
-    chain::{Head, Header},
-    checkpoint::SignedNote,
-    log::CHECKPOINT_RECORDS,
-};
-use lines::LinePosition;
-use serde::Deserialize;
-use std::{io, path::PathBuf};
+use super::{PublicKey, chain::Head, known::KnownEnd, tree::RecordTree};
+use damage::Misfit;
+use std::{collections::BTreeSet, io, path::PathBuf};
+use verifier::Verifier;
 
 /// Octets between two reports of progress.
 const PROGRESS_STEP: u64 = 1 << 20;
@@ -66,10 +67,13 @@ pub(crate) struct Verification {
     pub(crate) checkpoints: u64,
     /// Number of checkpoints with a good signature.
     pub(crate) signed: u64,
-    /// Records below this number are covered by the last good signature.
+    /// Records below this number are covered by the last good signature, or are its own checkpoint. The time of that one line is vouched
+    /// for by the next checkpoint only.
     pub(crate) signed_size: u64,
     /// The note with the last good signature.
     pub(crate) note: Option<String>,
+    /// Names of keys whose signatures stand beside those and were not checked.
+    pub(crate) other_signatures: BTreeSet<String>,
     /// Keys that signed, each once, in order.
     pub(crate) signers: Vec<PublicKey>,
     /// Number of anchors of this log.
@@ -84,9 +88,17 @@ pub(crate) struct Verification {
     pub(crate) outages: u64,
     /// Records lost in those outages.
     pub(crate) lost: u64,
+    /// The places where the log itself says that records were cut off, and that they are not here.
+    pub(crate) cuts: Vec<Finding>,
+    /// Records that are missing there.
+    pub(crate) cut_off: u64,
+    /// Times that the log was elsewhere when the program looked for it, and is here.
+    pub(crate) elsewhere: u64,
+    /// What an honest run without faults could not have left.
+    pub(crate) completeness: Completeness,
     /// The program had stopped in good order when the last record was written.
     pub(crate) stopped: bool,
-    /// The first thing that is not as it was written.
+    /// The first thing that is not as it was written. Behind a cut of which the log itself says so, it was read on.
     pub(crate) finding: Option<Finding>,
 }
 
@@ -97,10 +109,18 @@ impl Verification {
         self.finding.is_none()
     }
 
+    /// Nothing was found, and an honest run without faults can have left it.
+    #[must_use]
+    pub(crate) fn is_complete(&self) -> bool {
+        self.intact()
+            && self.completeness.is_whole()
+            && self.crashes + self.outages + self.lost == 0
+    }
+
     /// Number of good records.
     #[must_use]
     pub(crate) fn records(&self) -> u64 {
-        self.good - self.from
+        (self.good - self.from).saturating_sub(self.cut_off)
     }
 }
 
@@ -118,12 +138,18 @@ pub(crate) fn verify(
     let remarks = order.remarks().collect();
     let files = order.files;
     let mut verifier = Verifier::new(expected);
+    verifier.known = files.last().and_then(|file| KnownEnd::of_log(file));
     let misfit = verifier.walk(&files, progress)?;
     let head = verifier.result.head;
+    if let Some((_, last)) = &mut verifier.result.span {
+        *last = String::from_utf8_lossy(&verifier.at).into_owned();
+    }
+    verifier.result.completeness = std::mem::take(&mut verifier.account).end();
     let finding = match misfit {
         None => None,
         Some((at, Misfit::Unlinked)) => {
-            let finding = damage::diagnose(at, &files, &head, verifier.before)?;
+            let root = verifier.tree.as_ref().map(RecordTree::root);
+            let finding = damage::diagnose(at, &files, &head, root, verifier.before)?;
             Some((at, finding))
         }
         Some((at, Misfit::Damaged(damage, text))) => {
@@ -138,350 +164,12 @@ pub(crate) fn verify(
         }
         _ => head.size,
     };
+    let first_cut = || verifier.result.cuts.first().cloned();
+    let finding = finding.map(|(_, finding)| finding).or_else(first_cut);
     Ok(Verification {
         files,
         remarks,
-        finding: finding.map(|(_, finding)| finding),
+        finding,
         ..verifier.result
     })
-}
-
-/// Why a line is not accepted.
-enum Misfit {
-    /// It does not follow the line before it. [`damage::diagnose`] finds out what was done.
-    Unlinked,
-    /// What was done, with words for it.
-    Damaged(Damage, String),
-}
-
-fn edited(text: impl Into<String>) -> Misfit {
-    Misfit::Damaged(Damage::Edited, text.into())
-}
-
-fn rewritten(text: String) -> Misfit {
-    Misfit::Damaged(Damage::Rewritten, text)
-}
-
-/// The state of one verification, line by line.
-struct Verifier<'a> {
-    expected: &'a Expectations,
-    /// Anchors that the chain has not reached yet, by size.
-    anchors: Vec<&'a LogAnchor>,
-    result: Verification,
-    /// The key that the log says signs it.
-    named_key: Option<PublicKey>,
-    /// Records since the last checkpoint.
-    unsigned: u64,
-    /// Position of the last good line.
-    before: Option<LinePosition>,
-    /// Records below this number are vouched for by a signature or an anchor.
-    vouched: u64,
-    /// Size of the last anchor that agreed.
-    agreed: u64,
-}
-
-/// The fields of the records about the log itself: `log-opened`, `log-recovered` and `checkpoint`.
-#[derive(Deserialize)]
-struct LogRecordFields {
-    note: Option<String>,
-    key: Option<String>,
-    origin: Option<String>,
-    torn: Option<serde::de::IgnoredAny>,
-    lost: Option<u64>,
-}
-
-impl LogRecordFields {
-    fn read(line: &[u8]) -> Result<Self, Misfit> {
-        serde_json::from_slice(line).map_err(|error| edited(format!("this is no record: {error}")))
-    }
-}
-
-/// Whether a crash can have left the line before `behind`. A crash leaves part of a line, or blocks that were never written, and no
-/// checkpoint behind them, because a checkpoint is written only when everything before it is durable. Gives the octets behind the line,
-/// `None` if it is not torn.
-fn torn_behind(behind: &mut LogLines) -> io::Result<Option<u64>> {
-    let mut octets = 0;
-    while let Some(line) = behind.next()? {
-        octets += line.bytes.len() as u64 + u64::from(line.whole);
-        if line.whole
-            && Header::read(line.bytes).is_some_and(|header| header.event == b"checkpoint")
-        {
-            return Ok(None);
-        }
-    }
-    Ok(Some(octets))
-}
-
-impl<'a> Verifier<'a> {
-    fn new(expected: &'a Expectations) -> Self {
-        let mut anchors: Vec<_> = expected.anchors.iter().collect();
-        anchors.sort_by_key(|anchor| anchor.head.size);
-        Self {
-            expected,
-            anchors,
-            result: Verification {
-                from: expected.from,
-                head: Head {
-                    size: expected.from,
-                    ..Head::default()
-                },
-                ..Verification::default()
-            },
-            named_key: None,
-            unsigned: 0,
-            before: None,
-            vouched: expected.from,
-            agreed: expected.from,
-        }
-    }
-
-    /// Accepts line by line; returns the first that does not fit, with its position.
-    fn walk(
-        &mut self,
-        files: &[PathBuf],
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> io::Result<Option<(LinePosition, Misfit)>> {
-        let total = lines::octets(files)?;
-        let mut reported = 0;
-        let mut lines = LogLines::new(files);
-        while let Some(line) = lines.next()? {
-            let position = line.position;
-            let octets = line.bytes.len() as u64 + u64::from(line.whole);
-            let may_be_torn = !line.whole || line.bytes.contains(&0);
-            let result = match (line.whole, line.fault) {
-                (_, Some(fault)) => {
-                    let misfit = Misfit::Damaged(Damage::Unreadable, fault.to_owned());
-                    return Ok(Some((position, misfit)));
-                }
-                (true, None) => self.accept(line.bytes),
-                (false, None) => Err(Misfit::Damaged(
-                    Damage::Cut,
-                    "the file ends inside a line, and another file follows".into(),
-                )),
-            };
-            if let Err(misfit) = result {
-                let is_last = position.file + 1 == files.len();
-                if is_last
-                    && may_be_torn
-                    && let Some(behind) = torn_behind(&mut lines)?
-                {
-                    self.result.torn = octets + behind;
-                    break;
-                }
-                return Ok(Some((position, misfit)));
-            }
-            self.before = Some(position);
-            self.result.octets += octets;
-            if self.result.octets - reported >= PROGRESS_STEP {
-                reported = self.result.octets;
-                progress(lines.taken().min(total), total);
-            }
-        }
-        progress(lines.taken().min(total), total);
-        let misfit = self.end().err();
-        Ok(misfit.map(|misfit| (self.before.unwrap_or_default(), misfit)))
-    }
-
-    fn accept(&mut self, line: &[u8]) -> Result<(), Misfit> {
-        let header = Header::read(line).ok_or_else(|| edited("this is no record"))?;
-        let head = &mut self.result.head;
-        let is_first = self.result.span.is_none();
-        if is_first && self.expected.from > 0 && header.seq == head.size {
-            // The record before it is not here. Its hash is taken on trust until a signature or an anchor vouches for it.
-            head.hash = header.prev().ok_or_else(|| edited("this is no record"))?;
-        }
-        if !header.follows(head) {
-            return Err(Misfit::Unlinked);
-        }
-        self.agrees_with_anchors()?;
-        self.unsigned += 1;
-        match header.event {
-            b"checkpoint" => {
-                self.checkpoint(line, &header)?;
-                self.unsigned = 0;
-            }
-            b"log-opened" | b"log-recovered" => self.about_the_log(line)?,
-            event => self.result.stopped = event == b"stop",
-        }
-        let has_key = !self.expected.keys.is_empty() || self.named_key.is_some();
-        if has_key && self.unsigned > CHECKPOINT_RECORDS {
-            let text = format!(
-                "no checkpoint within {CHECKPOINT_RECORDS} records: they were taken out, or this was written by another program"
-            );
-            return Err(Misfit::Damaged(Damage::Unsigned, text));
-        }
-        let at = String::from_utf8_lossy(header.at);
-        let span = &mut self.result.span;
-        let (_, last) = span.get_or_insert_with(|| (at.to_string(), String::new()));
-        at.as_ref().clone_into(last);
-        self.result.head = Head {
-            size: header.seq + 1,
-            hash: Hash::of(line),
-        };
-        Ok(())
-    }
-
-    /// `log-opened` and `log-recovered`.
-    fn about_the_log(&mut self, line: &[u8]) -> Result<(), Misfit> {
-        let fields = LogRecordFields::read(line)?;
-        if let Some(lost) = fields.lost {
-            self.result.outages += 1;
-            self.result.lost += lost;
-            return Ok(());
-        }
-        self.result.stopped = false;
-        self.result.crashes += u64::from(fields.torn.is_some());
-        // An unreadable key is damage: otherwise the signatures behind it would silently go unchecked.
-        let key = fields.key.as_deref().map(|text| {
-            PublicKey::from_verifier(text).ok_or_else(|| edited("the key that it names is none"))
-        });
-        let key = key.transpose()?;
-        let before = std::mem::replace(&mut self.named_key, key);
-        match fields.origin {
-            Some(origin) => self.opened_as(origin, before),
-            None => Ok(()),
-        }
-    }
-
-    /// A host may have got another name (`--hostname`, a container that was made anew). The chain and the key say that it is
-    /// still the same log.
-    fn opened_as(&mut self, origin: String, key_before: Option<PublicKey>) -> Result<(), Misfit> {
-        let known = match &self.result.origin {
-            Some(known) if *known != origin => known,
-            _ => return self.has_origin(&origin),
-        };
-        let direction = |name: &str| name.rsplit('/').next().map(str::to_owned);
-        if direction(known) != direction(&origin) {
-            return self.has_origin(&origin);
-        }
-        if self.expected.keys.is_empty() && key_before != self.named_key {
-            return Err(rewritten(format!(
-                "the log {known} goes on as {origin}, and with another key: name the keys that it may have with --key"
-            )));
-        }
-        let number = self.result.head.size;
-        self.result.renamed.push((number, known.clone()));
-        self.result.origin = Some(origin);
-        Ok(())
-    }
-
-    fn has_origin(&mut self, origin: &str) -> Result<(), Misfit> {
-        let known = self.result.origin.get_or_insert_with(|| origin.to_owned());
-        match known == origin {
-            true => Ok(()),
-            false => Err(rewritten(format!(
-                "this is of the log {origin}, what came before of {known}"
-            ))),
-        }
-    }
-
-    /// The whole line must be exactly what the log would write for its note, so that every octet of it is signed.
-    fn checkpoint(&mut self, line: &[u8], header: &Header<'_>) -> Result<(), Misfit> {
-        let note = LogRecordFields::read(line)?.note;
-        self.result.checkpoints += 1;
-        let record = Record::Checkpoint(CheckpointRecord { note: note.clone() });
-        let body = record.body();
-        let at = String::from_utf8_lossy(header.at);
-        let mut written = Vec::new();
-        self.result
-            .head
-            .clone()
-            .append(&mut written, at.as_bytes(), &body);
-        if written.strip_suffix(b"\n") != Some(line) {
-            return Err(edited("this checkpoint is not as a log writes it"));
-        }
-        let Some(text) = note else {
-            return match self.expected.keys.is_empty() {
-                true => Ok(()),
-                false => Err(Misfit::Damaged(
-                    Damage::Unsigned,
-                    "this checkpoint is not signed".into(),
-                )),
-            };
-        };
-        let note =
-            SignedNote::read(&text).ok_or_else(|| edited("this checkpoint has no signed note"))?;
-        self.has_origin(note.origin)?;
-        let keys = match (&self.expected.keys[..], &self.named_key) {
-            ([], None) => return Ok(()),
-            ([], Some(key)) => std::slice::from_ref(key),
-            (keys, _) => keys,
-        };
-        let Some(signer) = keys.iter().find(|key| note.signed_by(key)) else {
-            let text = "this checkpoint's signature is wrong, or of another key";
-            return Err(rewritten(text.to_owned()));
-        };
-        if note.head != self.result.head || note.time.map(str::as_bytes) != Some(header.at) {
-            return Err(rewritten(format!(
-                "what was signed here is record {} with hash {}: records since number {} were written anew",
-                note.head.size, note.head.hash, self.result.signed_size
-            )));
-        }
-        if !self.result.signers.contains(signer) {
-            self.result.signers.push(*signer);
-        }
-        self.result.signed += 1;
-        self.result.signed_size = note.head.size + 1;
-        self.vouched = self.vouched.max(self.result.signed_size);
-        self.result.note = Some(text);
-        Ok(())
-    }
-
-    /// Called before the next record is accepted: an anchor of the chain's present size must name its present hash.
-    fn agrees_with_anchors(&mut self) -> Result<(), Misfit> {
-        let head = self.result.head;
-        let reached = self
-            .anchors
-            .partition_point(|anchor| anchor.head.size <= head.size);
-        for anchor in self.anchors.drain(..reached) {
-            if anchor.head == head {
-                self.result.anchored += 1;
-                self.agreed = head.size;
-                self.vouched = self.vouched.max(head.size);
-            } else if anchor.head.size == head.size && anchor.is_of(self.result.origin.as_deref()) {
-                // Signatures behind the last anchor that agreed count for nothing now.
-                self.vouched = self.agreed;
-                return Err(rewritten(format!(
-                    "when it had {} records the log's head was {}, now it is {}: it was written anew, or replaced",
-                    head.size, anchor.head.hash, head.hash
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Called at the end of the last file.
-    fn end(&mut self) -> Result<(), Misfit> {
-        if self.before.is_none() {
-            let text = format!(
-                "no record is there; the first must be {}",
-                self.expected.from
-            );
-            return Err(Misfit::Damaged(Damage::Missing, text));
-        }
-        self.agrees_with_anchors()?;
-        let origin = self.result.origin.as_deref();
-        let former = self.result.renamed.iter();
-        let names: Vec<_> = former
-            .map(|(_, name)| Some(&**name))
-            .chain([origin])
-            .collect();
-        let is_of = |anchor: &LogAnchor| names.iter().any(|name| anchor.is_of(*name));
-        let ours = |anchor: &&LogAnchor| is_of(anchor) && anchor.head.size >= self.expected.from;
-        self.result.anchors = self.expected.anchors.iter().filter(ours).count();
-        if self.result.anchors == 0 && !self.expected.anchors.is_empty() {
-            return Err(rewritten(format!(
-                "no anchor is of this log, {}",
-                origin.unwrap_or("which has no name")
-            )));
-        }
-        let Some(most) = self.anchors.iter().rev().find(|anchor| is_of(anchor)) else {
-            return Ok(());
-        };
-        let text = format!(
-            "an anchor knows {} records, here are {}: the end was cut off, or an older copy was put in place",
-            most.head.size, self.result.head.size
-        );
-        Err(Misfit::Damaged(Damage::Cut, text))
-    }
 }

@@ -148,7 +148,6 @@ pub fn session(n: u64) -> SessionField {
 pub fn tls(n: u64) -> TlsField {
     let old = n.is_multiple_of(9);
     TlsField {
-        fips_module: None,
         version: if old { "TLSv1.2" } else { "TLSv1.3" }.into(),
         suite: match (old, n % 4) {
             (true, _) => "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",

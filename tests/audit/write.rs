@@ -117,6 +117,7 @@ fn the_chain_goes_on_over_restarts_and_rotated_files() {
     );
     // A restart right after a rotation finds the chain's end in the newest rotated file.
     fs::remove_file(directory.file()).unwrap();
+    fs::remove_file(directory.0.join("audit.jsonl.lock")).unwrap();
     let first_left: u64 = fs::read_to_string(files.last().unwrap())
         .unwrap()
         .lines()
@@ -155,7 +156,7 @@ fn each_day_has_its_file_which_ends_in_a_checkpoint() {
         [
             "audit.jsonl.20241004.000000000000",
             "audit.jsonl.20241005.000000000004",
-            "audit.jsonl.20241006.000000000006"
+            "audit.jsonl.20241006.000000000007"
         ]
     );
     for file in &files {

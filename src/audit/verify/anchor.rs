@@ -1,20 +1,28 @@
 //! Anchors: heads of a log that were kept on another machine.
 
-use crate::audit::{Hash, Head, OpenError, checkpoint::SignedNote};
+use crate::audit::{
+    Hash, OpenError, PublicKey,
+    checkpoint::{SignedNote, unbase64},
+};
 use std::path::Path;
 
-/// What another machine remembers of a log: how many records it had, and the hash of the last one.
+/// What another machine remembers of a log: how many records it had, and the hash of the last one, the root of the tree over all, or
+/// both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogAnchor {
     /// The log's name, where it is known.
     pub(crate) origin: Option<String>,
-    /// The number of records and the hash.
-    pub(crate) head: Head,
+    /// The number of records.
+    pub(crate) size: u64,
+    /// The hash of the last one.
+    pub(crate) hash: Option<Hash>,
+    /// The root of the tree over them.
+    pub(crate) root: Option<Hash>,
 }
 
 impl LogAnchor {
     /// Reads `SIZE:HASH` (64 hexadecimal digits), or a file with anchors: log lines that contain
-    /// `audit checkpoint origin=.. size=.. head=..`, such as a journal keeps, or a signed note.
+    /// `audit checkpoint origin=.. size=.. head=.. root=..`, such as a journal keeps, or a checkpoint as a note.
     ///
     /// # Errors
     /// The file cannot be read or holds no anchor.
@@ -24,7 +32,9 @@ impl LogAnchor {
         {
             return Ok(vec![Self {
                 origin: None,
-                head: Head { size, hash },
+                size,
+                hash: Some(hash),
+                root: None,
             }]);
         }
         let bytes = crate::files::octets(Path::new(argument)).map_err(|error| {
@@ -41,11 +51,34 @@ impl LogAnchor {
         Ok(anchors)
     }
 
+    /// Reads a checkpoint from a file. With keys, one of them must have signed it.
+    ///
+    /// # Errors
+    /// The file cannot be read, holds no checkpoint, or none of the keys has signed it.
+    pub(crate) fn read_note(file: &str, keys: &[PublicKey]) -> Result<Self, OpenError> {
+        let wrong = |words: &str| OpenError::Wrong(format!("{file}: {words}"));
+        let bytes =
+            crate::files::octets(Path::new(file)).map_err(|error| wrong(&error.to_string()))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let note = SignedNote::read(&text).ok_or_else(|| wrong("this is no checkpoint"))?;
+        if !keys.is_empty() && !keys.iter().any(|key| note.signed_by(key)) {
+            return Err(wrong("none of the keys given has signed this checkpoint"));
+        }
+        Ok(Self {
+            origin: Some(note.origin.to_owned()),
+            size: note.size,
+            hash: None,
+            root: Some(note.root),
+        })
+    }
+
     fn parse(text: &str) -> Vec<Self> {
         if let Some(note) = SignedNote::read(text) {
             return vec![Self {
                 origin: Some(note.origin.to_owned()),
-                head: note.head,
+                size: note.size,
+                hash: None,
+                root: Some(note.root),
             }];
         }
         text.lines().filter_map(Self::in_line).collect()
@@ -57,12 +90,12 @@ impl LogAnchor {
             let mut fields = fields.split_ascii_whitespace();
             fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
         };
+        let root = field("root").map(|root| unbase64(root)?.try_into().ok().map(Hash));
         Some(Self {
             origin: Some(field("origin")?.to_owned()),
-            head: Head {
-                size: field("size")?.parse().ok()?,
-                hash: Hash::parse(field("head")?.as_bytes())?,
-            },
+            size: field("size")?.parse().ok()?,
+            hash: Some(Hash::parse(field("head")?.as_bytes())?),
+            root: root.unwrap_or_default(),
         })
     }
 
@@ -75,38 +108,38 @@ impl LogAnchor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{Checkpoint, checkpoint::SigningKey};
+    use crate::audit::{Checkpoint, Head, checkpoint::SigningKey};
 
     #[test]
     fn the_log_line_of_a_checkpoint_and_its_note_are_anchors() {
-        let head = Head {
-            size: 41_000,
-            hash: Hash::of(b"x"),
-        };
+        let (hash, root) = (Hash::of(b"x"), Hash::of(b"y"));
         let origin = "mail.example/outbound".to_owned();
         let anchor = LogAnchor {
             origin: Some(origin.clone()),
-            head,
+            size: 41_000,
+            hash: Some(hash),
+            root: Some(root),
         };
+        let (key, _) = SigningKey::generate().unwrap();
+        let text = SignedNote::text(&origin, 41_000, root);
+        let note = format!("{text}\n{}", key.signature_line(&origin, &text));
         let checkpoint = Checkpoint {
             origin: origin.clone(),
-            head,
-            signature: Some("abc=".into()),
+            head: Head { size: 41_000, hash },
+            root,
+            note: note.clone(),
         };
         let journal = format!(
             "Nov 24 06:05:00 mail starttls-proxy[71]: {checkpoint}\nNov 24 06:05:01 mail other: audit checkpoint none\n"
         );
         assert_eq!(LogAnchor::parse(&journal), std::slice::from_ref(&anchor));
-        let (key, _) = SigningKey::generate().unwrap();
-        let (note, _) = key.note(
-            &origin,
-            &SignedNote::text(&origin, head, "2026-11-24T06:05:00.000000Z"),
-        );
-        assert_eq!(LogAnchor::parse(&note), [anchor]);
-        assert_eq!(
-            LogAnchor::read(&format!("41000:{}", head.hash)).unwrap()[0].head,
-            head
-        );
+        let of_note = LogAnchor {
+            hash: None,
+            ..anchor
+        };
+        assert_eq!(LogAnchor::parse(&note), [of_note]);
+        let given = LogAnchor::read(&format!("41000:{hash}")).unwrap();
+        assert_eq!((given[0].size, given[0].hash), (41_000, Some(hash)));
         assert!(LogAnchor::read("/nonexistent").is_err());
     }
 }

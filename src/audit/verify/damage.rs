@@ -1,7 +1,7 @@
 //! Says what was done to a log, from the first line that does not fit and the lines around it.
 
 use super::{
-    LogRecordFields,
+    fields::LogRecordFields,
     lines::{LinePosition, LogLines},
 };
 use crate::audit::{
@@ -83,13 +83,29 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Why a line is not accepted.
+pub(super) enum Misfit {
+    /// It does not follow the line before it. [`diagnose`] finds out what was done.
+    Unlinked,
+    /// What was done, with words for it.
+    Damaged(Damage, String),
+}
+
+pub(super) fn edited(text: impl Into<String>) -> Misfit {
+    Misfit::Damaged(Damage::Edited, text.into())
+}
+
+pub(super) fn rewritten(text: String) -> Misfit {
+    Misfit::Damaged(Damage::Rewritten, text)
+}
+
 /// What [`diagnose`] compares of a line.
 struct ChainLink {
     seq: u64,
     prev: Option<Hash>,
     hash: Hash,
-    /// A checkpoint whose note says what its header says: it is as it was written.
-    is_sound_checkpoint: bool,
+    /// A checkpoint for as many records as its header says, and its root.
+    root: Option<Hash>,
 }
 
 impl ChainLink {
@@ -99,15 +115,13 @@ impl ChainLink {
         let note = (header.event == b"checkpoint")
             .then(|| LogRecordFields::read(line).ok()?.note)
             .flatten();
-        let is_sound_checkpoint = note
-            .as_deref()
-            .and_then(SignedNote::read)
-            .is_some_and(|note| note.head.size == header.seq && Some(note.head.hash) == prev);
+        let note = note.as_deref().and_then(SignedNote::read);
+        let root = note.filter(|note| note.size == header.seq);
         Some(Self {
             seq: header.seq,
             prev,
             hash: Hash::of(line),
-            is_sound_checkpoint,
+            root: root.map(|note| note.root),
         })
     }
 }
@@ -118,11 +132,13 @@ fn next(lines: &mut LogLines<'_>) -> io::Result<Option<(LinePosition, Option<Cha
     Ok(line.map(|line| (line.position, ChainLink::read(line.bytes))))
 }
 
-/// Says what was done where the line at `here` does not follow `head`, which is the chain's end at the line `before` it.
+/// Says what was done where the line at `here` does not follow `head`, which is the chain's end at the line `before` it. `root` is that
+/// of the tree over all records up to there.
 pub(super) fn diagnose(
     here: LinePosition,
     files: &[PathBuf],
     head: &Head,
+    root: Option<Hash>,
     before: Option<LinePosition>,
 ) -> io::Result<Finding> {
     let finding = |at, damage, text| Ok(Finding::at(files, at, damage, text));
@@ -134,8 +150,10 @@ pub(super) fn diagnose(
     let mut behind = next(&mut lines)?;
     let follower = behind.as_ref().and_then(|(_, link)| link.as_ref());
     if link.seq == expected {
+        // A checkpoint with another root was made for other records than those before it.
+        let is_of_others = link.root.is_some() && link.root != root;
         let is_as_written =
-            link.is_sound_checkpoint || follower.is_some_and(|next| next.prev == Some(link.hash));
+            is_of_others || follower.is_some_and(|next| next.prev == Some(link.hash));
         let (at, text) = match before {
             Some(before) if is_as_written => (
                 before,

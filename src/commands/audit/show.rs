@@ -194,7 +194,7 @@ fn concerns(record: &Value, domain: &str) -> bool {
 }
 
 /// A record as one line for people.
-struct Sentence<'a>(&'a Value);
+pub(super) struct Sentence<'a>(pub(super) &'a Value);
 
 impl fmt::Display for Sentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -250,12 +250,13 @@ impl fmt::Display for Sentence<'_> {
                 repeated(&record["repeated"], f)
             }
             "checkpoint" => {
-                let signed = if record["note"].is_null() {
-                    "not signed"
-                } else {
-                    "signed"
+                let note = text(&record["note"]);
+                let signed = match note.contains("\n\n\u{2014} ") {
+                    true => "signed",
+                    false => "not signed",
                 };
-                write!(f, " head {} {signed}", text(&record["prev"]))
+                let root = note.lines().nth(2).unwrap_or_default();
+                write!(f, " root {root} {signed}")
             }
             _ => all_fields(record, f),
         }

@@ -1,0 +1,502 @@
+//! The Merkle tree over the records: RFC 6962 §2.1, which RFC 9162 §2.1 repeats.
+//!
+//! The datum of a leaf is the record's hash, which are 32 octets. While a log is written, only its compact range is held: the roots of
+//! the perfect subtrees that stand side by side, at most 64 hashes. A root is what a checkpoint signs.
+
+use super::chain::Hash;
+use data_encoding::BASE64;
+use serde::Deserialize;
+
+/// The leaf of a record, without an allocation.
+fn record_leaf(record: Hash) -> Hash {
+    let mut octets = [0; 33];
+    octets[1..].copy_from_slice(&record.0);
+    Hash::of(&octets)
+}
+
+fn node(left: Hash, right: Hash) -> Hash {
+    let mut octets = [1; 65];
+    octets[1..33].copy_from_slice(&left.0);
+    octets[33..].copy_from_slice(&right.0);
+    Hash::of(&octets)
+}
+
+/// Where a tree of `size` leaves, at least two, is split: the largest power of two below `size`.
+fn split(size: u64) -> u64 {
+    1 << (size - 1).ilog2()
+}
+
+/// A tree, of which only the compact range is known.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct RecordTree {
+    size: u64,
+    /// The roots of the perfect subtrees, the largest and oldest first: one for each bit of `size` that is set.
+    roots: Vec<Hash>,
+}
+
+impl Clone for RecordTree {
+    fn clone(&self) -> Self {
+        Self {
+            size: self.size,
+            roots: self.roots.clone(),
+        }
+    }
+
+    /// Takes no new memory, because the writer does this with each flush.
+    fn clone_from(&mut self, other: &Self) {
+        self.size = other.size;
+        self.roots.clone_from(&other.roots);
+    }
+}
+
+impl RecordTree {
+    /// The number of records.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Appends a record.
+    pub(super) fn push(&mut self, record: Hash) {
+        self.push_leaf(record_leaf(record));
+    }
+
+    fn push_leaf(&mut self, mut carried: Hash) {
+        for _ in 0..self.size.trailing_ones() {
+            let left = self.roots.pop().unwrap_or_default();
+            carried = node(left, carried);
+        }
+        self.roots.push(carried);
+        self.size += 1;
+    }
+
+    /// The root over all records; of none, the hash of nothing.
+    pub(super) fn root(&self) -> Hash {
+        let mut roots = self.roots.iter().rev().copied();
+        match roots.next() {
+            Some(last) => roots.fold(last, |right, left| node(left, right)),
+            None => Hash::of(b""),
+        }
+    }
+
+    /// The hashes of the compact range.
+    pub(super) fn roots(&self) -> &[Hash] {
+        &self.roots
+    }
+
+    /// The compact range: its hashes, one after the other.
+    pub(super) fn range(&self) -> Vec<u8> {
+        self.roots.iter().flat_map(|root| root.0).collect()
+    }
+
+    /// A tree of `size` records with this compact range; `None` where it has not the right number of hashes.
+    pub(super) fn from_range(size: u64, range: &[u8]) -> Option<Self> {
+        let (hashes, rest) = range.as_chunks::<32>();
+        let fits = rest.is_empty() && hashes.len() == size.count_ones() as usize;
+        fits.then(|| Self {
+            size,
+            roots: hashes.iter().copied().map(Hash).collect(),
+        })
+    }
+
+    /// The perfect subtree of `size` leaves that begins with leaf number `begin`, if the range has it.
+    fn subtree(&self, begin: u64, size: u64) -> Option<Hash> {
+        let is_there = size.is_power_of_two()
+            && self.size & size != 0
+            && begin == self.size & !(size | (size - 1));
+        let place = (self.size & !(size | (size - 1))).count_ones() as usize;
+        is_there.then(|| self.roots.get(place).copied()).flatten()
+    }
+
+    /// Whether `self` can be what `later` was before more records came, as far as the compact ranges show it: all subtrees that both
+    /// have are equal.
+    pub(super) fn can_precede(&self, later: &Self) -> bool {
+        let mut begin = 0;
+        for (root, bit) in self.roots.iter().zip(bits(self.size)) {
+            if later.subtree(begin, bit).is_some_and(|same| same != *root) {
+                return false;
+            }
+            begin += bit;
+        }
+        self.size <= later.size
+    }
+}
+
+/// The bits of `size` that are set, the largest first.
+fn bits(size: u64) -> impl Iterator<Item = u64> {
+    (0..64)
+        .rev()
+        .map(|bit| 1 << bit)
+        .filter(move |bit| size & bit != 0)
+}
+
+/// What a record says about the tree before a certain record, so that the tree can be known without the records before that one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TreeStart {
+    /// Over the records before number `tree.size()`. The record that says so is that one, or stands a little behind it.
+    pub(super) tree: RecordTree,
+    /// For `log-cut`: how many of those records were found.
+    pub(super) found: Option<u64>,
+    /// For `log-cut`: the program had the log open.
+    pub(super) running: bool,
+}
+
+#[derive(Deserialize)]
+struct TreeStartFields {
+    first: u64,
+    range: String,
+    found: Option<u64>,
+    #[serde(default)]
+    running: bool,
+}
+
+impl TreeStart {
+    /// Reads `log-continued` and `log-cut`. `None` for any other event, and for a record that is not as a log writes it.
+    pub(super) fn read(event: &[u8], line: &[u8]) -> Option<Self> {
+        if ![&b"log-continued"[..], b"log-cut"].contains(&event) {
+            return None;
+        }
+        let fields: TreeStartFields = serde_json::from_slice(line).ok()?;
+        let range = BASE64.decode(fields.range.as_bytes()).ok()?;
+        let tree = RecordTree::from_range(fields.first, &range)?;
+        Some(Self {
+            tree,
+            found: fields.found,
+            running: fields.running,
+        })
+    }
+}
+
+/// The records behind a compact range, all of whose leaves are known. Proofs are made from it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KnownLeaves {
+    before: RecordTree,
+    leaves: Vec<Hash>,
+}
+
+impl KnownLeaves {
+    /// The tree whose records are known from `before` on.
+    pub(super) fn behind(before: RecordTree) -> Self {
+        Self {
+            before,
+            leaves: Vec::new(),
+        }
+    }
+
+    pub(super) fn push(&mut self, record: Hash) {
+        self.leaves.push(record_leaf(record));
+    }
+
+    /// The root over the leaves `begin` up to `end`; `None` where that needs leaves that are not known.
+    fn root(&self, begin: u64, end: u64) -> Option<Hash> {
+        let first = self.before.size;
+        if end <= first {
+            return self.before.subtree(begin, end - begin);
+        }
+        if end - begin == 1 {
+            let place = usize::try_from(begin - first).ok()?;
+            return self.leaves.get(place).copied();
+        }
+        let middle = begin + split(end - begin);
+        Some(node(self.root(begin, middle)?, self.root(middle, end)?))
+    }
+
+    /// The inclusion path of record number `index` in the tree of `size` records (RFC 9162 §2.1.3.1); `None` where leaves are missing.
+    pub(super) fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
+        let mut path = Vec::new();
+        let (mut begin, mut end) = (0, size);
+        if index >= size {
+            return None;
+        }
+        while end - begin > 1 {
+            let middle = begin + split(end - begin);
+            if index < middle {
+                path.push(self.root(middle, end)?);
+                end = middle;
+            } else {
+                path.push(self.root(begin, middle)?);
+                begin = middle;
+            }
+        }
+        path.reverse();
+        Some(path)
+    }
+
+    /// The consistency path from the tree of `old` records to that of `size` (RFC 9162 §2.1.4.1); `None` where leaves are missing.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a witness asks for it"))]
+    pub(super) fn consistency(&self, old: u64, size: u64) -> Option<Vec<Hash>> {
+        let mut path = Vec::new();
+        let (mut begin, mut end) = (0, size);
+        let mut is_whole = true;
+        if old == 0 || old > size {
+            return None;
+        }
+        while end != old {
+            let middle = begin + split(end - begin);
+            if old <= middle {
+                path.push(self.root(middle, end)?);
+                end = middle;
+            } else {
+                path.push(self.root(begin, middle)?);
+                begin = middle;
+                is_whole = false;
+            }
+        }
+        if !is_whole {
+            path.push(self.root(begin, end)?);
+        }
+        path.reverse();
+        Some(path)
+    }
+}
+
+/// Whether `path` proves that record number `index` is in the tree of `size` records with that root (RFC 9162 §2.1.3.2).
+pub(super) fn includes(root: Hash, size: u64, index: u64, record: Hash, path: &[Hash]) -> bool {
+    index < size && root_by(size, index, record_leaf(record), path) == Some(root)
+}
+
+fn root_by(size: u64, index: u64, leaf: Hash, path: &[Hash]) -> Option<Hash> {
+    let (mut at, mut last, mut hash) = (index, size - 1, leaf);
+    for step in path {
+        if last == 0 {
+            return None;
+        }
+        if at & 1 == 1 || at == last {
+            hash = node(*step, hash);
+            while at & 1 == 0 && at != 0 {
+                (at, last) = (at >> 1, last >> 1);
+            }
+        } else {
+            hash = node(hash, *step);
+        }
+        (at, last) = (at >> 1, last >> 1);
+    }
+    (last == 0).then_some(hash)
+}
+
+/// Whether `path` proves that the tree of `new.0` records with the root `new.1` is that of `old` with more records behind it
+/// (RFC 9162 §2.1.4.2).
+#[cfg_attr(not(test), expect(dead_code, reason = "a witness checks it so"))]
+pub(super) fn continues(old: (u64, Hash), new: (u64, Hash), path: &[Hash]) -> bool {
+    if old.0 == new.0 {
+        return old.1 == new.1 && path.is_empty();
+    }
+    if old.0 == 0 || old.0 > new.0 {
+        return false;
+    }
+    let (mut at, mut last) = (old.0 - 1, new.0 - 1);
+    while at & 1 == 1 {
+        (at, last) = (at >> 1, last >> 1);
+    }
+    let mut path = path.iter().copied();
+    let first = match old.0.is_power_of_two() {
+        true => Some(old.1),
+        false => path.next(),
+    };
+    let Some(first) = first else { return false };
+    let (mut before, mut now) = (first, first);
+    for step in path {
+        if last == 0 {
+            return false;
+        }
+        if at & 1 == 1 || at == last {
+            (before, now) = (node(step, before), node(step, now));
+            while at & 1 == 0 && at != 0 {
+                (at, last) = (at >> 1, last >> 1);
+            }
+        } else {
+            now = node(now, step);
+        }
+        (at, last) = (at >> 1, last >> 1);
+    }
+    last == 0 && before == old.1 && now == new.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::HEXLOWER;
+    use proptest::prelude::*;
+
+    /// The leaves that implementations of RFC 6962 test with.
+    const DATA: [&str; 8] = [
+        "",
+        "00",
+        "10",
+        "2021",
+        "3031",
+        "40414243",
+        "5051525354555657",
+        "606162636465666768696a6b6c6d6e6f",
+    ];
+    /// The roots over the first of those leaves, the first two, and so on.
+    const ROOTS: [&str; 8] = [
+        "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+        "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+        "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+        "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+        "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+        "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+    ];
+
+    fn leaf(datum: &[u8]) -> Hash {
+        Hash::of(&[&[0], datum].concat())
+    }
+
+    fn octets(hex: &str) -> Vec<u8> {
+        HEXLOWER.decode(hex.as_bytes()).unwrap()
+    }
+
+    fn hashes(hex: &[&str]) -> Vec<Hash> {
+        hex.iter()
+            .map(|hex| Hash::parse(hex.as_bytes()).unwrap())
+            .collect()
+    }
+
+    fn known() -> KnownLeaves {
+        KnownLeaves {
+            before: RecordTree::default(),
+            leaves: DATA.map(|datum| leaf(&octets(datum))).to_vec(),
+        }
+    }
+
+    #[test]
+    fn roots_are_those_of_rfc_6962() {
+        let mut tree = RecordTree::default();
+        assert_eq!(tree.root(), Hash::of(b""));
+        for (datum, root) in DATA.iter().zip(ROOTS) {
+            tree.push_leaf(leaf(&octets(datum)));
+            assert_eq!(tree.root().to_string(), root);
+        }
+    }
+
+    #[test]
+    fn paths_are_those_of_rfc_6962() {
+        let known = known();
+        let inclusion = [
+            (0, 1, &[][..]),
+            (
+                0,
+                8,
+                &[
+                    "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+                    "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+                    "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+                ],
+            ),
+            (
+                5,
+                8,
+                &[
+                    "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+                    "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+                    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+                ],
+            ),
+            (
+                2,
+                3,
+                &["fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"],
+            ),
+        ];
+        for (index, size, path) in inclusion {
+            assert_eq!(known.inclusion(index, size), Some(hashes(path)), "{index}");
+        }
+        let consistency = [
+            (1, 1, &[][..]),
+            (
+                1,
+                8,
+                &[
+                    "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+                    "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+                    "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+                ],
+            ),
+            (
+                6,
+                8,
+                &[
+                    "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+                    "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+                    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+                ],
+            ),
+            (
+                2,
+                5,
+                &[
+                    "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+                    "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+                ],
+            ),
+        ];
+        for (old, size, path) in consistency {
+            assert_eq!(known.consistency(old, size), Some(hashes(path)), "{old}");
+        }
+    }
+
+    fn record(number: u64) -> Hash {
+        Hash::of(&number.to_be_bytes())
+    }
+
+    fn tree(size: u64) -> RecordTree {
+        let mut tree = RecordTree::default();
+        (0..size).for_each(|number| tree.push(record(number)));
+        tree
+    }
+
+    /// What is known of a tree of `size` records if the first `from` are elsewhere.
+    fn known_from(from: u64, size: u64) -> KnownLeaves {
+        let mut known = KnownLeaves::behind(tree(from));
+        (from..size).for_each(|number| known.push(record(number)));
+        known
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_is_verified_and_no_changed_one(from in 0..70_u64, more in 1..70_u64, a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>()) {
+            let size = from + more;
+            let known = known_from(from, size);
+            let root = tree(size).root();
+            let index = from + a.index(more as usize) as u64;
+            let path = known.inclusion(index, size).unwrap();
+            prop_assert!(includes(root, size, index, record(index), &path));
+            prop_assert!(!includes(root, size, index, record(index + 1), &path));
+            prop_assert!(!includes(root, size, size, record(index), &path));
+            let at = b.index(path.len().max(1));
+            let mut changed = path.clone();
+            if let Some(hash) = changed.get_mut(at) {
+                hash.0[7] ^= 1;
+                prop_assert!(!includes(root, size, index, record(index), &changed));
+            }
+            changed.truncate(at);
+            if path.len() > at {
+                prop_assert!(!includes(root, size, index, record(index), &changed));
+            }
+
+            let old = (from + a.index(more as usize) as u64).max(1);
+            let path = known.consistency(old, size).unwrap();
+            prop_assert!(continues((old, tree(old).root()), (size, root), &path));
+            prop_assert!(!continues((old, record(0)), (size, root), &path));
+            prop_assert!(!continues((old, tree(old).root()), (size, record(0)), &path));
+            prop_assert!(old == size || !continues((old, tree(old).root()), (size + 1, root), &path[..path.len().saturating_sub(1)]));
+        }
+
+        #[test]
+        fn a_range_is_read_back_and_goes_on(size in 0..300_u64, more in 0..40_u64) {
+            let before = tree(size);
+            let mut again = RecordTree::from_range(size, &before.range()).unwrap();
+            prop_assert_eq!(&again, &before);
+            prop_assert_eq!(RecordTree::from_range(size + 1, &before.range()).is_some(), (size + 1).count_ones() == size.count_ones());
+            (size..size + more).for_each(|number| again.push(record(number)));
+            prop_assert_eq!(&again, &tree(size + more));
+            prop_assert!(before.can_precede(&again));
+            let mut other = RecordTree::default();
+            (0..size + more).for_each(|number| other.push(record(number + 1)));
+            let has_common = size > 0 && bits(size).next() == bits(size + more).next();
+            prop_assert!(!has_common || !before.can_precede(&other));
+        }
+    }
+}
