@@ -275,9 +275,15 @@ fn a_record_that_was_changed_before_the_file_was_compressed_is_found_at_its_line
         let packed = pack(&file, form);
         let (result, said) = examine(vec![directory.file()]);
         assert_eq!(result, DAMAGED, "{said}");
-        let begin = format!("NOT INTACT: {}:1: edited", packed.display());
+        let begin = format!("NOT INTACT: {}:2: edited", packed.display());
         assert!(said.starts_with(&begin), "{said}");
     }
+}
+
+/// Removes the file that is being written, and what is remembered of its end.
+fn forget(file: &Path) {
+    fs::remove_file(file).unwrap();
+    fs::remove_file(format!("{}.lock", file.display())).unwrap();
 }
 
 #[test]
@@ -287,7 +293,7 @@ fn the_chain_goes_on_behind_a_compressed_newest_rotated_file() {
         let file = directory.file();
         let newest = rotated(&file).unwrap().pop().unwrap();
         // As a crash right after a rotation leaves it.
-        fs::remove_file(&file).unwrap();
+        forget(&file);
         let packed = pack(&newest, form);
         assert_eq!(rotated(&file).unwrap().pop(), Some(packed));
         let log = open(&file).unwrap();
@@ -303,7 +309,7 @@ fn behind_a_damaged_newest_rotated_file_no_log_begins_in_silence() {
         let directory = written("compressed-newest-cut");
         let file = directory.file();
         let newest = rotated(&file).unwrap().pop().unwrap();
-        fs::remove_file(&file).unwrap();
+        forget(&file);
         let plain = fs::read(&newest).unwrap();
         let packed = pack(&newest, form);
         let octets = fs::read(&packed).unwrap();
