@@ -1,18 +1,21 @@
 //! The log's files: written by one process at a time, continued after a crash, and cut only where nothing was acknowledged.
 
 mod end;
+mod epochs;
 
 pub(in crate::audit) use end::LogEnd;
 pub use end::rotated;
 
-use super::OpenError;
+use super::{OpenError, epoch::NamedEpoch};
 use end::find_end;
+use epochs::{SecretsFile, named_in};
 use std::{
     fs::{self, File, Metadata, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
+use zeroize::Zeroizing;
 
 /// Whether the file that is being written still has the log's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,11 @@ pub trait Disk: Send {
     /// # Errors
     /// The system's error.
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement>;
+    /// Keeps the secret keys of the log in a file beside it, over what was kept before, and returns when that is on stable storage.
+    ///
+    /// # Errors
+    /// The system's error. What was kept before may be there, or part of the new content.
+    fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()>;
 }
 
 /// A file on a file system.
@@ -65,6 +73,7 @@ pub struct FileDisk {
     id: FileId,
     /// Locked as long as this exists. The system unlocks it when the process dies.
     lock: File,
+    secrets: SecretsFile,
 }
 
 /// What tells a file from every other on this machine: its file system and its inode.
@@ -101,8 +110,20 @@ impl FileDisk {
             file,
             id,
             lock,
+            secrets: SecretsFile::of(path),
         };
         Ok((disk, found))
+    }
+
+    /// The secret keys that were kept, and which of them the log names. `has_records`: the log has records, here or elsewhere.
+    pub(super) fn epochs(
+        &self,
+        has_records: bool,
+    ) -> Result<(Option<Zeroizing<Vec<u8>>>, NamedEpoch), OpenError> {
+        let kept = self.secrets.read();
+        let kept = kept
+            .map_err(|error| OpenError::of(&with_suffix(&self.path, "epoch").display(), &error))?;
+        Ok((kept, named_in(&self.path, has_records)?))
     }
 
     /// The open file as it stands under the log's name; `None` where it was moved away.
@@ -234,6 +255,10 @@ impl Disk for FileDisk {
         self.go_on_with(private(&self.path)?)?;
         sync_directory(&self.path)?;
         Ok(Placement::InPlace)
+    }
+
+    fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
+        self.secrets.keep(content)
     }
 }
 

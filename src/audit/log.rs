@@ -23,6 +23,7 @@ use super::{
     address::Addresses,
     chain::Time,
     checkpoint::{SigningKey, is_origin},
+    epoch::{EpochKeys, EpochStart, RandomSource, system_random},
 };
 use crate::{
     clock,
@@ -85,6 +86,8 @@ pub struct AuditOptions {
     pub close_within: Duration,
     /// The clock that records are dated by.
     pub clock: fn() -> SystemTime,
+    /// Where the secret keys of the checkpoints come from.
+    pub random: RandomSource,
     /// Called by the writing thread with what the program's log should say.
     pub notice: Box<dyn Fn(Notice) + Send>,
     /// Where records and the time they take are counted.
@@ -109,6 +112,7 @@ impl AuditOptions {
             retry_after: Duration::from_secs(1),
             close_within: Duration::from_secs(5),
             clock: clock::wall,
+            random: system_random,
             notice: Box::new(|_| ()),
             metrics: Arc::default(),
         }
@@ -134,6 +138,10 @@ pub enum Notice {
     Torn(TornField),
     /// Someone moved the file away. The chain goes on in a new one.
     Moved,
+    /// The verifier key that signs the next checkpoint. Kept on another machine, this line shows whether the log was signed anew.
+    EpochKey(String),
+    /// The secret key that had to sign next is gone: why.
+    KeyLost(String),
     /// The log cannot be written. New sessions are refused, and no message is acknowledged.
     Failing(String),
     /// The log can be written again.
@@ -153,6 +161,11 @@ impl fmt::Display for Notice {
                 torn.octets
             ),
             Self::Moved => f.write_str("audit log was moved away, it goes on in a new file"),
+            Self::EpochKey(key) => write!(f, "audit epoch key={key}"),
+            Self::KeyLost(why) => write!(
+                f,
+                "audit log lost the secret key that had to sign next, and begins with a new one: {why}"
+            ),
             Self::Failing(error) => {
                 write!(f, "audit log cannot be written, mail is deferred: {error}")
             }
@@ -305,9 +318,15 @@ impl AuditLog {
             clock: options.clock,
             addresses,
         });
-        let mut writer = writer::LogWriter::new(shared.clone(), options, key, wrap(disk), &found);
+        let epochs = match &secret {
+            Some(seed) => Some(epoch_keys(&options, &disk, seed, found.head.size > 0)?),
+            None => None,
+        };
+        let (epochs, start) = epochs.unzip();
+        let mut writer =
+            writer::LogWriter::new(shared.clone(), options, key, epochs, wrap(disk), &found);
         writer
-            .begin(found.torn)
+            .begin(found.torn, start)
             .map_err(|error| OpenError::of(&file, &error))?;
         let thread = thread::Builder::new()
             .name("audit".into())
@@ -477,6 +496,19 @@ impl AuditLog {
             self.shared.wake.notify_one();
         }
     }
+}
+
+/// The keys that sign one checkpoint each, as the log and the file beside it have them.
+fn epoch_keys(
+    options: &AuditOptions,
+    disk: &FileDisk,
+    seed: &[u8],
+    has_records: bool,
+) -> Result<(EpochKeys, EpochStart), OpenError> {
+    let (kept, named) = disk.epochs(has_records)?;
+    let kept = kept.as_ref().map(|kept| kept.as_slice());
+    EpochKeys::begin(kept, named, seed, options.random)
+        .ok_or_else(|| OpenError::Temporary("no random numbers to be had for a key".into()))
 }
 
 impl fmt::Debug for AuditLog {

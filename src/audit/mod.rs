@@ -9,6 +9,7 @@ mod address;
 mod chain;
 mod checkpoint;
 mod disk;
+mod epoch;
 mod log;
 mod record;
 mod tree;
@@ -18,19 +19,21 @@ pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head};
 pub use checkpoint::Checkpoint;
 pub use disk::{Disk, FileDisk, Placement, rotated};
+pub use epoch::RandomSource;
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CountField, DecisionField, DirectionField,
-    ExemptionField, HeardRecord, LogContinuedRecord, LogOpenedRecord, LogRecoveredRecord,
-    MessageRecord, NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField,
-    Record, RefusalRecord, ReloadRecord, ReloadedFileField, RepeatedField, SessionClosedRecord,
-    SessionField, SessionOpenedRecord, StartRecord, StopRecord, TlsField, TornField,
-    TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
+    ExemptionField, HeardRecord, KeyLostRecord, LogContinuedRecord, LogOpenedRecord,
+    LogRecoveredRecord, MessageRecord, NotRecordedRecord, OutcomeField, PeerField,
+    PolicyChangeRecord, PolicyField, Record, RefusalRecord, ReloadRecord, ReloadedFileField,
+    RepeatedField, SessionClosedRecord, SessionField, SessionOpenedRecord, StartRecord, StopRecord,
+    TlsField, TornField, TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
 };
 pub(crate) use {
     address::{hashed, printable},
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
+    epoch::KeptKey,
     verify::{
         Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, Verification, in_order,
         logs, verify,

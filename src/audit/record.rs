@@ -88,6 +88,8 @@ pub enum Record {
     LogRecovered(LogRecoveredRecord),
     /// A file of the log begins. Written by the log itself.
     LogContinued(LogContinuedRecord),
+    /// A secret key of the log is gone. Written by the log itself.
+    KeyLost(KeyLostRecord),
     /// Vouches for every line before it. Written by the log itself.
     Checkpoint(CheckpointRecord),
 }
@@ -521,6 +523,9 @@ pub struct LogOpenedRecord {
     pub origin: String,
     /// The verifier key of the checkpoints that follow (C2SP signed-note); `null` without `--audit-key`.
     pub key: Option<String>,
+    /// The verifier key of the epoch that begins here (see `docs/evidence.md`); `null` without `--audit-key`. Where it is not the one
+    /// that the last checkpoint names, a chain of keys begins: this is the key to keep elsewhere for `audit verify --first-key`.
+    pub epoch: Option<String>,
     /// Form of addresses: full, domain or hashed.
     pub addresses: super::AddressForm,
     /// The remains of a last line that a crash had cut off; `null` where there were none.
@@ -548,6 +553,15 @@ pub struct LogRecoveredRecord {
     /// Number of records that could not be kept in memory meanwhile. A caller that waited for one of them was told, so none of them
     /// is of an acknowledged message.
     pub lost: u64,
+}
+
+/// `key-lost`: the secret of the key that had to sign the next checkpoint is gone. The `log-opened` behind it names the first of new keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeyLostRecord {
+    /// The verifier key whose secret is gone.
+    pub epoch: String,
+    /// Why it is gone, as far as the program can tell.
+    pub error: String,
 }
 
 /// `log-continued`: a file begins here that is not the log's first. With it, this file can be verified, and proofs be made from it, while

@@ -20,6 +20,7 @@ use super::{
     CheckpointRecord, Hash, PublicKey, Record,
     chain::{Head, Header},
     checkpoint::SignedNote,
+    epoch::{EpochChain, EpochFault, EpochsFound, KeptKey},
     log::CHECKPOINT_RECORDS,
     tree::{RecordTree, TreeStart},
 };
@@ -40,6 +41,8 @@ pub(crate) struct Expectations {
     pub(crate) keys: Vec<PublicKey>,
     /// Heads that were kept elsewhere.
     pub(crate) anchors: Vec<LogAnchor>,
+    /// Epoch keys that were kept elsewhere.
+    pub(crate) kept_keys: Vec<KeptKey>,
 }
 
 /// The result of [`verify`].
@@ -74,6 +77,8 @@ pub(crate) struct Verification {
     pub(crate) other_signatures: BTreeSet<String>,
     /// Keys that signed, each once, in order.
     pub(crate) signers: Vec<PublicKey>,
+    /// The keys that signed one checkpoint each.
+    pub(crate) epochs: EpochsFound,
     /// Number of anchors of this log.
     pub(crate) anchors: usize,
     /// Number of anchors that agree.
@@ -119,6 +124,7 @@ pub(crate) fn verify(
     let files = in_order(files)?;
     let mut verifier = Verifier::new(expected);
     let misfit = verifier.walk(&files, progress)?;
+    verifier.result.epochs = verifier.epochs.found().clone();
     let head = verifier.result.head;
     let finding = match misfit {
         None => None,
@@ -158,6 +164,15 @@ fn edited(text: impl Into<String>) -> Misfit {
     Misfit::Damaged(Damage::Edited, text.into())
 }
 
+impl From<EpochFault> for Misfit {
+    fn from(fault: EpochFault) -> Self {
+        match fault {
+            EpochFault::Unsigned(text) => Self::Damaged(Damage::Unsigned, text),
+            EpochFault::Rewritten(text) => rewritten(text),
+        }
+    }
+}
+
 fn rewritten(text: String) -> Misfit {
     Misfit::Damaged(Damage::Rewritten, text)
 }
@@ -170,6 +185,8 @@ struct Verifier<'a> {
     result: Verification,
     /// Over all records up to the head; `None` as long as nothing says what it was before the first record that is here.
     tree: Option<RecordTree>,
+    /// The keys that sign one checkpoint each.
+    epochs: EpochChain,
     /// The key that the log says signs it.
     named_key: Option<PublicKey>,
     /// Records since the last checkpoint.
@@ -186,6 +203,7 @@ struct Verifier<'a> {
 #[derive(Deserialize)]
 struct LogRecordFields {
     note: Option<String>,
+    epoch: Option<String>,
     key: Option<String>,
     origin: Option<String>,
     torn: Option<serde::de::IgnoredAny>,
@@ -244,6 +262,7 @@ impl<'a> Verifier<'a> {
                 ..Verification::default()
             },
             tree: (expected.from == 0).then(RecordTree::default),
+            epochs: EpochChain::new(&expected.kept_keys, expected.from == 0),
             named_key: None,
             unsigned: 0,
             before: None,
@@ -316,6 +335,7 @@ impl<'a> Verifier<'a> {
             }
             b"log-opened" | b"log-recovered" => self.about_the_log(line)?,
             b"log-continued" => self.continued(line, &header)?,
+            b"key-lost" => self.epochs.lost(header.seq),
             event => self.result.stopped = event == b"stop",
         }
         let has_key = !self.expected.keys.is_empty() || self.named_key.is_some();
@@ -371,10 +391,11 @@ impl<'a> Verifier<'a> {
         });
         let key = key.transpose()?;
         let before = std::mem::replace(&mut self.named_key, key);
-        match fields.origin {
-            Some(origin) => self.opened_as(origin, before),
-            None => Ok(()),
+        if let Some(origin) = fields.origin {
+            self.opened_as(origin, before)?;
         }
+        let number = self.result.head.size;
+        Ok(self.epochs.named(number, fields.epoch.as_deref())?)
     }
 
     /// A host may have got another name (`--hostname`, a container that was made anew). The chain and the key say that it is
@@ -461,8 +482,11 @@ impl<'a> Verifier<'a> {
             }
             _ => {}
         }
+        let is_epoch = |name: &&str| self.epochs.is_name(note.origin, name);
+        let others = signer.map(|signer| note.others(signer).filter(|name| !is_epoch(name)));
+        let others: Vec<_> = others.into_iter().flatten().map(str::to_owned).collect();
+        self.epochs.checkpoint(&note)?;
         let Some(signer) = signer else { return Ok(()) };
-        let others = note.others(signer).map(str::to_owned);
         self.result.other_signatures.extend(others);
         if !self.result.signers.contains(signer) {
             self.result.signers.push(*signer);
@@ -528,6 +552,7 @@ impl<'a> Verifier<'a> {
             .map(|(_, name)| Some(&**name))
             .chain([origin])
             .collect();
+        self.epochs.end(&names)?;
         let is_of = |anchor: &LogAnchor| names.iter().any(|name| anchor.is_of(*name));
         let ours = |anchor: &&LogAnchor| is_of(anchor) && anchor.size >= self.expected.from;
         self.result.anchors = self.expected.anchors.iter().filter(ours).count();

@@ -358,10 +358,15 @@ fn audit_options(
         .map_err(|error| Exit::Configuration(error.to_string()))?;
     options.notice = Box::new(|notice| match notice {
         audit::Notice::Failing(_) => log::error!("{notice}"),
-        audit::Notice::Torn(_) | audit::Notice::Moved | audit::Notice::Recovered { .. } => {
+        audit::Notice::Torn(_)
+        | audit::Notice::Moved
+        | audit::Notice::KeyLost(_)
+        | audit::Notice::Recovered { .. } => {
             log::warn!("{notice}")
         }
-        audit::Notice::Checkpoint(_) => log::info!(target: logging::CHECKPOINT, "{notice}"),
+        audit::Notice::Checkpoint(_) | audit::Notice::EpochKey(_) => {
+            log::info!(target: logging::CHECKPOINT, "{notice}");
+        }
     });
     Ok(Some(options))
 }

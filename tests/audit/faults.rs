@@ -20,6 +20,8 @@ struct Switches {
     append: Option<(usize, io::ErrorKind)>,
     sync: Option<io::ErrorKind>,
     reopen: Option<io::ErrorKind>,
+    /// Octets of the next secrets that still get through, and the error it ends in.
+    secrets: Option<(usize, io::ErrorKind)>,
     /// `sync` waits for this to become false.
     slow: bool,
     panic: bool,
@@ -124,6 +126,18 @@ impl Disk for FaultyDisk {
 
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
         self.disk.rotate(suffix)
+    }
+
+    fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
+        let fault = self.faults.0.0.lock().unwrap().secrets;
+        match fault {
+            Some((through, kind)) => {
+                // The file is torn.
+                self.disk.keep_secrets(&content[..through])?;
+                Err(kind.into())
+            }
+            None => self.disk.keep_secrets(content),
+        }
     }
 }
 

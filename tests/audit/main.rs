@@ -8,6 +8,7 @@ mod damage;
 mod faults;
 mod golden;
 mod independent;
+mod keys;
 mod measure;
 mod moved;
 mod nodes;

@@ -5,11 +5,12 @@ use super::{
     queue::{AnswerSlot, Batch, Rest, WriterState, answer, empty},
 };
 use crate::audit::{
-    CheckpointRecord, Disk, Hash, Head, LogContinuedRecord, LogOpenedRecord, LogRecoveredRecord,
-    Record, TornField,
+    CheckpointRecord, Disk, Hash, Head, KeyLostRecord, LogContinuedRecord, LogOpenedRecord,
+    LogRecoveredRecord, Record, TornField,
     chain::timestamp,
     checkpoint::{SignedNote, SigningKey},
     disk::{LogEnd, Placement, suffix},
+    epoch::{EpochKeys, EpochStart},
     tree::RecordTree,
 };
 use crate::{clock, metrics};
@@ -28,6 +29,10 @@ pub(super) struct LogWriter {
     shared: Arc<SharedLog>,
     options: AuditOptions,
     key: Option<SigningKey>,
+    /// There if `key` is.
+    epochs: Option<EpochKeys>,
+    /// The secrets on the disk are not those that must be there.
+    stale_secrets: bool,
     disk: Box<dyn Disk>,
     head: Head,
     /// Over all records up to `head`.
@@ -74,6 +79,7 @@ impl LogWriter {
         shared: Arc<SharedLog>,
         options: AuditOptions,
         key: Option<SigningKey>,
+        epochs: Option<EpochKeys>,
         disk: Box<dyn Disk>,
         found: &LogEnd,
     ) -> Self {
@@ -85,6 +91,8 @@ impl LogWriter {
             shared,
             options,
             key,
+            stale_secrets: epochs.is_some(),
+            epochs,
             disk,
             head: found.head,
             tree: found.tree.clone(),
@@ -105,22 +113,41 @@ impl LogWriter {
     }
 
     /// Writes `log-opened`, which also shows whether the log can be written.
-    pub(super) fn begin(&mut self, torn: Option<TornField>) -> io::Result<()> {
+    pub(super) fn begin(
+        &mut self,
+        torn: Option<TornField>,
+        start: Option<EpochStart>,
+    ) -> io::Result<()> {
         let opened = LogOpenedRecord {
             origin: self.options.origin.clone(),
             key: self
                 .key
                 .as_ref()
                 .map(|key| key.public().verifier(&self.options.origin)),
+            epoch: self.epoch(),
             addresses: self.options.addresses,
             torn: torn.clone(),
         };
         if self.durable == 0 && self.head.size > 0 {
             self.continue_in_file();
         }
+        if let Some(EpochStart::Lost(key, error)) = &start {
+            self.add_own(&Record::KeyLost(KeyLostRecord {
+                epoch: key.verifier(&self.options.origin),
+                error: error.clone(),
+            }));
+        }
+        let epoch = opened.epoch.clone();
         self.add_own(&Record::LogOpened(opened));
         self.checkpoint();
+        self.keep_secrets()?;
         self.write(true)?;
+        if let Some(EpochStart::Lost(_, error)) = &start {
+            (self.options.notice)(Notice::KeyLost(error.clone()));
+        }
+        if let Some(key) = epoch {
+            (self.options.notice)(Notice::EpochKey(key));
+        }
         if let Some(torn) = torn {
             (self.options.notice)(Notice::Torn(torn));
         }
@@ -292,7 +319,13 @@ impl LogWriter {
             .key
             .as_ref()
             .map(|key| key.signature_line(origin, &text));
-        let note = format!("{text}\n{}", line.unwrap_or_default());
+        let epochs = self.epochs.as_mut();
+        let epoch_line = epochs.and_then(|epochs| epochs.sign(origin, &text));
+        let note = format!(
+            "{text}\n{}{}",
+            line.unwrap_or_default(),
+            epoch_line.unwrap_or_default()
+        );
         let checkpoint = Checkpoint {
             origin: origin.clone(),
             head: self.head,
@@ -316,6 +349,7 @@ impl LogWriter {
             || !self.checkpoints.is_empty()
             || self.sync_due.is_some_and(|due| due <= now);
         if self.outage.is_some() {
+            self.keep_secrets()?;
             let kept = self.disk.reopen(self.durable)?;
             self.written = 0;
             if kept != self.durable {
@@ -407,9 +441,31 @@ impl LogWriter {
         }
         for (_, checkpoint) in self.checkpoints.drain(..later) {
             (self.options.notice)(Notice::Checkpoint(checkpoint));
+            if let Some(epochs) = &mut self.epochs {
+                epochs.erase();
+                self.stale_secrets = true;
+            }
         }
         for (begin, _) in &mut self.checkpoints {
             *begin -= written;
+        }
+        self.keep_secrets()
+    }
+
+    /// The key that signs the next checkpoint, as records name it.
+    fn epoch(&self) -> Option<String> {
+        let key = self.epochs.as_ref()?.present()?;
+        Some(key.verifier(&self.options.origin))
+    }
+
+    /// Overwrites the secret of each checkpoint that is durable, and keeps the next one, before another checkpoint is written.
+    fn keep_secrets(&mut self) -> io::Result<()> {
+        if let Some(epochs) = self.epochs.as_ref().filter(|_| self.stale_secrets) {
+            let kept = self.disk.keep_secrets(&epochs.content());
+            kept.map_err(|error| {
+                io::Error::new(error.kind(), format!("secret keys beside it: {error}"))
+            })?;
+            self.stale_secrets = false;
         }
         Ok(())
     }

@@ -48,13 +48,14 @@ pub fn report(
         html,
         anchor,
         key,
+        first_key,
         from,
         since,
         until,
         files,
     } = flags;
     let period = Period::new(since, until).map_err(|error| unusable("report", error))?;
-    let logs = expectations(*from, key, anchor)
+    let logs = expectations(*from, key, first_key, anchor)
         .and_then(|expected| examine(files, &expected, progress))
         .map_err(|error| unusable("report", error))?;
     let written = Counts::read(&logs, &period).and_then(|counts| {

@@ -1,0 +1,531 @@
+//! Keys that sign one checkpoint each and are erased: a thief of host and keys cannot sign the past anew, and no crash ends the chain.
+
+use crate::support::{DAMAGED, DONE, Directory, options, stop, verify, wait};
+use data_encoding::BASE64;
+use starttls_proxy::{
+    audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement, rotated},
+    flags::AuditVerifyFlags,
+};
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
+    time::Duration,
+};
+
+/// A signed log, and what it says.
+fn signed(file: &Path, key: &Path) -> (AuditOptions, Receiver<Notice>) {
+    let (sender, notices) = channel();
+    let options = AuditOptions {
+        key: Some(key.to_owned()),
+        checkpoint_records: 4,
+        retry_after: Duration::from_millis(1),
+        notice: Box::new(move |notice| sender.send(notice).unwrap_or_default()),
+        ..options(file)
+    };
+    (options, notices)
+}
+
+/// Appends that many records to the log, and ends it. Returns what the log said.
+fn write(file: &Path, key: &Path, records: u64) -> Vec<Notice> {
+    let (options, notices) = signed(file, key);
+    let log = AuditLog::open(options).unwrap();
+    for n in 0..records {
+        wait(log.append_durable(&stop(n))).unwrap();
+    }
+    assert!(log.close());
+    notices.try_iter().collect()
+}
+
+/// The key that the log told at its start, to be kept elsewhere.
+fn told(notices: &[Notice]) -> String {
+    let keys = notices.iter().filter_map(|notice| match notice {
+        Notice::EpochKey(key) => Some(key.clone()),
+        _ => None,
+    });
+    let [key] = &keys.collect::<Vec<_>>()[..] else {
+        panic!("one key is told: {notices:?}")
+    };
+    key.clone()
+}
+
+fn check(file: &Path, first_key: &[String]) -> (u8, String) {
+    verify(&AuditVerifyFlags {
+        files: vec![file.to_owned()],
+        first_key: first_key.to_vec(),
+        ..AuditVerifyFlags::default()
+    })
+}
+
+#[track_caller]
+fn is_good(file: &Path, first_key: &[String]) -> String {
+    let (code, said) = check(file, first_key);
+    assert_eq!(code, DONE, "{said}");
+    said
+}
+
+fn secrets(file: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.epoch", file.display()))
+}
+
+/// The secrets in the file, in base64.
+fn kept(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(secrets(file)).unwrap();
+    let lines = text.lines().skip(1);
+    lines
+        .map(|line| line.split(' ').nth(1).unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_first_key_that_the_log_names_once_verifies_it_over_restarts_and_rotations() {
+    let directory = Directory::new("keys-restart");
+    let (key, public) = directory.key();
+    let file = directory.file();
+    let first = told(&write(&file, &key, 9));
+    assert!(first.starts_with("mail.hospital.example/outbound/epoch+"));
+    let mut all = vec![first.clone()];
+    for _ in 0..3 {
+        all.push(told(&write(&file, &key, 9)));
+    }
+    let (mut options, _notices) = signed(&file, &key);
+    options.rotate_octets = 3000;
+    let log = AuditLog::open(options).unwrap();
+    for n in 0..40 {
+        wait(log.append_durable(&stop(n))).unwrap();
+    }
+    assert!(log.close());
+    assert!(rotated(&file).unwrap().len() > 2);
+    all.push(told(&write(&file, &key, 1)));
+    // Each of them vouches alone, and all together.
+    for key in &all {
+        is_good(&file, std::slice::from_ref(key));
+    }
+    is_good(&file, &all);
+    let first = vec![first];
+    let said = is_good(&file, &first);
+    assert!(said.contains("whoever took the host"), "{said}");
+    let said = is_good(&file, &[]);
+    assert!(
+        said.contains(&format!("first key    {}, named by record 0", first[0])),
+        "{said}"
+    );
+    assert!(
+        said.contains("keep its first key on another machine"),
+        "{said}"
+    );
+    // Both signatures are asked for, if both keys are given.
+    let (code, said) = verify(&AuditVerifyFlags {
+        files: vec![file.clone()],
+        first_key: first,
+        key: vec![public],
+        ..AuditVerifyFlags::default()
+    });
+    assert_eq!(code, DONE, "{said}");
+    assert!(!said.contains("also signed"), "{said}");
+}
+
+/// A copy of all that is on the host: the log, its secrets, and the key.
+fn steal(directory: &Directory, name: &str) -> Directory {
+    let copy = Directory::new(name);
+    for entry in fs::read_dir(&directory.0).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.0.join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+/// Cuts a log behind its checkpoint number `keep`.
+fn cut(file: &Path, keep: usize) {
+    let text = fs::read_to_string(file).unwrap();
+    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    let mut checkpoints = lines.iter().enumerate();
+    let checkpoints = checkpoints
+        .by_ref()
+        .filter(|(_, line)| line.contains("\"event\":\"checkpoint\""));
+    let (place, _) = checkpoints.skip(keep).next().unwrap();
+    fs::write(file, lines[..=place].concat()).unwrap();
+    let lock = format!("{}.lock", file.display());
+    let _ = fs::remove_file(lock);
+}
+
+#[test]
+fn a_thief_of_host_and_keys_who_signs_yesterday_anew_is_found_with_the_first_key_alone() {
+    let directory = Directory::new("keys-theft");
+    let (key, public) = directory.key();
+    let first = vec![told(&write(&directory.file(), &key, 30))];
+    is_good(&directory.file(), &first);
+    let with_log_key = |file: &Path| {
+        verify(&AuditVerifyFlags {
+            files: vec![file.to_owned()],
+            key: vec![public.clone()],
+            ..AuditVerifyFlags::default()
+        })
+    };
+
+    // The program itself goes on behind a cut with what was stolen: it says that a key was lost.
+    let copy = steal(&directory, "keys-thief-1");
+    cut(&copy.file(), 2);
+    let said = write(&copy.file(), &copy.0.join("key.pem"), 30);
+    assert!(
+        said.iter()
+            .any(|notice| matches!(notice, Notice::KeyLost(_)))
+    );
+    assert_eq!(
+        with_log_key(&copy.file()).0,
+        DONE,
+        "the log key proves less"
+    );
+    let (code, said) = check(&copy.file(), &first);
+    assert_eq!(code, DAMAGED, "{said}");
+    assert!(said.contains("none of the keys that were kept"), "{said}");
+    assert!(said.contains("rewritten"), "{said}");
+
+    // The same with the file of secrets made new, so that a whole new log stands there.
+    let copy = steal(&directory, "keys-thief-2");
+    for gone in [copy.file(), secrets(&copy.file())] {
+        fs::remove_file(gone).unwrap();
+    }
+    let _ = fs::remove_file(format!("{}.lock", copy.file().display()));
+    write(&copy.file(), &copy.0.join("key.pem"), 30);
+    assert_eq!(with_log_key(&copy.file()).0, DONE);
+    assert_eq!(check(&copy.file(), &first).0, DAMAGED);
+
+    // The same without epoch keys, as if the program had never had them: the lines of the log key alone.
+    let copy = steal(&directory, "keys-thief-3");
+    let text = fs::read_to_string(copy.file()).unwrap();
+    let without = resign(&text, &copy.0.join("key.pem"), |record| {
+        record["epoch"] = serde_json::Value::Null;
+    });
+    fs::write(copy.file(), without).unwrap();
+    let (code, said) = with_log_key(&copy.file());
+    assert_eq!(code, DONE, "{said}");
+    let (code, said) = check(&copy.file(), &first);
+    assert_eq!(code, DAMAGED, "{said}");
+    assert!(said.contains("no record here names a first key"), "{said}");
+}
+
+/// Writes a log anew, with another content, chain and signatures of the log key, as somebody can who has that.
+fn resign(text: &str, key: &Path, change: impl Fn(&mut serde_json::Value)) -> String {
+    let mut chain = Rewriter::new(key);
+    for line in text.lines() {
+        let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+        change(&mut record);
+        chain.append(line, record);
+    }
+    chain.text
+}
+
+mod rewriting {
+    use aws_lc_rs::{
+        digest::{SHA256, digest},
+        signature::{Ed25519KeyPair, KeyPair},
+    };
+    use data_encoding::{BASE64, HEXLOWER};
+    use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
+    use std::path::Path;
+
+    fn hash(octets: &[u8]) -> [u8; 32] {
+        digest(&SHA256, octets).as_ref().try_into().unwrap()
+    }
+
+    /// RFC 6962 §2.1, as it stands there.
+    fn root(leaves: &[[u8; 32]]) -> [u8; 32] {
+        match leaves {
+            [] => hash(b""),
+            [one] => hash(&[&[0][..], one].concat()),
+            _ => {
+                let middle = leaves.len().next_power_of_two() / 2;
+                let (left, right) = leaves.split_at(middle);
+                hash(&[&[1][..], &root(left), &root(right)].concat())
+            }
+        }
+    }
+
+    /// Somebody who has the log key and none of the epoch keys.
+    pub struct Rewriter {
+        key: Ed25519KeyPair,
+        hashes: Vec<[u8; 32]>,
+        pub text: String,
+    }
+
+    impl Rewriter {
+        pub fn new(key: &Path) -> Self {
+            let der = PrivatePkcs8KeyDer::from_pem_file(key).unwrap();
+            Self {
+                key: Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der()).unwrap(),
+                hashes: Vec::new(),
+                text: String::new(),
+            }
+        }
+
+        fn note(&self, origin: &str) -> String {
+            let root = BASE64.encode(&root(&self.hashes));
+            let text = format!("{origin}\n{}\n{root}\n", self.hashes.len());
+            let public = self.key.public_key().as_ref();
+            let id = hash(&[origin.as_bytes(), b"\n\x01", public].concat());
+            let signature = self.key.sign(text.as_bytes());
+            let blob = BASE64.encode(&[&id[..4], signature.as_ref()].concat());
+            format!("{text}\n\u{2014} {origin} {blob}\n")
+        }
+
+        /// Appends a record at the time, and with the order of fields, that `line` has.
+        pub fn append(&mut self, line: &str, mut record: serde_json::Value) {
+            if record["event"] == "checkpoint" {
+                let note = record["note"].as_str().unwrap();
+                record["note"] = self.note(note.lines().next().unwrap()).into();
+            }
+            let prev = self.hashes.last().copied().unwrap_or_default();
+            let mut written = format!(
+                "{{\"v\":1,\"prev\":\"{}\",\"seq\":{},\"at\":{},\"event\":{}",
+                HEXLOWER.encode(&prev),
+                self.hashes.len(),
+                record["at"],
+                record["event"]
+            );
+            let head = ["v", "prev", "seq", "at", "event"];
+            for (name, value) in record.as_object().unwrap() {
+                if !head.contains(&name.as_str()) && line.contains(&format!("\"{name}\":")) {
+                    written += &format!(",\"{name}\":{value}");
+                }
+            }
+            written.push('}');
+            self.hashes.push(hash(written.as_bytes()));
+            self.text += &written;
+            self.text.push('\n');
+        }
+    }
+}
+use rewriting::Rewriter;
+
+#[test]
+fn a_lost_file_of_secrets_is_recorded_and_both_first_keys_verify_the_log() {
+    let directory = Directory::new("keys-lost");
+    let (key, _) = directory.key();
+    let file = directory.file();
+    let mut first = vec![told(&write(&file, &key, 9))];
+    fs::remove_file(secrets(&file)).unwrap();
+    let said = write(&file, &key, 9);
+    let lost = said
+        .iter()
+        .find(|notice| matches!(notice, Notice::KeyLost(_)));
+    assert!(
+        lost.unwrap().to_string().contains("is not there"),
+        "{lost:?}"
+    );
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(text.matches("\"event\":\"key-lost\"").count(), 1);
+    assert_eq!(check(&file, &first).0, DAMAGED);
+    first.push(told(&said));
+    let said = is_good(&file, &first);
+    assert!(
+        said.contains("a secret was lost, and a new first key made"),
+        "{said}"
+    );
+    is_good(&file, &[]);
+}
+
+#[test]
+fn a_new_log_key_is_named_and_the_first_key_vouches_for_it() {
+    let directory = Directory::new("keys-rotated");
+    let (key, _) = directory.key();
+    let other = Directory::new("keys-rotated-other");
+    let (new_key, _) = other.key();
+    let file = directory.file();
+    let first = vec![told(&write(&file, &key, 5))];
+    write(&file, &new_key, 5);
+    is_good(&file, &first);
+}
+
+#[test]
+fn without_a_log_key_there_are_no_secrets() {
+    let directory = Directory::new("keys-none");
+    let log = AuditLog::open(options(&directory.file())).unwrap();
+    wait(log.append_durable(&stop(1))).unwrap();
+    log.close();
+    assert!(!secrets(&directory.file()).exists());
+    let said = is_good(&directory.file(), &[]);
+    assert!(said.contains("can sign any past"), "{said}");
+}
+
+#[test]
+fn each_secret_is_overwritten_where_it_stood_once_its_checkpoint_is_durable() {
+    let directory = Directory::new("keys-erased");
+    let (key, _) = directory.key();
+    let file = directory.file();
+    let (sender, seen) = channel();
+    let of = file.clone();
+    let (mut options, _) = signed(&file, &key);
+    // A checkpoint is told of before its secret is erased, so the file still has it here.
+    options.notice = Box::new(move |notice| {
+        if let Notice::Checkpoint(_) = notice {
+            sender.send(kept(&of)).unwrap_or_default();
+        }
+    });
+    let log = AuditLog::open(options).unwrap();
+    let inode = fs::metadata(secrets(&file)).unwrap().ino();
+    let mode = fs::metadata(secrets(&file)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    for n in 0..20 {
+        wait(log.append_durable(&stop(n))).unwrap();
+    }
+    assert!(log.close());
+    let mut before: Vec<Vec<String>> = seen.try_iter().collect();
+    assert!(before.len() > 5);
+    before.push(kept(&file));
+    for pair in before.windows(2) {
+        let stays: Vec<_> = pair[0].iter().filter(|one| pair[1].contains(one)).collect();
+        assert_eq!(stays.len(), 1, "one of two is overwritten");
+    }
+    // Nothing of those that were used stands anywhere in the directory.
+    let last = kept(&file);
+    let used = before.iter().flatten().filter(|one| !last.contains(one));
+    for secret in used {
+        let raw = BASE64.decode(secret.as_bytes()).unwrap();
+        for entry in fs::read_dir(&directory.0).unwrap() {
+            let content = fs::read(entry.unwrap().path()).unwrap();
+            assert!(
+                !content
+                    .windows(44)
+                    .any(|octets| octets == secret.as_bytes())
+            );
+            assert!(!content.windows(32).any(|octets| octets == raw));
+        }
+    }
+    assert_eq!(fs::metadata(secrets(&file)).unwrap().ino(), inode);
+}
+
+#[test]
+fn a_key_that_cannot_be_written_works() {
+    let directory = Directory::new("keys-read-only");
+    let (key, _) = directory.key();
+    let credentials = directory.0.join("credentials");
+    fs::create_dir(&credentials).unwrap();
+    let credential = credentials.join("audit-key");
+    fs::rename(&key, &credential).unwrap();
+    let before = fs::read(&credential).unwrap();
+    fs::set_permissions(&credential, fs::Permissions::from_mode(0o400)).unwrap();
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o500)).unwrap();
+    let first = vec![told(&write(&directory.file(), &credential, 9))];
+    write(&directory.file(), &credential, 9);
+    is_good(&directory.file(), &first);
+    assert_eq!(fs::read(&credential).unwrap(), before);
+    assert_eq!(fs::read_dir(&credentials).unwrap().count(), 1);
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// Copies the files of a log as they are before each step of its disk: what a crash leaves there.
+struct Crashing {
+    disk: FileDisk,
+    from: PathBuf,
+    to: PathBuf,
+    taken: Arc<Mutex<u32>>,
+}
+
+impl Crashing {
+    fn step(&self) {
+        let mut taken = self.taken.lock().unwrap();
+        self.copy(*taken);
+        *taken += 1;
+    }
+
+    /// As after a crash in the middle of a write of `octets` at `offset` to the file with this suffix.
+    fn torn(&self, suffix: &str, offset: u64, octets: &[u8]) {
+        let mut taken = self.taken.lock().unwrap();
+        self.copy(*taken);
+        let file = self.to.join(format!("{}/audit.jsonl{suffix}", *taken));
+        let mut content = fs::read(&file).unwrap_or_default();
+        let begin = usize::try_from(offset).unwrap();
+        let half = octets.len() / 2;
+        content.resize(content.len().max(begin + half), 0);
+        content[begin..begin + half].copy_from_slice(&octets[..half]);
+        fs::write(&file, content).unwrap();
+        *taken += 1;
+    }
+
+    fn copy(&self, number: u32) {
+        let to = self.to.join(number.to_string());
+        fs::create_dir(&to).unwrap();
+        for entry in fs::read_dir(&self.from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+}
+
+impl Disk for Crashing {
+    fn reopen(&mut self, durable: u64) -> io::Result<u64> {
+        self.step();
+        self.disk.reopen(durable)
+    }
+    fn begin(&mut self, durable: u64) -> io::Result<u64> {
+        self.step();
+        self.disk.begin(durable)
+    }
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement> {
+        self.torn("", length, lines);
+        self.disk.append(length, lines)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.step();
+        self.disk.sync()
+    }
+    fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
+        self.step();
+        self.disk.rotate(suffix)
+    }
+    fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
+        self.torn(".epoch", 0, content);
+        self.disk.keep_secrets(content)?;
+        self.step();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_crash_between_any_two_writes_or_within_one_never_ends_the_chain_of_keys() {
+    let directory = Directory::new("keys-crash");
+    let crashes = Directory::new("keys-crashes");
+    let (key, _) = directory.key();
+    let file = directory.file();
+    let (mut options, notices) = signed(&file, &key);
+    options.rotate_octets = 4000;
+    let taken = Arc::new(Mutex::new(0));
+    let log = AuditLog::open_on(options, |disk| {
+        Box::new(Crashing {
+            disk,
+            from: directory.0.clone(),
+            to: crashes.0.clone(),
+            taken: taken.clone(),
+        })
+    })
+    .unwrap();
+    for n in 0..12 {
+        wait(log.append_durable(&stop(n))).unwrap();
+    }
+    assert!(log.close());
+    let first = told(&notices.try_iter().collect::<Vec<_>>());
+    let taken = *taken.lock().unwrap();
+    assert!(taken > 40, "{taken}");
+    for number in 0..taken {
+        let place = crashes.0.join(number.to_string());
+        let file = place.join("audit.jsonl");
+        let said = write(&file, &place.join("key.pem"), 6);
+        let lost = |notice: &Notice| matches!(notice, Notice::KeyLost(_));
+        assert!(!said.iter().any(lost), "{number}: {said:?}");
+        // The key of the first start was told before this crash if its checkpoint was durable; the second is told now.
+        let text = fs::read_to_string(&file).unwrap();
+        let mut given = vec![told(&said)];
+        if text.contains(&first) {
+            given.push(first.clone());
+        }
+        let (code, said) = check(&file, &given);
+        assert_eq!(code, DONE, "crash {number}: {said}");
+    }
+}
