@@ -390,6 +390,8 @@ pub(super) struct EpochChain {
     /// Whether the log is read from its first record on.
     whole: bool,
     expected: ExpectedEpoch,
+    /// The log has named a key that was kept elsewhere, so what follows must hang on it.
+    is_bound: bool,
     /// Set by `key-lost`, until the new key is named.
     lost: bool,
     found: EpochsFound,
@@ -426,15 +428,12 @@ impl EpochChain {
         &self.found
     }
 
-    /// The log has named a key that was kept elsewhere, so what follows must hang on it.
-    fn is_bound(&self) -> bool {
-        self.kept.iter().any(|(_, met)| *met)
-    }
-
     /// The log names this key. Returns whether it was kept elsewhere.
     fn meet(&mut self, key: EpochPublic) -> bool {
         let same = self.kept.iter_mut().filter(|(kept, _)| kept.key == key);
-        same.map(|(_, met)| *met = true).count() > 0
+        let is_kept = same.map(|(_, met)| *met = true).count() > 0;
+        self.is_bound |= is_kept;
+        is_kept
     }
 
     /// A record says that the secret key was lost.
@@ -443,8 +442,10 @@ impl EpochChain {
         self.found.lost.push(record);
     }
 
-    /// Records that were there are not: the key that signs what follows cannot be known.
+    /// Records that were there are not: the key that signs what follows cannot be known, and no key that was kept vouches for what is
+    /// here, until the log names one again.
     pub(super) fn gap(&mut self) {
+        self.is_bound = false;
         if self.expected != ExpectedEpoch::Nothing {
             self.expected = ExpectedEpoch::Unknown;
         }
@@ -453,7 +454,7 @@ impl EpochChain {
     /// Record number `record` says which key is the next to sign, as text; `None`: no such key signs.
     pub(super) fn named(&mut self, record: u64, key: Option<&str>) -> Result<(), EpochFault> {
         let was_lost = std::mem::take(&mut self.lost);
-        let was_bound = self.is_bound();
+        let was_bound = self.is_bound;
         let Some(text) = key else {
             let has_ended = self.expected != ExpectedEpoch::Nothing;
             self.expected = ExpectedEpoch::Nothing;
@@ -478,7 +479,7 @@ impl EpochChain {
                         .into(),
                 ));
             }
-            ExpectedEpoch::Unknown if !was_lost && !is_kept => return unknown(was_bound),
+            ExpectedEpoch::Unknown if !was_lost && !is_kept => return Ok(()),
             _ => {}
         }
         self.found.begun.push((record, text.to_owned()));
@@ -493,13 +494,13 @@ impl EpochChain {
 
     /// A checkpoint, which must have the signature of the key that was named.
     pub(super) fn checkpoint(&mut self, note: &SignedNote<'_>) -> Result<(), EpochFault> {
-        let was_bound = self.is_bound();
+        let was_bound = self.is_bound;
         match (self.expected, EpochSignature::of(note)) {
             (ExpectedEpoch::Nothing, _) | (ExpectedEpoch::Unknown, None) => Ok(()),
             (ExpectedEpoch::Unknown, Some(signature)) => {
                 self.expected = ExpectedEpoch::Key(signature.next);
                 self.meet(signature.next);
-                unknown(was_bound)
+                Ok(())
             }
             (ExpectedEpoch::Key(_), None) => Err(EpochFault::Unsigned(
                 "this checkpoint has no signature of its epoch's key".into(),
@@ -532,16 +533,16 @@ impl EpochChain {
 
     /// The end of the log, which had these names.
     pub(super) fn end(&self, origins: &[Option<&str>]) -> Result<(), EpochFault> {
+        let is_met = self.kept.iter().any(|(_, met)| *met);
         let is_ours = |key: &KeptKey| origins.contains(&Some(&key.origin));
         let missing = |(key, met): &&(KeptKey, bool)| is_ours(key) && !met;
         let text = match self.kept.iter().find(missing) {
             _ if self.kept.is_empty() => return Ok(()),
-            _ if !self.is_bound() => {
-                "no record here names a first key that was kept: the log was written anew, or its first files are not here".into()
-            }
-            Some((missing, _)) if self.whole => {
-                format!("no record here names {}, which was kept: the log was written anew", missing.key.verifier(&missing.origin))
-            }
+            _ if !is_met => "no record here names a first key that was kept: the log was written anew, or its first files are not here".into(),
+            Some((missing, _)) if self.whole => format!(
+                "no record here names {}, which was kept: the log was written anew",
+                missing.key.verifier(&missing.origin)
+            ),
             _ if self.found.vouched == 0 => {
                 "no checkpoint here is signed with a key that was kept, or with one that follows it".into()
             }
@@ -553,18 +554,6 @@ impl EpochChain {
     /// Whether a signature line of this name is accounted for.
     pub(super) fn is_name(&self, origin: &str, name: &str) -> bool {
         self.expected != ExpectedEpoch::Nothing && name == key_name(origin)
-    }
-}
-
-/// The key that has to sign is not known. Where keys were kept, what is signed from here on does not hang on them.
-fn unknown(is_bound: bool) -> Result<(), EpochFault> {
-    match is_bound {
-        false => Ok(()),
-        true => Err(EpochFault::Rewritten(
-            "which epoch key has to sign from here on cannot be known, because checkpoints before this are not here: the keys that were \
-             kept show nothing behind this"
-                .into(),
-        )),
     }
 }
 

@@ -15,15 +15,20 @@
 //! [`AuditLog::give_up`] and [`AuditLog::close`].
 
 mod forward;
+mod notice;
+mod pending;
 mod queue;
 mod writer;
 
+pub use notice::Notice;
+
 use super::{
-    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, TornField, WireText,
+    Address, AddressForm, Disk, FileDisk, Hash, OpenError, Record, WireText,
     address::Addresses,
     chain::Time,
     checkpoint::{SigningKey, is_origin},
-    epoch::{EpochKeys, EpochStart, RandomSource, system_random},
+    disk::LogEnd,
+    epoch::{EpochKeys, EpochStart, NamedEpoch, RandomSource, system_random},
 };
 use crate::{
     clock,
@@ -126,53 +131,6 @@ impl AuditOptions {
         self.key
             .as_deref()
             .map_or(Ok(()), |key| SigningKey::read(key).map(drop))
-    }
-}
-
-/// Something the program's log should say. `Display` is that line, without the time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// A checkpoint is durable. Kept on another machine, this line anchors the chain.
-    Checkpoint(Checkpoint),
-    /// A crash had left a torn last line. It was cut off, and a record says so.
-    Torn(TornField),
-    /// Someone moved the file away. The chain goes on in a new one.
-    Moved,
-    /// The verifier key that signs the next checkpoint. Kept on another machine, this line shows whether the log was signed anew.
-    EpochKey(String),
-    /// The secret key that had to sign next is gone: why.
-    KeyLost(String),
-    /// The log cannot be written. New sessions are refused, and no message is acknowledged.
-    Failing(String),
-    /// The log can be written again.
-    Recovered {
-        /// Records that could not be kept in memory meanwhile.
-        lost: u64,
-    },
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Checkpoint(checkpoint) => checkpoint.fmt(f),
-            Self::Torn(torn) => write!(
-                f,
-                "audit log had a torn last line of {} octets, cut off",
-                torn.octets
-            ),
-            Self::Moved => f.write_str("audit log was moved away, it goes on in a new file"),
-            Self::EpochKey(key) => write!(f, "audit epoch key={key}"),
-            Self::KeyLost(why) => write!(
-                f,
-                "audit log lost the secret key that had to sign next, and begins with a new one: {why}"
-            ),
-            Self::Failing(error) => {
-                write!(f, "audit log cannot be written, mail is deferred: {error}")
-            }
-            Self::Recovered { lost } => {
-                write!(f, "audit log can be written again, {lost} records lost")
-            }
-        }
     }
 }
 
@@ -319,14 +277,14 @@ impl AuditLog {
             addresses,
         });
         let epochs = match &secret {
-            Some(seed) => Some(epoch_keys(&options, &disk, seed, found.head.size > 0)?),
+            Some(seed) => Some(epoch_keys(&options, &disk, seed, &found)?),
             None => None,
         };
         let (epochs, start) = epochs.unzip();
         let mut writer =
             writer::LogWriter::new(shared.clone(), options, key, epochs, wrap(disk), &found);
         writer
-            .begin(found.torn, start)
+            .begin(found.cut, found.torn, start)
             .map_err(|error| OpenError::of(&file, &error))?;
         let thread = thread::Builder::new()
             .name("audit".into())
@@ -503,9 +461,15 @@ fn epoch_keys(
     options: &AuditOptions,
     disk: &FileDisk,
     seed: &[u8],
-    has_records: bool,
+    found: &LogEnd,
 ) -> Result<(EpochKeys, EpochStart), OpenError> {
-    let (kept, named) = disk.epochs(has_records)?;
+    let kept = disk.secrets()?;
+    let named = match &found.cut {
+        // What is left of the log is not its end.
+        Some(_) => NamedEpoch::Unknown,
+        None if found.end.head.size == 0 => NamedEpoch::Nothing,
+        None => disk.named_epoch()?,
+    };
     let kept = kept.as_ref().map(|kept| kept.as_slice());
     EpochKeys::begin(kept, named, seed, options.random)
         .ok_or_else(|| OpenError::Temporary("no random numbers to be had for a key".into()))

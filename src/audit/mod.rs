@@ -10,6 +10,7 @@ mod chain;
 mod checkpoint;
 mod disk;
 mod epoch;
+mod known;
 mod log;
 mod record;
 mod tree;
@@ -18,12 +19,12 @@ mod verify;
 pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head};
 pub use checkpoint::Checkpoint;
-pub use disk::{Disk, FileDisk, Placement, rotated};
+pub use disk::{Disk, FileDisk, Placement, Reopened, rotated};
 pub use epoch::RandomSource;
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CountField, DecisionField, DirectionField,
-    ExemptionField, HeardRecord, KeyLostRecord, LogContinuedRecord, LogOpenedRecord,
+    ExemptionField, HeardRecord, KeyLostRecord, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
     LogRecoveredRecord, MessageRecord, NotRecordedRecord, OutcomeField, PeerField,
     PolicyChangeRecord, PolicyField, Record, RefusalRecord, ReloadRecord, ReloadedFileField,
     RepeatedField, SessionClosedRecord, SessionField, SessionOpenedRecord, StartRecord, StopRecord,
@@ -33,6 +34,7 @@ pub(crate) use {
     address::{hashed, printable},
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
+    disk::missing_at_end,
     epoch::KeptKey,
     verify::{
         Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, Verification, in_order,

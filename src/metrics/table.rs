@@ -75,6 +75,8 @@ macro_rules! rows {
 }
 
 rows! { COUNTERS, Counter, CounterName, CounterOrder;
+    LOG_CUTS "starttls_proxy_audit_cuts_total" [] {""}
+        "Times that records of the audit log were found missing which had been on disk.";
     RECORD_FAULTS "starttls_proxy_audit_faults_total" [] {""}
         "Records that could not be made durable.";
     RECORDS_LOST "starttls_proxy_audit_lost_records_total" [] {""}

@@ -368,6 +368,7 @@ fn older_files_can_be_left_out_knowingly() {
         key: vec![LOG.public.clone()],
         anchor: vec![LOG.anchor.clone()],
         from: from as u64,
+        ..AuditVerifyFlags::default()
     };
     let (code, said) = verify(&arguments);
     assert_eq!(code, DONE, "{said}");

@@ -3,7 +3,7 @@
 use crate::support::{DAMAGED, DONE, Directory, options, stop, verify, wait};
 use data_encoding::BASE64;
 use starttls_proxy::{
-    audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement, rotated},
+    audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement, Reopened, rotated},
     flags::AuditVerifyFlags,
 };
 use std::{
@@ -460,11 +460,11 @@ impl Crashing {
 }
 
 impl Disk for Crashing {
-    fn reopen(&mut self, durable: u64) -> io::Result<u64> {
+    fn reopen(&mut self, durable: u64) -> io::Result<Reopened> {
         self.step();
         self.disk.reopen(durable)
     }
-    fn begin(&mut self, durable: u64) -> io::Result<u64> {
+    fn begin(&mut self, durable: u64) -> io::Result<Reopened> {
         self.step();
         self.disk.begin(durable)
     }
@@ -479,6 +479,10 @@ impl Disk for Crashing {
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
         self.step();
         self.disk.rotate(suffix)
+    }
+    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+        self.torn(".lock", 0, line);
+        self.disk.remember(line)
     }
     fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
         self.torn(".epoch", 0, content);

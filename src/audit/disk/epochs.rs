@@ -86,12 +86,9 @@ struct KeyFields {
     epoch: Option<String>,
 }
 
-/// The epoch key that the log at `log` names as the next to sign. `has_records`: there are records, here or elsewhere. On return, the
+/// The epoch key that the log at `log` names as the next to sign. On return, the
 /// record that names it is on stable storage, so that the secret before it may be erased.
-pub(super) fn named_in(log: &Path, has_records: bool) -> Result<NamedEpoch, OpenError> {
-    if !has_records {
-        return Ok(NamedEpoch::Nothing);
-    }
+pub(super) fn named_in(log: &Path) -> Result<NamedEpoch, OpenError> {
     let mut files = rotated(log).map_err(|error| OpenError::of(&log.display(), &error))?;
     files.push(log.to_owned());
     for path in files.iter().rev() {

@@ -280,12 +280,19 @@ fn where_records_are_not_here_the_chain_goes_on_but_a_first_key_shows_nothing() 
         assert_eq!(chain.end(&[Some(ORIGIN)]).is_ok(), is_good);
         assert!(chain.checkpoint(&read(&notes[0])).is_err());
     }
-    for (given, is_good) in [(vec![], true), (vec![first], false)] {
+    // Behind a cut, a key that was kept before it vouches for nothing, and one that was kept behind it does.
+    for (given, vouched) in [
+        (vec![], 0),
+        (vec![first], 1),
+        (vec![first, keys_named[2]], 2),
+    ] {
         let mut chain = EpochChain::new(&kept(&given), true);
         chain.named(0, Some(&first.verifier(ORIGIN))).unwrap();
         chain.checkpoint(&read(&notes[0])).unwrap();
         chain.gap();
-        assert_eq!(chain.checkpoint(&read(&notes[2])).is_ok(), is_good);
+        assert_eq!(chain.checkpoint(&read(&notes[2])), Ok(()));
+        assert_eq!(chain.checkpoint(&read(&notes[3])), Ok(()));
+        assert_eq!(chain.found().vouched, vouched);
     }
     // A log whose records are elsewhere goes on with the older of the two secrets.
     let (again, start) = begin(Some(&keys.content()), NamedEpoch::Unknown);

@@ -1,12 +1,13 @@
 //! Says what was done to a log, from the first line that does not fit and the lines around it.
 
 use super::{
-    LogRecordFields,
+    fields::LogRecordFields,
     lines::{LinePosition, LogLines},
 };
 use crate::audit::{
     chain::{Hash, Head, Header},
     checkpoint::SignedNote,
+    epoch::EpochFault,
 };
 use std::{fmt, io, path::PathBuf};
 
@@ -78,6 +79,31 @@ impl fmt::Display for Finding {
             self.text
         )
     }
+}
+
+/// Why a line is not accepted.
+pub(super) enum Misfit {
+    /// It does not follow the line before it. [`diagnose`] finds out what was done.
+    Unlinked,
+    /// What was done, with words for it.
+    Damaged(Damage, String),
+}
+
+impl From<EpochFault> for Misfit {
+    fn from(fault: EpochFault) -> Self {
+        match fault {
+            EpochFault::Unsigned(text) => Self::Damaged(Damage::Unsigned, text),
+            EpochFault::Rewritten(text) => rewritten(text),
+        }
+    }
+}
+
+pub(super) fn edited(text: impl Into<String>) -> Misfit {
+    Misfit::Damaged(Damage::Edited, text.into())
+}
+
+pub(super) fn rewritten(text: String) -> Misfit {
+    Misfit::Damaged(Damage::Rewritten, text)
 }
 
 /// What [`diagnose`] compares of a line.

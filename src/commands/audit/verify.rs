@@ -220,6 +220,17 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
     for (record, key) in &verification.epochs.begun {
         facts.push(("first key", format!("{key}, named by record {record}")));
     }
+    if verification.cuts.len() > 1 || verification.finding.as_ref() != verification.cuts.first() {
+        let cuts = verification.cuts.iter().map(ToString::to_string);
+        facts.push(("cuts", cuts.collect::<Vec<_>>().join("; ")));
+    }
+    if verification.elsewhere > 0 {
+        let text = format!(
+            "{} time(s) the program did not find its log where it had left it; its records are here",
+            verification.elsewhere
+        );
+        facts.push(("moved", text));
+    }
     facts.push(("anchors", anchors(verification)));
     facts.push(("end", end(verification)));
     if verification.crashes + verification.outages > 0 {
