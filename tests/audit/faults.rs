@@ -20,8 +20,6 @@ struct Switches {
     append: Option<(usize, io::ErrorKind)>,
     sync: Option<io::ErrorKind>,
     reopen: Option<io::ErrorKind>,
-    /// Octets of the next secrets that still get through, and the error it ends in.
-    secrets: Option<(usize, io::ErrorKind)>,
     /// `sync` waits for this to become false.
     slow: bool,
     panic: bool,
@@ -129,15 +127,7 @@ impl Disk for FaultyDisk {
     }
 
     fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
-        let fault = self.faults.0.0.lock().unwrap().secrets;
-        match fault {
-            Some((through, kind)) => {
-                // The file is torn.
-                self.disk.keep_secrets(&content[..through])?;
-                Err(kind.into())
-            }
-            None => self.disk.keep_secrets(content),
-        }
+        self.disk.keep_secrets(content)
     }
     fn remember(&mut self, line: &[u8]) -> io::Result<()> {
         self.disk.remember(line)

@@ -168,7 +168,6 @@ fn is_golden(name: &str, addresses: AddressForm, golden: &str) {
     }
     assert!(log.close());
     let written = fs::read_to_string(directory.file()).unwrap();
-    fs::write(format!("/tmp/keys-{name}"), &written).unwrap();
     assert_eq!(written.lines().count(), golden.lines().count());
     for (written, golden) in written.lines().zip(golden.lines()) {
         assert_eq!(written, golden);

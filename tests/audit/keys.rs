@@ -149,8 +149,11 @@ fn cut(file: &Path, keep: usize) {
         .filter(|(_, line)| line.contains("\"event\":\"checkpoint\""));
     let (place, _) = checkpoints.skip(keep).next().unwrap();
     fs::write(file, lines[..=place].concat()).unwrap();
-    let lock = format!("{}.lock", file.display());
-    let _ = fs::remove_file(lock);
+}
+
+/// Removes what the program remembers of the log's end, as somebody does who has the host.
+fn forget(file: &Path) {
+    fs::remove_file(format!("{}.lock", file.display())).unwrap();
 }
 
 #[test]
@@ -170,6 +173,7 @@ fn a_thief_of_host_and_keys_who_signs_yesterday_anew_is_found_with_the_first_key
     // The program itself goes on behind a cut with what was stolen: it says that a key was lost.
     let copy = steal(&directory, "keys-thief-1");
     cut(&copy.file(), 2);
+    forget(&copy.file());
     let said = write(&copy.file(), &copy.0.join("key.pem"), 30);
     assert!(
         said.iter()
@@ -185,12 +189,20 @@ fn a_thief_of_host_and_keys_who_signs_yesterday_anew_is_found_with_the_first_key
     assert!(said.contains("none of the keys that were kept"), "{said}");
     assert!(said.contains("rewritten"), "{said}");
 
+    // The same, where what the program remembers of the log's end is left: the log says that it was cut.
+    let copy = steal(&directory, "keys-thief-cut");
+    cut(&copy.file(), 2);
+    write(&copy.file(), &copy.0.join("key.pem"), 30);
+    let (code, said) = check(&copy.file(), &first);
+    assert_eq!(code, DAMAGED, "{said}");
+    assert!(said.contains("the log says so itself"), "{said}");
+
     // The same with the file of secrets made new, so that a whole new log stands there.
     let copy = steal(&directory, "keys-thief-2");
     for gone in [copy.file(), secrets(&copy.file())] {
         fs::remove_file(gone).unwrap();
     }
-    let _ = fs::remove_file(format!("{}.lock", copy.file().display()));
+    forget(&copy.file());
     write(&copy.file(), &copy.0.join("key.pem"), 30);
     assert_eq!(with_log_key(&copy.file()).0, DONE);
     assert_eq!(check(&copy.file(), &first).0, DAMAGED);
@@ -202,6 +214,7 @@ fn a_thief_of_host_and_keys_who_signs_yesterday_anew_is_found_with_the_first_key
         record["epoch"] = serde_json::Value::Null;
     });
     fs::write(copy.file(), without).unwrap();
+    forget(&copy.file());
     let (code, said) = with_log_key(&copy.file());
     assert_eq!(code, DONE, "{said}");
     let (code, said) = check(&copy.file(), &first);
@@ -424,13 +437,28 @@ struct Crashing {
     from: PathBuf,
     to: PathBuf,
     taken: Arc<Mutex<u32>>,
+    /// Octets of the log that are on stable storage.
+    synced: u64,
 }
 
 impl Crashing {
+    /// As after a crash of the program, and as after a power failure.
     fn step(&self) {
         let mut taken = self.taken.lock().unwrap();
-        self.copy(*taken);
-        *taken += 1;
+        for loses_power in [false, true] {
+            self.copy(*taken);
+            let file = self.to.join(format!("{}/audit.jsonl", *taken));
+            let octets = fs::metadata(&file).map_or(0, |metadata| metadata.len());
+            if loses_power && octets > self.synced {
+                let log = fs::OpenOptions::new().write(true).open(&file).unwrap();
+                log.set_len(self.synced).unwrap();
+            }
+            *taken += 1;
+        }
+    }
+
+    fn length(&self) -> u64 {
+        fs::metadata(self.from.join("audit.jsonl")).unwrap().len()
     }
 
     /// As after a crash in the middle of a write of `octets` at `offset` to the file with this suffix.
@@ -474,11 +502,16 @@ impl Disk for Crashing {
     }
     fn sync(&mut self) -> io::Result<()> {
         self.step();
-        self.disk.sync()
+        self.disk.sync()?;
+        self.synced = self.length();
+        self.step();
+        Ok(())
     }
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
         self.step();
-        self.disk.rotate(suffix)
+        let placement = self.disk.rotate(suffix)?;
+        self.synced = self.length();
+        Ok(placement)
     }
     fn remember(&mut self, line: &[u8]) -> io::Result<()> {
         self.torn(".lock", 0, line);
@@ -490,6 +523,104 @@ impl Disk for Crashing {
         self.step();
         Ok(())
     }
+}
+
+#[test]
+fn secrets_that_cannot_be_written_are_an_outage_and_the_chain_of_keys_goes_on_behind_it() {
+    let directory = Directory::new("keys-outage");
+    let (key, _) = directory.key();
+    let file = directory.file();
+    let first = told(&write(&file, &key, 3));
+    let (options, notices) = signed(&file, &key);
+    let fails = Arc::new(Mutex::new(false));
+    let log = AuditLog::open_on(options, |disk| Box::new(Forgetful(disk, fails.clone()))).unwrap();
+    *fails.lock().unwrap() = true;
+    // So many that they need a checkpoint, behind which its secret cannot be erased.
+    for n in 0..9 {
+        log.append(&stop(n));
+    }
+    let failing = |notice| matches!(notice, Notice::Failing(_));
+    let mut told = notices.iter();
+    assert!(told.any(failing));
+    assert!(!log.healthy());
+    wait(log.append_durable(&stop(10))).unwrap_err();
+    *fails.lock().unwrap() = false;
+    assert!(told.any(|notice| matches!(notice, Notice::Recovered { lost: 0 })));
+    wait(log.append_durable(&stop(11))).unwrap();
+    assert!(log.close());
+    is_good(&file, &[first]);
+}
+
+/// A disk that cannot keep secrets once it is told so.
+struct Forgetful(FileDisk, Arc<Mutex<bool>>);
+
+impl Disk for Forgetful {
+    fn reopen(&mut self, durable: u64) -> io::Result<Reopened> {
+        self.0.reopen(durable)
+    }
+    fn begin(&mut self, durable: u64) -> io::Result<Reopened> {
+        self.0.begin(durable)
+    }
+    fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement> {
+        self.0.append(length, lines)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
+        self.0.rotate(suffix)
+    }
+    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+        self.0.remember(line)
+    }
+    fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
+        match *self.1.lock().unwrap() {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => self.0.keep_secrets(content),
+        }
+    }
+}
+
+#[test]
+fn a_file_of_secrets_that_is_deleted_while_the_log_is_written_is_there_again() {
+    let directory = Directory::new("keys-deleted");
+    let (key, _) = directory.key();
+    let file = directory.file();
+    let (options, notices) = signed(&file, &key);
+    let log = AuditLog::open(options).unwrap();
+    for n in 0..9 {
+        wait(log.append_durable(&stop(n))).unwrap();
+    }
+    fs::remove_file(secrets(&file)).unwrap();
+    for n in 0..9 {
+        wait(log.append_durable(&stop(n))).unwrap();
+    }
+    assert!(log.close());
+    let first = told(&notices.try_iter().collect::<Vec<_>>());
+    write(&file, &key, 3);
+    is_good(&file, &[first]);
+}
+
+#[test]
+fn a_log_that_was_moved_away_while_the_program_did_not_run_goes_on_with_the_same_keys() {
+    let directory = Directory::new("keys-moved");
+    let (key, _) = directory.key();
+    let file = directory.file();
+    let first = told(&write(&file, &key, 9));
+    let away = directory.0.join("away.jsonl");
+    fs::rename(&file, &away).unwrap();
+    let said = write(&file, &key, 9);
+    assert!(
+        !said
+            .iter()
+            .any(|notice| matches!(notice, Notice::KeyLost(_)))
+    );
+    let (code, said) = verify(&AuditVerifyFlags {
+        files: vec![away, file],
+        first_key: vec![first],
+        ..AuditVerifyFlags::default()
+    });
+    assert_eq!(code, DONE, "{said}");
 }
 
 #[test]
@@ -507,6 +638,7 @@ fn a_crash_between_any_two_writes_or_within_one_never_ends_the_chain_of_keys() {
             from: directory.0.clone(),
             to: crashes.0.clone(),
             taken: taken.clone(),
+            synced: 0,
         })
     })
     .unwrap();
