@@ -430,6 +430,10 @@ pub struct AuditVerifyFlags {
     /// first record that must be there: older ones were left out knowingly (default 0)
     #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,
+    /// exit code 1 also where an honest run without faults could not have left the log so: a run without a stop, a
+    /// session without an end, a clock that ran back, a stretch without a checkpoint, a crash, a key that signed nothing
+    #[argh(switch)]
+    pub expect_complete: bool,
     /// file of the log, or files of several logs, each of which is judged by itself
     #[argh(positional, arg_name = "FILE")]
     pub files: Vec<PathBuf>,

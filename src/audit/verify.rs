@@ -8,6 +8,7 @@
 
 mod agreement;
 mod anchor;
+mod completeness;
 mod damage;
 mod fields;
 mod gaps;
@@ -16,6 +17,7 @@ mod logs;
 mod verifier;
 
 pub(crate) use anchor::LogAnchor;
+pub(crate) use completeness::Completeness;
 pub(crate) use damage::{Damage, Finding};
 pub(crate) use lines::{LogLine, LogLines, in_order};
 pub(crate) use logs::{MergedLines, logs};
@@ -100,6 +102,8 @@ pub(crate) struct Verification {
     pub(crate) cut_off: u64,
     /// Times that the log was elsewhere when the program looked for it, and is here.
     pub(crate) elsewhere: u64,
+    /// What an honest run without faults could not have left.
+    pub(crate) completeness: Completeness,
     /// The program had stopped in good order when the last record was written.
     pub(crate) stopped: bool,
     /// The first thing that is not as it was written. Behind a cut of which the log itself says so, it was read on.
@@ -111,6 +115,14 @@ impl Verification {
     #[must_use]
     pub(crate) fn intact(&self) -> bool {
         self.finding.is_none()
+    }
+
+    /// Nothing was found, and an honest run without faults can have left it.
+    #[must_use]
+    pub(crate) fn is_complete(&self) -> bool {
+        self.intact()
+            && self.completeness.is_whole()
+            && self.crashes + self.outages + self.lost == 0
     }
 
     /// Number of good records.
@@ -136,6 +148,10 @@ pub(crate) fn verify(
     let misfit = verifier.walk(&files, progress)?;
     verifier.result.epochs = verifier.epochs.found().clone();
     let head = verifier.result.head;
+    if let Some((_, last)) = &mut verifier.result.span {
+        *last = String::from_utf8_lossy(&verifier.at).into_owned();
+    }
+    verifier.result.completeness = std::mem::take(&mut verifier.account).end();
     let finding = match misfit {
         None => None,
         Some((at, Misfit::Unlinked)) => {

@@ -119,6 +119,7 @@ impl LogWriter {
             key: self.key.as_ref().map(verifier),
             epoch: self.epoch(),
             addresses: self.options.addresses,
+            checkpoint_after: self.options.checkpoint_after.as_secs(),
             torn: torn.clone(),
         };
         if let Some(found) = cut {
