@@ -18,6 +18,7 @@ mod forward;
 mod notice;
 mod pending;
 mod queue;
+mod signing;
 mod writer;
 
 pub use notice::Notice;
@@ -35,6 +36,7 @@ use crate::{
     metrics::{self, Metrics},
 };
 use queue::{AnswerSlot, WriteQueue, WriterState, answer, empty};
+use signing::LogSigner;
 use std::{
     cell::RefCell,
     fmt,
@@ -276,13 +278,17 @@ impl AuditLog {
             clock: options.clock,
             addresses,
         });
-        let epochs = match &secret {
-            Some(seed) => Some(epoch_keys(&options, &disk, seed, &found)?),
-            None => None,
+        let (keys, start) = match key {
+            Some(key) => {
+                let seed = secret.unwrap_or_default();
+                let (epochs, start) = epoch_keys(&options, &disk, &seed, &found)?;
+                (Some((key, epochs)), Some(start))
+            }
+            None => (None, None),
         };
-        let (epochs, start) = epochs.unzip();
+        let signer = LogSigner::new(&options.origin, keys);
         let mut writer =
-            writer::LogWriter::new(shared.clone(), options, key, epochs, wrap(disk), &found);
+            writer::LogWriter::new(shared.clone(), options, signer, wrap(disk), &found);
         writer
             .begin(found.cut, found.torn, start)
             .map_err(|error| OpenError::of(&file, &error))?;

@@ -10,8 +10,10 @@ mod chain;
 mod checkpoint;
 mod disk;
 mod epoch;
+mod kept;
 mod known;
 mod log;
+mod proof;
 mod record;
 mod tree;
 mod verify;
@@ -35,7 +37,8 @@ pub(crate) use {
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
     disk::missing_at_end,
-    epoch::KeptKey,
+    kept::KeptKey,
+    proof::{ProvedRecord, RecordProof, prove},
     verify::{
         Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, Verification, in_order,
         logs, verify,

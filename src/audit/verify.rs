@@ -25,7 +25,7 @@ pub(crate) use logs::{MergedLines, logs};
 use super::{
     PublicKey,
     chain::Head,
-    epoch::{EpochsFound, KeptKey},
+    kept::{EpochsFound, KeptKey},
     known::KnownEnd,
     tree::RecordTree,
 };

@@ -15,6 +15,7 @@ mod measure;
 mod moved;
 mod nodes;
 mod page;
+mod proof;
 mod renamed;
 mod support;
 mod write;

@@ -4,32 +4,28 @@ use super::{
     AuditError, AuditOptions, Notice, Receipt, SharedLog, locked,
     pending::PendingLines,
     queue::{AnswerSlot, Batch, Rest, WriterState, answer},
+    signing::LogSigner,
 };
 use crate::audit::{
-    Checkpoint, CheckpointRecord, Disk, Head, KeyLostRecord, LogContinuedRecord, LogCutRecord,
-    LogOpenedRecord, LogRecoveredRecord, Record, Reopened, TornField,
+    Checkpoint, CheckpointRecord, Disk, Head, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
+    LogRecoveredRecord, Record, Reopened, TornField,
     chain::timestamp,
-    checkpoint::{SignedNote, SigningKey},
     disk::{LogEnd, Placement, day_of, suffix},
-    epoch::{EpochKeys, EpochStart},
+    epoch::EpochStart,
 };
 use crate::{clock, metrics};
 use data_encoding::BASE64;
 use std::{
     io,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 /// The writing thread's state.
 pub(super) struct LogWriter {
     shared: Arc<SharedLog>,
     options: AuditOptions,
-    key: Option<SigningKey>,
-    /// There if `key` is.
-    epochs: Option<EpochKeys>,
-    /// The secrets on the disk are not those that must be there.
-    stale_secrets: bool,
+    signer: LogSigner,
     disk: Box<dyn Disk>,
     /// The chain's end, and the lines that are not known to be durable.
     pending: PendingLines,
@@ -74,8 +70,7 @@ impl LogWriter {
     pub(super) fn new(
         shared: Arc<SharedLog>,
         options: AuditOptions,
-        key: Option<SigningKey>,
-        epochs: Option<EpochKeys>,
+        signer: LogSigner,
         disk: Box<dyn Disk>,
         found: &LogEnd,
     ) -> Self {
@@ -86,9 +81,7 @@ impl LogWriter {
             day: day_of(day),
             shared,
             options,
-            key,
-            stale_secrets: epochs.is_some(),
-            epochs,
+            signer,
             disk,
             pending: PendingLines::behind(found.end.clone()),
             known_line: Vec::new(),
@@ -113,11 +106,10 @@ impl LogWriter {
         torn: Option<TornField>,
         start: Option<EpochStart>,
     ) -> io::Result<()> {
-        let verifier = |key: &SigningKey| key.public().verifier(&self.options.origin);
         let opened = LogOpenedRecord {
             origin: self.options.origin.clone(),
-            key: self.key.as_ref().map(verifier),
-            epoch: self.epoch(),
+            key: self.signer.key(),
+            epoch: self.signer.epoch(),
             addresses: self.options.addresses,
             checkpoint_after: self.options.checkpoint_after.as_secs(),
             torn: torn.clone(),
@@ -127,26 +119,18 @@ impl LogWriter {
         } else if self.durable == 0 && self.pending.head().size > 0 {
             self.continue_in_file();
         }
-        if let Some(EpochStart::Lost(key, error)) = &start {
-            self.add_own(&Record::KeyLost(KeyLostRecord {
-                epoch: key.verifier(&self.options.origin),
-                error: error.clone(),
-            }));
+        let lost = self.signer.lost(start);
+        if let Some(lost) = &lost {
+            self.add_own(&Record::KeyLost(lost.clone()));
         }
         let epoch = opened.epoch.clone();
         self.add_own(&Record::LogOpened(opened));
         self.checkpoint();
-        self.keep_secrets()?;
+        self.signer.keep(&mut *self.disk)?;
         self.write(true)?;
-        if let Some(EpochStart::Lost(_, error)) = &start {
-            (self.options.notice)(Notice::KeyLost(error.clone()));
-        }
-        if let Some(key) = epoch {
-            (self.options.notice)(Notice::EpochKey(key));
-        }
-        if let Some(torn) = torn {
-            (self.options.notice)(Notice::Torn(torn));
-        }
+        let lost = lost.map(|lost| Notice::KeyLost(lost.error));
+        let told = [lost, epoch.map(Notice::EpochKey), torn.map(Notice::Torn)];
+        told.into_iter().flatten().for_each(&self.options.notice);
         Ok(())
     }
 
@@ -304,18 +288,7 @@ impl LogWriter {
         let at = timestamp((self.options.clock)());
         let root = self.pending.root();
         let origin = &self.options.origin;
-        let text = SignedNote::text(origin, self.pending.head().size, root);
-        let line = self
-            .key
-            .as_ref()
-            .map(|key| key.signature_line(origin, &text));
-        let epochs = self.epochs.as_mut();
-        let epoch_line = epochs.and_then(|epochs| epochs.sign(origin, &text));
-        let note = format!(
-            "{text}\n{}{}",
-            line.unwrap_or_default(),
-            epoch_line.unwrap_or_default()
-        );
+        let note = self.signer.note(self.pending.head().size, root);
         let checkpoint = Checkpoint {
             origin: origin.clone(),
             head: self.pending.head(),
@@ -339,7 +312,7 @@ impl LogWriter {
             || !self.checkpoints.is_empty()
             || self.sync_due.is_some_and(|due| due <= now);
         if self.outage.is_some() {
-            self.keep_secrets()?;
+            self.signer.keep(&mut *self.disk)?;
             let reopened = self.disk.reopen(self.durable)?;
             self.written = 0;
             self.note_reopened(reopened);
@@ -422,34 +395,13 @@ impl LogWriter {
         }
         for (_, checkpoint) in self.checkpoints.drain(..later) {
             (self.options.notice)(Notice::Checkpoint(checkpoint));
-            if let Some(epochs) = &mut self.epochs {
-                epochs.erase();
-                self.stale_secrets = true;
-            }
+            self.signer.erase();
         }
         for (begin, _) in &mut self.checkpoints {
             *begin -= written;
         }
         self.remember();
-        self.keep_secrets()
-    }
-
-    /// The key that signs the next checkpoint, as records name it.
-    fn epoch(&self) -> Option<String> {
-        let key = self.epochs.as_ref()?.present()?;
-        Some(key.verifier(&self.options.origin))
-    }
-
-    /// Overwrites the secret of each checkpoint that is durable, and keeps the next one, before another checkpoint is written.
-    fn keep_secrets(&mut self) -> io::Result<()> {
-        if let Some(epochs) = self.epochs.as_ref().filter(|_| self.stale_secrets) {
-            let kept = self.disk.keep_secrets(&epochs.content());
-            kept.map_err(|error| {
-                io::Error::new(error.kind(), format!("secret keys beside it: {error}"))
-            })?;
-            self.stale_secrets = false;
-        }
-        Ok(())
+        self.signer.keep(&mut *self.disk)
     }
 
     /// Keeps the end of the durable records outside the log's files. That is no reason to refuse mail: the records are on disk.
@@ -484,17 +436,15 @@ impl LogWriter {
     }
 
     fn note_reopened(&mut self, Reopened { kept, cut }: Reopened) {
-        match cut {
-            Some(found) => {
-                if kept == 0 {
-                    self.first = self.pending.durable().head.size;
-                    self.day = day_of((self.options.clock)());
-                }
-                (self.durable, self.written) = (kept, 0);
-                self.note_cut(found, true);
+        if let Some(found) = cut {
+            if kept == 0 {
+                self.first = self.pending.durable().head.size;
+                self.day = day_of((self.options.clock)());
             }
-            None if kept != self.durable => self.note_new_file(),
-            None => {}
+            (self.durable, self.written) = (kept, 0);
+            self.note_cut(found, true);
+        } else if kept != self.durable {
+            self.note_new_file();
         }
     }
 

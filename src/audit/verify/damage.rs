@@ -7,7 +7,7 @@ use super::{
 use crate::audit::{
     chain::{Hash, Head, Header},
     checkpoint::SignedNote,
-    epoch::EpochFault,
+    kept::EpochFault,
 };
 use std::{fmt, io, path::PathBuf};
 

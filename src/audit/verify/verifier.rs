@@ -12,7 +12,7 @@ use crate::audit::{
     CheckpointRecord, Hash, PublicKey, Record,
     chain::{Head, Header},
     checkpoint::SignedNote,
-    epoch::EpochChain,
+    kept::EpochChain,
     known::KnownEnd,
     log::CHECKPOINT_RECORDS,
     tree::RecordTree,

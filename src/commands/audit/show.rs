@@ -184,7 +184,7 @@ fn concerns(record: &Value, domain: &str) -> bool {
 }
 
 /// A record as one line for people.
-struct Sentence<'a>(&'a Value);
+pub(super) struct Sentence<'a>(pub(super) &'a Value);
 
 impl fmt::Display for Sentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

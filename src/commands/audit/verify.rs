@@ -38,10 +38,16 @@ pub fn verify(
         key,
         first_key,
         from,
+        since,
         expect_complete,
     } = flags;
     let expected = expectations(*from, key, first_key, anchor);
-    let expected = expected.map_err(|error| unusable("verify", error))?;
+    let mut expected = expected.map_err(|error| unusable("verify", error))?;
+    if let Some(since) = since {
+        let anchors = LogAnchor::read_note(since, &expected.keys);
+        let anchor = anchors.map_err(|error| unusable("verify", error))?;
+        expected.anchors.push(anchor);
+    }
     let verifications =
         examine(files, &expected, progress).map_err(|error| unusable("verify", error))?;
     let own_key = !key.is_empty();
@@ -50,6 +56,15 @@ pub fn verify(
         logs => print_all(logs, own_key, out),
     }
     .map_err(|error| unusable("verify", error))?;
+    if let (Some(since), [log]) = (
+        expected.anchors.last().filter(|_| since.is_some()),
+        &verifications[..],
+    ) && log.intact()
+    {
+        let (size, now) = (grouped(since.size), grouped(log.head.size));
+        writeln!(out, "  since        the log had {size} records and has {now}: the first {size} are as they were")
+            .map_err(|error| unusable("verify", error))?;
+    }
     let idle = match from {
         0 => idle_keys(&expected.keys, &verifications),
         _ => Vec::new(),
