@@ -18,4 +18,5 @@ mod page;
 mod proof;
 mod renamed;
 mod support;
+mod theft;
 mod write;
