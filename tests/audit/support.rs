@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -430,8 +430,10 @@ fn sample_clock() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.load(Ordering::SeqCst))
 }
 
-/// Thirty days of a hospital, from 2026-02-15 on, signed with `key`.
-pub fn sample(file: &Path, key: PathBuf) -> AuditLog {
+/// Thirty days of a hospital, from 2026-02-15 on, signed with `key`. Two samples must not move the clock at once.
+pub fn sample(file: &Path, key: PathBuf) {
+    static ONE_SAMPLE: Mutex<()> = Mutex::new(());
+    let _one = ONE_SAMPLE.lock();
     let begin = 1_771_113_600_u64;
     SECONDS.store(begin, Ordering::SeqCst);
     let log = AuditLog::open(AuditOptions {
@@ -479,5 +481,5 @@ pub fn sample(file: &Path, key: PathBuf) -> AuditLog {
             wait(log.append_durable(&closed(n))).unwrap();
         }
     }
-    log
+    assert!(log.close());
 }
