@@ -427,6 +427,10 @@ pub struct AuditVerifyFlags {
     /// public key that signed the checkpoints
     #[argh(option, arg_name = "PEM|NAME+ID+KEY")]
     pub key: Vec<String>,
+    /// epoch key that the program told at a start, kept on another machine, or a file with such lines of its log: shows that
+    /// nobody who took the host and its keys later signed the past anew
+    #[argh(option, arg_name = "NAME+ID+KEY|FILE")]
+    pub first_key: Vec<String>,
     /// first record that must be there: older ones were left out knowingly (default 0)
     #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,
@@ -488,6 +492,9 @@ pub struct AuditReportFlags {
     /// as for audit verify
     #[argh(option, arg_name = "PEM|NAME+ID+KEY")]
     pub key: Vec<String>,
+    /// as for audit verify
+    #[argh(option, arg_name = "NAME+ID+KEY|FILE")]
+    pub first_key: Vec<String>,
     /// as for audit verify
     #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,

@@ -83,7 +83,16 @@ fn what_was_acknowledged_is_recorded_however_often_it_is_killed() {
     let upstream = inside_server();
     let log = pair.scratch.path("audit.jsonl");
     let listen = free();
-    let more = ["--exempt", "127.0.0.0/8", "--audit-log", &log];
+    let key = pair.scratch.path("audit.key");
+    exit_code_and_words(&["audit", "keygen", "--out", &key]);
+    let more = [
+        "--exempt",
+        "127.0.0.0/8",
+        "--audit-log",
+        &log,
+        "--audit-key",
+        &key,
+    ];
     let arguments = pair.inbound(listen, upstream, &more);
     let mut acknowledged = Vec::new();
     for round in 0..200 {
@@ -118,6 +127,11 @@ fn what_was_acknowledged_is_recorded_however_often_it_is_killed() {
             .any(|line| line.contains(&sender) && line.contains("\"outcome\":\"accepted\""));
         assert!(found, "{sender} was acknowledged and is not recorded");
     }
-    let (code, said) = exit_code_and_words(&["audit", "verify", &log]);
+    // The chain of keys outlives every kill.
+    let first = recorded.split("\"epoch\":\"").nth(1);
+    let first = first.and_then(|text| text.split('"').next());
+    let first = first.expect("a first key");
+    assert!(!recorded.contains("\"event\":\"key-lost\""));
+    let (code, said) = exit_code_and_words(&["audit", "verify", "--first-key", first, &log]);
     assert_eq!(code, Some(0), "{said}");
 }

@@ -276,12 +276,16 @@ fn three_successors_under_load_refuse_nobody_and_lose_and_double_nothing() {
     let sink = Sink::default();
     let (listen, metrics) = (free(), free());
     let log = pair.scratch.path("audit.jsonl");
+    let key = pair.scratch.path("audit.key");
+    exit_code_and_words(&["audit", "keygen", "--out", &key]);
     let metrics_at = metrics.to_string();
     let more = [
         "--exempt",
         "127.0.0.0/8",
         "--audit-log",
         &log,
+        "--audit-key",
+        &key,
         "--metrics",
         &metrics_at,
     ];
@@ -332,6 +336,12 @@ fn three_successors_under_load_refuse_nobody_and_lose_and_double_nothing() {
         .collect();
     assert_eq!(of("stop", "reason"), reasons);
     assert_eq!(of("log-opened", "torn"), vec![Value::Null; 4]);
+    // Each goes on with the keys of the one before.
+    let first = of("log-opened", "epoch")[0].as_str().map(str::to_owned);
+    let first = first.expect("a first key");
+    let (code, said) = exit_code_and_words(&["audit", "verify", "--first-key", &first, &log]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(of("key-lost", "epoch").len(), 0);
 }
 
 /// What systemd does for a socket unit: keeps the socket, and starts the service again when it has ended.

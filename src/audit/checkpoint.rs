@@ -260,6 +260,17 @@ impl<'a> SignedNote<'a> {
         others.filter_map(move |(name, blob)| (!is_of(name, blob)).then_some(*name))
     }
 
+    /// What is signed.
+    pub(super) fn signed_text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The key's name in each signature line, and the octets there: the key's id and what its kind of signature has.
+    pub(super) fn signatures(&self) -> impl Iterator<Item = (&'a str, &[u8])> {
+        let lines = self.signatures.iter();
+        lines.map(|(name, blob)| (*name, blob.as_slice()))
+    }
+
     pub(super) fn is_signed(&self) -> bool {
         !self.signatures.is_empty()
     }

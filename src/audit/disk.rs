@@ -1,14 +1,17 @@
 //! The log's files: written by one process at a time, continued after a crash, and cut only where nothing was acknowledged.
 
 mod end;
+mod epochs;
 
 pub(in crate::audit) use end::LogEnd;
 
 use super::{
     Head, OpenError,
+    epoch::NamedEpoch,
     known::{KnownEnd, lock_of},
 };
 use end::{find_end, last_head};
+use epochs::{SecretsFile, named_in};
 use std::{
     fs::{self, File, Metadata, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
@@ -16,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
     time::SystemTime,
 };
+use zeroize::Zeroizing;
 
 /// Whether the file that is being written still has the log's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,11 @@ pub trait Disk: Send {
     /// # Errors
     /// The system's error.
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement>;
+    /// Keeps the secret keys of the log in a file beside it, over what was kept before, and returns when that is on stable storage.
+    ///
+    /// # Errors
+    /// The system's error. What was kept before may be there, or part of the new content.
+    fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()>;
     /// Keeps a line outside the log's files, in place of the one before. It says up to where the log is durable.
     ///
     /// # Errors
@@ -86,6 +95,7 @@ pub struct FileDisk {
     id: FileId,
     /// Locked as long as this exists. The system unlocks it when the process dies. Its content is a [`KnownEnd`].
     lock: File,
+    secrets: SecretsFile,
 }
 
 /// What tells a file from every other on this machine: its file system and its inode.
@@ -124,8 +134,21 @@ impl FileDisk {
             file,
             id,
             lock,
+            secrets: SecretsFile::of(path),
         };
         Ok((disk, found))
+    }
+
+    /// The secret keys that were kept.
+    pub(super) fn secrets(&self) -> Result<Option<Zeroizing<Vec<u8>>>, OpenError> {
+        let file = with_suffix(&self.path, "epoch");
+        let kept = self.secrets.read();
+        kept.map_err(|error| OpenError::of(&file.display(), &error))
+    }
+
+    /// Which epoch key the log names as the next to sign. On return, the record that names it is on stable storage.
+    pub(super) fn named_epoch(&self) -> Result<NamedEpoch, OpenError> {
+        named_in(&self.path)
     }
 
     /// The open file as it stands under the log's name; `None` where it was moved away.
@@ -288,6 +311,10 @@ impl Disk for FileDisk {
         self.go_on_with(private(&self.path)?)?;
         sync_directory(&self.path)?;
         Ok(Placement::InPlace)
+    }
+
+    fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
+        self.secrets.keep(content)
     }
 
     fn remember(&mut self, line: &[u8]) -> io::Result<()> {

@@ -18,6 +18,7 @@ mod forward;
 mod notice;
 mod pending;
 mod queue;
+mod signing;
 mod writer;
 
 pub use notice::Notice;
@@ -27,12 +28,15 @@ use super::{
     address::Addresses,
     chain::Time,
     checkpoint::{SigningKey, is_origin},
+    disk::LogEnd,
+    epoch::{EpochKeys, EpochStart, NamedEpoch, RandomSource, system_random},
 };
 use crate::{
     clock,
     metrics::{self, Metrics},
 };
 use queue::{AnswerSlot, WriteQueue, WriterState, answer, empty};
+use signing::LogSigner;
 use std::{
     cell::RefCell,
     fmt,
@@ -89,6 +93,8 @@ pub struct AuditOptions {
     pub close_within: Duration,
     /// The clock that records are dated by.
     pub clock: fn() -> SystemTime,
+    /// Where the secret keys of the checkpoints come from.
+    pub random: RandomSource,
     /// Called by the writing thread with what the program's log should say.
     pub notice: Box<dyn Fn(Notice) + Send>,
     /// Where records and the time they take are counted.
@@ -113,6 +119,7 @@ impl AuditOptions {
             retry_after: Duration::from_secs(1),
             close_within: Duration::from_secs(5),
             clock: clock::wall,
+            random: system_random,
             notice: Box::new(|_| ()),
             metrics: Arc::default(),
         }
@@ -271,9 +278,19 @@ impl AuditLog {
             clock: options.clock,
             addresses,
         });
-        let mut writer = writer::LogWriter::new(shared.clone(), options, key, wrap(disk), &found);
+        let (keys, start) = match key {
+            Some(key) => {
+                let seed = secret.unwrap_or_default();
+                let (epochs, start) = epoch_keys(&options, &disk, &seed, &found)?;
+                (Some((key, epochs)), Some(start))
+            }
+            None => (None, None),
+        };
+        let signer = LogSigner::new(&options.origin, keys);
+        let mut writer =
+            writer::LogWriter::new(shared.clone(), options, signer, wrap(disk), &found);
         writer
-            .begin(found.cut, found.torn)
+            .begin(found.cut, found.torn, start)
             .map_err(|error| OpenError::of(&file, &error))?;
         let thread = thread::Builder::new()
             .name("audit".into())
@@ -442,6 +459,25 @@ impl AuditLog {
             self.shared.wake.notify_one();
         }
     }
+}
+
+/// The keys that sign one checkpoint each, as the log and the file beside it have them.
+fn epoch_keys(
+    options: &AuditOptions,
+    disk: &FileDisk,
+    seed: &[u8],
+    found: &LogEnd,
+) -> Result<(EpochKeys, EpochStart), OpenError> {
+    let kept = disk.secrets()?;
+    let named = match &found.cut {
+        // What is left of the log is not its end.
+        Some(_) => NamedEpoch::Unknown,
+        None if found.end.head.size == 0 => NamedEpoch::Nothing,
+        None => disk.named_epoch()?,
+    };
+    let kept = kept.as_ref().map(|kept| kept.as_slice());
+    EpochKeys::begin(kept, named, seed, options.random)
+        .ok_or_else(|| OpenError::Temporary("no random numbers to be had for a key".into()))
 }
 
 impl fmt::Debug for AuditLog {

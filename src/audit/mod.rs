@@ -9,6 +9,8 @@ mod address;
 mod chain;
 mod checkpoint;
 mod disk;
+mod epoch;
+mod kept;
 mod known;
 mod log;
 mod naming;
@@ -22,11 +24,12 @@ pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head};
 pub use checkpoint::Checkpoint;
 pub use disk::{Disk, FileDisk, Placement, Reopened};
+pub use epoch::RandomSource;
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use naming::rotated;
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CountField, DecisionField, DirectionField,
-    ExemptionField, HeardRecord, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
+    ExemptionField, HeardRecord, KeyLostRecord, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
     LogRecoveredRecord, MessageRecord, NotRecordedRecord, OutcomeField, PeerField,
     PolicyChangeRecord, PolicyField, Record, RefusalRecord, ReloadRecord, ReloadedFileField,
     RepeatedField, SessionClosedRecord, SessionField, SessionOpenedRecord, StartRecord, StopRecord,
@@ -37,6 +40,7 @@ pub(crate) use {
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
     disk::missing_at_end,
+    kept::KeptKey,
     proof::{ProvedRecord, RecordProof, prove},
     reader::is_plain,
     verify::{

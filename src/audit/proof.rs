@@ -6,7 +6,7 @@
 //! index 73894                                           the record's number
 //! gSKyXoYZUgZ6jduWYrkDOARinOMGJveXjgMkBTcdPlQ=          the inclusion path, from the leaf's sibling up
 //!
-//! mail.clinic.example/outbound                          a checkpoint behind the record, with all its signature lines
+//! mail.clinic.example/outbound                          a checkpoint behind the record, with its signature lines but the epoch's
 //! 109482
 //! sFodV/vSp5O8n9a8QpW6PRY97tfOSW5bsc2Xl/EQi08=
 //!
@@ -20,6 +20,7 @@ use super::{
     Hash, OpenError, PublicKey,
     chain::Header,
     checkpoint::{SignedNote, unbase64},
+    epoch::without_signature,
     tree::{KnownLeaves, RecordTree, TreeStart, includes},
     verify::{LogLines, in_order},
 };
@@ -165,7 +166,7 @@ pub(crate) fn prove(
                     beside: Vec::new(),
                     index,
                     path,
-                    note: note.clone(),
+                    note: without_signature(&note),
                 }));
             }
         }

@@ -44,7 +44,7 @@
 //! jq -c 'select(.event == "checkpoint")' "$1" | tail -n 1 > "$work/checkpoint"
 //! jq -r .note "$work/checkpoint" > "$work/note"
 //! sed '/^$/,$d' "$work/note" > "$work/text"
-//! sed -n 's/^— [^ ]* //p' "$work/note" | base64 -d | tail -c 64 > "$work/signature"
+//! sed -n "s|^— $(head -n 1 "$work/text") ||p" "$work/note" | base64 -d | tail -c 64 > "$work/signature"
 //! openssl pkeyutl -verify -pubin -inkey "$2" -rawin -in "$work/text" -sigfile "$work/signature"
 //! test "$(sed -n 2p "$work/text")" = "$(jq .seq "$work/checkpoint")"
 //! rm -r "$work"
@@ -89,6 +89,8 @@ pub enum Record {
     LogRecovered(LogRecoveredRecord),
     /// A file of the log begins. Written by the log itself.
     LogContinued(LogContinuedRecord),
+    /// A secret key of the log is gone. Written by the log itself.
+    KeyLost(KeyLostRecord),
     /// The end of the log was cut off. Written by the log itself.
     LogCut(LogCutRecord),
     /// Vouches for every line before it. Written by the log itself.
@@ -552,6 +554,9 @@ pub struct LogOpenedRecord {
     pub origin: String,
     /// The verifier key of the checkpoints that follow (C2SP signed-note); `null` without `--audit-key`.
     pub key: Option<String>,
+    /// The verifier key of the epoch that begins here (see `docs/evidence.md`); `null` without `--audit-key`. Where it is not the one
+    /// that the last checkpoint names, a chain of keys begins: this is the key to keep elsewhere for `audit verify --first-key`.
+    pub epoch: Option<String>,
     /// Form of addresses: full, domain or hashed.
     pub addresses: super::AddressForm,
     /// Seconds within which a record gets a checkpoint behind it.
@@ -581,6 +586,15 @@ pub struct LogRecoveredRecord {
     /// Number of records that could not be kept in memory meanwhile. A caller that waited for one of them was told, so none of them
     /// is of an acknowledged message.
     pub lost: u64,
+}
+
+/// `key-lost`: the secret of the key that had to sign the next checkpoint is gone. The `log-opened` behind it names the first of new keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeyLostRecord {
+    /// The verifier key whose secret is gone.
+    pub epoch: String,
+    /// Why it is gone, as far as the program can tell.
+    pub error: String,
 }
 
 /// `log-continued`: a file begins here that is not the log's first. With it, this file can be verified, and proofs be made from it, while

@@ -22,7 +22,13 @@ pub(crate) use damage::{Damage, Finding};
 pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time, in_order};
 pub(crate) use logs::{MergedLines, logs};
 
-use super::{PublicKey, chain::Head, known::KnownEnd, tree::RecordTree};
+use super::{
+    PublicKey,
+    chain::Head,
+    kept::{EpochsFound, KeptKey},
+    known::KnownEnd,
+    tree::RecordTree,
+};
 use damage::Misfit;
 use std::{collections::BTreeSet, io, path::PathBuf};
 use verifier::Verifier;
@@ -40,6 +46,8 @@ pub(crate) struct Expectations {
     pub(crate) keys: Vec<PublicKey>,
     /// Heads that were kept elsewhere.
     pub(crate) anchors: Vec<LogAnchor>,
+    /// Epoch keys that were kept elsewhere.
+    pub(crate) kept_keys: Vec<KeptKey>,
 }
 
 /// The result of [`verify`].
@@ -76,6 +84,8 @@ pub(crate) struct Verification {
     pub(crate) other_signatures: BTreeSet<String>,
     /// Keys that signed, each once, in order.
     pub(crate) signers: Vec<PublicKey>,
+    /// The keys that signed one checkpoint each.
+    pub(crate) epochs: EpochsFound,
     /// Number of anchors of this log.
     pub(crate) anchors: usize,
     /// Number of anchors that agree.
@@ -140,6 +150,7 @@ pub(crate) fn verify(
     let mut verifier = Verifier::new(expected);
     verifier.known = files.last().and_then(|file| KnownEnd::of_log(file));
     let misfit = verifier.walk(&files, progress)?;
+    verifier.result.epochs = verifier.epochs.found().clone();
     let head = verifier.result.head;
     if let Some((_, last)) = &mut verifier.result.span {
         *last = String::from_utf8_lossy(&verifier.at).into_owned();

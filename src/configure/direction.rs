@@ -361,10 +361,13 @@ fn audit_options(
         audit::Notice::Torn(_)
         | audit::Notice::Moved
         | audit::Notice::NotRemembered(_)
+        | audit::Notice::KeyLost(_)
         | audit::Notice::Recovered { .. } => {
             log::warn!("{notice}")
         }
-        audit::Notice::Checkpoint(_) => log::info!(target: logging::CHECKPOINT, "{notice}"),
+        audit::Notice::Checkpoint(_) | audit::Notice::EpochKey(_) => {
+            log::info!(target: logging::CHECKPOINT, "{notice}");
+        }
     });
     Ok(Some(options))
 }

@@ -250,13 +250,12 @@ fn a_run_that_was_killed_and_nine_hours_without_the_program_are_said() {
     }));
     wait(log.append_durable(&message(&log, 77))).unwrap();
     // What stands there now is what kill -9 leaves.
-    let killed = (
-        fs::read(&file).unwrap(),
-        fs::read(format!("{}.lock", file.display())).unwrap(),
-    );
+    let names = ["", ".lock", ".epoch"].map(|suffix| format!("{}{suffix}", file.display()));
+    let killed = names.each_ref().map(|name| fs::read(name).unwrap());
     drop(log);
-    fs::write(&file, killed.0).unwrap();
-    fs::write(format!("{}.lock", file.display()), killed.1).unwrap();
+    for (name, content) in names.iter().zip(killed) {
+        fs::write(name, content).unwrap();
+    }
     SECONDS.fetch_add(9 * 3600, Ordering::SeqCst);
     run_by(&file, &key, 2, movable);
     let (code, said) = judged(&file, &[&public], &[], false);

@@ -31,15 +31,17 @@ fn writer() {
         std::io::stdout().flush().unwrap();
     };
     let log = AuditLog::open(AuditOptions {
+        key: Some(Path::new(&file).with_file_name("key.pem")),
         checkpoint_records: 20,
         rotate_octets: 40_000,
-        notice: Box::new(move |notice| {
-            if let Notice::Checkpoint(checkpoint) = notice {
-                say(format!(
-                    "anchor {}:{}\n",
-                    checkpoint.head.size, checkpoint.head.hash
-                ));
-            }
+        notice: Box::new(move |notice| match notice {
+            Notice::Checkpoint(checkpoint) => say(format!(
+                "anchor {}:{}\n",
+                checkpoint.head.size, checkpoint.head.hash
+            )),
+            Notice::EpochKey(key) => say(format!("key {key}\n")),
+            Notice::KeyLost(why) => panic!("{why}"),
+            _ => {}
         }),
         ..options(Path::new(&file))
     })
@@ -63,6 +65,7 @@ fn writer() {
 struct Promised {
     acknowledged: BTreeMap<usize, String>,
     anchors: Vec<String>,
+    keys: Vec<String>,
 }
 
 impl Promised {
@@ -106,6 +109,8 @@ impl Promised {
                     .insert(seq.parse().unwrap(), hash.to_owned());
             } else if let Some(anchor) = line.strip_prefix("anchor ") {
                 self.anchors.push(anchor.to_owned());
+            } else if let Some(key) = line.strip_prefix("key ") {
+                self.keys.push(key.to_owned());
             }
         }
     }
@@ -148,6 +153,7 @@ fn lose_power(file: &Path, promised: &Promised, chance: u64) {
 fn acknowledged_implies_recorded_over_hundreds_of_kills() {
     let directory = Directory::new("crash");
     let file = directory.file();
+    directory.key();
     let mut promised = Promised::default();
     let mut torn = 0;
     for kill in 0..KILLS {
@@ -176,6 +182,7 @@ fn acknowledged_implies_recorded_over_hundreds_of_kills() {
     let (code, said) = verify(&AuditVerifyFlags {
         files: vec![file],
         anchor: promised.anchors.clone(),
+        first_key: promised.keys.clone(),
         ..AuditVerifyFlags::default()
     });
     assert_eq!(code, DONE, "{said}");

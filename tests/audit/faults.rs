@@ -125,6 +125,10 @@ impl Disk for FaultyDisk {
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
         self.disk.rotate(suffix)
     }
+
+    fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
+        self.disk.keep_secrets(content)
+    }
     fn remember(&mut self, line: &[u8]) -> io::Result<()> {
         self.disk.remember(line)
     }

@@ -114,31 +114,31 @@ fn compressed(file: &Path, ending: &str, program: &[&str], plain: &AuditVerifyFl
     }
 }
 
-/// The cost of waiting for durability, by the number of sessions that wait at once.
+/// The cost of waiting for durability, by the number of sessions that wait at once, without and with a key.
 #[test]
 #[ignore = "a measurement of the disk"]
 fn group_commit() {
-    for sessions in [1, 4, 16, 64] {
-        let directory = Directory::new("commit");
-        let log = AuditLog::open(options(&directory.file())).unwrap();
-        let each = 2000 / sessions;
-        let ((), taken) = timed(
-            &format!("{sessions} sessions, {} records", each * sessions),
-            || {
+    for (sessions, records) in [(1, 2000), (4, 4000), (16, 16_000), (64, 64_000)] {
+        for signed in [false, true, false, true] {
+            let directory = Directory::new("commit");
+            let log = AuditLog::open(AuditOptions {
+                key: signed.then(|| directory.key().0),
+                ..options(&directory.file())
+            })
+            .unwrap();
+            let words = if signed { "signed" } else { "unsigned" };
+            let ((), taken) = timed(&format!("{sessions} sessions, {words}"), || {
                 thread::scope(|scope| {
                     for _ in 0..sessions {
                         scope.spawn(|| {
-                            for n in 0..each {
+                            for n in 0..records / sessions {
                                 wait(log.append_durable(&stop(n))).unwrap();
                             }
                         });
                     }
                 });
-            },
-        );
-        println!(
-            "  {:.0} records/s",
-            (each * sessions) as f64 / taken.as_secs_f64()
-        );
+            });
+            println!("  {:.0} records/s", records as f64 / taken.as_secs_f64());
+        }
     }
 }

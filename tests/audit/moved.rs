@@ -85,6 +85,9 @@ impl Disk for Moving {
         self.step(Fault::None)?;
         self.disk.rotate(suffix)
     }
+    fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
+        self.disk.keep_secrets(content)
+    }
     fn remember(&mut self, line: &[u8]) -> io::Result<()> {
         self.disk.remember(line)
     }

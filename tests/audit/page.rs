@@ -35,7 +35,7 @@ fn report(directory: &Directory, keys: Vec<String>, expected: u8) -> (PathBuf, S
 fn the_page_stands_alone_and_says_what_the_log_says() {
     let directory = Directory::new("page");
     let (key, public) = directory.key();
-    sample(&directory.file(), key).close();
+    sample(&directory.file(), key);
     let (html, page) = report(&directory, vec![public], DONE);
     for forbidden in [
         "<script", "http://", "https://", "src=", "url(", "@import", "<link",
@@ -360,7 +360,7 @@ fn a_message_counts_with_each_reason_for_which_enforcing_would_have_refused_it()
 fn a_log_whose_last_records_nobody_signed_is_not_said_to_be_what_was_written() {
     let directory = Directory::new("unsigned-end");
     let (key, public) = directory.key();
-    sample(&directory.file(), key).close();
+    sample(&directory.file(), key);
     let (_, page) = report(&directory, Vec::new(), DONE);
     assert!(!page.contains("are what was written"), "{page}");
     let (_, page) = report(&directory, vec![public], DONE);

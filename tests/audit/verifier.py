@@ -70,6 +70,36 @@ class Note:
                 return openssl_verifies(pem, self.text.encode(), octets[4:])
         return False
 
+    def epoch(self):
+        """Key id, next public key and signature of the epoch."""
+        name = self.origin + "/epoch"
+        blobs = [unbase64(blob) for dash, of, blob in self.lines if (dash, of) == ("\u2014", name)]
+        return (blobs[0][:4], blobs[0][4:36], blobs[0][36:]) if blobs else None
+
+    def is_signed_by_epoch(self, public):
+        _, following, signature = self.epoch()
+        text = self.text + "next " + base64.b64encode(following).decode() + "\n"
+        der = bytes.fromhex("302a300506032b6570032100") + public
+        with tempfile.NamedTemporaryFile("w") as pem:
+            key = base64.b64encode(der).decode()
+            pem.write(f"-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----\n"), pem.flush()
+            return openssl_verifies(pem.name, text.encode(), signature)
+
+
+EPOCH = b"\xffstarttls-proxy/epoch/v1"
+
+
+def epoch_id(origin, public):
+    return sha256(origin.encode() + b"/epoch\n" + EPOCH + public)[:4]
+
+
+def epoch_key(origin, verifier):
+    name, key_id, key = verifier.split("+", 2)
+    public = unbase64(key).removeprefix(EPOCH)
+    assert name == origin + "/epoch" and len(public) == 32, "no epoch key"
+    assert epoch_id(origin, public).hex() == key_id, "the id of another key"
+    return public
+
 
 def openssl_verifies(pem, text, signature):
     with tempfile.NamedTemporaryFile() as message, tempfile.NamedTemporaryFile() as signed:
@@ -94,7 +124,7 @@ def verify_log(first, pem, files):
         records = map(json.loads, lines)
         start = next(one for one in records if one.get("first") == first)
         tree = Tree(first, unbase64(start["range"]))
-    checked = None
+    checked, by, epoch, has_lost = None, None, None, False
     for line in lines:
         assert line.endswith(b"\n"), "a torn line"
         line = line[:-1]
@@ -107,11 +137,25 @@ def verify_log(first, pem, files):
             assert note.size == tree.size, "a checkpoint of another size"
             assert note.root == tree.root(), "a checkpoint of another tree"
             # A signature costs a process, so that only the last is checked here.
-            checked = note
+            checked, by = note, epoch
+            if note.epoch():
+                key_id, following, _ = note.epoch()
+                assert epoch is None or key_id == epoch_id(note.origin, epoch), "of another epoch"
+                epoch = following
+            else:
+                assert epoch is None, "no signature of its epoch"
+        elif head[3] == b"key-lost":
+            has_lost = True
+        elif head[3] == b"log-opened":
+            opened = json.loads(line)
+            named = opened["epoch"] and epoch_key(opened["origin"], opened["epoch"])
+            assert named == epoch or not named or not epoch or has_lost, "another chain of keys"
+            epoch, has_lost = named, False
         datum = sha256(line)
         tree.append(datum)
         prev = datum.hex()
     assert checked and checked.is_signed_by(pem), "not signed"
+    assert by is None or checked.is_signed_by_epoch(by), "not signed by its epoch"
     print(tree.size, base64.b64encode(tree.root()).decode())
 
 

@@ -21,6 +21,10 @@ pub enum Notice {
     NotRemembered(String),
     /// Someone moved the file away. The chain goes on in a new one.
     Moved,
+    /// The verifier key that signs the next checkpoint. Kept on another machine, this line shows whether the log was signed anew.
+    EpochKey(String),
+    /// The secret key that had to sign next is gone: why.
+    KeyLost(String),
     /// The log cannot be written. New sessions are refused, and no message is acknowledged.
     Failing(String),
     /// The log can be written again.
@@ -52,6 +56,11 @@ impl fmt::Display for Notice {
                 "audit log is written, but its end cannot be kept in the file that ends in .lock: {error}"
             ),
             Self::Moved => f.write_str("audit log was moved away, it goes on in a new file"),
+            Self::EpochKey(key) => write!(f, "audit epoch key={key}"),
+            Self::KeyLost(why) => write!(
+                f,
+                "audit log lost the secret key that had to sign next, and begins with a new one: {why}"
+            ),
             Self::Failing(error) => {
                 write!(f, "audit log cannot be written, mail is deferred: {error}")
             }

@@ -4,13 +4,14 @@ use super::{
     AuditError, AuditOptions, Notice, Receipt, SharedLog, locked,
     pending::PendingLines,
     queue::{AnswerSlot, Batch, Rest, WriterState, answer},
+    signing::LogSigner,
 };
 use crate::audit::{
     Checkpoint, CheckpointRecord, Disk, Head, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
     LogRecoveredRecord, Record, Reopened, TornField,
     chain::timestamp,
-    checkpoint::{SignedNote, SigningKey},
     disk::{LogEnd, Placement, day_of},
+    epoch::EpochStart,
     naming::suffix,
 };
 use crate::{clock, metrics};
@@ -25,7 +26,7 @@ use std::{
 pub(super) struct LogWriter {
     shared: Arc<SharedLog>,
     options: AuditOptions,
-    key: Option<SigningKey>,
+    signer: LogSigner,
     disk: Box<dyn Disk>,
     /// The chain's end, and the lines that are not known to be durable.
     pending: PendingLines,
@@ -70,7 +71,7 @@ impl LogWriter {
     pub(super) fn new(
         shared: Arc<SharedLog>,
         options: AuditOptions,
-        key: Option<SigningKey>,
+        signer: LogSigner,
         disk: Box<dyn Disk>,
         found: &LogEnd,
     ) -> Self {
@@ -81,7 +82,7 @@ impl LogWriter {
             day: day_of(day),
             shared,
             options,
-            key,
+            signer,
             disk,
             pending: PendingLines::behind(found.end.clone()),
             known_line: Vec::new(),
@@ -100,11 +101,16 @@ impl LogWriter {
     }
 
     /// Writes `log-opened`, which also shows whether the log can be written.
-    pub(super) fn begin(&mut self, cut: Option<Head>, torn: Option<TornField>) -> io::Result<()> {
-        let verifier = |key: &SigningKey| key.public().verifier(&self.options.origin);
+    pub(super) fn begin(
+        &mut self,
+        cut: Option<Head>,
+        torn: Option<TornField>,
+        start: Option<EpochStart>,
+    ) -> io::Result<()> {
         let opened = LogOpenedRecord {
             origin: self.options.origin.clone(),
-            key: self.key.as_ref().map(verifier),
+            key: self.signer.key(),
+            epoch: self.signer.epoch(),
             addresses: self.options.addresses,
             checkpoint_after: self.options.checkpoint_after.as_secs(),
             torn: torn.clone(),
@@ -114,12 +120,18 @@ impl LogWriter {
         } else if self.durable == 0 && self.pending.head().size > 0 {
             self.continue_in_file();
         }
+        let lost = self.signer.lost(start);
+        if let Some(lost) = &lost {
+            self.add_own(&Record::KeyLost(lost.clone()));
+        }
+        let epoch = opened.epoch.clone();
         self.add_own(&Record::LogOpened(opened));
         self.checkpoint();
+        self.signer.keep(&mut *self.disk)?;
         self.write(true)?;
-        if let Some(torn) = torn {
-            (self.options.notice)(Notice::Torn(torn));
-        }
+        let lost = lost.map(|lost| Notice::KeyLost(lost.error));
+        let told = [lost, epoch.map(Notice::EpochKey), torn.map(Notice::Torn)];
+        told.into_iter().flatten().for_each(&self.options.notice);
         Ok(())
     }
 
@@ -277,12 +289,7 @@ impl LogWriter {
         let at = timestamp((self.options.clock)());
         let root = self.pending.root();
         let origin = &self.options.origin;
-        let text = SignedNote::text(origin, self.pending.head().size, root);
-        let line = self
-            .key
-            .as_ref()
-            .map(|key| key.signature_line(origin, &text));
-        let note = format!("{text}\n{}", line.unwrap_or_default());
+        let note = self.signer.note(self.pending.head().size, root);
         let checkpoint = Checkpoint {
             origin: origin.clone(),
             head: self.pending.head(),
@@ -305,6 +312,7 @@ impl LogWriter {
             || !self.checkpoints.is_empty()
             || self.sync_due.is_some_and(|due| due <= now);
         if self.outage.is_some() {
+            self.signer.keep(&mut *self.disk)?;
             let reopened = self.disk.reopen(self.durable)?;
             self.written = 0;
             self.note_reopened(reopened);
@@ -387,12 +395,13 @@ impl LogWriter {
         }
         for (_, checkpoint) in self.checkpoints.drain(..later) {
             (self.options.notice)(Notice::Checkpoint(checkpoint));
+            self.signer.erase();
         }
         for (begin, _) in &mut self.checkpoints {
             *begin -= written;
         }
         self.remember();
-        Ok(())
+        self.signer.keep(&mut *self.disk)
     }
 
     /// Keeps the end of the durable records outside the log's files. That is no reason to refuse mail: the records are on disk.

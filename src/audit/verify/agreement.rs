@@ -90,6 +90,7 @@ impl Verifier<'_> {
             .map(|(_, name)| Some(&**name))
             .chain([origin])
             .collect();
+        self.epochs.end(&names)?;
         let is_of = |anchor: &LogAnchor| names.iter().any(|name| anchor.is_of(*name));
         let ours = |anchor: &&LogAnchor| is_of(anchor) && anchor.size >= self.expected.from;
         self.result.anchors = self.expected.anchors.iter().filter(ours).count();

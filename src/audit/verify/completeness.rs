@@ -122,7 +122,7 @@ impl RunAccount {
                 self.excused = true;
                 true
             }
-            b"log-continued" | b"log-cut" => true,
+            b"log-continued" | b"log-cut" | b"key-lost" => true,
             event => {
                 match event {
                     b"start" => self.start(fields().and_then(|fields| fields.pid)),

@@ -7,6 +7,7 @@ use super::{
 use crate::audit::{
     chain::{Hash, Head, Header},
     checkpoint::SignedNote,
+    kept::EpochFault,
 };
 use std::{fmt, io, path::PathBuf};
 
@@ -89,6 +90,15 @@ pub(super) enum Misfit {
     Unlinked,
     /// What was done, with words for it.
     Damaged(Damage, String),
+}
+
+impl From<EpochFault> for Misfit {
+    fn from(fault: EpochFault) -> Self {
+        match fault {
+            EpochFault::Unsigned(text) => Self::Damaged(Damage::Unsigned, text),
+            EpochFault::Rewritten(text) => rewritten(text),
+        }
+    }
 }
 
 pub(super) fn edited(text: impl Into<String>) -> Misfit {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 pub(super) struct LogRecordFields {
     pub(super) note: Option<String>,
     pub(super) key: Option<String>,
+    pub(super) epoch: Option<String>,
     pub(super) origin: Option<String>,
     pub(super) torn: Option<serde::de::IgnoredAny>,
     pub(super) lost: Option<u64>,

@@ -88,6 +88,7 @@ impl Verifier<'_> {
         self.result.cuts.push(cut);
         self.result.cut_off += header.seq.saturating_sub(head.size);
         self.cut_before.insert(header.seq);
+        self.epochs.gap();
         self.result.head = Head {
             size: header.seq,
             hash: prev,

@@ -12,6 +12,7 @@ use crate::audit::{
     CheckpointRecord, Hash, PublicKey, Record,
     chain::{Head, Header},
     checkpoint::SignedNote,
+    kept::EpochChain,
     known::KnownEnd,
     log::CHECKPOINT_RECORDS,
     tree::RecordTree,
@@ -26,6 +27,8 @@ pub(super) struct Verifier<'a> {
     pub(super) result: Verification,
     /// Over all records up to the head; `None` as long as nothing says what it was before the first record that is here.
     pub(super) tree: Option<RecordTree>,
+    /// The keys that sign one checkpoint each.
+    pub(super) epochs: EpochChain,
     pub(super) account: RunAccount,
     /// Time of the last record.
     pub(super) at: Vec<u8>,
@@ -83,6 +86,7 @@ impl<'a> Verifier<'a> {
                 ..Verification::default()
             },
             tree: (expected.from == 0).then(RecordTree::default),
+            epochs: EpochChain::new(&expected.kept_keys, expected.from == 0),
             account: RunAccount::default(),
             at: Vec::new(),
             named_key: None,
@@ -178,6 +182,7 @@ impl<'a> Verifier<'a> {
                 self.unsigned = 0;
             }
             b"log-opened" | b"log-recovered" => self.about_the_log(line)?,
+            b"key-lost" => self.epochs.lost(header.seq),
             b"log-continued" | b"log-cut" => self.continued(line, &header)?,
             event => self.result.stopped = event == b"stop",
         }
@@ -219,10 +224,11 @@ impl<'a> Verifier<'a> {
         });
         let key = key.transpose()?;
         let before = std::mem::replace(&mut self.named_key, key);
-        match fields.origin {
-            Some(origin) => self.opened_as(origin, before),
-            None => Ok(()),
+        if let Some(origin) = fields.origin {
+            self.opened_as(origin, before)?;
         }
+        let number = self.result.head.size;
+        Ok(self.epochs.named(number, fields.epoch.as_deref())?)
     }
 
     /// A host may have got another name (`--hostname`, a container that was made anew). The chain and the key say that it is
@@ -263,9 +269,7 @@ impl<'a> Verifier<'a> {
             .note
             .ok_or_else(|| edited("this checkpoint has no note"))?;
         self.result.checkpoints += 1;
-        let note = CheckpointRecord { note: text.clone() };
-        let body =
-            serde_json::to_vec(&Record::Checkpoint(note)).expect("records have string keys only");
+        let body = Record::Checkpoint(CheckpointRecord { note: text.clone() }).body();
         let at = String::from_utf8_lossy(header.at);
         let mut written = Vec::new();
         self.result
@@ -305,8 +309,13 @@ impl<'a> Verifier<'a> {
             }
             _ => {}
         }
+        let is_epoch = |name: &&str| self.epochs.is_name(note.origin, name);
+        let others = signer
+            .as_ref()
+            .map(|signer| note.others(signer).filter(|name| !is_epoch(name)));
+        let others: Vec<_> = others.into_iter().flatten().map(str::to_owned).collect();
+        self.epochs.checkpoint(&note)?;
         let Some(signer) = signer else { return Ok(()) };
-        let others = note.others(&signer).map(str::to_owned);
         self.result.other_signatures.extend(others);
         if !self.result.signers.contains(&signer) {
             self.result.signers.push(signer);

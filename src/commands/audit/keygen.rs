@@ -29,7 +29,9 @@ fn make_key(private: &Path, out: &mut dyn Write) -> io::Result<()> {
         out,
         "private key  {}  (for --audit-key; keep it on this machine only, mode 0600)\n\
          public key   {}  (give it to those who verify: audit verify --key)\n\
-         fingerprint  {}",
+         fingerprint  {}\n\
+         At each start with this key the program's log has a line \"audit epoch key=\".\n\
+         Keep one on another machine: audit verify --first-key",
         private.display(),
         public.display(),
         key.public.fingerprint()

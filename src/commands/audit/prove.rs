@@ -107,7 +107,7 @@ pub fn check_proof(flags: &AuditCheckProofFlags, out: &mut dyn Write) -> Result<
         return Err(Exit::Usage(words.into()));
     }
     let failed = |error: &dyn std::fmt::Display| unusable("check-proof", error);
-    let expected = expectations(0, &flags.key, &[]).map_err(|error| failed(&error))?;
+    let expected = expectations(0, &flags.key, &[], &[]).map_err(|error| failed(&error))?;
     let text = files::octets(&flags.file)
         .map_err(|error| failed(&format!("{}: {error}", flags.file.display())))?;
     let proof = str::from_utf8(&text).ok().and_then(RecordProof::read);

@@ -58,6 +58,7 @@ pub fn report(
         html,
         anchor,
         key,
+        first_key,
         from,
         since,
         until,
@@ -69,7 +70,7 @@ pub fn report(
     } = flags;
     let regimes = regimes::named(regime.as_deref()).map_err(|error| unusable("report", error))?;
     let period = Period::new(since, until).map_err(|error| unusable("report", error))?;
-    let logs = expectations(*from, key, anchor)
+    let logs = expectations(*from, key, first_key, anchor)
         .and_then(|expected| examine(files, &expected, progress))
         .map_err(|error| unusable("report", error))?;
     let written = Counts::read(&logs, &period).and_then(|counts| {

@@ -6,7 +6,10 @@ use super::{
     unusable,
 };
 use crate::{
-    audit::{self, Damage, Expectations, LogAnchor, OpenError, PublicKey, Verification, printable},
+    audit::{
+        self, Damage, Expectations, KeptKey, LogAnchor, OpenError, PublicKey, Verification,
+        printable,
+    },
     exit::Exit,
     flags::AuditVerifyFlags,
 };
@@ -33,11 +36,12 @@ pub fn verify(
         files,
         anchor,
         key,
+        first_key,
         from,
         since,
         expect_complete,
     } = flags;
-    let expected = expectations(*from, key, anchor);
+    let expected = expectations(*from, key, first_key, anchor);
     let mut expected = expected.map_err(|error| unusable("verify", error))?;
     if let Some(since) = since {
         let anchors = LogAnchor::read_note(since, &expected.keys);
@@ -98,6 +102,7 @@ fn idle_keys<'a>(given: &'a [PublicKey], logs: &[Verification]) -> Vec<&'a Publi
 pub(super) fn expectations(
     from: u64,
     keys: &[String],
+    first_keys: &[String],
     anchors: &[String],
 ) -> Result<Expectations, OpenError> {
     let mut expected = Expectations {
@@ -108,6 +113,9 @@ pub(super) fn expectations(
         let read =
             PublicKey::from_verifier(key).map_or_else(|| PublicKey::read(Path::new(key)), Ok);
         expected.keys.push(read?);
+    }
+    for key in first_keys {
+        expected.kept_keys.append(&mut KeptKey::read(key)?);
     }
     for anchor in anchors {
         expected.anchors.append(&mut LogAnchor::read(anchor)?);
@@ -252,6 +260,10 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
         );
         facts.push(("also signed", text));
     }
+    facts.push(("epochs", epochs(verification)));
+    for (record, key) in &verification.epochs.begun {
+        facts.push(("first key", format!("{key}, named by record {record}")));
+    }
     if verification.cuts.len() > 1 || verification.finding.as_ref() != verification.cuts.first() {
         let cuts = verification.cuts.iter().map(ToString::to_string);
         facts.push(("cuts", cuts.collect::<Vec<_>>().join("; ")));
@@ -337,6 +349,35 @@ fn checkpoints(verification: &Verification, own_key: bool) -> String {
     format!(
         "{number}, signed by {} ({trust}); {open}",
         signers.join(", ")
+    )
+}
+
+/// What the keys show that signed one checkpoint each.
+fn epochs(verification: &Verification) -> String {
+    let found = &verification.epochs;
+    if found.signed == 0 {
+        return "no keys that are erased after use: whoever has the key and the host can sign any past".into();
+    }
+    let number = grouped(found.signed);
+    let trust = match found.vouched {
+        0 => "all as the log itself names them: keep its first key on another machine, and give it with --first-key".into(),
+        vouched => format!(
+            "{} of them from a key on that was given: whoever took the host and its keys later cannot have signed these anew",
+            grouped(vouched)
+        ),
+    };
+    let lost = match &found.lost[..] {
+        [] => String::new(),
+        lost => {
+            let records: Vec<_> = lost.iter().map(ToString::to_string).collect();
+            format!(
+                "; a secret was lost, and a new first key made, at record {}",
+                records.join(", ")
+            )
+        }
+    };
+    format!(
+        "{number} checkpoints, each signed with a key of its own that the one before names; {trust}{lost}"
     )
 }
 

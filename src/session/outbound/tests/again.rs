@@ -331,6 +331,9 @@ impl Disk for FailingDisk {
         self.state()?;
         self.0.rotate(suffix)
     }
+    fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
+        self.0.keep_secrets(content)
+    }
     fn remember(&mut self, line: &[u8]) -> io::Result<()> {
         self.state()?;
         self.0.remember(line)

@@ -1,0 +1,78 @@
+//! What signs the checkpoints of a log that is being written.
+
+use crate::audit::{
+    Disk, Hash, KeyLostRecord,
+    checkpoint::{SignedNote, SigningKey},
+    epoch::{EpochKeys, EpochStart},
+};
+use std::io;
+
+/// The keys of a log, if it has any: the fixed one, and those that sign one checkpoint each.
+pub(super) struct LogSigner {
+    origin: String,
+    keys: Option<(SigningKey, EpochKeys)>,
+    /// The secrets on the disk are not those that must be there.
+    is_stale: bool,
+}
+
+impl LogSigner {
+    pub(super) fn new(origin: &str, keys: Option<(SigningKey, EpochKeys)>) -> Self {
+        Self {
+            origin: origin.to_owned(),
+            is_stale: keys.is_some(),
+            keys,
+        }
+    }
+
+    /// The verifier key of the fixed key.
+    pub(super) fn key(&self) -> Option<String> {
+        let (key, _) = self.keys.as_ref()?;
+        Some(key.public().verifier(&self.origin))
+    }
+
+    /// The verifier key of the key that signs the next checkpoint.
+    pub(super) fn epoch(&self) -> Option<String> {
+        let (_, epochs) = self.keys.as_ref()?;
+        Some(epochs.present()?.verifier(&self.origin))
+    }
+
+    /// What is recorded where the secret of the key that the log names is gone.
+    pub(super) fn lost(&self, start: Option<EpochStart>) -> Option<KeyLostRecord> {
+        let Some(EpochStart::Lost(key, error)) = start else {
+            return None;
+        };
+        let epoch = key.verifier(&self.origin);
+        Some(KeyLostRecord { epoch, error })
+    }
+
+    /// The next checkpoint, with its signature lines.
+    pub(super) fn note(&mut self, size: u64, root: Hash) -> String {
+        let origin = &self.origin;
+        let text = SignedNote::text(origin, size, root);
+        let lines = self.keys.as_mut().map(|(key, epochs)| {
+            let epoch_line = epochs.sign(origin, &text).unwrap_or_default();
+            key.signature_line(origin, &text) + &epoch_line
+        });
+        format!("{text}\n{}", lines.unwrap_or_default())
+    }
+
+    /// The oldest checkpoint that was not durable is durable now.
+    pub(super) fn erase(&mut self) {
+        if let Some((_, epochs)) = &mut self.keys {
+            epochs.erase();
+            self.is_stale = true;
+        }
+    }
+
+    /// Overwrites the secret of each checkpoint that is durable, and keeps the next one, before another checkpoint is written.
+    pub(super) fn keep(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+        if let Some((_, epochs)) = self.keys.as_ref().filter(|_| self.is_stale) {
+            let kept = disk.keep_secrets(&epochs.content());
+            kept.map_err(|error| {
+                io::Error::new(error.kind(), format!("secret keys beside it: {error}"))
+            })?;
+            self.is_stale = false;
+        }
+        Ok(())
+    }
+}
