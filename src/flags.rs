@@ -424,7 +424,7 @@ pub struct AuditVerifyFlags {
     /// head of the log at an earlier time that was kept elsewhere; the log must contain it
     #[argh(option, arg_name = "SIZE:HASH|FILE")]
     pub anchor: Vec<String>,
-    /// public key that signed the checkpoints
+    /// public key that signed the checkpoints: that of audit keygen, or the one that ends in .ml-dsa.pub beside it
     #[argh(option, arg_name = "PEM|NAME+ID+KEY")]
     pub key: Vec<String>,
     /// epoch key that the program told at a start, kept on another machine, or a file with such lines of its log: shows that

@@ -49,7 +49,9 @@ impl fmt::Display for Checkpoint {
             "audit checkpoint origin={} size={size} head={hash} root={root}",
             self.origin
         )?;
+        // A line of a log has no room for the long ones.
         let signatures = self.note.lines().filter_map(signature_of);
+        let signatures = signatures.filter(|(_, signature)| signature.len() < 200);
         for (_, signature) in signatures {
             write!(f, " signature={signature}")?;
         }
@@ -120,6 +122,8 @@ pub(crate) struct NewKey {
     pub(crate) private_pem: String,
     pub(crate) public_pem: String,
     pub(crate) public: PublicKey,
+    /// The secret from which other keys are derived.
+    pub(super) secret: Vec<u8>,
 }
 
 impl NewKey {
@@ -131,6 +135,7 @@ impl NewKey {
             private_pem: pem("PRIVATE KEY", &der),
             public_pem: pem("PUBLIC KEY", &public.spki()),
             public,
+            secret: key.secret()?,
         })
     }
 }
@@ -291,7 +296,7 @@ pub(super) fn unbase64(text: &str) -> Option<Vec<u8>> {
 }
 
 /// PEM (RFC 7468) of `der`.
-fn pem(label: &str, der: &[u8]) -> String {
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
     // 48 octets are a line of 64 letters (RFC 7468 §2).
     let lines: Vec<String> = der.chunks(48).map(|octets| BASE64.encode(octets)).collect();
     format!(

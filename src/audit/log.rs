@@ -95,6 +95,8 @@ pub struct AuditOptions {
     pub clock: fn() -> SystemTime,
     /// Where the secret keys of the checkpoints come from.
     pub random: RandomSource,
+    /// How often a checkpoint has an ML-DSA-44 signature of the log key, too; `None`: never.
+    pub hybrid_every: Option<Duration>,
     /// Called by the writing thread with what the program's log should say.
     pub notice: Box<dyn Fn(Notice) + Send>,
     /// Where records and the time they take are counted.
@@ -120,6 +122,7 @@ impl AuditOptions {
             close_within: Duration::from_secs(5),
             clock: clock::wall,
             random: system_random,
+            hybrid_every: Some(Duration::from_secs(3600)),
             notice: Box::new(|_| ()),
             metrics: Arc::default(),
         }
@@ -286,7 +289,7 @@ impl AuditLog {
             }
             None => (None, None),
         };
-        let signer = LogSigner::new(&options.origin, keys);
+        let signer = LogSigner::new(&options.origin, keys, options.hybrid_every);
         let mut writer =
             writer::LogWriter::new(shared.clone(), options, signer, wrap(disk), &found);
         writer

@@ -10,6 +10,7 @@ mod chain;
 mod checkpoint;
 mod disk;
 mod epoch;
+mod hybrid;
 mod kept;
 mod known;
 mod log;
@@ -40,6 +41,7 @@ pub(crate) use {
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
     disk::missing_at_end,
+    hybrid::HybridPublic,
     kept::KeptKey,
     proof::{ProvedRecord, RecordProof, prove},
     reader::is_plain,

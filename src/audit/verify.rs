@@ -25,6 +25,7 @@ pub(crate) use logs::{MergedLines, logs};
 use super::{
     PublicKey,
     chain::Head,
+    hybrid::HybridPublic,
     kept::{EpochsFound, KeptKey},
     known::KnownEnd,
     tree::RecordTree,
@@ -46,6 +47,8 @@ pub(crate) struct Expectations {
     pub(crate) keys: Vec<PublicKey>,
     /// Heads that were kept elsewhere.
     pub(crate) anchors: Vec<LogAnchor>,
+    /// Public keys of ML-DSA signatures.
+    pub(crate) hybrid_keys: Vec<HybridPublic>,
     /// Epoch keys that were kept elsewhere.
     pub(crate) kept_keys: Vec<KeptKey>,
 }
@@ -84,6 +87,8 @@ pub(crate) struct Verification {
     pub(crate) other_signatures: BTreeSet<String>,
     /// Keys that signed, each once, in order.
     pub(crate) signers: Vec<PublicKey>,
+    /// Number of checkpoints with a good ML-DSA signature, and of records that the last of them covers.
+    pub(crate) hybrid: (u64, u64),
     /// The keys that signed one checkpoint each.
     pub(crate) epochs: EpochsFound,
     /// Number of anchors of this log.

@@ -126,7 +126,7 @@ fn the_first_key_that_the_log_names_once_verifies_it_over_restarts_and_rotations
         ..AuditVerifyFlags::default()
     });
     assert_eq!(code, DONE, "{said}");
-    assert!(!said.contains("also signed"), "{said}");
+    assert!(!said.contains("/epoch: not checked"), "{said}");
 }
 
 #[test]
@@ -166,6 +166,43 @@ fn a_new_log_key_is_named_and_the_first_key_vouches_for_it() {
     let first = vec![told(&write(&file, &key, 5))];
     write(&file, &new_key, 5);
     is_good(&file, &first);
+}
+
+#[test]
+fn the_first_checkpoint_of_a_run_and_one_an_hour_is_signed_with_ml_dsa_too() {
+    let directory = Directory::new("keys-hybrid");
+    let (key, public) = directory.key();
+    let hybrid = public.replace(".pub", ".ml-dsa.pub");
+    let file = directory.file();
+    for _ in 0..2 {
+        write(&file, &key, 20);
+    }
+    let judged = |keys: &[&String]| {
+        verify(&AuditVerifyFlags {
+            files: vec![file.clone()],
+            key: keys.iter().map(ToString::to_string).collect(),
+            ..AuditVerifyFlags::default()
+        })
+    };
+    let (code, said) = judged(&[&public, &hybrid]);
+    assert_eq!(code, DONE, "{said}");
+    assert!(
+        said.contains("2 checkpoints signed with ML-DSA-44 too"),
+        "{said}"
+    );
+    // It is optional: without the key, nothing is said of it but its name.
+    let (code, said) = judged(&[&public]);
+    assert_eq!(code, DONE, "{said}");
+    assert!(said.contains("/ml-dsa-44: not checked"), "{said}");
+    // With that key alone, the other one is not taken for given.
+    let (code, said) = judged(&[&hybrid]);
+    assert_eq!(code, DONE, "{said}");
+    assert!(said.contains("as the log itself names it"), "{said}");
+    let other = Directory::new("keys-hybrid-other");
+    let stranger = other.key().1.replace(".pub", ".ml-dsa.pub");
+    let (code, said) = judged(&[&public, &stranger]);
+    assert_eq!(code, DAMAGED, "{said}");
+    assert!(said.contains("ML-DSA signature is wrong"), "{said}");
 }
 
 #[test]

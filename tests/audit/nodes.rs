@@ -47,6 +47,7 @@ impl Nodes {
             let (key, public) = directory.key();
             let own = folder.join("key");
             fs::rename(key, &own).unwrap();
+            fs::remove_file(public.replace(".pub", ".ml-dsa.pub")).unwrap();
             fs::rename(public, folder.join("key.pub")).unwrap();
             keys.push(folder.join("key.pub").display().to_string());
             let log = AuditLog::open(AuditOptions {

@@ -4,20 +4,36 @@ use crate::audit::{
     Disk, Hash, KeyLostRecord,
     checkpoint::{SignedNote, SigningKey},
     epoch::{EpochKeys, EpochStart},
+    hybrid::HybridKey,
 };
-use std::io;
+use std::{
+    io,
+    time::{Duration, SystemTime},
+};
 
 /// The keys of a log, if it has any: the fixed one, and those that sign one checkpoint each.
 pub(super) struct LogSigner {
     origin: String,
     keys: Option<(SigningKey, EpochKeys)>,
+    /// The second kind of signature, how often there is one, and when the last was made.
+    hybrid: Option<(HybridKey, Duration, Option<SystemTime>)>,
     /// The secrets on the disk are not those that must be there.
     is_stale: bool,
 }
 
 impl LogSigner {
-    pub(super) fn new(origin: &str, keys: Option<(SigningKey, EpochKeys)>) -> Self {
+    /// `hybrid_every`: how often a checkpoint has an ML-DSA signature, if ever.
+    pub(super) fn new(
+        origin: &str,
+        keys: Option<(SigningKey, EpochKeys)>,
+        hybrid_every: Option<Duration>,
+    ) -> Self {
+        let hybrid = hybrid_every.and_then(|every| {
+            let secret = keys.as_ref()?.0.secret()?;
+            Some((HybridKey::of(&secret)?, every, None))
+        });
         Self {
+            hybrid,
             origin: origin.to_owned(),
             is_stale: keys.is_some(),
             keys,
@@ -46,14 +62,27 @@ impl LogSigner {
     }
 
     /// The next checkpoint, with its signature lines.
-    pub(super) fn note(&mut self, size: u64, root: Hash) -> String {
+    pub(super) fn note(&mut self, size: u64, root: Hash, now: SystemTime) -> String {
         let origin = &self.origin;
         let text = SignedNote::text(origin, size, root);
         let lines = self.keys.as_mut().map(|(key, epochs)| {
             let epoch_line = epochs.sign(origin, &text).unwrap_or_default();
             key.signature_line(origin, &text) + &epoch_line
         });
-        format!("{text}\n{}", lines.unwrap_or_default())
+        let hybrid_line = self.hybrid_line(size, root, now);
+        let lines = lines.unwrap_or_default();
+        format!("{text}\n{lines}{}", hybrid_line.unwrap_or_default())
+    }
+
+    /// The ML-DSA signature, which is so long that only some checkpoints have it: the first of a run, and then one at times.
+    fn hybrid_line(&mut self, size: u64, root: Hash, now: SystemTime) -> Option<String> {
+        let (key, every, last) = self.hybrid.as_mut()?;
+        let since = last.map(|last| now.duration_since(last).unwrap_or_default());
+        if since.is_some_and(|since| since < *every) {
+            return None;
+        }
+        *last = Some(now);
+        key.signature_line(&self.origin, size, root)
     }
 
     /// The oldest checkpoint that was not durable is durable now.

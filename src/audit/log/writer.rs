@@ -286,10 +286,11 @@ impl LogWriter {
     }
 
     fn checkpoint(&mut self) {
-        let at = timestamp((self.options.clock)());
+        let now = (self.options.clock)();
+        let at = timestamp(now);
         let root = self.pending.root();
         let origin = &self.options.origin;
-        let note = self.signer.note(self.pending.head().size, root);
+        let note = self.signer.note(self.pending.head().size, root, now);
         let checkpoint = Checkpoint {
             origin: origin.clone(),
             head: self.pending.head(),

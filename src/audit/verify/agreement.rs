@@ -5,7 +5,7 @@ use super::{
     damage::{Damage, Misfit, rewritten},
     verifier::Verifier,
 };
-use crate::audit::{known::KnownEnd, tree::RecordTree};
+use crate::audit::{checkpoint::SignedNote, known::KnownEnd, tree::RecordTree};
 
 impl Verifier<'_> {
     /// Called before the next record is accepted: an anchor of the chain's present size must name its present hash and root.
@@ -73,6 +73,19 @@ impl Verifier<'_> {
         }
     }
 
+    /// Called for a checkpoint: its ML-DSA signature must be good, if it has one and the key was given.
+    pub(super) fn judge_hybrid(&mut self, note: &SignedNote<'_>) -> Result<(), Misfit> {
+        let keys = self.expected.hybrid_keys.iter();
+        let judged: Vec<bool> = keys.filter_map(|key| key.has_signed(note)).collect();
+        if judged.contains(&true) {
+            self.result.hybrid = (self.result.hybrid.0 + 1, note.size);
+        } else if !judged.is_empty() {
+            let text = "this checkpoint's ML-DSA signature is wrong, or of another key";
+            return Err(rewritten(text.to_owned()));
+        }
+        Ok(())
+    }
+
     /// Called at the end of the last file.
     pub(super) fn end(&mut self) -> Result<(), Misfit> {
         if self.before.is_none() {
@@ -91,6 +104,10 @@ impl Verifier<'_> {
             .chain([origin])
             .collect();
         self.epochs.end(&names)?;
+        if self.result.hybrid.0 == 0 && !self.expected.hybrid_keys.is_empty() {
+            let text = "no checkpoint has a signature of the ML-DSA key that was given";
+            return Err(Misfit::Damaged(Damage::Unsigned, text.into()));
+        }
         let is_of = |anchor: &LogAnchor| names.iter().any(|name| anchor.is_of(*name));
         let ours = |anchor: &&LogAnchor| is_of(anchor) && anchor.size >= self.expected.from;
         self.result.anchors = self.expected.anchors.iter().filter(ours).count();

@@ -12,6 +12,7 @@ use crate::audit::{
     CheckpointRecord, Hash, PublicKey, Record,
     chain::{Head, Header},
     checkpoint::SignedNote,
+    hybrid,
     kept::EpochChain,
     known::KnownEnd,
     log::CHECKPOINT_RECORDS,
@@ -309,12 +310,17 @@ impl<'a> Verifier<'a> {
             }
             _ => {}
         }
-        let is_epoch = |name: &&str| self.epochs.is_name(note.origin, name);
+        let has_hybrid = !self.expected.hybrid_keys.is_empty();
+        let is_known = |name: &&str| {
+            self.epochs.is_name(note.origin, name)
+                || has_hybrid && *name == hybrid::key_name(note.origin)
+        };
         let others = signer
             .as_ref()
-            .map(|signer| note.others(signer).filter(|name| !is_epoch(name)));
+            .map(|signer| note.others(signer).filter(|name| !is_known(name)));
         let others: Vec<_> = others.into_iter().flatten().map(str::to_owned).collect();
         self.epochs.checkpoint(&note)?;
+        self.judge_hybrid(&note)?;
         let Some(signer) = signer else { return Ok(()) };
         self.result.other_signatures.extend(others);
         if !self.result.signers.contains(&signer) {

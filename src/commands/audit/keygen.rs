@@ -1,7 +1,11 @@
 //! `audit keygen`: a key for `--audit-key`.
 
 use super::unusable;
-use crate::{audit::NewKey, exit::Exit, flags::AuditKeygenFlags};
+use crate::{
+    audit::{HybridPublic, NewKey},
+    exit::Exit,
+    flags::AuditKeygenFlags,
+};
 use std::{
     fs::OpenOptions,
     io::{self, Write},
@@ -25,11 +29,17 @@ fn make_key(private: &Path, out: &mut dyn Write) -> io::Result<()> {
     let public = PathBuf::from(public);
     write_new(private, 0o600, &key.private_pem)?;
     write_new(&public, 0o644, &key.public_pem)?;
+    if let Some(hybrid) = HybridPublic::beside(&key) {
+        let mut beside = private.as_os_str().to_owned();
+        beside.push(".ml-dsa.pub");
+        write_new(Path::new(&beside), 0o644, &hybrid.pem())?;
+    }
     writeln!(
         out,
         "private key  {}  (for --audit-key; keep it on this machine only, mode 0600)\n\
          public key   {}  (give it to those who verify: audit verify --key)\n\
          fingerprint  {}\n\
+         The public key for signatures that are to convince even if Ed25519 is broken has the same name with .ml-dsa.pub.\n\
          At each start with this key the program's log has a line \"audit epoch key=\".\n\
          Keep one on another machine: audit verify --first-key",
         private.display(),

@@ -70,14 +70,14 @@ pub fn report(
     } = flags;
     let regimes = regimes::named(regime.as_deref()).map_err(|error| unusable("report", error))?;
     let period = Period::new(since, until).map_err(|error| unusable("report", error))?;
-    let logs = expectations(*from, key, first_key, anchor)
-        .and_then(|expected| examine(files, &expected, progress))
-        .map_err(|error| unusable("report", error))?;
+    let expected = expectations(*from, key, first_key, anchor);
+    let expected = expected.map_err(|error| unusable("report", error))?;
+    let logs = examine(files, &expected, progress).map_err(|error| unusable("report", error))?;
     let written = Counts::read(&logs, &period).and_then(|counts| {
         let page = ReportPage {
             logs: &logs,
             counts: &counts,
-            own_key: !key.is_empty(),
+            own_key: !expected.keys.is_empty(),
             now: timestamp(clock::wall()),
             commands: &Commands::new(flags),
             regimes,

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     audit::{
-        self, Damage, Expectations, KeptKey, LogAnchor, OpenError, PublicKey, Verification,
-        printable,
+        self, Damage, Expectations, HybridPublic, KeptKey, LogAnchor, OpenError, PublicKey,
+        Verification, printable,
     },
     exit::Exit,
     flags::AuditVerifyFlags,
@@ -50,7 +50,7 @@ pub fn verify(
     }
     let verifications =
         examine(files, &expected, progress).map_err(|error| unusable("verify", error))?;
-    let own_key = !key.is_empty();
+    let own_key = !expected.keys.is_empty();
     match &verifications[..] {
         [log] => print(log, own_key, out),
         logs => print_all(logs, own_key, out),
@@ -110,6 +110,11 @@ pub(super) fn expectations(
         ..Expectations::default()
     };
     for key in keys {
+        let is_verifier = PublicKey::from_verifier(key).is_some();
+        if !is_verifier && let Some(hybrid) = HybridPublic::read(Path::new(key))? {
+            expected.hybrid_keys.push(hybrid);
+            continue;
+        }
         let read =
             PublicKey::from_verifier(key).map_or_else(|| PublicKey::read(Path::new(key)), Ok);
         expected.keys.push(read?);
@@ -259,6 +264,14 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
             names.join(", ")
         );
         facts.push(("also signed", text));
+    }
+    if let (signed @ 1.., size) = verification.hybrid {
+        let text = format!(
+            "{} checkpoints signed with ML-DSA-44 too, with the key that was given; the last covers {} records",
+            grouped(signed),
+            grouped(size)
+        );
+        facts.push(("ml-dsa", text));
     }
     facts.push(("epochs", epochs(verification)));
     for (record, key) in &verification.epochs.begun {
