@@ -20,6 +20,7 @@ pub use policy::{
 
 use crate::{
     logging::LogFormat,
+    lookup::HttpUrl,
     net::{Intercept, proxy_header::Version},
     policy::Prefix,
 };
@@ -155,6 +156,13 @@ pub struct OutboundFlags {
     /// what records hold of envelope addresses (default full)
     #[argh(option, arg_name = "full|domain|hashed")]
     pub audit_addresses: Option<String>,
+    /// have checkpoints of the audit log stamped with the time by this authority (RFC 3161); of several, each is asked
+    /// where those before it fail
+    #[argh(option, arg_name = "URL")]
+    pub audit_tsa: Vec<HttpUrl>,
+    /// shortest time between two stamps (default 600)
+    #[argh(option, from_str_fn(seconds), arg_name = "SECONDS")]
+    pub audit_stamp_every: Option<u64>,
     /// report the result of each TLS session to the tlsrpt collector at this socket
     #[argh(option, arg_name = "PATH")]
     pub tlsrpt_socket: Option<PathBuf>,
@@ -274,6 +282,12 @@ pub struct InboundFlags {
     /// as for outbound
     #[argh(option, arg_name = "full|domain|hashed")]
     pub audit_addresses: Option<String>,
+    /// as for outbound
+    #[argh(option, arg_name = "URL")]
+    pub audit_tsa: Vec<HttpUrl>,
+    /// as for outbound
+    #[argh(option, from_str_fn(seconds), arg_name = "SECONDS")]
+    pub audit_stamp_every: Option<u64>,
     /// as for outbound
     #[argh(switch)]
     pub add_received: bool,
@@ -426,6 +440,9 @@ pub struct AuditVerifyFlags {
     /// first record that must be there: older ones were left out knowingly (default 0)
     #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,
+    /// certificate authorities of the time-stamps (--audit-tsa); without them, the stamps' times are not proved
+    #[argh(option, arg_name = "PEM")]
+    pub tsa_ca: Vec<PathBuf>,
     /// file of the log, or files of several logs, each of which is judged by itself
     #[argh(positional, arg_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -480,6 +497,9 @@ pub struct AuditReportFlags {
     /// as for audit verify
     #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,
+    /// as for audit verify
+    #[argh(option, arg_name = "PEM")]
+    pub tsa_ca: Vec<PathBuf>,
     /// as for audit show
     #[argh(option, arg_name = "TIME")]
     pub since: Option<String>,
@@ -528,6 +548,14 @@ fn count(text: &str) -> Result<usize, String> {
         Ok(0) => Err("0 would let nobody in".into()),
         Ok(count) => Ok(count),
         Err(_) => Err(format!("'{text}' is no number that can be counted to")),
+    }
+}
+
+/// A time in seconds, at least 1.
+fn seconds(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("'{text}' is no number of seconds")),
+        Ok(seconds) => Ok(seconds),
     }
 }
 

@@ -39,6 +39,16 @@ pub struct Checkpoint {
     pub root: Hash,
     /// The checkpoint as the record has it.
     pub note: String,
+    /// How many records this process had written before it, without checkpoints and what others said of them.
+    pub events: u64,
+}
+
+impl Checkpoint {
+    /// The text that its key signs, and that others stamp.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.note.find("\n\n").map_or("", |end| &self.note[..=end])
+    }
 }
 
 impl fmt::Display for Checkpoint {

@@ -22,9 +22,9 @@ pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CountField, DecisionField, DirectionField,
     ExemptionField, HeardRecord, LogContinuedRecord, LogOpenedRecord, LogRecoveredRecord,
-    MessageRecord, NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField,
+    MessageRecord, NotAnchoredRecord, NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField,
     Record, RefusalRecord, ReloadRecord, ReloadedFileField, RepeatedField, SessionClosedRecord,
-    SessionField, SessionOpenedRecord, StartRecord, StopRecord, TlsField, TornField,
+    SessionField, SessionOpenedRecord, StampRecord, StartRecord, StopRecord, TlsField, TornField,
     TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
 };
 pub(crate) use {

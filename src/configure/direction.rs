@@ -18,12 +18,12 @@ use crate::{
     audit, clock,
     exit::Exit,
     logging,
-    lookup::{Lookup, Renewal},
+    lookup::{HttpUrl, Lookup, Renewal},
     metrics::Metrics,
     net::{Dial, Intercept},
     policy::{Prefix, table::Table},
     serve::{
-        Direction, Occasion, ReadAgain, Reloaded,
+        AnchorOptions, Direction, Occasion, ReadAgain, Reloaded,
         limits::{self, Limits},
         status::StatusOptions,
     },
@@ -32,6 +32,8 @@ use crate::{
 
 /// Time for one attempt to connect to a server.
 const CONNECT: Duration = Duration::from_secs(30);
+/// `--audit-stamp-every`.
+const STAMP_EVERY: Duration = Duration::from_secs(600);
 
 /// The flags that both directions have.
 pub(super) struct SharedFlags<'a> {
@@ -45,6 +47,8 @@ pub(super) struct SharedFlags<'a> {
     pub(super) audit_log: Option<&'a PathBuf>,
     pub(super) audit_key: Option<&'a PathBuf>,
     pub(super) audit_addresses: Option<&'a str>,
+    pub(super) audit_tsa: &'a [HttpUrl],
+    pub(super) audit_stamp_every: Option<u64>,
     pub(super) add_received: bool,
     pub(super) metrics: Option<SocketAddr>,
     pub(super) status_from: &'a [Prefix],
@@ -67,6 +71,8 @@ macro_rules! shared_flags {
             audit_log: $flags.audit_log.as_ref(),
             audit_key: $flags.audit_key.as_ref(),
             audit_addresses: $flags.audit_addresses.as_deref(),
+            audit_tsa: &$flags.audit_tsa,
+            audit_stamp_every: $flags.audit_stamp_every,
             add_received: $flags.add_received,
             metrics: $flags.metrics,
             status_from: &$flags.status_from,
@@ -164,6 +170,7 @@ pub(super) fn prepare<D: DirectionFiles>(
     summary.extend(files.summary(&content.tls));
     summary.extend(content.policy.as_ref().map(policy_line));
     summary.push(audit_line(shared.audit_log));
+    summary.extend(stamps_line(shared.audit_tsa));
     summary.extend(shared.observe.then(|| D::OBSERVED.into()));
     let mut warnings = files.table_remarks(&content.table);
     let expiry = files.certificate_remarks(&content.tls);
@@ -186,6 +193,7 @@ pub(super) fn prepare<D: DirectionFiles>(
         limits: Limits::new(max_sessions, shared.max_sessions_per_client),
         drain_timeout: Duration::from_secs(shared.drain_timeout),
         relay_probe: None,
+        anchors: anchor_options(shared)?,
         warnings,
         summary,
     })
@@ -366,6 +374,30 @@ fn audit_options(
     Ok(Some(options))
 }
 
+/// Who is asked to vouch for the audit log; `None` where nobody is.
+fn anchor_options(shared: &SharedFlags) -> Result<Option<AnchorOptions>, Exit> {
+    if shared.audit_tsa.is_empty() {
+        return match shared.audit_stamp_every {
+            None => Ok(None),
+            Some(_) => Err(Exit::Usage(
+                "--audit-stamp-every says how often --audit-tsa is asked: give that, too".into(),
+            )),
+        };
+    }
+    if shared.audit_log.is_none() {
+        return Err(Exit::Usage(
+            "--audit-tsa stamps the checkpoints of --audit-log: give that, too".into(),
+        ));
+    }
+    Ok(Some(AnchorOptions {
+        authorities: shared.audit_tsa.to_vec(),
+        stamp_every: shared
+            .audit_stamp_every
+            .map_or(STAMP_EVERY, Duration::from_secs),
+        ca_file: None,
+    }))
+}
+
 /// The lines of `--dry-run` about connections.
 fn connection_lines(shared: &SharedFlags) -> [String; 2] {
     let addresses: Vec<String> = shared.listen.iter().map(ToString::to_string).collect();
@@ -388,4 +420,9 @@ fn audit_line(path: Option<&PathBuf>) -> String {
         Some(path) => format!("audit log: {}", path.display()),
         None => String::from("audit log: none kept (--audit-log)"),
     }
+}
+
+fn stamps_line(authorities: &[HttpUrl]) -> Option<String> {
+    let names: Vec<String> = authorities.iter().map(HttpUrl::to_string).collect();
+    (!names.is_empty()).then(|| format!("its checkpoints are stamped by: {}", names.join(", else ")))
 }

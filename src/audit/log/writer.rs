@@ -20,6 +20,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+/// How records begin that tell what others said of a checkpoint.
+const OF_OTHERS: [&[u8]; 3] = [
+    br#"{"event":"stamp""#,
+    br#"{"event":"cosigned""#,
+    br#"{"event":"not-anchored""#,
+];
 /// Hashes for which memory is kept, as for records that are queued.
 const HASHES_KEPT: usize = 4096;
 
@@ -52,6 +58,8 @@ pub(super) struct LogWriter {
     day: u64,
     /// Number of records behind the last checkpoint.
     unsigned: u64,
+    /// Number of records that this process wrote, without checkpoints and what others said of them.
+    events: u64,
     checkpoint_due: Instant,
     /// When lines that no caller waits for must be durable.
     sync_due: Option<Instant>,
@@ -98,6 +106,7 @@ impl LogWriter {
             checkpoints: Vec::new(),
             first: found.first,
             unsigned: 0,
+            events: 0,
             sync_due: None,
             outage: None,
             handed_over: false,
@@ -244,6 +253,8 @@ impl LogWriter {
     fn add(&mut self, at: &[u8], body: &[u8], slot: Option<Arc<AnswerSlot>>) {
         self.chain(at, body);
         self.unsigned += 1;
+        let is_of_others = OF_OTHERS.iter().any(|begin| body.starts_with(begin));
+        self.events += u64::from(!is_of_others);
         if let Some(slot) = slot {
             let receipt = Receipt {
                 seq: self.head.size - 1,
@@ -298,6 +309,7 @@ impl LogWriter {
             head: self.head,
             root,
             note: note.clone(),
+            events: self.events,
         };
         self.checkpoints.push((self.lines.len(), checkpoint));
         let body = serde_json::to_vec(&Record::Checkpoint(CheckpointRecord { note }))
@@ -406,6 +418,7 @@ impl LogWriter {
             *locked(&self.shared.checkpoint_at) = Some((self.options.clock)());
         }
         for (_, checkpoint) in self.checkpoints.drain(..later) {
+            self.shared.checkpoint.send_replace(Some(checkpoint.clone()));
             (self.options.notice)(Notice::Checkpoint(checkpoint));
         }
         for (begin, _) in &mut self.checkpoints {
