@@ -211,7 +211,8 @@ impl PublicKey {
 /// A checkpoint, parsed. [`SignedNote::signed_by`] verifies a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SignedNote<'a> {
-    text: &'a str,
+    /// What is signed.
+    pub(super) text: &'a str,
     pub(super) origin: &'a str,
     /// Number of records.
     pub(super) size: u64,

@@ -5,13 +5,18 @@ mod end;
 pub(in crate::audit) use end::LogEnd;
 pub use end::rotated;
 
-use super::OpenError;
-use end::find_end;
+use super::{
+    Head, OpenError,
+    chain::timestamp,
+    known::{KnownEnd, lock_of},
+};
+use end::{find_end, last_head};
 use std::{
     fs::{self, File, Metadata, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 /// Whether the file that is being written still has the log's name.
@@ -23,22 +28,35 @@ pub enum Placement {
     MovedAway,
 }
 
+/// The file under the log's name, after it was opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reopened {
+    /// Octets that are kept in it, behind which the log goes on: all that were durable, or 0 for a new file.
+    pub kept: u64,
+    /// Someone cut off durable records, or put another log in place: the end of what is found there.
+    pub cut: Option<Head>,
+}
+
+impl Reopened {
+    fn whole(kept: u64) -> Self {
+        Self { kept, cut: None }
+    }
+}
+
 /// What the log needs of the file it is writing. [`FileDisk`] is the real implementation; tests put faults in front of it.
 pub trait Disk: Send {
     /// After a failure: opens the file again, or creates it where it is gone. Cuts off everything behind the first `durable` octets,
-    /// because all of that is written anew; so too in a file that was moved away. Returns the number of octets that are kept in
-    /// the file under the log's name: `durable`, or 0 for a new file.
+    /// because all of that is written anew; so too in a file that was moved away.
     ///
     /// # Errors
-    /// The system's error, or another file stands under the log's name.
-    fn reopen(&mut self, durable: u64) -> io::Result<u64>;
-    /// Goes on in a new file under the log's name, after the old file was moved away with `durable` octets in it. Returns the
-    /// number of octets that the new file begins with. That is 0, or `durable` where the old file was deleted: `mv` to another file
-    /// system ends with that, and nothing may be lost with it.
+    /// The system's error, or a file that is no audit log stands under the log's name.
+    fn reopen(&mut self, durable: u64) -> io::Result<Reopened>;
+    /// Goes on in a new file under the log's name, after the old file was moved away with `durable` octets in it. The new file has those
+    /// too where the old file was deleted: `mv` to another file system ends with that, and nothing may be lost with it.
     ///
     /// # Errors
-    /// The system's error, or a file that is not empty stands there. The old file stays open then.
-    fn begin(&mut self, durable: u64) -> io::Result<u64>;
+    /// The system's error, or a file that is no audit log stands there. The old file stays open then.
+    fn begin(&mut self, durable: u64) -> io::Result<Reopened>;
     /// Writes whole lines behind the first `length` octets, which must be all that the file has.
     ///
     /// # Errors
@@ -54,6 +72,11 @@ pub trait Disk: Send {
     /// # Errors
     /// The system's error.
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement>;
+    /// Keeps a line outside the log's files, in place of the one before. It says up to where the log is durable.
+    ///
+    /// # Errors
+    /// The system's error. Then the line may be missing, and an older one too.
+    fn remember(&mut self, line: &[u8]) -> io::Result<()>;
 }
 
 /// A file on a file system.
@@ -63,7 +86,7 @@ pub struct FileDisk {
     file: File,
     /// Of `file`. It holds as long as the file is open.
     id: FileId,
-    /// Locked as long as this exists. The system unlocks it when the process dies.
+    /// Locked as long as this exists. The system unlocks it when the process dies. Its content is a [`KnownEnd`].
     lock: File,
 }
 
@@ -81,7 +104,7 @@ impl FileDisk {
     /// Locks the log at `path`, finds its end in it or in the newest rotated file, and cuts off a torn last line.
     pub(super) fn open(path: &Path) -> Result<(Self, LogEnd), OpenError> {
         let problem = |error: io::Error| OpenError::of(&path.display(), &error);
-        let lock = private(&with_suffix(path, "lock")).map_err(problem)?;
+        let lock = lockable(&lock_of(path)).map_err(problem)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -93,7 +116,9 @@ impl FileDisk {
             Err(TryLockError::Error(error)) => return Err(problem(error)),
         }
         let mut file = private(path).map_err(problem)?;
-        let found = find_end(path, &mut file)?;
+        let mut content = Vec::new();
+        (&lock).read_to_end(&mut content).map_err(problem)?;
+        let found = find_end(path, &mut file, KnownEnd::read(&content))?;
         sync_directory(path).map_err(problem)?;
         let id = FileId::of(&file.metadata().map_err(problem)?);
         let disk = Self {
@@ -121,6 +146,19 @@ impl FileDisk {
         Ok(())
     }
 
+    /// Goes on behind the last record of a file that has not what was durable.
+    fn take_what_is_left(&mut self, mut file: File) -> io::Result<Reopened> {
+        let (kept, found) = last_head(&self.path, &mut file)?.ok_or_else(not_what_was_left)?;
+        file.set_len(kept)?;
+        file.sync_all()?;
+        sync_directory(&self.path)?;
+        self.go_on_with(file)?;
+        Ok(Reopened {
+            kept,
+            cut: Some(found),
+        })
+    }
+
     /// Copies the durable part of a file that has no name any more to a new file under the log's name.
     fn restore(&self, durable: u64) -> io::Result<File> {
         let beside = with_suffix(&self.path, "saved");
@@ -141,6 +179,24 @@ impl FileDisk {
     }
 }
 
+/// Whether the log at `file` lacks records that it had: how many there were, and how many there are. It may be being written meanwhile.
+///
+/// # Errors
+/// A file cannot be read.
+pub(crate) fn missing_at_end(file: &Path) -> io::Result<Option<(u64, u64)>> {
+    // Read first: it never leads the log.
+    let Some(known) = KnownEnd::of_log(file) else {
+        return Ok(None);
+    };
+    let found = match File::open(file) {
+        Ok(mut open) => last_head(file, &mut open)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let found = found.map_or(0, |(_, head)| head.size);
+    Ok((found < known.head.size).then_some((known.head.size, found)))
+}
+
 fn not_what_was_left() -> io::Error {
     io::Error::other(
         "this is not the file that was left here: look at it with audit verify, then move it away",
@@ -155,15 +211,10 @@ impl Drop for FileDisk {
 }
 
 impl Disk for FileDisk {
-    fn reopen(&mut self, durable: u64) -> io::Result<u64> {
+    fn reopen(&mut self, durable: u64) -> io::Result<Reopened> {
         let file = private(&self.path)?;
         let (there, here) = (file.metadata()?, self.file.metadata()?);
         let same = FileId::of(&there) == self.id;
-        let kept = match there.len() {
-            0 => 0,
-            length if same && length >= durable => durable,
-            _ => return Err(not_what_was_left()),
-        };
         if !same && here.len() > durable {
             // Octets that may have reached the file that was moved away are written anew, so they must not stand there too.
             self.file.set_len(durable)?;
@@ -173,28 +224,33 @@ impl Disk for FileDisk {
             drop(file);
             return self.begin(durable);
         }
-        file.set_len(kept)?;
+        if there.len() < durable {
+            return self.take_what_is_left(file);
+        }
+        file.set_len(durable)?;
         sync_directory(&self.path)?;
         self.go_on_with(file)?;
-        Ok(kept)
+        Ok(Reopened::whole(durable))
     }
 
-    fn begin(&mut self, durable: u64) -> io::Result<u64> {
+    fn begin(&mut self, durable: u64) -> io::Result<Reopened> {
         let file = private(&self.path)?;
         if file.metadata()?.len() > 0 {
-            return Err(not_what_was_left());
+            return self.take_what_is_left(file);
         }
         let is_deleted = self.file.metadata()?.nlink() == 0;
         let (file, kept) = match is_deleted.then(|| self.restore(durable)).transpose() {
             Ok(Some(restored)) => (restored, durable),
             Ok(None) => (file, 0),
-            // An administrator who deletes a log on a full disk wants the room. `audit verify` shows what is missing.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => (file, 0),
+            // An administrator who deletes a log on a full disk wants the room. The log says what is missing.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                return self.take_what_is_left(file);
+            }
             Err(error) => return Err(error),
         };
         sync_directory(&self.path)?;
         self.go_on_with(file)?;
-        Ok(kept)
+        Ok(Reopened::whole(kept))
     }
 
     fn append(&mut self, length: u64, lines: &[u8]) -> io::Result<Placement> {
@@ -235,6 +291,21 @@ impl Disk for FileDisk {
         sync_directory(&self.path)?;
         Ok(Placement::InPlace)
     }
+
+    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+        self.lock.write_all_at(line, 0)
+    }
+}
+
+/// Opens for reading, and for writing anywhere; creates with mode 0600.
+fn lockable(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Opens for reading and appending; creates with mode 0600.
@@ -261,7 +332,15 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// The day (UTC) of a time, in days since 1970.
+pub(super) fn day_of(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs() / 86_400
+}
+
 /// The suffix of a rotated file: the day (UTC) of its records, and the number of its first record.
-pub(super) fn suffix(day: &str, first: u64) -> String {
+pub(super) fn suffix(day: u64, first: u64) -> String {
+    let mut day = timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400));
+    day.truncate("2026-11-24".len());
     format!("{}.{first:012}", day.replace('-', ""))
 }

@@ -15,11 +15,15 @@
 //! [`AuditLog::give_up`] and [`AuditLog::close`].
 
 mod forward;
+mod notice;
+mod pending;
 mod queue;
 mod writer;
 
+pub use notice::Notice;
+
 use super::{
-    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, TornField, WireText,
+    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, WireText,
     address::Addresses,
     chain::Time,
     checkpoint::{SigningKey, is_origin},
@@ -122,44 +126,6 @@ impl AuditOptions {
         self.key
             .as_deref()
             .map_or(Ok(()), |key| SigningKey::read(key).map(drop))
-    }
-}
-
-/// Something the program's log should say. `Display` is that line, without the time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// A checkpoint is durable. Kept on another machine, this line anchors the chain.
-    Checkpoint(Checkpoint),
-    /// A crash had left a torn last line. It was cut off, and a record says so.
-    Torn(TornField),
-    /// Someone moved the file away. The chain goes on in a new one.
-    Moved,
-    /// The log cannot be written. New sessions are refused, and no message is acknowledged.
-    Failing(String),
-    /// The log can be written again.
-    Recovered {
-        /// Records that could not be kept in memory meanwhile.
-        lost: u64,
-    },
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Checkpoint(checkpoint) => checkpoint.fmt(f),
-            Self::Torn(torn) => write!(
-                f,
-                "audit log had a torn last line of {} octets, cut off",
-                torn.octets
-            ),
-            Self::Moved => f.write_str("audit log was moved away, it goes on in a new file"),
-            Self::Failing(error) => {
-                write!(f, "audit log cannot be written, mail is deferred: {error}")
-            }
-            Self::Recovered { lost } => {
-                write!(f, "audit log can be written again, {lost} records lost")
-            }
-        }
     }
 }
 
@@ -310,7 +276,7 @@ impl AuditLog {
         });
         let mut writer = writer::LogWriter::new(shared.clone(), options, key, wrap(disk), &found);
         writer
-            .begin(found.torn)
+            .begin(found.cut, found.torn)
             .map_err(|error| OpenError::of(&file, &error))?;
         let thread = thread::Builder::new()
             .name("audit".into())

@@ -9,6 +9,7 @@ mod address;
 mod chain;
 mod checkpoint;
 mod disk;
+mod known;
 mod log;
 mod record;
 mod tree;
@@ -17,23 +18,27 @@ mod verify;
 pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head};
 pub use checkpoint::Checkpoint;
-pub use disk::{Disk, FileDisk, Placement, rotated};
+pub use disk::{Disk, FileDisk, Placement, Reopened, rotated};
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CountField, DecisionField, DirectionField,
-    ExemptionField, HeardRecord, LogContinuedRecord, LogOpenedRecord, LogRecoveredRecord,
-    MessageRecord, NotAnchoredRecord, NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField,
-    Record, RefusalRecord, ReloadRecord, ReloadedFileField, RepeatedField, SessionClosedRecord,
-    SessionField, SessionOpenedRecord, StampRecord, StartRecord, StopRecord, TlsField, TornField,
-    TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
+    ExemptionField, HeardRecord, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
+    LogRecoveredRecord, MessageRecord, NotAnchoredRecord, NotRecordedRecord, OutcomeField,
+    PeerField, PolicyChangeRecord, PolicyField, Record, RefusalRecord, ReloadRecord,
+    ReloadedFileField, RepeatedField, SessionClosedRecord, SessionField, SessionOpenedRecord,
+    StampRecord, StartRecord, StopRecord, TlsField, TornField, TrustFileField, UnprotectedRecord,
+    VerdictField, VerdictRecord,
 };
+#[cfg(test)]
+pub(crate) use verify::OutsideAnchor;
 pub(crate) use {
     address::{hashed, printable},
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
+    disk::missing_at_end,
     verify::{
-        Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, Verification, in_order,
-        logs, verify,
+        Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, OutsideAnchors,
+        StampFacts, Verification, in_order, logs, verify,
     },
 };
 

@@ -88,6 +88,8 @@ pub enum Record {
     LogRecovered(LogRecoveredRecord),
     /// A file of the log begins. Written by the log itself.
     LogContinued(LogContinuedRecord),
+    /// The end of the log was cut off. Written by the log itself.
+    LogCut(LogCutRecord),
     /// Vouches for every line before it. Written by the log itself.
     Checkpoint(CheckpointRecord),
     /// A time-stamp authority has stamped a checkpoint.
@@ -563,6 +565,22 @@ pub struct LogContinuedRecord {
     /// The compact range of the Merkle tree over the records before `first`, base64: for each bit of `first` that is set, from the
     /// largest to the smallest, the root of the perfect subtree of so many leaves.
     pub range: String,
+}
+
+/// `log-cut`: records that were durable are not there any more. The chain goes on behind them, so the gap stands in it for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogCutRecord {
+    /// Number of records that there were. The record with this number is this one, unless other records were on their way when the cut was
+    /// noticed; it names the hash of the last record that is lost.
+    pub first: u64,
+    /// The compact range of the Merkle tree over the records before `first`, as in `log-continued`.
+    pub range: String,
+    /// Number of records that were found instead. A number that is not smaller: another log was put in place.
+    pub found: u64,
+    /// The hash of the last of them, 64 hexadecimal digits.
+    pub found_hash: String,
+    /// Whether it happened while the program had the log open. Else it was found at the start.
+    pub running: bool,
 }
 
 /// `checkpoint`

@@ -27,11 +27,26 @@ fn split(size: u64) -> u64 {
 }
 
 /// A tree, of which only the compact range is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RecordTree {
     size: u64,
     /// The roots of the perfect subtrees, the largest and oldest first: one for each bit of `size` that is set.
     roots: Vec<Hash>,
+}
+
+impl Clone for RecordTree {
+    fn clone(&self) -> Self {
+        Self {
+            size: self.size,
+            roots: self.roots.clone(),
+        }
+    }
+
+    /// Takes no new memory, because the writer does this with each flush.
+    fn clone_from(&mut self, other: &Self) {
+        self.size = other.size;
+        self.roots.clone_from(&other.roots);
+    }
 }
 
 impl RecordTree {
@@ -61,6 +76,11 @@ impl RecordTree {
             Some(last) => roots.fold(last, |right, left| node(left, right)),
             None => Hash::of(b""),
         }
+    }
+
+    /// The hashes of the compact range.
+    pub(super) fn roots(&self) -> &[Hash] {
+        &self.roots
     }
 
     /// The compact range: its hashes, one after the other.
@@ -114,24 +134,35 @@ fn bits(size: u64) -> impl Iterator<Item = u64> {
 pub(super) struct TreeStart {
     /// Over the records before number `tree.size()`. The record that says so is that one, or stands a little behind it.
     pub(super) tree: RecordTree,
+    /// For `log-cut`: how many of those records were found.
+    pub(super) found: Option<u64>,
+    /// For `log-cut`: the program had the log open.
+    pub(super) running: bool,
 }
 
 #[derive(Deserialize)]
 struct TreeStartFields {
     first: u64,
     range: String,
+    found: Option<u64>,
+    #[serde(default)]
+    running: bool,
 }
 
 impl TreeStart {
-    /// Reads `log-continued`. `None` for any other event, and for a record that is not as a log writes it.
+    /// Reads `log-continued` and `log-cut`. `None` for any other event, and for a record that is not as a log writes it.
     pub(super) fn read(event: &[u8], line: &[u8]) -> Option<Self> {
-        if event != b"log-continued" {
+        if ![&b"log-continued"[..], b"log-cut"].contains(&event) {
             return None;
         }
         let fields: TreeStartFields = serde_json::from_slice(line).ok()?;
         let range = BASE64.decode(fields.range.as_bytes()).ok()?;
         let tree = RecordTree::from_range(fields.first, &range)?;
-        Some(Self { tree })
+        Some(Self {
+            tree,
+            found: fields.found,
+            running: fields.running,
+        })
     }
 }
 

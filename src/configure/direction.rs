@@ -365,8 +365,11 @@ fn audit_options(
         .check_key()
         .map_err(|error| Exit::Configuration(error.to_string()))?;
     options.notice = Box::new(|notice| match notice {
-        audit::Notice::Failing(_) => log::error!("{notice}"),
-        audit::Notice::Torn(_) | audit::Notice::Moved | audit::Notice::Recovered { .. } => {
+        audit::Notice::Failing(_) | audit::Notice::Cut { .. } => log::error!("{notice}"),
+        audit::Notice::Torn(_)
+        | audit::Notice::Moved
+        | audit::Notice::NotRemembered(_)
+        | audit::Notice::Recovered { .. } => {
             log::warn!("{notice}")
         }
         audit::Notice::Checkpoint(_) => log::info!(target: logging::CHECKPOINT, "{notice}"),
@@ -424,5 +427,6 @@ fn audit_line(path: Option<&PathBuf>) -> String {
 
 fn stamps_line(authorities: &[HttpUrl]) -> Option<String> {
     let names: Vec<String> = authorities.iter().map(HttpUrl::to_string).collect();
-    (!names.is_empty()).then(|| format!("its checkpoints are stamped by: {}", names.join(", else ")))
+    (!names.is_empty())
+        .then(|| format!("its checkpoints are stamped by: {}", names.join(", else ")))
 }

@@ -73,7 +73,10 @@ async fn exchange(
         .header(header::ACCEPT, "text/plain")
         .body(Full::default())
         .map_err(|error| fetch_error(format!("{host}: {error}")))?;
-    http::exchange(stream, request, failed, async |response| body(host, response).await).await
+    http::exchange(stream, request, failed, async |response| {
+        body(host, response).await
+    })
+    .await
 }
 
 async fn body(host: &str, response: Response<Incoming>) -> Result<Vec<u8>, FetchFailure> {

@@ -64,7 +64,8 @@ impl std::str::FromStr for HttpUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is not http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH");
+        let wrong =
+            || format!("'{text}' is not http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH");
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let is_https = match uri.scheme_str() {
             Some("http") => false,
@@ -184,12 +185,31 @@ mod tests {
     fn an_address_of_a_service_has_a_scheme_and_a_host_and_no_user() {
         let read = |text: &str| text.parse::<HttpUrl>();
         let url = read("https://TSA.example/tsr?x=1").unwrap();
-        assert_eq!((url.is_https, &*url.host, url.port, &*url.path), (true, "tsa.example", 443, "/tsr?x=1"));
+        assert_eq!(
+            (url.is_https, &*url.host, url.port, &*url.path),
+            (true, "tsa.example", 443, "/tsr?x=1")
+        );
         let url = read("http://[2001:db8::1]:8080").unwrap();
-        assert_eq!((url.is_https, &*url.host, url.port, &*url.path), (false, "2001:db8::1", 8080, "/"));
-        assert_eq!(url.below("add-checkpoint").to_string(), "http://[2001:db8::1]:8080/add-checkpoint");
-        assert_eq!(read("https://w.example/a/").unwrap().below("b").path, "/a/b");
-        for wrong in ["tsa.example", "ftp://tsa.example/", "/tsr", "https://", "https://me:pw@tsa.example/", ""] {
+        assert_eq!(
+            (url.is_https, &*url.host, url.port, &*url.path),
+            (false, "2001:db8::1", 8080, "/")
+        );
+        assert_eq!(
+            url.below("add-checkpoint").to_string(),
+            "http://[2001:db8::1]:8080/add-checkpoint"
+        );
+        assert_eq!(
+            read("https://w.example/a/").unwrap().below("b").path,
+            "/a/b"
+        );
+        for wrong in [
+            "tsa.example",
+            "ftp://tsa.example/",
+            "/tsr",
+            "https://",
+            "https://me:pw@tsa.example/",
+            "",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -79,6 +79,8 @@ rows! { COUNTERS, Counter, CounterName, CounterOrder;
         "Times that nobody gave the time-stamp or cosignature that a checkpoint was to get.";
     ANCHORS "starttls_proxy_audit_anchors_total" ["kind"] {"stamp"}
         "Checkpoints for which others vouched, by how: a time-stamp or a cosignature.";
+    LOG_CUTS "starttls_proxy_audit_cuts_total" [] {""}
+        "Times that records of the audit log were found missing which had been on disk.";
     RECORD_FAULTS "starttls_proxy_audit_faults_total" [] {""}
         "Records that could not be made durable.";
     RECORDS_LOST "starttls_proxy_audit_lost_records_total" [] {""}

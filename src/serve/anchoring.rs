@@ -9,7 +9,7 @@ use crate::{
     clock,
     lookup::{HttpQuestion, HttpUrl, Lookup},
     metrics::{self, Metrics},
-    tls::{self, StampRequest, TIMESTAMP_QUERY, TIMESTAMP_REPLY, Trust},
+    tls::{StampRequest, TIMESTAMP_QUERY, TIMESTAMP_REPLY, Trust},
 };
 use aws_lc_rs::rand;
 use data_encoding::BASE64;
@@ -137,7 +137,9 @@ async fn next_due(
 
 /// Records and logs that nobody vouches for new checkpoints from now on.
 fn note_failure(audit: &AuditLog, kind: &str, size: u64, words: &str) {
-    log::warn!("audit log: nobody vouches for the checkpoint of {size} records ({kind}), mail goes on: {words}");
+    log::warn!(
+        "audit log: nobody vouches for the checkpoint of {size} records ({kind}), mail goes on: {words}"
+    );
     let error: String = words.chars().take(LONGEST_ERROR).collect();
     audit.append(&Record::NotAnchored(audit::NotAnchoredRecord {
         wanted: kind.to_owned(),

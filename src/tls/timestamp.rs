@@ -214,6 +214,11 @@ impl<'a> StampToken<'a> {
         UNIX_EPOCH + Duration::from_secs(since)
     }
 
+    /// Whether the key of the certificate that the token brings has signed it. Who that is, is another question.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.signer().is_ok()
+    }
+
     /// The certificate (DER) whose key signed the token, out of those that it brings, and these.
     fn signer(&self) -> Result<(&'a [u8], Vec<&'a [u8]>), String> {
         let signed = &self.signed;

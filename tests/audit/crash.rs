@@ -116,6 +116,10 @@ fn lose_power(file: &Path, promised: &Promised, chance: u64) {
     // If it was killed after one file was put aside and before the next was made, the log counts as empty.
     let bytes = fs::read(file).unwrap_or_default();
     let hashes: Vec<&String> = promised.acknowledged.values().rev().take(50).collect();
+    // What is remembered outside the log was durable when it was written.
+    let lock = fs::read_to_string(format!("{}.lock", file.display())).unwrap_or_default();
+    let known: Option<u64> = lock.split(' ').nth(1).and_then(|size| size.parse().ok());
+    let last_known = format!("\"seq\":{},", known.unwrap_or_default().saturating_sub(1));
     let mut durable = 0;
     let mut end = 0;
     for line in bytes.split_inclusive(|&b| b == b'\n') {
@@ -126,7 +130,8 @@ fn lose_power(file: &Path, promised: &Promised, chance: u64) {
         let anchored = line
             .windows(22)
             .any(|part| part == b"\"event\":\"checkpoint\",\"");
-        if anchored || hash.is_some_and(|hash| hashes.contains(&&hash)) {
+        let is_known = String::from_utf8_lossy(line).contains(&last_known);
+        if anchored || is_known || hash.is_some_and(|hash| hashes.contains(&&hash)) {
             durable = end;
         }
     }
@@ -174,6 +179,7 @@ fn acknowledged_implies_recorded_over_hundreds_of_kills() {
         ..AuditVerifyFlags::default()
     });
     assert_eq!(code, DONE, "{said}");
+    assert!(!text.contains("\"event\":\"log-cut\""));
     assert!(
         said.contains(&format!("all {} agree", promised.anchors.len())),
         "{said}"

@@ -1,7 +1,7 @@
 //! A disk that is full, broken, slow or read-only: nothing is acknowledged, every caller is told, and the log recovers by itself.
 
 use crate::support::{Directory, intact, options, stop, wait};
-use starttls_proxy::audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement};
+use starttls_proxy::audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement, Reopened};
 use std::{
     fs, io,
     path::Path,
@@ -66,14 +66,14 @@ struct FaultyDisk {
 }
 
 impl Disk for FaultyDisk {
-    fn reopen(&mut self, durable: u64) -> io::Result<u64> {
+    fn reopen(&mut self, durable: u64) -> io::Result<Reopened> {
         match self.faults.0.0.lock().unwrap().reopen {
             Some(kind) => Err(kind.into()),
             None => self.disk.reopen(durable),
         }
     }
 
-    fn begin(&mut self, durable: u64) -> io::Result<u64> {
+    fn begin(&mut self, durable: u64) -> io::Result<Reopened> {
         match self.faults.0.0.lock().unwrap().reopen {
             Some(kind) => Err(kind.into()),
             None => self.disk.begin(durable),
@@ -124,6 +124,9 @@ impl Disk for FaultyDisk {
 
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
         self.disk.rotate(suffix)
+    }
+    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+        self.disk.remember(line)
     }
 }
 
@@ -368,30 +371,22 @@ fn a_log_that_is_closed_in_good_order_says_so() {
 }
 
 #[test]
-fn a_log_that_someone_else_cuts_acknowledges_nothing_until_it_is_moved_away() {
+fn a_file_that_is_no_log_in_the_place_of_the_log_acknowledges_nothing_until_it_is_moved_away() {
     let directory = Directory::new("meddled");
     let (log, _faults, notices) = open(&directory.file(), |_| ());
     wait(log.append_durable(&stop(1))).unwrap();
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .open(directory.file())
-        .unwrap();
-    file.set_len(100).unwrap();
-    let refused = wait(log.append_durable(&stop(2))).unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .contains("someone else cut it or wrote to it"),
-        "{refused}"
-    );
-    let refused = wait(log.append_durable(&stop(3))).unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .contains("look at it with audit verify, then move it away"),
-        "{refused}"
-    );
-    assert!(!log.healthy());
+    fs::write(directory.0.join("hosts"), "127.0.0.1 localhost\n").unwrap();
+    fs::rename(directory.0.join("hosts"), directory.file()).unwrap();
+    for n in 2..4 {
+        let refused = wait(log.append_durable(&stop(n))).unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .contains("look at it with audit verify, then move it away"),
+            "{refused}"
+        );
+        assert!(!log.healthy());
+    }
     fs::rename(directory.file(), directory.0.join("aside")).unwrap();
     recovered(&notices);
     wait(log.append_durable(&stop(4))).unwrap();

@@ -4,6 +4,7 @@
 #[path = "../support/browser.rs"]
 mod browser;
 mod crash;
+mod cut;
 mod damage;
 mod faults;
 mod golden;

@@ -3,7 +3,7 @@
 
 use crate::support::{DONE, Directory, options, stop, verify, wait};
 use starttls_proxy::{
-    audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement},
+    audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement, Reopened},
     flags::AuditVerifyFlags,
 };
 use std::{
@@ -62,11 +62,11 @@ impl Moving {
 }
 
 impl Disk for Moving {
-    fn reopen(&mut self, durable: u64) -> io::Result<u64> {
+    fn reopen(&mut self, durable: u64) -> io::Result<Reopened> {
         self.step(Fault::Begin)?;
         self.disk.reopen(durable)
     }
-    fn begin(&mut self, durable: u64) -> io::Result<u64> {
+    fn begin(&mut self, durable: u64) -> io::Result<Reopened> {
         self.step(Fault::Begin)?;
         self.disk.begin(durable)
     }
@@ -84,6 +84,9 @@ impl Disk for Moving {
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
         self.step(Fault::None)?;
         self.disk.rotate(suffix)
+    }
+    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+        self.disk.remember(line)
     }
 }
 

@@ -117,6 +117,7 @@ fn the_chain_goes_on_over_restarts_and_rotated_files() {
     );
     // A restart right after a rotation finds the chain's end in the newest rotated file.
     fs::remove_file(directory.file()).unwrap();
+    fs::remove_file(directory.0.join("audit.jsonl.lock")).unwrap();
     let first_left: u64 = fs::read_to_string(files.last().unwrap())
         .unwrap()
         .lines()

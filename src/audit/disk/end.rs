@@ -3,6 +3,7 @@
 use crate::audit::{
     OpenError, TornField, WireText,
     chain::{Hash, Head, Header},
+    known::KnownEnd,
     tree::{RecordTree, TreeStart},
 };
 use std::{
@@ -21,9 +22,10 @@ const TORN_TEXT: usize = 4096;
 /// The end of a log, as it is found when the log is opened.
 #[derive(Debug)]
 pub(in crate::audit) struct LogEnd {
-    pub(in crate::audit) head: Head,
-    /// Over all records up to `head`.
-    pub(in crate::audit) tree: RecordTree,
+    /// Where the chain goes on.
+    pub(in crate::audit) end: KnownEnd,
+    /// Records before that are not there, or others stand in their place: the end of what is found.
+    pub(in crate::audit) cut: Option<Head>,
     /// Octets in the current file.
     pub(in crate::audit) length: u64,
     /// Number of the first record in the current file, or of the next one if it is empty.
@@ -67,8 +69,13 @@ fn first_record(mut log: OsString, file: &OsString) -> Option<u64> {
         .flatten()
 }
 
-/// Finds the last record, in the file or else in the newest rotated file, and cuts off a torn last line.
-pub(super) fn find_end(path: &Path, file: &mut File) -> Result<LogEnd, OpenError> {
+/// Finds the last record, in the file or else in the newest rotated file, and cuts off a torn last line. The log must have at least the
+/// records that are `known` from elsewhere; else it goes on behind those.
+pub(super) fn find_end(
+    path: &Path,
+    file: &mut File,
+    known: Option<KnownEnd>,
+) -> Result<LogEnd, OpenError> {
     let problem = |path: &Path, error: io::Error| OpenError::of(&path.display(), &error);
     let end = last_record(file).map_err(|error| problem(path, error))?;
     let modified = file
@@ -82,21 +89,23 @@ pub(super) fn find_end(path: &Path, file: &mut File) -> Result<LogEnd, OpenError
         )));
     }
     let mut files = rotated(path).map_err(|error| problem(path, error))?;
-    let head = match end.head {
-        Some(head) => head,
-        None => match files.last() {
-            Some(newest) => {
-                let mut file = File::open(newest).map_err(|error| problem(newest, error))?;
-                let end = last_record(&mut file).map_err(|error| problem(newest, error))?;
-                end.head.filter(|_| end.behind.is_empty()).ok_or_else(|| {
-                    OpenError::Wrong(format!(
+    let head = match (end.head, files.last()) {
+        (Some(head), _) => head,
+        (None, None) => Head::default(),
+        (None, Some(newest)) => {
+            let mut file = File::open(newest).map_err(|error| problem(newest, error))?;
+            let end = last_record(&mut file).map_err(|error| problem(newest, error))?;
+            match end.head.filter(|_| end.behind.is_empty()) {
+                Some(head) => head,
+                None if known.is_some() => end.head.unwrap_or_default(),
+                None => {
+                    return Err(OpenError::Wrong(format!(
                         "{}: does not end in a record: look at it with audit verify; a new chain begins once the old one is moved away",
                         newest.display()
-                    ))
-                })?
+                    )));
+                }
             }
-            None => Head::default(),
-        },
+        }
     };
     let torn = (!end.behind.is_empty()).then(|| TornField {
         octets: end.behind.len() as u64,
@@ -109,16 +118,41 @@ pub(super) fn find_end(path: &Path, file: &mut File) -> Result<LogEnd, OpenError
             .map_err(|error| problem(path, error))?;
     }
     files.push(path.to_owned());
-    let tree = tree_of(&files, &head)?;
+    let (end_of_chain, cut) = match known {
+        Some(known) => match goes_on(&files, &known, &head)? {
+            Some(tree) => (KnownEnd { head, tree }, None),
+            None => (known, Some(head)),
+        },
+        None => {
+            let tree = tree_of(&files, &head)?;
+            (KnownEnd { head, tree }, None)
+        }
+    };
     let first = first_in(file).map_err(|error| problem(path, error))?;
     Ok(LogEnd {
-        head,
-        tree,
+        first: first.unwrap_or(end_of_chain.head.size),
+        end: end_of_chain,
+        cut,
         length: end.length,
-        first: first.unwrap_or(head.size),
         modified: first.and(modified),
         torn,
     })
+}
+
+/// The last record of the log whose newest file is `file`, and the octets of `file` up to there; `None` where that is no audit log.
+pub(super) fn last_head(path: &Path, file: &mut File) -> io::Result<Option<(u64, Head)>> {
+    let end = last_record(file)?;
+    if end.head.is_none() && !end.behind.is_empty() && !may_be_torn(&end.behind) {
+        return Ok(None);
+    }
+    let head = match (end.head, rotated(path)?.last()) {
+        (Some(head), _) => head,
+        (None, Some(newest)) => last_record(&mut File::open(newest)?)?
+            .head
+            .unwrap_or_default(),
+        (None, None) => Head::default(),
+    };
+    Ok(Some((end.length, head)))
 }
 
 /// The end of one file.
@@ -195,11 +229,17 @@ fn may_be_torn(bytes: &[u8]) -> bool {
     bytes[..len] == begin[..len] || bytes[0] == 0
 }
 
+struct FoundRecord {
+    seq: u64,
+    /// The hash of the record before, as this one names it.
+    prev: Option<Hash>,
+    hash: Hash,
+}
+
 /// The records of one file, and where a tree can begin in it.
 #[derive(Default)]
 struct FileRecords {
-    /// Number and hash of each record.
-    records: Vec<(u64, Hash)>,
+    records: Vec<FoundRecord>,
     /// The last of the trees that the file itself names.
     start: Option<RecordTree>,
 }
@@ -222,9 +262,54 @@ impl FileRecords {
             } else if let Some(start) = TreeStart::read(header.event, &line) {
                 found.start = Some(start.tree);
             }
-            found.records.push((header.seq, Hash::of(&line)));
+            found.records.push(FoundRecord {
+                seq: header.seq,
+                prev: header.prev(),
+                hash: Hash::of(&line),
+            });
         }
     }
+}
+
+/// The tree over all records up to `head`, if they go on behind those that are `known`: a power failure can have kept what was
+/// remembered last from the disk.
+fn goes_on(
+    files: &[PathBuf],
+    known: &KnownEnd,
+    head: &Head,
+) -> Result<Option<RecordTree>, OpenError> {
+    let mut tree = known.tree.clone();
+    if known.head == *head {
+        return Ok(Some(tree));
+    }
+    if head.size <= known.head.size {
+        return Ok(None);
+    }
+    let mut records = Vec::new();
+    for file in files.iter().rev() {
+        let found = FileRecords::read(file);
+        let mut found = found.map_err(|error| OpenError::of(&file.display(), &error))?;
+        found.records.append(&mut records);
+        records = found.records;
+        if records
+            .first()
+            .is_some_and(|first| first.seq <= known.head.size)
+        {
+            break;
+        }
+    }
+    let mut last = known.head;
+    for record in records.iter().filter(|one| one.seq >= known.head.size) {
+        if record.seq != last.size || record.prev != Some(last.hash) {
+            return Ok(None);
+        }
+        tree.push(record.hash);
+        last = Head {
+            size: record.seq + 1,
+            hash: record.hash,
+        };
+    }
+    Ok((last == *head).then_some(tree))
 }
 
 /// The tree over all records up to `head`, from the newest files back to one that says where the tree stood.
@@ -239,15 +324,13 @@ fn tree_of(files: &[PathBuf], head: &Head) -> Result<RecordTree, OpenError> {
         found.records.append(&mut records);
         records = found.records;
         if let Some(mut tree) = found.start {
-            let behind = records.iter().filter(|(seq, _)| *seq >= tree.size());
-            let behind: Vec<_> = behind.collect();
-            for (seq, hash) in behind {
-                if *seq == tree.size() {
-                    tree.push(*hash);
+            for record in &records {
+                if record.seq == tree.size() {
+                    tree.push(record.hash);
                 }
             }
             let is_whole = tree.size() == head.size
-                && records.last().is_some_and(|(_, hash)| *hash == head.hash);
+                && records.last().is_some_and(|last| last.hash == head.hash);
             if is_whole {
                 return Ok(tree);
             }

@@ -1,23 +1,23 @@
 //! The thread that writes the log.
 
 use super::{
-    AuditError, AuditOptions, Checkpoint, Notice, Receipt, SharedLog, locked,
-    queue::{AnswerSlot, Batch, Rest, WriterState, answer, empty},
+    AuditError, AuditOptions, Notice, Receipt, SharedLog, locked,
+    pending::PendingLines,
+    queue::{AnswerSlot, Batch, Rest, WriterState, answer},
 };
 use crate::audit::{
-    CheckpointRecord, Disk, Hash, Head, LogContinuedRecord, LogOpenedRecord, LogRecoveredRecord,
-    Record, TornField,
+    Checkpoint, CheckpointRecord, Disk, Head, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
+    LogRecoveredRecord, Record, Reopened, TornField,
     chain::timestamp,
     checkpoint::{SignedNote, SigningKey},
-    disk::{LogEnd, Placement, suffix},
-    tree::RecordTree,
+    disk::{LogEnd, Placement, day_of, suffix},
 };
 use crate::{clock, metrics};
 use data_encoding::BASE64;
 use std::{
     io,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 /// How records begin that tell what others said of a checkpoint.
@@ -26,28 +26,25 @@ const OF_OTHERS: [&[u8]; 3] = [
     br#"{"event":"cosigned""#,
     br#"{"event":"not-anchored""#,
 ];
-/// Hashes for which memory is kept, as for records that are queued.
-const HASHES_KEPT: usize = 4096;
 
-/// The writing thread's state: the chain's end, and the lines that are not known to be durable.
+/// The writing thread's state.
 pub(super) struct LogWriter {
     shared: Arc<SharedLog>,
     options: AuditOptions,
     key: Option<SigningKey>,
     disk: Box<dyn Disk>,
-    head: Head,
-    /// Over all records up to `head`.
-    tree: RecordTree,
+    /// The chain's end, and the lines that are not known to be durable.
+    pending: PendingLines,
+    /// Where that is made into a line.
+    known_line: Vec<u8>,
+    /// It cannot be remembered at present.
+    forgetful: bool,
     /// The records that were taken from the queue last; afterwards its memory, for the next ones.
     batch: Batch,
     /// Octets of the current file that are durable.
     durable: u64,
-    /// The lines behind those octets, and how many octets of these lines were handed to the system.
-    lines: Vec<u8>,
+    /// How many octets of the lines behind those octets were handed to the system.
     written: usize,
-    /// The hash of each of those lines, and the tree over the records before them.
-    hashes: Vec<Hash>,
-    durable_tree: RecordTree,
     /// Callers that wait for one of those lines, each with the place where its line ends.
     waiting: Vec<(usize, Arc<AnswerSlot>, Receipt)>,
     /// The checkpoints among those lines, with the place where each begins.
@@ -94,14 +91,12 @@ impl LogWriter {
             options,
             key,
             disk,
-            head: found.head,
-            tree: found.tree.clone(),
+            pending: PendingLines::behind(found.end.clone()),
+            known_line: Vec::new(),
+            forgetful: false,
             batch: Batch::default(),
             durable: found.length,
-            lines: Vec::new(),
             written: 0,
-            hashes: Vec::new(),
-            durable_tree: found.tree.clone(),
             waiting: Vec::new(),
             checkpoints: Vec::new(),
             first: found.first,
@@ -114,17 +109,17 @@ impl LogWriter {
     }
 
     /// Writes `log-opened`, which also shows whether the log can be written.
-    pub(super) fn begin(&mut self, torn: Option<TornField>) -> io::Result<()> {
+    pub(super) fn begin(&mut self, cut: Option<Head>, torn: Option<TornField>) -> io::Result<()> {
+        let verifier = |key: &SigningKey| key.public().verifier(&self.options.origin);
         let opened = LogOpenedRecord {
             origin: self.options.origin.clone(),
-            key: self
-                .key
-                .as_ref()
-                .map(|key| key.public().verifier(&self.options.origin)),
+            key: self.key.as_ref().map(verifier),
             addresses: self.options.addresses,
             torn: torn.clone(),
         };
-        if self.durable == 0 && self.head.size > 0 {
+        if let Some(found) = cut {
+            self.note_cut(found, false);
+        } else if self.durable == 0 && self.pending.head().size > 0 {
             self.continue_in_file();
         }
         self.add_own(&Record::LogOpened(opened));
@@ -155,7 +150,7 @@ impl LogWriter {
             }
             *locked(&self.shared.busy_since) = None;
             if closing {
-                let complete = self.outage.is_none() && self.lines.is_empty();
+                let complete = self.outage.is_none() && self.pending.octets() == 0;
                 let mut queue = locked(&self.shared.queue);
                 if queue.writer == WriterState::HandingOver {
                     if complete {
@@ -238,7 +233,7 @@ impl LogWriter {
     fn is_worth_trying(&self, now: Instant, closing: bool) -> bool {
         match &self.outage {
             Some(outage) => closing || !self.waiting.is_empty() || now >= outage.retry,
-            None => !self.lines.is_empty(),
+            None => self.pending.octets() > 0,
         }
     }
 
@@ -251,30 +246,24 @@ impl LogWriter {
     }
 
     fn add(&mut self, at: &[u8], body: &[u8], slot: Option<Arc<AnswerSlot>>) {
-        self.chain(at, body);
+        self.pending.append(at, body);
         self.unsigned += 1;
         let is_of_others = OF_OTHERS.iter().any(|begin| body.starts_with(begin));
         self.events += u64::from(!is_of_others);
         if let Some(slot) = slot {
             let receipt = Receipt {
-                seq: self.head.size - 1,
-                hash: self.head.hash,
+                seq: self.pending.head().size - 1,
+                hash: self.pending.head().hash,
             };
-            self.waiting.push((self.lines.len(), slot, receipt));
+            self.waiting.push((self.pending.octets(), slot, receipt));
         }
         if self.unsigned + 1 >= self.options.checkpoint_records {
             self.checkpoint();
         }
     }
 
-    fn chain(&mut self, at: &[u8], body: &[u8]) {
-        self.head.append(&mut self.lines, at, body);
-        self.tree.push(self.head.hash);
-        self.hashes.push(self.head.hash);
-    }
-
     fn note_added(&mut self) {
-        if self.sync_due.is_none() && !self.lines.is_empty() {
+        if self.sync_due.is_none() && self.pending.octets() > 0 {
             // They may have been gathered for a while.
             let left = self.options.sync_after - self.gather_for();
             let now = clock::instant();
@@ -283,7 +272,7 @@ impl LogWriter {
         }
         self.shared
             .unwritten
-            .store(self.lines.len(), Ordering::Release);
+            .store(self.pending.octets(), Ordering::Release);
     }
 
     /// Adds a record about the log itself.
@@ -296,9 +285,9 @@ impl LogWriter {
 
     fn checkpoint(&mut self) {
         let at = timestamp((self.options.clock)());
-        let root = self.tree.root();
+        let root = self.pending.root();
         let origin = &self.options.origin;
-        let text = SignedNote::text(origin, self.head.size, root);
+        let text = SignedNote::text(origin, self.pending.head().size, root);
         let line = self
             .key
             .as_ref()
@@ -306,15 +295,15 @@ impl LogWriter {
         let note = format!("{text}\n{}", line.unwrap_or_default());
         let checkpoint = Checkpoint {
             origin: origin.clone(),
-            head: self.head,
+            head: self.pending.head(),
             root,
             note: note.clone(),
             events: self.events,
         };
-        self.checkpoints.push((self.lines.len(), checkpoint));
+        self.checkpoints.push((self.pending.octets(), checkpoint));
         let body = serde_json::to_vec(&Record::Checkpoint(CheckpointRecord { note }))
             .expect("records have string keys only");
-        self.chain(at.as_bytes(), &body);
+        self.pending.append(at.as_bytes(), &body);
         self.unsigned = 0;
         self.checkpoint_due = clock::instant() + self.options.checkpoint_after;
     }
@@ -328,11 +317,9 @@ impl LogWriter {
             || !self.checkpoints.is_empty()
             || self.sync_due.is_some_and(|due| due <= now);
         if self.outage.is_some() {
-            let kept = self.disk.reopen(self.durable)?;
+            let reopened = self.disk.reopen(self.durable)?;
             self.written = 0;
-            if kept != self.durable {
-                self.note_new_file();
-            }
+            self.note_reopened(reopened);
         }
         self.write(sync)?;
         if let Some(outage) = self.outage.take() {
@@ -355,7 +342,7 @@ impl LogWriter {
             // A checkpoint is written only when all records it vouches for are durable, so none of them can be missing after a crash.
             let mut places = self.checkpoints.iter().map(|(place, _)| *place);
             let checkpoint = places.find(|place| *place > 0);
-            let end = checkpoint.unwrap_or(self.lines.len());
+            let end = checkpoint.unwrap_or(self.pending.octets());
             if self.hand_over(end)? == Placement::MovedAway {
                 self.go_on_in_a_new_file()?;
             } else if checkpoint.is_some() {
@@ -373,7 +360,9 @@ impl LogWriter {
             return Ok(Placement::InPlace);
         }
         let length = self.durable + self.written as u64;
-        let place = self.disk.append(length, &self.lines[self.written..end])?;
+        let place = self
+            .disk
+            .append(length, &self.pending.lines()[self.written..end])?;
         if place == Placement::InPlace {
             self.written = end;
         }
@@ -387,20 +376,11 @@ impl LogWriter {
         let written = std::mem::take(&mut self.written);
         let records = self.count(written, clock::instant().duration_since(began));
         self.durable += written as u64;
-        if written == self.lines.len() {
-            empty(&mut self.lines);
-            self.hashes.clear();
-            self.hashes.shrink_to(HASHES_KEPT);
-            self.durable_tree.clone_from(&self.tree);
-        } else {
-            self.lines.drain(..written);
-            let hashes = self.hashes.drain(..records);
-            hashes.for_each(|hash| self.durable_tree.push(hash));
-        }
+        self.pending.settle(written, records);
         self.shared
             .unwritten
-            .store(self.lines.len(), Ordering::Release);
-        if self.lines.is_empty() {
+            .store(self.pending.octets(), Ordering::Release);
+        if self.pending.octets() == 0 {
             self.sync_due = None;
             *locked(&self.shared.undurable_since) = None;
         }
@@ -418,20 +398,33 @@ impl LogWriter {
             *locked(&self.shared.checkpoint_at) = Some((self.options.clock)());
         }
         for (_, checkpoint) in self.checkpoints.drain(..later) {
-            self.shared.checkpoint.send_replace(Some(checkpoint.clone()));
+            self.shared
+                .checkpoint
+                .send_replace(Some(checkpoint.clone()));
             (self.options.notice)(Notice::Checkpoint(checkpoint));
         }
         for (begin, _) in &mut self.checkpoints {
             *begin -= written;
         }
+        self.remember();
         Ok(())
+    }
+
+    /// Keeps the end of the durable records outside the log's files. That is no reason to refuse mail: the records are on disk.
+    fn remember(&mut self) {
+        self.pending.durable().write(&mut self.known_line);
+        let remembered = self.disk.remember(&self.known_line);
+        let was_forgetful = std::mem::replace(&mut self.forgetful, remembered.is_err());
+        if let (Err(error), false) = (remembered, was_forgetful) {
+            (self.options.notice)(Notice::NotRemembered(error.to_string()));
+        }
     }
 
     /// Counts the octets at the beginning of the lines that a flush made durable. Returns the number of their records.
     fn count(&self, octets: usize, took: Duration) -> usize {
         let metrics = &self.options.metrics;
         metrics.took(metrics::SYNC_TOOK, &[], took);
-        let records = memchr::memchr_iter(b'\n', &self.lines[..octets]).count();
+        let records = memchr::memchr_iter(b'\n', &self.pending.lines()[..octets]).count();
         metrics.add(metrics::RECORDS, "", records as u64);
         metrics.add(metrics::RECORD_OCTETS, "", octets as u64);
         records
@@ -440,18 +433,50 @@ impl LogWriter {
     /// Someone moved the file away. The lines handed over stay in it; the rest goes into a new file.
     fn go_on_in_a_new_file(&mut self) -> io::Result<()> {
         self.sync()?;
-        let kept = self.disk.begin(self.durable)?;
-        if kept != self.durable {
-            self.note_new_file();
+        let reopened = self.disk.begin(self.durable)?;
+        self.note_reopened(reopened);
+        if reopened.cut.is_none() {
+            (self.options.notice)(Notice::Moved);
         }
-        (self.options.notice)(Notice::Moved);
         Ok(())
+    }
+
+    fn note_reopened(&mut self, Reopened { kept, cut }: Reopened) {
+        match cut {
+            Some(found) => {
+                if kept == 0 {
+                    self.first = self.pending.durable().head.size;
+                    self.day = day_of((self.options.clock)());
+                }
+                (self.durable, self.written) = (kept, 0);
+                self.note_cut(found, true);
+            }
+            None if kept != self.durable => self.note_new_file(),
+            None => {}
+        }
+    }
+
+    /// Records that durable records are not there any more. The chain goes on behind them.
+    fn note_cut(&mut self, found: Head, running: bool) {
+        let expected = self.pending.durable().head.size;
+        self.add_own(&Record::LogCut(LogCutRecord {
+            first: expected,
+            range: BASE64.encode(&self.pending.durable().tree.range()),
+            found: found.size,
+            found_hash: found.hash.to_string(),
+            running,
+        }));
+        self.options.metrics.count(metrics::LOG_CUTS, "");
+        (self.options.notice)(Notice::Cut {
+            expected,
+            found: found.size,
+        });
     }
 
     /// Notes that the current file is empty. It will begin with the first line that is not durable.
     fn note_new_file(&mut self) {
         (self.durable, self.written) = (0, 0);
-        self.first = self.durable_tree.size();
+        self.first = self.pending.durable().head.size;
         self.day = day_of((self.options.clock)());
         self.continue_in_file();
     }
@@ -460,8 +485,8 @@ impl LogWriter {
     /// line before it, so nothing can be put in front of them.
     fn continue_in_file(&mut self) {
         self.add_own(&Record::LogContinued(LogContinuedRecord {
-            first: self.durable_tree.size(),
-            range: BASE64.encode(&self.durable_tree.range()),
+            first: self.pending.durable().head.size,
+            range: BASE64.encode(&self.pending.durable().tree.range()),
         }));
     }
 
@@ -491,7 +516,7 @@ impl LogWriter {
     }
 
     fn rotation_is_due(&self) -> bool {
-        let length = self.durable + self.lines.len() as u64;
+        let length = self.durable + self.pending.octets() as u64;
         let today = || day_of((self.options.clock)());
         length > 0
             && (length >= self.options.rotate_octets
@@ -504,7 +529,7 @@ impl LogWriter {
             self.checkpoint();
         }
         self.write(true)?;
-        match self.disk.rotate(&suffix(&day_text(self.day), self.first))? {
+        match self.disk.rotate(&suffix(self.day, self.first))? {
             Placement::InPlace => self.note_new_file(),
             Placement::MovedAway => self.go_on_in_a_new_file()?,
         }
@@ -528,17 +553,4 @@ impl Drop for LogWriter {
         drop(left);
         self.shared.ended.notify_all();
     }
-}
-
-/// The day (UTC) of a time, in days since 1970.
-fn day_of(at: SystemTime) -> u64 {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH);
-    since.unwrap_or_default().as_secs() / 86_400
-}
-
-/// A day as records write it, `2026-11-24`.
-fn day_text(day: u64) -> String {
-    let mut text = timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400));
-    text.truncate("2026-11-24".len());
-    text
 }

@@ -1,7 +1,7 @@
 //! Says what was done to a log, from the first line that does not fit and the lines around it.
 
 use super::{
-    LogRecordFields,
+    fields::LogRecordFields,
     lines::{LinePosition, LogLines},
 };
 use crate::audit::{
@@ -78,6 +78,22 @@ impl fmt::Display for Finding {
             self.text
         )
     }
+}
+
+/// Why a line is not accepted.
+pub(super) enum Misfit {
+    /// It does not follow the line before it. [`diagnose`] finds out what was done.
+    Unlinked,
+    /// What was done, with words for it.
+    Damaged(Damage, String),
+}
+
+pub(super) fn edited(text: impl Into<String>) -> Misfit {
+    Misfit::Damaged(Damage::Edited, text.into())
+}
+
+pub(super) fn rewritten(text: String) -> Misfit {
+    Misfit::Damaged(Damage::Rewritten, text)
 }
 
 /// What [`diagnose`] compares of a line.

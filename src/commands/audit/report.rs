@@ -51,10 +51,11 @@ pub fn report(
         from,
         since,
         until,
+        tsa_ca,
         files,
     } = flags;
     let period = Period::new(since, until).map_err(|error| unusable("report", error))?;
-    let logs = expectations(*from, key, anchor)
+    let logs = expectations(*from, key, anchor, tsa_ca)
         .and_then(|expected| examine(files, &expected, progress))
         .map_err(|error| unusable("report", error))?;
     let written = Counts::read(&logs, &period).and_then(|counts| {

@@ -1,7 +1,7 @@
 //! `audit verify`: whether the log is intact, or the first line that is not.
 
 use super::{
-    demand_files,
+    demand_files, outside,
     quantity::{grouped, size},
     unusable,
 };
@@ -34,8 +34,9 @@ pub fn verify(
         anchor,
         key,
         from,
+        tsa_ca,
     } = flags;
-    let verifications = expectations(*from, key, anchor)
+    let verifications = expectations(*from, key, anchor, tsa_ca)
         .and_then(|expected| examine(files, &expected, progress))
         .map_err(|error| unusable("verify", error))?;
     let own_key = !key.is_empty();
@@ -57,9 +58,12 @@ pub(super) fn expectations(
     from: u64,
     keys: &[String],
     anchors: &[String],
+    tsa_ca: &[PathBuf],
 ) -> Result<Expectations, OpenError> {
     let mut expected = Expectations {
         from,
+        read_stamp: Some(outside::read_stamp),
+        stampers: outside::authorities(tsa_ca).map_err(OpenError::Wrong)?,
         ..Expectations::default()
     };
     for key in keys {
@@ -208,7 +212,19 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
         );
         facts.push(("also signed", text));
     }
+    if verification.cuts.len() > 1 || verification.finding.as_ref() != verification.cuts.first() {
+        let cuts = verification.cuts.iter().map(ToString::to_string);
+        facts.push(("cuts", cuts.collect::<Vec<_>>().join("; ")));
+    }
+    if verification.elsewhere > 0 {
+        let text = format!(
+            "{} time(s) the program did not find its log where it had left it; its records are here",
+            verification.elsewhere
+        );
+        facts.push(("moved", text));
+    }
     facts.push(("anchors", anchors(verification)));
+    facts.extend(outside::describe(verification));
     facts.push(("end", end(verification)));
     if verification.crashes + verification.outages > 0 {
         facts.push((

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -22,12 +22,15 @@ const NO_ROOM: u64 = 1 << 20;
 /// A log younger than this, in seconds, has no rate yet.
 const YOUNG: u64 = 3_600;
 const DAY: u64 = 86_400;
+/// Octets of a record within which its event stands.
+const LINE_HEAD: usize = 200;
 
 pub(super) fn check(service: &ProxyService) -> Vec<MachineFinding> {
     let mut findings = Vec::new();
     match service.audit_log() {
         Some(file) => {
             findings.push(writable(service, "audit log", file));
+            findings.extend(cut(file));
             findings.extend(room(file));
         }
         None => findings.push(MachineFinding::ok(
@@ -116,6 +119,57 @@ fn is_its_own(folder: &Path, file: &Path) -> bool {
             .flatten()
             .all(|entry| entry.file_name().as_encoded_bytes().starts_with(name))
     })
+}
+
+/// Whether records were cut off the end of the audit log.
+fn cut(file: &Path) -> Option<MachineFinding> {
+    const CHECK: &str = "log's end";
+    let verify = format!(
+        "starttls-proxy audit verify {}",
+        shell_word(&file.display().to_string())
+    );
+    let finding = match (audit::missing_at_end(file), says_that_it_was_cut(file)) {
+        (Ok(Some((known, found))), _) => MachineFinding::fail(
+            CHECK,
+            format!(
+                "{}: {known} records were on disk, {found} are there: the end was cut off, or an older copy was put in place",
+                file.display()
+            ),
+        )
+        .advise(
+            "find out who did it, and put the file back where you have it elsewhere; at its next start the proxy goes on behind the gap,              and the log says so for ever",
+        ),
+        (Ok(None), Ok(true)) => MachineFinding::warn(
+            CHECK,
+            format!(
+                "{}: records were cut off before the proxy went on, as the log itself says",
+                file.display()
+            ),
+        )
+        .advise("find out who did it; whoever reads the log is told where the gap is"),
+        (Ok(None), Ok(false)) => {
+            let words = "nothing was cut off since it was last written";
+            return Some(MachineFinding::ok(CHECK, words));
+        }
+        // Whether it can be read at all, another check says.
+        (Err(_), _) | (_, Err(_)) => return None,
+    };
+    Some(finding.run(verify))
+}
+
+/// Whether the file that is being written has a record of a cut.
+fn says_that_it_was_cut(file: &Path) -> io::Result<bool> {
+    let mut lines = BufReader::with_capacity(1 << 20, fs::File::open(file)?);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        // What a record is stands within the first octets.
+        let head = &line[..line.len().min(LINE_HEAD)];
+        if memchr::memmem::find(head, b"\"event\":\"log-cut\"").is_some() {
+            return Ok(true);
+        }
+        line.clear();
+    }
+    Ok(false)
 }
 
 /// Room on the disk of the audit log, in days at the rate at which it has grown so far.

@@ -47,7 +47,8 @@ mod tempdir {
 
     impl Folder {
         pub(super) fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("anchoring-{}-{name}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("anchoring-{}-{name}", std::process::id()));
             std::fs::create_dir_all(&path).expect("a folder");
             Self(path)
         }
@@ -69,7 +70,12 @@ impl World {
         options.sync_after = Duration::from_millis(1);
         let audit = Arc::new(AuditLog::open(options).expect("a log"));
         let (metrics, voucher) = (Arc::default(), FakeVoucher::default());
-        Self { dir, audit, metrics, voucher }
+        Self {
+            dir,
+            audit,
+            metrics,
+            voucher,
+        }
     }
 
     fn start(&self) {
@@ -101,8 +107,11 @@ impl World {
     fn records(&self, event: &str) -> Vec<Value> {
         assert!(self.audit.close(), "everything is on disk");
         let text = fs::read_to_string(self.dir.0.join("log")).expect("the log");
-        let all = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
-        all.filter(|record: &Value| record["event"] == event).collect()
+        let all = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"));
+        all.filter(|record: &Value| record["event"] == event)
+            .collect()
     }
 }
 
@@ -121,7 +130,10 @@ async fn a_day_without_any_authority_loses_no_record_and_leaves_one_that_says_so
     world.pass(EVERY * 2).await;
     let gaps = world.records("not-anchored");
     assert_eq!(gaps.len(), 1, "{gaps:?}");
-    assert_eq!((&gaps[0]["wanted"], &gaps[0]["error"]), (&"stamp".into(), &"nobody is there".into()));
+    assert_eq!(
+        (&gaps[0]["wanted"], &gaps[0]["error"]),
+        (&"stamp".into(), &"nobody is there".into())
+    );
     let stamps = world.records("stamp");
     assert!(!stamps.is_empty(), "the gap ends");
     assert!(stamps[0]["seq"].as_u64() > gaps[0]["seq"].as_u64());

@@ -311,11 +311,11 @@ impl FailingDisk {
 }
 
 impl Disk for FailingDisk {
-    fn reopen(&mut self, durable: u64) -> io::Result<u64> {
+    fn reopen(&mut self, durable: u64) -> io::Result<audit::Reopened> {
         self.state()?;
         self.0.reopen(durable)
     }
-    fn begin(&mut self, durable: u64) -> io::Result<u64> {
+    fn begin(&mut self, durable: u64) -> io::Result<audit::Reopened> {
         self.state()?;
         self.0.begin(durable)
     }
@@ -330,6 +330,10 @@ impl Disk for FailingDisk {
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
         self.state()?;
         self.0.rotate(suffix)
+    }
+    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+        self.state()?;
+        self.0.remember(line)
     }
 }
 

@@ -1,0 +1,63 @@
+//! What a log has to say to whoever reads the program's own log.
+
+use crate::audit::{Checkpoint, TornField};
+use std::fmt;
+
+/// Something the program's log should say. `Display` is that line, without the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A checkpoint is durable. Kept on another machine, this line anchors the chain.
+    Checkpoint(Checkpoint),
+    /// A crash had left a torn last line. It was cut off, and a record says so.
+    Torn(TornField),
+    /// Records that were on disk are not there any more, or another log stands in their place. A record says so.
+    Cut {
+        /// Number of records that there were.
+        expected: u64,
+        /// Number of records that were found.
+        found: u64,
+    },
+    /// The end of the log cannot be kept in `FILE.lock`, so that a cut may go unnoticed.
+    NotRemembered(String),
+    /// Someone moved the file away. The chain goes on in a new one.
+    Moved,
+    /// The log cannot be written. New sessions are refused, and no message is acknowledged.
+    Failing(String),
+    /// The log can be written again.
+    Recovered {
+        /// Records that could not be kept in memory meanwhile.
+        lost: u64,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.fmt(f),
+            Self::Torn(torn) => write!(
+                f,
+                "audit log had a torn last line of {} octets, cut off",
+                torn.octets
+            ),
+            Self::Cut { expected, found } if found < expected => write!(
+                f,
+                "audit log was cut: of its {expected} records {found} were found. The log says so itself; find out who did it",
+            ),
+            Self::Cut { expected, .. } => write!(
+                f,
+                "audit log was replaced by another one: its {expected} records are not there. The log says so itself; find out who did it",
+            ),
+            Self::NotRemembered(error) => write!(
+                f,
+                "audit log is written, but its end cannot be kept in the file that ends in .lock: {error}"
+            ),
+            Self::Moved => f.write_str("audit log was moved away, it goes on in a new file"),
+            Self::Failing(error) => {
+                write!(f, "audit log cannot be written, mail is deferred: {error}")
+            }
+            Self::Recovered { lost } => {
+                write!(f, "audit log can be written again, {lost} records lost")
+            }
+        }
+    }
+}

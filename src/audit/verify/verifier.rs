@@ -1,0 +1,319 @@
+//! Follows a log line by line, from its first to the first that does not fit.
+
+use super::{
+    Expectations, PROGRESS_STEP, Verification,
+    anchor::LogAnchor,
+    damage::{Damage, Misfit, edited, rewritten},
+    fields::LogRecordFields,
+    lines::{self, LinePosition, LogLines},
+};
+use crate::audit::{
+    CheckpointRecord, Hash, PublicKey, Record,
+    chain::{Head, Header},
+    checkpoint::SignedNote,
+    known::KnownEnd,
+    log::CHECKPOINT_RECORDS,
+    tree::RecordTree,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+};
+
+/// The state of one verification, line by line.
+pub(super) struct Verifier<'a> {
+    pub(super) expected: &'a Expectations,
+    /// Anchors that the chain has not reached yet, by size.
+    pub(super) anchors: Vec<&'a LogAnchor>,
+    pub(super) result: Verification,
+    /// Over all records up to the head; `None` as long as nothing says what it was before the first record that is here.
+    pub(super) tree: Option<RecordTree>,
+    /// The key that the log says signs it.
+    pub(super) named_key: Option<PublicKey>,
+    /// The numbers of the records before which others were cut off.
+    pub(super) cut_before: BTreeSet<u64>,
+    /// The end of the log that is remembered beside it.
+    pub(super) known: Option<KnownEnd>,
+    /// The hash of the last record when there were so many.
+    pub(super) at_known: Option<Hash>,
+    /// Records since the last checkpoint.
+    pub(super) unsigned: u64,
+    /// The digest of each checkpoint's text, by its size.
+    pub(super) texts: BTreeMap<u64, Hash>,
+    /// Position of the last good line.
+    pub(super) before: Option<LinePosition>,
+    /// Records below this number are vouched for by a signature or an anchor.
+    pub(super) vouched: u64,
+    /// Size of the last anchor that agreed.
+    pub(super) agreed: u64,
+}
+
+fn read_fields(line: &[u8]) -> Result<LogRecordFields, Misfit> {
+    LogRecordFields::read(line).map_err(|error| edited(format!("this is no record: {error}")))
+}
+
+/// Whether a crash can have left the line before `behind`. A crash leaves part of a line, or blocks that were never written, and no
+/// checkpoint behind them, because a checkpoint is written only when everything before it is durable.
+fn is_torn(behind: &mut LogLines) -> io::Result<bool> {
+    while let Some(line) = behind.next()? {
+        if line.whole
+            && Header::read(line.bytes).is_some_and(|header| header.event == b"checkpoint")
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+impl<'a> Verifier<'a> {
+    pub(super) fn new(expected: &'a Expectations) -> Self {
+        let mut anchors: Vec<_> = expected.anchors.iter().collect();
+        anchors.sort_by_key(|anchor| anchor.size);
+        Self {
+            expected,
+            anchors,
+            result: Verification {
+                from: expected.from,
+                head: Head {
+                    size: expected.from,
+                    ..Head::default()
+                },
+                ..Verification::default()
+            },
+            tree: (expected.from == 0).then(RecordTree::default),
+            named_key: None,
+            cut_before: BTreeSet::new(),
+            known: None,
+            at_known: None,
+            unsigned: 0,
+            texts: BTreeMap::new(),
+            before: None,
+            vouched: expected.from,
+            agreed: expected.from,
+        }
+    }
+
+    /// Accepts line by line; returns the first that does not fit, with its position.
+    pub(super) fn walk(
+        &mut self,
+        files: &[PathBuf],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> io::Result<Option<(LinePosition, Misfit)>> {
+        let total = lines::octets(files)?;
+        let mut reported = 0;
+        let mut lines = LogLines::new(files);
+        while let Some(line) = lines.next()? {
+            let (position, offset) = (line.position, line.offset);
+            let octets = line.bytes.len() as u64 + 1;
+            let may_be_torn = !line.whole || line.bytes.contains(&0);
+            if self.is_left_out() {
+                self.know_the_tree_at(files, position)?;
+            }
+            let result = match line.whole {
+                true => match self.accept(line.bytes) {
+                    Err(Misfit::Unlinked)
+                        if self.go_on_behind_a_cut(files, position, line.bytes)? =>
+                    {
+                        self.accept(line.bytes)
+                    }
+                    result => result,
+                },
+                false => Err(Misfit::Damaged(
+                    Damage::Cut,
+                    "the file ends inside a line, and another file follows".into(),
+                )),
+            };
+            if let Err(misfit) = result {
+                let is_last = position.file + 1 == files.len();
+                let length = lines.length()?;
+                if is_last && may_be_torn && is_torn(&mut lines)? {
+                    self.result.torn = length.saturating_sub(offset);
+                    break;
+                }
+                return Ok(Some((position, misfit)));
+            }
+            self.before = Some(position);
+            self.result.octets += octets;
+            if self.result.octets - reported >= PROGRESS_STEP {
+                reported = self.result.octets;
+                progress(reported, total);
+            }
+        }
+        progress(self.result.octets, total);
+        let misfit = self.end().err();
+        Ok(misfit.map(|misfit| (self.before.unwrap_or_default(), misfit)))
+    }
+
+    fn accept(&mut self, line: &[u8]) -> Result<(), Misfit> {
+        let header = Header::read(line).ok_or_else(|| edited("this is no record"))?;
+        let head = &mut self.result.head;
+        if self.before.is_none() && self.expected.from > 0 && header.seq == head.size {
+            // The record before it is not here. Its hash is taken on trust until a signature or an anchor vouches for it.
+            head.hash = header.prev().ok_or_else(|| edited("this is no record"))?;
+        }
+        if !header.follows(head) {
+            return Err(Misfit::Unlinked);
+        }
+        self.agrees_with_anchors()?;
+        if self
+            .known
+            .as_ref()
+            .is_some_and(|known| known.head.size == header.seq)
+        {
+            self.at_known = Some(self.result.head.hash);
+        }
+        self.unsigned += 1;
+        match header.event {
+            b"checkpoint" => {
+                self.checkpoint(line, &header)?;
+                self.unsigned = 0;
+            }
+            b"log-opened" | b"log-recovered" => self.about_the_log(line)?,
+            b"log-continued" | b"log-cut" => self.continued(line, &header)?,
+            b"stamp" | b"not-anchored" => self.said_by_others(line, &header)?,
+            event => self.result.stopped = event == b"stop",
+        }
+        let has_key = !self.expected.keys.is_empty() || self.named_key.is_some();
+        if has_key && self.unsigned > CHECKPOINT_RECORDS {
+            let text = format!(
+                "no checkpoint within {CHECKPOINT_RECORDS} records: they were taken out, or this was written by another program"
+            );
+            return Err(Misfit::Damaged(Damage::Unsigned, text));
+        }
+        let at = String::from_utf8_lossy(header.at);
+        let span = &mut self.result.span;
+        let (_, last) = span.get_or_insert_with(|| (at.to_string(), String::new()));
+        at.as_ref().clone_into(last);
+        let hash = Hash::of(line);
+        self.result.head = Head {
+            size: header.seq + 1,
+            hash,
+        };
+        if let Some(tree) = &mut self.tree {
+            tree.push(hash);
+        }
+        Ok(())
+    }
+
+    /// `log-opened` and `log-recovered`.
+    fn about_the_log(&mut self, line: &[u8]) -> Result<(), Misfit> {
+        let fields = read_fields(line)?;
+        if let Some(lost) = fields.lost {
+            self.result.outages += 1;
+            self.result.lost += lost;
+            return Ok(());
+        }
+        self.result.stopped = false;
+        self.result.crashes += u64::from(fields.torn.is_some());
+        // An unreadable key is damage: otherwise the signatures behind it would silently go unchecked.
+        let key = fields.key.as_deref().map(|text| {
+            PublicKey::from_verifier(text).ok_or_else(|| edited("the key that it names is none"))
+        });
+        let key = key.transpose()?;
+        let before = std::mem::replace(&mut self.named_key, key);
+        match fields.origin {
+            Some(origin) => self.opened_as(origin, before),
+            None => Ok(()),
+        }
+    }
+
+    /// A host may have got another name (`--hostname`, a container that was made anew). The chain and the key say that it is
+    /// still the same log.
+    fn opened_as(&mut self, origin: String, key_before: Option<PublicKey>) -> Result<(), Misfit> {
+        let known = match &self.result.origin {
+            Some(known) if *known != origin => known,
+            _ => return self.has_origin(&origin),
+        };
+        let direction = |name: &str| name.rsplit('/').next().map(str::to_owned);
+        if direction(known) != direction(&origin) {
+            return self.has_origin(&origin);
+        }
+        if self.expected.keys.is_empty() && key_before != self.named_key {
+            return Err(rewritten(format!(
+                "the log {known} goes on as {origin}, and with another key: name the keys that it may have with --key"
+            )));
+        }
+        let number = self.result.head.size;
+        self.result.renamed.push((number, known.clone()));
+        self.result.origin = Some(origin);
+        Ok(())
+    }
+
+    fn has_origin(&mut self, origin: &str) -> Result<(), Misfit> {
+        let known = self.result.origin.get_or_insert_with(|| origin.to_owned());
+        match known == origin {
+            true => Ok(()),
+            false => Err(rewritten(format!(
+                "this is of the log {origin}, what came before of {known}"
+            ))),
+        }
+    }
+
+    /// The whole line must be exactly what the log would write for its note, so that every octet of it is signed.
+    fn checkpoint(&mut self, line: &[u8], header: &Header<'_>) -> Result<(), Misfit> {
+        let text = read_fields(line)?
+            .note
+            .ok_or_else(|| edited("this checkpoint has no note"))?;
+        self.result.checkpoints += 1;
+        let note = CheckpointRecord { note: text.clone() };
+        let body =
+            serde_json::to_vec(&Record::Checkpoint(note)).expect("records have string keys only");
+        let at = String::from_utf8_lossy(header.at);
+        let mut written = Vec::new();
+        self.result
+            .head
+            .clone()
+            .append(&mut written, at.as_bytes(), &body);
+        if written.strip_suffix(b"\n") != Some(line) {
+            return Err(edited("this checkpoint is not as a log writes it"));
+        }
+        let note = SignedNote::read(&text).ok_or_else(|| edited("this checkpoint has no note"))?;
+        let tree = self.tree.as_ref().ok_or_else(|| {
+            Misfit::Damaged(
+                Damage::Unsigned,
+                format!(
+                    "nothing here says what stood before record {}, so no checkpoint can be checked: begin with --from at the first record of a file",
+                    self.expected.from
+                ),
+            )
+        })?;
+        let is_of_these = (note.size, note.root) == (tree.size(), tree.root());
+        self.has_origin(note.origin)?;
+        let keys = match (&self.expected.keys[..], &self.named_key) {
+            ([], Some(key)) => std::slice::from_ref(key),
+            (keys, _) => keys,
+        };
+        let signer = keys.iter().find(|key| note.signed_by(key));
+        match signer {
+            None if !keys.is_empty() && !note.is_signed() => {
+                let text = "this checkpoint is not signed";
+                return Err(Misfit::Damaged(Damage::Unsigned, text.into()));
+            }
+            None if !keys.is_empty() => {
+                let text = "this checkpoint's signature is wrong, or of another key";
+                return Err(rewritten(text.to_owned()));
+            }
+            _ if !is_of_these => {
+                return Err(rewritten(format!(
+                    "this checkpoint was made for {} records with the root {}: records since number {} were written anew",
+                    note.size, note.root, self.result.signed_size
+                )));
+            }
+            _ => {}
+        }
+        // Others may stamp it, which a record behind it tells.
+        self.texts.insert(note.size, Hash::of(note.text.as_bytes()));
+        let Some(signer) = signer else { return Ok(()) };
+        let others = note.others(signer).map(str::to_owned);
+        self.result.other_signatures.extend(others);
+        if !self.result.signers.contains(signer) {
+            self.result.signers.push(*signer);
+        }
+        self.result.signed += 1;
+        self.result.signed_size = note.size + 1;
+        self.vouched = self.vouched.max(self.result.signed_size);
+        self.result.note = Some(text);
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! What others said of the log, in words: time-stamps, and times without any.
+
+use super::quantity::grouped;
+use crate::{
+    audit::{Hash, OutsideAnchors, StampFacts, Verification, timestamp},
+    tls::{StampToken, anchors_in},
+};
+use std::{path::PathBuf, time::Duration};
+
+/// An anchor that is older than this, seen from the last record, is worth a warning.
+const OLD: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads and judges a time-stamp, for verification.
+pub(super) fn read_stamp(token: &[u8], authorities: &[Vec<u8>]) -> Option<StampFacts> {
+    let stamp = StampToken::read(token)?;
+    stamp.is_signed().then(|| StampFacts {
+        imprint: Hash(stamp.imprint),
+        at: stamp.at(),
+        proved: match authorities {
+            [] => Err("--tsa-ca was not given".into()),
+            _ => stamp.proved_by(authorities),
+        },
+    })
+}
+
+/// The certificates (DER) in these files (PEM).
+pub(super) fn authorities(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
+    let read: Result<Vec<_>, String> = files.iter().map(|file| anchors_in(file)).collect();
+    Ok(read?.concat())
+}
+
+/// What others said of a log, as names and values. Nothing where nobody was asked.
+pub(super) fn describe(verification: &Verification) -> Vec<(&'static str, String)> {
+    let outside = &verification.outside;
+    let mut facts = Vec::new();
+    if outside.stamps + outside.outages == 0 {
+        return facts;
+    }
+    facts.push(("time-stamps", stamps(outside)));
+    if let Some(newest) = newest(verification) {
+        facts.push(("vouched for", newest));
+    }
+    if outside.outages > 0 {
+        let text = format!(
+            "{} time(s) nobody could be had who vouches for a new checkpoint: audit show has them",
+            grouped(outside.outages)
+        );
+        facts.push(("unvouched", text));
+    }
+    facts
+}
+
+fn stamps(outside: &OutsideAnchors) -> String {
+    let number = grouped(outside.stamps);
+    match (&outside.unproved, outside.proved) {
+        _ if outside.stamps == 0 => "none".into(),
+        (None, _) => format!("{number}, all by authorities that --tsa-ca names"),
+        (Some(why), 0) => {
+            let check = outside.newest.as_ref().map_or_else(String::new, |newest| {
+                let size = newest.size;
+                format!("; docs/evidence.md has the commands that check one with openssl, such as that of checkpoint {size}")
+            });
+            format!("{number}, their times are not proved: {why}{check}")
+        }
+        (Some(why), proved) => format!(
+            "{number}, {} of them proved, others not: {why}",
+            grouped(proved)
+        ),
+    }
+}
+
+/// How old the newest anchor is that others gave, with a warning where it is too old.
+pub(super) fn newest(verification: &Verification) -> Option<String> {
+    let newest = verification.outside.newest.as_ref()?;
+    let (_, last) = verification.span.as_ref()?;
+    let age = verification.outside.age(last)?;
+    let behind = verification.good.saturating_sub(newest.size);
+    let warning = match age > OLD {
+        true => "WARNING: more than a day. ",
+        false => "",
+    };
+    let proved = match verification.outside.proved {
+        0 => " (not proved)",
+        _ => "",
+    };
+    Some(format!(
+        "{warning}until {}{proved}, {} before the last record, by {}; {} records came after it",
+        timestamp(newest.at),
+        in_words(age),
+        newest.by,
+        grouped(behind)
+    ))
+}
+
+/// A duration for people, in its two largest units.
+fn in_words(time: Duration) -> String {
+    let minutes = time.as_secs() / 60;
+    match (minutes / 1440, minutes / 60 % 24, minutes % 60) {
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::OutsideAnchor;
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn an_anchor_older_than_a_day_is_a_warning() {
+        let stamped = |at: u64, last: &str| {
+            let outside = OutsideAnchors {
+                stamps: 1,
+                proved: 1,
+                newest: Some(OutsideAnchor {
+                    size: 40,
+                    at: UNIX_EPOCH + Duration::from_secs(at),
+                    by: "http://tsa.example/".into(),
+                }),
+                ..OutsideAnchors::default()
+            };
+            newest(&Verification {
+                outside,
+                good: 100,
+                span: Some((String::new(), last.into())),
+                ..Verification::default()
+            })
+            .expect("there is one")
+        };
+        let text = stamped(0, "1970-01-02T00:00:00.000000Z");
+        assert_eq!(
+            text,
+            "until 1970-01-01T00:00:00.000000Z, 1 d 0 h before the last record, by http://tsa.example/; 60 records came after it"
+        );
+        let text = stamped(0, "1970-01-02T01:02:03.000000Z");
+        assert!(
+            text.starts_with("WARNING: more than a day. until"),
+            "{text}"
+        );
+        let text = stamped(0, "1970-01-01T05:07:00.000000Z");
+        assert!(text.contains(", 5 h 7 min before"), "{text}");
+        // The authority's clock may be ahead.
+        let text = stamped(9, "1970-01-01T00:00:00.000000Z");
+        assert!(text.contains(", 0 min before"), "{text}");
+    }
+}
