@@ -160,7 +160,11 @@ pub struct OutboundFlags {
     /// where those before it fail
     #[argh(option, arg_name = "URL")]
     pub audit_tsa: Vec<HttpUrl>,
-    /// shortest time between two stamps (default 600)
+    /// have checkpoints signed by the witnesses that this file names with their keys and addresses (C2SP tlog-policy);
+    /// needs --audit-key
+    #[argh(option, arg_name = "FILE")]
+    pub audit_witness: Option<PathBuf>,
+    /// shortest time between two stamps, and between two signatures of a witness (default 600)
     #[argh(option, from_str_fn(seconds), arg_name = "SECONDS")]
     pub audit_stamp_every: Option<u64>,
     /// report the result of each TLS session to the tlsrpt collector at this socket
@@ -285,6 +289,9 @@ pub struct InboundFlags {
     /// as for outbound
     #[argh(option, arg_name = "URL")]
     pub audit_tsa: Vec<HttpUrl>,
+    /// as for outbound
+    #[argh(option, arg_name = "FILE")]
+    pub audit_witness: Option<PathBuf>,
     /// as for outbound
     #[argh(option, from_str_fn(seconds), arg_name = "SECONDS")]
     pub audit_stamp_every: Option<u64>,
@@ -443,6 +450,9 @@ pub struct AuditVerifyFlags {
     /// certificate authorities of the time-stamps (--audit-tsa); without them, the stamps' times are not proved
     #[argh(option, arg_name = "PEM")]
     pub tsa_ca: Vec<PathBuf>,
+    /// keys of the witnesses that signed checkpoints, and how many must have (--audit-witness)
+    #[argh(option, arg_name = "FILE")]
+    pub witness: Option<PathBuf>,
     /// file of the log, or files of several logs, each of which is judged by itself
     #[argh(positional, arg_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -500,6 +510,9 @@ pub struct AuditReportFlags {
     /// as for audit verify
     #[argh(option, arg_name = "PEM")]
     pub tsa_ca: Vec<PathBuf>,
+    /// as for audit verify
+    #[argh(option, arg_name = "FILE")]
+    pub witness: Option<PathBuf>,
     /// as for audit show
     #[argh(option, arg_name = "TIME")]
     pub since: Option<String>,

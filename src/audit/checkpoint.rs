@@ -68,7 +68,7 @@ impl fmt::Display for Checkpoint {
 }
 
 /// The key's name and the base64 of a signature line, which is given without its LF.
-fn signature_of(line: &str) -> Option<(&str, &str)> {
+pub(super) fn signature_of(line: &str) -> Option<(&str, &str)> {
     let (name, signature) = line.strip_prefix("\u{2014} ")?.split_once(' ')?;
     (!name.is_empty()).then_some((name, signature))
 }

@@ -8,12 +8,14 @@
 mod address;
 mod chain;
 mod checkpoint;
+mod consistency;
 mod disk;
 mod known;
 mod log;
 mod record;
 mod tree;
 mod verify;
+mod witness;
 
 pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head};
@@ -21,8 +23,8 @@ pub use checkpoint::Checkpoint;
 pub use disk::{Disk, FileDisk, Placement, Reopened, rotated};
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use record::{
-    CertificateField, CheckpointRecord, ConnectionField, CountField, DecisionField, DirectionField,
-    ExemptionField, HeardRecord, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
+    CertificateField, CheckpointRecord, ConnectionField, CosignedRecord, CountField, DecisionField,
+    DirectionField, ExemptionField, HeardRecord, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
     LogRecoveredRecord, MessageRecord, NotAnchoredRecord, NotRecordedRecord, OutcomeField,
     PeerField, PolicyChangeRecord, PolicyField, Record, RefusalRecord, ReloadRecord,
     ReloadedFileField, RepeatedField, SessionClosedRecord, SessionField, SessionOpenedRecord,
@@ -31,15 +33,18 @@ pub use record::{
 };
 #[cfg(test)]
 pub(crate) use verify::OutsideAnchor;
+pub use witness::WitnessPolicy;
 pub(crate) use {
     address::{hashed, printable},
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
+    consistency::consistency,
     disk::missing_at_end,
     verify::{
         Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, OutsideAnchors,
         StampFacts, Verification, in_order, logs, verify,
     },
+    witness::{PolicyWitness, WitnessAnswer, add_checkpoint, read_answer},
 };
 
 use std::{fmt, io};

@@ -94,6 +94,8 @@ pub enum Record {
     Checkpoint(CheckpointRecord),
     /// A time-stamp authority has stamped a checkpoint.
     Stamp(StampRecord),
+    /// A witness has signed a checkpoint.
+    Cosigned(CosignedRecord),
     /// Nobody else vouches for new checkpoints since a certain time, although somebody was asked.
     NotAnchored(NotAnchoredRecord),
 }
@@ -603,6 +605,17 @@ pub struct StampRecord {
     /// The token (RFC 3161), DER in base64. Its digest is SHA-256 over the checkpoint's note without the empty line and the signature
     /// lines.
     pub token: String,
+}
+
+/// `cosigned`: a witness vouches that it has seen all earlier checkpoints that it signed go on to this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CosignedRecord {
+    /// The size in the checkpoint that was signed, which is also the number of its record.
+    pub size: u64,
+    /// When the witness signed, by its own clock, RFC 3339.
+    pub time: String,
+    /// The signature line, without LF (C2SP tlog-cosignature). It can be put behind those of the checkpoint.
+    pub line: String,
 }
 
 /// `not-anchored`: one for each time during which every attempt fails. The next `stamp` or `cosigned` ends that time.

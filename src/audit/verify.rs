@@ -24,7 +24,7 @@ pub(crate) use logs::{MergedLines, logs};
 pub(crate) use outside::OutsideAnchor;
 pub(crate) use outside::{OutsideAnchors, ReadStamp, StampFacts};
 
-use super::{PublicKey, chain::Head, known::KnownEnd, tree::RecordTree};
+use super::{PublicKey, WitnessPolicy, chain::Head, known::KnownEnd, tree::RecordTree};
 use damage::Misfit;
 use std::{collections::BTreeSet, io, path::PathBuf};
 use verifier::Verifier;
@@ -46,6 +46,8 @@ pub(crate) struct Expectations {
     pub(crate) read_stamp: Option<ReadStamp>,
     /// Certificate authorities (DER) that are believed as to who may stamp.
     pub(crate) stampers: Vec<Vec<u8>>,
+    /// The witnesses whose signatures are checked, and how many must have signed.
+    pub(crate) witnesses: Option<WitnessPolicy>,
 }
 
 /// The result of [`verify`].

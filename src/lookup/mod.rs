@@ -29,7 +29,7 @@ use dns::{Rdata, RecordType, Resolve};
 pub use dnssec_support::DnssecSupport;
 use hosts::DomainLookup;
 pub use post::HttpUrl;
-pub(crate) use post::{HttpAnswer, HttpQuestion};
+pub(crate) use post::{HttpAnswer, HttpQuestion, HttpRoots};
 use resolver_config::ResolverConfig;
 use std::{
     net::SocketAddr,
@@ -268,7 +268,7 @@ impl Lookup {
     /// Why there is no answer, in words. Whether an answer is a good one, its status says.
     pub(crate) async fn post(
         &self,
-        roots: Arc<rustls::RootCertStore>,
+        roots: HttpRoots,
         url: &HttpUrl,
         question: HttpQuestion<'_>,
     ) -> Result<HttpAnswer, String> {

@@ -112,9 +112,12 @@ pub(crate) struct HttpQuestion<'a> {
     pub(crate) body: &'a [u8],
 }
 
+/// Who is believed as to the names of hosts.
+pub(crate) type HttpRoots = Arc<rustls::RootCertStore>;
+
 /// Asks the service at the first of these addresses that can be connected to.
 pub(super) async fn post(
-    roots: Arc<rustls::RootCertStore>,
+    roots: HttpRoots,
     url: &HttpUrl,
     addresses: &[IpAddr],
     question: HttpQuestion<'_>,
@@ -125,7 +128,7 @@ pub(super) async fn post(
 }
 
 async fn ask(
-    roots: Arc<rustls::RootCertStore>,
+    roots: HttpRoots,
     url: &HttpUrl,
     addresses: &[IpAddr],
     question: HttpQuestion<'_>,
@@ -180,6 +183,31 @@ async fn connect(url: &HttpUrl, addresses: &[IpAddr]) -> Result<TcpStream, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_takes_the_question_and_says_nothing_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url: HttpUrl = format!("http://127.0.0.1:{port}/").parse().unwrap();
+        let question = HttpQuestion {
+            media_type: "text/plain",
+            accept: "text/plain",
+            body: b"?",
+        };
+        let roots = Arc::new(rustls::RootCertStore::empty());
+        let addresses = ["127.0.0.1".parse().unwrap()];
+        let asked = post(roots, &url, &addresses, question);
+        let silent = async {
+            let taken = listener.accept().await.unwrap();
+            std::future::pending::<()>().await;
+            drop(taken);
+        };
+        let answer = tokio::select! {
+            answer = asked => answer,
+            () = silent => unreachable!("it stays"),
+        };
+        assert_eq!(answer, Err("not done within 30 s".into()));
+    }
 
     #[test]
     fn an_address_of_a_service_has_a_scheme_and_a_host_and_no_user() {

@@ -75,9 +75,9 @@ macro_rules! rows {
 }
 
 rows! { COUNTERS, Counter, CounterName, CounterOrder;
-    ANCHOR_FAULTS "starttls_proxy_audit_anchor_faults_total" ["kind"] {"stamp"}
+    ANCHOR_FAULTS "starttls_proxy_audit_anchor_faults_total" ["kind"] {"cosigned" "stamp"}
         "Times that nobody gave the time-stamp or cosignature that a checkpoint was to get.";
-    ANCHORS "starttls_proxy_audit_anchors_total" ["kind"] {"stamp"}
+    ANCHORS "starttls_proxy_audit_anchors_total" ["kind"] {"cosigned" "stamp"}
         "Checkpoints for which others vouched, by how: a time-stamp or a cosignature.";
     LOG_CUTS "starttls_proxy_audit_cuts_total" [] {""}
         "Times that records of the audit log were found missing which had been on disk.";

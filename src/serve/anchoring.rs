@@ -1,20 +1,28 @@
-//! Lets others vouch for the audit log: a time-stamp authority stamps its checkpoints.
+//! Lets others vouch for the audit log: a time-stamp authority stamps its checkpoints, and witnesses sign them.
 //!
 //! Mail never waits for that. Whoever does not answer is asked again, after longer and longer pauses. The first failure after a success
 //! has a record and a log line, and each failure is counted, so the gap is seen at once and for ever.
 
+mod witnesses;
+
 use super::Direction;
 use crate::{
-    audit::{self, AuditLog, Checkpoint, Record},
+    audit::{self, AuditLog, Checkpoint, Record, WitnessPolicy},
     clock,
-    lookup::{HttpQuestion, HttpUrl, Lookup},
+    lookup::{HttpQuestion, HttpRoots, HttpUrl, Lookup},
     metrics::{self, Metrics},
     tls::{StampRequest, TIMESTAMP_QUERY, TIMESTAMP_REPLY, Trust},
 };
 use aws_lc_rs::rand;
 use data_encoding::BASE64;
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use witnesses::AskedWitness;
 
 /// Even where nothing happens, a checkpoint gets its anchor within this time after the last, so that a missing one is a fault.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(20 * 3600);
@@ -28,7 +36,9 @@ const LONGEST_ERROR: usize = 1000;
 pub struct AnchorOptions {
     /// `--audit-tsa`: time-stamp authorities, each asked where those before it fail.
     pub authorities: Vec<HttpUrl>,
-    /// `--audit-stamp-every`: shortest time between two stamps.
+    /// `--audit-witness`: who is asked to sign, and how many must.
+    pub witnesses: Option<WitnessPolicy>,
+    /// `--audit-stamp-every`: shortest time between two stamps, and between two signatures of one witness.
     pub stamp_every: Duration,
     /// `--ca-file`: who vouches for the hosts of `https` addresses, instead of the system's authorities.
     pub ca_file: Option<PathBuf>,
@@ -40,18 +50,34 @@ pub(super) fn start(direction: &Direction, options: AnchorOptions) -> Vec<JoinHa
     let Some(audit) = &common.audit else {
         return Vec::new();
     };
-    if options.authorities.is_empty() {
-        return Vec::new();
-    }
-    let metrics = Arc::clone(&common.metrics);
+    let (metrics, lookup) = (&common.metrics, direction.lookup());
     metrics.anchored(clock::wall());
     let every = options.stamp_every;
-    let authorities = StampAuthorities {
-        lookup: Arc::clone(direction.lookup()),
-        options,
+    let mut tasks = Vec::new();
+    if let Some(policy) = &options.witnesses {
+        let ca_file = options.ca_file.as_ref();
+        for witness in AskedWitness::all(policy, lookup, ca_file, audit.file()) {
+            let task = keep_anchored(Arc::clone(audit), Arc::clone(metrics), every, witness);
+            tasks.push(tokio::spawn(task));
+        }
+    }
+    if !options.authorities.is_empty() {
+        let lookup = Arc::clone(lookup);
+        let authorities = StampAuthorities { lookup, options };
+        let task = keep_anchored(Arc::clone(audit), Arc::clone(metrics), every, authorities);
+        tasks.push(tokio::spawn(task));
+    }
+    tasks
+}
+
+/// Who vouches for the host of an address.
+fn roots(url: &HttpUrl, ca_file: Option<&Path>) -> Result<HttpRoots, String> {
+    // The system's authorities are read anew, since they change while a process runs.
+    let trust = match url.is_https() {
+        true => Trust::in_servers(ca_file)?,
+        false => Trust::in_nobody(),
     };
-    let task = keep_anchored(Arc::clone(audit), metrics, every, authorities);
-    vec![tokio::spawn(task)]
+    Ok(trust.anchors())
 }
 
 /// Somebody who vouches for checkpoints.
@@ -84,11 +110,14 @@ async fn keep_anchored<V: Voucher>(
             match voucher.vouch(checkpoint).await {
                 Ok(record) => {
                     audit.append(&record);
+                    let size = checkpoint.head.size;
+                    log::info!(
+                        "audit log: others vouch for its first {size} records ({})",
+                        V::KIND
+                    );
                     metrics.count(metrics::ANCHORS, V::KIND);
                     metrics.anchored(clock::wall());
-                    if pause.take().is_some() {
-                        log::info!("audit log: others vouch for it again ({})", V::KIND);
-                    }
+                    pause = None;
                     known = Some(checkpoint.events);
                     break;
                 }
@@ -180,12 +209,8 @@ impl StampAuthorities {
             accept: TIMESTAMP_REPLY,
             body: &request.der(),
         };
-        // The system's authorities are read anew, since they change while a process runs.
-        let trust = match url.is_https() {
-            true => Trust::in_servers(self.options.ca_file.as_deref())?,
-            false => Trust::in_nobody(),
-        };
-        let answer = self.lookup.post(trust.anchors(), url, question).await?;
+        let roots = roots(url, self.options.ca_file.as_deref())?;
+        let answer = self.lookup.post(roots, url, question).await?;
         if answer.status != 200 {
             return Err(format!("HTTP status {}, not 200", answer.status));
         }

@@ -264,14 +264,19 @@ impl<'a> StampToken<'a> {
             .iter()
             .filter_map(|der| anchor_from_trusted_cert(der).ok())
             .collect();
-        let purpose = KeyUsage::required(TIME_STAMPING);
+        // The signer's own certificate must name that purpose (RFC 3161 §2.3); those above it need not name any.
+        let is_meant = Certificate::read(signer)
+            .is_some_and(|certificate| certificate.is_meant_only_for(TIME_STAMPING));
+        let purpose = KeyUsage::required_if_present(TIME_STAMPING);
         let facts = CertFacts::read(&chain[0]);
         let name = short(&facts.subject).to_string();
+        let wrong = |why: String| format!("signed by {name}, whose certificate proves nothing: {why}");
+        if !is_meant {
+            return Err(wrong("it is not meant for time-stamps only".into()));
+        }
         match verify_for(&chain, &anchors, purpose, self.at()) {
             Ok(_) => Ok(name),
-            Err(error) => Err(format!(
-                "signed by {name}, whose certificate proves nothing: {error}"
-            )),
+            Err(error) => Err(wrong(error.to_string())),
         }
     }
 }

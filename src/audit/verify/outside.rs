@@ -1,4 +1,4 @@
-//! What others said of checkpoints, as the log has it: time-stamps, and times without any.
+//! What others said of checkpoints, as the log has it: time-stamps, cosignatures, and times without any.
 
 use super::{
     damage::{Misfit, edited, rewritten},
@@ -7,7 +7,7 @@ use super::{
 use crate::audit::{
     Hash,
     chain::{Header, timestamp},
-    checkpoint::unbase64,
+    checkpoint::{SignedNote, unbase64},
 };
 use serde::Deserialize;
 use std::time::{Duration, SystemTime};
@@ -36,8 +36,16 @@ pub(crate) struct OutsideAnchors {
     pub(crate) proved: u64,
     /// Why the last one that is not is not.
     pub(crate) unproved: Option<String>,
-    /// The newest of those that are proved; where none is, of all.
+    /// Signatures of witnesses on checkpoints that are here.
+    pub(crate) cosignatures: u64,
+    /// Those of them that a given key has made.
+    pub(crate) checked: u64,
+    /// Checkpoints that as many witnesses have signed as the given policy asks for.
+    pub(crate) witnessed: u64,
+    /// The newest of those that are proved: by a time-stamp, or by enough witnesses. Where none is, of all.
     pub(crate) newest: Option<OutsideAnchor>,
+    /// Whether that one is proved.
+    pub(crate) is_proved: bool,
     /// Times during which nobody could be had who vouches.
     pub(crate) outages: u64,
 }
@@ -62,6 +70,19 @@ impl OutsideAnchors {
     }
 }
 
+impl OutsideAnchors {
+    fn found(&mut self, is_proved: bool, anchor: OutsideAnchor) {
+        let was_proved = self.is_proved;
+        let is_newer = |newest: &OutsideAnchor| newest.at <= anchor.at;
+        if (is_proved && !was_proved)
+            || (is_proved == was_proved && self.newest.as_ref().is_none_or(is_newer))
+        {
+            self.newest = Some(anchor);
+        }
+        self.is_proved |= is_proved;
+    }
+}
+
 #[derive(Deserialize)]
 struct StampFields {
     size: u64,
@@ -70,8 +91,14 @@ struct StampFields {
     token: String,
 }
 
+#[derive(Deserialize)]
+struct CosignedFields {
+    size: u64,
+    line: String,
+}
+
 impl Verifier<'_> {
-    /// `stamp` and `not-anchored`.
+    /// `stamp`, `cosigned` and `not-anchored`.
     pub(super) fn said_by_others(
         &mut self,
         line: &[u8],
@@ -81,13 +108,20 @@ impl Verifier<'_> {
             self.result.outside.outages += 1;
             return Ok(());
         }
+        match header.event {
+            b"stamp" => self.stamp(line),
+            _ => self.cosigned(line),
+        }
+    }
+
+    fn stamp(&mut self, line: &[u8]) -> Result<(), Misfit> {
         let Some(read) = self.expected.read_stamp else {
             return Ok(());
         };
         let fields: StampFields = serde_json::from_slice(line)
             .map_err(|error| edited(format!("this is no record: {error}")))?;
         // The checkpoint may stand in a file that was knowingly left out, or that was cut off.
-        let Some(text) = self.texts.get(&fields.size) else {
+        let Some((text, _)) = self.texts.get(&fields.size) else {
             return Ok(());
         };
         let facts = unbase64(&fields.token).and_then(|token| read(&token, &self.expected.stampers));
@@ -105,13 +139,63 @@ impl Verifier<'_> {
             Ok(_) => outside.proved += 1,
             Err(why) => outside.unproved = Some(why),
         }
-        if is_proved || outside.proved == 0 {
-            outside.newest = Some(OutsideAnchor {
-                size: fields.size,
-                at: facts.at,
-                by: fields.tsa,
-            });
-        }
+        let anchor = OutsideAnchor {
+            size: fields.size,
+            at: facts.at,
+            by: fields.tsa,
+        };
+        outside.found(is_proved, anchor);
         Ok(())
+    }
+
+    fn cosigned(&mut self, line: &[u8]) -> Result<(), Misfit> {
+        let fields: CosignedFields = serde_json::from_slice(line)
+            .map_err(|error| edited(format!("this is no record: {error}")))?;
+        let Some((digest, text)) = self.text_of(fields.size) else {
+            return Ok(());
+        };
+        self.result.outside.cosignatures += 1;
+        let name = fields.line.split(' ').nth(1).unwrap_or_default().to_owned();
+        let witnesses = self.expected.witnesses.as_ref();
+        let place = witnesses.and_then(|policy| {
+            let mut keys = policy.witnesses.iter().map(|witness| &witness.key);
+            keys.position(|key| key.name == name)
+        });
+        let (Some(policy), Some(place)) = (witnesses, place) else {
+            return Ok(());
+        };
+        let key = &policy.witnesses[place].key;
+        let Some(cosignature) = key.cosigned(&text, &fields.line) else {
+            return Err(rewritten(format!(
+                "this signature of the witness {name} is of something else than the checkpoint of {} records: what it was given for was written anew",
+                fields.size
+            )));
+        };
+        self.result.outside.checked += 1;
+        let signed = self.cosigners.entry(digest).or_default();
+        let was_met = policy.is_met(&|place| signed.contains(&place));
+        signed.insert(place);
+        let is_met = policy.is_met(&|place| signed.contains(&place));
+        self.result.outside.witnessed += u64::from(is_met && !was_met);
+        let anchor = OutsideAnchor {
+            size: fields.size,
+            at: cosignature.at,
+            by: name,
+        };
+        self.result.outside.found(is_met, anchor);
+        Ok(())
+    }
+
+    /// The text of the checkpoint with that size, and its digest, if it is here.
+    fn text_of(&self, size: u64) -> Option<(Hash, String)> {
+        let (digest, root) = self.texts.get(&size)?;
+        let origin = self.result.origin.as_deref()?;
+        // A log that was renamed meanwhile had another name in it.
+        let former = self.result.renamed.iter().map(|(_, name)| name.as_str());
+        let mut texts = std::iter::once(origin)
+            .chain(former)
+            .map(|origin| SignedNote::text(origin, size, *root));
+        let text = texts.find(|text| Hash::of(text.as_bytes()) == *digest)?;
+        Some((*digest, text))
     }
 }

@@ -16,7 +16,7 @@ use crate::audit::{
     tree::RecordTree,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::PathBuf,
 };
@@ -39,8 +39,10 @@ pub(super) struct Verifier<'a> {
     pub(super) at_known: Option<Hash>,
     /// Records since the last checkpoint.
     pub(super) unsigned: u64,
-    /// The digest of each checkpoint's text, by its size.
-    pub(super) texts: BTreeMap<u64, Hash>,
+    /// The digest of each checkpoint's text, and its root, by its size.
+    pub(super) texts: BTreeMap<u64, (Hash, Hash)>,
+    /// The places of the witnesses that signed a checkpoint, by the digest of its text.
+    pub(super) cosigners: HashMap<Hash, BTreeSet<usize>>,
     /// Position of the last good line.
     pub(super) before: Option<LinePosition>,
     /// Records below this number are vouched for by a signature or an anchor.
@@ -88,6 +90,7 @@ impl<'a> Verifier<'a> {
             at_known: None,
             unsigned: 0,
             texts: BTreeMap::new(),
+            cosigners: HashMap::new(),
             before: None,
             vouched: expected.from,
             agreed: expected.from,
@@ -171,7 +174,7 @@ impl<'a> Verifier<'a> {
             }
             b"log-opened" | b"log-recovered" => self.about_the_log(line)?,
             b"log-continued" | b"log-cut" => self.continued(line, &header)?,
-            b"stamp" | b"not-anchored" => self.said_by_others(line, &header)?,
+            b"stamp" | b"cosigned" | b"not-anchored" => self.said_by_others(line, &header)?,
             event => self.result.stopped = event == b"stop",
         }
         let has_key = !self.expected.keys.is_empty() || self.named_key.is_some();
@@ -303,7 +306,8 @@ impl<'a> Verifier<'a> {
             _ => {}
         }
         // Others may stamp it, which a record behind it tells.
-        self.texts.insert(note.size, Hash::of(note.text.as_bytes()));
+        let digest = Hash::of(note.text.as_bytes());
+        self.texts.insert(note.size, (digest, note.root));
         let Some(signer) = signer else { return Ok(()) };
         let others = note.others(signer).map(str::to_owned);
         self.result.other_signatures.extend(others);

@@ -1,4 +1,4 @@
-//! What others said of the log, in words: time-stamps, and times without any.
+//! What others said of the log, in words: time-stamps, signatures of witnesses, and times without any.
 
 use super::quantity::grouped;
 use crate::{
@@ -33,10 +33,12 @@ pub(super) fn authorities(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
 pub(super) fn describe(verification: &Verification) -> Vec<(&'static str, String)> {
     let outside = &verification.outside;
     let mut facts = Vec::new();
-    if outside.stamps + outside.outages == 0 {
-        return facts;
+    if outside.stamps > 0 {
+        facts.push(("time-stamps", stamps(outside)));
     }
-    facts.push(("time-stamps", stamps(outside)));
+    if outside.cosignatures > 0 {
+        facts.push(("witnesses", witnesses(outside)));
+    }
     if let Some(newest) = newest(verification) {
         facts.push(("vouched for", newest));
     }
@@ -53,7 +55,6 @@ pub(super) fn describe(verification: &Verification) -> Vec<(&'static str, String
 fn stamps(outside: &OutsideAnchors) -> String {
     let number = grouped(outside.stamps);
     match (&outside.unproved, outside.proved) {
-        _ if outside.stamps == 0 => "none".into(),
         (None, _) => format!("{number}, all by authorities that --tsa-ca names"),
         (Some(why), 0) => {
             let check = outside.newest.as_ref().map_or_else(String::new, |newest| {
@@ -69,6 +70,18 @@ fn stamps(outside: &OutsideAnchors) -> String {
     }
 }
 
+fn witnesses(outside: &OutsideAnchors) -> String {
+    let number = grouped(outside.cosignatures);
+    match (outside.checked, outside.witnessed) {
+        (0, _) => format!("{number} signatures, not checked: --witness names none of their keys"),
+        (checked, witnessed) => format!(
+            "{number} signatures, {} of them checked; {} checkpoints have as many as --witness asks for",
+            grouped(checked),
+            grouped(witnessed)
+        ),
+    }
+}
+
 /// How old the newest anchor is that others gave, with a warning where it is too old.
 pub(super) fn newest(verification: &Verification) -> Option<String> {
     let newest = verification.outside.newest.as_ref()?;
@@ -79,9 +92,9 @@ pub(super) fn newest(verification: &Verification) -> Option<String> {
         true => "WARNING: more than a day. ",
         false => "",
     };
-    let proved = match verification.outside.proved {
-        0 => " (not proved)",
-        _ => "",
+    let proved = match verification.outside.is_proved {
+        false => " (not proved)",
+        true => "",
     };
     Some(format!(
         "{warning}until {}{proved}, {} before the last record, by {}; {} records came after it",
@@ -114,6 +127,7 @@ mod tests {
             let outside = OutsideAnchors {
                 stamps: 1,
                 proved: 1,
+                is_proved: true,
                 newest: Some(OutsideAnchor {
                     size: 40,
                     at: UNIX_EPOCH + Duration::from_secs(at),

@@ -52,10 +52,11 @@ pub fn report(
         since,
         until,
         tsa_ca,
+        witness,
         files,
     } = flags;
     let period = Period::new(since, until).map_err(|error| unusable("report", error))?;
-    let logs = expectations(*from, key, anchor, tsa_ca)
+    let logs = expectations(*from, key, anchor, (tsa_ca, witness.as_deref()))
         .and_then(|expected| examine(files, &expected, progress))
         .map_err(|error| unusable("report", error))?;
     let written = Counts::read(&logs, &period).and_then(|counts| {

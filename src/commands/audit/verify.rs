@@ -6,7 +6,10 @@ use super::{
     unusable,
 };
 use crate::{
-    audit::{self, Damage, Expectations, LogAnchor, OpenError, PublicKey, Verification, printable},
+    audit::{
+        self, Damage, Expectations, LogAnchor, OpenError, PublicKey, Verification, WitnessPolicy,
+        printable,
+    },
     exit::Exit,
     flags::AuditVerifyFlags,
 };
@@ -35,8 +38,9 @@ pub fn verify(
         key,
         from,
         tsa_ca,
+        witness,
     } = flags;
-    let verifications = expectations(*from, key, anchor, tsa_ca)
+    let verifications = expectations(*from, key, anchor, (tsa_ca, witness.as_deref()))
         .and_then(|expected| examine(files, &expected, progress))
         .map_err(|error| unusable("verify", error))?;
     let own_key = !key.is_empty();
@@ -58,12 +62,13 @@ pub(super) fn expectations(
     from: u64,
     keys: &[String],
     anchors: &[String],
-    tsa_ca: &[PathBuf],
+    (tsa_ca, witness): (&[PathBuf], Option<&Path>),
 ) -> Result<Expectations, OpenError> {
     let mut expected = Expectations {
         from,
         read_stamp: Some(outside::read_stamp),
         stampers: outside::authorities(tsa_ca).map_err(OpenError::Wrong)?,
+        witnesses: witness.map(WitnessPolicy::read).transpose()?,
         ..Expectations::default()
     };
     for key in keys {

@@ -275,8 +275,10 @@ fn a_certificate_for_another_use_proves_no_time() {
             .proved_by(&tsa.authorities())
     };
     assert_eq!(proved("timeStamping").unwrap(), "CN=Stamps");
-    let words = proved("serverAuth").unwrap_err();
-    assert!(words.contains("proves nothing"), "{words}");
+    for usage in ["serverAuth", "timeStamping,serverAuth"] {
+        let words = proved(usage).unwrap_err();
+        assert!(words.contains("not meant for time-stamps only"), "{words}");
+    }
 }
 
 #[test]

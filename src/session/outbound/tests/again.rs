@@ -311,11 +311,11 @@ impl FailingDisk {
 }
 
 impl Disk for FailingDisk {
-    fn reopen(&mut self, durable: u64) -> io::Result<audit::Reopened> {
+    fn reopen(&mut self, durable: u64) -> io::Result<crate::audit::Reopened> {
         self.state()?;
         self.0.reopen(durable)
     }
-    fn begin(&mut self, durable: u64) -> io::Result<audit::Reopened> {
+    fn begin(&mut self, durable: u64) -> io::Result<crate::audit::Reopened> {
         self.state()?;
         self.0.begin(durable)
     }
