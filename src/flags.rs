@@ -432,6 +432,10 @@ pub enum AuditCommandFlags {
     Report(AuditReportFlags),
     /// `audit keygen`
     Keygen(AuditKeygenFlags),
+    /// `audit prove`
+    Prove(AuditProveFlags),
+    /// `audit check-proof`
+    CheckProof(AuditCheckProofFlags),
 }
 
 /// Says that the log is intact, or names the first line that is not. Exit code 1: the log is not intact.
@@ -453,6 +457,13 @@ pub struct AuditVerifyFlags {
     /// keys of the witnesses that signed checkpoints, and how many must have (--audit-witness)
     #[argh(option, arg_name = "FILE")]
     pub witness: Option<PathBuf>,
+    /// a checkpoint of an earlier time, as a file: shows that the log only grew since then
+    #[argh(option, arg_name = "CHECKPOINT")]
+    pub since: Option<String>,
+    /// exit code 1 also where an honest run without faults could not have left the log so: a run without a stop, a
+    /// session without an end, a clock that ran back, a stretch without a checkpoint, a crash, a key that signed nothing
+    #[argh(switch)]
+    pub expect_complete: bool,
     /// file of the log, or files of several logs, each of which is judged by itself
     #[argh(positional, arg_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -522,6 +533,36 @@ pub struct AuditReportFlags {
     /// as for audit verify
     #[argh(positional, arg_name = "FILE")]
     pub files: Vec<PathBuf>,
+}
+
+/// Writes a proof of one record, with which a stranger can verify it without the log. Nothing of any other mail is in it.
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
+#[argh(subcommand, name = "prove")]
+pub struct AuditProveFlags {
+    /// the message: the session's id and the number of the message in it (default 1)
+    #[argh(option, arg_name = "SESSION[/NUMBER]")]
+    pub message: Option<String>,
+    /// each record of this session, in a file of its own
+    #[argh(option, arg_name = "ID")]
+    pub session: Option<String>,
+    /// write to this file instead of the output; with --session, to files in this directory
+    #[argh(option, arg_name = "FILE|DIRECTORY")]
+    pub out: Option<PathBuf>,
+    /// as for audit verify
+    #[argh(positional, arg_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// Verifies a proof that audit prove wrote, and prints the record. Exit code 1: the proof does not hold.
+#[derive(FromArgs, ArgsInfo, Debug, Default)]
+#[argh(subcommand, name = "check-proof")]
+pub struct AuditCheckProofFlags {
+    /// public key of the log
+    #[argh(option, arg_name = "PEM|NAME+ID+KEY")]
+    pub key: Vec<String>,
+    /// the proof
+    #[argh(positional, arg_name = "PROOF")]
+    pub file: PathBuf,
 }
 
 /// Makes a key for --audit-key.

@@ -12,6 +12,7 @@ mod consistency;
 mod disk;
 mod known;
 mod log;
+mod proof;
 mod record;
 mod tree;
 mod verify;
@@ -40,6 +41,7 @@ pub(crate) use {
     checkpoint::{NewKey, PublicKey},
     consistency::consistency,
     disk::missing_at_end,
+    proof::{ProvedRecord, RecordProof, prove},
     verify::{
         Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, OutsideAnchors,
         StampFacts, Verification, in_order, logs, verify,

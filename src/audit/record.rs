@@ -531,6 +531,8 @@ pub struct LogOpenedRecord {
     pub key: Option<String>,
     /// Form of addresses: full, domain or hashed.
     pub addresses: super::AddressForm,
+    /// Seconds within which a record gets a checkpoint behind it.
+    pub checkpoint_after: u64,
     /// The remains of a last line that a crash had cut off; `null` where there were none.
     pub torn: Option<TornField>,
 }

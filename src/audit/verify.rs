@@ -8,6 +8,7 @@
 
 mod agreement;
 mod anchor;
+mod completeness;
 mod damage;
 mod fields;
 mod gaps;
@@ -17,6 +18,7 @@ mod outside;
 mod verifier;
 
 pub(crate) use anchor::LogAnchor;
+pub(crate) use completeness::Completeness;
 pub(crate) use damage::{Damage, Finding};
 pub(crate) use lines::{LogLine, LogLines, in_order};
 pub(crate) use logs::{MergedLines, logs};
@@ -102,6 +104,8 @@ pub(crate) struct Verification {
     pub(crate) elsewhere: u64,
     /// What others said of checkpoints.
     pub(crate) outside: OutsideAnchors,
+    /// What an honest run without faults could not have left.
+    pub(crate) completeness: Completeness,
     /// The program had stopped in good order when the last record was written.
     pub(crate) stopped: bool,
     /// The first thing that is not as it was written. Behind a cut of which the log itself says so, it was read on.
@@ -113,6 +117,14 @@ impl Verification {
     #[must_use]
     pub(crate) fn intact(&self) -> bool {
         self.finding.is_none()
+    }
+
+    /// Nothing was found, and an honest run without faults can have left it.
+    #[must_use]
+    pub(crate) fn is_complete(&self) -> bool {
+        self.intact()
+            && self.completeness.is_whole()
+            && self.crashes + self.outages + self.lost == 0
     }
 
     /// Number of good records.
@@ -137,6 +149,10 @@ pub(crate) fn verify(
     verifier.known = files.last().and_then(|file| KnownEnd::of_log(file));
     let misfit = verifier.walk(&files, progress)?;
     let head = verifier.result.head;
+    if let Some((_, last)) = &mut verifier.result.span {
+        *last = String::from_utf8_lossy(&verifier.at).into_owned();
+    }
+    verifier.result.completeness = std::mem::take(&mut verifier.account).end();
     let finding = match misfit {
         None => None,
         Some((at, Misfit::Unlinked)) => {

@@ -115,6 +115,8 @@ fn evidence(command: &AuditCommandFlags) -> Result<(), Exit> {
         AuditCommandFlags::Report(flags) => audit::report(flags, &mut out, progress),
         AuditCommandFlags::Show(flags) => audit::show(flags, &mut out, &mut errors),
         AuditCommandFlags::Keygen(flags) => audit::keygen(flags, &mut out),
+        AuditCommandFlags::Prove(flags) => audit::prove(flags, &mut out),
+        AuditCommandFlags::CheckProof(flags) => audit::check_proof(flags, &mut out),
     }
 }
 
@@ -177,6 +179,8 @@ mod tests {
                     &["audit", "show"],
                     &["audit", "report"],
                     &["audit", "keygen"],
+                    &["audit", "prove"],
+                    &["audit", "check-proof"],
                 ],
                 "audit",
             ),
@@ -292,7 +296,10 @@ mod tests {
                 &["outbound", "--listen"],
                 "no value provided for option '--listen'",
             ),
-            (&["audit"], "verify, show, report, keygen"),
+            (
+                &["audit"],
+                "verify, show, report, keygen, prove, check-proof",
+            ),
             (&["policy"], "test, show, purge, suggest"),
         ] {
             let said = said(arguments);

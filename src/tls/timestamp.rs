@@ -270,7 +270,8 @@ impl<'a> StampToken<'a> {
         let purpose = KeyUsage::required_if_present(TIME_STAMPING);
         let facts = CertFacts::read(&chain[0]);
         let name = short(&facts.subject).to_string();
-        let wrong = |why: String| format!("signed by {name}, whose certificate proves nothing: {why}");
+        let wrong =
+            |why: String| format!("signed by {name}, whose certificate proves nothing: {why}");
         if !is_meant {
             return Err(wrong("it is not meant for time-stamps only".into()));
         }

@@ -1,6 +1,7 @@
 //! The audit log from outside. An acknowledged record is on disk, whatever happens to the disk, the process or the file; and any
 //! change to the file is found.
 
+mod attacks;
 #[path = "../support/browser.rs"]
 mod browser;
 mod crash;
@@ -13,6 +14,7 @@ mod measure;
 mod moved;
 mod nodes;
 mod page;
+mod proof;
 mod renamed;
 mod support;
 mod write;

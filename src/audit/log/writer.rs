@@ -115,6 +115,7 @@ impl LogWriter {
             origin: self.options.origin.clone(),
             key: self.key.as_ref().map(verifier),
             addresses: self.options.addresses,
+            checkpoint_after: self.options.checkpoint_after.as_secs(),
             torn: torn.clone(),
         };
         if let Some(found) = cut {

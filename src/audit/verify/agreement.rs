@@ -99,6 +99,10 @@ impl Verifier<'_> {
                 origin.unwrap_or("which has no name")
             )));
         }
+        if self.result.signed == 0 && !self.expected.keys.is_empty() {
+            let text = "no checkpoint is signed, although a key was given: the signatures were taken out, or there never were any";
+            return Err(Misfit::Damaged(Damage::Unsigned, text.into()));
+        }
         let Some(most) = self.anchors.iter().rev().find(|anchor| is_of(anchor)) else {
             return Ok(());
         };

@@ -1,7 +1,7 @@
 //! Anchors: heads of a log that were kept on another machine.
 
 use crate::audit::{
-    Hash, OpenError,
+    Hash, OpenError, PublicKey,
     checkpoint::{SignedNote, unbase64},
 };
 use std::path::Path;
@@ -49,6 +49,27 @@ impl LogAnchor {
             )));
         }
         Ok(anchors)
+    }
+
+    /// Reads a checkpoint from a file. With keys, one of them must have signed it.
+    ///
+    /// # Errors
+    /// The file cannot be read, holds no checkpoint, or none of the keys has signed it.
+    pub(crate) fn read_note(file: &str, keys: &[PublicKey]) -> Result<Self, OpenError> {
+        let wrong = |words: &str| OpenError::Wrong(format!("{file}: {words}"));
+        let bytes =
+            crate::files::octets(Path::new(file)).map_err(|error| wrong(&error.to_string()))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let note = SignedNote::read(&text).ok_or_else(|| wrong("this is no checkpoint"))?;
+        if !keys.is_empty() && !keys.iter().any(|key| note.signed_by(key)) {
+            return Err(wrong("none of the keys given has signed this checkpoint"));
+        }
+        Ok(Self {
+            origin: Some(note.origin.to_owned()),
+            size: note.size,
+            hash: None,
+            root: Some(note.root),
+        })
     }
 
     fn parse(text: &str) -> Vec<Self> {

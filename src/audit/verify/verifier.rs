@@ -3,6 +3,7 @@
 use super::{
     Expectations, PROGRESS_STEP, Verification,
     anchor::LogAnchor,
+    completeness::RunAccount,
     damage::{Damage, Misfit, edited, rewritten},
     fields::LogRecordFields,
     lines::{self, LinePosition, LogLines},
@@ -29,6 +30,9 @@ pub(super) struct Verifier<'a> {
     pub(super) result: Verification,
     /// Over all records up to the head; `None` as long as nothing says what it was before the first record that is here.
     pub(super) tree: Option<RecordTree>,
+    pub(super) account: RunAccount,
+    /// Time of the last record.
+    pub(super) at: Vec<u8>,
     /// The key that the log says signs it.
     pub(super) named_key: Option<PublicKey>,
     /// The numbers of the records before which others were cut off.
@@ -84,6 +88,8 @@ impl<'a> Verifier<'a> {
                 ..Verification::default()
             },
             tree: (expected.from == 0).then(RecordTree::default),
+            account: RunAccount::default(),
+            at: Vec::new(),
             named_key: None,
             cut_before: BTreeSet::new(),
             known: None,
@@ -177,17 +183,17 @@ impl<'a> Verifier<'a> {
             b"stamp" | b"cosigned" | b"not-anchored" => self.said_by_others(line, &header)?,
             event => self.result.stopped = event == b"stop",
         }
-        let has_key = !self.expected.keys.is_empty() || self.named_key.is_some();
-        if has_key && self.unsigned > CHECKPOINT_RECORDS {
+        self.account.see(&header, line);
+        if self.must_be_signed() && self.unsigned > CHECKPOINT_RECORDS {
             let text = format!(
                 "no checkpoint within {CHECKPOINT_RECORDS} records: they were taken out, or this was written by another program"
             );
             return Err(Misfit::Damaged(Damage::Unsigned, text));
         }
-        let at = String::from_utf8_lossy(header.at);
-        let span = &mut self.result.span;
-        let (_, last) = span.get_or_insert_with(|| (at.to_string(), String::new()));
-        at.as_ref().clone_into(last);
+        let at = || String::from_utf8_lossy(header.at).into_owned();
+        self.result.span.get_or_insert_with(|| (at(), at()));
+        self.at.clear();
+        self.at.extend_from_slice(header.at);
         let hash = Hash::of(line);
         self.result.head = Head {
             size: header.seq + 1,
@@ -283,17 +289,13 @@ impl<'a> Verifier<'a> {
         })?;
         let is_of_these = (note.size, note.root) == (tree.size(), tree.root());
         self.has_origin(note.origin)?;
-        let keys = match (&self.expected.keys[..], &self.named_key) {
-            ([], Some(key)) => std::slice::from_ref(key),
-            (keys, _) => keys,
-        };
-        let signer = keys.iter().find(|key| note.signed_by(key));
+        let signer = self.may_sign().find(|key| note.signed_by(key)).copied();
         match signer {
-            None if !keys.is_empty() && !note.is_signed() => {
+            None if self.must_be_signed() && !note.is_signed() => {
                 let text = "this checkpoint is not signed";
                 return Err(Misfit::Damaged(Damage::Unsigned, text.into()));
             }
-            None if !keys.is_empty() => {
+            None if self.must_be_signed() => {
                 let text = "this checkpoint's signature is wrong, or of another key";
                 return Err(rewritten(text.to_owned()));
             }
@@ -309,15 +311,30 @@ impl<'a> Verifier<'a> {
         let digest = Hash::of(note.text.as_bytes());
         self.texts.insert(note.size, (digest, note.root));
         let Some(signer) = signer else { return Ok(()) };
-        let others = note.others(signer).map(str::to_owned);
+        let others = note.others(&signer).map(str::to_owned);
         self.result.other_signatures.extend(others);
-        if !self.result.signers.contains(signer) {
-            self.result.signers.push(*signer);
+        if !self.result.signers.contains(&signer) {
+            self.result.signers.push(signer);
         }
         self.result.signed += 1;
         self.result.signed_size = note.size + 1;
         self.vouched = self.vouched.max(self.result.signed_size);
         self.result.note = Some(text);
         Ok(())
+    }
+
+    /// The keys of which one must have signed the next checkpoint. A key may sign only where the log says that it does: whoever has a
+    /// newer one must not be able to sign older records with it.
+    fn may_sign(&self) -> impl Iterator<Item = &PublicKey> {
+        let given = &self.expected.keys;
+        let named = self.named_key.iter();
+        let named = named.filter(|named| given.is_empty() || given.contains(named));
+        // Where files were left out, the log may not have named its key yet.
+        let unnamed = given.iter().filter(|_| self.named_key.is_none());
+        named.chain(unnamed)
+    }
+
+    fn must_be_signed(&self) -> bool {
+        self.named_key.is_some() || !self.expected.keys.is_empty()
     }
 }

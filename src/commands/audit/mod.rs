@@ -1,4 +1,4 @@
-//! The commands about the evidence: `audit keygen`, `verify`, `show` and `report`.
+//! The commands about the evidence: `audit keygen`, `verify`, `show`, `report`, `prove` and `check-proof`.
 //!
 //! Each prints to the writer it is given. Errors are [`Exit`]s: `Exit::No` for a log that is not what was written,
 //! `Exit::Configuration` for a file that cannot be read or written and for an argument that means nothing.
@@ -6,12 +6,14 @@
 mod keygen;
 mod outside;
 mod period;
+mod prove;
 mod quantity;
 mod report;
 mod show;
 mod verify;
 
 pub use keygen::keygen;
+pub use prove::{check_proof, prove};
 pub use report::report;
 pub use show::show;
 pub use verify::verify;

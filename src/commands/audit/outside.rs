@@ -2,16 +2,22 @@
 
 use super::quantity::grouped;
 use crate::{
-    audit::{Hash, OutsideAnchors, StampFacts, Verification, timestamp},
+    audit::{
+        Expectations, Hash, OpenError, OutsideAnchors, StampFacts, Verification, WitnessPolicy,
+        timestamp,
+    },
     tls::{StampToken, anchors_in},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// An anchor that is older than this, seen from the last record, is worth a warning.
 const OLD: Duration = Duration::from_secs(24 * 3600);
 
 /// Reads and judges a time-stamp, for verification.
-pub(super) fn read_stamp(token: &[u8], authorities: &[Vec<u8>]) -> Option<StampFacts> {
+fn read_stamp(token: &[u8], authorities: &[Vec<u8>]) -> Option<StampFacts> {
     let stamp = StampToken::read(token)?;
     stamp.is_signed().then(|| StampFacts {
         imprint: Hash(stamp.imprint),
@@ -23,10 +29,22 @@ pub(super) fn read_stamp(token: &[u8], authorities: &[Vec<u8>]) -> Option<StampF
     })
 }
 
-/// The certificates (DER) in these files (PEM).
-pub(super) fn authorities(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
-    let read: Result<Vec<_>, String> = files.iter().map(|file| anchors_in(file)).collect();
-    Ok(read?.concat())
+/// Adds what others said of the log to what it is compared with: certificate authorities of time-stamps, and a policy with witnesses.
+///
+/// # Errors
+/// A file cannot be read, or is not what it should be.
+pub(super) fn expect(
+    expected: Expectations,
+    tsa_ca: &[PathBuf],
+    witness: Option<&Path>,
+) -> Result<Expectations, OpenError> {
+    let authorities: Result<Vec<_>, String> = tsa_ca.iter().map(|file| anchors_in(file)).collect();
+    Ok(Expectations {
+        read_stamp: Some(read_stamp),
+        stampers: authorities.map_err(OpenError::Wrong)?.concat(),
+        witnesses: witness.map(WitnessPolicy::read).transpose()?,
+        ..expected
+    })
 }
 
 /// What others said of a log, as names and values. Nothing where nobody was asked.
@@ -83,7 +101,7 @@ fn witnesses(outside: &OutsideAnchors) -> String {
 }
 
 /// How old the newest anchor is that others gave, with a warning where it is too old.
-pub(super) fn newest(verification: &Verification) -> Option<String> {
+fn newest(verification: &Verification) -> Option<String> {
     let newest = verification.outside.newest.as_ref()?;
     let (_, last) = verification.span.as_ref()?;
     let age = verification.outside.age(last)?;

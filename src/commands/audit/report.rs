@@ -13,7 +13,7 @@ mod state;
 mod summary;
 
 use super::{
-    demand_files,
+    demand_files, outside,
     period::Period,
     unusable,
     verify::{examine, expectations, name},
@@ -56,7 +56,8 @@ pub fn report(
         files,
     } = flags;
     let period = Period::new(since, until).map_err(|error| unusable("report", error))?;
-    let logs = expectations(*from, key, anchor, (tsa_ca, witness.as_deref()))
+    let logs = expectations(*from, key, anchor)
+        .and_then(|expected| outside::expect(expected, tsa_ca, witness.as_deref()))
         .and_then(|expected| examine(files, &expected, progress))
         .map_err(|error| unusable("report", error))?;
     let written = Counts::read(&logs, &period).and_then(|counts| {

@@ -184,7 +184,7 @@ fn concerns(record: &Value, domain: &str) -> bool {
 }
 
 /// A record as one line for people.
-struct Sentence<'a>(&'a Value);
+pub(super) struct Sentence<'a>(pub(super) &'a Value);
 
 impl fmt::Display for Sentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -247,6 +247,23 @@ impl fmt::Display for Sentence<'_> {
                 };
                 let root = note.lines().nth(2).unwrap_or_default();
                 write!(f, " root {root} {signed}")
+            }
+            "stamp" => write!(
+                f,
+                " of checkpoint {}: {} by {}",
+                number(&record["size"]),
+                text(&record["time"]),
+                text(&record["tsa"])
+            ),
+            "cosigned" => {
+                let witness = text(&record["line"]).split(' ').nth(1);
+                write!(
+                    f,
+                    " of checkpoint {}: {} by {}",
+                    number(&record["size"]),
+                    text(&record["time"]),
+                    witness.unwrap_or("-")
+                )
             }
             _ => all_fields(record, f),
         }

@@ -6,10 +6,7 @@ use super::{
     unusable,
 };
 use crate::{
-    audit::{
-        self, Damage, Expectations, LogAnchor, OpenError, PublicKey, Verification, WitnessPolicy,
-        printable,
-    },
+    audit::{self, Damage, Expectations, LogAnchor, OpenError, PublicKey, Verification, printable},
     exit::Exit,
     flags::AuditVerifyFlags,
 };
@@ -39,18 +36,61 @@ pub fn verify(
         from,
         tsa_ca,
         witness,
+        since,
+        expect_complete,
     } = flags;
-    let verifications = expectations(*from, key, anchor, (tsa_ca, witness.as_deref()))
-        .and_then(|expected| examine(files, &expected, progress))
-        .map_err(|error| unusable("verify", error))?;
+    let expected = expectations(*from, key, anchor)
+        .and_then(|expected| outside::expect(expected, tsa_ca, witness.as_deref()));
+    let mut expected = expected.map_err(|error| unusable("verify", error))?;
+    if let Some(since) = since {
+        let anchors = LogAnchor::read_note(since, &expected.keys);
+        let anchor = anchors.map_err(|error| unusable("verify", error))?;
+        expected.anchors.push(anchor);
+    }
+    let verifications =
+        examine(files, &expected, progress).map_err(|error| unusable("verify", error))?;
     let own_key = !key.is_empty();
     match &verifications[..] {
         [log] => print(log, own_key, out),
         logs => print_all(logs, own_key, out),
     }
     .map_err(|error| unusable("verify", error))?;
-    let intact = verifications.iter().all(Verification::intact);
-    intact.then_some(()).ok_or(Exit::No)
+    if let (Some(since), [log]) = (
+        expected.anchors.last().filter(|_| since.is_some()),
+        &verifications[..],
+    ) && log.intact()
+    {
+        let (size, now) = (grouped(since.size), grouped(log.head.size));
+        writeln!(out, "  since        the log had {size} records and has {now}: the first {size} are as they were")
+            .map_err(|error| unusable("verify", error))?;
+    }
+    let idle = match from {
+        0 => idle_keys(&expected.keys, &verifications),
+        _ => Vec::new(),
+    };
+    for key in &idle {
+        writeln!(
+            out,
+            "the key {} was given and has signed nothing here; if it should have, its records were signed anew with another key",
+            key.fingerprint()
+        )
+        .map_err(|error| unusable("verify", error))?;
+    }
+    let good = verifications.iter().all(|log| match expect_complete {
+        true => log.is_complete(),
+        false => log.intact(),
+    });
+    (good && (idle.is_empty() || !expect_complete))
+        .then_some(())
+        .ok_or(Exit::No)
+}
+
+/// The keys that signed nothing in any of the logs.
+fn idle_keys<'a>(given: &'a [PublicKey], logs: &[Verification]) -> Vec<&'a PublicKey> {
+    let signed = |key: &PublicKey| logs.iter().any(|log| log.signers.contains(key));
+    let damaged = logs.iter().any(|log| !log.intact());
+    let idle = given.iter().filter(|key| !damaged && !signed(key));
+    idle.collect()
 }
 
 /// Reads keys and anchors. A key is a file (PEM, public or private) or a verifier key (`name+id+base64`); an anchor is `SIZE:HASH` or a
@@ -62,13 +102,9 @@ pub(super) fn expectations(
     from: u64,
     keys: &[String],
     anchors: &[String],
-    (tsa_ca, witness): (&[PathBuf], Option<&Path>),
 ) -> Result<Expectations, OpenError> {
     let mut expected = Expectations {
         from,
-        read_stamp: Some(outside::read_stamp),
-        stampers: outside::authorities(tsa_ca).map_err(OpenError::Wrong)?,
-        witnesses: witness.map(WitnessPolicy::read).transpose()?,
         ..Expectations::default()
     };
     for key in keys {
@@ -231,6 +267,7 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
     facts.push(("anchors", anchors(verification)));
     facts.extend(outside::describe(verification));
     facts.push(("end", end(verification)));
+    facts.extend(runs(verification).map(|text| ("runs", text)));
     if verification.crashes + verification.outages > 0 {
         facts.push((
             "faults",
@@ -241,6 +278,37 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
         ));
     }
     facts
+}
+
+/// What an honest run without faults could not have left, and for how long the program did not run.
+fn runs(verification: &Verification) -> Option<String> {
+    let counts = &verification.completeness;
+    let mut said = vec![format!("{} start(s)", grouped(counts.runs))];
+    for (number, what) in [
+        (counts.unstopped, "run(s) without a stop"),
+        (counts.unended, "session(s) without an end"),
+        (counts.backwards, "time(s) the clock ran back"),
+        (counts.gaps, "stretch(es) without a checkpoint that was due"),
+        (
+            u64::from(counts.unsealed_stop),
+            "stop without its checkpoint",
+        ),
+    ] {
+        if number > 0 {
+            said.push(format!("{} {what}", grouped(number)));
+        }
+    }
+    if let Some((longest, since)) = counts
+        .longest_down
+        .as_ref()
+        .filter(|(long, _)| *long >= 1.0)
+    {
+        said.push(format!(
+            "not running for {:.0} s in all, at the longest for {longest:.0} s from {since} on",
+            counts.down
+        ));
+    }
+    (counts.runs > 0 || said.len() > 1).then(|| said.join(", "))
 }
 
 fn checkpoints(verification: &Verification, own_key: bool) -> String {

@@ -1,0 +1,199 @@
+//! One record proved without the others: C2SP tlog-proof.
+//!
+//! ```text
+//! c2sp.org/tlog-proof@v1
+//! extra eyJ2IjoxLCJwcmV2Ij...                          base64 of the record as it stands in the log; behind an LF what belongs to the checkpoint
+//! index 73894                                           the record's number
+//! gSKyXoYZUgZ6jduWYrkDOARinOMGJveXjgMkBTcdPlQ=          the inclusion path, from the leaf's sibling up
+//!
+//! mail.clinic.example/outbound                          a checkpoint behind the record, with all its signature lines
+//! 109482
+//! sFodV/vSp5O8n9a8QpW6PRY97tfOSW5bsc2Xl/EQi08=
+//!
+//! — mail.clinic.example/outbound hI2DJw...
+//! ```
+//!
+//! The entry of the log, which the leaf hashes, is the SHA-256 of the record. The `extra` line is not authenticated by itself: whoever
+//! verifies hashes the record in it and goes on from there.
+
+use super::{
+    Hash, OpenError, PublicKey,
+    chain::Header,
+    checkpoint::{SignedNote, unbase64},
+    tree::{KnownLeaves, RecordTree, TreeStart, includes},
+    verify::{LogLines, in_order},
+};
+use data_encoding::BASE64;
+use std::{fmt, io, path::PathBuf};
+
+const FIRST_LINE: &str = "c2sp.org/tlog-proof@v1";
+/// Most hashes in a path: a log has fewer than 2^63 records.
+const LONGEST_PATH: usize = 63;
+
+/// A record, its place in the log's tree, and a checkpoint that signs the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordProof {
+    /// The line of the log, without its LF.
+    pub(crate) record: String,
+    /// What other parties said of the checkpoint: further lines of the log.
+    pub(crate) beside: Vec<String>,
+    /// Number of the record.
+    pub(crate) index: u64,
+    path: Vec<Hash>,
+    note: String,
+}
+
+/// What a proof was found to prove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProvedRecord {
+    /// The log's name.
+    pub(crate) origin: String,
+    /// Number of records that the checkpoint signs.
+    pub(crate) size: u64,
+    /// The given key that signed it.
+    pub(crate) signer: PublicKey,
+    /// Names of keys whose signatures were not checked.
+    pub(crate) others: Vec<String>,
+}
+
+impl fmt::Display for RecordProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut extra = self.record.clone();
+        for line in &self.beside {
+            extra.push('\n');
+            extra.push_str(line);
+        }
+        writeln!(f, "{FIRST_LINE}")?;
+        writeln!(f, "extra {}", BASE64.encode(extra.as_bytes()))?;
+        writeln!(f, "index {}", self.index)?;
+        for hash in &self.path {
+            writeln!(f, "{}", BASE64.encode(&hash.0))?;
+        }
+        write!(f, "\n{}", self.note)
+    }
+}
+
+impl RecordProof {
+    /// Reads a proof. `None` where it is none, or has no record.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let (head, note) = text.split_once("\n\n")?;
+        let mut lines = head.lines();
+        if lines.next()? != FIRST_LINE {
+            return None;
+        }
+        let extra = String::from_utf8(unbase64(lines.next()?.strip_prefix("extra ")?)?).ok()?;
+        let number = lines.next()?.strip_prefix("index ")?;
+        let index: u64 = number.parse().ok()?;
+        let path = lines.map(|line| unbase64(line)?.try_into().ok().map(Hash));
+        let path: Vec<Hash> = path.collect::<Option<_>>()?;
+        let mut said = extra.split('\n').map(str::to_owned);
+        let proof = Self {
+            record: said.next()?,
+            beside: said.collect(),
+            index,
+            path,
+            note: note.to_owned(),
+        };
+        let is_canonical = index.to_string() == number && proof.path.len() <= LONGEST_PATH;
+        is_canonical.then_some(proof)
+    }
+
+    /// Verifies the proof against the keys, of which one must have signed the checkpoint.
+    ///
+    /// # Errors
+    /// Says what does not hold.
+    pub(crate) fn check(&self, keys: &[PublicKey]) -> Result<ProvedRecord, String> {
+        let note = SignedNote::read(&self.note).ok_or("the checkpoint in it cannot be read")?;
+        let header = Header::read(self.record.as_bytes()).ok_or("what it proves is no record")?;
+        if header.seq != self.index {
+            return Err(format!(
+                "the record has number {}, its place in the tree is {}",
+                header.seq, self.index
+            ));
+        }
+        let record = Hash::of(self.record.as_bytes());
+        if !includes(note.root, note.size, self.index, record, &self.path) {
+            return Err("the record is not in the tree that the checkpoint signs".into());
+        }
+        let signer = keys.iter().find(|key| note.signed_by(key)).copied();
+        let signer = signer.ok_or("none of the keys given has signed the checkpoint")?;
+        Ok(ProvedRecord {
+            origin: note.origin.to_owned(),
+            size: note.size,
+            signer,
+            others: note.others(&signer).map(str::to_owned).collect(),
+        })
+    }
+}
+
+/// Proves each record that `wanted` takes, with the first signed checkpoint behind it. The files may come in any order. The last number
+/// is that of records that no checkpoint signs yet.
+///
+/// # Errors
+/// A file cannot be read, or the files do not make a tree.
+pub(crate) fn prove(
+    files: &[PathBuf],
+    wanted: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) -> Result<(Vec<RecordProof>, usize), OpenError> {
+    let wrong = |error: io::Error| OpenError::Wrong(error.to_string());
+    let files = in_order(files).map_err(wrong)?;
+    let mut lines = LogLines::new(&files);
+    let (mut known, mut next) = (KnownLeaves::default(), 0);
+    let (mut proofs, mut waiting) = (Vec::new(), Vec::new());
+    while let Some(line) = lines.next().map_err(wrong)? {
+        let Some(header) = Header::read(line.bytes) else {
+            continue; // the remains of a crash; a line that was changed fails below
+        };
+        if header.seq != next {
+            let before = tree_before(&files, header.seq).map_err(wrong)?;
+            let before = before.ok_or_else(|| {
+                OpenError::Wrong(format!(
+                    "the records before number {} are not here: look at the log with audit verify",
+                    header.seq
+                ))
+            })?;
+            known = KnownLeaves::behind(before);
+        }
+        if header.event == b"checkpoint"
+            && let Some(note) = note_of(line.bytes)
+            && SignedNote::read(&note).is_some_and(|note| note.is_signed())
+        {
+            for (index, record) in waiting.drain(..) {
+                let path = known.inclusion(index, header.seq);
+                proofs.extend(path.map(|path| RecordProof {
+                    record,
+                    beside: Vec::new(),
+                    index,
+                    path,
+                    note: note.clone(),
+                }));
+            }
+        }
+        if wanted(header.event, line.bytes) {
+            let record = String::from_utf8_lossy(line.bytes).into_owned();
+            waiting.push((header.seq, record));
+        }
+        known.push(Hash::of(line.bytes));
+        next = header.seq + 1;
+    }
+    Ok((proofs, waiting.len()))
+}
+
+/// The tree over the records before number `first`, as a record says.
+fn tree_before(files: &[PathBuf], first: u64) -> io::Result<Option<RecordTree>> {
+    let mut lines = LogLines::new(files);
+    while let Some(line) = lines.next()? {
+        let start = Header::read(line.bytes)
+            .and_then(|header| TreeStart::read(header.event, line.bytes))
+            .filter(|start| start.tree.size() == first);
+        if let Some(start) = start {
+            return Ok(Some(start.tree));
+        }
+    }
+    Ok(None)
+}
+
+fn note_of(line: &[u8]) -> Option<String> {
+    let record: serde_json::Value = serde_json::from_slice(line).ok()?;
+    record["note"].as_str().map(str::to_owned)
+}

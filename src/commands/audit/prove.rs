@@ -1,0 +1,175 @@
+//! `audit prove` and `audit check-proof`: one record for a stranger, with nothing of any other mail.
+
+use super::{demand_files, show::Sentence, unusable, verify::expectations};
+use crate::{
+    audit::{self, ProvedRecord, RecordProof, printable},
+    exit::Exit,
+    files,
+    flags::{AuditCheckProofFlags, AuditProveFlags},
+};
+use serde_json::Value;
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
+
+/// Longest line that is printed, in octets.
+const LONGEST: usize = 64 * 1024;
+
+/// What is to be proved.
+struct Wanted<'a> {
+    session: &'a str,
+    /// Of a message: its number in the session.
+    message: Option<u64>,
+}
+
+impl Wanted<'_> {
+    fn takes(&self, event: &[u8], line: &[u8]) -> bool {
+        let is_event = self.message.is_none() || event == b"message";
+        // Only lines that have the id anywhere are parsed.
+        if !is_event || memchr::memmem::find(line, self.session.as_bytes()).is_none() {
+            return false;
+        }
+        let Ok(record) = serde_json::from_slice::<Value>(line) else {
+            return false;
+        };
+        record["session"]["id"] == self.session
+            && self.message.is_none_or(|number| record["number"] == number)
+    }
+}
+
+/// Writes a proof of one message, or one of each record of a session.
+///
+/// # Errors
+/// Nothing of that name is in the log, no checkpoint signs it yet, or a file cannot be read or written.
+pub fn prove(flags: &AuditProveFlags, out: &mut dyn Write) -> Result<(), Exit> {
+    demand_files(&flags.files)?;
+    let usage = |words: &str| Exit::Usage(format!("audit prove: {words}"));
+    let wanted = match (&flags.message, &flags.session) {
+        (Some(message), None) => {
+            let (session, number) = message.split_once('/').unwrap_or((message, "1"));
+            let number = number
+                .parse()
+                .map_err(|_| usage("a message is SESSION or SESSION/NUMBER"))?;
+            Wanted {
+                session,
+                message: Some(number),
+            }
+        }
+        (None, Some(session)) if flags.out.is_some() => Wanted {
+            session,
+            message: None,
+        },
+        (None, Some(_)) => return Err(usage("--session needs --out DIRECTORY")),
+        _ => {
+            return Err(usage(
+                "say which record: --message SESSION/NUMBER or --session ID",
+            ));
+        }
+    };
+    let (proofs, unsigned) =
+        audit::prove(&flags.files, &mut |event, line| wanted.takes(event, line))
+            .map_err(|error| unusable("prove", error))?;
+    match (&proofs[..], &flags.out) {
+        ([], _) if unsigned > 0 => Err(unusable(
+            "prove",
+            "no signed checkpoint stands behind it: one comes within a minute, if the log has a key (--audit-key)",
+        )),
+        ([], _) => Err(unusable("prove", "no such record is in these files")),
+        ([proof, ..], None) => write!(out, "{proof}").map_err(|error| unusable("prove", error)),
+        (proofs, Some(place)) => {
+            let written = match wanted.message {
+                Some(_) => fs::write(place, proofs[0].to_string()),
+                None => write_all(place, wanted.session, proofs),
+            };
+            written.map_err(|error| unusable("prove", format!("{}: {error}", place.display())))
+        }
+    }
+}
+
+fn write_all(folder: &Path, session: &str, proofs: &[RecordProof]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for proof in proofs {
+        let name = format!("{session}-{}.tlog-proof", proof.index);
+        fs::write(folder.join(name), proof.to_string())?;
+    }
+    Ok(())
+}
+
+/// Verifies a proof, and prints the record and what was verified.
+///
+/// # Errors
+/// The proof does not hold, or a file cannot be read.
+pub fn check_proof(flags: &AuditCheckProofFlags, out: &mut dyn Write) -> Result<(), Exit> {
+    if flags.key.is_empty() {
+        let words = "audit check-proof: give the log's public key with --key";
+        return Err(Exit::Usage(words.into()));
+    }
+    let failed = |error: &dyn std::fmt::Display| unusable("check-proof", error);
+    let expected = expectations(0, &flags.key, &[]).map_err(|error| failed(&error))?;
+    let text = files::octets(&flags.file)
+        .map_err(|error| failed(&format!("{}: {error}", flags.file.display())))?;
+    let proof = str::from_utf8(&text).ok().and_then(RecordProof::read);
+    let proof = proof.ok_or_else(|| {
+        failed(&format!(
+            "{}: this is no proof of a record",
+            flags.file.display()
+        ))
+    })?;
+    match proof.check(&expected.keys) {
+        Ok(proved) => print(&proof, &proved, out).map_err(|error| failed(&error)),
+        Err(words) => {
+            writeln!(out, "NOT PROVED: {words}").map_err(|error| failed(&error))?;
+            Err(Exit::No)
+        }
+    }
+}
+
+fn print(proof: &RecordProof, proved: &ProvedRecord, out: &mut dyn Write) -> io::Result<()> {
+    let record: Value = serde_json::from_str(&proof.record).unwrap_or_default();
+    writeln!(out, "proved")?;
+    let facts = [
+        ("log", proved.origin.clone()),
+        ("record", proof.index.to_string()),
+        ("checkpoint", format!("of {} records", proved.size)),
+        (
+            "signed by",
+            format!("{} (as given)", proved.signer.fingerprint()),
+        ),
+    ];
+    for (name, value) in facts {
+        writeln!(out, "  {name:<12} {}", printable(&value, LONGEST))?;
+    }
+    for other in &proved.others {
+        writeln!(
+            out,
+            "  {:<12} {}: not checked",
+            "also signed",
+            printable(other, LONGEST)
+        )?;
+    }
+    if !proof.beside.is_empty() {
+        let number = proof.beside.len();
+        writeln!(
+            out,
+            "  {:<12} {number} line(s) of others about the checkpoint: not checked",
+            "beside"
+        )?;
+    }
+    writeln!(
+        out,
+        "\nWhoever has that key says that this record is in the log. It does not show when the log was signed, nor that the record was \
+         true when it was written.\n"
+    )?;
+    writeln!(
+        out,
+        "{}\n",
+        printable(&Sentence(&record).to_string(), LONGEST)
+    )?;
+    let fields = serde_json::to_string_pretty(&record).unwrap_or_default();
+    for line in fields.lines() {
+        writeln!(out, "{}", printable(line, LONGEST))?;
+    }
+    Ok(())
+}
