@@ -443,17 +443,15 @@ impl LogWriter {
     }
 
     fn note_reopened(&mut self, Reopened { kept, cut }: Reopened) {
-        match cut {
-            Some(found) => {
-                if kept == 0 {
-                    self.first = self.pending.durable().head.size;
-                    self.day = day_of((self.options.clock)());
-                }
-                (self.durable, self.written) = (kept, 0);
-                self.note_cut(found, true);
+        if let Some(found) = cut {
+            if kept == 0 {
+                self.first = self.pending.durable().head.size;
+                self.day = day_of((self.options.clock)());
             }
-            None if kept != self.durable => self.note_new_file(),
-            None => {}
+            (self.durable, self.written) = (kept, 0);
+            self.note_cut(found, true);
+        } else if kept != self.durable {
+            self.note_new_file();
         }
     }
 
