@@ -560,6 +560,12 @@ pub struct AuditCheckProofFlags {
     /// public key of the log
     #[argh(option, arg_name = "PEM|NAME+ID+KEY")]
     pub key: Vec<String>,
+    /// as for audit verify
+    #[argh(option, arg_name = "PEM")]
+    pub tsa_ca: Vec<PathBuf>,
+    /// as for audit verify
+    #[argh(option, arg_name = "FILE")]
+    pub witness: Option<PathBuf>,
     /// the proof
     #[argh(positional, arg_name = "PROOF")]
     pub file: PathBuf,

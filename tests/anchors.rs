@@ -122,10 +122,12 @@ fn records(log: &str, event: &str) -> Vec<Value> {
         .collect()
 }
 
-/// A log in the folder, with a key of its own.
+/// The log in the folder, with a key of its own.
 fn log_with_key(dir: &Scratch) -> (String, String) {
     let key = dir.0.join("key.pem").display().to_string();
-    assert_eq!(run(&["audit", "keygen", "--out", &key]).0, Some(0));
+    if !dir.0.join("key.pem").exists() {
+        assert_eq!(run(&["audit", "keygen", "--out", &key]).0, Some(0));
+    }
     (dir.0.join("log").display().to_string(), key)
 }
 
@@ -327,6 +329,63 @@ fn an_authority_over_https_must_prove_its_name() {
     assert_eq!(records(&log, "stamp").len(), 1);
     let said = serve(&by_address, "nobody vouches");
     assert!(said.contains("TLS: "), "{said}");
+}
+
+#[test]
+fn a_message_is_proved_with_what_others_said_of_the_checkpoint_behind_it() {
+    let tsa = Tsa::start(None);
+    let dir = Scratch::new();
+    served(&dir, &[tsa.url("ec")], "others vouch");
+    let (log, key) = log_with_key(&dir);
+    let message = &records(&log, "message")[0];
+    let session = message["session"]["id"].as_str().expect("text").to_owned();
+    let proof = |name: &str| {
+        let place = dir.0.join(name).display().to_string();
+        let (code, said, words) = run(&[
+            "audit",
+            "prove",
+            "--message",
+            &session,
+            "--out",
+            &place,
+            &log,
+        ]);
+        assert_eq!(code, Some(0), "{said}{words}");
+        place
+    };
+    let check = |proof: &str, more: &[&str]| {
+        let public = format!("{key}.pub");
+        let (code, said, words) =
+            run(&[&["audit", "check-proof", proof, "--key", &public], more].concat());
+        assert_eq!(code, Some(0), "{said}{words}");
+        said
+    };
+    // The stamp that is there was given before the message came.
+    let said = check(&proof("first"), &[]);
+    assert!(
+        said.contains("It does not show when the log was signed"),
+        "{said}"
+    );
+    // The next start has a checkpoint behind the message stamped.
+    served(&dir, &[tsa.url("ec")], "others vouch");
+    let stamped = proof("second");
+    let octets = fs::metadata(&stamped).expect("a file").len();
+    assert!(octets <= 8 * 1024, "{octets}");
+    let said = check(&stamped, &["--tsa-ca", &tsa.ca()]);
+    assert!(
+        said.contains("  existed      at 20") && said.contains(", says CN=ec"),
+        "{said}"
+    );
+    assert!(said.contains("existed at that time"), "{said}");
+    let said = check(&stamped, &[]);
+    assert!(
+        said.contains("beside       a time-stamp of http://127.0.0.1"),
+        "{said}"
+    );
+    assert!(
+        said.contains("is not proved: --tsa-ca was not given"),
+        "{said}"
+    );
 }
 
 #[test]

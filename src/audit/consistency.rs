@@ -77,3 +77,81 @@ fn known_from(files: &[PathBuf], size: u64) -> io::Result<Option<KnownLeaves>> {
     hashes.into_iter().for_each(|hash| known.push(hash));
     Ok(Some(known))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{
+        AuditLog, AuditOptions, Checkpoint, Notice, Record, StopRecord, rotated, tree::continues,
+    };
+    use std::{fs, sync::mpsc};
+
+    #[test]
+    fn any_two_checkpoints_are_consistent_across_files_as_long_as_the_files_are_there() {
+        let folder = std::env::temp_dir().join(format!("consistency-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("log");
+        let (tell, told) = mpsc::channel();
+        let mut options = AuditOptions::new(file.clone(), "mail.example/outbound".into());
+        options.checkpoint_records = 5;
+        options.rotate_octets = 6000;
+        options.notice = Box::new(move |notice| {
+            if let Notice::Checkpoint(checkpoint) = notice {
+                tell.send(checkpoint).unwrap();
+            }
+        });
+        let log = AuditLog::open(options).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        for number in 0..70 {
+            let record = Record::Stop(StopRecord {
+                reason: "none".into(),
+                sessions: number,
+                messages: 0,
+            });
+            runtime.block_on(log.append_durable(&record)).unwrap();
+        }
+        assert!(log.close());
+        drop(log);
+        let checkpoints: Vec<Checkpoint> = told.iter().collect();
+        let files = rotated(&file).unwrap();
+        assert!(
+            checkpoints.len() > 10 && files.len() > 1,
+            "{} files",
+            files.len()
+        );
+        let are_consistent = |old: &Checkpoint, new: &Checkpoint| {
+            let path = consistency(&file, old.head.size, new.head.size)?;
+            let (old, new) = ((old.head.size, old.root), (new.head.size, new.root));
+            assert!(continues(old, new, &path), "{old:?} {new:?}");
+            Ok::<(), String>(())
+        };
+        for (at, old) in checkpoints.iter().enumerate() {
+            for new in &checkpoints[at..] {
+                are_consistent(old, new).unwrap();
+            }
+        }
+        // With the first file elsewhere, what stands in it cannot be proved as a rule, and the rest can.
+        let second = Header::read(
+            fs::read(&files[1])
+                .unwrap()
+                .split(|b| *b == b'\n')
+                .next()
+                .unwrap(),
+        );
+        let first = second.unwrap().seq;
+        fs::remove_file(&files[0]).unwrap();
+        let last = checkpoints.last().unwrap();
+        let unproved = checkpoints
+            .iter()
+            .filter(|old| are_consistent(old, last).is_err());
+        let unproved: Vec<u64> = unproved.map(|old| old.head.size).collect();
+        assert!(
+            !unproved.is_empty() && unproved.iter().all(|size| *size < first),
+            "{unproved:?}"
+        );
+        assert!(consistency(&file, 60, last.head.size + 1).is_err());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

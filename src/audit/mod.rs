@@ -32,8 +32,6 @@ pub use record::{
     StampRecord, StartRecord, StopRecord, TlsField, TornField, TrustFileField, UnprotectedRecord,
     VerdictField, VerdictRecord,
 };
-#[cfg(test)]
-pub(crate) use verify::OutsideAnchor;
 pub use witness::WitnessPolicy;
 pub(crate) use {
     address::{hashed, printable},
@@ -43,8 +41,8 @@ pub(crate) use {
     disk::missing_at_end,
     proof::{ProvedRecord, RecordProof, prove},
     verify::{
-        Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, OutsideAnchors,
-        StampFacts, Verification, in_order, logs, verify,
+        Damage, Expectations, LogAnchor, LogLine, LogLines, MergedLines, OutsideAnchor,
+        OutsideAnchors, StampFacts, Verification, in_order, logs, verify,
     },
     witness::{PolicyWitness, WitnessAnswer, add_checkpoint, read_answer},
 };

@@ -22,9 +22,7 @@ pub(crate) use completeness::Completeness;
 pub(crate) use damage::{Damage, Finding};
 pub(crate) use lines::{LogLine, LogLines, in_order};
 pub(crate) use logs::{MergedLines, logs};
-#[cfg(test)]
-pub(crate) use outside::OutsideAnchor;
-pub(crate) use outside::{OutsideAnchors, ReadStamp, StampFacts};
+pub(crate) use outside::{OutsideAnchor, OutsideAnchors, ReadStamp, StampFacts, judged};
 
 use super::{PublicKey, WitnessPolicy, chain::Head, known::KnownEnd, tree::RecordTree};
 use damage::Misfit;

@@ -1,6 +1,7 @@
 //! What others said of checkpoints, as the log has it: time-stamps, cosignatures, and times without any.
 
 use super::{
+    Expectations,
     damage::{Misfit, edited, rewritten},
     verifier::Verifier,
 };
@@ -95,6 +96,51 @@ struct StampFields {
 struct CosignedFields {
     size: u64,
     line: String,
+}
+
+/// What a `stamp` or `cosigned` record says of a checkpoint with that text and size, if it is proved.
+///
+/// # Errors
+/// What it does not prove, and why.
+pub(crate) fn judged(
+    line: &[u8],
+    text: &str,
+    size: u64,
+    expected: &Expectations,
+) -> Result<OutsideAnchor, String> {
+    let no_record = || String::from("it cannot be read");
+    if let Ok(fields) = serde_json::from_slice::<StampFields>(line) {
+        let token = unbase64(&fields.token).ok_or_else(no_record)?;
+        let read = expected.read_stamp.ok_or_else(no_record)?;
+        let facts = read(&token, &expected.stampers).ok_or_else(no_record)?;
+        if facts.imprint != Hash::of(text.as_bytes()) {
+            return Err(format!("a time-stamp of {} for something else", fields.tsa));
+        }
+        let by = facts
+            .proved
+            .map_err(|why| format!("a time-stamp of {}, which is not proved: {why}", fields.tsa))?;
+        let at = facts.at;
+        return Ok(OutsideAnchor { size, at, by });
+    }
+    let fields: CosignedFields = serde_json::from_slice(line).map_err(|_| no_record())?;
+    let name = fields.line.split(' ').nth(1).unwrap_or_default();
+    let witnesses = expected
+        .witnesses
+        .iter()
+        .flat_map(|policy| &policy.witnesses);
+    let key = witnesses
+        .map(|witness| &witness.key)
+        .find(|key| key.name == name);
+    let key =
+        key.ok_or_else(|| format!("a signature of {name}, whose key was not given (--witness)"))?;
+    match key.cosigned(text, &fields.line) {
+        Some(cosignature) => Ok(OutsideAnchor {
+            size,
+            at: cosignature.at,
+            by: format!("the witness {name}"),
+        }),
+        None => Err(format!("a signature of {name} for something else")),
+    }
 }
 
 impl Verifier<'_> {

@@ -63,7 +63,7 @@ fn a_verifier_key_of_a_witness_is_read_and_no_other() {
         "name",
         "name+00000000",
         "name+00000000+BA==",
-        &verifier[..80],
+        &verifier[..60],
     ] {
         assert!(WitnessKey::from_verifier(wrong).is_err(), "{wrong}");
     }
