@@ -18,14 +18,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The clock of these logs, in seconds since 1970. Each test that needs it to stand at a certain time has the logs to itself.
-static SECONDS: AtomicU64 = AtomicU64::new(1_795_500_000);
+/// When these logs begin, in seconds since 1970.
+const BEGIN: u64 = 1_795_500_000;
 
-fn clock() -> SystemTime {
+/// The clock of logs whose times do not matter: it stands.
+fn still() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN)
+}
+
+/// The clock of the one log that is left alone for hours, in seconds since 1970.
+static SECONDS: AtomicU64 = AtomicU64::new(BEGIN);
+
+fn movable() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.load(Ordering::SeqCst))
 }
 
-fn open(file: &Path, key: &Path) -> AuditLog {
+fn open(file: &Path, key: &Path, clock: fn() -> SystemTime) -> AuditLog {
     AuditLog::open(AuditOptions {
         key: Some(key.to_owned()),
         clock,
@@ -48,7 +56,11 @@ fn start(pid: u32) -> Record {
 
 /// One whole run of the program with two sessions and their messages.
 fn run(file: &Path, key: &Path, pid: u32) {
-    let log = open(file, key);
+    run_by(file, key, pid, still);
+}
+
+fn run_by(file: &Path, key: &Path, pid: u32, clock: fn() -> SystemTime) {
+    let log = open(file, key, clock);
     log.append(&start(pid));
     for n in 0..2 {
         log.append(&Record::SessionOpened(SessionOpenedRecord {
@@ -117,7 +129,7 @@ fn what_honest_runs_left_is_complete() {
     assert_eq!(code, DONE, "{said}");
     assert!(said.contains("3 start(s)"), "{said}");
     // So is a log that is being written.
-    let log = open(&directory.file(), &key);
+    let log = open(&directory.file(), &key, still);
     log.append(&start(4));
     wait(log.append_durable(&message(&log, 9))).unwrap();
     let (code, said) = judged(&directory.file(), &[&public], &[], true);
@@ -231,7 +243,7 @@ fn a_wrong_key_does_not_pass() {
 fn a_run_that_was_killed_and_nine_hours_without_the_program_are_said() {
     let (directory, key, public) = with_key("killed");
     let file = directory.file();
-    let log = open(&file, &key);
+    let log = open(&file, &key, movable);
     log.append(&start(1));
     log.append(&Record::SessionOpened(SessionOpenedRecord {
         session: session(77),
@@ -246,7 +258,7 @@ fn a_run_that_was_killed_and_nine_hours_without_the_program_are_said() {
     fs::write(&file, killed.0).unwrap();
     fs::write(format!("{}.lock", file.display()), killed.1).unwrap();
     SECONDS.fetch_add(9 * 3600, Ordering::SeqCst);
-    run(&file, &key, 2);
+    run_by(&file, &key, 2, movable);
     let (code, said) = judged(&file, &[&public], &[], false);
     assert_eq!(code, DONE, "{said}");
     for words in [

@@ -227,17 +227,16 @@ impl RunAccount {
     pub(super) fn end(mut self) -> Completeness {
         let last = self.last.clone();
         self.end_stretch(&last);
-        let going_on = match self.counts.unsealed_stop {
-            true => None,
-            false => self.open.pop_if(|run| run.number == self.counts.runs),
-        };
+        if !self.counts.unsealed_stop {
+            // The last run may be going on.
+            self.open.pop_if(|run| run.number == self.counts.runs);
+        }
         self.counts.unstopped = self.open.len() as u64;
         for run in &self.open {
             self.counts.backwards += run.backwards;
             let open = self.sessions.values().filter(|began| **began == run.number);
             self.counts.unended += open.count() as u64;
         }
-        drop(going_on);
         self.counts.unended = self.counts.unended.saturating_sub(self.uncounted_ends);
         self.counts
     }
