@@ -133,14 +133,10 @@ mod tests {
             }
         }
         // With the first file elsewhere, what stands in it cannot be proved as a rule, and the rest can.
-        let second = Header::read(
-            fs::read(&files[1])
-                .unwrap()
-                .split(|b| *b == b'\n')
-                .next()
-                .unwrap(),
-        );
-        let first = second.unwrap().seq;
+        let second = fs::read(&files[1]).unwrap();
+        let first = Header::read(second.split(|b| *b == b'\n').next().unwrap())
+            .unwrap()
+            .seq;
         fs::remove_file(&files[0]).unwrap();
         let last = checkpoints.last().unwrap();
         let unproved = checkpoints

@@ -222,7 +222,6 @@ impl KnownLeaves {
     }
 
     /// The consistency path from the tree of `old` records to that of `size` (RFC 9162 §2.1.4.1); `None` where leaves are missing.
-
     pub(super) fn consistency(&self, old: u64, size: u64) -> Option<Vec<Hash>> {
         let mut path = Vec::new();
         let (mut begin, mut end) = (0, size);

@@ -20,13 +20,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How records begin that tell what others said of a checkpoint.
-const OF_OTHERS: [&[u8]; 3] = [
-    br#"{"event":"stamp""#,
-    br#"{"event":"cosigned""#,
-    br#"{"event":"not-anchored""#,
-];
-
 /// The writing thread's state.
 pub(super) struct LogWriter {
     shared: Arc<SharedLog>,
@@ -55,8 +48,6 @@ pub(super) struct LogWriter {
     day: u64,
     /// Number of records behind the last checkpoint.
     unsigned: u64,
-    /// Number of records that this process wrote, without checkpoints and what others said of them.
-    events: u64,
     checkpoint_due: Instant,
     /// When lines that no caller waits for must be durable.
     sync_due: Option<Instant>,
@@ -101,7 +92,6 @@ impl LogWriter {
             checkpoints: Vec::new(),
             first: found.first,
             unsigned: 0,
-            events: 0,
             sync_due: None,
             outage: None,
             handed_over: false,
@@ -249,8 +239,6 @@ impl LogWriter {
     fn add(&mut self, at: &[u8], body: &[u8], slot: Option<Arc<AnswerSlot>>) {
         self.pending.append(at, body);
         self.unsigned += 1;
-        let is_of_others = OF_OTHERS.iter().any(|begin| body.starts_with(begin));
-        self.events += u64::from(!is_of_others);
         if let Some(slot) = slot {
             let receipt = Receipt {
                 seq: self.pending.head().size - 1,
@@ -299,7 +287,7 @@ impl LogWriter {
             head: self.pending.head(),
             root,
             note: note.clone(),
-            events: self.events,
+            events: self.pending.events(),
         };
         self.checkpoints.push((self.pending.octets(), checkpoint));
         let body = serde_json::to_vec(&Record::Checkpoint(CheckpointRecord { note }))
@@ -399,9 +387,8 @@ impl LogWriter {
             *locked(&self.shared.checkpoint_at) = Some((self.options.clock)());
         }
         for (_, checkpoint) in self.checkpoints.drain(..later) {
-            self.shared
-                .checkpoint
-                .send_replace(Some(checkpoint.clone()));
+            let newest = Some(checkpoint.clone());
+            self.shared.checkpoint.send_replace(newest);
             (self.options.notice)(Notice::Checkpoint(checkpoint));
         }
         for (begin, _) in &mut self.checkpoints {
