@@ -20,6 +20,7 @@ pub use policy::{
 
 use crate::{
     logging::LogFormat,
+    lookup::HttpUrl,
     net::{Intercept, proxy_header::Version},
     policy::Prefix,
 };
@@ -155,6 +156,17 @@ pub struct OutboundFlags {
     /// what records hold of envelope addresses (default full)
     #[argh(option, arg_name = "full|domain|hashed")]
     pub audit_addresses: Option<String>,
+    /// have checkpoints of the audit log stamped with the time by this authority (RFC 3161); of several, each is asked
+    /// where those before it fail
+    #[argh(option, arg_name = "URL")]
+    pub audit_tsa: Vec<HttpUrl>,
+    /// have checkpoints signed by the witnesses that this file names with their keys and addresses (C2SP tlog-policy);
+    /// needs --audit-key
+    #[argh(option, arg_name = "FILE")]
+    pub audit_witness: Option<PathBuf>,
+    /// shortest time between two stamps, and between two signatures of a witness (default 600)
+    #[argh(option, from_str_fn(seconds), arg_name = "SECONDS")]
+    pub audit_stamp_every: Option<u64>,
     /// report the result of each TLS session to the tlsrpt collector at this socket
     #[argh(option, arg_name = "PATH")]
     pub tlsrpt_socket: Option<PathBuf>,
@@ -274,6 +286,15 @@ pub struct InboundFlags {
     /// as for outbound
     #[argh(option, arg_name = "full|domain|hashed")]
     pub audit_addresses: Option<String>,
+    /// as for outbound
+    #[argh(option, arg_name = "URL")]
+    pub audit_tsa: Vec<HttpUrl>,
+    /// as for outbound
+    #[argh(option, arg_name = "FILE")]
+    pub audit_witness: Option<PathBuf>,
+    /// as for outbound
+    #[argh(option, from_str_fn(seconds), arg_name = "SECONDS")]
+    pub audit_stamp_every: Option<u64>,
     /// as for outbound
     #[argh(switch)]
     pub add_received: bool,
@@ -434,6 +455,12 @@ pub struct AuditVerifyFlags {
     /// first record that must be there: older ones were left out knowingly (default 0)
     #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,
+    /// certificate authorities of the time-stamps (--audit-tsa); without them, the stamps' times are not proved
+    #[argh(option, arg_name = "PEM")]
+    pub tsa_ca: Vec<PathBuf>,
+    /// keys of the witnesses that signed checkpoints, and how many must have (--audit-witness)
+    #[argh(option, arg_name = "FILE")]
+    pub witness: Option<PathBuf>,
     /// a checkpoint of an earlier time, as a file: shows that the log only grew since then
     #[argh(option, arg_name = "CHECKPOINT")]
     pub since: Option<String>,
@@ -498,6 +525,12 @@ pub struct AuditReportFlags {
     /// as for audit verify
     #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,
+    /// as for audit verify
+    #[argh(option, arg_name = "PEM")]
+    pub tsa_ca: Vec<PathBuf>,
+    /// as for audit verify
+    #[argh(option, arg_name = "FILE")]
+    pub witness: Option<PathBuf>,
     /// as for audit show
     #[argh(option, arg_name = "TIME")]
     pub since: Option<String>,
@@ -546,6 +579,12 @@ pub struct AuditCheckProofFlags {
     /// public key of the log
     #[argh(option, arg_name = "PEM|NAME+ID+KEY")]
     pub key: Vec<String>,
+    /// as for audit verify
+    #[argh(option, arg_name = "PEM")]
+    pub tsa_ca: Vec<PathBuf>,
+    /// as for audit verify
+    #[argh(option, arg_name = "FILE")]
+    pub witness: Option<PathBuf>,
     /// the proof
     #[argh(positional, arg_name = "PROOF")]
     pub file: PathBuf,
@@ -588,6 +627,14 @@ fn count(text: &str) -> Result<usize, String> {
         Ok(0) => Err("0 would let nobody in".into()),
         Ok(count) => Ok(count),
         Err(_) => Err(format!("'{text}' is no number that can be counted to")),
+    }
+}
+
+/// A time in seconds, at least 1.
+fn seconds(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("'{text}' is no number of seconds")),
+        Ok(seconds) => Ok(seconds),
     }
 }
 

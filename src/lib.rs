@@ -86,6 +86,7 @@
 //! | leg | [`session::leg::Leg`] | one of a session's two connections, with its buffers. |
 //! | fact, journal | `session::Fact`, `session::Journal` | an event of a session; what counts, logs and records the events. |
 //! | record | [`audit::Record`] | one line of the audit log. |
+//! | stamp, witness | `tls::StampToken`, `audit::WitnessKey` | what proves that a checkpoint existed at a time; who signs a checkpoint that goes on from the last. |
 //! | head, checkpoint, anchor | [`audit::Head`], [`audit::Checkpoint`], `audit::LogAnchor` | the end of the log's chain; a signed head; a head that is kept elsewhere. |
 //!
 //! # What happened to others

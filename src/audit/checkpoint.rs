@@ -39,6 +39,16 @@ pub struct Checkpoint {
     pub root: Hash,
     /// The checkpoint as the record has it.
     pub note: String,
+    /// How many records this process had written before it, without checkpoints and what others said of them.
+    pub events: u64,
+}
+
+impl Checkpoint {
+    /// The text that its key signs, and that others stamp.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.note.find("\n\n").map_or("", |end| &self.note[..=end])
+    }
 }
 
 impl fmt::Display for Checkpoint {
@@ -60,7 +70,7 @@ impl fmt::Display for Checkpoint {
 }
 
 /// The key's name and the base64 of a signature line, which is given without its LF.
-fn signature_of(line: &str) -> Option<(&str, &str)> {
+pub(super) fn signature_of(line: &str) -> Option<(&str, &str)> {
     let (name, signature) = line.strip_prefix("\u{2014} ")?.split_once(' ')?;
     (!name.is_empty()).then_some((name, signature))
 }
@@ -206,7 +216,8 @@ impl PublicKey {
 /// A checkpoint, parsed. [`SignedNote::signed_by`] verifies a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SignedNote<'a> {
-    text: &'a str,
+    /// What is signed.
+    pub(super) text: &'a str,
     pub(super) origin: &'a str,
     /// Number of records.
     pub(super) size: u64,

@@ -24,7 +24,7 @@ mod writer;
 pub use notice::Notice;
 
 use super::{
-    Address, AddressForm, Disk, FileDisk, Hash, OpenError, Record, WireText,
+    Address, AddressForm, Checkpoint, Disk, FileDisk, Hash, OpenError, Record, WireText,
     address::Addresses,
     chain::Time,
     checkpoint::{SigningKey, is_origin},
@@ -51,7 +51,7 @@ use std::{
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Largest number of records between two checkpoints. The format fixes it, so that a longer stretch without a signature is damage.
 pub(super) const CHECKPOINT_RECORDS: u64 = 1000;
@@ -201,6 +201,8 @@ struct SharedLog {
     undurable_since: Mutex<Option<Instant>>,
     /// When the last checkpoint became durable, by the clock of the records.
     checkpoint_at: Mutex<Option<SystemTime>>,
+    /// The last checkpoint that is durable.
+    checkpoint: watch::Sender<Option<Checkpoint>>,
     file: PathBuf,
     metrics: Arc<Metrics>,
     stall_after: Duration,
@@ -274,6 +276,7 @@ impl AuditLog {
             busy_since: Mutex::new(None),
             undurable_since: Mutex::new(None),
             checkpoint_at: Mutex::new(None),
+            checkpoint: watch::Sender::new(None),
             file: options.file.clone(),
             metrics: Arc::clone(&options.metrics),
             stall_after: options.stall_after,
@@ -383,6 +386,12 @@ impl AuditLog {
     #[must_use]
     pub fn last_checkpoint(&self) -> Option<SystemTime> {
         *locked(&self.shared.checkpoint_at)
+    }
+
+    /// The newest checkpoint that is durable, each time there is a newer one.
+    #[must_use]
+    pub fn checkpoints(&self) -> watch::Receiver<Option<Checkpoint>> {
+        self.shared.checkpoint.subscribe()
     }
 
     /// The file that is being written.

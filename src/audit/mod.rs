@@ -8,6 +8,7 @@
 mod address;
 mod chain;
 mod checkpoint;
+mod consistency;
 mod disk;
 mod epoch;
 mod hybrid;
@@ -20,6 +21,7 @@ mod reader;
 mod record;
 mod tree;
 mod verify;
+mod witness;
 
 pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head};
@@ -29,26 +31,30 @@ pub use epoch::RandomSource;
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use naming::rotated;
 pub use record::{
-    CertificateField, CheckpointRecord, ConnectionField, CountField, DecisionField, DirectionField,
-    ExemptionField, HeardRecord, KeyLostRecord, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
-    LogRecoveredRecord, MessageRecord, NotRecordedRecord, OutcomeField, PeerField,
-    PolicyChangeRecord, PolicyField, Record, RefusalRecord, ReloadRecord, ReloadedFileField,
-    RepeatedField, SessionClosedRecord, SessionField, SessionOpenedRecord, StartRecord, StopRecord,
-    TlsField, TornField, TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
+    CertificateField, CheckpointRecord, ConnectionField, CosignedRecord, CountField, DecisionField,
+    DirectionField, ExemptionField, HeardRecord, KeyLostRecord, LogContinuedRecord, LogCutRecord,
+    LogOpenedRecord, LogRecoveredRecord, MessageRecord, NotAnchoredRecord, NotRecordedRecord,
+    OutcomeField, PeerField, PolicyChangeRecord, PolicyField, Record, RefusalRecord, ReloadRecord,
+    ReloadedFileField, RepeatedField, SessionClosedRecord, SessionField, SessionOpenedRecord,
+    StampRecord, StartRecord, StopRecord, TlsField, TornField, TrustFileField, UnprotectedRecord,
+    VerdictField, VerdictRecord,
 };
+pub use witness::WitnessPolicy;
 pub(crate) use {
     address::{hashed, printable},
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
+    consistency::consistency,
     disk::missing_at_end,
     hybrid::HybridPublic,
     kept::KeptKey,
     proof::{ProvedRecord, RecordProof, prove},
     reader::is_plain,
     verify::{
-        Damage, Expectations, LogAnchor, LogLine, LogLines, LogOrder, MergedLines, Verification,
-        first_time, in_order, logs, verify,
+        Damage, Expectations, LogAnchor, LogLine, LogLines, LogOrder, MergedLines, OutsideAnchor,
+        OutsideAnchors, StampFacts, Verification, first_time, in_order, logs, verify,
     },
+    witness::{PolicyWitness, WitnessAnswer, add_checkpoint, read_answer},
 };
 
 use std::{fmt, io};

@@ -22,14 +22,16 @@ use super::{
     checkpoint::{SignedNote, unbase64},
     epoch::without_signature,
     tree::{KnownLeaves, RecordTree, TreeStart, includes},
-    verify::{LogLines, in_order},
+    verify::{Expectations, LogLines, OutsideAnchor, in_order, judged},
 };
 use data_encoding::BASE64;
-use std::{fmt, io, path::PathBuf};
+use std::{collections::BTreeMap, fmt, io, path::PathBuf};
 
 const FIRST_LINE: &str = "c2sp.org/tlog-proof@v1";
 /// Most hashes in a path: a log has fewer than 2^63 records.
 const LONGEST_PATH: usize = 63;
+/// Checkpoints behind a record that others may still say something of. They usually do so for the first or second.
+const NOTES_KEPT: usize = 2000;
 
 /// A record, its place in the log's tree, and a checkpoint that signs the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +101,35 @@ impl RecordProof {
         is_canonical.then_some(proof)
     }
 
+    /// Takes what somebody else said of the checkpoint of `size` records with that note. If nothing was said of the proof's own
+    /// checkpoint, that one takes its place.
+    fn add(&mut self, said: &str, size: u64, note: &str, known: &KnownLeaves) {
+        if self.beside.is_empty() && self.index < size {
+            let Some(path) = known.inclusion(self.index, size) else {
+                return;
+            };
+            self.path = path;
+            note.clone_into(&mut self.note);
+        }
+        if self.note == note {
+            self.beside.push(said.to_owned());
+        }
+    }
+
+    /// What others said of the checkpoint, each as the record that the log has of it, judged as [`verify`](super::verify) does.
+    pub(crate) fn said_by_others(
+        &self,
+        expected: &Expectations,
+    ) -> Vec<Result<OutsideAnchor, String>> {
+        let Some(note) = SignedNote::read(&self.note) else {
+            return Vec::new();
+        };
+        let lines = self.beside.iter();
+        lines
+            .map(|line| judged(line.as_bytes(), note.text, note.size, expected))
+            .collect()
+    }
+
     /// Verifies the proof against the keys, of which one must have signed the checkpoint.
     ///
     /// # Errors
@@ -127,7 +158,8 @@ impl RecordProof {
     }
 }
 
-/// Proves each record that `wanted` takes, with the first signed checkpoint behind it. The files may come in any order. The last number
+/// Proves each record that `wanted` takes, with the first signed checkpoint behind it of which others said something, else with the first
+/// signed one. The files may come in any order. The last number
 /// is that of records that no checkpoint signs yet.
 ///
 /// # Errors
@@ -140,7 +172,8 @@ pub(crate) fn prove(
     let files = in_order(files).map_err(wrong)?.files;
     let mut lines = LogLines::new(&files);
     let (mut known, mut next) = (KnownLeaves::default(), 0);
-    let (mut proofs, mut waiting) = (Vec::new(), Vec::new());
+    let (mut proofs, mut waiting) = (Vec::<RecordProof>::new(), Vec::new());
+    let mut notes = BTreeMap::new();
     while let Some(line) = lines.next().map_err(wrong)? {
         let Some(header) = Header::read(line.bytes) else {
             continue; // the remains of a crash; a line that was changed fails below
@@ -154,6 +187,7 @@ pub(crate) fn prove(
                 ))
             })?;
             known = KnownLeaves::behind(before);
+            notes.clear();
         }
         if header.event == b"checkpoint"
             && let Some(note) = note_of(line.bytes)
@@ -168,6 +202,20 @@ pub(crate) fn prove(
                     path,
                     note: without_signature(&note),
                 }));
+            }
+            if proofs.iter().any(|proof| proof.beside.is_empty()) {
+                notes.insert(header.seq, note);
+                if notes.len() > NOTES_KEPT {
+                    notes.pop_first();
+                }
+            }
+        }
+        if [&b"stamp"[..], b"cosigned"].contains(&header.event)
+            && let Some((size, note)) = said_of(line.bytes, &notes)
+        {
+            let said = String::from_utf8_lossy(line.bytes);
+            for proof in &mut proofs {
+                proof.add(&said, size, note, &known);
             }
         }
         if wanted(header.event, line.bytes) {
@@ -192,6 +240,13 @@ fn tree_before(files: &[PathBuf], first: u64) -> io::Result<Option<RecordTree>> 
         }
     }
     Ok(None)
+}
+
+/// The size that a `stamp` or `cosigned` record names, and the note of that checkpoint.
+fn said_of<'a>(line: &[u8], notes: &'a BTreeMap<u64, String>) -> Option<(u64, &'a str)> {
+    let record: serde_json::Value = serde_json::from_slice(line).ok()?;
+    let size = record["size"].as_u64()?;
+    Some((size, notes.get(&size)?))
 }
 
 fn note_of(line: &[u8]) -> Option<String> {

@@ -95,6 +95,12 @@ pub enum Record {
     LogCut(LogCutRecord),
     /// Vouches for every line before it. Written by the log itself.
     Checkpoint(CheckpointRecord),
+    /// A time-stamp authority has stamped a checkpoint.
+    Stamp(StampRecord),
+    /// A witness has signed a checkpoint.
+    Cosigned(CosignedRecord),
+    /// Nobody else vouches for new checkpoints since a certain time, although somebody was asked.
+    NotAnchored(NotAnchoredRecord),
 }
 
 impl Record {
@@ -630,6 +636,42 @@ pub struct CheckpointRecord {
     /// A checkpoint of a transparency log (C2SP tlog-checkpoint): the origin; the number of records before this line; base64 of the root
     /// of the Merkle tree over them; an empty line; the signature lines, of which there is none without `--audit-key`.
     pub note: String,
+}
+
+/// `stamp`: a time-stamp authority vouches that a checkpoint existed at a time, and with it all records before that checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StampRecord {
+    /// The size in the checkpoint that was stamped, which is also the number of its record.
+    pub size: u64,
+    /// The time in the token, RFC 3339, without its fraction of a second.
+    pub time: String,
+    /// The authority, as `--audit-tsa` names it.
+    pub tsa: String,
+    /// The token (RFC 3161), DER in base64. Its digest is SHA-256 over the checkpoint's note without the empty line and the signature
+    /// lines.
+    pub token: String,
+}
+
+/// `cosigned`: a witness vouches that it has seen all earlier checkpoints that it signed go on to this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CosignedRecord {
+    /// The size in the checkpoint that was signed, which is also the number of its record.
+    pub size: u64,
+    /// When the witness signed, by its own clock, RFC 3339.
+    pub time: String,
+    /// The signature line, without LF (C2SP tlog-cosignature). It can be put behind those of the checkpoint.
+    pub line: String,
+}
+
+/// `not-anchored`: one for each time during which every attempt fails. The next `stamp` or `cosigned` ends that time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotAnchoredRecord {
+    /// What was asked for: `stamp` or `cosigned`.
+    pub wanted: String,
+    /// The size in the checkpoint.
+    pub size: u64,
+    /// Whom it was asked of, and why none of them gave it.
+    pub error: WireText,
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod fields;
 mod gaps;
 mod lines;
 mod logs;
+mod outside;
 mod verifier;
 
 pub(crate) use anchor::LogAnchor;
@@ -21,9 +22,10 @@ pub(crate) use completeness::Completeness;
 pub(crate) use damage::{Damage, Finding};
 pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time, in_order};
 pub(crate) use logs::{MergedLines, logs};
+pub(crate) use outside::{OutsideAnchor, OutsideAnchors, ReadStamp, StampFacts, judged};
 
 use super::{
-    PublicKey,
+    PublicKey, WitnessPolicy,
     chain::Head,
     hybrid::HybridPublic,
     kept::{EpochsFound, KeptKey},
@@ -51,6 +53,12 @@ pub(crate) struct Expectations {
     pub(crate) hybrid_keys: Vec<HybridPublic>,
     /// Epoch keys that were kept elsewhere.
     pub(crate) kept_keys: Vec<KeptKey>,
+    /// Reads time-stamps; without it they are passed over.
+    pub(crate) read_stamp: Option<ReadStamp>,
+    /// Certificate authorities (DER) that are believed as to who may stamp.
+    pub(crate) stampers: Vec<Vec<u8>>,
+    /// The witnesses whose signatures are checked, and how many must have signed.
+    pub(crate) witnesses: Option<WitnessPolicy>,
 }
 
 /// The result of [`verify`].
@@ -109,6 +117,8 @@ pub(crate) struct Verification {
     pub(crate) cut_off: u64,
     /// Times that the log was elsewhere when the program looked for it, and is here.
     pub(crate) elsewhere: u64,
+    /// What others said of checkpoints.
+    pub(crate) outside: OutsideAnchors,
     /// What an honest run without faults could not have left.
     pub(crate) completeness: Completeness,
     /// The program had stopped in good order when the last record was written.

@@ -18,12 +18,12 @@ use crate::{
     audit, clock,
     exit::Exit,
     logging,
-    lookup::{Lookup, Renewal},
+    lookup::{HttpUrl, Lookup, Renewal},
     metrics::Metrics,
     net::{Dial, Intercept},
     policy::{Prefix, table::Table},
     serve::{
-        Direction, Occasion, ReadAgain, Reloaded,
+        AnchorOptions, Direction, Occasion, ReadAgain, Reloaded,
         limits::{self, Limits},
         status::StatusOptions,
     },
@@ -32,6 +32,8 @@ use crate::{
 
 /// Time for one attempt to connect to a server.
 const CONNECT: Duration = Duration::from_secs(30);
+/// `--audit-stamp-every`.
+const STAMP_EVERY: Duration = Duration::from_secs(600);
 
 /// The flags that both directions have.
 pub(super) struct SharedFlags<'a> {
@@ -45,6 +47,9 @@ pub(super) struct SharedFlags<'a> {
     pub(super) audit_log: Option<&'a PathBuf>,
     pub(super) audit_key: Option<&'a PathBuf>,
     pub(super) audit_addresses: Option<&'a str>,
+    pub(super) audit_tsa: &'a [HttpUrl],
+    pub(super) audit_witness: Option<&'a PathBuf>,
+    pub(super) audit_stamp_every: Option<u64>,
     pub(super) add_received: bool,
     pub(super) metrics: Option<SocketAddr>,
     pub(super) status_from: &'a [Prefix],
@@ -67,6 +72,9 @@ macro_rules! shared_flags {
             audit_log: $flags.audit_log.as_ref(),
             audit_key: $flags.audit_key.as_ref(),
             audit_addresses: $flags.audit_addresses.as_deref(),
+            audit_tsa: &$flags.audit_tsa,
+            audit_witness: $flags.audit_witness.as_ref(),
+            audit_stamp_every: $flags.audit_stamp_every,
             add_received: $flags.add_received,
             metrics: $flags.metrics,
             status_from: &$flags.status_from,
@@ -164,6 +172,13 @@ pub(super) fn prepare<D: DirectionFiles>(
     summary.extend(files.summary(&content.tls));
     summary.extend(content.policy.as_ref().map(policy_line));
     summary.push(audit_line(shared.audit_log));
+    summary.extend(stamps_line(shared.audit_tsa));
+    summary.extend(shared.audit_witness.map(|file| {
+        format!(
+            "its checkpoints are signed by the witnesses in: {}",
+            file.display()
+        )
+    }));
     summary.extend(shared.observe.then(|| D::OBSERVED.into()));
     let mut warnings = files.table_remarks(&content.table);
     let expiry = files.certificate_remarks(&content.tls);
@@ -173,6 +188,8 @@ pub(super) fn prepare<D: DirectionFiles>(
     let (max_sessions, too_few) = limits::fitting(shared.max_sessions, limits::open_files());
     warnings.extend(too_few);
     warnings.extend(expiry);
+    let origin = log_name(&direction.common().hostname, direction.word());
+    let anchors = anchor_options(shared, &origin)?;
     let mut audit = audit_options(shared, &direction.common().hostname, direction.word())?;
     if let Some(audit) = &mut audit {
         audit.metrics = Arc::clone(&direction.common().metrics);
@@ -186,6 +203,7 @@ pub(super) fn prepare<D: DirectionFiles>(
         limits: Limits::new(max_sessions, shared.max_sessions_per_client),
         drain_timeout: Duration::from_secs(shared.drain_timeout),
         relay_probe: None,
+        anchors,
         warnings,
         summary,
     })
@@ -333,6 +351,11 @@ fn status_options(shared: &SharedFlags) -> Result<Option<StatusOptions>, Exit> {
     }
 }
 
+/// The name of the audit log.
+fn log_name(hostname: &str, command: &str) -> String {
+    format!("{hostname}/{command}")
+}
+
 /// How the audit log is written; `None` without `--audit-log`. The log's name is `hostname/command`.
 fn audit_options(
     shared: &SharedFlags,
@@ -350,7 +373,7 @@ fn audit_options(
         }
         return Ok(None);
     };
-    let mut options = audit::AuditOptions::new(file.clone(), format!("{hostname}/{command}"));
+    let mut options = audit::AuditOptions::new(file.clone(), log_name(hostname, command));
     options.key = shared.audit_key.cloned();
     options.addresses = form;
     options
@@ -370,6 +393,49 @@ fn audit_options(
         }
     });
     Ok(Some(options))
+}
+
+/// Who is asked to vouch for the audit log; `None` where nobody is.
+fn anchor_options(shared: &SharedFlags, origin: &str) -> Result<Option<AnchorOptions>, Exit> {
+    let usage = |words: &str| Err(Exit::Usage(words.into()));
+    if shared.audit_tsa.is_empty() && shared.audit_witness.is_none() {
+        return match shared.audit_stamp_every {
+            None => Ok(None),
+            Some(_) => usage(
+                "--audit-stamp-every says how often --audit-tsa and --audit-witness are asked: give one of them, too",
+            ),
+        };
+    }
+    if shared.audit_log.is_none() {
+        return usage("--audit-tsa and --audit-witness vouch for --audit-log: give that, too");
+    }
+    if shared.audit_witness.is_some() && shared.audit_key.is_none() {
+        return usage(
+            "--audit-witness: a witness signs only what the log has signed: give --audit-key, too",
+        );
+    }
+    let witnesses = shared.audit_witness.map(|file| {
+        let policy = audit::WitnessPolicy::read(file).map_err(|error| error.to_string())?;
+        let wrong = |words: String| Err(format!("{}: {words}", file.display()));
+        if !policy.is_for(origin) {
+            return wrong(format!("none of its logs has the name {origin}"));
+        }
+        let fault = policy.urls().find_map(|url| url.parse::<HttpUrl>().err());
+        let has_none = policy.urls().next().is_none();
+        match fault {
+            Some(words) => wrong(words),
+            None if has_none => wrong("no witness in it has an address".into()),
+            None => Ok(policy),
+        }
+    });
+    Ok(Some(AnchorOptions {
+        authorities: shared.audit_tsa.to_vec(),
+        witnesses: witnesses.transpose().map_err(Exit::Configuration)?,
+        stamp_every: shared
+            .audit_stamp_every
+            .map_or(STAMP_EVERY, Duration::from_secs),
+        ca_file: None,
+    }))
 }
 
 /// The lines of `--dry-run` about connections.
@@ -394,4 +460,10 @@ fn audit_line(path: Option<&PathBuf>) -> String {
         Some(path) => format!("audit log: {}", path.display()),
         None => String::from("audit log: none kept (--audit-log)"),
     }
+}
+
+fn stamps_line(authorities: &[HttpUrl]) -> Option<String> {
+    let names: Vec<String> = authorities.iter().map(HttpUrl::to_string).collect();
+    (!names.is_empty())
+        .then(|| format!("its checkpoints are stamped by: {}", names.join(", else ")))
 }

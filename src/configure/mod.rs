@@ -49,6 +49,7 @@ pub struct PreparedProxy {
     limits: Limits,
     drain_timeout: Duration,
     relay_probe: Option<String>,
+    anchors: Option<serve::AnchorOptions>,
     warnings: Vec<String>,
     /// Lines of `--dry-run`.
     summary: Vec<String>,
@@ -150,6 +151,7 @@ impl PreparedProxy {
             limits,
             drain_timeout,
             relay_probe,
+            anchors: self.anchors,
         })
     }
 }

@@ -83,7 +83,11 @@ pub fn outbound(flags: &OutboundFlags) -> Result<PreparedProxy, Exit> {
         login,
         strangers: Arc::new(WriteBudget::for_strangers()),
     };
-    prepare(&shared_flags!(flags), files, WriteBudget::unlimited())
+    let mut prepared = prepare(&shared_flags!(flags), files, WriteBudget::unlimited())?;
+    if let Some(anchors) = &mut prepared.anchors {
+        anchors.ca_file.clone_from(&flags.ca_file);
+    }
+    Ok(prepared)
 }
 
 /// The files that say which peers are trusted, and what is made of them.

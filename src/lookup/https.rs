@@ -1,17 +1,11 @@
 //! One HTTPS request by the rules of RFC 8461 §3.3: no redirect, no HTTP cache, and limits for time and size.
 
+use super::http;
 use crate::policy::Reason;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{
-    Request, Response, StatusCode,
-    body::{Bytes, Incoming},
-    client::conn::http1,
-    header,
-};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::{Request, Response, StatusCode, body::Incoming, header};
 use rustls_pki_types::ServerName;
 use std::{
-    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, PoisonError, RwLock},
@@ -26,10 +20,6 @@ const HEAD_START: Duration = Duration::from_millis(500);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// Most octets of a policy (RFC 8461 §3.3 suggests 64 KiB).
 const MAX_BODY: usize = 64 * 1024;
-/// Most octets of the response's header section.
-const MAX_HEAD: usize = 16 * 1024;
-/// Most fields of the response's header section.
-const MAX_FIELDS: usize = 64;
 /// Most addresses that are tried.
 const MAX_ADDRESSES: usize = 4;
 
@@ -78,33 +68,15 @@ async fn exchange(
 ) -> Result<Vec<u8>, FetchFailure> {
     let stream = connect(client, host, addresses).await?;
     let failed = |error: hyper::Error| fetch_error(format!("{host}: HTTP: {error}"));
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_FIELDS)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(failed)?;
     let request = Request::get(path)
         .header(header::HOST, host)
-        .header(header::USER_AGENT, "starttls-proxy")
         .header(header::ACCEPT, "text/plain")
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
+        .body(Full::default())
         .map_err(|error| fetch_error(format!("{host}: {error}")))?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(failed)?;
+    http::exchange(stream, request, failed, async |response| {
         body(host, response).await
-    };
-    // The connection is driven here and dropped here. If it ends first, `answer` reports it.
-    let driver = async {
-        let _ = connection.await;
-        std::future::pending::<Infallible>().await
-    };
-    tokio::select! {
-        biased;
-        answer = answer => answer,
-        never = driver => match never {},
-    }
+    })
+    .await
 }
 
 async fn body(host: &str, response: Response<Incoming>) -> Result<Vec<u8>, FetchFailure> {
@@ -122,11 +94,9 @@ async fn body(host: &str, response: Response<Incoming>) -> Result<Vec<u8>, Fetch
             media_type.escape_ascii()
         );
     }
-    let body = Limited::new(response.into_body(), MAX_BODY);
-    match body.collect().await {
-        Ok(body) => Ok(body.to_bytes().to_vec()),
-        Err(error) => Err(fetch_error(format!("{host}: body: {error}"))),
-    }
+    http::body(response, MAX_BODY)
+        .await
+        .map_err(|words| fetch_error(format!("{host}: {words}")))
 }
 
 async fn connect(

@@ -11,7 +11,9 @@ mod domain_state;
 mod fetch_limits;
 mod hosts;
 pub(crate) mod hosts_file;
+mod http;
 mod https;
+mod post;
 mod resolver_config;
 mod store;
 mod sts;
@@ -26,6 +28,8 @@ use cache::Cache;
 use dns::{Rdata, RecordType, Resolve};
 pub use dnssec_support::DnssecSupport;
 use hosts::DomainLookup;
+pub use post::HttpUrl;
+pub(crate) use post::{HttpAnswer, HttpQuestion, HttpRoots};
 use resolver_config::ResolverConfig;
 use std::{
     net::SocketAddr,
@@ -256,6 +260,24 @@ impl Lookup {
     /// For the start and for `check`.
     pub async fn dnssec_support(&self) -> DnssecSupport {
         dnssec_support::survey(&self.config()).await
+    }
+
+    /// Asks a service over HTTP, within half a minute beside the look-up of its addresses. `roots` are believed to name its host.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words. Whether an answer is a good one, its status says.
+    pub(crate) async fn post(
+        &self,
+        roots: HttpRoots,
+        url: &HttpUrl,
+        question: HttpQuestion<'_>,
+    ) -> Result<HttpAnswer, String> {
+        let addresses = match self.host(url.host(), None).await.addresses {
+            Dns::Found(addresses, _) => addresses,
+            Dns::Absent(_) | Dns::NotAsked => return Err("the host has no address".into()),
+            Dns::Bogus(why) | Dns::Failed(why) => return Err(format!("the host's address: {why}")),
+        };
+        post::post(roots, url, &addresses, question).await
     }
 
     /// Refreshes cached MTA-STS policies once a day (RFC 8461 §5.1). Runs in a task of its own and never returns.

@@ -34,6 +34,8 @@ pub struct Metrics {
     /// Seconds since 1970; 0: never.
     last_reload: AtomicU64,
     reload_failed: AtomicU64,
+    /// Seconds since 1970; 0: nobody is asked.
+    last_anchor: AtomicU64,
     /// The last refusals, for people.
     pub refused: LastRefusals,
 }
@@ -104,6 +106,17 @@ impl Metrics {
             self.last_reload.store(unix_seconds(now), Relaxed);
         }
         self.reload_failed.store(u64::from(!took_effect), Relaxed);
+    }
+
+    /// Others have vouched for the audit log, or are asked to from now on.
+    pub(crate) fn anchored(&self, now: SystemTime) {
+        self.last_anchor.store(unix_seconds(now), Relaxed);
+    }
+
+    /// When others last vouched for the audit log, or were first asked to, in seconds since 1970.
+    #[must_use]
+    pub fn last_anchor(&self) -> Option<u64> {
+        Some(self.last_anchor.load(Relaxed)).filter(|at| *at > 0)
     }
 
     /// When files last took effect, in seconds since 1970, and whether the last reading did.

@@ -75,6 +75,10 @@ macro_rules! rows {
 }
 
 rows! { COUNTERS, Counter, CounterName, CounterOrder;
+    ANCHOR_FAULTS "starttls_proxy_audit_anchor_faults_total" ["kind"] {"cosigned" "stamp"}
+        "Times that nobody gave the time-stamp or cosignature that a checkpoint was to get.";
+    ANCHORS "starttls_proxy_audit_anchors_total" ["kind"] {"cosigned" "stamp"}
+        "Checkpoints for which others vouched, by how: a time-stamp or a cosignature.";
     LOG_CUTS "starttls_proxy_audit_cuts_total" [] {""}
         "Times that records of the audit log were found missing which had been on disk.";
     RECORD_FAULTS "starttls_proxy_audit_faults_total" [] {""}
@@ -130,6 +134,8 @@ rows! { HISTOGRAMS, Histogram, HistogramName, HistogramOrder;
 }
 
 rows! { GAUGES, Gauge, GaugeName, GaugeOrder;
+    ANCHORED_AT "starttls_proxy_audit_anchor_timestamp_seconds" []
+        "When others last vouched for a checkpoint, or when the program started. Absent where nobody is asked.";
     CHECKPOINT_AT "starttls_proxy_audit_checkpoint_timestamp_seconds" []
         "When the last checkpoint of the audit log became durable. Its head can be anchored elsewhere.";
     DISK_DAYS "starttls_proxy_audit_disk_days_left" []

@@ -1,5 +1,6 @@
 //! Listens, lets sessions in, reloads on SIGHUP and when files were renewed, hands over on SIGUSR2, drains on SIGTERM.
 
+mod anchoring;
 mod arrivals;
 mod ending;
 pub(crate) mod limits;
@@ -25,7 +26,10 @@ use tokio::{
     time::sleep,
 };
 
-pub use self::succession::{Predecessor, take_sockets};
+pub use self::{
+    anchoring::AnchorOptions,
+    succession::{Predecessor, take_sockets},
+};
 use self::{
     limits::Limits,
     status::{ServedState, StatusListener},
@@ -37,7 +41,7 @@ use crate::{
     audit::{self, Record, ReloadedFileField},
     clock,
     exit::Exit,
-    lookup::hosts_file,
+    lookup::{Lookup, hosts_file},
     metrics,
     net::{self, Intercept},
     session::{
@@ -86,6 +90,13 @@ impl Direction {
         match self {
             Self::Outbound(setup) => setup.upstream.as_ref(),
             Self::Inbound(setup) => setup.upstream.as_ref(),
+        }
+    }
+
+    pub(crate) fn lookup(&self) -> &Arc<Lookup> {
+        match self {
+            Self::Outbound(setup) => &setup.lookup,
+            Self::Inbound(setup) => &setup.lookup,
         }
     }
 
@@ -143,6 +154,8 @@ pub struct Plan {
     pub drain_timeout: Duration,
     /// `--relay-probe`, inbound.
     pub relay_probe: Option<String>,
+    /// Who is asked to vouch for the audit log.
+    pub anchors: Option<AnchorOptions>,
 }
 
 /// Takes the sockets that systemd or the process before this one passes, and binds each address of `--listen` that is not among
@@ -196,6 +209,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
         limits,
         drain_timeout,
         relay_probe,
+        anchors,
     } = plan;
     direction.common().dial.never_to(&listeners);
     refuse_ourselves_as_upstream(&direction)?;
@@ -241,6 +255,8 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
         )));
     }
     handed_over.extend(background(&current, relay_probe));
+    let anchoring = anchors.map(|options| anchoring::start(&now(&current), options));
+    let anchoring = anchoring.unwrap_or_default();
     if let Some(audit) = audit.clone() {
         tokio::spawn(ending::give_up_on_a_stuck_disk(audit));
     }
@@ -296,6 +312,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
         watched.send_replace(reload.watched());
     };
     drop(estate);
+    anchoring.iter().for_each(JoinHandle::abort);
     let signals = (&mut terminate, &mut interrupt);
     if let Some(pid) = successor {
         handed_over.iter().for_each(JoinHandle::abort);

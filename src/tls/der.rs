@@ -222,6 +222,19 @@ impl<'a> Certificate<'a> {
         }
     }
 
+    /// Whether extendedKeyUsage is there and names this purpose and no other.
+    #[must_use]
+    pub(super) fn is_meant_only_for(&self, purpose: &[u8]) -> bool {
+        let Extension::Value(value) = self.extension(EXTENDED_KEY_USAGE) else {
+            return false;
+        };
+        let Some(mut listed) = Reader(value).enter(tag::SEQUENCE) else {
+            return false;
+        };
+        let named = listed.take(tag::OID).map(|oid| oid.content);
+        named == Some(purpose) && listed.is_at_end()
+    }
+
     /// Whether the certificate promises that its server staples an OCSP response (RFC 7633 §4.2.3.1). An extension that cannot be read
     /// counts as a promise.
     #[must_use]

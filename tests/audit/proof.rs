@@ -74,6 +74,7 @@ fn check(proof: &Path, key: &str) -> (u8, String) {
     let flags = AuditCheckProofFlags {
         key: vec![key.to_owned()],
         file: proof.to_owned(),
+        ..AuditCheckProofFlags::default()
     };
     let result = command::check_proof(&flags, &mut out);
     (code(&result), String::from_utf8(out).unwrap())

@@ -5,6 +5,13 @@ use crate::audit::{Hash, Head, known::KnownEnd, tree::RecordTree};
 
 /// Hashes for which memory is kept, as for records that are queued.
 const HASHES_KEPT: usize = 4096;
+/// How records begin that are about checkpoints: they, and what others said of them.
+const ABOUT_CHECKPOINTS: [&[u8]; 4] = [
+    br#"{"event":"checkpoint""#,
+    br#"{"event":"stamp""#,
+    br#"{"event":"cosigned""#,
+    br#"{"event":"not-anchored""#,
+];
 
 /// The end of the chain: what is durable of it, and the lines behind that.
 pub(super) struct PendingLines {
@@ -15,6 +22,8 @@ pub(super) struct PendingLines {
     /// The lines that are not known to be durable, and the hash of each.
     lines: Vec<u8>,
     hashes: Vec<Hash>,
+    /// Number of records that were appended and are not about checkpoints.
+    events: u64,
 }
 
 impl PendingLines {
@@ -26,7 +35,13 @@ impl PendingLines {
             durable,
             lines: Vec::new(),
             hashes: Vec::new(),
+            events: 0,
         }
+    }
+
+    /// How many records were appended that are not about checkpoints.
+    pub(super) fn events(&self) -> u64 {
+        self.events
     }
 
     /// The end of the chain, durable or not.
@@ -54,6 +69,8 @@ impl PendingLines {
 
     /// Appends a record, as [`Head::append`].
     pub(super) fn append(&mut self, at: &[u8], body: &[u8]) {
+        let mut about_checkpoints = ABOUT_CHECKPOINTS.iter();
+        self.events += u64::from(!about_checkpoints.any(|begin| body.starts_with(begin)));
         self.head.append(&mut self.lines, at, body);
         self.tree.push(self.head.hash);
         self.hashes.push(self.head.hash);

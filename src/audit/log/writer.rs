@@ -296,6 +296,7 @@ impl LogWriter {
             head: self.pending.head(),
             root,
             note: note.clone(),
+            events: self.pending.events(),
         };
         self.checkpoints.push((self.pending.octets(), checkpoint));
         let body = Record::Checkpoint(CheckpointRecord { note }).body();
@@ -395,6 +396,8 @@ impl LogWriter {
             *locked(&self.shared.checkpoint_at) = Some((self.options.clock)());
         }
         for (_, checkpoint) in self.checkpoints.drain(..later) {
+            let newest = Some(checkpoint.clone());
+            self.shared.checkpoint.send_replace(newest);
             (self.options.notice)(Notice::Checkpoint(checkpoint));
             self.signer.erase();
         }

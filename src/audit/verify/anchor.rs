@@ -128,6 +128,7 @@ mod tests {
             head: Head { size: 41_000, hash },
             root,
             note: note.clone(),
+            events: 0,
         };
         let journal = format!(
             "Nov 24 06:05:00 mail starttls-proxy[71]: {checkpoint}\nNov 24 06:05:01 mail other: audit checkpoint none\n"

@@ -18,7 +18,11 @@ use crate::audit::{
     log::CHECKPOINT_RECORDS,
     tree::RecordTree,
 };
-use std::{collections::BTreeSet, io, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    path::PathBuf,
+};
 
 /// The state of one verification, line by line.
 pub(super) struct Verifier<'a> {
@@ -43,6 +47,10 @@ pub(super) struct Verifier<'a> {
     pub(super) at_known: Option<Hash>,
     /// Records since the last checkpoint.
     pub(super) unsigned: u64,
+    /// The digest of each checkpoint's text, and its root, by its size.
+    pub(super) texts: BTreeMap<u64, (Hash, Hash)>,
+    /// The places of the witnesses that signed a checkpoint, by the digest of its text.
+    pub(super) cosigners: HashMap<Hash, BTreeSet<usize>>,
     /// Position of the last good line.
     pub(super) before: Option<LinePosition>,
     /// Records below this number are vouched for by a signature or an anchor.
@@ -95,6 +103,8 @@ impl<'a> Verifier<'a> {
             known: None,
             at_known: None,
             unsigned: 0,
+            texts: BTreeMap::new(),
+            cosigners: HashMap::new(),
             before: None,
             vouched: expected.from,
             agreed: expected.from,
@@ -185,6 +195,7 @@ impl<'a> Verifier<'a> {
             b"log-opened" | b"log-recovered" => self.about_the_log(line)?,
             b"key-lost" => self.epochs.lost(header.seq),
             b"log-continued" | b"log-cut" => self.continued(line, &header)?,
+            b"stamp" | b"cosigned" | b"not-anchored" => self.said_by_others(line, &header)?,
             event => self.result.stopped = event == b"stop",
         }
         self.account.see(&header, line);
@@ -321,6 +332,9 @@ impl<'a> Verifier<'a> {
         let others: Vec<_> = others.into_iter().flatten().map(str::to_owned).collect();
         self.epochs.checkpoint(&note)?;
         self.judge_hybrid(&note)?;
+        // Others may stamp it, which a record behind it tells.
+        let digest = Hash::of(note.text.as_bytes());
+        self.texts.insert(note.size, (digest, note.root));
         let Some(signer) = signer else { return Ok(()) };
         self.result.other_signatures.extend(others);
         if !self.result.signers.contains(&signer) {

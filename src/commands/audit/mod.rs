@@ -4,6 +4,7 @@
 //! `Exit::Configuration` for a file that cannot be read or written and for an argument that means nothing.
 
 mod keygen;
+mod outside;
 mod period;
 mod prove;
 mod quantity;

@@ -1,8 +1,8 @@
 //! `audit prove` and `audit check-proof`: one record for a stranger, with nothing of any other mail.
 
-use super::{demand_files, show::Sentence, unusable, verify::expectations};
+use super::{demand_files, outside, show::Sentence, unusable, verify::expectations};
 use crate::{
-    audit::{self, ProvedRecord, RecordProof, printable},
+    audit::{self, OutsideAnchor, ProvedRecord, RecordProof, printable},
     exit::Exit,
     files,
     flags::{AuditCheckProofFlags, AuditProveFlags},
@@ -107,7 +107,9 @@ pub fn check_proof(flags: &AuditCheckProofFlags, out: &mut dyn Write) -> Result<
         return Err(Exit::Usage(words.into()));
     }
     let failed = |error: &dyn std::fmt::Display| unusable("check-proof", error);
-    let expected = expectations(0, &flags.key, &[], &[]).map_err(|error| failed(&error))?;
+    let expected = expectations(0, &flags.key, &[], &[])
+        .and_then(|expected| outside::expect(expected, &flags.tsa_ca, flags.witness.as_deref()))
+        .map_err(|error| failed(&error))?;
     let text = files::octets(&flags.file)
         .map_err(|error| failed(&format!("{}: {error}", flags.file.display())))?;
     let proof = str::from_utf8(&text).ok().and_then(RecordProof::read);
@@ -118,7 +120,10 @@ pub fn check_proof(flags: &AuditCheckProofFlags, out: &mut dyn Write) -> Result<
         ))
     })?;
     match proof.check(&expected.keys) {
-        Ok(proved) => print(&proof, &proved, out).map_err(|error| failed(&error)),
+        Ok(proved) => {
+            let others = proof.said_by_others(&expected);
+            print(&proof, &proved, &others, out).map_err(|error| failed(&error))
+        }
         Err(words) => {
             writeln!(out, "NOT PROVED: {words}").map_err(|error| failed(&error))?;
             Err(Exit::No)
@@ -126,7 +131,12 @@ pub fn check_proof(flags: &AuditCheckProofFlags, out: &mut dyn Write) -> Result<
     }
 }
 
-fn print(proof: &RecordProof, proved: &ProvedRecord, out: &mut dyn Write) -> io::Result<()> {
+fn print(
+    proof: &RecordProof,
+    proved: &ProvedRecord,
+    others: &[Result<OutsideAnchor, String>],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let record: Value = serde_json::from_str(&proof.record).unwrap_or_default();
     writeln!(out, "proved")?;
     let facts = [
@@ -149,18 +159,24 @@ fn print(proof: &RecordProof, proved: &ProvedRecord, out: &mut dyn Write) -> io:
             printable(other, LONGEST)
         )?;
     }
-    if !proof.beside.is_empty() {
-        let number = proof.beside.len();
-        writeln!(
-            out,
-            "  {:<12} {number} line(s) of others about the checkpoint: not checked",
-            "beside"
-        )?;
+    for said in others {
+        let (name, text) = match said {
+            Ok(anchor) => (
+                "existed",
+                format!("at {}, says {}", audit::timestamp(anchor.at), anchor.by),
+            ),
+            Err(words) => ("beside", words.clone()),
+        };
+        writeln!(out, "  {name:<12} {}", printable(&text, LONGEST))?;
     }
+    let when = match others.iter().any(Result::is_ok) {
+        true => "Others say that the checkpoint existed at that time.",
+        false => "It does not show when the log was signed.",
+    };
     writeln!(
         out,
-        "\nWhoever has that key says that this record is in the log. It does not show when the log was signed, nor that the record was \
-         true when it was written.\n"
+        "\nWhoever has that key says that this record is in the log. {when} That the record was true when it was written, nothing here \
+         shows.\n"
     )?;
     writeln!(
         out,

@@ -22,7 +22,7 @@ mod tally;
 mod twin;
 
 use super::{
-    demand_files,
+    demand_files, outside,
     period::Period,
     unusable,
     verify::{examine, expectations, name},
@@ -66,12 +66,15 @@ pub fn report(
         organisation,
         auditor,
         json,
+        tsa_ca,
+        witness,
         files,
     } = flags;
     let regimes = regimes::named(regime.as_deref()).map_err(|error| unusable("report", error))?;
     let period = Period::new(since, until).map_err(|error| unusable("report", error))?;
-    let expected = expectations(*from, key, first_key, anchor);
-    let expected = expected.map_err(|error| unusable("report", error))?;
+    let expected = expectations(*from, key, first_key, anchor)
+        .and_then(|expected| outside::expect(expected, tsa_ca, witness.as_deref()))
+        .map_err(|error| unusable("report", error))?;
     let logs = examine(files, &expected, progress).map_err(|error| unusable("report", error))?;
     let written = Counts::read(&logs, &period).and_then(|counts| {
         let page = ReportPage {

@@ -6,6 +6,7 @@ use crate::{
     exit::Exit,
     flags::AuditShowFlags,
 };
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use std::{
     fmt,
@@ -82,6 +83,7 @@ impl<'a> Filter<'a> {
         }
         let files: Vec<Vec<_>> = orders.into_iter().map(|order| order.files).collect();
         let mut lines = MergedLines::new(files.iter().map(|files| &files[..]))?;
+        let mut anchored: Vec<_> = files.iter().map(|_| AnchoredUntil::default()).collect();
         while let Some((log, line)) = lines.next()? {
             let file = &files[log][line.position.file];
             if let Some(fault) = line.fault {
@@ -93,7 +95,11 @@ impl<'a> Filter<'a> {
             if self.is_out_of_period(&line) {
                 continue;
             }
-            match serde_json::from_slice::<Value>(line.bytes) {
+            let record = serde_json::from_slice::<Value>(line.bytes);
+            if let Ok(record) = &record {
+                anchored[log].see(record);
+            }
+            match record {
                 Ok(record) if !self.matches(&record) => {}
                 Ok(_) if self.flags.json => {
                     out.write_all(line.bytes)?;
@@ -113,6 +119,12 @@ impl<'a> Filter<'a> {
                     let (file, line) = (file.display(), line.position.line);
                     writeln!(errors, "{file}:{line}: this is no record")?;
                 }
+            }
+        }
+        for (one, files) in anchored.iter().zip(&files) {
+            if let Some(words) = one.words() {
+                let file = files.last().map(|file| file.display().to_string());
+                writeln!(errors, "{}: {words}", file.unwrap_or_default())?;
             }
         }
         Ok(unread)
@@ -141,6 +153,53 @@ impl<'a> Filter<'a> {
         self.addresses
             .iter()
             .any(|asked| asked.eq_ignore_ascii_case(address))
+    }
+}
+
+/// Until when others vouch for a log, as its records say. Whether they do, `audit verify` finds out.
+#[derive(Default)]
+struct AnchoredUntil {
+    /// The time of the last record.
+    last: String,
+    /// The time that the newest stamp or signature has.
+    anchor: Option<String>,
+    /// Somebody was asked.
+    is_asked: bool,
+}
+
+impl AnchoredUntil {
+    fn see(&mut self, record: &Value) {
+        text(&record["at"]).clone_into(&mut self.last);
+        let event = text(&record["event"]);
+        self.is_asked |= ["stamp", "cosigned", "not-anchored"].contains(&event);
+        if ["stamp", "cosigned"].contains(&event) {
+            let at = record["time"].as_str().map(str::to_owned);
+            // These times have one form, so that their order is that of their letters.
+            self.anchor = at.max(self.anchor.take());
+        }
+    }
+
+    /// Nothing where nobody was asked.
+    fn words(&self) -> Option<String> {
+        if !self.is_asked {
+            return None;
+        }
+        let Some(anchor) = &self.anchor else {
+            return Some("WARNING: nobody vouches for it, although somebody was asked".into());
+        };
+        let is_old = |last: &str| {
+            let (last, anchor) = (last.parse::<Timestamp>().ok()?, anchor.parse().ok()?);
+            Some(last.duration_since(anchor) > SignedDuration::from_hours(24))
+        };
+        let warning = match is_old(&self.last) {
+            Some(false) => "",
+            _ => "WARNING: ",
+        };
+        let anchor = printable(anchor, LONGEST);
+        let last = printable(&self.last, LONGEST);
+        Some(format!(
+            "{warning}others vouch for it until {anchor}, its last record here is of {last}; audit verify says whether that is proved"
+        ))
     }
 }
 
@@ -257,6 +316,23 @@ impl fmt::Display for Sentence<'_> {
                 };
                 let root = note.lines().nth(2).unwrap_or_default();
                 write!(f, " root {root} {signed}")
+            }
+            "stamp" => write!(
+                f,
+                " of checkpoint {}: {} by {}",
+                number(&record["size"]),
+                text(&record["time"]),
+                text(&record["tsa"])
+            ),
+            "cosigned" => {
+                let witness = text(&record["line"]).split(' ').nth(1);
+                write!(
+                    f,
+                    " of checkpoint {}: {} by {}",
+                    number(&record["size"]),
+                    text(&record["time"]),
+                    witness.unwrap_or("-")
+                )
             }
             _ => all_fields(record, f),
         }
@@ -407,6 +483,38 @@ fn number(value: &Value) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_anchor_older_than_a_day_is_a_warning_and_a_log_that_asked_nobody_has_none() {
+        let words = |records: &[Value]| {
+            let mut anchored = AnchoredUntil::default();
+            records.iter().for_each(|record| anchored.see(record));
+            anchored.words()
+        };
+        let at = |day: u8, event: &str, time: u8| {
+            let time = format!("2026-11-{time:02}T06:05:00.000000Z");
+            let at = format!("2026-11-{day:02}T06:05:00.000001Z");
+            serde_json::json!({"at": at, "event": event, "time": time})
+        };
+        assert_eq!(words(&[at(24, "stop", 1)]), None);
+        let nobody = words(&[at(24, "not-anchored", 1)]).expect("words");
+        assert!(nobody.starts_with("WARNING: nobody"), "{nobody}");
+        let records = [
+            at(24, "stamp", 24),
+            at(24, "cosigned", 23),
+            at(24, "stop", 1),
+        ];
+        let fresh = words(&records).expect("words");
+        assert!(
+            fresh.starts_with("others vouch for it until 2026-11-24T06:05"),
+            "{fresh}"
+        );
+        let old = words(&[at(24, "stamp", 24), at(25, "stop", 1)]).expect("words");
+        assert!(
+            old.starts_with("WARNING: others vouch for it until"),
+            "{old}"
+        );
+    }
 
     #[test]
     fn a_record_that_somebody_wrote_cannot_act_on_the_terminal() {

@@ -1,7 +1,7 @@
 //! `audit verify`: whether the log is intact, or the first line that is not.
 
 use super::{
-    demand_files,
+    demand_files, outside,
     quantity::{grouped, size},
     unusable,
 };
@@ -38,10 +38,13 @@ pub fn verify(
         key,
         first_key,
         from,
+        tsa_ca,
+        witness,
         since,
         expect_complete,
     } = flags;
-    let expected = expectations(*from, key, first_key, anchor);
+    let expected = expectations(*from, key, first_key, anchor)
+        .and_then(|expected| outside::expect(expected, tsa_ca, witness.as_deref()));
     let mut expected = expected.map_err(|error| unusable("verify", error))?;
     if let Some(since) = since {
         let anchors = LogAnchor::read_note(since, &expected.keys);
@@ -289,6 +292,7 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
         facts.push(("moved", text));
     }
     facts.push(("anchors", anchors(verification)));
+    facts.extend(outside::describe(verification));
     facts.push(("end", end(verification)));
     facts.extend(runs(verification).map(|text| ("runs", text)));
     if verification.crashes + verification.outages > 0 {

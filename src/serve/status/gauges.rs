@@ -75,6 +75,7 @@ fn evidence(all: &mut AllGauges, state: &ServedState, audit: &AuditLog, now: Sys
     if let Some(at) = audit.last_checkpoint() {
         all.at(metrics::CHECKPOINT_AT, at);
     }
+    all.seconds(metrics::ANCHORED_AT, state.metrics().last_anchor());
     if let Some(free) = state.free_octets(audit.file()) {
         all.add(metrics::DISK_FREE, large(free));
         let written = state.metrics().total(metrics::RECORD_OCTETS);
