@@ -270,9 +270,10 @@ fn a_certificate_for_another_use_proves_no_time() {
             "cms -sign -binary -nodetach -cades -econtent_type 1.2.840.113549.1.9.16.1.4 -in content -signer tsa.pem -inkey tsa.key -outform DER -out token",
         );
         let token = fs::read(tsa.dir.0.join("token")).unwrap();
-        StampToken::read(&token)
-            .unwrap()
-            .proved_by(&tsa.authorities())
+        let stamp = StampToken::read(&token).unwrap();
+        // The certificate may be a second younger than the statement.
+        let at = stamp.at + 60;
+        StampToken { at, ..stamp }.proved_by(&tsa.authorities())
     };
     assert_eq!(proved("timeStamping").unwrap(), "CN=Stamps");
     for usage in ["serverAuth", "timeStamping,serverAuth"] {
