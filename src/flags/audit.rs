@@ -48,10 +48,10 @@ pub struct AuditVerifyFlags {
     /// first record that must be there: older ones were left out knowingly (default 0)
     #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,
-    /// certificate authorities of the time-stamps (--audit-tsa); without them, the stamps' times are not proved
+    /// certificate authorities of the time-stamps; without them, the stamps' times are not proved
     #[argh(option, arg_name = "PEM")]
     pub tsa_ca: Vec<PathBuf>,
-    /// keys of the witnesses that signed checkpoints, and how many must have (--audit-witness)
+    /// keys of the witnesses that signed checkpoints, and how many must have (C2SP tlog-policy)
     #[argh(option, arg_name = "FILE")]
     pub witness: Option<PathBuf>,
     /// a checkpoint of an earlier time, as a file: shows that the log only grew since then
