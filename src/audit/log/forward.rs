@@ -24,7 +24,7 @@ const ANSWER: usize = 1 + 8 + 32;
 
 impl AuditLog {
     /// Writes everything that was queued and a checkpoint, and unlocks the log, so that another process can open it and go on with the
-    /// chain. Blocks for at most [`AuditOptions::close_within`]. Later records are kept until [`forward`](Self::forward) is called.
+    /// chain. Blocks for at most [`AuditOptions::close_within`](super::AuditOptions::close_within). Later records are kept until [`forward`](Self::forward) is called.
     /// Returns whether that was done; if not, this process goes on with the log.
     pub fn hand_over(&self) -> bool {
         self.thread.hand_over()

@@ -56,6 +56,27 @@ pub(super) fn anchors(log: &Verification) -> Vec<BreakCount> {
             "records behind the last signature, for which nothing vouches yet",
             log.head.size.saturating_sub(log.signed_size),
         ),
+        count("stamps", "time-stamps of authorities", log.outside.stamps),
+        count(
+            "stamps-proved",
+            "of these, time-stamps whose time is proved by a certificate that was given",
+            log.outside.proved,
+        ),
+        count(
+            "cosignatures",
+            "signatures of witnesses",
+            log.outside.cosignatures,
+        ),
+        count(
+            "cosignatures-checked",
+            "of these, signatures that a key which was given has made",
+            log.outside.checked,
+        ),
+        count(
+            "unanchored-times",
+            "times during which no authority or witness could be had",
+            log.outside.outages,
+        ),
     ]
 }
 
@@ -66,7 +87,35 @@ pub(super) fn breaks(log: &Verification) -> Vec<BreakCount> {
         words,
         number,
     };
+    let runs = &log.completeness;
     vec![
+        count(
+            "cuts",
+            "places where records were cut off that had been on disk",
+            log.cuts.len() as u64,
+        ),
+        count("records-cut-off", "records cut off there", log.cut_off),
+        count("runs", "starts of the program", runs.runs),
+        count(
+            "runs-without-stop",
+            "of these, runs without a stop before the next one began",
+            runs.unstopped,
+        ),
+        count(
+            "sessions-without-end",
+            "sessions without an end, in runs that are over",
+            runs.unended,
+        ),
+        count(
+            "clock-ran-back",
+            "times that the clock ran back by more than a second",
+            runs.backwards,
+        ),
+        count(
+            "late-checkpoints",
+            "stretches without a checkpoint that was due",
+            runs.gaps,
+        ),
         count(
             "torn-lines",
             "lines that a crash tore; nobody was told that such a record was kept",
