@@ -82,7 +82,7 @@ pub struct AuditShowFlags {
     /// only from this time on: RFC 3339, or YYYY-MM-DD
     #[argh(option, arg_name = "TIME")]
     pub since: Option<String>,
-    /// only before this time
+    /// only up to this time and with all of it: 2026-11 includes November
     #[argh(option, arg_name = "TIME")]
     pub until: Option<String>,
     /// only mail with this verdict

@@ -19,11 +19,19 @@ pub use show::show;
 pub use verify::verify;
 
 use crate::exit::Exit;
-use std::{fmt::Display, path::PathBuf};
+use std::{fmt::Display, io, path::PathBuf};
 
 /// Says why a command could not be carried out.
 fn unusable(command: &str, error: impl Display) -> Exit {
     Exit::Configuration(format!("audit {command}: {error}"))
+}
+
+/// What became of printing. A reader that has closed the pipe, such as `head`, wants no more, and that is no fault.
+fn printed(command: &str, result: io::Result<()>) -> Result<(), Exit> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unusable(command, error)),
+        _ => Ok(()),
+    }
 }
 
 fn demand_files(files: &[PathBuf]) -> Result<(), Exit> {

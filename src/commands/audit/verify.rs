@@ -1,7 +1,7 @@
 //! `audit verify`: whether the log is intact, or the first line that is not.
 
 use super::{
-    demand_files, outside,
+    demand_files, outside, printed,
     quantity::{grouped, size},
     unusable,
 };
@@ -54,31 +54,34 @@ pub fn verify(
     let verifications =
         examine(files, &expected, progress).map_err(|error| unusable("verify", error))?;
     let own_key = !expected.keys.is_empty();
-    match &verifications[..] {
+    let result = match &verifications[..] {
         [log] => print(log, own_key, out),
         logs => print_all(logs, own_key, out),
-    }
-    .map_err(|error| unusable("verify", error))?;
+    };
+    printed("verify", result)?;
     if let (Some(since), [log]) = (
         expected.anchors.last().filter(|_| since.is_some()),
         &verifications[..],
     ) && log.intact()
     {
         let (size, now) = (grouped(since.size), grouped(log.head.size));
-        writeln!(out, "  since        the log had {size} records and has {now}: the first {size} are as they were")
-            .map_err(|error| unusable("verify", error))?;
+        let result = writeln!(
+            out,
+            "  since        the log had {size} records and has {now}: the first {size} are as they were"
+        );
+        printed("verify", result)?;
     }
     let idle = match from {
         0 => idle_keys(&expected.keys, &verifications),
         _ => Vec::new(),
     };
     for key in &idle {
-        writeln!(
+        let result = writeln!(
             out,
             "the key {} was given and has signed nothing here; if it should have, its records were signed anew with another key",
             key.fingerprint()
-        )
-        .map_err(|error| unusable("verify", error))?;
+        );
+        printed("verify", result)?;
     }
     let good = verifications.iter().all(|log| match expect_complete {
         true => log.is_complete(),
@@ -280,7 +283,8 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
     for (record, key) in &verification.epochs.begun {
         facts.push(("first key", format!("{key}, named by record {record}")));
     }
-    if verification.cuts.len() > 1 || verification.finding.as_ref() != verification.cuts.first() {
+    let is_told = verification.finding.as_ref() == verification.cuts.first();
+    if verification.cuts.len() > usize::from(is_told) {
         let cuts = verification.cuts.iter().map(ToString::to_string);
         facts.push(("cuts", cuts.collect::<Vec<_>>().join("; ")));
     }
