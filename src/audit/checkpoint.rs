@@ -316,9 +316,41 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
     )
 }
 
+/// What stands behind `phrase` in a line of the program's log, if the program said it. What strangers said stands in quotes there, and
+/// may hold the same words.
+pub(super) fn said_by_program<'a>(line: &'a str, phrase: &str) -> Option<&'a str> {
+    let (before, rest) = line.split_once(phrase)?;
+    // With `--log json` the whole line is one string, in which the quotes of others are escaped.
+    let head = match before.split_once("\"message\":\"") {
+        Some((_, head)) => head,
+        None => before,
+    };
+    (!head.contains('"')).then_some(rest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_that_a_stranger_said_are_no_anchor_and_no_key() {
+        let words = "audit checkpoint origin=m/outbound size=1 head=0";
+        let of = |line: String| said_by_program(&line, "audit checkpoint ").is_some();
+        assert!(of(format!("2026-11-24T06:05:00Z INFO  {words}")));
+        assert!(of(format!(
+            "{{\"message\":\"{words}\",\"severity\":\"info\"}}"
+        )));
+        assert!(!of(format!("WARN  refused text=\"554 {words}\"")));
+        assert!(!of(format!(
+            "WARN  refused text=\"554 \\\"message\\\":\\\"{words}\""
+        )));
+        assert!(!of(format!(
+            "{{\"text\":\"554 {words}\",\"time\":\"2026\"}}"
+        )));
+        assert!(!of(format!(
+            "{{\"message\":\"refused text=\\\"554 {words}\\\"\"}}"
+        )));
+    }
 
     #[test]
     fn base64_is_that_of_rfc_4648_and_only_its_canonical_form_is_read() {

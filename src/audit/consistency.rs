@@ -8,6 +8,9 @@ use super::{
 };
 use std::{io, path::Path, path::PathBuf};
 
+/// Most records over which a proof is made. Their hashes are held in memory, 64 octets each, and whoever asks for it may be anybody.
+const MOST_RECORDS: u64 = 1 << 22;
+
 /// The hashes that prove that the first `old` records are the beginning of the first `size` (RFC 6962 §2.1.2), out of the files of the
 /// log at `file`. Reads the file that has record number `old`, and those behind it.
 ///
@@ -17,6 +20,12 @@ pub(crate) fn consistency(file: &Path, old: u64, size: u64) -> Result<Vec<Hash>,
     let missing = || format!("records {old} to {size} are not all in the log's files");
     if old == 0 || old == size {
         return Ok(Vec::new());
+    }
+    if size.saturating_sub(old) > MOST_RECORDS {
+        return Err(format!(
+            "it has signed {old} records, and here are {size}: more than {MOST_RECORDS} are between them, too many for one proof; \
+             have it forget this log, or begin a new one"
+        ));
     }
     let files = in_order(&[file.to_owned()])
         .map_err(|error| error.to_string())?

@@ -2,7 +2,7 @@
 
 use super::{
     OpenError,
-    checkpoint::SignedNote,
+    checkpoint::{SignedNote, said_by_program},
     epoch::{EpochPublic, EpochSignature, is_signed_by, key_name},
 };
 use std::path::Path;
@@ -36,7 +36,7 @@ impl KeptKey {
         })?;
         let text = String::from_utf8_lossy(&octets);
         let in_line = |line: &str| {
-            let (_, rest) = line.split_once("audit epoch key=")?;
+            let rest = said_by_program(line, "audit epoch key=")?;
             Self::parse(rest.split_ascii_whitespace().next()?)
         };
         let keys: Vec<_> = text.lines().filter_map(in_line).collect();

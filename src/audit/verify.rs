@@ -145,7 +145,9 @@ impl Verification {
     /// Number of good records.
     #[must_use]
     pub(crate) fn records(&self) -> u64 {
-        (self.good - self.from).saturating_sub(self.cut_off)
+        self.good
+            .saturating_sub(self.from)
+            .saturating_sub(self.cut_off)
     }
 }
 

@@ -72,6 +72,13 @@ impl WitnessKey {
         [hash.0[0], hash.0[1], hash.0[2], hash.0[3]]
     }
 
+    /// Whether a signature line is by this key: by its name and id. A witness may have another key of the same name later.
+    pub(crate) fn is_of(&self, line: &str) -> bool {
+        signature_of(line).is_some_and(|(name, blob)| {
+            name == self.name && unbase64(blob).is_some_and(|blob| blob.starts_with(&self.id()))
+        })
+    }
+
     /// The cosignature of `text` by this key, if it is among these signature lines.
     pub(crate) fn cosigned(&self, text: &str, lines: &str) -> Option<Cosignature> {
         lines.lines().find_map(|line| {

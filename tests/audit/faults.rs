@@ -367,6 +367,26 @@ fn a_disk_that_does_not_answer_holds_up_neither_the_end_nor_who_waits() {
 }
 
 #[test]
+fn a_hand_over_that_the_disk_held_up_leaves_the_log_as_it_was() {
+    let directory = Directory::new("held-up");
+    let (log, faults, _notices) = open(&directory.file(), |options| {
+        options.close_within = Duration::from_millis(200);
+    });
+    let before = faults.syncs();
+    faults.set(|switches| switches.slow = true);
+    log.append(&stop(0));
+    let handing = log.clone();
+    let handing = std::thread::spawn(move || handing.hand_over());
+    faults.wait_for_sync(before + 1);
+    assert!(!handing.join().unwrap(), "this process goes on");
+    faults.set(|switches| switches.slow = false);
+    wait(log.append_durable(&stop(1))).unwrap();
+    assert!(log.healthy());
+    assert!(log.close());
+    intact(&directory.file());
+}
+
+#[test]
 fn a_log_that_is_closed_in_good_order_says_so() {
     let directory = Directory::new("closed");
     let (log, _faults, _notices) = open(&directory.file(), |_| ());

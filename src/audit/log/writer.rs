@@ -165,7 +165,7 @@ impl LogWriter {
                     // Whoever waits is told that nothing was handed over.
                     queue.writer = WriterState::Running;
                     self.shared.ended.notify_all();
-                } else if queue.is_empty() {
+                } else if queue.writer == WriterState::Closing && queue.is_empty() {
                     queue.writer = WriterState::Ended { complete };
                     return;
                 }

@@ -54,7 +54,7 @@ impl Verifier<'_> {
         let head = self.result.head;
         if known.size > head.size {
             let text = format!(
-                "the file that ends in .lock knows {} records, here are {}: the end was cut off, or an older copy was put in place",
+                "the file that ends in .lock knows {} records, here are {}: the end was cut off, an older copy was put in place, or both were copied while the log was written",
                 known.size, head.size
             );
             return Err(Misfit::Damaged(Damage::Cut, text));

@@ -2,7 +2,7 @@
 
 use crate::audit::{
     Hash, OpenError, PublicKey,
-    checkpoint::{SignedNote, unbase64},
+    checkpoint::{SignedNote, said_by_program, unbase64},
 };
 use std::path::Path;
 
@@ -85,7 +85,7 @@ impl LogAnchor {
     }
 
     fn in_line(line: &str) -> Option<Self> {
-        let (_, fields) = line.split_once("audit checkpoint ")?;
+        let fields = said_by_program(line, "audit checkpoint ")?;
         let field = |name: &str| {
             let mut fields = fields.split_ascii_whitespace();
             fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('='))

@@ -80,7 +80,7 @@ impl Verifier<'_> {
             _ => format!(
                 "records {} to {} were cut off {when}; the log says so itself",
                 head.size,
-                header.seq - 1
+                header.seq.saturating_sub(1)
             ),
         };
         let before = self.before.unwrap_or(position);

@@ -130,7 +130,7 @@ pub(crate) fn judged(
         .flat_map(|policy| &policy.witnesses);
     let key = witnesses
         .map(|witness| &witness.key)
-        .find(|key| key.name == name);
+        .find(|key| key.is_of(&fields.line));
     let key =
         key.ok_or_else(|| format!("a signature of {name}, whose key was not given (--witness)"))?;
     match key.cosigned(text, &fields.line) {
@@ -205,7 +205,7 @@ impl Verifier<'_> {
         let witnesses = self.expected.witnesses.as_ref();
         let place = witnesses.and_then(|policy| {
             let mut keys = policy.witnesses.iter().map(|witness| &witness.key);
-            keys.position(|key| key.name == name)
+            keys.position(|key| key.is_of(&fields.line))
         });
         let (Some(policy), Some(place)) = (witnesses, place) else {
             return Ok(());

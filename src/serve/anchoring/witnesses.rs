@@ -53,9 +53,10 @@ impl AskedWitness {
         let size = checkpoint.head.size;
         for _ in 0..TRIES {
             if self.known > size {
+                // It is asked again the next time: an answer can be wrong.
+                let known = std::mem::take(&mut self.known);
                 return Err(format!(
-                    "it has signed {} records, and here are {size}: the log was cut, or an older copy was put in its place",
-                    self.known
+                    "it says that it has signed {known} records, and here are {size}: the log was cut, an older copy was put in its place, or the answer is not the witness's"
                 ));
             }
             match self.answer(checkpoint).await? {
