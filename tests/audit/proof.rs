@@ -82,7 +82,7 @@ fn check(proof: &Path, key: &str) -> (u8, String) {
 
 /// The verifier that knows the page only.
 fn independent(arguments: &[&str], files: &[PathBuf]) -> Output {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/audit/verifier.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/audit/stranger.py");
     Command::new("python3")
         .arg(script)
         .args(arguments)
