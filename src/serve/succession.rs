@@ -21,7 +21,7 @@
 //! end but kills it.
 
 use std::{
-    env,
+    env, fs,
     io::{self, Read, Write},
     net::TcpListener as StdListener,
     os::{
@@ -82,15 +82,29 @@ pub fn take_sockets() -> Result<(), Exit> {
         std::process::exit(0);
     }
     let count = env::var("LISTEN_FDS").ok();
-    let count = count.and_then(|count| count.parse().ok());
-    // They get the numbers from 3 on, as systemd gives them, because nothing else is open yet.
-    passing::receive(&io::stdin(), count.unwrap_or(0)).map_err(fault)?;
+    let count = count.and_then(|count| count.parse().ok()).unwrap_or(0);
+    demand_free(count)?;
+    // They get the numbers from 3 on, as systemd gives them.
+    passing::receive(&io::stdin(), count).map_err(fault)?;
     let pid = std::process::id().to_string();
     program.env(STEP, TAKEN).env("LISTEN_PID", &pid);
     if env::var_os("WATCHDOG_PID").is_some() {
         program.env("WATCHDOG_PID", &pid);
     }
     Err(fault(program.exec()))
+}
+
+/// The sockets can be told from other files only by their numbers. A shell or program that started the first process may have left it
+/// files of its own, which each process hands to the next.
+fn demand_free(count: usize) -> Result<(), Exit> {
+    let is_open = |number: &usize| fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
+    match (3..3 + count).find(is_open) {
+        None => Ok(()),
+        Some(number) => Err(Exit::Temporary(format!(
+            "cannot take the place of the process before: file descriptor {number} is open, which a socket needs\n\
+             hint: start the program without it; a shell closes it with {number}>&- behind the command"
+        ))),
+    }
 }
 
 /// The process in whose place this one is to go on.
