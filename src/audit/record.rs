@@ -40,14 +40,13 @@
 //! ```bash
 //! # check-checkpoint FILE KEY.pub
 //! set -euo pipefail
-//! work=$(mktemp -d)
+//! work=$(mktemp -d) && trap 'rm -r "$work"' EXIT
 //! jq -c 'select(.event == "checkpoint")' "$1" | tail -n 1 > "$work/checkpoint"
 //! jq -r .note "$work/checkpoint" > "$work/note"
 //! sed '/^$/,$d' "$work/note" > "$work/text"
 //! sed -n "s|^— $(head -n 1 "$work/text") ||p" "$work/note" | base64 -d | tail -c 64 > "$work/signature"
 //! openssl pkeyutl -verify -pubin -inkey "$2" -rawin -in "$work/text" -sigfile "$work/signature"
 //! test "$(sed -n 2p "$work/text")" = "$(jq .seq "$work/checkpoint")"
-//! rm -r "$work"
 //! ```
 
 mod about_log;
