@@ -56,7 +56,7 @@ impl AskedWitness {
                 // It is asked again the next time: an answer can be wrong.
                 let known = std::mem::take(&mut self.known);
                 return Err(format!(
-                    "it says that it has signed {known} records, and here are {size}: the log was cut, an older copy was put in its place, or the answer is not the witness's"
+                    "it says that it has signed {known} records, and here are {size}: the log was cut, or an older copy was put in its place, or somebody answers for it"
                 ));
             }
             match self.answer(checkpoint).await? {
