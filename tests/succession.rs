@@ -4,7 +4,9 @@
 #[path = "support/running.rs"]
 mod running;
 
-use running::{Client, HANG, Pair, Proxy, exit_code_and_words, free, metrics_page, nowhere, pair};
+use running::{
+    CLOSED, Client, HANG, Pair, Proxy, exit_code_and_words, free, metrics_page, nowhere, pair,
+};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -464,10 +466,9 @@ fn systemd_is_told_which_process_counts_before_that_process_speaks() {
     };
     let mut command = Command::new("sh");
     command
-        // Whoever runs the tests may have these files open.
         .args([
             "-c",
-            "export WATCHDOG_PID=$$; exec \"$@\" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-",
+            &format!("export WATCHDOG_PID=$$; exec \"$@\" {CLOSED}"),
             "sh",
         ])
         .arg(env!("CARGO_BIN_EXE_starttls-proxy"))
@@ -495,16 +496,22 @@ fn systemd_is_told_which_process_counts_before_that_process_speaks() {
     proxy.last_words();
 }
 
-#[test]
-fn without_its_successor_an_old_process_acknowledges_nothing() {
+/// A proxy with an audit log, and a client that has sent the envelope of a message.
+fn amid_a_message() -> (Pair, String, Proxy, Client) {
     let pair = pair();
     let sink = Sink::default();
     let listen = free();
     let log = pair.scratch.path("audit.jsonl");
     let more = ["--exempt", "127.0.0.0/8", "--audit-log", &log];
-    let mut proxy = Proxy::ready(&pair.inbound(listen, sink.serve(), &more));
+    let proxy = Proxy::ready(&pair.inbound(listen, sink.serve(), &more));
     let mut long = Client::introduced(listen);
     long.begins_mail("a@ex.example", &["a@clinic.example"]);
+    (pair, log, proxy, long)
+}
+
+#[test]
+fn without_its_successor_an_old_process_acknowledges_nothing() {
+    let (_pair, log, mut proxy, mut long) = amid_a_message();
     proxy.signal("-USR2");
     let successor = Successor::of(&mut proxy);
     signal(successor.0, "-KILL");
@@ -518,14 +525,7 @@ fn without_its_successor_an_old_process_acknowledges_nothing() {
 
 #[test]
 fn a_new_process_that_is_stopped_first_waits_for_the_records_of_the_old_one() {
-    let pair = pair();
-    let sink = Sink::default();
-    let listen = free();
-    let log = pair.scratch.path("audit.jsonl");
-    let more = ["--exempt", "127.0.0.0/8", "--audit-log", &log];
-    let mut proxy = Proxy::ready(&pair.inbound(listen, sink.serve(), &more));
-    let mut long = Client::introduced(listen);
-    long.begins_mail("a@ex.example", &["a@clinic.example"]);
+    let (_pair, log, mut proxy, mut long) = amid_a_message();
     proxy.signal("-USR2");
     let successor = Successor::of(&mut proxy);
     // Systemd stops all processes of a unit at once.

@@ -131,6 +131,14 @@ impl<'a> Header<'a> {
         })
     }
 
+    /// The end of the chain behind this line.
+    pub(super) fn head(&self, line: &[u8]) -> Head {
+        Head {
+            size: self.seq + 1,
+            hash: Hash::of(line),
+        }
+    }
+
     pub(super) fn follows(&self, head: &Head) -> bool {
         self.seq == head.size && self.links_to(head.hash)
     }

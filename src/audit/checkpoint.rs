@@ -179,37 +179,69 @@ impl PublicKey {
         [&SPKI_PREFIX[..], &self.0].concat()
     }
 
-    /// The key's id in signed notes.
     fn id(&self, name: &str) -> [u8; 4] {
-        let hash = Hash::of(&[name.as_bytes(), &[b'\n', ED25519], &self.0].concat());
-        [hash.0[0], hash.0[1], hash.0[2], hash.0[3]]
+        key_id(name, &self.typed())
+    }
+
+    /// The key behind the octet of its kind.
+    fn typed(&self) -> Vec<u8> {
+        [&[ED25519][..], &self.0].concat()
     }
 
     /// The key as signed notes write it, a verifier key: `name+id+key`.
     #[must_use]
     pub(crate) fn verifier(&self, name: &str) -> String {
-        let typed = [&[ED25519][..], &self.0].concat();
-        format!(
-            "{name}+{}+{}",
-            HEXLOWER.encode(&self.id(name)),
-            BASE64.encode(&typed)
-        )
+        verifier(name, &self.typed())
     }
 
     /// Reads a verifier key.
     #[must_use]
     pub(crate) fn from_verifier(text: &str) -> Option<Self> {
-        // A name has no `+` (C2SP signed-note), but base64 may.
-        let (name, rest) = text.split_once('+')?;
-        let (id, key) = rest.split_once('+')?;
-        let key = Self(unbase64(key)?.strip_prefix(&[ED25519])?.try_into().ok()?);
-        (HEXLOWER.encode(&key.id(name)) == id).then_some(key)
+        let key = VerifierKey::read(text).filter(|key| key.has_its_id)?;
+        let key = key.typed.strip_prefix(&[ED25519])?;
+        key.try_into().ok().map(Self)
     }
 
     /// SHA-256 of the SubjectPublicKeyInfo, for people to compare.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> Hash {
         Hash::of(&self.spki())
+    }
+}
+
+/// The id that a key has in signed notes (C2SP signed-note). `typed` is the key behind the octets of its kind.
+pub(super) fn key_id(name: &str, typed: &[u8]) -> [u8; 4] {
+    let Hash([a, b, c, d, ..]) = Hash::of(&[name.as_bytes(), b"\n", typed].concat());
+    [a, b, c, d]
+}
+
+/// A key as signed notes write it: `name+id+key`.
+pub(super) fn verifier(name: &str, typed: &[u8]) -> String {
+    let id = HEXLOWER.encode(&key_id(name, typed));
+    format!("{name}+{id}+{}", BASE64.encode(typed))
+}
+
+/// The parts of such a key.
+pub(super) struct VerifierKey<'a> {
+    pub(super) name: &'a str,
+    /// The key behind the octets of its kind.
+    pub(super) typed: Vec<u8>,
+    /// Whether the id is that of name and key.
+    pub(super) has_its_id: bool,
+}
+
+impl<'a> VerifierKey<'a> {
+    pub(super) fn read(text: &'a str) -> Option<Self> {
+        // A name has no `+` (C2SP signed-note), but base64 may.
+        let (name, rest) = text.split_once('+')?;
+        let (id, key) = rest.split_once('+')?;
+        let typed = unbase64(key)?;
+        let has_its_id = HEXLOWER.encode(&key_id(name, &typed)) == id;
+        Some(Self {
+            name,
+            typed,
+            has_its_id,
+        })
     }
 }
 
@@ -274,11 +306,6 @@ impl<'a> SignedNote<'a> {
         let is_of = |name: &str, blob: &[u8]| blob.starts_with(&key.id(name));
         let others = self.signatures.iter();
         others.filter_map(move |(name, blob)| (!is_of(name, blob)).then_some(*name))
-    }
-
-    /// What is signed.
-    pub(super) fn signed_text(&self) -> &'a str {
-        self.text
     }
 
     /// The key's name in each signature line, and the octets there: the key's id and what its kind of signature has.

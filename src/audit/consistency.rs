@@ -27,30 +27,13 @@ pub(crate) fn consistency(file: &Path, old: u64, size: u64) -> Result<Vec<Hash>,
              have it forget this log, or begin a new one"
         ));
     }
-    let files = in_order(&[file.to_owned()])
-        .map_err(|error| error.to_string())?
-        .files;
-    let from = beginning(&files, old).map_err(|error| error.to_string())?;
-    let known = known_from(&files[from..], size).map_err(|error| error.to_string())?;
+    let order = in_order(&[file.to_owned()]).map_err(|error| error.to_string())?;
+    let behind = order.first_records.partition_point(|first| *first <= old);
+    let files = &order.files[behind.saturating_sub(1)..];
+    let known = known_from(files, size).map_err(|error| error.to_string())?;
     known
         .and_then(|known| known.consistency(old, size))
         .ok_or_else(missing)
-}
-
-/// The place of the last file that begins at record number `old` or before it.
-fn beginning(files: &[PathBuf], old: u64) -> io::Result<usize> {
-    let mut place = 0;
-    for (at, file) in files.iter().enumerate() {
-        let one = std::slice::from_ref(file);
-        let mut lines = LogLines::new(one);
-        let first = lines
-            .next()?
-            .and_then(|line| Header::read(line.bytes).map(|header| header.seq));
-        if first.is_some_and(|first| first <= old) {
-            place = at;
-        }
-    }
-    Ok(place)
 }
 
 /// The tree of `size` records, as far as these files, which follow each other, show it. `None`: they do not have all of these records, or

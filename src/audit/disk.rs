@@ -141,9 +141,7 @@ impl FileDisk {
 
     /// The secret keys that were kept.
     pub(super) fn secrets(&self) -> Result<Option<Zeroizing<Vec<u8>>>, OpenError> {
-        let file = with_suffix(&self.path, "epoch");
-        let kept = self.secrets.read();
-        kept.map_err(|error| OpenError::of(&file.display(), &error))
+        self.secrets.read()
     }
 
     /// Which epoch key the log names as the next to sign. On return, the record that names it is on stable storage.

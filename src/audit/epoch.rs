@@ -13,13 +13,13 @@
 
 use super::{
     chain::Hash,
-    checkpoint::{SignedNote, unbase64},
+    checkpoint::{SignedNote, VerifierKey, key_id, verifier},
 };
 use aws_lc_rs::{
     hmac, rand,
     signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::BASE64;
 use std::{collections::VecDeque, fmt};
 use zeroize::Zeroizing;
 
@@ -55,24 +55,25 @@ impl fmt::Debug for EpochPublic {
 
 impl EpochPublic {
     fn id(&self, name: &str) -> [u8; 4] {
-        let hash = Hash::of(&[name.as_bytes(), b"\n", TYPE, &self.0].concat());
-        [hash.0[0], hash.0[1], hash.0[2], hash.0[3]]
+        key_id(name, &self.typed())
+    }
+
+    /// The key behind the octets of its kind.
+    fn typed(&self) -> Vec<u8> {
+        [TYPE, &self.0].concat()
     }
 
     /// The key as signed notes write it, `name+id+key`, for the log called `origin`.
     pub(super) fn verifier(&self, origin: &str) -> String {
-        let name = key_name(origin);
-        let id = HEXLOWER.encode(&self.id(&name));
-        format!("{name}+{id}+{}", BASE64.encode(&[TYPE, &self.0].concat()))
+        verifier(&key_name(origin), &self.typed())
     }
 
     /// Reads what [`verifier`](Self::verifier) writes: the log's name and the key.
     pub(super) fn from_verifier(text: &str) -> Option<(&str, Self)> {
-        let (name, rest) = text.split_once('+')?;
-        let (id, key) = rest.split_once('+')?;
-        let key = Self(unbase64(key)?.strip_prefix(TYPE)?.try_into().ok()?);
-        let origin = name.strip_suffix("/epoch")?;
-        (HEXLOWER.encode(&key.id(name)) == id).then_some((origin, key))
+        let key = VerifierKey::read(text).filter(|key| key.has_its_id)?;
+        let origin = key.name.strip_suffix("/epoch")?;
+        let octets = key.typed.strip_prefix(TYPE)?;
+        Some((origin, Self(octets.try_into().ok()?)))
     }
 }
 
@@ -114,7 +115,7 @@ pub(super) fn is_signed_by(
     }: &EpochSignature,
     key: EpochPublic,
 ) -> bool {
-    let text = signed_text(note.signed_text(), *next);
+    let text = signed_text(note.text, *next);
     *id == key.id(&key_name(note.origin))
         && UnparsedPublicKey::new(&signature::ED25519, &key.0)
             .verify(text.as_bytes(), signature)

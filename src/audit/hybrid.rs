@@ -10,7 +10,7 @@
 use super::{
     OpenError,
     chain::Hash,
-    checkpoint::{NewKey, SignedNote, pem},
+    checkpoint::{NewKey, SignedNote, key_id, pem},
 };
 use aws_lc_rs::{
     hmac,
@@ -116,8 +116,7 @@ impl HybridPublic {
     }
 
     fn id(&self, name: &str) -> [u8; 4] {
-        let hash = Hash::of(&[name.as_bytes(), &[b'\n', TYPE], &self.0].concat());
-        [hash.0[0], hash.0[1], hash.0[2], hash.0[3]]
+        key_id(name, &[&[TYPE][..], &self.0].concat())
     }
 
     /// Whether the checkpoint has a good signature of this key; `None` where it has no line of such a key.

@@ -21,8 +21,8 @@ use super::{
     chain::Header,
     checkpoint::{SignedNote, unbase64},
     epoch::without_signature,
-    tree::{KnownLeaves, RecordTree, TreeStart, includes},
-    verify::{Expectations, LogLines, OutsideAnchor, in_order, judged},
+    tree::{KnownLeaves, includes},
+    verify::{Expectations, LogLines, OutsideAnchor, in_order, judged, tree_start},
 };
 use data_encoding::BASE64;
 use std::{collections::BTreeMap, fmt, io, path::PathBuf};
@@ -179,14 +179,14 @@ pub(crate) fn prove(
             continue; // the remains of a crash; a line that was changed fails below
         };
         if header.seq != next {
-            let before = tree_before(&files, header.seq).map_err(wrong)?;
+            let before = tree_start(LogLines::new(&files), header.seq).map_err(wrong)?;
             let before = before.ok_or_else(|| {
                 OpenError::Wrong(format!(
                     "the records before number {} are not here: look at the log with audit verify",
                     header.seq
                 ))
             })?;
-            known = KnownLeaves::behind(before);
+            known = KnownLeaves::behind(before.tree);
             notes.clear();
         }
         if header.event == b"checkpoint"
@@ -226,20 +226,6 @@ pub(crate) fn prove(
         next = header.seq + 1;
     }
     Ok((proofs, waiting.len()))
-}
-
-/// The tree over the records before number `first`, as a record says.
-fn tree_before(files: &[PathBuf], first: u64) -> io::Result<Option<RecordTree>> {
-    let mut lines = LogLines::new(files);
-    while let Some(line) = lines.next()? {
-        let start = Header::read(line.bytes)
-            .and_then(|header| TreeStart::read(header.event, line.bytes))
-            .filter(|start| start.tree.size() == first);
-        if let Some(start) = start {
-            return Ok(Some(start.tree));
-        }
-    }
-    Ok(None)
 }
 
 /// The size that a `stamp` or `cosigned` record names, and the note of that checkpoint.

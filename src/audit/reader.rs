@@ -333,15 +333,21 @@ pub(super) fn damage(error: &io::Error) -> Option<String> {
     is_damage.then(|| error.to_string())
 }
 
+/// The last octets of a plain file, `size` of them or all that there are, and where they begin.
+pub(super) fn tail(file: &mut File, size: u64) -> io::Result<(u64, Vec<u8>)> {
+    let length = file.metadata()?.len();
+    let begin = length.saturating_sub(size);
+    file.seek(SeekFrom::Start(begin))?;
+    let mut octets = Vec::new();
+    file.take(length - begin).read_to_end(&mut octets)?;
+    Ok((begin, octets))
+}
+
 /// The last line with LF of a plain file, and whether nothing stands behind it.
 fn last_line_of(file: &mut File) -> io::Result<Option<(Vec<u8>, bool)>> {
-    let length = file.metadata()?.len();
     let mut size = LAST;
     loop {
-        let begin = length.saturating_sub(size);
-        file.seek(SeekFrom::Start(begin))?;
-        let mut tail = Vec::new();
-        (&mut *file).take(size).read_to_end(&mut tail)?;
+        let (begin, tail) = tail(file, size)?;
         let end = memchr::memrchr(b'\n', &tail);
         let before = end.and_then(|end| memchr::memrchr(b'\n', &tail[..end]));
         match (end, before) {

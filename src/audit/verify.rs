@@ -20,6 +20,7 @@ mod verifier;
 pub(crate) use anchor::LogAnchor;
 pub(crate) use completeness::Completeness;
 pub(crate) use damage::{Damage, Finding};
+pub(crate) use gaps::tree_start;
 pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time, in_order};
 pub(crate) use logs::{MergedLines, logs};
 pub(crate) use outside::{OutsideAnchor, OutsideAnchors, ReadStamp, StampFacts, judged};

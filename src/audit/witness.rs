@@ -7,10 +7,10 @@
 use super::{
     OpenError,
     chain::Hash,
-    checkpoint::{signature_of, unbase64},
+    checkpoint::{VerifierKey, key_id, signature_of, unbase64},
 };
 use aws_lc_rs::signature::{self, UnparsedPublicKey};
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::BASE64;
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -46,10 +46,8 @@ impl WitnessKey {
     /// Reads a verifier key (C2SP signed-note) for cosignatures.
     pub(crate) fn from_verifier(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no verifier key: name+id+key");
-        let (name, rest) = text.split_once('+').ok_or_else(wrong)?;
-        let (id, key) = rest.split_once('+').ok_or_else(wrong)?;
-        let octets = unbase64(key).ok_or_else(wrong)?;
-        let key = match octets.split_first() {
+        let read = VerifierKey::read(text).ok_or_else(wrong)?;
+        let key = match read.typed.split_first() {
             Some((&COSIGNATURE, key)) => key.try_into().map_err(|_| wrong())?,
             Some((kind, _)) => {
                 return Err(format!(
@@ -58,18 +56,16 @@ impl WitnessKey {
             }
             None => return Err(wrong()),
         };
-        let name = name.to_owned();
-        let key = Self { name, key };
-        match HEXLOWER.encode(&key.id()) == id && !key.name.is_empty() {
-            true => Ok(key),
+        let name = read.name.to_owned();
+        match read.has_its_id && !name.is_empty() {
+            true => Ok(Self { name, key }),
             false => Err(wrong()),
         }
     }
 
     /// The key's id in signature lines.
     fn id(&self) -> [u8; 4] {
-        let hash = Hash::of(&[self.name.as_bytes(), &[b'\n', COSIGNATURE], &self.key].concat());
-        [hash.0[0], hash.0[1], hash.0[2], hash.0[3]]
+        key_id(&self.name, &[&[COSIGNATURE][..], &self.key].concat())
     }
 
     /// Whether a signature line is by this key: by its name and id. A witness may have another key of the same name later.

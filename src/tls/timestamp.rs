@@ -11,6 +11,7 @@ use super::{
     chain::verify_for,
     der::{self, Certificate, Reader, tag},
     names::short,
+    trust::{borrowed, trusted},
 };
 use aws_lc_rs::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512, digest};
 use rustls::{
@@ -18,7 +19,7 @@ use rustls::{
     pki_types::{CertificateDer, SubjectPublicKeyInfoDer},
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use webpki::{KeyUsage, RawPublicKeyEntity, anchor_from_trusted_cert};
+use webpki::{KeyUsage, RawPublicKeyEntity};
 
 /// The media type of a request (RFC 3161 §3.4).
 pub(crate) const TIMESTAMP_QUERY: &str = "application/timestamp-query";
@@ -255,15 +256,8 @@ impl<'a> StampToken<'a> {
             .chain(others)
             .map(CertificateDer::from)
             .collect();
-        let authorities: Vec<_> = authorities
-            .iter()
-            .map(|der| CertificateDer::from(&der[..]))
-            .collect();
-        // An authority that cannot be read vouches for nobody.
-        let anchors: Vec<_> = authorities
-            .iter()
-            .filter_map(|der| anchor_from_trusted_cert(der).ok())
-            .collect();
+        let authorities = borrowed(authorities);
+        let anchors = trusted(&authorities);
         // The signer's own certificate must name that purpose (RFC 3161 §2.3); those above it need not name any.
         let is_meant = Certificate::read(signer)
             .is_some_and(|certificate| certificate.is_meant_only_for(TIME_STAMPING));

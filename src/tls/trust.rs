@@ -183,17 +183,21 @@ impl Trust {
         {
             return chain::verify_named(own, self.purposes, now);
         }
-        let certificates: Vec<_> = anchors
-            .iter()
-            .map(|der| CertificateDer::from(&der[..]))
-            .collect();
-        // An anchor that cannot be read vouches for nobody.
-        let anchors: Vec<_> = certificates
-            .iter()
-            .filter_map(|cert| anchor_from_trusted_cert(cert).ok())
-            .collect();
-        chain::verify(chain, &anchors, self.purposes, now)
+        let certificates = borrowed(anchors);
+        chain::verify(chain, &trusted(&certificates), self.purposes, now)
     }
+}
+
+/// The certificates without a copy of their octets.
+pub(super) fn borrowed(certificates: &[Vec<u8>]) -> Vec<CertificateDer<'_>> {
+    let octets = certificates.iter().map(Vec::as_slice);
+    octets.map(CertificateDer::from).collect()
+}
+
+/// The certificates as trust anchors. One that cannot be read vouches for nobody.
+pub(super) fn trusted<'a>(certificates: &'a [CertificateDer<'_>]) -> Vec<TrustAnchor<'a>> {
+    let anchors = certificates.iter().map(anchor_from_trusted_cert);
+    anchors.filter_map(Result::ok).collect()
 }
 
 /// The certificates (DER) of a PEM file, for `tafile=`.

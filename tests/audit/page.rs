@@ -2,12 +2,12 @@
 
 use crate::browser::chromium;
 use crate::support::{
-    DAMAGED, DONE, Directory, closed, code, message, options, refused, sample, session,
+    DAMAGED, DONE, Directory, closed, code, counted, message, options, refused, sample, session,
 };
 use starttls_proxy::{
     audit::{
-        AuditLog, CountField, DirectionField, MessageRecord, NotRecordedRecord, Record,
-        RefusalRecord, RepeatedField, VerdictField,
+        AuditLog, DirectionField, MessageRecord, NotRecordedRecord, Record, RefusalRecord,
+        RepeatedField, VerdictField,
     },
     commands::audit as command,
     flags::{AuditReportFlags, AuditShowFlags},
@@ -305,13 +305,6 @@ fn what_came_over_the_wire_stays_text() {
 fn what_was_only_counted_is_on_the_page() {
     let directory = Directory::new("counted");
     let page = log_of(&directory, |log| {
-        let counted = |kind: &str, count| CountField {
-            prefix: None,
-            kind: kind.into(),
-            count,
-            first: "2026-11-24T06:05:00Z".into(),
-            last: "2026-11-24T06:06:00Z".into(),
-        };
         log.append(&Record::NotRecorded(NotRecordedRecord {
             counts: vec![
                 counted("turned-away", 2),

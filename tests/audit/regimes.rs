@@ -2,14 +2,15 @@
 
 use crate::browser::chromium;
 use crate::support::{
-    DONE, Directory, closed, code, domain, message, options, refused, sample, session, start, tls,
+    DONE, Directory, closed, code, counted, domain, message, options, refused, sample, session,
+    start, tls,
 };
 use serde_json::Value;
 use starttls_proxy::{
     audit::{
-        AuditLog, CountField, DecisionField, DirectionField, MessageRecord, NotRecordedRecord,
-        OutcomeField, PolicyField, Record, RefusalRecord, RepeatedField, SessionOpenedRecord,
-        StartRecord, StopRecord, TrustFileField, UnprotectedRecord, VerdictField,
+        AuditLog, DecisionField, DirectionField, MessageRecord, NotRecordedRecord, OutcomeField,
+        PolicyField, Record, RefusalRecord, RepeatedField, SessionOpenedRecord, StartRecord,
+        StopRecord, TrustFileField, UnprotectedRecord, VerdictField,
     },
     commands::audit as command,
     flags::AuditReportFlags,
@@ -264,13 +265,6 @@ fn refusals(log: &AuditLog) {
         });
     }
     log.append(&Record::SessionClosed(closed));
-    let counted = |kind: &str, count| CountField {
-        prefix: None,
-        kind: kind.into(),
-        count,
-        first: "2026-11-24T06:05:00Z".into(),
-        last: "2026-11-24T06:06:00Z".into(),
-    };
     log.append(&Record::NotRecorded(NotRecordedRecord {
         counts: vec![
             counted("turned-away", 2),

@@ -3,10 +3,11 @@
 use data_encoding::HEXLOWER;
 use starttls_proxy::{
     audit::{
-        AuditLog, AuditOptions, CertificateField, ConnectionField, DecisionField, DirectionField,
-        ExemptionField, MessageRecord, OutcomeField, PeerField, PolicyField, Record, ReloadRecord,
-        ReloadedFileField, SessionClosedRecord, SessionField, SessionOpenedRecord, StartRecord,
-        StopRecord, TlsField, UnprotectedRecord, VerdictField, VerdictRecord, WireText,
+        AuditLog, AuditOptions, CertificateField, ConnectionField, CountField, DecisionField,
+        DirectionField, ExemptionField, MessageRecord, OutcomeField, PeerField, PolicyField,
+        Record, ReloadRecord, ReloadedFileField, SessionClosedRecord, SessionField,
+        SessionOpenedRecord, StartRecord, StopRecord, TlsField, UnprotectedRecord, VerdictField,
+        VerdictRecord, WireText,
     },
     commands::audit as command,
     exit::Exit,
@@ -502,4 +503,15 @@ pub fn sample(file: &Path, key: PathBuf) -> Sample {
         }
     }
     Sample { log, _one: one }
+}
+
+/// Events of that kind that were counted only.
+pub fn counted(kind: &str, count: u64) -> CountField {
+    CountField {
+        prefix: None,
+        kind: kind.into(),
+        count,
+        first: "2026-11-24T06:05:00Z".into(),
+        last: "2026-11-24T06:06:00Z".into(),
+    }
 }

@@ -149,13 +149,15 @@ pub fn free() -> SocketAddr {
     }
 }
 
+/// Closes, behind a command of a shell, what whoever runs the tests may have open. A process that goes on in the place of another would
+/// find it.
+pub const CLOSED: &str = "3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
+
 /// The program.
 fn program() -> Command {
-    // Whoever runs the tests may have files open, which a process that goes on in the place of another would find.
-    let closed: String = (3..10).map(|number| format!(" {number}>&-")).collect();
     let mut command = Command::new("sh");
     command
-        .args(["-c", &format!("exec \"$@\"{closed}"), "sh"])
+        .args(["-c", &format!("exec \"$@\" {CLOSED}"), "sh"])
         .arg(env!("CARGO_BIN_EXE_starttls-proxy"));
     command
 }

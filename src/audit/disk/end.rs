@@ -5,12 +5,12 @@ use crate::audit::{
     chain::{Hash, Head, Header},
     known::KnownEnd,
     naming::rotated,
-    reader::LogReader,
+    reader::{LogReader, tail},
     tree::{RecordTree, TreeStart},
 };
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Seek, SeekFrom},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -49,7 +49,7 @@ pub(super) fn find_end(
         .metadata()
         .and_then(|metadata| metadata.modified())
         .ok();
-    if end.head.is_none() && !end.behind.is_empty() && !may_be_torn(&end.behind) {
+    if end.is_of_no_log() {
         return Err(OpenError::Wrong(format!(
             "{}: not an audit log; name another file",
             path.display()
@@ -107,7 +107,7 @@ pub(super) fn find_end(
 /// The last record of the log whose newest file is `file`, and the octets of `file` up to there; `None` where that is no audit log.
 pub(super) fn last_head(path: &Path, file: &mut File) -> io::Result<Option<(u64, Head)>> {
     let end = last_record(file)?;
-    if end.head.is_none() && !end.behind.is_empty() && !may_be_torn(&end.behind) {
+    if end.is_of_no_log() {
         return Ok(None);
     }
     let head = match (end.head, rotated(path)?.last()) {
@@ -125,11 +125,7 @@ fn rotated_end(file: &Path) -> io::Result<(Option<Head>, bool)> {
         return Ok((None, false));
     };
     let header = Header::read(&line).filter(|_| !line.contains(&0));
-    let head = header.map(|header| Head {
-        size: header.seq + 1,
-        hash: Hash::of(&line),
-    });
-    Ok((head, is_end))
+    Ok((header.map(|header| header.head(&line)), is_end))
 }
 
 /// The end of one file.
@@ -142,17 +138,20 @@ struct FileEnd {
     behind: Vec<u8>,
 }
 
+impl FileEnd {
+    /// Whether the file holds something else than a log or what a crash leaves of one.
+    fn is_of_no_log(&self) -> bool {
+        self.head.is_none() && !self.behind.is_empty() && !may_be_torn(&self.behind)
+    }
+}
+
 /// A crash leaves part of a line, or (after a power failure) blocks of NULs that were never written. Both stand at the end with no
 /// checkpoint behind them, because a checkpoint is written only when everything before it is durable. Any other damage is left for
 /// `audit verify` to find.
 fn last_record(file: &mut File) -> io::Result<FileEnd> {
-    let length = file.metadata()?.len();
     let mut window = WINDOW;
     loop {
-        let from = length.saturating_sub(window);
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.take(length - from).read_to_end(&mut bytes)?;
+        let (from, mut bytes) = tail(file, window)?;
         let mut begin = match from {
             0 => 0,
             _ => bytes
@@ -169,10 +168,7 @@ fn last_record(file: &mut File) -> io::Result<FileEnd> {
                 unwritten.get_or_insert((head, good));
             } else if let Some(header) = Header::read(line) {
                 good = begin;
-                head = Some(Head {
-                    size: header.seq + 1,
-                    hash: Hash::of(line),
-                });
+                head = Some(header.head(line));
                 if header.event == b"checkpoint" {
                     unwritten = None;
                 }
@@ -248,6 +244,25 @@ impl FileRecords {
     }
 }
 
+/// The records of the newest files, back to the first file with which they suffice; all records where they never do. A tree can begin
+/// where the oldest of these files says.
+fn back_to(
+    files: &[PathBuf],
+    suffices: impl Fn(&FileRecords) -> bool,
+) -> Result<FileRecords, OpenError> {
+    let mut all = FileRecords::default();
+    for file in files.iter().rev() {
+        let found = FileRecords::read(file);
+        let mut found = found.map_err(|error| OpenError::of(&file.display(), &error))?;
+        found.records.append(&mut all.records);
+        all = found;
+        if suffices(&all) {
+            break;
+        }
+    }
+    Ok(all)
+}
+
 /// The tree over all records up to `head`, if they go on behind those that are `known`: a power failure can have kept what was
 /// remembered last from the disk.
 fn goes_on(
@@ -262,21 +277,13 @@ fn goes_on(
     if head.size <= known.head.size {
         return Ok(None);
     }
-    let mut records = Vec::new();
-    for file in files.iter().rev() {
-        let found = FileRecords::read(file);
-        let mut found = found.map_err(|error| OpenError::of(&file.display(), &error))?;
-        found.records.append(&mut records);
-        records = found.records;
-        if records
-            .first()
-            .is_some_and(|first| first.seq <= known.head.size)
-        {
-            break;
-        }
-    }
+    let begins_there = |all: &FileRecords| {
+        let first = all.records.first();
+        first.is_some_and(|first| first.seq <= known.head.size)
+    };
+    let all = back_to(files, begins_there)?;
     let mut last = known.head;
-    for record in records.iter().filter(|one| one.seq >= known.head.size) {
+    for record in all.records.iter().filter(|one| one.seq >= known.head.size) {
         if record.seq != last.size || record.prev != Some(last.hash) {
             return Ok(None);
         }
@@ -294,24 +301,17 @@ fn tree_of(files: &[PathBuf], head: &Head) -> Result<RecordTree, OpenError> {
     if head.size == 0 {
         return Ok(RecordTree::default());
     }
-    let mut records = Vec::new();
-    for file in files.iter().rev() {
-        let found = FileRecords::read(file);
-        let mut found = found.map_err(|error| OpenError::of(&file.display(), &error))?;
-        found.records.append(&mut records);
-        records = found.records;
-        if let Some(mut tree) = found.start {
-            for record in &records {
-                if record.seq == tree.size() {
-                    tree.push(record.hash);
-                }
+    let FileRecords { records, start } = back_to(files, |all| all.start.is_some())?;
+    if let Some(mut tree) = start {
+        for record in &records {
+            if record.seq == tree.size() {
+                tree.push(record.hash);
             }
-            let is_whole = tree.size() == head.size
-                && records.last().is_some_and(|last| last.hash == head.hash);
-            if is_whole {
-                return Ok(tree);
-            }
-            break;
+        }
+        let is_whole =
+            tree.size() == head.size && records.last().is_some_and(|last| last.hash == head.hash);
+        if is_whole {
+            return Ok(tree);
         }
     }
     let newest = files.last().map(|file| file.display().to_string());

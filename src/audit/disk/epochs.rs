@@ -6,12 +6,12 @@ use crate::audit::{
     checkpoint::SignedNote,
     epoch::{EpochPublic, NamedEpoch, named_by},
     naming::rotated,
-    reader::LogReader,
+    reader::{LogReader, tail},
 };
 use serde::Deserialize;
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -37,11 +37,11 @@ impl SecretsFile {
     }
 
     /// The content; `None` where there is no such file.
-    pub(super) fn read(&self) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    pub(super) fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, OpenError> {
         match fs::read(&self.path) {
             Ok(content) => Ok(Some(Zeroizing::new(content))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(OpenError::of(&self.path.display(), &error)),
         }
     }
 
@@ -126,13 +126,9 @@ fn named_in_file(path: &Path) -> io::Result<Option<NamedEpoch>> {
 
 /// The same in a plain file.
 fn named_at_end(file: &mut File) -> io::Result<Option<NamedEpoch>> {
-    let length = file.metadata()?.len();
     let mut window = WINDOW;
     loop {
-        let from = length.saturating_sub(window);
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        (&mut *file).take(length - from).read_to_end(&mut bytes)?;
+        let (from, bytes) = tail(file, window)?;
         // What is behind the last LF, or before the first in the middle of a file, is no whole line.
         let mut end = memchr::memrchr(b'\n', &bytes).unwrap_or_default();
         while let Some(begin) = line_before(&bytes, end, from == 0) {

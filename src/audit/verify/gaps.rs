@@ -11,13 +11,8 @@ use crate::audit::{
 };
 use std::{io, path::PathBuf};
 
-/// What a record at `position` or behind it says about the tree over the records before number `first`, which stands at `position`.
-fn start_of(
-    files: &[PathBuf],
-    position: LinePosition,
-    first: u64,
-) -> io::Result<Option<TreeStart>> {
-    let mut lines = LogLines::from(files, position)?;
+/// What one of these lines says about the tree over the records before number `first`.
+pub(crate) fn tree_start(mut lines: LogLines, first: u64) -> io::Result<Option<TreeStart>> {
     while let Some(line) = lines.next()? {
         let start =
             Header::read(line.bytes).and_then(|header| TreeStart::read(header.event, line.bytes));
@@ -35,7 +30,7 @@ impl Verifier<'_> {
         files: &[PathBuf],
         position: LinePosition,
     ) -> io::Result<()> {
-        let start = start_of(files, position, self.expected.from)?;
+        let start = tree_start(LogLines::from(files, position)?, self.expected.from)?;
         self.tree = start.map(|start| start.tree);
         Ok(())
     }
@@ -51,7 +46,7 @@ impl Verifier<'_> {
         let Some((header, prev)) = Header::read(line).and_then(|it| Some((it, it.prev()?))) else {
             return Ok(false);
         };
-        let Some(start) = start_of(files, position, header.seq)? else {
+        let Some(start) = tree_start(LogLines::from(files, position)?, header.seq)? else {
             return Ok(false);
         };
         let Some(found) = start.found.filter(|_| !self.is_left_out()) else {

@@ -204,6 +204,8 @@ pub(super) fn octets(files: &[PathBuf]) -> io::Result<u64> {
 pub(crate) struct LogOrder {
     /// Oldest first.
     pub(crate) files: Vec<PathBuf>,
+    /// The number of the first record of each.
+    pub(crate) first_records: Vec<u64>,
     /// Compressed files that are not read, each with the file that is read in its place.
     pub(crate) left_out: Vec<(PathBuf, PathBuf)>,
 }
@@ -248,8 +250,10 @@ pub(crate) fn in_order(files: &[PathBuf]) -> io::Result<LogOrder> {
             _ => ordered.push((first, file)),
         }
     }
+    let (first_records, files) = ordered.into_iter().unzip();
     Ok(LogOrder {
-        files: ordered.into_iter().map(|(_, file)| file).collect(),
+        files,
+        first_records,
         left_out: forms.left_out,
     })
 }

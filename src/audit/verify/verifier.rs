@@ -209,13 +209,9 @@ impl<'a> Verifier<'a> {
         self.result.span.get_or_insert_with(|| (at(), at()));
         self.at.clear();
         self.at.extend_from_slice(header.at);
-        let hash = Hash::of(line);
-        self.result.head = Head {
-            size: header.seq + 1,
-            hash,
-        };
+        self.result.head = header.head(line);
         if let Some(tree) = &mut self.tree {
-            tree.push(hash);
+            tree.push(self.result.head.hash);
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ impl TestWitness {
         format!(
             "{}+{}+{}",
             self.name,
-            HEXLOWER.encode(&public.id()),
+            data_encoding::HEXLOWER.encode(&public.id()),
             BASE64.encode(&typed)
         )
     }
