@@ -5,22 +5,25 @@
 //! [`ActionHandler`] of the direction.
 
 mod octets;
+mod stopping;
 
 use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use tokio::{
     net::TcpStream,
     sync::watch,
-    task::{JoinHandle, unconstrained},
+    task::JoinHandle,
     time::{Sleep, sleep_until},
 };
 
+pub use self::stopping::Stop;
+use self::stopping::Stopping;
 use super::{
     job::{Job, Running},
     journal::Journal,
@@ -55,28 +58,6 @@ pub enum Upgraded {
     NotGoodEnough(Secured<TcpStream>, Refusal),
     /// It failed, and the connection is gone. If it was with the server, the client gets this refusal.
     Failed(Refusal),
-}
-
-/// How far the end of the process has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stop {
-    /// The process is not asked to end.
-    Not,
-    /// Each session ends at its next reply point.
-    Drain,
-    /// The time for that is up: each session ends now.
-    Cut,
-}
-
-impl Stop {
-    /// Waits until the end has come further than `reached`.
-    async fn beyond(mut stop: watch::Receiver<Self>, reached: Self) -> Self {
-        if let Ok(stop) = stop.wait_for(|stop| *stop > reached).await {
-            return *stop;
-        }
-        // The sender was dropped, so nobody will ask any more.
-        std::future::pending().await
-    }
 }
 
 /// Carries out the actions of a machine for one session of one direction.
@@ -136,32 +117,6 @@ struct Drive<M, H: ActionHandler> {
     stop: watch::Receiver<Stop>,
     /// `None` when the machine knows the last step of the process' end.
     stopping: Option<Stopping>,
-}
-
-/// Ready once the end of the process has come further than the machine knows.
-struct Stopping {
-    future: Pin<Box<dyn Future<Output = Stop> + Send>>,
-    /// Who was told to wait for it.
-    waker: Waker,
-}
-
-impl Stopping {
-    fn beyond(stop: &watch::Receiver<Stop>, reached: Stop) -> Self {
-        Self {
-            // Its first poll must register with the channel, however much the task has done in this step.
-            future: Box::pin(unconstrained(Stop::beyond(stop.clone(), reached))),
-            waker: Waker::noop().clone(),
-        }
-    }
-
-    /// `changed`: the end may have come further. Otherwise there is nothing to do, unless somebody else waits now.
-    fn poll(&mut self, changed: bool, cx: &mut Context<'_>) -> Poll<Stop> {
-        if !changed && self.waker.will_wake(cx.waker()) {
-            return Poll::Pending;
-        }
-        self.waker.clone_from(cx.waker());
-        self.future.as_mut().poll(cx)
-    }
 }
 
 enum Wakeup<T> {
@@ -422,11 +377,9 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         if let Poll::Ready(read) = self.poll_side(Side::Client, cx) {
             return Poll::Ready(read);
         }
-        let changed = self.stop.has_changed().unwrap_or(false);
         if let Some(stopping) = self.stopping.as_mut()
-            && let Poll::Ready(reached) = stopping.poll(changed, cx)
+            && let Poll::Ready(reached) = stopping.poll(cx)
         {
-            self.stop.mark_unchanged();
             return Poll::Ready(Wakeup::Stop(reached));
         }
         if self.poll_deadline(cx).is_ready() {
