@@ -266,6 +266,9 @@ impl AuditLog {
             )
         })?;
         let (disk, found) = FileDisk::open(&options.file)?;
+        if let Some(how) = found.damaged.clone() {
+            (options.notice)(Notice::Damaged(how));
+        }
         let shared = Arc::new(SharedLog {
             queue: Mutex::default(),
             wake: Condvar::new(),

@@ -380,10 +380,14 @@ fn audit_options(
         .check_key()
         .map_err(|error| Exit::Configuration(error.to_string()))?;
     options.notice = Box::new(|notice| match notice {
-        audit::Notice::Failing(_) | audit::Notice::Cut { .. } => log::error!("{notice}"),
+        audit::Notice::Failing(_)
+        | audit::Notice::Cut { .. }
+        | audit::Notice::LockGone
+        | audit::Notice::BroughtBack { .. } => log::error!("{notice}"),
         audit::Notice::Torn(_)
         | audit::Notice::Moved
         | audit::Notice::NotRemembered(_)
+        | audit::Notice::Damaged(_)
         | audit::Notice::KeyLost(_)
         | audit::Notice::Recovered { .. } => {
             log::warn!("{notice}")

@@ -1,7 +1,9 @@
 //! A disk that is full, broken, slow or read-only: nothing is acknowledged, every caller is told, and the log recovers by itself.
 
 use crate::support::{Directory, intact, options, stop, wait};
-use starttls_proxy::audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement, Reopened};
+use starttls_proxy::audit::{
+    AuditLog, AuditOptions, Disk, EndKept, FileDisk, Notice, Placement, Reopened,
+};
 use std::{
     fs, io,
     path::Path,
@@ -66,10 +68,10 @@ struct FaultyDisk {
 }
 
 impl Disk for FaultyDisk {
-    fn reopen(&mut self, durable: u64) -> io::Result<Reopened> {
+    fn reopen(&mut self, durable: u64, unsure: &[u8]) -> io::Result<Reopened> {
         match self.faults.0.0.lock().unwrap().reopen {
             Some(kind) => Err(kind.into()),
-            None => self.disk.reopen(durable),
+            None => self.disk.reopen(durable, unsure),
         }
     }
 
@@ -129,7 +131,7 @@ impl Disk for FaultyDisk {
     fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
         self.disk.keep_secrets(content)
     }
-    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+    fn remember(&mut self, line: &[u8]) -> io::Result<EndKept> {
         self.disk.remember(line)
     }
 }

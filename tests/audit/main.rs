@@ -9,6 +9,7 @@ mod crash;
 mod cut;
 mod damage;
 mod faults;
+mod files;
 mod golden;
 mod independent;
 mod keys;
