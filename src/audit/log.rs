@@ -260,7 +260,8 @@ impl AuditLog {
         }
         let key = options.key.as_deref().map(SigningKey::read).transpose()?;
         let secret = key.as_ref().and_then(SigningKey::secret);
-        let addresses = Addresses::new(options.addresses, secret.as_deref()).ok_or_else(|| {
+        let octets = secret.as_ref().map(|secret| secret.as_slice());
+        let addresses = Addresses::new(options.addresses, octets).ok_or_else(|| {
             OpenError::Wrong(
                 "hashed addresses need --audit-key, from which the hashing key is derived".into(),
             )

@@ -401,8 +401,8 @@ fn a_file_that_is_no_log_in_the_place_of_the_log_acknowledges_nothing_until_it_i
     let directory = Directory::new("meddled");
     let (log, _faults, notices) = open(&directory.file(), |_| ());
     wait(log.append_durable(&stop(1))).unwrap();
-    fs::write(directory.0.join("hosts"), "127.0.0.1 localhost\n").unwrap();
-    fs::rename(directory.0.join("hosts"), directory.file()).unwrap();
+    fs::rename(directory.file(), directory.0.join("moved")).unwrap();
+    fs::write(directory.file(), "127.0.0.1 localhost\n").unwrap();
     for n in 2..4 {
         let refused = wait(log.append_durable(&stop(n))).unwrap_err();
         assert!(

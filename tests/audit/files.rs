@@ -488,7 +488,6 @@ fn a_file_that_begins_with_nul_is_emptied_only_if_a_power_failure_can_have_left_
             .chain(*b"}\nnotes\n")
             .collect(),
         unwritten(0..100),
-        unwritten(600..700),
         b"\x7fELF\0\0\0".to_vec(),
     ];
     for (octets, is_torn) in left_by_a_crash
