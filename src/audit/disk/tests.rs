@@ -58,6 +58,12 @@ fn a_rotation_whose_names_could_not_be_made_durable_at_once_is_no_cut() {
         .map(|file| fs::read_to_string(file).expect("text"))
         .collect();
     assert!(!text.contains("log-cut"), "{text}");
+    let continued = text.matches("log-continued").count();
+    assert_eq!(
+        continued,
+        files.len(),
+        "each file but the first says how the log goes on: {text}"
+    );
     assert_eq!(text.matches("a test").count(), 1, "{text}");
     fs::remove_dir_all(folder).expect("removed");
 }

@@ -472,6 +472,9 @@ impl LogWriter {
         };
         (self.durable, self.written) = (kept, 0);
         if found == self.pending.durable().head {
+            if kept == 0 {
+                self.note_new_file();
+            }
             return false;
         }
         // The file counts from here on, whatever stands in it before.
