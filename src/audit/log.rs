@@ -203,6 +203,8 @@ struct SharedLog {
     checkpoint_at: Mutex<Option<SystemTime>>,
     /// The last checkpoint that is durable.
     checkpoint: watch::Sender<Option<Checkpoint>>,
+    /// The writer has ended though nobody asked it to.
+    died: watch::Sender<bool>,
     file: PathBuf,
     metrics: Arc<Metrics>,
     stall_after: Duration,
@@ -281,6 +283,7 @@ impl AuditLog {
             undurable_since: Mutex::new(None),
             checkpoint_at: Mutex::new(None),
             checkpoint: watch::Sender::new(None),
+            died: watch::Sender::new(false),
             file: options.file.clone(),
             metrics: Arc::clone(&options.metrics),
             stall_after: options.stall_after,
@@ -396,6 +399,20 @@ impl AuditLog {
     #[must_use]
     pub fn checkpoints(&self) -> watch::Receiver<Option<Checkpoint>> {
         self.shared.checkpoint.subscribe()
+    }
+
+    /// Returns when the thread that writes the log has ended by a fault of this program. No record becomes durable any more then, and only
+    /// another process can go on with the log.
+    pub async fn writer_died(&self) {
+        let mut died = self.shared.died.subscribe();
+        // The sender lives as long as this log.
+        let _ = died.wait_for(|died| *died).await;
+    }
+
+    /// Whether [`writer_died`](Self::writer_died) would return.
+    #[must_use]
+    pub fn has_died(&self) -> bool {
+        *self.shared.died.borrow()
     }
 
     /// The file that is being written.

@@ -323,6 +323,23 @@ fn a_writer_that_panics_tells_everyone() {
     wait(log.append_durable(&stop(1))).unwrap_err();
     wait(log.append_durable(&stop(2))).unwrap_err();
     assert!(!log.healthy());
+    wait(log.writer_died());
+    assert!(log.has_died());
+}
+
+#[test]
+fn a_writer_that_was_asked_to_end_or_waits_for_its_disk_has_not_died() {
+    let directory = Directory::new("not-died");
+    let (log, faults, _notices) = open(&directory.file(), |_| ());
+    faults.set(|switches| switches.sync = Some(io::ErrorKind::StorageFull));
+    wait(log.append_durable(&stop(1))).unwrap_err();
+    assert!(!log.has_died());
+    faults.set(|switches| *switches = Switches::default());
+    assert!(log.close());
+    assert!(!log.has_died());
+    let (log, ..) = open(&directory.file(), |_| ());
+    assert!(log.hand_over());
+    assert!(!log.has_died());
 }
 
 #[test]

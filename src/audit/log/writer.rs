@@ -594,12 +594,14 @@ impl Drop for LogWriter {
         }
         self.shared.failing.store(true, Ordering::Release);
         let mut queue = locked(&self.shared.queue);
-        if !queue.writer.has_ended() {
+        let has_died = !queue.writer.has_ended();
+        if has_died {
             queue.writer = WriterState::Ended { complete: false };
         }
         let left = queue.take(Batch::default());
         drop(queue);
         drop(left);
+        self.shared.died.send_replace(has_died);
         self.shared.ended.notify_all();
     }
 }
