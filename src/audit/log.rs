@@ -28,15 +28,14 @@ use super::{
     address::Addresses,
     chain::Time,
     checkpoint::{SigningKey, is_origin},
-    disk::LogEnd,
-    epoch::{EpochKeys, EpochStart, NamedEpoch, RandomSource, system_random},
+    epoch::{RandomSource, system_random},
 };
 use crate::{
     clock,
     metrics::{self, Metrics},
 };
 use queue::{AnswerSlot, WriteQueue, WriterState, answer, empty};
-use signing::LogSigner;
+use signing::{LogSigner, epoch_keys};
 use std::{
     cell::RefCell,
     fmt,
@@ -492,25 +491,6 @@ impl AuditLog {
             self.shared.wake.notify_one();
         }
     }
-}
-
-/// The keys that sign one checkpoint each, as the log and the file beside it have them.
-fn epoch_keys(
-    options: &AuditOptions,
-    disk: &FileDisk,
-    seed: &[u8],
-    found: &LogEnd,
-) -> Result<(EpochKeys, EpochStart), OpenError> {
-    let kept = disk.secrets()?;
-    let named = match &found.cut {
-        // What is left of the log is not its end.
-        Some(_) => NamedEpoch::Unknown,
-        None if found.end.head.size == 0 => NamedEpoch::Nothing,
-        None => disk.named_epoch()?,
-    };
-    let kept = kept.as_ref().map(|kept| kept.as_slice());
-    EpochKeys::begin(kept, named, seed, options.random)
-        .ok_or_else(|| OpenError::Temporary("no random numbers to be had for a key".into()))
 }
 
 impl fmt::Debug for AuditLog {

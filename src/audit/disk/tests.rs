@@ -22,6 +22,29 @@ fn failing(path: &Path) -> io::Result<()> {
 }
 
 #[test]
+fn a_log_that_was_moved_away_from_an_idle_process_is_not_missing_and_one_that_is_gone_is() {
+    let folder = std::env::temp_dir().join(format!("disk-moved-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("a folder");
+    let (file, aside) = (folder.join("audit.jsonl"), folder.join("aside"));
+    let options = || AuditOptions::new(file.clone(), "mail.example/outbound".into());
+    let log = AuditLog::open(options()).expect("a log");
+    let found = || end_found(&file).expect("read");
+    assert_eq!(found(), EndFound::Whole);
+    fs::rename(&file, &aside).expect("moved");
+    assert_eq!(found(), EndFound::MovedAway);
+    // The process still has the lock to itself.
+    assert!(AuditLog::open(options()).is_err());
+    assert!(log.close());
+    drop(log);
+    assert_eq!(found(), EndFound::Whole);
+    fs::remove_file(&file).expect("removed");
+    let missing = EndFound::Missing { known: 4, found: 0 };
+    assert_eq!(found(), missing);
+    fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
 fn a_rotation_whose_names_could_not_be_made_durable_at_once_is_no_cut() {
     let folder = std::env::temp_dir().join(format!("disk-rotation-{}", std::process::id()));
     let _ = fs::remove_dir_all(&folder);
