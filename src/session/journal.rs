@@ -49,6 +49,8 @@ pub struct Journal {
     began: Instant,
     /// The outside party, once TLS is up with it.
     peer: Option<Arc<Peer>>,
+    /// The party that a verdict authorised and left to the next message or the end. Neither has named it yet.
+    unnamed: Option<Arc<Peer>>,
     transaction: TransactionDecisions,
     repeats: Repeats,
     next_refusal: Option<NextRefusal>,
@@ -113,6 +115,7 @@ impl Journal {
             session: SessionIdentity::new(direction, client, intended),
             began: clock::instant(),
             peer: None,
+            unnamed: None,
             transaction: TransactionDecisions::default(),
             repeats: Repeats::default(),
             next_refusal: None,
@@ -347,6 +350,9 @@ impl Journal {
         let (number, is_first) = self.repeats.see(fact.key());
         if is_first {
             self.put_down(&fact);
+            if fact.leaves_peer() {
+                self.unnamed = peer;
+            }
         }
         (number, is_first)
     }
@@ -496,6 +502,9 @@ impl Journal {
             return Job::Done(told(Ok(Recorded::assertion())));
         };
         let durable = audit.append_durable(&record);
+        if self.peer.is_some() {
+            self.unnamed = None;
+        }
         let metrics = Arc::clone(&self.common.metrics);
         Job::running(async move {
             let outcome = durable.await.map_err(|error| {
@@ -543,6 +552,7 @@ impl Journal {
             octets: self.octets,
             traffic: self.traffic,
             peer: peer.as_deref(),
+            unnamed: self.unnamed.take(),
             repeats: total,
             repeated: audited.map(Repeats::counts).unwrap_or_default(),
             empty: !self.recorded,

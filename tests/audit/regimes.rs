@@ -2,8 +2,8 @@
 
 use crate::browser::chromium;
 use crate::support::{
-    DONE, Directory, closed, code, counted, domain, message, options, refused, sample, session,
-    start, tls,
+    DONE, Directory, closed, code, counted, domain, message, options, peer, refused, sample,
+    session, start, tls,
 };
 use serde_json::Value;
 use starttls_proxy::{
@@ -264,6 +264,8 @@ fn refusals(log: &AuditLog) {
             times: 19,
         });
     }
+    // A certificate that no other record has.
+    closed.peer = Some(Box::new(peer(100_000)));
     log.append(&Record::SessionClosed(closed));
     log.append(&Record::NotRecorded(NotRecordedRecord {
         counts: vec![
@@ -532,6 +534,49 @@ fn the_inventory_has_each_certificate_once_and_every_file_that_is_trusted_or_use
         "<td class=\"long\">C=US, O=Let&#39;s Encrypt, CN=R11</td><td class=\"when\">EC P-256</td>",
     ] {
         assert!(report.page.contains(part), "{part}: {}", report.page);
+    }
+}
+
+#[test]
+fn a_certificate_without_a_message_has_the_levels_of_the_verdicts_before_it() {
+    let directory = Directory::new("unnamed");
+    let log = AuditLog::open(options(&directory.file())).unwrap();
+    // One verdict names its peer, as older logs have it. The others leave it to the end of their session.
+    let judged = |n: u64, level: &str, named: bool| {
+        let Record::Verdict(mut verdict) = refused(&log, n) else {
+            unreachable!()
+        };
+        verdict.decision.verdict = VerdictField::Authorised;
+        verdict.decision.level = Some(level.into());
+        verdict.decision.reason = None;
+        verdict.reply = None;
+        (verdict.tls, verdict.peer) = (named.then(|| tls(n)), named.then(|| peer(n)));
+        Record::Verdict(verdict)
+    };
+    let ended = |n: u64| {
+        let Record::SessionClosed(mut closed) = closed(n) else {
+            unreachable!()
+        };
+        closed.peer = Some(Box::new(peer(n)));
+        Record::SessionClosed(closed)
+    };
+    log.append(&judged(1, "secure", true));
+    log.append(&judged(2, "verify", false));
+    log.append(&judged(5, "dane", false));
+    log.append(&judged(2, "mta-sts", false));
+    log.append(&ended(5));
+    log.append(&ended(2));
+    log.close();
+    let report = Report::plain(&directory);
+    let certificates = &report.twin["tables"]["certificates"];
+    for (n, levels) in [
+        (1, &["secure"][..]),
+        (2, &["mta-sts", "verify"]),
+        (5, &["dane"]),
+    ] {
+        let seen = &certificates[&peer(n).certificate.sha256];
+        assert_eq!(seen["satisfied"], serde_json::json!(levels), "{n}: {seen}");
+        assert_eq!(seen["messages"], 0);
     }
 }
 

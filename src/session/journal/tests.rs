@@ -1,3 +1,5 @@
+mod parties;
+
 use serde_json::json;
 
 use super::*;
