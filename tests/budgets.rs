@@ -12,6 +12,8 @@ mod dns;
 mod heap;
 #[path = "support/name_server.rs"]
 mod name_server;
+#[path = "budgets/octets.rs"]
+mod octets;
 #[path = "budgets/play.rs"]
 mod play;
 #[path = "support/running.rs"]
@@ -24,7 +26,9 @@ mod wire;
 
 use calls::Kind;
 use play::Stage;
-use table::{Allocations, Files, IDLE, Idle, LogLines, Setup, Sockets, Unit, WORK, Work};
+use table::{
+    Allocations, Files, IDLE, Idle, LogLines, OCTETS, Octets, Setup, Sockets, Unit, WORK, Work,
+};
 
 /// Messages of a run. What is counted too often or not at all at the ends of the run then makes less than half a call a message.
 const MESSAGES: usize = 50;
@@ -83,6 +87,23 @@ fn an_idle_session_holds_no_more_octets_of_the_heap_than_its_budget() {
         let measured = heap::octets_of_an_idle_session(&Stage::new(way, log), IDLE_SESSIONS);
         let what = format!("{way:?}, audit log {log:?}, idle session, octets");
         over.compare(&what, measured, budget);
+    }
+    over.fail_if_any();
+}
+
+#[test]
+fn a_session_leaves_no_more_octets_in_the_audit_log_than_its_budget() {
+    if !can_measure(play::no_compiler()) {
+        return;
+    }
+    let mut over = Over::default();
+    for Octets(way, deed, budget) in OCTETS {
+        let left = octets::left_by(way, deed);
+        let what = format!(
+            "{way:?}, {deed:?}, octets of the audit log ({})",
+            left.split
+        );
+        over.compare(&what, left.octets, budget);
     }
     over.fail_if_any();
 }

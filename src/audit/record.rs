@@ -515,8 +515,8 @@ pub struct DecisionField {
     pub reason: Option<String>,
     /// What matched, or what was wrong, in words.
     pub detail: String,
-    /// What had to be proved, and what was found in DNS and MTA-STS. Its inner form is not part of the schema. Only in `verdict`
-    /// records.
+    /// What was found in DNS and MTA-STS, without what was not asked for. Its inner form is not part of the schema. Only in `verdict`
+    /// and `unprotected` records.
     pub findings: Option<serde_json::Value>,
 }
 

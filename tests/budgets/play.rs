@@ -4,7 +4,7 @@
 use crate::{
     name_server::name_server,
     running::{
-        Scratch, free,
+        Scratch, free, nowhere,
         pki::{Authority, Leaf},
     },
     table::{Log, Unit, Way},
@@ -89,6 +89,24 @@ impl Stage {
         }
     }
 
+    /// The same, with nobody where outbound mail is to go.
+    pub fn without_server(mut self) -> Self {
+        let mut variables = self.preload.iter_mut();
+        let port = variables.find(|(name, _)| *name == "SERVER_PORT");
+        port.expect("outbound").1 = nowhere().port().to_string();
+        self
+    }
+
+    /// Where the program listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// The audit log.
+    pub fn records(&self) -> String {
+        fs::read_to_string(self.files.path("records/audit.jsonl")).expect("a log")
+    }
+
     /// Before a run of the program: no records are there that it would read.
     pub fn clear(&self) {
         let records = self.files.0.join("records");
@@ -120,6 +138,21 @@ impl Stage {
         }
     }
 
+    /// One session with so many messages to so many recipients each.
+    pub fn session(&self, messages: usize, recipients: usize) {
+        let mut client = self.client();
+        for _ in 0..messages {
+            client.says(MAIL, &["250"]);
+            for number in 0..recipients {
+                let address = format!("laboratory-{number:02}@{DOMAIN}");
+                client.says(&format!("RCPT TO:<{address}>\r\n"), &["250"]);
+            }
+            client.says(DATA, &["354"]);
+            client.says(&content(), &["250"]);
+        }
+        client.quit();
+    }
+
     /// A client that may send mail.
     pub fn client(&self) -> Client {
         let tcp = TcpStream::connect(self.listen).expect("the program listens");
@@ -144,7 +177,7 @@ impl Stage {
 pub struct Client(Wire);
 
 impl Client {
-    fn says(&mut self, octets: &str, codes: &[&str]) {
+    pub fn says(&mut self, octets: &str, codes: &[&str]) {
         assert!(self.0.write(octets.as_bytes()), "the program is gone");
         self.hears(codes);
     }
@@ -173,7 +206,7 @@ impl Client {
         self.says(&content(), &["250"]);
     }
 
-    fn quit(mut self) {
+    pub fn quit(mut self) {
         self.says("QUIT\r\n", &["221"]);
         assert_eq!(self.0.line(), None, "more than the reply to QUIT");
     }
