@@ -27,7 +27,7 @@ mod wire;
 use calls::Kind;
 use play::Stage;
 use table::{
-    Allocations, Files, IDLE, Idle, LogLines, OCTETS, Octets, Setup, Sockets, Unit, WORK, Work,
+    Allocations, Files, IDLE, Idle, LogLines, OCTETS, Octets, Setup, Sockets, Unit, WORK, Way, Work,
 };
 
 /// Messages of a run. What is counted too often or not at all at the ends of the run then makes less than half a call a message.
@@ -106,6 +106,21 @@ fn a_session_leaves_no_more_octets_in_the_audit_log_than_its_budget() {
         over.compare(&what, left.octets, budget);
     }
     over.fail_if_any();
+}
+
+/// `cargo test --test budgets compressed -- --ignored --nocapture`; needs gzip and zstd.
+#[test]
+#[ignore = "a measurement, which asserts nothing"]
+fn what_sessions_leave_in_the_audit_log_plain_and_compressed() {
+    for (way, sessions, messages, recipients) in [
+        (Way::Outbound, 1000, 1, 1),
+        (Way::Outbound, 100, 10, 1),
+        (Way::Outbound, 100, 10, 5),
+        (Way::Inbound, 1000, 1, 1),
+        (Way::Inbound, 100, 10, 1),
+    ] {
+        octets::print_compressed(way, sessions, messages, recipients);
+    }
 }
 
 fn times(unit: Unit) -> usize {

@@ -2,10 +2,10 @@
 
 use crate::{
     play::Stage,
-    running::{Client, Proxy},
+    running::{Client, Proxy, Scratch},
     table::{Deed, Log, Way},
 };
-use std::{io::Write as _, net::Shutdown, process::Command};
+use std::{fs, io::Write as _, net::Shutdown, process::Command};
 
 /// Runs of a deed of which only the difference counts.
 const FURTHER: usize = 10;
@@ -51,6 +51,7 @@ pub fn left_by(way: Way, deed: Deed) -> Left {
         })),
         Deed::ServerUnreachable => Left::all(&records_of(
             &Stage::new(way, Log::On).without_server(),
+            1,
             |stage| {
                 Client::connect(stage.address()).hears("421");
             },
@@ -74,11 +75,11 @@ fn stranger(stage: &Stage) -> Client {
 }
 
 fn records(way: Way, play: impl FnOnce(&Stage)) -> Vec<String> {
-    records_of(&Stage::new(way, Log::On), play)
+    records_of(&Stage::new(way, Log::On), 1, play)
 }
 
-/// The records that the program leaves of the one session that is played.
-fn records_of(stage: &Stage, play: impl FnOnce(&Stage)) -> Vec<String> {
+/// The records that the program leaves of the sessions that are played.
+fn records_of(stage: &Stage, sessions: usize, play: impl FnOnce(&Stage)) -> Vec<String> {
     stage.clear();
     let mut command = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"));
     command.args(&stage.arguments);
@@ -86,7 +87,9 @@ fn records_of(stage: &Stage, play: impl FnOnce(&Stage)) -> Vec<String> {
     let mut proxy = Proxy::start_as(command);
     proxy.says(": ready");
     play(stage);
-    proxy.says(" end=");
+    for _ in 0..sessions {
+        proxy.says(" end=");
+    }
     proxy.signal("-TERM");
     proxy.says("every session has ended");
     assert!(proxy.ends().success());
@@ -95,6 +98,38 @@ fn records_of(stage: &Stage, play: impl FnOnce(&Stage)) -> Vec<String> {
         .lines()
         .filter(|line| line.contains("\"session\":{\"id\""));
     own.map(str::to_owned).collect()
+}
+
+/// Prints how much of the log such sessions take for each message, plain and compressed.
+pub fn print_compressed(way: Way, sessions: usize, messages: usize, recipients: usize) {
+    let records = records_of(&Stage::new(way, Log::On), sessions, |stage| {
+        (0..sessions).for_each(|_| stage.session(messages, recipients));
+    });
+    let scratch = Scratch::new();
+    let file = scratch.write("records", records.join("\n") + "\n");
+    let all = (sessions * messages) as u64;
+    let plain = fs::metadata(&file).expect("a file").len();
+    print!(
+        "{way:?}, {sessions} sessions, {messages} messages to {recipients} recipients in each: "
+    );
+    print!(
+        "{} octets a session, {} a message",
+        plain / sessions as u64,
+        plain / all
+    );
+    for (program, arguments) in [
+        ("gzip", &["-6"][..]),
+        ("zstd", &["-q", "-3"]),
+        ("zstd", &["-q", "-19"]),
+    ] {
+        let mut command = Command::new(program);
+        let packed = command.args(arguments).arg("-c").arg(&file).output();
+        let packed = packed.unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(packed.status.success(), "{packed:?}");
+        let each = packed.stdout.len() as u64 / all;
+        print!(", {program} {} {each}", arguments.concat());
+    }
+    println!();
 }
 
 fn octets(records: &[String]) -> usize {

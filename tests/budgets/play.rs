@@ -18,7 +18,10 @@ use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Output},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -31,6 +34,8 @@ const NAME: &str = "mx.clinic.example";
 const MAIL: &str = "MAIL FROM:<ward@hospital.example>\r\n";
 const RCPT: &str = "RCPT TO:<lab@clinic.example>\r\n";
 const DATA: &str = "DATA\r\n";
+/// The number of the next message that is like no other.
+static MESSAGE: AtomicUsize = AtomicUsize::new(0);
 
 /// A program's arguments, the server behind it, and what its clients need.
 pub struct Stage {
@@ -138,17 +143,20 @@ impl Stage {
         }
     }
 
-    /// One session with so many messages to so many recipients each.
+    /// One session with so many messages to so many recipients each. No two messages are the same.
     pub fn session(&self, messages: usize, recipients: usize) {
         let mut client = self.client();
         for _ in 0..messages {
-            client.says(MAIL, &["250"]);
-            for number in 0..recipients {
-                let address = format!("laboratory-{number:02}@{DOMAIN}");
+            let number = MESSAGE.fetch_add(1, Ordering::Relaxed);
+            let sender = format!("MAIL FROM:<ward-{:02}@hospital.example>\r\n", number % 40);
+            client.says(&sender, &["250"]);
+            for other in 0..recipients {
+                let address = format!("laboratory-{:02}@{DOMAIN}", (number * 7 + other) % 100);
                 client.says(&format!("RCPT TO:<{address}>\r\n"), &["250"]);
             }
             client.says(DATA, &["354"]);
-            client.says(&content(), &["250"]);
+            // No two have the same digest.
+            client.says(&format!("Number: {number:08}\r\n{}", content()), &["250"]);
         }
         client.quit();
     }
