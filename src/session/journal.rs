@@ -35,7 +35,8 @@ use crate::{
     tls::Peer,
 };
 
-/// Octets that the record of a session's end takes.
+/// Octets that the record of a session's end takes, and that are paid for with its beginning. What it takes beyond is paid for at the end:
+/// the client may say a long name until then.
 const LAST_RECORD: usize = 800;
 /// Octets that the log line of a session's end takes.
 const LAST_LINE: usize = 400;
@@ -176,6 +177,12 @@ impl Journal {
         if let Some(record) = record
             && let Some(audit) = self.audit_log()
         {
+            let is_end = matches!(record, Record::SessionClosed(_));
+            if is_end && self.messages == 0 && self.afforded == Some(true) {
+                let more = octets(&record).saturating_sub(LAST_RECORD);
+                let client = self.session.client.0.ip();
+                self.common.write_budget.charge(client, more);
+            }
             audit.append(&record);
         }
     }
