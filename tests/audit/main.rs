@@ -12,6 +12,7 @@ mod faults;
 mod files;
 mod golden;
 mod independent;
+mod inventory;
 mod keys;
 mod measure;
 mod moved;
