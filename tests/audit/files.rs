@@ -160,9 +160,10 @@ fn while_another_process_writes_the_log_nothing_is_written_and_none_of_its_recor
 #[test]
 fn records_of_a_log_that_is_replaced_under_the_program_are_brought_back_and_what_replaced_it_is_kept()
  {
+    type Other = fn(&str) -> String;
     let forged = "a file of somebody else\n";
-    let older: fn(&str) -> String = |text| text.split_inclusive('\n').take(4).collect();
-    let cases: [(&str, fn(&str) -> String); 4] = [
+    let older: Other = |text| text.split_inclusive('\n').take(4).collect();
+    let cases: [(&str, Other); 4] = [
         ("older", older),
         ("other", |_| "a file of somebody else\n".to_owned()),
         ("same", str::to_owned),
@@ -181,11 +182,7 @@ fn records_of_a_log_that_is_replaced_under_the_program_are_brought_back_and_what
         write(&log, 6..8);
         assert!(log.close());
         each_once(&[&file], 0..8);
-        let words = intact(&file);
-        assert!(
-            words.contains("1 time(s)") || !words.contains("cut"),
-            "{words}"
-        );
+        intact(&file);
         let notices = said(&notices);
         says_nothing_of_a_cut(&notices);
         says(&notices, "was deleted while it was written");
