@@ -308,7 +308,7 @@ impl Disk for FileDisk {
         if durable > 0 && has_no_name(&self.file)? {
             match self.go_on_where_it_was_deleted(durable) {
                 // An administrator who deletes a log on a full disk wants the room. The log says what is missing.
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Err(error) if is_full(&error) => {
                     return self.take_what_is_left(file);
                 }
                 done => return done,
@@ -370,6 +370,14 @@ impl Disk for FileDisk {
     fn remember(&mut self, line: &[u8]) -> io::Result<EndKept> {
         self.lock.remember(line)
     }
+}
+
+/// Whether there is no room on the disk, or none for this user.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// The file that has this name; `None` where none has it.

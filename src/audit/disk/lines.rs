@@ -17,13 +17,21 @@ const READ: usize = 1 << 20;
 /// Octets that no compressed file of a log has unpacked: eight times those at which a file is rotated.
 const MOST_UNPACKED: u64 = 2 << 30;
 
+/// Octets that every record has.
+const SHORTEST: u64 = 128;
+/// How many lines of a compressed file may be shorter. A few octets can unpack to thousands of millions of lines.
+const MOST_SHORT: u32 = 1 << 20;
+
 /// The lines of a file, in their order.
 pub(super) struct BoundedLines<R> {
     from: BufReader<R>,
     /// What is kept of the present line, with its LF.
     line: Vec<u8>,
-    /// Whether a line that is longer than any record is an error. A compressed file can go on with it for ever.
+    /// Whether a line that is longer than any record is an error, and too many that are shorter. A compressed file can go on with
+    /// either for ever.
     is_strict: bool,
+    /// How many lines were shorter.
+    short: u32,
 }
 
 /// One line, or what stands behind the last LF.
@@ -80,6 +88,7 @@ impl<R: Read> BoundedLines<R> {
             from: BufReader::with_capacity(READ, from),
             line: Vec::new(),
             is_strict: false,
+            short: 0,
         }
     }
 
@@ -104,6 +113,11 @@ impl<R: Read> BoundedLines<R> {
             if self.is_strict && octets > LONGEST_LINE as u64 {
                 return Err(too_long());
             }
+        }
+        self.short += u32::from(self.is_strict && octets < SHORTEST);
+        if self.short > MOST_SHORT {
+            let words = format!("more than {MOST_SHORT} of its lines are too short for records");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, words));
         }
         let is_too_long = octets > self.line.len() as u64;
         let end = self.line.len() - usize::from(is_whole && !is_too_long);
@@ -198,6 +212,15 @@ mod tests {
         let Err(error) = lines.next() else {
             panic!("a line");
         };
+        let mut lines_without_end = BoundedLines::new(io::repeat(b'\n'));
+        lines_without_end.is_strict = true;
+        let short = loop {
+            match lines_without_end.next() {
+                Ok(line) => assert!(line.is_some()),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(short.contains("too short for records"), "{short}");
         assert!(
             error.to_string().contains("without the end of a line"),
             "{error}"
