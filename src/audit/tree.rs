@@ -3,9 +3,10 @@
 //! The datum of a leaf is the record's hash, which are 32 octets. While a log is written, only its compact range is held: the roots of
 //! the perfect subtrees that stand side by side, at most 64 hashes. A root is what a checkpoint signs.
 
-use super::chain::Hash;
+use super::chain::{Hash, Head};
 use data_encoding::BASE64;
 use serde::Deserialize;
+use std::ops::Range;
 
 /// The leaf of a record, without an allocation.
 fn record_leaf(record: Hash) -> Hash {
@@ -107,6 +108,17 @@ impl RecordTree {
         is_there.then(|| self.roots.get(place).copied()).flatten()
     }
 
+    /// The tree over the records from number `begin` on, which is one of those with which a perfect subtree begins.
+    fn behind(&self, begin: u64) -> Option<Self> {
+        let size = self.size.checked_sub(begin)?;
+        let is_there = size & self.size == size;
+        let place = self.roots.len() - size.count_ones() as usize;
+        is_there.then(|| Self {
+            size,
+            roots: self.roots[place..].to_vec(),
+        })
+    }
+
     /// Whether `self` can be what `later` was before more records came, as far as the compact ranges show it: all subtrees that both
     /// have are equal.
     pub(super) fn can_precede(&self, later: &Self) -> bool {
@@ -134,8 +146,8 @@ fn bits(size: u64) -> impl Iterator<Item = u64> {
 pub(super) struct TreeStart {
     /// Over the records before number `tree.size()`. The record that says so is that one, or stands a little behind it.
     pub(super) tree: RecordTree,
-    /// For `log-cut`: how many of those records were found.
-    pub(super) found: Option<u64>,
+    /// For `log-cut`: the end of what was found instead of those records.
+    pub(super) found: Option<Head>,
     /// For `log-cut`: the program had the log open.
     pub(super) running: bool,
 }
@@ -145,6 +157,7 @@ struct TreeStartFields {
     first: u64,
     range: String,
     found: Option<u64>,
+    found_hash: Option<String>,
     #[serde(default)]
     running: bool,
 }
@@ -158,9 +171,16 @@ impl TreeStart {
         let fields: TreeStartFields = serde_json::from_slice(line).ok()?;
         let range = BASE64.decode(fields.range.as_bytes()).ok()?;
         let tree = RecordTree::from_range(fields.first, &range)?;
+        let found = match event {
+            b"log-cut" => Some(Head {
+                size: fields.found?,
+                hash: Hash::parse(fields.found_hash?.as_bytes())?,
+            }),
+            _ => None,
+        };
         Some(Self {
             tree,
-            found: fields.found,
+            found,
             running: fields.running,
         })
     }
@@ -222,29 +242,96 @@ impl KnownLeaves {
     }
 
     /// The consistency path from the tree of `old` records to that of `size` (RFC 9162 §2.1.4.1); `None` where leaves are missing.
+    #[cfg(test)]
     pub(super) fn consistency(&self, old: u64, size: u64) -> Option<Vec<Hash>> {
-        let mut path = Vec::new();
-        let (mut begin, mut end) = (0, size);
-        let mut is_whole = true;
-        if old == 0 || old > size {
-            return None;
+        let parts = consistency_parts(old, size)?.into_iter();
+        parts.map(|part| self.root(part.start, part.end)).collect()
+    }
+}
+
+/// The parts of the tree of `size` records whose roots are the consistency path from the first `old` records (RFC 9162 §2.1.4.1), in the
+/// order of the path. `None` where there are not so many.
+fn consistency_parts(old: u64, size: u64) -> Option<Vec<Range<u64>>> {
+    let mut parts = Vec::new();
+    let (mut begin, mut end) = (0, size);
+    if old == 0 || old > size {
+        return None;
+    }
+    while end != old {
+        let middle = begin + split(end - begin);
+        if old <= middle {
+            parts.push(middle..end);
+            end = middle;
+        } else {
+            parts.push(begin..middle);
+            begin = middle;
         }
-        while end != old {
-            let middle = begin + split(end - begin);
-            if old <= middle {
-                path.push(self.root(middle, end)?);
-                end = middle;
+    }
+    if begin > 0 {
+        parts.push(begin..end);
+    }
+    parts.reverse();
+    Some(parts)
+}
+
+/// Makes a consistency path while records come one after the other. Whatever their number, it holds two hashes for each level of the
+/// tree.
+#[derive(Debug)]
+pub(super) struct ConsistencyPath {
+    /// The parts that are not done yet, the next one last, each with its place in the path.
+    open: Vec<(usize, Range<u64>)>,
+    /// Over the records of the next part that were there.
+    part: RecordTree,
+    path: Vec<Option<Hash>>,
+    /// The number of the next record.
+    next: u64,
+}
+
+impl ConsistencyPath {
+    /// For the path from `old` records to `size`, where records are known from `before` on. `None`: that is not enough.
+    pub(super) fn new(old: u64, size: u64, before: &RecordTree) -> Option<Self> {
+        let parts = consistency_parts(old, size)?;
+        let mut path = vec![None; parts.len()];
+        let mut open: Vec<_> = parts.into_iter().enumerate().collect();
+        open.sort_by_key(|(_, part)| part.start);
+        open.reverse();
+        let mut part = RecordTree::default();
+        while let Some((place, over)) = open.pop_if(|(_, part)| part.start < before.size) {
+            if over.end <= before.size {
+                path[place] = Some(before.subtree(over.start, over.end - over.start)?);
             } else {
-                path.push(self.root(begin, middle)?);
-                begin = middle;
-                is_whole = false;
+                part = before.behind(over.start)?;
+                open.push((place, over));
+                break;
             }
         }
-        if !is_whole {
-            path.push(self.root(begin, end)?);
+        Some(Self {
+            open,
+            part,
+            path,
+            next: before.size,
+        })
+    }
+
+    /// Takes the next record.
+    pub(super) fn push(&mut self, record: Hash) {
+        let number = self.next;
+        self.next += 1;
+        if let Some((place, over)) = self.open.last()
+            && over.contains(&number)
+        {
+            self.part.push(record);
+            if number + 1 == over.end {
+                self.path[*place] = Some(self.part.root());
+                self.part = RecordTree::default();
+                self.open.pop();
+            }
         }
-        path.reverse();
-        Some(path)
+    }
+
+    /// The path; `None` where records are missing.
+    pub(super) fn done(self) -> Option<Vec<Hash>> {
+        self.path.into_iter().collect()
     }
 }
 
@@ -453,6 +540,69 @@ mod tests {
         known
     }
 
+    /// The path by its definition (RFC 6962 §2.1.2), out of all leaves.
+    fn naive(old: u64, leaves: std::ops::Range<u64>, is_whole: bool) -> Vec<Hash> {
+        let root = |leaves: std::ops::Range<u64>| {
+            let mut tree = RecordTree::default();
+            leaves.for_each(|number| tree.push(record(number)));
+            tree.root()
+        };
+        let size = leaves.end - leaves.start;
+        if old == size {
+            return if is_whole {
+                Vec::new()
+            } else {
+                vec![root(leaves)]
+            };
+        }
+        let mut half = 1;
+        while half * 2 < size {
+            half *= 2;
+        }
+        let middle = leaves.start + half;
+        let (mut path, rest) = match old <= half {
+            true => (
+                naive(old, leaves.start..middle, is_whole),
+                middle..leaves.end,
+            ),
+            false => (
+                naive(old - half, middle..leaves.end, false),
+                leaves.start..middle,
+            ),
+        };
+        path.push(root(rest));
+        path
+    }
+
+    #[test]
+    fn the_path_between_any_two_sizes_up_to_64_is_that_of_its_definition() {
+        for size in 1..=64_u64 {
+            for old in 1..=size {
+                let path = naive(old, 0..size, true);
+                let (then, now) = (tree(old).root(), tree(size).root());
+                assert!(continues((old, then), (size, now), &path), "{old} {size}");
+                for from in 0..=old {
+                    let mut made = ConsistencyPath::new(old, size, &tree(from)).unwrap();
+                    (from..size).for_each(|number| made.push(record(number)));
+                    assert_eq!(made.done().as_ref(), Some(&path), "{from} {old} {size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_over_very_many_records_holds_two_hashes_a_level() {
+        for (old, size) in [(1, u64::MAX >> 1), ((1 << 40) + 12_345, (1 << 62) + 99)] {
+            let path = ConsistencyPath::new(old, size, &RecordTree::default()).unwrap();
+            assert!(path.path.len() <= 2 * 63, "{}", path.path.len());
+        }
+        let path = ConsistencyPath::new(5, 9, &tree(0)).unwrap();
+        assert_eq!(path.done(), None, "no record has come");
+        for (old, size) in [(0, 9), (10, 9)] {
+            assert!(ConsistencyPath::new(old, size, &tree(0)).is_none());
+        }
+    }
+
     proptest! {
         #[test]
         fn every_path_is_verified_and_no_changed_one(from in 0..70_u64, more in 1..70_u64, a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>()) {
@@ -481,6 +631,24 @@ mod tests {
             prop_assert!(!continues((old, record(0)), (size, root), &path));
             prop_assert!(!continues((old, tree(old).root()), (size, record(0)), &path));
             prop_assert!(old == size || !continues((old, tree(old).root()), (size + 1, root), &path[..path.len().saturating_sub(1)]));
+        }
+
+        #[test]
+        fn a_path_that_is_made_record_by_record_is_that_of_the_whole_tree(size in 65..5000_u64, old in any::<prop::sample::Index>(), from in any::<prop::sample::Index>()) {
+            let old = 1 + old.index(size as usize - 1) as u64;
+            let from = from.index(size as usize) as u64;
+            let mut path = ConsistencyPath::new(old, size, &tree(from));
+            let mut known = KnownLeaves::behind(tree(from));
+            for number in from..size {
+                path.iter_mut().for_each(|path| path.push(record(number)));
+                known.push(record(number));
+            }
+            let made = path.and_then(ConsistencyPath::done);
+            prop_assert_eq!(&made, &known.consistency(old, size));
+            prop_assert!(from > old || made.is_some(), "{} {} {}", from, old, size);
+            if let Some(path) = made {
+                prop_assert!(continues((old, tree(old).root()), (size, tree(size).root()), &path));
+            }
         }
 
         #[test]
