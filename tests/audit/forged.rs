@@ -265,7 +265,7 @@ fn a_log_cut_excuses_the_gap_that_it_names_and_no_other() {
 
 /// Each gap once made verification read the log from its beginning.
 #[test]
-fn a_log_with_very_many_gaps_is_read_no_more_often_than_one_with_two() {
+fn a_log_with_very_many_gaps_is_judged_to_its_end() {
     let gaps = 4000;
     let mut log = Forgery::new("gaps-many");
     let mut kept = Vec::new();
@@ -286,8 +286,7 @@ fn a_log_with_very_many_gaps_is_read_no_more_often_than_one_with_two() {
     log.lines = [opened, kept.concat()].concat();
     let (code, said) = log.judged_with(|_| ());
     assert_eq!(code, DAMAGED, "{said}");
-    let last = format!("record {} was cut off", 2 * gaps - 1);
-    assert!(said.contains(&last), "each gap is told");
+    assert!(said.contains(&format!("(0 to {})", 2 * gaps)), "{said}");
 }
 
 #[test]
@@ -465,7 +464,7 @@ impl Write for Rotating<'_> {
 #[test]
 fn a_log_that_is_rotated_while_it_is_verified_lacks_nothing() {
     let directory = Directory::new("live");
-    let files = rotated_log(&directory, 40_000, 7 << 20);
+    let files = rotated_log(&directory, 40_000, 4 << 20);
     let [older, to, file] = &files[..] else {
         panic!("{} files", files.len())
     };
@@ -540,7 +539,7 @@ fn an_ml_dsa_signature_that_was_due_and_is_not_there_is_counted_by_whoever_has_t
     let (code, said) = judged(false);
     assert_eq!(code, DONE, "{said}");
     assert!(
-        said.contains("7 more were due and have no such signature"),
+        said.contains("6 more were due and have no such signature"),
         "{said}"
     );
     assert_eq!(judged(true).0, DAMAGED);
@@ -548,7 +547,7 @@ fn an_ml_dsa_signature_that_was_due_and_is_not_there_is_counted_by_whoever_has_t
     let said = String::from_utf8_lossy(&other.stderr);
     assert!(other.status.success(), "{said}");
     assert!(
-        said.contains("7 checkpoints lack the signature by ML-DSA"),
+        said.contains("6 checkpoints lack the signature by ML-DSA"),
         "{said}"
     );
 }

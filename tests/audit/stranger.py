@@ -551,6 +551,8 @@ class Log:
 
     def log_opened(self, record):
         origin = record.get("origin", str)
+        if not re.fullmatch(r'[!-~]+', origin) or set(origin) & set('+"\\'):
+            raise Damage("log-opened has no name that a log can have")
         fields = {}
         for field, suffix in (("key", ""), ("epoch", "/epoch")):
             value = record.get(field, (str, type(None)))
