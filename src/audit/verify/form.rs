@@ -4,7 +4,6 @@
 //! Nearly all lines are decided by one pass over their octets, which takes only what it is sure of. The few that it leaves (an escape of
 //! the form `\u`, very many fields, damage) are read by serde_json, whose word counts.
 
-use crate::audit::chain::Header;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::{collections::HashSet, fmt};
 
@@ -15,15 +14,15 @@ const MOST_FIELDS: usize = 200;
 /// Most forms of lines that are remembered.
 const MOST_KNOWN: usize = 8;
 
-/// What is wrong with the form of a line, in words; `None` if it is a record.
+/// Whether an event has the form of one: no escape may be in it, since its octets are compared.
+pub(super) fn is_event(event: &[u8]) -> bool {
+    let is_of_it = |b: &u8| b.is_ascii_lowercase() || *b == b'-';
+    !event.is_empty() && event.iter().all(is_of_it)
+}
+
+/// What is wrong with the form of a line, in words; `None` if it is JSON as a record must be. The places of its first fields are another
+/// matter.
 pub(super) fn fault(line: &[u8], scan: &mut FormScan) -> Option<String> {
-    let Some(header) = Header::read(line) else {
-        return Some("this is no record".into());
-    };
-    let is_event = |b: &u8| b.is_ascii_lowercase() || *b == b'-';
-    if header.event.is_empty() || !header.event.iter().all(is_event) {
-        return Some("this is no record: its event is none".into());
-    }
     match scan.is_sound(line) {
         true => None,
         false => judged(line).err(),

@@ -9,6 +9,7 @@ use super::{
     damage::{Damage, Misfit, edited, rewritten},
     due::HybridDue,
     fields::LogRecordFields,
+    form::is_event,
     lines::{self, LinePosition},
     recent::RecentRecords,
     starts::GapStarts,
@@ -200,6 +201,9 @@ impl<'a> Verifier<'a> {
         }
         if let Some(why) = examined.malformed {
             return Err(edited(why));
+        }
+        if !is_event(header.event) {
+            return Err(edited("this is no record: its event is none"));
         }
         self.agrees_with_anchors()?;
         if self
