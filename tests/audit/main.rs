@@ -12,6 +12,7 @@ mod faults;
 mod forged;
 mod golden;
 mod independent;
+mod inventory;
 mod keys;
 mod measure;
 mod moved;
