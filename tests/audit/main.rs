@@ -10,6 +10,7 @@ mod cut;
 mod damage;
 mod faults;
 mod files;
+mod forged;
 mod golden;
 mod independent;
 mod inventory;
