@@ -1,7 +1,7 @@
-//! Text files with the marks that editors leave: those of Windows put a byte order mark in front, and some write UTF-16. And the room
-//! that is left for files.
+//! Text files with the marks that editors leave: those of Windows put a byte order mark in front, and some write UTF-16. Who else can
+//! read a secret. And the room that is left for files.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{env, fs, io, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 /// U+FEFF in UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -34,6 +34,31 @@ pub fn octets(path: &Path) -> io::Result<Vec<u8>> {
         .flat_map(|line| line.strip_prefix(MARK).unwrap_or(line))
         .copied()
         .collect())
+}
+
+/// Whether strangers on this host are kept away from a file with a secret. Returns a warning if its group needs not read it either.
+/// systemd guards its credentials by itself.
+///
+/// # Errors
+/// Says who can read or change it and how to mend that, or why it cannot be read.
+pub(crate) fn guard(file: &Path) -> Result<Option<String>, String> {
+    let name = file.display();
+    // To open a pipe would wait for its writer.
+    let metadata =
+        fs::metadata(file).map_err(|error| format!("{name}: cannot be read: {error}"))?;
+    if !metadata.is_file() {
+        return Err(format!("{name}: is no regular file"));
+    }
+    let is_credential = env::var_os("CREDENTIALS_DIRECTORY")
+        .is_some_and(|folder| file.parent() == Some(Path::new(&folder)));
+    if metadata.mode() & 0o007 != 0 && !is_credential {
+        return Err(format!(
+            "{name}: everybody on this host may read or change it; chmod o= {name}"
+        ));
+    }
+    let own = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == metadata.uid());
+    Ok((metadata.mode() & 0o070 != 0 && own && !is_credential)
+        .then(|| format!("{name}: its group may read or change it; chmod g= {name}")))
 }
 
 /// Octets that this process can still write to the file system of `path`.

@@ -7,7 +7,7 @@ use running::{
     Client, INSIDE, Pair, Proxy, Scratch, exit_code_and_words, free, pair, pki::Authority, run,
 };
 use serde_json::Value;
-use std::{fs, io::Write, process::Command};
+use std::{fs, io::Write, os::unix::fs::PermissionsExt, process::Command};
 
 /// The records of one kind, in their order.
 fn records(log: &str, event: &str) -> Vec<Value> {
@@ -415,6 +415,47 @@ fn a_table_out_of_a_pipe_is_refused() {
     let (code, said) = exit_code_and_words(&run);
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("is no regular file"), "{said}");
+}
+
+#[test]
+fn a_key_of_the_audit_log_that_everybody_may_read_is_refused_and_a_missing_folder_is_said() {
+    let scratch = Scratch::new();
+    let key = scratch.path("audit.key");
+    printed(&["audit", "keygen", "--out", &key]);
+    let missing = scratch.path("nowhere/audit.jsonl");
+    let log = scratch.path("audit.jsonl");
+    let dry_run = |log: &str| {
+        let outbound = ["outbound", "--intercept", "redirect", "--dry-run"];
+        run(&[&outbound[..], &["--audit-log", log, "--audit-key", &key]].concat())
+    };
+    for (mode, expected, words) in [
+        (0o600, 0, None),
+        (0o640, 0, Some("warning: ")),
+        (
+            0o644,
+            78,
+            Some("everybody on this host may read or change it"),
+        ),
+        (0o602, 78, Some("chmod o= ")),
+    ] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("changed");
+        let (code, printed, said) = dry_run(&log);
+        assert_eq!(code, Some(expected), "{mode:o}: {said}");
+        let both = printed + &said;
+        assert_eq!(
+            both.contains(&format!("{key}: ")),
+            words.is_some(),
+            "{mode:o}: {both}"
+        );
+        assert!(both.contains(words.unwrap_or_default()), "{mode:o}: {both}");
+    }
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("changed");
+    for (log, is_missing) in [(&log, false), (&missing, true)] {
+        let (code, printed, said) = dry_run(log);
+        assert_eq!(code, Some(0), "{said}");
+        let words = "warning: --audit-log: there is no folder";
+        assert_eq!(printed.contains(words), is_missing, "{printed}");
+    }
 }
 
 #[test]

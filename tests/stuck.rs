@@ -38,19 +38,30 @@ fn a_log_that_nobody_reads_holds_up_neither_sessions_nor_metrics_nor_the_end() {
     assert!(proxy.ends().success());
 }
 
-/// Makes a system call of a process wait for ever. `None` where that is not permitted.
-struct Frozen(Child);
+/// Has strace give system calls of a process another outcome.
+struct Meddled(Child);
 
-impl Frozen {
+impl Meddled {
+    /// Makes the disk wait for ever. `None` where that is not permitted.
     fn freeze(proxy: &Proxy) -> Option<Self> {
+        let inject = "inject=fdatasync:delay_enter=1000s";
+        Self::begin(proxy, &["-e", "trace=fdatasync", "-e", inject])
+    }
+
+    /// Says of each write to this file that more octets were written than there are. That is a fault which no code expects.
+    fn confuse(proxy: &Proxy, file: &str) -> Option<Self> {
+        let inject = "inject=write:retval=1000000";
+        Self::begin(proxy, &["-P", file, "-e", "trace=write", "-e", inject])
+    }
+
+    fn begin(proxy: &Proxy, how: &[&str]) -> Option<Self> {
         let pid = proxy.child.id().to_string();
         let strace = Command::new("strace")
-            .args(["-f", "-e", "trace=fdatasync"])
-            .args(["-e", "inject=fdatasync:delay_enter=1000s", "-p", &pid])
+            .args([&["-f", "-p", &pid], how].concat())
             .stderr(Stdio::piped())
             .spawn();
         let Ok(mut strace) = strace else {
-            eprintln!("SKIPPED: no strace here, a frozen disk was not tried");
+            eprintln!("SKIPPED: no strace here, a fault of the disk was not tried");
             return None;
         };
         // It says so when it is attached to all threads, or why it is not.
@@ -69,13 +80,15 @@ impl Frozen {
         if said.contains("attached") {
             return Some(Self(strace));
         }
-        eprintln!("SKIPPED: strace may not attach here ({said}), a frozen disk was not tried");
+        eprintln!(
+            "SKIPPED: strace may not attach here ({said}), a fault of the disk was not tried"
+        );
         let _ = strace.wait();
         None
     }
 }
 
-impl Drop for Frozen {
+impl Drop for Meddled {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -101,7 +114,7 @@ fn a_frozen_audit_disk_acknowledges_nothing_and_does_not_keep_the_process_from_e
     );
     let mut proxy = Proxy::ready(&arguments);
     let mut client = Client::introduced(listen);
-    let Some(frozen) = Frozen::freeze(&proxy) else {
+    let Some(frozen) = Meddled::freeze(&proxy) else {
         return;
     };
     client.begins_mail("a@client.example", &["b@clinic.example"]);
@@ -115,6 +128,37 @@ fn a_frozen_audit_disk_acknowledges_nothing_and_does_not_keep_the_process_from_e
     let mut rest = String::new();
     let _ = client.0.read_to_string(&mut rest);
     assert!(!rest.contains("250"), "{rest}");
+}
+
+#[test]
+fn a_log_whose_writer_has_died_acknowledges_nothing_and_ends_the_process_so_that_it_is_started_again()
+ {
+    let pair = pair();
+    let listen = free();
+    let log = pair.scratch.path("audit.jsonl");
+    let evidence = ["--audit-log", &log, "--exempt", "127.0.0.0/8"];
+    let arguments = pair.inbound(listen, inside_server(), &evidence);
+    let mut proxy = Proxy::ready(&arguments);
+    let mut client = Client::introduced(listen);
+    let Some(confused) = Meddled::confuse(&proxy, &log) else {
+        return;
+    };
+    client.begins_mail("a@client.example", &["b@clinic.example"]);
+    client.says("Subject: x\r\n\r\ntext\r\n.");
+    proxy.says("the thread that writes the audit log has ended");
+    drop(confused);
+    assert_eq!(proxy.ends().code(), Some(75));
+    // The message stays with the client.
+    let mut rest = String::new();
+    let _ = client.0.read_to_string(&mut rest);
+    assert!(!rest.contains("250"), "{rest}");
+    // So the next process writes the log.
+    let mut proxy = Proxy::ready(&arguments);
+    let mut client = Client::introduced(listen);
+    client.begins_mail("a@client.example", &["b@clinic.example"]);
+    client.says("Subject: x\r\n\r\ntext\r\n.").hears("250");
+    proxy.signal("-TERM");
+    assert!(proxy.ends().success());
 }
 
 #[test]

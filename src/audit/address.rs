@@ -201,7 +201,7 @@ impl Addresses {
 /// `path` as it stands in a log with hashed addresses. `key` is the file of that log's private key.
 pub(crate) fn hashed(key: &Path, path: &[u8]) -> Result<String, OpenError> {
     let secret = SigningKey::read(key)?.secret();
-    let addresses = Addresses::new(AddressForm::Hashed, secret.as_deref());
+    let addresses = Addresses::new(AddressForm::Hashed, secret.as_ref().map(|it| it.as_slice()));
     let addresses =
         addresses.ok_or_else(|| OpenError::Wrong(format!("{}: no key", key.display())))?;
     Ok(addresses.address(path).0.0)

@@ -19,6 +19,7 @@ use aws_lc_rs::signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use data_encoding::{BASE64, HEXLOWER};
 use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
 use std::{fmt, path::Path};
+use zeroize::Zeroizing;
 
 /// The octet that stands for Ed25519 in signed notes.
 const ED25519: u8 = 1;
@@ -107,10 +108,10 @@ impl SigningKey {
     }
 
     /// The key's 32-octet seed, from which the key for hashed addresses is derived.
-    pub(super) fn secret(&self) -> Option<Vec<u8>> {
+    pub(super) fn secret(&self) -> Option<Zeroizing<Vec<u8>>> {
         use aws_lc_rs::encoding::AsBigEndian;
         let seed = self.0.seed().ok()?;
-        Some(seed.as_be_bytes().ok()?.as_ref().to_vec())
+        Some(Zeroizing::new(seed.as_be_bytes().ok()?.as_ref().to_vec()))
     }
 
     pub(super) fn public(&self) -> PublicKey {
@@ -133,7 +134,7 @@ pub(crate) struct NewKey {
     pub(crate) public_pem: String,
     pub(crate) public: PublicKey,
     /// The secret from which other keys are derived.
-    pub(super) secret: Vec<u8>,
+    pub(super) secret: Zeroizing<Vec<u8>>,
 }
 
 impl NewKey {

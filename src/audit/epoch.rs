@@ -16,7 +16,7 @@ use super::{
     checkpoint::{SignedNote, VerifierKey, key_id, verifier},
 };
 use aws_lc_rs::{
-    hmac, rand,
+    hkdf, rand,
     signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
 use data_encoding::BASE64;
@@ -136,16 +136,22 @@ pub(super) fn without_signature(note: &str) -> String {
     lines.filter(|line| !line.starts_with(&begin)).collect()
 }
 
+/// Octets of a secret.
+const SECRET: usize = 32;
+
+/// A secret at a place of its own in memory: whoever moves it leaves no copy behind.
+type Seed = Zeroizing<Vec<u8>>;
+
 /// The secret key of one epoch.
 struct EpochSecret {
     number: u64,
-    seed: Zeroizing<[u8; 32]>,
+    seed: Seed,
     pair: Ed25519KeyPair,
 }
 
 impl EpochSecret {
-    fn new(number: u64, seed: Zeroizing<[u8; 32]>) -> Self {
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed[..])
+    fn new(number: u64, seed: Seed) -> Self {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed)
             .expect("any 32 octets are the secret of a key");
         Self { number, seed, pair }
     }
@@ -153,13 +159,14 @@ impl EpochSecret {
     /// A new secret of fresh random octets and of `before` (HKDF, RFC 5869): a source of random numbers that fails later on makes it
     /// no worse than a hash of the secret before it, which leads forward only.
     fn after(number: u64, before: &[u8], random: RandomSource) -> Self {
-        let mut salt = Zeroizing::new([0; 32]);
-        let _ = random(&mut salt[..]); // see above
-        let extracted = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &salt[..]), before);
-        let key = hmac::Key::new(hmac::HMAC_SHA256, extracted.as_ref());
-        let expanded = hmac::sign(&key, b"audit epoch v1\x01");
-        let mut seed = Zeroizing::new([0; 32]);
-        seed.copy_from_slice(expanded.as_ref());
+        let mut salt = Zeroizing::new(vec![0; SECRET]);
+        let _ = random(&mut salt); // see above
+        let mut seed = Zeroizing::new(vec![0; SECRET]);
+        hkdf::Salt::new(hkdf::HKDF_SHA256, &salt)
+            .extract(before)
+            .expand(&[b"audit epoch v1"], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut seed))
+            .expect("32 octets are within what HKDF can give");
         Self::new(number, seed)
     }
 
@@ -169,14 +176,15 @@ impl EpochSecret {
         EpochPublic(key)
     }
 
-    fn line(&self) -> Zeroizing<String> {
-        let fields = Zeroizing::new(format!(
-            "{:020} {}",
-            self.number,
-            *Zeroizing::new(BASE64.encode(&self.seed[..]))
-        ));
-        let check = Hash::of(fields.as_bytes()).to_string();
-        Zeroizing::new(format!("{} {}\n", *fields, &check[..8]))
+    /// Appends the line of this secret to `content`, which has room for it.
+    fn write(&self, content: &mut Zeroizing<Vec<u8>>) {
+        let begin = content.len();
+        content.extend_from_slice(format!("{:020} ", self.number).as_bytes());
+        let text = content.len();
+        content.resize(text + BASE64.encode_len(SECRET), 0);
+        BASE64.encode_mut(&self.seed, &mut content[text..]);
+        let check = Hash::of(&content[begin..]).to_string();
+        content.extend_from_slice(format!(" {}\n", &check[..8]).as_bytes());
     }
 
     /// `None` for a line that a crash tore.
@@ -185,10 +193,8 @@ impl EpochSecret {
         let digits = Hash::of(fields).to_string();
         (check.strip_prefix(b" ")? == &digits.as_bytes()[..8]).then_some(())?;
         let number = std::str::from_utf8(&fields[..20]).ok()?.parse().ok()?;
-        let octets = Zeroizing::new(BASE64.decode(&fields[21..]).ok()?);
-        let mut seed = Zeroizing::new([0; 32]);
-        (octets.len() == seed.len()).then(|| seed.copy_from_slice(&octets))?;
-        Some(Self::new(number, seed))
+        let seed = Zeroizing::new(BASE64.decode(&fields[21..]).ok()?);
+        (seed.len() == SECRET).then(|| Self::new(number, seed))
     }
 }
 
@@ -292,15 +298,16 @@ impl EpochKeys {
 
     /// What the file must have: two secrets, each at a place of its own until it is erased.
     pub(super) fn content(&self) -> Zeroizing<Vec<u8>> {
-        let mut lines = [Zeroizing::default(), Zeroizing::default()];
-        for secret in self.secrets.iter().take(2) {
-            lines[usize::from(!secret.number.is_multiple_of(2))] = secret.line();
-        }
+        // There is room for all at first, so that no copy is left behind by growing.
         let mut content = Zeroizing::new(Vec::with_capacity(TITLE.len() + 2 * SECRET_LINE));
         content.extend_from_slice(TITLE.as_bytes());
-        lines
-            .iter()
-            .for_each(|line| content.extend_from_slice(line.as_bytes()));
+        for is_odd in [false, true] {
+            let mut both = self.secrets.iter().take(2);
+            let here = both.find(|secret| secret.number.is_multiple_of(2) != is_odd);
+            if let Some(secret) = here {
+                secret.write(&mut content);
+            }
+        }
         content
     }
 
@@ -336,3 +343,6 @@ fn read_content(content: &[u8]) -> Vec<EpochSecret> {
     let lines = lines.chunks(SECRET_LINE);
     lines.filter_map(EpochSecret::read).collect()
 }
+
+#[cfg(test)]
+mod tests;

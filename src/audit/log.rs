@@ -28,15 +28,14 @@ use super::{
     address::Addresses,
     chain::Time,
     checkpoint::{SigningKey, is_origin},
-    disk::LogEnd,
-    epoch::{EpochKeys, EpochStart, NamedEpoch, RandomSource, system_random},
+    epoch::{RandomSource, system_random},
 };
 use crate::{
     clock,
     metrics::{self, Metrics},
 };
 use queue::{AnswerSlot, WriteQueue, WriterState, answer, empty};
-use signing::LogSigner;
+use signing::{LogSigner, epoch_keys};
 use std::{
     cell::RefCell,
     fmt,
@@ -203,6 +202,8 @@ struct SharedLog {
     checkpoint_at: Mutex<Option<SystemTime>>,
     /// The last checkpoint that is durable.
     checkpoint: watch::Sender<Option<Checkpoint>>,
+    /// The writer has ended though nobody asked it to.
+    died: watch::Sender<bool>,
     file: PathBuf,
     metrics: Arc<Metrics>,
     stall_after: Duration,
@@ -260,12 +261,16 @@ impl AuditLog {
         }
         let key = options.key.as_deref().map(SigningKey::read).transpose()?;
         let secret = key.as_ref().and_then(SigningKey::secret);
-        let addresses = Addresses::new(options.addresses, secret.as_deref()).ok_or_else(|| {
+        let octets = secret.as_ref().map(|secret| secret.as_slice());
+        let addresses = Addresses::new(options.addresses, octets).ok_or_else(|| {
             OpenError::Wrong(
                 "hashed addresses need --audit-key, from which the hashing key is derived".into(),
             )
         })?;
         let (disk, found) = FileDisk::open(&options.file)?;
+        if let Some(how) = found.damaged.clone() {
+            (options.notice)(Notice::Damaged(how));
+        }
         let shared = Arc::new(SharedLog {
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -277,6 +282,7 @@ impl AuditLog {
             undurable_since: Mutex::new(None),
             checkpoint_at: Mutex::new(None),
             checkpoint: watch::Sender::new(None),
+            died: watch::Sender::new(false),
             file: options.file.clone(),
             metrics: Arc::clone(&options.metrics),
             stall_after: options.stall_after,
@@ -394,6 +400,20 @@ impl AuditLog {
         self.shared.checkpoint.subscribe()
     }
 
+    /// Returns when the thread that writes the log has ended by a fault of this program. No record becomes durable any more then, and only
+    /// another process can go on with the log.
+    pub async fn writer_died(&self) {
+        let mut died = self.shared.died.subscribe();
+        // The sender lives as long as this log.
+        let _ = died.wait_for(|died| *died).await;
+    }
+
+    /// Whether [`writer_died`](Self::writer_died) would return.
+    #[must_use]
+    pub fn has_died(&self) -> bool {
+        *self.shared.died.borrow()
+    }
+
     /// The file that is being written.
     #[must_use]
     pub fn file(&self) -> &Path {
@@ -471,25 +491,6 @@ impl AuditLog {
             self.shared.wake.notify_one();
         }
     }
-}
-
-/// The keys that sign one checkpoint each, as the log and the file beside it have them.
-fn epoch_keys(
-    options: &AuditOptions,
-    disk: &FileDisk,
-    seed: &[u8],
-    found: &LogEnd,
-) -> Result<(EpochKeys, EpochStart), OpenError> {
-    let kept = disk.secrets()?;
-    let named = match &found.cut {
-        // What is left of the log is not its end.
-        Some(_) => NamedEpoch::Unknown,
-        None if found.end.head.size == 0 => NamedEpoch::Nothing,
-        None => disk.named_epoch()?,
-    };
-    let kept = kept.as_ref().map(|kept| kept.as_slice());
-    EpochKeys::begin(kept, named, seed, options.random)
-        .ok_or_else(|| OpenError::Temporary("no random numbers to be had for a key".into()))
 }
 
 impl fmt::Debug for AuditLog {

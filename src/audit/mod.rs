@@ -26,7 +26,7 @@ mod witness;
 pub use address::{Address, AddressForm, WireText};
 pub use chain::{Hash, Head};
 pub use checkpoint::Checkpoint;
-pub use disk::{Disk, FileDisk, Placement, Reopened};
+pub use disk::{BroughtBack, Disk, EndKept, FileDisk, Placement, Reopened};
 pub use epoch::RandomSource;
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use naming::rotated;
@@ -45,7 +45,7 @@ pub(crate) use {
     chain::{begins_time, timestamp},
     checkpoint::{NewKey, PublicKey},
     consistency::consistency,
-    disk::missing_at_end,
+    disk::{EndFound, admits_a_cut, end_found},
     hybrid::HybridPublic,
     kept::KeptKey,
     proof::{ProvedRecord, RecordProof, prove},

@@ -39,6 +39,23 @@ pub(super) fn suffix(day: u64, first: u64) -> String {
     format!("{}.{first:012}", day.replace('-', ""))
 }
 
+/// Whether a file of this name is there, or a compressed form of it.
+pub(super) fn is_there(plain: &Path) -> io::Result<bool> {
+    for ending in COMPRESSED.map(Some).into_iter().chain([None]) {
+        let mut name = plain.as_os_str().to_owned();
+        for part in ending.map(|ending| [".", ending]).iter().flatten() {
+            name.push(part);
+        }
+        // A link that leads nowhere has the name, too.
+        match fs::symlink_metadata(name) {
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
 /// The files that were rotated out of the log at `path`, oldest first. A compressed file is among them, unless the plain file of its
 /// name is there, too.
 ///

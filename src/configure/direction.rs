@@ -17,7 +17,7 @@ use super::{
 use crate::{
     audit, clock,
     exit::Exit,
-    logging,
+    files, logging,
     lookup::{HttpUrl, Lookup, Renewal},
     metrics::Metrics,
     net::{Dial, Intercept},
@@ -191,6 +191,7 @@ pub(super) fn prepare<D: DirectionFiles>(
     let origin = log_name(&direction.common().hostname, direction.word());
     let anchors = anchor_options(shared, &origin)?;
     let mut audit = audit_options(shared, &direction.common().hostname, direction.word())?;
+    warnings.extend(audit_remarks(shared)?);
     if let Some(audit) = &mut audit {
         audit.metrics = Arc::clone(&direction.common().metrics);
     }
@@ -380,10 +381,14 @@ fn audit_options(
         .check_key()
         .map_err(|error| Exit::Configuration(error.to_string()))?;
     options.notice = Box::new(|notice| match notice {
-        audit::Notice::Failing(_) | audit::Notice::Cut { .. } => log::error!("{notice}"),
+        audit::Notice::Failing(_)
+        | audit::Notice::Cut { .. }
+        | audit::Notice::LockGone
+        | audit::Notice::BroughtBack { .. } => log::error!("{notice}"),
         audit::Notice::Torn(_)
         | audit::Notice::Moved
         | audit::Notice::NotRemembered(_)
+        | audit::Notice::Damaged(_)
         | audit::Notice::KeyLost(_)
         | audit::Notice::Recovered { .. } => {
             log::warn!("{notice}")
@@ -393,6 +398,22 @@ fn audit_options(
         }
     });
     Ok(Some(options))
+}
+
+/// What is worth a look about the audit log's files before it is opened.
+fn audit_remarks(shared: &SharedFlags) -> Result<Vec<String>, Exit> {
+    let key = shared.audit_key.map(|key| files::guard(key)).transpose();
+    let key = key.map_err(Exit::Configuration)?.flatten();
+    let folder = shared.audit_log.and_then(|log| log.parent());
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.is_dir();
+    let folder = folder.filter(is_missing).map(|folder| {
+        format!(
+            "--audit-log: there is no folder {}, and without it the proxy does not start; make it, or have systemd make it \
+             (StateDirectory=)",
+            folder.display()
+        )
+    });
+    Ok(key.into_iter().chain(folder).collect())
 }
 
 /// Who is asked to vouch for the audit log; `None` where nobody is.

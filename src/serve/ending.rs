@@ -66,6 +66,7 @@ pub(super) async fn drain(
         () = limits.empty() => return log::info!("stopped: every session has ended"),
         () = sleep(limit) => "sessions were cut off; their messages stay with the senders",
         () = unwritable(audit, NO_ANSWER) => "the audit log cannot be written; messages stay with their senders",
+        () = no_writer(audit) => "nothing writes the audit log any more; messages stay with their senders",
         _ = terminate.recv() => "at once, asked a second time",
         _ = interrupt.recv() => "at once, asked a second time",
     };
@@ -83,6 +84,14 @@ pub(super) async fn drain(
         log::error!("some sessions did not end; what they know is not recorded");
     }
     log::warn!("stopped: {how}");
+}
+
+/// Returns when the thread that writes the log has ended by a fault of this program.
+pub(super) async fn no_writer(audit: Option<&AuditLog>) {
+    match audit {
+        Some(audit) => audit.writer_died().await,
+        None => pending().await,
+    }
 }
 
 /// Whenever the disk has not answered for too long, tells the sessions that wait for it. Never returns.

@@ -282,6 +282,7 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
         now(&current).word()
     );
     let (tell_outcome, mut outcomes) = mpsc::channel(1);
+    let mut writer_died = false;
     let (reason, successor) = loop {
         tokio::select! {
             _ = hangup.recv() => reload_setup(&current, &mut *reload, Occasion::Asked),
@@ -306,6 +307,11 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
                     break (String::from("SIGUSR2: failed"), None);
                 }
             },
+            () = ending::no_writer(audit.as_deref()), if estate.is_some() => {
+                log::error!("the thread that writes the audit log has ended by a fault of this program, so this process ends: start it again");
+                writer_died = true;
+                break (String::from("the audit log's writer ended"), None);
+            }
             _ = terminate.recv() => break (String::from("SIGTERM"), None),
             _ = interrupt.recv() => break (String::from("SIGINT"), None),
         }
@@ -332,7 +338,13 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
             common.metrics.total(metrics::SESSIONS),
             common.metrics.get(metrics::MESSAGES, "accepted"),
         );
-        if !records::stopped(audit, &reason, sessions, messages).await {
+        let is_recorded = records::stopped(audit, &reason, sessions, messages).await;
+        if writer_died {
+            return Err(Exit::Temporary(
+                "nothing wrote the audit log any more; no message was acknowledged since".into(),
+            ));
+        }
+        if !is_recorded {
             return Err(Exit::RecordsLost(
                 "the last records are not in the audit log: its disk does not take them".into(),
             ));

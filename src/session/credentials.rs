@@ -5,7 +5,6 @@
 
 use std::{
     env, fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -13,7 +12,7 @@ use std::{
 
 use super::refusals::local_fault;
 use crate::{
-    clock,
+    clock, files,
     smtp::{Answer, Cause, Login, LoginMeans, Refusal, Secret},
 };
 
@@ -222,29 +221,14 @@ fn token_in(file: &Path) -> Result<(Secret, Option<String>), String> {
     Ok((Secret::new(token.to_vec()), warning))
 }
 
-/// What is in a file that strangers on this host must not read, and a warning if its group needs not read it either. systemd guards
-/// its credentials by itself.
+/// What is in a file that strangers on this host must not read, and a warning if its group needs not read it either.
 fn guarded(file: &Path) -> Result<(Secret, Option<String>), String> {
-    let name = file.display();
-    let cannot = |error: io::Error| format!("{name}: cannot be read: {error}");
-    // To open a pipe would wait for its writer.
-    let metadata = fs::metadata(file).map_err(cannot)?;
-    if !metadata.is_file() {
-        return Err(format!("{name}: is no regular file"));
-    }
+    let cannot = |error: io::Error| format!("{}: cannot be read: {error}", file.display());
+    let warning = files::guard(file)?;
     let opened = fs::File::open(file).map_err(cannot)?;
-    let is_credential = env::var_os("CREDENTIALS_DIRECTORY")
-        .is_some_and(|folder| file.parent() == Some(Path::new(&folder)));
-    if metadata.mode() & 0o007 != 0 && !is_credential {
-        return Err(format!(
-            "{name}: everybody on this host may read or change it; chmod o= {name}"
-        ));
-    }
-    let own = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == metadata.uid());
-    let warning = (metadata.mode() & 0o070 != 0 && own && !is_credential)
-        .then(|| format!("{name}: its group may read or change it; chmod g= {name}"));
+    let length = opened.metadata().map_err(cannot)?.len();
     // There is room for the whole file at first, so that no copy is left behind by growing.
-    let mut octets = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+    let mut octets = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     io::Read::read_to_end(&mut io::Read::take(opened, 1 << 20), &mut octets).map_err(cannot)?;
     Ok((Secret::new(octets), warning))
 }

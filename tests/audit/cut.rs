@@ -383,12 +383,12 @@ fn a_file_that_is_cut_under_the_program_is_missed_and_mail_goes_on() {
 }
 
 #[test]
-fn an_older_copy_that_replaces_the_file_under_the_program_is_missed_and_mail_goes_on() {
+fn an_older_copy_in_the_place_of_a_file_that_was_moved_away_under_the_program_is_missed_and_mail_goes_on()
+ {
     let replaced = |file: &Path| {
         let older = lines(file)[..5].concat();
-        let copy = file.with_extension("copy");
-        fs::write(&copy, older).unwrap();
-        fs::rename(copy, file).unwrap();
+        fs::rename(file, file.with_extension("aside")).unwrap();
+        fs::write(file, older).unwrap();
     };
     found_while_running(
         "replaced-running",

@@ -1,7 +1,9 @@
 //! A disk that is full, broken, slow or read-only: nothing is acknowledged, every caller is told, and the log recovers by itself.
 
 use crate::support::{Directory, intact, options, stop, wait};
-use starttls_proxy::audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement, Reopened};
+use starttls_proxy::audit::{
+    AuditLog, AuditOptions, Disk, EndKept, FileDisk, Notice, Placement, Reopened,
+};
 use std::{
     fs, io,
     path::Path,
@@ -66,10 +68,10 @@ struct FaultyDisk {
 }
 
 impl Disk for FaultyDisk {
-    fn reopen(&mut self, durable: u64) -> io::Result<Reopened> {
+    fn reopen(&mut self, durable: u64, unsure: &[u8]) -> io::Result<Reopened> {
         match self.faults.0.0.lock().unwrap().reopen {
             Some(kind) => Err(kind.into()),
-            None => self.disk.reopen(durable),
+            None => self.disk.reopen(durable, unsure),
         }
     }
 
@@ -129,7 +131,7 @@ impl Disk for FaultyDisk {
     fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
         self.disk.keep_secrets(content)
     }
-    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+    fn remember(&mut self, line: &[u8]) -> io::Result<EndKept> {
         self.disk.remember(line)
     }
 }
@@ -321,6 +323,23 @@ fn a_writer_that_panics_tells_everyone() {
     wait(log.append_durable(&stop(1))).unwrap_err();
     wait(log.append_durable(&stop(2))).unwrap_err();
     assert!(!log.healthy());
+    wait(log.writer_died());
+    assert!(log.has_died());
+}
+
+#[test]
+fn a_writer_that_was_asked_to_end_or_waits_for_its_disk_has_not_died() {
+    let directory = Directory::new("not-died");
+    let (log, faults, _notices) = open(&directory.file(), |_| ());
+    faults.set(|switches| switches.sync = Some(io::ErrorKind::StorageFull));
+    wait(log.append_durable(&stop(1))).unwrap_err();
+    assert!(!log.has_died());
+    faults.set(|switches| *switches = Switches::default());
+    assert!(log.close());
+    assert!(!log.has_died());
+    let (log, ..) = open(&directory.file(), |_| ());
+    assert!(log.hand_over());
+    assert!(!log.has_died());
 }
 
 #[test]
@@ -399,8 +418,8 @@ fn a_file_that_is_no_log_in_the_place_of_the_log_acknowledges_nothing_until_it_i
     let directory = Directory::new("meddled");
     let (log, _faults, notices) = open(&directory.file(), |_| ());
     wait(log.append_durable(&stop(1))).unwrap();
-    fs::write(directory.0.join("hosts"), "127.0.0.1 localhost\n").unwrap();
-    fs::rename(directory.0.join("hosts"), directory.file()).unwrap();
+    fs::rename(directory.file(), directory.0.join("moved")).unwrap();
+    fs::write(directory.file(), "127.0.0.1 localhost\n").unwrap();
     for n in 2..4 {
         let refused = wait(log.append_durable(&stop(n))).unwrap_err();
         assert!(

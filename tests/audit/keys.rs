@@ -3,7 +3,9 @@
 use crate::support::{DAMAGED, DONE, Directory, options, stop, verify, wait};
 use data_encoding::BASE64;
 use starttls_proxy::{
-    audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement, Reopened, rotated},
+    audit::{
+        AuditLog, AuditOptions, Disk, EndKept, FileDisk, Notice, Placement, Reopened, rotated,
+    },
     flags::AuditVerifyFlags,
 };
 use std::{
@@ -339,9 +341,9 @@ impl Crashing {
 }
 
 impl Disk for Crashing {
-    fn reopen(&mut self, durable: u64) -> io::Result<Reopened> {
+    fn reopen(&mut self, durable: u64, unsure: &[u8]) -> io::Result<Reopened> {
         self.step();
-        self.disk.reopen(durable)
+        self.disk.reopen(durable, unsure)
     }
     fn begin(&mut self, durable: u64) -> io::Result<Reopened> {
         self.step();
@@ -364,7 +366,7 @@ impl Disk for Crashing {
         self.synced = self.length();
         Ok(placement)
     }
-    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+    fn remember(&mut self, line: &[u8]) -> io::Result<EndKept> {
         self.torn(".lock", 0, line);
         self.disk.remember(line)
     }
@@ -406,8 +408,8 @@ fn secrets_that_cannot_be_written_are_an_outage_and_the_chain_of_keys_goes_on_be
 struct Forgetful(FileDisk, Arc<Mutex<bool>>);
 
 impl Disk for Forgetful {
-    fn reopen(&mut self, durable: u64) -> io::Result<Reopened> {
-        self.0.reopen(durable)
+    fn reopen(&mut self, durable: u64, unsure: &[u8]) -> io::Result<Reopened> {
+        self.0.reopen(durable, unsure)
     }
     fn begin(&mut self, durable: u64) -> io::Result<Reopened> {
         self.0.begin(durable)
@@ -421,7 +423,7 @@ impl Disk for Forgetful {
     fn rotate(&mut self, suffix: &str) -> io::Result<Placement> {
         self.0.rotate(suffix)
     }
-    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+    fn remember(&mut self, line: &[u8]) -> io::Result<EndKept> {
         self.0.remember(line)
     }
     fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {

@@ -9,6 +9,7 @@ mod crash;
 mod cut;
 mod damage;
 mod faults;
+mod files;
 mod forged;
 mod golden;
 mod independent;

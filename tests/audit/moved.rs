@@ -3,7 +3,7 @@
 
 use crate::support::{DONE, Directory, options, stop, verify, wait};
 use starttls_proxy::{
-    audit::{AuditLog, AuditOptions, Disk, FileDisk, Notice, Placement, Reopened},
+    audit::{AuditLog, AuditOptions, Disk, EndKept, FileDisk, Notice, Placement, Reopened},
     flags::AuditVerifyFlags,
 };
 use std::{
@@ -62,9 +62,9 @@ impl Moving {
 }
 
 impl Disk for Moving {
-    fn reopen(&mut self, durable: u64) -> io::Result<Reopened> {
+    fn reopen(&mut self, durable: u64, unsure: &[u8]) -> io::Result<Reopened> {
         self.step(Fault::Begin)?;
-        self.disk.reopen(durable)
+        self.disk.reopen(durable, unsure)
     }
     fn begin(&mut self, durable: u64) -> io::Result<Reopened> {
         self.step(Fault::Begin)?;
@@ -88,7 +88,7 @@ impl Disk for Moving {
     fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
         self.disk.keep_secrets(content)
     }
-    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+    fn remember(&mut self, line: &[u8]) -> io::Result<EndKept> {
         self.disk.remember(line)
     }
 }

@@ -96,11 +96,12 @@ pub const WORK: [Work; 12] = [
     // Log: an accepted message has no line. Setup: nothing is opened for a message.
     // Allocations: paths and replies, which the machine keeps as text, and one or two for each question to the policy.
     Work(GroupedMessage, Outbound, Off, Sockets(8), LogLines(0), Files(0), Setup(0), Allocations(22)),
-    // The same; the file is looked at, written and flushed once, and then its end is remembered in FILE.lock, which nothing waits for. Log: the head of a checkpoint by chance. The record takes the further blocks.
-    Work(GroupedMessage, Outbound, On, Sockets(8), LogLines(1), Files(4), Setup(0), Allocations(66)),
+    // The same; the file is looked at, written and flushed once, and then its end is remembered in FILE.lock, which nothing waits for.
+    // Before that it is looked whether FILE.lock is still the file that keeps a second writer away. Log: the head of a checkpoint by chance. The record takes the further blocks.
+    Work(GroupedMessage, Outbound, On, Sockets(8), LogLines(1), Files(5), Setup(0), Allocations(66)),
     // Each command is read alone, and each reply but the one to MAIL comes from the server: three reads and three writes more.
     Work(LockStepMessage, Outbound, Off, Sockets(14), LogLines(0), Files(0), Setup(0), Allocations(23)),
-    Work(LockStepMessage, Outbound, On, Sockets(14), LogLines(1), Files(4), Setup(0), Allocations(67)),
+    Work(LockStepMessage, Outbound, On, Sockets(14), LogLines(1), Files(5), Setup(0), Allocations(67)),
     // Sockets: the 8 of the message. 10 reads: greeting, EHLO, its reply, the go-ahead of STARTTLS, the server's flight, the reply to
     // EHLO in TLS, QUIT, its reply, two ends. 10 writes: greeting, EHLO, its reply, STARTTLS, the ClientHello, our last flight with
     // EHLO, the message's envelope apart from DATA, QUIT, close_notify, the reply to QUIT.
@@ -109,17 +110,17 @@ pub const WORK: [Work; 12] = [
     Work(ColdSession, Outbound, Off, Sockets(28), LogLines(2), Files(0), Setup(29), Allocations(318)),
     // Files: all records of a session are written and flushed with that of its message, and its end perhaps alone.
     // Allocations: the certificate is made text of once, for the message.
-    Work(ColdSession, Outbound, On, Sockets(28), LogLines(2), Files(8), Setup(29), Allocations(411)),
+    Work(ColdSession, Outbound, On, Sockets(28), LogLines(2), Files(10), Setup(29), Allocations(411)),
 
     // As outbound.
     Work(GroupedMessage, Inbound, Off, Sockets(8), LogLines(0), Files(0), Setup(0), Allocations(19)),
-    Work(GroupedMessage, Inbound, On, Sockets(8), LogLines(1), Files(4), Setup(0), Allocations(41)),
+    Work(GroupedMessage, Inbound, On, Sockets(8), LogLines(1), Files(5), Setup(0), Allocations(41)),
     // Commands and replies are read and written one by one, MAIL's too: four reads and four writes more.
     Work(LockStepMessage, Inbound, Off, Sockets(16), LogLines(0), Files(0), Setup(0), Allocations(23)),
-    Work(LockStepMessage, Inbound, On, Sockets(16), LogLines(1), Files(4), Setup(0), Allocations(46)),
+    Work(LockStepMessage, Inbound, On, Sockets(16), LogLines(1), Files(5), Setup(0), Allocations(46)),
     // As outbound, but TLS is on the client's side, before the server is connected to, and there is no verdict.
     Work(ColdSession, Inbound, Off, Sockets(26), LogLines(2), Files(0), Setup(25), Allocations(256)),
-    Work(ColdSession, Inbound, On, Sockets(26), LogLines(2), Files(8), Setup(25), Allocations(292)),
+    Work(ColdSession, Inbound, On, Sockets(26), LogLines(2), Files(10), Setup(25), Allocations(292)),
 ];
 
 pub const IDLE: [Idle; 4] = [

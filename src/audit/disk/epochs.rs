@@ -1,17 +1,17 @@
 //! The file of secret keys beside the log, and which of them the log names.
 
-use super::{FileId, OpenError, sync_directory, with_suffix};
+use super::{FileId, OpenError, lines::BoundedLines, sync_directory, with_suffix};
 use crate::audit::{
     chain::Header,
     checkpoint::SignedNote,
     epoch::{EpochPublic, NamedEpoch, named_by},
     naming::rotated,
-    reader::{LogReader, tail},
+    reader::{damage, is_plain, tail},
 };
 use serde::Deserialize;
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader},
+    io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -62,11 +62,7 @@ impl SecretsFile {
 
     fn is_in_place(&self, file: &File) -> io::Result<bool> {
         let here = FileId::of(&file.metadata()?);
-        match fs::metadata(&self.path) {
-            Ok(there) => Ok(FileId::of(&there) == here),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        Ok(FileId::at(&self.path)? == Some(here))
     }
 
     fn create(&self) -> io::Result<File> {
@@ -109,39 +105,36 @@ pub(super) fn named_in(log: &Path) -> Result<NamedEpoch, OpenError> {
 
 /// What the last record about keys in a file says, which an administrator may have compressed; `None` where it has no such record.
 fn named_in_file(path: &Path) -> io::Result<Option<NamedEpoch>> {
-    let reader = LogReader::open(path)?;
-    if reader.is_plain() {
-        return named_at_end(&mut File::open(path)?);
+    if is_plain(path)
+        && let Some(named) = named_at_end(&mut File::open(path)?)?
+    {
+        return Ok(Some(named));
     }
-    // Its end can be read behind its beginning only.
-    let (mut lines, mut line, mut named) = (BufReader::new(reader), Vec::new(), None);
-    while lines.read_until(b'\n', &mut line)? > 0 {
-        if line.pop() == Some(b'\n') {
-            named = named_by_line(&line).or(named);
+    let (mut lines, mut named) = (BoundedLines::of_file(path)?, None);
+    loop {
+        match lines.next() {
+            Ok(Some(line)) if line.is_whole => named = named_by_line(line.bytes).or(named),
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(named),
+            // What stands behind the damage is not here.
+            Err(error) if damage(&error).is_some() => return Ok(Some(NamedEpoch::Unknown)),
+            Err(error) => return Err(error),
         }
-        line.clear();
     }
-    Ok(named)
 }
 
-/// The same in a plain file.
+/// The same within the last octets of a plain file.
 fn named_at_end(file: &mut File) -> io::Result<Option<NamedEpoch>> {
-    let mut window = WINDOW;
-    loop {
-        let (from, bytes) = tail(file, window)?;
-        // What is behind the last LF, or before the first in the middle of a file, is no whole line.
-        let mut end = memchr::memrchr(b'\n', &bytes).unwrap_or_default();
-        while let Some(begin) = line_before(&bytes, end, from == 0) {
-            if let Some(named) = named_by_line(&bytes[begin..end]) {
-                return Ok(Some(named));
-            }
-            end = begin.saturating_sub(1);
+    let (from, bytes) = tail(file, WINDOW)?;
+    // What is behind the last LF, or before the first in the middle of a file, is no whole line.
+    let mut end = memchr::memrchr(b'\n', &bytes).unwrap_or_default();
+    while let Some(begin) = line_before(&bytes, end, from == 0) {
+        if let Some(named) = named_by_line(&bytes[begin..end]) {
+            return Ok(Some(named));
         }
-        if from == 0 {
-            return Ok(None);
-        }
-        window *= 8;
+        end = begin.saturating_sub(1);
     }
+    Ok(None)
 }
 
 /// Where the line begins that ends before `end`.

@@ -1,7 +1,7 @@
 //! What a log has to say to whoever reads the program's own log.
 
 use crate::audit::{Checkpoint, TornField};
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 /// Something the program's log should say. `Display` is that line, without the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +19,17 @@ pub enum Notice {
     },
     /// The end of the log cannot be kept in `FILE.lock`, so that a cut may go unnoticed.
     NotRemembered(String),
+    /// Someone deleted `FILE.lock` or moved it away, so that another process could have written this log. There is a new one.
+    LockGone,
+    /// An older file of the log, with which it would have been compared, is damaged: its name, and how.
+    Damaged(String),
     /// Someone moved the file away. The chain goes on in a new one.
     Moved,
+    /// Someone deleted the file, or put another one in its place. Its records were still there, and are back under its name.
+    BroughtBack {
+        /// Where the file is now that was put in its place.
+        aside: Option<PathBuf>,
+    },
     /// The verifier key that signs the next checkpoint. Kept on another machine, this line shows whether the log was signed anew.
     EpochKey(String),
     /// The secret key that had to sign next is gone: why.
@@ -55,7 +64,22 @@ impl fmt::Display for Notice {
                 f,
                 "audit log is written, but its end cannot be kept in the file that ends in .lock: {error}"
             ),
+            Self::LockGone => f.write_str(
+                "audit log: the file that ends in .lock was gone while the log was written. There is a new one; find out who did it, \
+                 because it keeps a second writer away",
+            ),
+            Self::Damaged(how) => write!(
+                f,
+                "audit log goes on behind what the file that ends in .lock knows, because an older file is damaged: {how}"
+            ),
             Self::Moved => f.write_str("audit log was moved away, it goes on in a new file"),
+            Self::BroughtBack { aside } => {
+                f.write_str("audit log was deleted while it was written, and its records are back under its name")?;
+                if let Some(aside) = aside {
+                    write!(f, "; the file that stood in its place is now {}", aside.display())?;
+                }
+                f.write_str(". Find out who did it")
+            }
             Self::EpochKey(key) => write!(f, "audit epoch key={key}"),
             Self::KeyLost(why) => write!(
                 f,

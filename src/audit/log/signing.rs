@@ -1,9 +1,11 @@
 //! What signs the checkpoints of a log that is being written.
 
+use super::AuditOptions;
 use crate::audit::{
-    Disk, Hash, KeyLostRecord,
+    Disk, FileDisk, Hash, KeyLostRecord, OpenError,
     checkpoint::{SignedNote, SigningKey},
-    epoch::{EpochKeys, EpochStart},
+    disk::LogEnd,
+    epoch::{EpochKeys, EpochStart, NamedEpoch},
     hybrid::HybridKey,
 };
 use std::{
@@ -105,4 +107,23 @@ impl LogSigner {
         }
         Ok(())
     }
+}
+
+/// The keys that sign one checkpoint each, as the log and the file beside it have them.
+pub(super) fn epoch_keys(
+    options: &AuditOptions,
+    disk: &FileDisk,
+    seed: &[u8],
+    found: &LogEnd,
+) -> Result<(EpochKeys, EpochStart), OpenError> {
+    let kept = disk.secrets()?;
+    let named = match &found.cut {
+        // What is left of the log is not its end.
+        Some(_) => NamedEpoch::Unknown,
+        None if found.end.head.size == 0 => NamedEpoch::Nothing,
+        None => disk.named_epoch()?,
+    };
+    let kept = kept.as_ref().map(|kept| kept.as_slice());
+    EpochKeys::begin(kept, named, seed, options.random)
+        .ok_or_else(|| OpenError::Temporary("no random numbers to be had for a key".into()))
 }

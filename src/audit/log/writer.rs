@@ -7,8 +7,8 @@ use super::{
     signing::LogSigner,
 };
 use crate::audit::{
-    Checkpoint, CheckpointRecord, Disk, Head, LogContinuedRecord, LogCutRecord, LogOpenedRecord,
-    LogRecoveredRecord, Record, Reopened, TornField,
+    BroughtBack, Checkpoint, CheckpointRecord, Disk, EndKept, Head, LogContinuedRecord,
+    LogCutRecord, LogOpenedRecord, LogRecoveredRecord, Record, Reopened, TornField,
     chain::timestamp,
     disk::{LogEnd, Placement, day_of},
     epoch::EpochStart,
@@ -21,6 +21,9 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
+
+/// How many names are tried for a rotated file.
+const FREE_NAMES: usize = 1000;
 
 /// The writing thread's state.
 pub(super) struct LogWriter {
@@ -144,6 +147,11 @@ impl LogWriter {
                 self.note_result(rotated);
             }
             self.add_batch();
+            if closing && self.outage.is_none() {
+                // Whoever opens the log next must find it under its name.
+                let placed = self.see_that_it_is_in_place();
+                self.note_result(placed);
+            }
             let now = clock::instant();
             if self.unsigned > 0 && (closing || now >= self.checkpoint_due) {
                 self.checkpoint();
@@ -315,7 +323,7 @@ impl LogWriter {
             || self.sync_due.is_some_and(|due| due <= now);
         if self.outage.is_some() {
             self.signer.keep(&mut *self.disk)?;
-            let reopened = self.disk.reopen(self.durable)?;
+            let reopened = self.disk.reopen(self.durable, self.pending.lines())?;
             self.written = 0;
             self.note_reopened(reopened);
         }
@@ -413,8 +421,11 @@ impl LogWriter {
         self.pending.durable().write(&mut self.known_line);
         let remembered = self.disk.remember(&self.known_line);
         let was_forgetful = std::mem::replace(&mut self.forgetful, remembered.is_err());
-        if let (Err(error), false) = (remembered, was_forgetful) {
-            (self.options.notice)(Notice::NotRemembered(error.to_string()));
+        match remembered {
+            Ok(EndKept::InPlace) => {}
+            Ok(EndKept::Anew) => (self.options.notice)(Notice::LockGone),
+            Err(_) if was_forgetful => {}
+            Err(error) => (self.options.notice)(Notice::NotRemembered(error.to_string())),
         }
     }
 
@@ -428,28 +439,62 @@ impl LogWriter {
         records
     }
 
+    /// Goes on in a new file if someone moved this one away.
+    fn see_that_it_is_in_place(&mut self) -> io::Result<()> {
+        let length = self.durable + self.written as u64;
+        match self.disk.append(length, &[])? {
+            Placement::InPlace => Ok(()),
+            Placement::MovedAway => self.go_on_in_a_new_file(),
+        }
+    }
+
     /// Someone moved the file away. The lines handed over stay in it; the rest goes into a new file.
     fn go_on_in_a_new_file(&mut self) -> io::Result<()> {
         self.sync()?;
         let reopened = self.disk.begin(self.durable)?;
-        self.note_reopened(reopened);
-        if reopened.cut.is_none() {
+        let is_moved = reopened.back.is_none();
+        if !self.note_reopened(reopened) && is_moved {
             (self.options.notice)(Notice::Moved);
         }
         Ok(())
     }
 
-    fn note_reopened(&mut self, Reopened { kept, cut }: Reopened) {
-        if let Some(found) = cut {
-            if kept == 0 {
-                self.first = self.pending.durable().head.size;
-                self.day = day_of((self.options.clock)());
-            }
-            (self.durable, self.written) = (kept, 0);
-            self.note_cut(found, true);
-        } else if kept != self.durable {
-            self.note_new_file();
+    /// Returns whether records are missing.
+    fn note_reopened(&mut self, Reopened { kept, found, back }: Reopened) -> bool {
+        if let Some(back) = back {
+            self.note_brought_back(back);
         }
+        let Some(found) = found else {
+            if kept != self.durable {
+                self.note_new_file();
+            }
+            return false;
+        };
+        (self.durable, self.written) = (kept, 0);
+        if found == self.pending.durable().head {
+            if kept == 0 {
+                self.note_new_file();
+            }
+            return false;
+        }
+        // The file counts from here on, whatever stands in it before.
+        self.first = self.pending.durable().head.size;
+        if kept == 0 {
+            self.day = day_of((self.options.clock)());
+        }
+        self.note_cut(found, true);
+        true
+    }
+
+    /// Records that the file had been deleted.
+    fn note_brought_back(&mut self, BroughtBack { aside }: BroughtBack) {
+        let notice = Notice::BroughtBack { aside };
+        self.add_own(&Record::LogRecovered(LogRecoveredRecord {
+            since: timestamp((self.options.clock)()),
+            error: notice.to_string(),
+            lost: 0,
+        }));
+        (self.options.notice)(notice);
     }
 
     /// Records that durable records are not there any more. The chain goes on behind them.
@@ -525,7 +570,15 @@ impl LogWriter {
             self.checkpoint();
         }
         self.write(true)?;
-        match self.disk.rotate(&suffix(self.day, self.first))? {
+        let mut rotated = Err(io::ErrorKind::AlreadyExists.into());
+        // A name that is taken is no reason to stop. The next ones stand behind it in order.
+        for day in (self.day..).take(FREE_NAMES) {
+            rotated = self.disk.rotate(&suffix(day, self.first));
+            if !matches!(&rotated, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
+                break;
+            }
+        }
+        match rotated? {
             Placement::InPlace => self.note_new_file(),
             Placement::MovedAway => self.go_on_in_a_new_file()?,
         }
@@ -541,12 +594,14 @@ impl Drop for LogWriter {
         }
         self.shared.failing.store(true, Ordering::Release);
         let mut queue = locked(&self.shared.queue);
-        if !queue.writer.has_ended() {
+        let has_died = !queue.writer.has_ended();
+        if has_died {
             queue.writer = WriterState::Ended { complete: false };
         }
         let left = queue.take(Batch::default());
         drop(queue);
         drop(left);
+        self.shared.died.send_replace(has_died);
         self.shared.ended.notify_all();
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,15 +12,16 @@ use super::{
     finding::MachineFinding,
     service::{ProxyService, ServiceFlags},
 };
-use crate::{audit, clock, files};
+use crate::{
+    audit::{self, EndFound},
+    clock, files,
+};
 
 /// Days of room below which there is a warning, and a failure.
 const FEW: f64 = 30.0;
 const TOO_FEW: f64 = 7.0;
 /// Octets of room below which the log may stop at any moment.
 const NO_ROOM: u64 = 1 << 20;
-/// Octets of a record within which its event stands.
-const LINE_HEAD: usize = 200;
 
 pub(super) fn check(service: &ProxyService) -> Vec<MachineFinding> {
     let mut findings = Vec::new();
@@ -127,8 +127,15 @@ fn cut(file: &Path) -> Option<MachineFinding> {
         "starttls-proxy audit verify {}",
         shell_word(&file.display().to_string())
     );
-    let finding = match (audit::missing_at_end(file), says_that_it_was_cut(file)) {
-        (Ok(Some((known, found))), _) => MachineFinding::fail(
+    let finding = match (audit::end_found(file), audit::admits_a_cut(file)) {
+        (Ok(EndFound::MovedAway), _) => {
+            let words = format!(
+                "{} was moved away, and the proxy goes on in a new file with its next record",
+                file.display()
+            );
+            return Some(MachineFinding::ok(CHECK, words));
+        }
+        (Ok(EndFound::Missing { known, found }), _) => MachineFinding::fail(
             CHECK,
             format!(
                 "{}: {known} records were on disk, {found} are there: the end was cut off, or an older copy was put in place",
@@ -136,9 +143,9 @@ fn cut(file: &Path) -> Option<MachineFinding> {
             ),
         )
         .advise(
-            "find out who did it, and put the file back where you have it elsewhere; at its next start the proxy goes on behind the gap,              and the log says so for ever",
+            "find out who did it, and put the file back where you have it elsewhere; at its next start the proxy goes on behind the gap, and the log says so for ever",
         ),
-        (Ok(None), Ok(true)) => MachineFinding::warn(
+        (Ok(EndFound::Whole), Ok(true)) => MachineFinding::warn(
             CHECK,
             format!(
                 "{}: records were cut off before the proxy went on, as the log itself says",
@@ -146,7 +153,7 @@ fn cut(file: &Path) -> Option<MachineFinding> {
             ),
         )
         .advise("find out who did it; whoever reads the log is told where the gap is"),
-        (Ok(None), Ok(false)) => {
+        (Ok(EndFound::Whole), Ok(false)) => {
             let words = "nothing was cut off since it was last written";
             return Some(MachineFinding::ok(CHECK, words));
         }
@@ -154,21 +161,6 @@ fn cut(file: &Path) -> Option<MachineFinding> {
         (Err(_), _) | (_, Err(_)) => return None,
     };
     Some(finding.run(verify))
-}
-
-/// Whether the file that is being written has a record of a cut.
-fn says_that_it_was_cut(file: &Path) -> io::Result<bool> {
-    let mut lines = BufReader::with_capacity(1 << 20, fs::File::open(file)?);
-    let mut line = Vec::new();
-    while lines.read_until(b'\n', &mut line)? > 0 {
-        // What a record is stands within the first octets.
-        let head = &line[..line.len().min(LINE_HEAD)];
-        if memchr::memmem::find(head, b"\"event\":\"log-cut\"").is_some() {
-            return Ok(true);
-        }
-        line.clear();
-    }
-    Ok(false)
 }
 
 /// Room on the disk of the audit log, in days at the rate at which it has grown so far.

@@ -311,9 +311,9 @@ impl FailingDisk {
 }
 
 impl Disk for FailingDisk {
-    fn reopen(&mut self, durable: u64) -> io::Result<crate::audit::Reopened> {
+    fn reopen(&mut self, durable: u64, unsure: &[u8]) -> io::Result<crate::audit::Reopened> {
         self.state()?;
-        self.0.reopen(durable)
+        self.0.reopen(durable, unsure)
     }
     fn begin(&mut self, durable: u64) -> io::Result<crate::audit::Reopened> {
         self.state()?;
@@ -334,7 +334,7 @@ impl Disk for FailingDisk {
     fn keep_secrets(&mut self, content: &[u8]) -> io::Result<()> {
         self.0.keep_secrets(content)
     }
-    fn remember(&mut self, line: &[u8]) -> io::Result<()> {
+    fn remember(&mut self, line: &[u8]) -> io::Result<crate::audit::EndKept> {
         self.state()?;
         self.0.remember(line)
     }
