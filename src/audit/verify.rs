@@ -15,15 +15,17 @@ mod gaps;
 mod lines;
 mod logs;
 mod outside;
+mod passing;
 mod verifier;
 
 pub(crate) use anchor::LogAnchor;
 pub(crate) use completeness::Completeness;
-pub(crate) use damage::{Damage, Finding};
+pub use damage::{Damage, Finding};
 pub(crate) use gaps::tree_start;
 pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time, in_order};
 pub(crate) use logs::{MergedLines, logs};
 pub(crate) use outside::{OutsideAnchor, OutsideAnchors, ReadStamp, StampFacts, judged};
+pub(crate) use passing::verify_and_read;
 
 use super::{
     PublicKey, WitnessPolicy,
@@ -162,12 +164,23 @@ pub(crate) fn verify(
     expected: &Expectations,
     progress: &mut dyn FnMut(u64, u64),
 ) -> io::Result<Verification> {
+    verify_and_pass(files, expected, progress, &mut |_| ())
+}
+
+/// The same, and each line that fits goes to `pass`, without its LF. What is found later may be about lines that were passed:
+/// only those below [`Verification::good`] count.
+fn verify_and_pass(
+    files: &[PathBuf],
+    expected: &Expectations,
+    progress: &mut dyn FnMut(u64, u64),
+    pass: &mut dyn FnMut(&[u8]),
+) -> io::Result<Verification> {
     let order = in_order(files)?;
     let remarks = order.remarks().collect();
     let files = order.files;
     let mut verifier = Verifier::new(expected);
     verifier.known = files.last().and_then(|file| KnownEnd::of_log(file));
-    let misfit = verifier.walk(&files, progress)?;
+    let misfit = verifier.walk(&files, progress, pass)?;
     verifier.result.epochs = verifier.epochs.found().clone();
     let head = verifier.result.head;
     if let Some((_, last)) = &mut verifier.result.span {

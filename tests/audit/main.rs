@@ -12,6 +12,7 @@ mod faults;
 mod golden;
 mod independent;
 mod keys;
+mod library;
 mod measure;
 mod moved;
 mod nodes;

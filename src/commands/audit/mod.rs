@@ -3,6 +3,7 @@
 //! Each prints to the writer it is given. Errors are [`Exit`]s: `Exit::No` for a log that is not what was written,
 //! `Exit::Configuration` for a file that cannot be read or written and for an argument that means nothing.
 
+mod json;
 mod keygen;
 mod outside;
 mod period;

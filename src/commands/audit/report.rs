@@ -25,16 +25,16 @@ use super::{
     demand_files, outside,
     period::Period,
     unusable,
-    verify::{examine, expectations, name},
+    verify::{expectations, name, separate, with_bar},
 };
 use crate::{
-    audit::{Verification, timestamp},
+    audit::{self, Verification, timestamp},
     clock,
     exit::Exit,
     flags::AuditReportFlags,
 };
 use command::Commands;
-use counts::Counts;
+use counts::Counting;
 use page::ReportPage;
 use std::{
     fs::OpenOptions,
@@ -51,7 +51,7 @@ use std::{
 pub fn report(
     flags: &AuditReportFlags,
     out: &mut dyn Write,
-    progress: Option<&mut dyn Write>,
+    mut progress: Option<&mut dyn Write>,
 ) -> Result<(), Exit> {
     demand_files(&flags.files)?;
     let AuditReportFlags {
@@ -75,8 +75,16 @@ pub fn report(
     let expected = expectations(*from, key, first_key, anchor)
         .and_then(|expected| outside::expect(expected, tsa_ca, witness.as_deref()))
         .map_err(|error| unusable("report", error))?;
-    let logs = examine(files, &expected, progress).map_err(|error| unusable("report", error))?;
-    let written = Counts::read(&logs, &period).and_then(|counts| {
+    let separated = separate(files, &expected).map_err(|error| unusable("report", error))?;
+    let mut counting = Counting::new(separated.len(), &period);
+    let verified = with_bar(&mut progress, |draw| {
+        let mut count = |log: usize, line: &[u8]| counting.see(log, line, u64::MAX);
+        audit::verify_and_read(&separated, &expected, draw, &mut count)
+    });
+    let mut logs = verified.map_err(|error| unusable("report", error))?;
+    let counted = counting.end(&logs);
+    logs.sort_by(|one, other| one.origin.cmp(&other.origin));
+    let written = counted.and_then(|counts| {
         let page = ReportPage {
             logs: &logs,
             counts: &counts,

@@ -1,4 +1,4 @@
-//! The numbers on the page, counted in one pass over the good parts of all logs.
+//! The numbers on the page, counted while the logs are verified.
 
 use super::{
     attempts::{Attempts, ReasonCounts, add_attempts, what_was_done},
@@ -7,7 +7,7 @@ use super::{
     figures::FigureCounts,
     inventory::Inventory,
     observing::{ObservePeriod, Runs},
-    tally::{MOST, OTHERS, Tally, add, count, entry, kept_apart, number_of},
+    tally::{MOST, OTHERS, Tally, add, count, entry, keep, kept_apart, number_of},
 };
 use crate::{
     audit::{MergedLines, Verification},
@@ -16,7 +16,7 @@ use crate::{
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    io,
+    io, mem,
 };
 
 /// Starts, stops and changes that are kept; older ones are dropped.
@@ -65,13 +65,20 @@ pub(super) struct Counts {
     pub(super) exemptions: Vec<ReadExemption>,
     /// What exemptions were used for, by rule, then by domain.
     pub(super) used: BTreeMap<(String, String), ExemptionUse>,
-    /// Starts, stops and changes of the program: time and words.
-    pub(super) changes: VecDeque<(String, String)>,
+    pub(super) changes: VecDeque<OperationChange>,
     pub(super) figures: FigureCounts,
     pub(super) inventory: Inventory,
     /// Times in which nothing was enforced.
     pub(super) observing: Vec<ObservePeriod>,
     pub(super) outages: Vec<ReportedOutage>,
+}
+
+/// A start, a stop or a change of the program.
+pub(super) struct OperationChange {
+    pub(super) at: String,
+    /// The number of its log.
+    log: usize,
+    pub(super) text: String,
 }
 
 /// The numbers of one hour.
@@ -113,8 +120,12 @@ pub(super) struct MessageCounts {
 }
 
 /// How a message was protected, by its `decisions` or those of them that are about one party.
-fn protection_of(message: &ReadRecord<'_>, decisions: &[&ReadDecision<'_>]) -> &'static str {
-    let proved = !decisions.is_empty() && decisions.iter().all(|one| one.is_proof());
+fn protection_of<'a>(
+    message: &ReadRecord<'_>,
+    decisions: impl IntoIterator<Item = &'a ReadDecision<'a>>,
+) -> &'static str {
+    let mut decisions = decisions.into_iter().peekable();
+    let proved = decisions.peek().is_some() && decisions.all(ReadDecision::is_proof);
     match &message.tls {
         None => CLEAR,
         Some(_) if proved => AUTHENTICATED,
@@ -122,43 +133,100 @@ fn protection_of(message: &ReadRecord<'_>, decisions: &[&ReadDecision<'_>]) -> &
     }
 }
 
-impl Counts {
-    /// Counts the records in the period; of a log that is damaged, those before the damage.
-    pub(super) fn read(logs: &[Verification], period: &Period<'_>) -> io::Result<Self> {
-        let mut counts = Self::default();
-        // What each log's last policy exempts.
-        let mut exemptions = vec![Vec::new(); logs.len()];
-        let mut runs = vec![Runs::default(); logs.len()];
-        let names: Vec<String> = logs.iter().map(name).collect();
-        let mut lines = MergedLines::new(logs.iter().map(|log| &log.files[..]))?;
-        while let Some((number, line)) = lines.next()? {
-            let log = &logs[number];
-            // Records that verification did not reach are no evidence. Up to there, every line is a record.
-            match ReadRecord::read(line.bytes) {
-                Some(record) if record.seq < log.good => {
-                    let whose = (logs.len() > 1).then_some(names[number].as_str());
-                    if !period.ends_before(record.at.as_bytes()) {
-                        runs[number].see(&record);
-                    }
-                    std::mem::swap(&mut counts.exemptions, &mut exemptions[number]);
-                    counts.add(&record, whose, period);
-                    std::mem::swap(&mut counts.exemptions, &mut exemptions[number]);
+/// Counts the records of several logs, which come merged by time.
+pub(super) struct Counting<'a> {
+    period: &'a Period<'a>,
+    counts: Counts,
+    logs: Vec<LogCounting>,
+}
+
+/// What is kept of each log while its records are counted.
+#[derive(Default)]
+struct LogCounting {
+    /// What its last policy exempts.
+    exemptions: Vec<ReadExemption>,
+    runs: Runs,
+    /// The number of the record behind the last one that was counted.
+    next: u64,
+}
+
+impl<'a> Counting<'a> {
+    /// Of so many logs.
+    pub(super) fn new(logs: usize, period: &'a Period<'a>) -> Self {
+        Self {
+            period,
+            counts: Counts::default(),
+            logs: (0..logs).map(|_| LogCounting::default()).collect(),
+        }
+    }
+
+    /// Counts one line of log number `log`, if it is a record below `end`. Returns whether it was, and so whether more of the log is
+    /// wanted.
+    pub(super) fn see(&mut self, log: usize, line: &[u8], end: u64) -> bool {
+        let Some(record) = ReadRecord::read(line) else {
+            return false;
+        };
+        if record.seq >= end {
+            return false;
+        }
+        let own = &mut self.logs[log];
+        if !self.period.ends_before(record.at.as_bytes()) {
+            own.runs.see(&record);
+        }
+        own.next = record.seq + 1;
+        mem::swap(&mut self.counts.exemptions, &mut own.exemptions);
+        self.counts.add(&record, log, self.period);
+        mem::swap(&mut self.counts.exemptions, &mut own.exemptions);
+        true
+    }
+
+    /// Whether a record was counted that is not as it was written, as verification found in the end.
+    fn has_too_many(&self, verified: &[Verification]) -> bool {
+        let logs = self.logs.iter().zip(verified);
+        logs.into_iter().any(|(own, log)| own.next > log.good)
+    }
+
+    /// The numbers, once verification has ended. Of a log that is damaged, the records before the damage count.
+    ///
+    /// # Errors
+    /// A file of a damaged log cannot be read again.
+    pub(super) fn end(mut self, verified: &[Verification]) -> io::Result<Counts> {
+        if self.has_too_many(verified) {
+            self = self.again(verified)?;
+        }
+        let mut counts = self.counts;
+        let names: Vec<String> = verified.iter().map(name).collect();
+        let is_one = names.len() == 1;
+        for (own, name) in self.logs.into_iter().zip(&names) {
+            let whose = (!is_one).then_some(name.as_str());
+            let mut periods = own.runs.periods(whose, self.period);
+            counts.observing.append(&mut periods);
+            for exemption in own.exemptions {
+                if !counts.exemptions.contains(&exemption) {
+                    counts.exemptions.push(exemption);
                 }
-                _ => lines.leave(number),
             }
         }
-        for (runs, name) in runs.into_iter().zip(&names) {
-            let whose = (logs.len() > 1).then_some(name.as_str());
-            counts.observing.append(&mut runs.periods(whose, period));
-        }
-        for exemption in exemptions.into_iter().flatten() {
-            if !counts.exemptions.contains(&exemption) {
-                counts.exemptions.push(exemption);
-            }
+        for change in counts.changes.iter_mut().filter(|_| !is_one) {
+            change.text = format!("{}: {}", names[change.log], change.text);
         }
         Ok(counts)
     }
 
+    /// Counts anew, now that it is known up to where the records are as they were written.
+    fn again(self, verified: &[Verification]) -> io::Result<Self> {
+        let mut counting = Self::new(verified.len(), self.period);
+        let mut lines = MergedLines::new(verified.iter().map(|log| &log.files[..]))?;
+        while let Some((log, line)) = lines.next()? {
+            if !counting.see(log, line.bytes, verified[log].good) {
+                lines.leave(log);
+            }
+        }
+        Ok(counting)
+    }
+}
+
+impl Counts {
     pub(super) fn messages(&self) -> MessageCounts {
         let protections = &self.protections;
         MessageCounts {
@@ -173,8 +241,8 @@ impl Counts {
         self.directions.iter().eq(["inbound"])
     }
 
-    /// `whose` is the name of the record's log, where there are several.
-    fn add(&mut self, record: &ReadRecord<'_>, whose: Option<&str>, period: &Period<'_>) {
+    /// `log` is the number of the record's log.
+    fn add(&mut self, record: &ReadRecord<'_>, log: usize, period: &Period<'_>) {
         if period.ends_before(record.at.as_bytes()) {
             return;
         }
@@ -188,16 +256,12 @@ impl Counts {
         if let Some(addresses) = &record.addresses {
             self.addresses = addresses.to_string();
         }
-        if let Some(host) = &record.host
-            && !self.hosts.contains(&**host)
-        {
-            self.hosts.insert(host.to_string());
+        if let Some(host) = &record.host {
+            keep(&mut self.hosts, host);
         }
         let direction = record.session.as_ref().map(|session| &session.direction);
-        if let Some(direction) = direction.or(record.direction.as_ref())
-            && !self.directions.contains(&**direction)
-        {
-            self.directions.insert(direction.to_string());
+        if let Some(direction) = direction.or(record.direction.as_ref()) {
+            keep(&mut self.directions, direction);
         }
         if period.begins_after(record.at.as_bytes()) {
             return;
@@ -215,7 +279,7 @@ impl Counts {
             "session-opened" => self.sessions += 1,
             "session-closed" => self.repeated(record),
             "not-recorded" => self.not_recorded(record),
-            _ => self.change(record, whose),
+            _ => self.change(record, log),
         }
     }
 
@@ -265,7 +329,7 @@ impl Counts {
         for reason in would_refuse {
             entry(&mut self.observed, reason).messages += 1;
         }
-        let protection = protection_of(record, &record.decisions.iter().collect::<Vec<_>>());
+        let protection = protection_of(record, &record.decisions);
         count(&mut self.protections, protection);
         count(&mut self.hour(record.at).protections, protection);
         let version = record.tls.as_ref().map_or("no TLS", |tls| &tls.version);
@@ -279,18 +343,17 @@ impl Counts {
         }
         for party in record.parties() {
             // The decisions about this party. Without any (`--upstream`, a client's address): those about all that share the peer.
-            let own = |decision: &&ReadDecision<'_>| decision.domain.eq_ignore_ascii_case(&party);
-            let mut decisions: Vec<_> = record.decisions.iter().filter(own).collect();
-            if decisions.is_empty() {
-                decisions.extend(&record.decisions);
-            }
+            let is_own = |decision: &ReadDecision<'_>| decision.domain.eq_ignore_ascii_case(&party);
+            let has_none = !record.decisions.iter().any(is_own);
+            let decisions = record.decisions.iter();
+            let decisions = decisions.filter(|one| has_none || is_own(one));
             let domain = self.domain(&party, record.at);
-            count(&mut domain.protections, protection_of(record, &decisions));
+            count(&mut domain.protections, protection_of(record, decisions.clone()));
             domain.octets += octets;
-            domain.tls.insert(version.to_string());
-            domain
-                .levels
-                .extend(decisions.iter().filter_map(|one| one.level_in_force()));
+            keep(&mut domain.tls, version);
+            for level in decisions.filter_map(ReadDecision::level_in_force) {
+                keep(&mut domain.levels, &level);
+            }
         }
         for decision in &record.decisions {
             if let Some(level) = decision.level_in_force() {
@@ -348,7 +411,7 @@ impl Counts {
         self.refused(record, &attempts);
         if let Some(level) = &decision.level {
             let domain = self.domain(&decision.domain, record.at);
-            domain.levels.insert(level.to_string());
+            keep(&mut domain.levels, level);
         }
     }
 
@@ -413,9 +476,9 @@ impl Counts {
     }
 
     /// Starts, stops and changes of the program.
-    fn change(&mut self, record: &ReadRecord<'_>, whose: Option<&str>) {
+    fn change(&mut self, record: &ReadRecord<'_>, log: usize) {
         if let Some(version) = &record.version {
-            self.versions.insert(version.to_string());
+            keep(&mut self.versions, version);
         }
         let table = |policy: &ReadPolicy| match policy.file.as_str() {
             "" => String::from("no table"),
@@ -427,13 +490,13 @@ impl Counts {
         let text = match record.event {
             "start" => {
                 let version = record.version.as_deref().unwrap_or_default();
-                let policy = record.policy.as_ref().map_or("no table".to_owned(), table);
+                let policy = record.policy.as_deref().map_or("no table".to_owned(), table);
                 format!("start of version {version}, {policy}")
             }
             "stop" => format!("stop: {}", record.reason.as_deref().unwrap_or_default()),
             "policy-change" => record
                 .policy
-                .as_ref()
+                .as_deref()
                 .map_or("table taken away".to_owned(), table),
             "reload" => {
                 let files: Vec<_> = record
@@ -460,10 +523,13 @@ impl Counts {
             }
             _ => return,
         };
-        let text = whose.map_or(text.clone(), |log| format!("{log}: {text}"));
         if self.changes.len() >= CHANGES {
             self.changes.pop_front();
         }
-        self.changes.push_back((record.at.to_owned(), text));
+        self.changes.push_back(OperationChange {
+            at: record.at.to_owned(),
+            log,
+            text,
+        });
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     fields::{ReadCertificate, ReadPolicy, ReadRecord},
     html::{END_FOLD, Escaped, begin_fold, day, list, plural},
+    tally::keep,
 };
 use crate::commands::audit::quantity::grouped;
 use serde::Serialize;
@@ -86,7 +87,7 @@ impl Inventory {
             }
             self.system_store |= values(&words, "--ca-file").next().is_none();
         }
-        if let Some(ReadPolicy { tafiles, .. }) = &record.policy {
+        if let Some(ReadPolicy { tafiles, .. }) = record.policy.as_deref() {
             for one in tafiles {
                 let purpose = "authorities that an entry of the table names (tafile=)";
                 self.file(purpose, &one.file, Some(&one.sha256));
@@ -109,26 +110,14 @@ impl Inventory {
         let Some(peer) = &record.peer else { return };
         let shown = &peer.certificate;
         let messages = u64::from(record.is_handed_over());
-        if !self.certificates.contains_key(&*shown.sha256) {
-            if !self.is_complete() {
-                self.others += messages;
-                return;
-            }
-            let seen = CertificateSeen::new(shown, record.at);
+        if let Some(seen) = self.certificates.get_mut(&*shown.sha256) {
+            seen.see(record, messages);
+        } else if self.is_complete() {
+            let mut seen = CertificateSeen::new(shown, record.at);
+            seen.see(record, messages);
             self.certificates.insert(shown.sha256.to_string(), seen);
-        }
-        let Some(seen) = self.certificates.get_mut(&*shown.sha256) else {
-            return;
-        };
-        seen.messages += messages;
-        record.at.clone_into(&mut seen.last_seen);
-        for decision in record.decisions.iter().chain(&record.decision) {
-            if let Some(level) = decision.level.as_deref()
-                && decision.is_proof()
-                && !seen.satisfied.contains(level)
-            {
-                seen.satisfied.insert(level.to_owned());
-            }
+        } else {
+            self.others += messages;
         }
     }
 }
@@ -145,6 +134,18 @@ impl CertificateSeen {
             not_after: shown.not_after.to_string(),
             first_seen: at.to_owned(),
             ..Self::default()
+        }
+    }
+
+    fn see(&mut self, record: &ReadRecord<'_>, messages: u64) {
+        self.messages += messages;
+        record.at.clone_into(&mut self.last_seen);
+        for decision in record.decisions.iter().chain(record.decision.as_deref()) {
+            if let Some(level) = decision.level.as_deref()
+                && decision.is_proof()
+            {
+                keep(&mut self.satisfied, level);
+            }
         }
     }
 }

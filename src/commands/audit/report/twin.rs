@@ -83,7 +83,7 @@ fn tables(page: &ReportPage<'_>) -> Value {
         "certificates": counts.inventory.certificates,
         "messages_with_other_certificates": counts.inventory.others,
         "outages": counts.outages,
-        "operation": counts.changes.iter().map(|(at, what)| json!({"at": at, "what": what})).collect::<Vec<_>>(),
+        "operation": counts.changes.iter().map(|one| json!({"at": one.at, "what": one.text})).collect::<Vec<_>>(),
     })
 }
 
