@@ -216,6 +216,13 @@ impl<S: LineSource> MergedLines<S> {
     /// # Errors
     /// A file cannot be read.
     pub(crate) fn next(&mut self) -> io::Result<Option<(usize, S::Line<'_>)>> {
+        if self.logs.len() == 1 {
+            // There is nothing to merge, so nobody needs the times.
+            return match self.next[0] {
+                Some(_) => Ok(self.logs[0].next()?.map(|line| (0, line))),
+                None => Ok(None),
+            };
+        }
         if let Some(log) = self.stale.take() {
             self.next[log] = self.logs[log].next_time()?;
         }

@@ -92,6 +92,12 @@ impl PartialEq<str> for LineValue<'_> {
     }
 }
 
+impl PartialEq<&str> for LineValue<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == Some(*other)
+    }
+}
+
 impl PartialEq<bool> for LineValue<'_> {
     fn eq(&self, other: &bool) -> bool {
         *self == Bool(*other)
