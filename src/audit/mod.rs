@@ -88,6 +88,7 @@ pub use disk::{Disk, FileDisk, Placement, Reopened};
 pub use epoch::RandomSource;
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use naming::rotated;
+pub use proof::RecordProof;
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CosignedRecord, CountField, DecisionField,
     DirectionField, ExemptionField, HeardRecord, KeyLostRecord, LogContinuedRecord, LogCutRecord,
@@ -97,7 +98,6 @@ pub use record::{
     StampRecord, StartRecord, StopRecord, TlsField, TornField, TrustFileField, UnprotectedRecord,
     VerdictField, VerdictRecord,
 };
-pub use proof::RecordProof;
 pub use saved::{LogTrust, RecordError, SavedLog, SavedRecord, SavedRecords, VerifiedLog};
 pub use verify::{Damage, Finding};
 pub use witness::WitnessPolicy;
@@ -112,7 +112,8 @@ pub(crate) use {
     reader::is_plain,
     verify::{
         Expectations, LogAnchor, LogLine, LogLines, LogOrder, MergedLines, OutsideAnchor,
-        OutsideAnchors, StampFacts, Verification, first_time, in_order, logs, verify, verify_and_read,
+        OutsideAnchors, StampFacts, Verification, first_time, in_order, logs, verify,
+        verify_and_read,
     },
     witness::{PolicyWitness, WitnessAnswer, add_checkpoint, read_answer},
 };

@@ -282,7 +282,10 @@ impl SavedRecords<'_> {
     ///
     /// # Errors
     /// A file cannot be read, or a line is no record. The records behind that line can be asked for.
-    #[expect(clippy::should_implement_trait, reason = "what it gives is borrowed from it")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "what it gives is borrowed from it"
+    )]
     pub fn next(&mut self) -> Result<Option<SavedRecord<'_>>, RecordError> {
         let Some(line) = self.lines.next()? else {
             return Ok(None);

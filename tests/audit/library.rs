@@ -42,7 +42,10 @@ fn the_example_counts_the_messages_of_a_log_and_refuses_a_changed_one() {
     let file = directory.file();
     let (words, is_good) = read_audit(file.to_str().unwrap(), Some(&public)).unwrap();
     assert!(is_good, "{words}");
-    assert!(words.contains("mail.hospital.example/outbound: intact"), "{words}");
+    assert!(
+        words.contains("mail.hospital.example/outbound: intact"),
+        "{words}"
+    );
     assert!(words.contains("40 messages accepted"), "{words}");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replacen("j.smith", "j.smyth", 1)).unwrap();
@@ -106,17 +109,29 @@ fn anchors_and_keys_that_were_kept_elsewhere_are_held_against_the_log() {
     let public = written(&directory);
     let log = of(&directory);
     let head = log.verify(&LogTrust::default()).unwrap().head();
-    let trust = |anchor: String| LogTrust::default().key(&public).unwrap().anchor(&anchor).unwrap();
-    let kept = log.verify(&trust(format!("{}:{}", head.size, head.hash))).unwrap();
+    let trust = |anchor: String| {
+        LogTrust::default()
+            .key(&public)
+            .unwrap()
+            .anchor(&anchor)
+            .unwrap()
+    };
+    let kept = log
+        .verify(&trust(format!("{}:{}", head.size, head.hash)))
+        .unwrap();
     assert!(kept.is_intact() && kept.is_complete() || kept.finding().is_none());
     assert_eq!((kept.anchored(), kept.signed()), (1, head.size));
-    let more = log.verify(&trust(format!("{}:{}", head.size + 1, head.hash))).unwrap();
+    let more = log
+        .verify(&trust(format!("{}:{}", head.size + 1, head.hash)))
+        .unwrap();
     assert_eq!(more.finding().unwrap().damage, Damage::Cut);
     let (_, other) = Directory::new("other-key").key();
     assert!(LogTrust::default().key(&other).is_err(), "the file is gone");
     let elsewhere = Directory::new("another-key");
     let (_, other) = elsewhere.key();
-    let foreign = log.verify(&LogTrust::default().key(&other).unwrap()).unwrap();
+    let foreign = log
+        .verify(&LogTrust::default().key(&other).unwrap())
+        .unwrap();
     assert!(!foreign.is_intact());
 }
 
@@ -125,10 +140,19 @@ fn one_record_is_proved_and_the_proof_is_checked_with_the_public_key() {
     let directory = Directory::new("prove");
     let public = written(&directory);
     let proofs = of(&directory).prove(|record| record.number() == 7).unwrap();
-    let [proof] = &proofs[..] else { panic!("{proofs:?}") };
+    let [proof] = &proofs[..] else {
+        panic!("{proofs:?}")
+    };
     let trust = LogTrust::default().key(&public).unwrap();
     let carried = RecordProof::read(&proof.to_string()).unwrap();
-    assert_eq!(trust.check(&carried).unwrap(), "mail.hospital.example/outbound");
-    assert!(carried.record().contains("\"seq\":7,"), "{}", carried.record());
+    assert_eq!(
+        trust.check(&carried).unwrap(),
+        "mail.hospital.example/outbound"
+    );
+    assert!(
+        carried.record().contains("\"seq\":7,"),
+        "{}",
+        carried.record()
+    );
     assert!(LogTrust::default().check(&carried).is_err(), "no key");
 }

@@ -41,8 +41,17 @@ fn measured(octets: u64, program: &str, arguments: &[&str]) {
     let out = command.args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout);
     let name = Path::new(program).file_name().unwrap_or_default();
-    println!("{} {}: {}", name.display(), arguments.join(" "), said.trim_end());
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    println!(
+        "{} {}: {}",
+        name.display(),
+        arguments.join(" "),
+        said.trim_end()
+    );
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
 }
 
 /// A million message records: how long they take to write, to verify (also compressed), to show and to report, and how long hashing alone
@@ -82,12 +91,20 @@ fn a_million_records() {
         }
     });
     drop(bytes);
-    let (path, html, json) = (file.display().to_string(), directory.0.join("html"), directory.0.join("json"));
+    let (path, html, json) = (
+        file.display().to_string(),
+        directory.0.join("html"),
+        directory.0.join("json"),
+    );
     let (html, json) = (html.display().to_string(), json.display().to_string());
     for _ in 0..3 {
         measured(octets, "sha256sum", &[&path]);
         let audit = |arguments: &[&str]| {
-            measured(octets, env!("CARGO_BIN_EXE_starttls-proxy"), &[&["audit"], arguments, &[&*path]].concat());
+            measured(
+                octets,
+                env!("CARGO_BIN_EXE_starttls-proxy"),
+                &[&["audit"], arguments, &[&*path]].concat(),
+            );
         };
         audit(&["verify", "--key", &public]);
         audit(&["report", "--key", &public, "--html", &html]);

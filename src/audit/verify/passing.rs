@@ -81,7 +81,9 @@ impl PassedLines {
     }
 
     fn line(&self, at: usize) -> &[u8] {
-        let begin = at.checked_sub(1).map_or(0, |before| self.block.ends[before]);
+        let begin = at
+            .checked_sub(1)
+            .map_or(0, |before| self.block.ends[before]);
         &self.block.octets[begin..self.block.ends[at]]
     }
 }

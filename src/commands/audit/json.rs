@@ -59,7 +59,10 @@ impl<'a> LineValue<'a> {
         let Object(fields) = self else {
             return Vec::new();
         };
-        let mut fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, value)).collect();
+        let mut fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (&**name, value))
+            .collect();
         fields.sort_by_key(|(name, _)| *name);
         fields
     }
@@ -82,7 +85,9 @@ impl<'a> Index<&str> for LineValue<'a> {
             return &Null;
         };
         let mut fields = fields.iter().rev();
-        fields.find(|(one, _)| one == name).map_or(&Null, |(_, value)| value)
+        fields
+            .find(|(one, _)| one == name)
+            .map_or(&Null, |(_, value)| value)
     }
 }
 

@@ -1,6 +1,8 @@
 //! `audit prove` and `audit check-proof`: one record for a stranger, with nothing of any other mail.
 
-use super::{demand_files, json::LineValue, outside, show::Sentence, unusable, verify::expectations};
+use super::{
+    demand_files, json::LineValue, outside, show::Sentence, unusable, verify::expectations,
+};
 use crate::{
     audit::{self, OutsideAnchor, ProvedRecord, RecordProof, printable},
     exit::Exit,

@@ -37,11 +37,12 @@ use command::Commands;
 use counts::Counting;
 use page::ReportPage;
 use std::{
-    fs::OpenOptions,
-    io::{self, Write},
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
+use twin::ReportTwin;
 
 /// Verifies the log and writes the page, and its twin in JSON where one is asked for; existing files are replaced. Of a log that is not intact, only the records before the
 /// damage are counted. A progress bar goes to `progress`, which is the error stream where that is a terminal.
@@ -95,9 +96,12 @@ pub fn report(
             organisation: organisation.as_deref(),
             auditor: auditor.as_deref(),
         };
-        write(html, &page.to_string())?;
+        write(html, |file| write!(file, "{page}"))?;
         if let Some(json) = json {
-            write(json, &format!("{:#}\n", twin::twin(&page)))?;
+            write(json, |file| {
+                serde_json::to_writer_pretty(&mut *file, &ReportTwin::of(&page))?;
+                writeln!(file)
+            })?;
         }
         tell(html, &logs, out)
     });
@@ -128,13 +132,20 @@ fn tell(html: &Path, logs: &[Verification], out: &mut dyn Write) -> io::Result<(
     Ok(())
 }
 
-fn write(path: &Path, page: &str) -> io::Result<()> {
+fn write(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(path)
-        .and_then(|mut file| file.write_all(page.as_bytes()))
+        .and_then(|file| {
+            let mut file = BufWriter::new(file);
+            content(&mut file)?;
+            file.flush()
+        })
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

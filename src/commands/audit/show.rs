@@ -193,12 +193,16 @@ impl<'a> Filter<'a> {
                 shown.out.extend_from_slice(line);
             } else {
                 if files.len() > 1 {
-                    shown.out.extend_from_slice(format!("{}: ", file.display()).as_bytes());
+                    shown
+                        .out
+                        .extend_from_slice(format!("{}: ", file.display()).as_bytes());
                 }
                 sentence.clear();
                 let _ = write!(sentence, "{}", Sentence(&record)); // a String takes all
                 // A log that somebody else wrote into can hold anything.
-                shown.out.extend_from_slice(printable(&sentence, LONGEST).as_bytes());
+                shown
+                    .out
+                    .extend_from_slice(printable(&sentence, LONGEST).as_bytes());
             }
             shown.out.push(b'\n');
         }
@@ -233,7 +237,8 @@ impl<'a> Filter<'a> {
 
 /// The policy's verdict in a record, in one word.
 fn verdict<'a>(record: &'a LineValue<'_>) -> Option<&'a str> {
-    let observed = |decision: &LineValue<'_>| decision["observed"] == true && !decision["reason"].is_null();
+    let observed =
+        |decision: &LineValue<'_>| decision["observed"] == true && !decision["reason"].is_null();
     let mut decisions = record["decisions"].values().iter();
     if observed(&record["decision"]) || decisions.any(observed) {
         return Some("observed");
@@ -416,11 +421,7 @@ fn counts(counts: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn message(record: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let recipients: Vec<_> = record["recipients"]
-        .values()
-        .iter()
-        .map(text)
-        .collect();
+    let recipients: Vec<_> = record["recipients"].values().iter().map(text).collect();
     write!(
         f,
         " from <{}> to <{}>",
@@ -489,9 +490,7 @@ fn tls(tls: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 /// The fields of a record by name, for records that need no sentence.
 fn all_fields(record: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (name, value) in record.fields() {
-        if !["v", "prev", "seq", "at", "event", "session"].contains(&name)
-            && !value.is_null()
-        {
+        if !["v", "prev", "seq", "at", "event", "session"].contains(&name) && !value.is_null() {
             write!(f, " {name} {value}")?;
         }
     }

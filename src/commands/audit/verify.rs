@@ -161,9 +161,9 @@ fn examine(
     mut progress: Option<&mut dyn Write>,
 ) -> Result<Vec<Verification>, OpenError> {
     let logs = separate(files, expected)?;
-    let verified = logs.iter().map(|log| {
-        with_bar(&mut progress, |draw| audit::verify(log, expected, draw))
-    });
+    let verified = logs
+        .iter()
+        .map(|log| with_bar(&mut progress, |draw| audit::verify(log, expected, draw)));
     let mut verified = verified
         .collect::<io::Result<Vec<Verification>>>()
         .map_err(unreadable)?;

@@ -348,7 +348,10 @@ impl Counts {
             let decisions = record.decisions.iter();
             let decisions = decisions.filter(|one| has_none || is_own(one));
             let domain = self.domain(&party, record.at);
-            count(&mut domain.protections, protection_of(record, decisions.clone()));
+            count(
+                &mut domain.protections,
+                protection_of(record, decisions.clone()),
+            );
             domain.octets += octets;
             keep(&mut domain.tls, version);
             for level in decisions.filter_map(ReadDecision::level_in_force) {
@@ -490,7 +493,10 @@ impl Counts {
         let text = match record.event {
             "start" => {
                 let version = record.version.as_deref().unwrap_or_default();
-                let policy = record.policy.as_deref().map_or("no table".to_owned(), table);
+                let policy = record
+                    .policy
+                    .as_deref()
+                    .map_or("no table".to_owned(), table);
                 format!("start of version {version}, {policy}")
             }
             "stop" => format!("stop: {}", record.reason.as_deref().unwrap_or_default()),

@@ -90,7 +90,10 @@ mod tests {
             assert_eq!(got, (1..=most).map(|n| n * n).collect::<Vec<_>>());
         }
         let (got, result) = worked(1000, 49);
-        assert_eq!((got.len(), result.unwrap_err().kind()), (7, io::ErrorKind::BrokenPipe));
+        assert_eq!(
+            (got.len(), result.unwrap_err().kind()),
+            (7, io::ErrorKind::BrokenPipe)
+        );
     }
 
     #[test]
