@@ -50,7 +50,7 @@ pub fn read_audit(file: &str, key: Option<&str>) -> Result<(String, bool), Box<d
                 words += &format!("{name}: NOT INTACT: {finding}\n");
             }
             None => {
-                let (good, signed) = (verified.good(), verified.signed());
+                let (good, signed) = (verified.good(), verified.signed_below());
                 words += &format!("{name}: intact, {good} records, {signed} of them signed\n");
                 for (outcome, number) in outcomes {
                     words += &format!("{number} messages {outcome}\n");

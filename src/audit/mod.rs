@@ -98,7 +98,7 @@ pub use record::{
     StampRecord, StartRecord, StopRecord, TlsField, TornField, TrustFileField, UnprotectedRecord,
     VerdictField, VerdictRecord,
 };
-pub use saved::{LogTrust, RecordError, SavedLog, SavedRecord, SavedRecords, VerifiedLog};
+pub use saved::{ExaminedLog, LogTrust, RecordError, SavedLog, SavedRecord, SavedRecords};
 pub use verify::{Damage, Finding};
 pub use witness::WitnessPolicy;
 pub(crate) use {

@@ -29,7 +29,7 @@ pub struct LogTrust(Expectations);
 
 /// What verification found.
 #[derive(Clone, Debug)]
-pub struct VerifiedLog(Verification);
+pub struct ExaminedLog(Verification);
 
 /// The records of a log, one after the other. See [`SavedRecords::next`].
 pub struct SavedRecords<'a> {
@@ -124,13 +124,13 @@ impl SavedLog {
     /// Finds out whether the log is what was written.
     ///
     /// # Errors
-    /// A file cannot be read. What is wrong with the log itself is [`VerifiedLog::finding`].
-    pub fn verify(&self, trust: &LogTrust) -> io::Result<VerifiedLog> {
-        verify(&self.files, &trust.0, &mut |_, _| ()).map(VerifiedLog)
+    /// A file cannot be read. What is wrong with the log itself is [`ExaminedLog::finding`].
+    pub fn verify(&self, trust: &LogTrust) -> io::Result<ExaminedLog> {
+        verify(&self.files, &trust.0, &mut |_, _| ()).map(ExaminedLog)
     }
 
     /// The same, and each record that fits goes to `take` while that goes on, so that the files are read once. Records from number
-    /// [`VerifiedLog::good`] on must be disregarded afterwards: a signature may show only later that they were written anew.
+    /// [`ExaminedLog::good`] on must be disregarded afterwards: a signature may show only later that they were written anew.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -138,14 +138,14 @@ impl SavedLog {
         &self,
         trust: &LogTrust,
         mut take: impl FnMut(SavedRecord<'_>),
-    ) -> io::Result<VerifiedLog> {
+    ) -> io::Result<ExaminedLog> {
         let logs = slice::from_ref(&self.files);
         let mut take = |_, line: &[u8]| {
             SavedRecord::read(line).map(&mut take);
             true
         };
         let mut verified = verify_and_read(logs, &trust.0, &mut |_, _| (), &mut take)?;
-        Ok(VerifiedLog(verified.pop().unwrap_or_default()))
+        Ok(ExaminedLog(verified.pop().unwrap_or_default()))
     }
 
     /// A proof for each record that `wanted` takes, if a signed checkpoint stands behind it. None has anything of another record in it.
@@ -227,7 +227,7 @@ impl LogTrust {
     }
 }
 
-impl VerifiedLog {
+impl ExaminedLog {
     /// Nothing was found.
     #[must_use]
     pub fn is_intact(&self) -> bool {
@@ -266,7 +266,7 @@ impl VerifiedLog {
 
     /// Records below this number are covered by a good signature.
     #[must_use]
-    pub fn signed(&self) -> u64 {
+    pub fn signed_below(&self) -> u64 {
         self.0.signed_size
     }
 

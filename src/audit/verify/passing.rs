@@ -106,7 +106,7 @@ impl LineSource for PassedLines {
 
 /// How far one thread is, in octets on disk.
 #[derive(Default)]
-struct Progress {
+struct DoneOctets {
     done: AtomicU64,
     total: AtomicU64,
 }
@@ -123,8 +123,8 @@ pub(crate) fn verify_and_read(
     progress: &mut dyn FnMut(u64, u64),
     take: &mut dyn FnMut(usize, &[u8]) -> bool,
 ) -> io::Result<Vec<Verification>> {
-    let far: Vec<Progress> = logs.iter().map(|_| Progress::default()).collect();
-    let sum = |of: fn(&Progress) -> &AtomicU64| -> u64 {
+    let far: Vec<DoneOctets> = logs.iter().map(|_| DoneOctets::default()).collect();
+    let sum = |of: fn(&DoneOctets) -> &AtomicU64| -> u64 {
         far.iter().map(|one| of(one).load(Ordering::Relaxed)).sum()
     };
     thread::scope(|scope| {

@@ -4,6 +4,7 @@ mod attempts;
 mod breaks;
 mod chart;
 mod command;
+mod counting;
 mod counts;
 mod exempted;
 mod fields;
@@ -34,7 +35,7 @@ use crate::{
     flags::AuditReportFlags,
 };
 use command::Commands;
-use counts::Counting;
+use counting::Counting;
 use page::ReportPage;
 use std::{
     fs::{File, OpenOptions},
