@@ -1,9 +1,14 @@
 //! `audit show`: records that match, for people or as they stand in the log.
 
 mod anchored;
+mod blocks;
 mod workers;
 
-use self::{anchored::AnchoredUntil, workers::work_in_order};
+use self::{
+    anchored::AnchoredUntil,
+    blocks::{FoundLines, ShownLines},
+    workers::work_in_order,
+};
 use super::{demand_files, json::LineValue, period::Period, quantity::grouped, unusable};
 use crate::{
     audit::{self, LogLine, LogOrder, MergedLines, WireText, in_order, logs, printable},
@@ -16,8 +21,6 @@ use std::{
     path::PathBuf,
 };
 
-/// Octets of lines that one thread looks at in one go.
-const BLOCK: usize = 256 * 1024;
 /// Longest line for people, in octets.
 const LONGEST: usize = 64 * 1024;
 
@@ -42,54 +45,6 @@ pub fn show(
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(unusable("show", error)),
     }
-}
-
-/// Lines that were found, one behind the other, without LF.
-#[derive(Default)]
-struct FoundLines {
-    octets: Vec<u8>,
-    places: Vec<FoundPlace>,
-}
-
-/// Where a line was found.
-struct FoundPlace {
-    /// Its end in the block.
-    end: usize,
-    log: usize,
-    /// The number of its file among those of its log.
-    file: usize,
-    line: u64,
-    /// Why nothing behind it can be read of that file, where that is so.
-    fault: Option<String>,
-}
-
-impl FoundLines {
-    fn is_full(&self) -> bool {
-        self.octets.len() >= BLOCK
-    }
-
-    fn push(&mut self, log: usize, line: &LogLine<'_>) {
-        if self.octets.is_empty() {
-            self.octets.reserve(BLOCK + line.bytes.len());
-        }
-        self.octets.extend_from_slice(line.bytes);
-        self.places.push(FoundPlace {
-            end: self.octets.len(),
-            log,
-            file: line.position.file,
-            line: line.position.line,
-            fault: line.fault.map(str::to_owned),
-        });
-    }
-}
-
-/// What there is to print of some lines.
-#[derive(Default)]
-struct ShownLines {
-    out: Vec<u8>,
-    errors: String,
-    /// Lines that are no records.
-    unread: u64,
 }
 
 /// Which records are shown. A filter that was not given lets all pass.
