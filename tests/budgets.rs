@@ -12,6 +12,8 @@ mod dns;
 mod heap;
 #[path = "support/name_server.rs"]
 mod name_server;
+#[path = "budgets/octets.rs"]
+mod octets;
 #[path = "budgets/play.rs"]
 mod play;
 #[path = "support/running.rs"]
@@ -24,7 +26,9 @@ mod wire;
 
 use calls::Kind;
 use play::Stage;
-use table::{Allocations, Files, IDLE, Idle, LogLines, Setup, Sockets, Unit, WORK, Work};
+use table::{
+    Allocations, Files, IDLE, Idle, LogLines, OCTETS, Octets, Setup, Sockets, Unit, WORK, Way, Work,
+};
 
 /// Messages of a run. What is counted too often or not at all at the ends of the run then makes less than half a call a message.
 const MESSAGES: usize = 50;
@@ -85,6 +89,38 @@ fn an_idle_session_holds_no_more_octets_of_the_heap_than_its_budget() {
         over.compare(&what, measured, budget);
     }
     over.fail_if_any();
+}
+
+#[test]
+fn a_session_leaves_no_more_octets_in_the_audit_log_than_its_budget() {
+    if !can_measure(play::no_compiler()) {
+        return;
+    }
+    let mut over = Over::default();
+    for Octets(way, deed, budget) in OCTETS {
+        let left = octets::left_by(way, deed);
+        let what = format!(
+            "{way:?}, {deed:?}, octets of the audit log ({})",
+            left.split
+        );
+        over.compare(&what, left.octets, budget);
+    }
+    over.fail_if_any();
+}
+
+/// `cargo test --test budgets compressed -- --ignored --nocapture`; needs gzip and zstd.
+#[test]
+#[ignore = "a measurement, which asserts nothing"]
+fn what_sessions_leave_in_the_audit_log_plain_and_compressed() {
+    for (way, sessions, messages, recipients) in [
+        (Way::Outbound, 1000, 1, 1),
+        (Way::Outbound, 100, 10, 1),
+        (Way::Outbound, 100, 10, 5),
+        (Way::Inbound, 1000, 1, 1),
+        (Way::Inbound, 100, 10, 1),
+    ] {
+        octets::print_compressed(way, sessions, messages, recipients);
+    }
 }
 
 fn times(unit: Unit) -> usize {

@@ -3,6 +3,8 @@
 
 #[path = "layering/arrows.rs"]
 mod arrows;
+#[path = "layering/attacks.rs"]
+mod attacks;
 #[path = "layering/manual.rs"]
 mod manual;
 #[path = "layering/reader.rs"]
@@ -333,22 +335,6 @@ fn nothing_is_unsafe_and_nothing_is_unwrapped() {
                 || names(&source.code, &passed)
                 || names(&source.code, &format!("{shrug}!"));
             assert!(!is_there, "{} has {shrug}", source.path);
-        }
-    }
-}
-
-#[test]
-fn a_warning_is_silenced_only_with_its_reason() {
-    for source in sources() {
-        for attribute in ["[allow(", "[expect("] {
-            for (at, _) in source.code.match_indices(attribute) {
-                let inside = source.code[at..].split(']').next().unwrap_or_default();
-                assert!(
-                    names(inside, "reason"),
-                    "{}: {inside}] without a reason",
-                    source.path
-                );
-            }
         }
     }
 }

@@ -269,3 +269,34 @@ fn a_refused_mail_in_the_clear_is_one_record_with_the_reply_that_was_given() {
     let octets = &of(&records, "session-closed")[0]["client_octets"][1];
     assert_eq!(octets, heard);
 }
+
+#[test]
+fn neither_a_password_nor_a_word_of_a_message_is_in_log_or_records() {
+    let pair = pair();
+    let file = pair.scratch.path("audit.jsonl");
+    let flags = ["--observe", "--log-level", "debug", "--audit-log", &file];
+    let (mut proxy, listen) = pair.ready(inside_server(), &flags);
+    let mut client = Client::introduced(listen);
+    // "secret-word" in Base64, and the same as a line that is no command.
+    client.says("AUTH PLAIN c2VjcmV0LXdvcmQ=").hears("5");
+    client.says("secret-word").hears("5");
+    client.begins_mail("a@outside.example", &["doctor@clinic.example"]);
+    client.says("Subject: secret-word\r\n\r\nsecret-word\r\n.");
+    client.hears("250");
+    // A message that is refused for what stands in it.
+    client.begins_mail("a@outside.example", &["doctor@clinic.example"]);
+    client.says("Subject: secret-word\nsecret-word\r\n.");
+    client.hears("550");
+    client.hears_the_end();
+    proxy.signal("-TERM");
+    let log = proxy.last_words();
+    let records = fs::read_to_string(&file).expect("a log");
+    assert!(log.contains("broken-line-in-message"), "{log}");
+    assert!(records.contains("broken-line-in-message"), "{records}");
+    assert!(records.contains("doctor@clinic.example"), "{records}");
+    for told in [log, records] {
+        for secret in ["secret-word", "c2VjcmV0"] {
+            assert!(!told.contains(secret), "{told}");
+        }
+    }
+}

@@ -141,6 +141,25 @@ fn an_upstream_that_is_the_proxy_itself_is_an_error_at_the_start() {
     }
 }
 
+/// Else the proxy would connect to itself until it has no descriptors left.
+#[test]
+fn a_connection_that_nobody_intercepted_leads_nowhere() {
+    for host in ["127.0.0.1", "[::]"] {
+        let port = free().port();
+        let listen = format!("{host}:{port}");
+        let fixed = ["outbound", "--intercept", "redirect", "--no-dane"];
+        let mut proxy = Proxy::ready(&[&fixed[..], &["--listen", &listen]].concat());
+        // On the second listener the kernel writes this address as one of IPv6.
+        let mut client = Client::connect(([127, 0, 0, 1], port).into());
+        client.hears("421 4.4.6 ");
+        client.hears_the_end();
+        let line = proxy.says("turned away");
+        // Where the kernel follows connections, it knows that this one was meant for the proxy.
+        let whys = ["why=not-intercepted", "why=loop"];
+        assert!(whys.iter().any(|why| line.contains(why)), "{line}");
+    }
+}
+
 #[test]
 fn an_address_that_is_taken_is_worth_another_try() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -290,6 +290,8 @@ pub struct SessionClosedRecord {
     pub server_octets: [u64; 2],
     /// TLS of the outside connection; `null` for plaintext.
     pub tls: Option<TlsField>,
+    /// The certificates by which the peer showed its identity, where a verdict authorised it and no message came after; `null` otherwise.
+    pub peer: Option<Box<PeerField>>,
     /// Events that happened more than once in this session but have only one record, each with the number of further times.
     pub repeated: Vec<RepeatedField>,
 }
@@ -312,6 +314,10 @@ pub struct RepeatedField {
 }
 
 /// `verdict`: one for each domain of a session, unless the verdict changes.
+///
+/// Where the peer is authorised, the record leaves `peer` and `tls` to the next `message` of the session, which has both in full, or to
+/// `session-closed`, whichever comes first. If the program or the disk fails between, the log does not say whom this verdict was about;
+/// nothing that rests on it was acknowledged then. All other verdicts have both themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VerdictRecord {
     /// The session.
@@ -323,9 +329,10 @@ pub struct VerdictRecord {
     pub decision: DecisionField,
     /// The reply of a refusal, without CR LF; with `observed`, the reply that enforcing would have given.
     pub reply: Option<WireText>,
-    /// TLS of the outside connection; `null` for plaintext, and before the handshake.
+    /// TLS of the outside connection; `null` for plaintext, before the handshake, and where the peer is authorised, which it can be over
+    /// TLS only.
     pub tls: Option<TlsField>,
-    /// The certificates by which the peer showed its identity.
+    /// The certificates by which the peer showed its identity; `null` where it is authorised.
     pub peer: Option<PeerField>,
 }
 
@@ -508,8 +515,8 @@ pub struct DecisionField {
     pub reason: Option<String>,
     /// What matched, or what was wrong, in words.
     pub detail: String,
-    /// What had to be proved, and what was found in DNS and MTA-STS. Its inner form is not part of the schema. Only in `verdict`
-    /// records.
+    /// What was found in DNS and MTA-STS, without what was not asked for. Its inner form is not part of the schema. Only in `verdict`
+    /// and `unprotected` records.
     pub findings: Option<serde_json::Value>,
 }
 

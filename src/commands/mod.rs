@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 mod machine;
 pub(crate) mod policy;
 pub(crate) mod setup;
+mod unnamed;
 
 use crate::exit::Exit;
 

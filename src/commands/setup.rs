@@ -255,6 +255,10 @@ impl InterceptionPlan {
     }
 
     fn flags(&self, out: &mut String) {
+        // Without an interface there is no line of flags to speak of.
+        if self.inside.is_empty() && self.outside.is_empty() {
+            return;
+        }
         let (word, outbound, inbound, why) = match self.intercept {
             Intercept::Tproxy => (
                 "tproxy",
@@ -397,6 +401,23 @@ mod tests {
             "{script}"
         );
         assert!(!run(&script).join(" ").contains("-outbound"), "{script}");
+    }
+
+    #[test]
+    fn flags_are_spoken_of_only_where_a_line_of_them_follows() {
+        let only_outside = [interface("eth0", true)];
+        for units in [units("", false), ProxyUnits(Vec::new())] {
+            let none = SetupFlags::default();
+            let plan = InterceptionPlan::new(&none, &only_outside, &[false], units);
+            let script = plan.script(&only_outside);
+            assert!(script.contains("--inside INTERFACE"), "{script}");
+            assert!(!script.contains("# Flags."), "{script}");
+        }
+        for (inside, outside) in [(&["eth1"][..], &[][..]), (&[], &["eth0"])] {
+            let script = script(inside, outside, units("", false));
+            let below = script.split_once("\n# Flags.").unwrap().1;
+            assert!(below.contains("#   starttls-proxy "), "{script}");
+        }
     }
 
     #[test]

@@ -499,6 +499,8 @@ mod tests {
             "224.0.0.1:25",
             "0.0.0.0:25",
             "[fe80::1]:25",
+            "[::ffff:127.0.0.1]:25",
+            "[::ffff:169.254.169.254]:25",
         ] {
             assert_eq!(
                 may_connect(to(address), &ports, true),

@@ -5,7 +5,7 @@ use super::{
     reason::{Denial, Reason},
 };
 use data_encoding::HEXLOWER;
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 use std::{net::IpAddr, time::Duration};
 
 /// The DNSSEC state of an answer that arrived (RFC 4035 §4.3).
@@ -68,7 +68,7 @@ pub struct Tlsa {
 }
 
 /// One mail exchanger and what is known about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MxHost {
     /// The name in the MX record (or the domain itself for an implicit MX), in lower case.
     pub name: String,
@@ -77,13 +77,36 @@ pub struct MxHost {
     /// A and AAAA together. Secure only if both are; if only one could be looked up, its state counts.
     pub addresses: Dns<Vec<IpAddr>>,
     /// The address family that could not be looked up, where the other one could.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<Missing>,
     /// The TLSA base domain in use (RFC 7672 §2.2.3): the expanded name if that is secure, else `name`.
     pub tlsa_base: String,
     /// `_25._tcp.<tlsa_base>`. Asked only if the addresses are secure (RFC 7672 §2.2.2), or `name` is a secure alias of an insecure
     /// name (RFC 7672 §2.2.3).
     pub tlsa: Dns<Vec<Tlsa>>,
+}
+
+/// In a record, what was not asked for is left out, and so is a base domain that is the host's own name. A domain can have many hosts.
+impl Serialize for MxHost {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let base = (self.tlsa_base != self.name).then_some(&self.tlsa_base);
+        let tlsa = (self.tlsa != Dns::NotAsked).then_some(&self.tlsa);
+        let more = [base.is_some(), tlsa.is_some(), self.missing.is_some()];
+        let fields = 3 + more.into_iter().filter(|is_there| *is_there).count();
+        let mut host = serializer.serialize_struct("MxHost", fields)?;
+        host.serialize_field("name", &self.name)?;
+        host.serialize_field("preference", &self.preference)?;
+        host.serialize_field("addresses", &self.addresses)?;
+        if let Some(missing) = &self.missing {
+            host.serialize_field("missing", missing)?;
+        }
+        if let Some(base) = base {
+            host.serialize_field("tlsa_base", base)?;
+        }
+        if let Some(tlsa) = tlsa {
+            host.serialize_field("tlsa", tlsa)?;
+        }
+        host.end()
+    }
 }
 
 /// The addresses of one family, which could not be looked up.
@@ -144,6 +167,10 @@ pub enum Sts {
 }
 
 impl Sts {
+    fn is_not_asked(&self) -> bool {
+        *self == Self::NotAsked
+    }
+
     /// Why an announced policy could not be fetched or refreshed. A cached policy may apply all the same.
     pub(crate) fn fault(&self) -> Option<Reason> {
         match self {
@@ -163,8 +190,10 @@ pub struct Findings {
     /// with that host, TLSA records at its own port, and no MX look-up.
     pub mx: Dns<Mx>,
     /// The name of which the domain is an alias, if it is one and every step is secure (RFC 7672 §3.2.2).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub expanded: Option<String>,
     /// The MTA-STS policy.
+    #[serde(skip_serializing_if = "Sts::is_not_asked")]
     pub sts: Sts,
     /// Age of the oldest answer, in seconds.
     pub age: u64,
@@ -237,4 +266,42 @@ pub struct Needs {
 /// Octets as lower-case hex, in records.
 fn hex<S: Serializer>(octets: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&HEXLOWER.encode(octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_not_asked_for_takes_no_room_in_a_record() {
+        let host = |base: &str, tlsa| MxHost {
+            name: "mx.a.example".into(),
+            preference: 10,
+            addresses: Dns::Found(vec![[203, 0, 113, 9].into()], Security::Secure),
+            missing: None,
+            tlsa_base: base.into(),
+            tlsa,
+        };
+        let hosts = Mx::Hosts(vec![
+            host("mx.a.example", Dns::NotAsked),
+            host("alias.a.example", Dns::Absent(Security::Secure)),
+        ]);
+        let mut findings = Findings {
+            mx: Dns::Found(hosts, Security::Secure),
+            ..Findings::none()
+        };
+        let addresses = json!({"found": [["203.0.113.9"], "secure"]});
+        let first = json!({"name": "mx.a.example", "preference": 10, "addresses": addresses});
+        let mut second = first.clone();
+        second["tlsa_base"] = json!("alias.a.example");
+        second["tlsa"] = json!({"absent": "secure"});
+        let mx = json!({"found": [{"Hosts": [first, second]}, "secure"]});
+        let said = |findings: &Findings| serde_json::to_value(findings).expect("JSON");
+        assert_eq!(said(&findings), json!({"mx": mx, "age": 0}));
+        findings.sts = Sts::Absent;
+        findings.expanded = Some("b.example".into());
+        let more = json!({"mx": mx, "age": 0, "sts": "absent", "expanded": "b.example"});
+        assert_eq!(said(&findings), more);
+    }
 }

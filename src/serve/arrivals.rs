@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -124,14 +125,20 @@ impl Spare {
         });
         let stream = accepted.await.map(|(stream, _)| stream);
         if let Some(stream) = &stream {
-            // Best effort: a client that does not get the reply sees the close.
-            let _ = stream.try_write(TOO_MANY.as_bytes());
+            send_at_once(stream, TOO_MANY);
         }
         let answered = stream.is_some();
         drop(stream);
         *self = Self::new();
         answered
     }
+}
+
+/// Sends a reply if it fits into the socket right now. The kernel is asked itself, because tokio calls a socket that it has just been given
+/// not ready, until it has looked.
+fn send_at_once(stream: &TcpStream, reply: &str) {
+    // Best effort: a client that does not get the reply sees the close.
+    let _ = SockRef::from(stream).send(reply.as_bytes());
 }
 
 /// Whether this client is a load balancer listed by `--accept-proxy`.
@@ -200,8 +207,7 @@ impl TurnedAway {
             }
         }
         if !reply.is_empty() {
-            // Best effort: a client that does not get the reply sees the close.
-            let _ = stream.try_write(reply.as_bytes());
+            send_at_once(stream, reply);
         }
     }
 }

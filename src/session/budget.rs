@@ -234,6 +234,15 @@ impl Budget {
         true
     }
 
+    /// This many octets were written for this client, whether they are left or not.
+    pub fn charge(&mut self, client: IpAddr, octets: usize, now: Instant) {
+        self.all.left(ALL_AT_ONCE, ALL_A_DAY, now);
+        let (known, _) = self.client(ClientPrefix::of(client), now);
+        known.bucket.left(CLIENT_AT_ONCE, CLIENT_A_DAY, now);
+        known.bucket.take(octets as u64);
+        self.all.take(octets as u64);
+    }
+
     /// The server accepted a message of this client.
     pub fn delivered(&mut self, client: IpAddr, now: Instant) {
         let (known, own) = self.client(ClientPrefix::of(client), now);

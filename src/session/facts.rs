@@ -239,6 +239,11 @@ impl VerdictFact<'_> {
     fn is_refused(&self) -> bool {
         self.entry.verdict == VerdictField::Refused && !self.entry.observed
     }
+
+    /// Whether its record leaves the peer and its TLS to those that follow: most often a message, which must have both.
+    pub(super) fn leaves_peer(&self) -> bool {
+        self.entry.verdict == VerdictField::Authorised
+    }
 }
 
 /// Counts a decision, which a session may give many times.
@@ -302,7 +307,8 @@ impl Fact for VerdictFact<'_> {
         }
     }
     fn record(&self, audit: &AuditLog, session: audit::SessionField) -> Option<Record> {
-        let tls = self.peer.map(tls_field);
+        let peer = self.peer.filter(|_| !self.leaves_peer());
+        let tls = peer.map(tls_field);
         let decision = DecisionField {
             findings: self.decision.and_then(findings_field),
             ..(**self.entry).clone()
@@ -322,7 +328,7 @@ impl Fact for VerdictFact<'_> {
                 decision,
                 reply: self.reply.map(|reply| reply.to_string().as_str().into()),
                 tls,
-                peer: self.peer.and_then(peer_field),
+                peer: peer.and_then(peer_field),
             }))
         })
     }
@@ -531,6 +537,8 @@ pub(crate) struct ClosedFact<'a> {
     pub(super) traffic: [[u64; 2]; 2],
     /// The outside party, if the link had TLS.
     pub(super) peer: Option<&'a Peer>,
+    /// The party that a verdict authorised and that no record has named.
+    pub(super) unnamed: Option<Arc<Peer>>,
     /// The number of repeats, which were only counted.
     pub(super) repeats: u64,
     /// Their counts by fact, for the record.
@@ -570,6 +578,7 @@ impl Fact for ClosedFact<'_> {
             client_octets: self.traffic[0],
             server_octets: self.traffic[1],
             tls: self.peer.map(tls_field),
+            peer: self.unnamed.as_deref().and_then(peer_field).map(Box::new),
             repeated: self.repeated.clone(),
         }))
     }

@@ -35,7 +35,8 @@ use crate::{
     tls::Peer,
 };
 
-/// Octets that the record of a session's end takes.
+/// Octets that the record of a session's end takes, and that are paid for with its beginning. What it takes beyond is paid for at the end:
+/// the client may say a long name until then.
 const LAST_RECORD: usize = 800;
 /// Octets that the log line of a session's end takes.
 const LAST_LINE: usize = 400;
@@ -49,6 +50,8 @@ pub struct Journal {
     began: Instant,
     /// The outside party, once TLS is up with it.
     peer: Option<Arc<Peer>>,
+    /// The party that a verdict authorised and left to the next message or the end. Neither has named it yet.
+    unnamed: Option<Arc<Peer>>,
     transaction: TransactionDecisions,
     repeats: Repeats,
     next_refusal: Option<NextRefusal>,
@@ -113,6 +116,7 @@ impl Journal {
             session: SessionIdentity::new(direction, client, intended),
             began: clock::instant(),
             peer: None,
+            unnamed: None,
             transaction: TransactionDecisions::default(),
             repeats: Repeats::default(),
             next_refusal: None,
@@ -173,6 +177,12 @@ impl Journal {
         if let Some(record) = record
             && let Some(audit) = self.audit_log()
         {
+            let is_end = matches!(record, Record::SessionClosed(_));
+            if is_end && self.messages == 0 && self.afforded == Some(true) {
+                let more = octets(&record).saturating_sub(LAST_RECORD);
+                let client = self.session.client.0.ip();
+                self.common.write_budget.charge(client, more);
+            }
             audit.append(&record);
         }
     }
@@ -347,6 +357,9 @@ impl Journal {
         let (number, is_first) = self.repeats.see(fact.key());
         if is_first {
             self.put_down(&fact);
+            if fact.leaves_peer() {
+                self.unnamed = peer;
+            }
         }
         (number, is_first)
     }
@@ -496,6 +509,9 @@ impl Journal {
             return Job::Done(told(Ok(Recorded::assertion())));
         };
         let durable = audit.append_durable(&record);
+        if self.peer.is_some() {
+            self.unnamed = None;
+        }
         let metrics = Arc::clone(&self.common.metrics);
         Job::running(async move {
             let outcome = durable.await.map_err(|error| {
@@ -543,6 +559,7 @@ impl Journal {
             octets: self.octets,
             traffic: self.traffic,
             peer: peer.as_deref(),
+            unnamed: self.unnamed.take(),
             repeats: total,
             repeated: audited.map(Repeats::counts).unwrap_or_default(),
             empty: !self.recorded,

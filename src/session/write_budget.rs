@@ -57,6 +57,13 @@ impl WriteBudget {
             .is_none_or(|mut budget| budget.spend(client, event, octets, now()))
     }
 
+    /// What a client was to pay for in advance turned out to be so many octets longer.
+    pub fn charge(&self, client: IpAddr, octets: usize) {
+        if let Some(mut budget) = self.budget() {
+            budget.charge(client, octets, clock::instant());
+        }
+    }
+
     /// The server accepted a message of this client. `messages`: so many of its session by now.
     pub fn delivered(&self, client: IpAddr, messages: u64) {
         // The budget looks at a day, so one message in many is enough.

@@ -6,6 +6,7 @@ pub mod pki;
 mod channel;
 mod checks;
 mod dane;
+mod floods;
 mod inbound;
 mod openssl;
 mod outbound;

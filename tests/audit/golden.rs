@@ -1,6 +1,8 @@
 //! The format, octet for octet: logs that were written once, and that every later version must write again in the same way.
 
-use crate::support::{Directory, closed, decision, message, options, refused, session, start, tls};
+use crate::support::{
+    Directory, closed, decision, message, options, peer, refused, session, start, tls,
+};
 use data_encoding::BASE64;
 use starttls_proxy::audit::{
     AddressForm, AuditLog, AuditOptions, CountField, HeardRecord, NotRecordedRecord,
@@ -69,6 +71,7 @@ fn records(log: &AuditLog) -> Vec<Record> {
     }
     let mut repeated = closed(4);
     if let Record::SessionClosed(closed) = &mut repeated {
+        closed.peer = Some(Box::new(peer(4)));
         closed.repeated = vec![RepeatedField {
             event: "verdict".into(),
             domain: Some("clinic.example".into()),

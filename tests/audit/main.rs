@@ -11,6 +11,7 @@ mod damage;
 mod faults;
 mod golden;
 mod independent;
+mod inventory;
 mod keys;
 mod library;
 mod measure;

@@ -323,6 +323,7 @@ pub fn closed(n: u64) -> Record {
         client_octets: [40_211, 512],
         server_octets: [733, 40_300],
         tls: Some(tls(n)),
+        peer: None,
         repeated: Vec::new(),
     })
 }

@@ -4,7 +4,7 @@
 use crate::{
     name_server::name_server,
     running::{
-        Scratch, free,
+        Scratch, free, nowhere,
         pki::{Authority, Leaf},
     },
     table::{Log, Unit, Way},
@@ -18,7 +18,10 @@ use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Output},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -31,6 +34,8 @@ const NAME: &str = "mx.clinic.example";
 const MAIL: &str = "MAIL FROM:<ward@hospital.example>\r\n";
 const RCPT: &str = "RCPT TO:<lab@clinic.example>\r\n";
 const DATA: &str = "DATA\r\n";
+/// The number of the next message that is like no other.
+static MESSAGE: AtomicUsize = AtomicUsize::new(0);
 
 /// A program's arguments, the server behind it, and what its clients need.
 pub struct Stage {
@@ -89,6 +94,24 @@ impl Stage {
         }
     }
 
+    /// The same, with nobody where outbound mail is to go.
+    pub fn without_server(mut self) -> Self {
+        let mut variables = self.preload.iter_mut();
+        let port = variables.find(|(name, _)| *name == "SERVER_PORT");
+        port.expect("outbound").1 = nowhere().port().to_string();
+        self
+    }
+
+    /// Where the program listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// The audit log.
+    pub fn records(&self) -> String {
+        fs::read_to_string(self.files.path("records/audit.jsonl")).expect("a log")
+    }
+
     /// Before a run of the program: no records are there that it would read.
     pub fn clear(&self) {
         let records = self.files.0.join("records");
@@ -120,6 +143,24 @@ impl Stage {
         }
     }
 
+    /// One session with so many messages to so many recipients each. No two messages are the same.
+    pub fn session(&self, messages: usize, recipients: usize) {
+        let mut client = self.client();
+        for _ in 0..messages {
+            let number = MESSAGE.fetch_add(1, Ordering::Relaxed);
+            let sender = format!("MAIL FROM:<ward-{:02}@hospital.example>\r\n", number % 40);
+            client.says(&sender, &["250"]);
+            for other in 0..recipients {
+                let address = format!("laboratory-{:02}@{DOMAIN}", (number * 7 + other) % 100);
+                client.says(&format!("RCPT TO:<{address}>\r\n"), &["250"]);
+            }
+            client.says(DATA, &["354"]);
+            // No two have the same digest.
+            client.says(&format!("Number: {number:08}\r\n{}", content()), &["250"]);
+        }
+        client.quit();
+    }
+
     /// A client that may send mail.
     pub fn client(&self) -> Client {
         let tcp = TcpStream::connect(self.listen).expect("the program listens");
@@ -144,7 +185,7 @@ impl Stage {
 pub struct Client(Wire);
 
 impl Client {
-    fn says(&mut self, octets: &str, codes: &[&str]) {
+    pub fn says(&mut self, octets: &str, codes: &[&str]) {
         assert!(self.0.write(octets.as_bytes()), "the program is gone");
         self.hears(codes);
     }
@@ -173,7 +214,7 @@ impl Client {
         self.says(&content(), &["250"]);
     }
 
-    fn quit(mut self) {
+    pub fn quit(mut self) {
         self.says("QUIT\r\n", &["221"]);
         assert_eq!(self.0.line(), None, "more than the reply to QUIT");
     }

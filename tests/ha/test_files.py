@@ -62,6 +62,20 @@ class Kubernetes(Files):
             self.assertEqual(code, 1, f"{new}: {said}")
             self.assertIn(words, said)
 
+    def test_each_node_signs_with_a_key_that_no_other_node_can_read(self):
+        text = (DEPLOY / "kubernetes.yaml").read_text()
+        nodes = [f"starttls-proxy-{number}" for number in range(int(re.search(r"^  replicas: (\d+)$", text, re.M)[1]))]
+        self.assertGreater(len(nodes), 1)
+        # What the page has the administrator make, and put into the secret.
+        made = re.findall(r"^#   starttls-proxy audit keygen --out (\S+)\.key$", text, re.M)
+        kept = re.findall(r"^#.* --from-file=(\S+)\.key$", text.replace(" \\\n#    ", "\n# "), re.M)
+        self.assertEqual(made, nodes)
+        self.assertEqual(kept, nodes)
+        # Of the secret, a container sees the file with the name of its node, and no other.
+        mounts = re.findall(r"^ +- \{name: audit, (.*)\}$", text, re.M)
+        self.assertEqual(mounts, ["mountPath: /etc/starttls-proxy/audit.key, subPathExpr: $(NODE).key, readOnly: true"])
+        self.assertIn("            - --audit-key=/etc/starttls-proxy/audit.key\n", text)
+
     def test_the_proxy_takes_its_flags(self):
         certificate = certificates.self_signed(self.folder, "mx", ["mx.example.test"])
         key = self.folder / "audit.key"
@@ -71,7 +85,7 @@ class Kubernetes(Files):
         self.assertGreater(len(flags), 8)
         for old, new in (
             ("/etc/starttls-proxy/certificate/tls.crt", certificate.chain), ("/etc/starttls-proxy/certificate/tls.key", certificate.key),
-            ("/etc/starttls-proxy/audit/audit.key", key), ("/var/lib/starttls-proxy", self.folder), ("$(NODE)", "starttls-proxy-0"),
+            ("/etc/starttls-proxy/audit.key", key), ("/var/lib/starttls-proxy", self.folder), ("$(NODE)", "starttls-proxy-0"),
             ("<10.0.0.0/24>", "10.0.0.0/24"), ("<mail.internal.example:25>", "127.0.0.1:25"), ("<mx.example>", "mx.example"),
         ):
             self.assertTrue(any(old in flag for flag in flags), old)

@@ -73,23 +73,6 @@ def environment():
     return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
 
 
-class Groups:
-    """Control groups of its own for a machine: else those of two machines' units of one name would be the same."""
-
-    def __init__(self, name):
-        mounts = [line.split() for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
-        self.path = pathlib.Path(next(mount[1] for mount in mounts if mount[2] == "cgroup2")) / name
-        self.path.mkdir()
-
-    def within(self, command):
-        """The command line that runs a command in there, as the same process."""
-        return ["sh", "-c", 'echo $$ >"$0" && exec "$@"', self.path / "cgroup.procs", *command]
-
-    def close(self):
-        for folder, _, _ in os.walk(self.path, topdown=False):
-            os.rmdir(folder)
-
-
 class Machine:
     """The root, booted: its own init and services, in the lab's namespace `gw` between inside and outside."""
 
@@ -99,7 +82,7 @@ class Machine:
         log = open(network.folder / f"console-{root.suite}.log", "ab")
         self.console = pathlib.Path(log.name)
         name = f"stp-{root.suite}-{os.getpid()}"
-        self.groups = Groups(name)
+        self.groups = machine.Groups(name)
         self.nspawn = subprocess.Popen(
             self.groups.within([
                 "systemd-nspawn", "--quiet", f"--machine={name}", f"--directory={root.path}",
@@ -167,8 +150,7 @@ class Machine:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.nspawn.wait(timeout=PATIENCE)
                     break
-        with contextlib.suppress(OSError):
-            self.groups.close()
+        self.groups.close()
 
     def __enter__(self):
         return self

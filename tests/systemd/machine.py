@@ -63,6 +63,33 @@ def root(release):
     return made
 
 
+class Groups:
+    """Control groups of its own for a machine: else those of two machines' units of one name would be the same."""
+
+    def __init__(self, name):
+        self.path = self.top() / name
+        self.path.mkdir()
+
+    @staticmethod
+    def top():
+        mounts = [line.split() for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
+        return pathlib.Path(next(mount[1] for mount in mounts if mount[2] == "cgroup2"))
+
+    def within(self, command):
+        """The command line that runs a command in there, as the same process."""
+        return ["sh", "-c", 'echo $$ >"$0" && exec "$@"', self.path / "cgroup.procs", *command]
+
+    @staticmethod
+    def remove(path):
+        """Removes a group and those in it, except where something still runs."""
+        for folder, _, _ in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+    def close(self):
+        self.remove(self.path)
+
+
 class Machine:
     """One booted machine; `close` ends and removes all of it."""
 
@@ -74,6 +101,7 @@ class Machine:
         self.inside, self.outside = f"{self.name}-inside", f"{self.name}-outside"
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
         self.process = self.init = None
+        self.groups = Groups(self.folder.name)
         try:
             self._boot(root(release))
             self.run("hostname", NAME)
@@ -97,9 +125,11 @@ class Machine:
 
     def _boot(self, tree):
         self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig=KILL", "systemd-nspawn", "--quiet", f"--machine={self.name}", f"--directory={tree}", "--volatile=overlay", "--boot",
-             "--register=no", "--keep-unit", "--private-network", "--console=pipe", f"--bind-ro={ROOT}/systemd:/clone/systemd",
-             *(f"--network-veth-extra=stp{os.getpid()}{side}:{link}" for side, link in (("in", "eth1"), ("out", "eth0")))],
+            self.groups.within([
+                "setpriv", "--pdeathsig=KILL", "systemd-nspawn", "--quiet", f"--machine={self.name}", f"--directory={tree}", "--volatile=overlay", "--boot",
+                "--register=no", "--keep-unit", "--private-network", "--console=pipe", f"--bind-ro={ROOT}/systemd:/clone/systemd",
+                *(f"--network-veth-extra=stp{os.getpid()}{side}:{link}" for side, link in (("in", "eth1"), ("out", "eth0"))),
+            ]),
             env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}, stdin=subprocess.DEVNULL,
             stdout=open(self.folder / "console.log", "wb"), stderr=subprocess.STDOUT, start_new_session=True,
         )
@@ -210,6 +240,7 @@ class Machine:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.process.wait(timeout=20)
             end(self.process)
+        self.groups.close()
         for netns in (self.inside, self.outside):
             remove(netns)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -299,11 +330,16 @@ def greeting(netns, address, port=25):
 
 
 def remove_leftovers():
-    """Removes namespaces of runs that were killed. Their containers ended with them or hang on their own."""
+    """Removes namespaces, folders and control groups of runs that were killed. Their containers ended with them or hang on their own."""
     for line in sh(["ip", "netns", "list"]).splitlines():
         match = LEFTOVER.match(line)
         if match and not pathlib.Path("/proc", match[1]).exists():
             remove(match[0])
-    for folder in pathlib.Path(tempfile.gettempdir()).glob("stp-sd-*-*"):
-        if not pathlib.Path("/proc", folder.name.split("-")[2]).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+    for top in (pathlib.Path(tempfile.gettempdir()), Groups.top()):
+        for folder in top.glob("stp-sd-*-*"):
+            if pathlib.Path("/proc", folder.name.split("-")[2]).exists():
+                continue
+            if top == Groups.top():
+                Groups.remove(folder)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -274,7 +274,11 @@ impl fmt::Display for Sentence<'_> {
                 if let Some(reply) = record["reply"].as_str() {
                     write!(f, "; reply {reply:?}")?;
                 }
-                tls(&record["tls"], f)
+                // A peer is authorised over TLS only. A later record says of what kind it was.
+                match record["tls"].is_null() && record["decision"]["verdict"] == "authorised" {
+                    true => Ok(()),
+                    false => tls(&record["tls"], f),
+                }
             }
             "refusal" => refusal(record, f),
             "heard" => write!(
@@ -294,7 +298,11 @@ impl fmt::Display for Sentence<'_> {
             "session-closed" => {
                 let messages = number(&record["messages"]);
                 write!(f, " {}, {messages} message(s)", text(&record["end"]))?;
-                repeated(&record["repeated"], f)
+                repeated(&record["repeated"], f)?;
+                match record["peer"].is_null() {
+                    true => Ok(()),
+                    false => tls(&record["tls"], f).and_then(|()| certificate(record, f)),
+                }
             }
             "checkpoint" => {
                 let note = text(&record["note"]);
@@ -401,6 +409,10 @@ fn message(record: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         decision(each, f)?;
     }
     tls(&record["tls"], f)?;
+    certificate(record, f)
+}
+
+fn certificate(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match record["peer"]["certificate"]["sha256"].as_str() {
         Some(sha256) => write!(f, " certificate {sha256}"),
         None => Ok(()),
@@ -463,6 +475,33 @@ fn number(value: &LineValue<'_>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn tls_and_certificate_are_shown_where_a_record_has_them() {
+        let tls = json!({"version": "TLSv1.3", "suite": "S", "group": null});
+        let peer = json!({"certificate": {"sha256": "ab"}});
+        let verdict = |verdict: &str, tls: &Value| {
+            let decision = json!({"domain": "a.example", "verdict": verdict, "detail": ""});
+            json!({"event": "verdict", "decision": decision, "tls": tls})
+        };
+        let closed = |peer: &Value| json!({"event": "session-closed", "end": "quit", "messages": 0, "tls": tls, "peer": peer});
+        for (record, end) in [
+            // Older logs have the TLS of an authorised peer in the verdict, too.
+            (verdict("authorised", &tls), "authorised; TLSv1.3 S"),
+            (verdict("authorised", &Value::Null), "authorised"),
+            (verdict("refused", &tls), "refused; TLSv1.3 S"),
+            (verdict("refused", &Value::Null), "refused; no TLS"),
+            (closed(&Value::Null), "quit, 0 message(s)"),
+            (
+                closed(&peer),
+                "quit, 0 message(s); TLSv1.3 S certificate ab",
+            ),
+        ] {
+            let shown = Sentence(&record).to_string();
+            assert!(shown.ends_with(end), "{shown}");
+        }
+    }
 
     #[test]
     fn a_record_that_somebody_wrote_cannot_act_on_the_terminal() {

@@ -150,6 +150,7 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
                 octets: 3,
                 traffic: [[0; 2]; 2],
                 peer: None,
+                unnamed: None,
                 repeats: 0,
                 repeated: Vec::new(),
                 empty: false,

@@ -1,3 +1,5 @@
+mod parties;
+
 use serde_json::json;
 
 use super::*;
@@ -478,6 +480,28 @@ fn what_a_stranger_makes_us_write_is_bounded_and_his_messages_are_written_all_th
         .iter()
         .find(|one| one.event == BudgetedEvent::SessionOpened);
     assert!(opened.is_some_and(|one| one.count > 3000), "{counts:?}");
+}
+
+#[test]
+fn a_stranger_pays_for_the_whole_of_his_last_record_however_long_it_turns_out() {
+    let mut session = Session::new(DirectionField::Inbound);
+    let common = Arc::make_mut(&mut session.log.common);
+    common.write_budget = Arc::new(WriteBudget::for_strangers());
+    let client = ClientAddr(([192, 0, 2, 7], 4711).into());
+    for _ in 0..2000 {
+        let mut journal = Journal::open(
+            &session.log.common,
+            DirectionField::Inbound,
+            client,
+            client.0,
+        );
+        journal.note(Note::Refused(protocol(501)));
+        // The name comes when the session is paid for.
+        journal.note(Note::Hello(vec![1; 255]));
+        journal.closed();
+    }
+    let log = session.end();
+    assert!(log.octets() < 1 << 20, "{} octets", log.octets());
 }
 
 /// A fact whose log line nobody may ask for.

@@ -37,14 +37,14 @@ async fn both_ends(version: &'static SupportedProtocolVersion) -> (Box<Channel>,
 }
 
 /// Takes what waits to be written.
-fn records(channel: &mut Channel) -> Vec<u8> {
+pub(super) fn records(channel: &mut Channel) -> Vec<u8> {
     let outgoing: &mut Buffer = channel.outgoing();
     let records = outgoing.octets().to_vec();
     outgoing.clear();
     records
 }
 
-fn open(channel: &mut Channel, records: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn open(channel: &mut Channel, records: &[u8]) -> io::Result<Vec<u8>> {
     channel.incoming().append(records);
     let mut data = Vec::new();
     channel.open(|octets| data.extend_from_slice(octets))?;
@@ -122,10 +122,11 @@ async fn data_behind_the_last_flight_of_a_handshake_is_not_lost() {
 }
 
 /// A connection whose server is rustls alone, so that it can send what we would not.
-async fn with_a_strange_server() -> (Box<Channel>, rustls::ServerConnection) {
+pub(super) async fn with_a_strange_server() -> (Box<Channel>, rustls::ServerConnection) {
     let leaf = Leaf::self_signed(&["mx.example"]);
     let mut config = leaf.server_config();
     config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = true;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let (near, far) = duplex(64 * 1024);
     let client = ClientTls::new(&ClientOptions::default()).unwrap();

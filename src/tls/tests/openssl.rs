@@ -268,6 +268,31 @@ fn weak_signatures_in_a_chain_are_refused() {
     }
 }
 
+/// With an exponent of 1, each number is its own signature, and anybody can sign (RFC 8017 §3.1 asks for 3 at least).
+#[tokio::test]
+async fn an_rsa_key_whose_exponent_is_1_proves_nothing() {
+    let dir = Scratch::new();
+    dir.write("ca.key", include_str!("exponent-1"));
+    dir.write("own.key", include_str!("exponent-1"));
+    dir.write("san", format!("subjectAltName=DNS:{HOST}"));
+    for steps in [
+        "req -x509 -new -key ca.key -out ca.pem -days 9999 -subj /CN=Root",
+        "req -new -key own.key -out own.csr -subj /CN=own",
+        "x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 9999 -extfile san -out own.pem",
+        "verify -CAfile ca.pem own.pem",
+    ] {
+        make(&dir.0, steps);
+    }
+    let trust = Trust::in_servers(Some(&dir.0.join("ca.pem"))).unwrap();
+    let chain = super::pem::certificates(&dir.0.join("own.pem")).unwrap();
+    let outcome = trust.check(&peer(&chain), &pkix(&[host(HOST)]), crate::clock::wall());
+    assert!(outcome.is_err(), "{outcome:?}");
+    for version in ["-tls1_2", "-tls1_3"] {
+        let outcome = meet(&dir.0, version).await;
+        assert!(outcome.is_err(), "{version}: {outcome:?}");
+    }
+}
+
 #[test]
 fn issuers_with_keys_of_unknown_kinds_are_named() {
     for (kind, digest, words) in [
@@ -414,6 +439,74 @@ async fn clients_that_offer_only_what_is_refused_are_named_as_such() {
     }
     assert_eq!(called_by("").await.unwrap().facts.version, "TLSv1.3");
     assert_eq!(called_by("-tls1_2").await.unwrap().facts.version, "TLSv1.2");
+}
+
+/// Reads until something ends it: the fault that ended it, or nothing for an end in good order. Data is told.
+async fn ended(secured: &mut Secured<TcpStream>) -> (String, String) {
+    let (mut data, mut read) = (Vec::new(), 1);
+    while read > 0 {
+        let incoming = secured.channel.incoming();
+        read = match poll_fn(|cx| incoming.poll_read_from(&mut secured.stream, 4096, cx)).await {
+            Ok(read) => read,
+            Err(error) => return (error.to_string(), printable(&data)),
+        };
+        if let Err(error) = secured
+            .channel
+            .open(|octets| data.extend_from_slice(octets))
+        {
+            return (error.to_string(), printable(&data));
+        }
+        secured.flush().await;
+    }
+    (String::new(), printable(&data))
+}
+
+fn printable(data: &[u8]) -> String {
+    String::from_utf8_lossy(data).into_owned()
+}
+
+/// RFC 9325 §3.5. OpenSSL ends a connection on which the other side wants no second handshake, and says so.
+#[tokio::test]
+async fn no_second_handshake_is_done_inside_a_connection() {
+    // A server that asks for one: `r` is a command of s_server.
+    let dir = with_key(RSA);
+    let mut server = Server::start(&dir.0, "-tls1_2");
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    let hello = HelloOptions::default();
+    let (mut ours, _) = client().connect_and_flush(tcp, hello).await.unwrap();
+    let mut commands = server.child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut commands, b"r\n").unwrap();
+    let (fault, data) = ended(&mut ours).await;
+    assert!(fault.contains("HandshakeFailure"), "{fault:?} {data:?}");
+
+    // A client that begins one: `R` is a command of s_client.
+    let leaf = Authority::root("Root A").leaf(&[HOST]);
+    let (cert, key) = leaf.write(&dir.0, "ours");
+    let tls = ServerTls::new(&ServerOptions {
+        pairs: vec![CertificateFiles {
+            cert,
+            key,
+            ocsp: None,
+        }],
+        ..ServerOptions::default()
+    })
+    .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let mut child = openssl(&["s_client", "-tls1_2", "-connect", &target])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (tcp, _) = listener.accept().await.unwrap();
+    let (mut ours, _) = tls.accept(tcp).await.unwrap();
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"R\n").unwrap();
+    let (fault, data) = ended(&mut ours).await;
+    assert!(fault.contains("HandshakeFailure"), "{fault:?} {data:?}");
+    let said = child.wait_with_output().unwrap();
+    let said = printable(&[said.stdout, said.stderr].concat());
+    assert!(said.contains("RENEGOTIATING"), "{said}");
+    assert!(said.contains("no renegotiation"), "{said}");
 }
 
 #[test]

@@ -88,6 +88,8 @@ pub(super) struct ReadRecord<'a> {
 #[derive(Deserialize)]
 pub(super) struct ReadSession<'a> {
     #[serde(borrow)]
+    pub(super) id: Text<'a>,
+    #[serde(borrow)]
     pub(super) direction: Text<'a>,
 }
 

@@ -5,10 +5,10 @@ use super::{
     html::{END_FOLD, Escaped, begin_fold, day, list, plural},
     tally::keep,
 };
-use crate::commands::audit::quantity::grouped;
+use crate::commands::{audit::quantity::grouped, unnamed::UnnamedPeers};
 use serde::Serialize;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt::{self, Formatter},
 };
 
@@ -34,6 +34,8 @@ const FLAGS: [(&str, &str); 7] = [
 pub(super) struct Inventory {
     /// By SHA-256.
     pub(super) certificates: BTreeMap<String, CertificateSeen>,
+    /// Levels that peers satisfied whose certificate stands in a later record.
+    unnamed: UnnamedPeers<String>,
     /// Messages with certificates that came when no more were kept apart.
     pub(super) others: u64,
     /// Files of certificates and keys, with what they are for.
@@ -107,6 +109,7 @@ impl Inventory {
 
     /// The certificate in a record of the period.
     pub(super) fn see_certificate(&mut self, record: &ReadRecord<'_>) {
+        let earlier = self.earlier_levels(record);
         let Some(peer) = &record.peer else { return };
         let shown = &peer.certificate;
         let messages = u64::from(record.is_handed_over());
@@ -119,6 +122,26 @@ impl Inventory {
         } else {
             self.others += messages;
         }
+        seen.satisfied.extend(earlier);
+    }
+
+    /// The levels that the peer in this record satisfied by earlier verdicts of its session. A verdict that does not name its peer is
+    /// kept for the record that does.
+    fn earlier_levels(&mut self, record: &ReadRecord<'_>) -> HashSet<String> {
+        let Some(session) = &record.session else {
+            return HashSet::new();
+        };
+        if matches!(record.event, "message" | "session-closed") {
+            return self.unnamed.named(&session.id);
+        }
+        if let Some(decision) = &record.decision
+            && let Some(level) = decision.level.as_deref()
+            && record.peer.is_none()
+            && decision.is_proof()
+        {
+            self.unnamed.await_name(&session.id, level.to_owned());
+        }
+        HashSet::new()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::policy::table::Key;
+use crate::{commands::unnamed::UnnamedPeers, policy::table::Key};
 
 /// One party of the table: a recipient's domain, a server, a sender's domain or a client.
 pub(super) struct Partner {
@@ -78,6 +78,8 @@ impl Partner {
 #[derive(Default)]
 pub(super) struct Partners {
     all: HashMap<Key, Partner>,
+    /// Partners that were authorised and whose certificate stands in a later record.
+    unnamed: UnnamedPeers<Key>,
     /// Days of the first and last record.
     days: Option<(String, String)>,
 }
@@ -94,8 +96,22 @@ impl Partners {
         }
         match record["event"].as_str() {
             Some("verdict" | "unprotected") => self.add_decision(record),
-            Some("message") => self.add_message(record),
+            Some("message") => {
+                self.add_certificate(record);
+                self.add_message(record);
+            }
+            Some("session-closed") => self.add_certificate(record),
             _ => {}
+        }
+    }
+
+    /// The certificate of those that were authorised before in this session.
+    fn add_certificate(&mut self, record: &Value) {
+        let session = record["session"]["id"].as_str().unwrap_or_default();
+        for key in self.unnamed.named(session) {
+            if let Some(partner) = self.all.get_mut(&key) {
+                partner.shows(&record["peer"]["certificate"]);
+            }
         }
     }
 
@@ -104,11 +120,17 @@ impl Partners {
         let Some(key) = key_of(record, decision) else {
             return;
         };
+        let certificate = &record["peer"]["certificate"];
+        if decision["verdict"] == "authorised"
+            && certificate.is_null()
+            && let Some(session) = record["session"]["id"].as_str()
+        {
+            self.unnamed.await_name(session, key.clone());
+        }
         let partner = self
             .all
             .entry(key.clone())
             .or_insert_with(|| Partner::new(key));
-        let certificate = &record["peer"]["certificate"];
         partner.shows(certificate);
         let Some(reason) = refused(decision) else {
             return;

@@ -104,6 +104,47 @@ fn a_line_pins_the_certificates_of_all_hosts_also_of_those_that_were_authorised(
 }
 
 #[test]
+fn a_certificate_that_a_verdict_left_to_the_message_or_the_end_is_that_of_its_domain() {
+    let wrong = decision(
+        "a.example",
+        Some("certificate-expired"),
+        "expired 2026-01-01",
+    );
+    let right = decision("a.example", None, "mx2.a.example");
+    let other = decision("b.example", None, "mx2.a.example");
+    let peer = json!({"certificate": {"sha256": OTHER, "names": ["mx2.a.example"]}});
+    let refused = verdict("1", &wrong, Some((SHA256, &["mx1.a.example"])));
+    // The domain need not have got the message, because its server can refuse a recipient.
+    for event in [
+        message("2", &[&other]),
+        json!({"v": 1, "seq": 3, "at": "2026-11-25T06:05:00.123456Z", "event": "session-closed",
+            "session": session("2", "outbound"), "repeated": []}),
+    ] {
+        let with = |session: &str, peer: &Value| {
+            let mut event = event.clone();
+            event["session"]["id"] = json!(session);
+            event["peer"] = peer.clone();
+            event
+        };
+        let stranger = json!({"certificate": {"sha256": "c".repeat(64), "names": []}});
+        let records = [
+            refused.clone(),
+            verdict("2", &right, None),
+            with("3", &stranger),
+            with("2", &peer),
+            with("2", &stranger),
+        ];
+        let line = only_line(&records);
+        let [_, pins, ..] = &line.split("match=").collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let pins = pins.split(' ').next().expect("the first word");
+        let pins: Vec<String> = pins.split('|').map(|pin| pin.replace(':', "")).collect();
+        assert_eq!(pins, [SHA256, OTHER], "{line}");
+    }
+}
+
+#[test]
 fn a_partner_without_tls_can_only_be_let_through_in_the_clear_and_the_comment_says_so() {
     let wrong = decision(
         "a.example",
