@@ -412,7 +412,7 @@ fn message(record: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     certificate(record, f)
 }
 
-fn certificate(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn certificate(record: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match record["peer"]["certificate"]["sha256"].as_str() {
         Some(sha256) => write!(f, " certificate {sha256}"),
         None => Ok(()),
@@ -475,7 +475,7 @@ fn number(value: &LineValue<'_>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn tls_and_certificate_are_shown_where_a_record_has_them() {
@@ -498,6 +498,8 @@ mod tests {
                 "quit, 0 message(s); TLSv1.3 S certificate ab",
             ),
         ] {
+            let line = record.to_string();
+            let record = LineValue::read(line.as_bytes()).expect("JSON");
             let shown = Sentence(&record).to_string();
             assert!(shown.ends_with(end), "{shown}");
         }

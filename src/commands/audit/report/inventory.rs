@@ -114,15 +114,14 @@ impl Inventory {
         let shown = &peer.certificate;
         let messages = u64::from(record.is_handed_over());
         if let Some(seen) = self.certificates.get_mut(&*shown.sha256) {
-            seen.see(record, messages);
+            seen.see(record, messages, earlier);
         } else if self.is_complete() {
             let mut seen = CertificateSeen::new(shown, record.at);
-            seen.see(record, messages);
+            seen.see(record, messages, earlier);
             self.certificates.insert(shown.sha256.to_string(), seen);
         } else {
             self.others += messages;
         }
-        seen.satisfied.extend(earlier);
     }
 
     /// The levels that the peer in this record satisfied by earlier verdicts of its session. A verdict that does not name its peer is
@@ -160,7 +159,8 @@ impl CertificateSeen {
         }
     }
 
-    fn see(&mut self, record: &ReadRecord<'_>, messages: u64) {
+    /// `earlier`: the levels that it satisfied in records that do not name it.
+    fn see(&mut self, record: &ReadRecord<'_>, messages: u64, earlier: HashSet<String>) {
         self.messages += messages;
         record.at.clone_into(&mut self.last_seen);
         for decision in record.decisions.iter().chain(record.decision.as_deref()) {
@@ -169,6 +169,9 @@ impl CertificateSeen {
             {
                 keep(&mut self.satisfied, level);
             }
+        }
+        for level in earlier {
+            keep(&mut self.satisfied, &level);
         }
     }
 }
