@@ -139,13 +139,29 @@ impl SavedLog {
         trust: &LogTrust,
         mut take: impl FnMut(SavedRecord<'_>),
     ) -> io::Result<ExaminedLog> {
-        let logs = slice::from_ref(&self.files);
-        let mut take = |_, line: &[u8]| {
-            SavedRecord::read(line).map(&mut take);
+        let (logs, mut next) = (slice::from_ref(&self.files), 0);
+        let mut see = |_, line: &[u8]| {
+            if let Some(record) = SavedRecord::read(line) {
+                next = record.number() + 1;
+                take(record);
+            }
             true
         };
-        let mut verified = verify_and_read(logs, &trust.0, &mut |_, _| (), &mut take)?;
-        Ok(ExaminedLog(verified.pop().unwrap_or_default()))
+        let mut verified = verify_and_read(logs, &trust.0, &mut |_, _| (), &mut see)?;
+        let verified = verified.pop().unwrap_or_default();
+        if next < verified.good {
+            // Its files changed meanwhile, and verification has found the rest.
+            let mut lines = LogLines::new(&verified.files);
+            while let Some(line) = lines.next()? {
+                let record = SavedRecord::read(line.bytes);
+                if let Some(record) =
+                    record.filter(|record| (next..verified.good).contains(&record.number()))
+                {
+                    take(record);
+                }
+            }
+        }
+        Ok(ExaminedLog(verified))
     }
 
     /// A proof for each record that `wanted` takes, if a signed checkpoint stands behind it. None has anything of another record in it.

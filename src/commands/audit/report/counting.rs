@@ -1,5 +1,5 @@
-//! Counts the records of all logs while they are verified, in one pass. Only where a log turns out to be damaged before the place up
-//! to which it was read, its records are counted a second time.
+//! Counts the records of all logs while they are verified, in one pass. Only where other records turn out to be good than those that
+//! were counted, because a log is damaged or its files changed meanwhile, all are counted a second time.
 
 use super::{
     counts::Counts,
@@ -59,18 +59,18 @@ impl<'a> Counting<'a> {
         true
     }
 
-    /// Whether a record was counted that is not as it was written, as verification found in the end.
-    fn has_too_many(&self, verified: &[Verification]) -> bool {
-        let logs = self.logs.iter().zip(verified);
-        logs.into_iter().any(|(own, log)| own.next > log.good)
+    /// Whether other records were counted than verification has found to be good in the end.
+    fn has_others(&self, verified: &[Verification]) -> bool {
+        let mut logs = self.logs.iter().zip(verified);
+        logs.any(|(own, log)| own.next != log.good)
     }
 
     /// The numbers, once verification has ended. Of a log that is damaged, the records before the damage count.
     ///
     /// # Errors
-    /// A file of a damaged log cannot be read again.
+    /// A file cannot be read again.
     pub(super) fn end(mut self, verified: &[Verification]) -> io::Result<Counts> {
-        if self.has_too_many(verified) {
+        if self.has_others(verified) {
             self = self.again(verified)?;
         }
         let mut counts = self.counts;
