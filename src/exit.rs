@@ -5,8 +5,8 @@ pub(crate) const CODES: [(u8, &str); 8] = [
     (0, "all is well"),
     (
         NO,
-        "the answer is no: mail would be refused (check), the log is not intact (audit), the policy is not cached (policy), \
-         or there are warnings (doctor)",
+        "the answer is no: mail would be refused (check), the log is not intact or lacks what is to be proved (audit), the policy \
+         is not cached (policy), or there are warnings (doctor)",
     ),
     (FAULTY, "doctor found what must be mended"),
     (USAGE, "the command line is wrong"),
@@ -44,6 +44,8 @@ const CONFIGURATION: u8 = 78;
 pub enum Exit {
     /// The command was carried out, and the answer is no. The command has printed it.
     No,
+    /// The same, where nothing is printed: the output has a form that words do not have.
+    NoBecause(String),
     /// `doctor` found what must be mended, and has printed it.
     Faulty,
     /// The command line is wrong.
@@ -61,7 +63,7 @@ impl Exit {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::No => NO,
+            Self::No | Self::NoBecause(_) => NO,
             Self::Faulty => FAULTY,
             Self::Usage(_) => USAGE,
             Self::Configuration(_) => CONFIGURATION,
@@ -76,7 +78,8 @@ impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::No | Self::Faulty => Ok(()),
-            Self::Usage(words)
+            Self::NoBecause(words)
+            | Self::Usage(words)
             | Self::Configuration(words)
             | Self::Temporary(words)
             | Self::RecordsLost(words) => f.write_str(words),

@@ -3,13 +3,14 @@
 
 #[path = "support/running.rs"]
 mod running;
+#[path = "anchors/stamps.rs"]
+mod stamps;
 
 use data_encoding::BASE64;
 use running::{
     Client, Proxy, Scratch, free, inside_server, metrics_page, pair, pki::Authority, run,
 };
 use serde_json::Value;
-use starttls_proxy::audit::{AuditLog, AuditOptions, Record, StampRecord};
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -384,35 +385,6 @@ fn a_message_is_proved_with_what_others_said_of_the_checkpoint_behind_it() {
     );
     assert!(
         said.contains("is not proved: --tsa-ca was not given"),
-        "{said}"
-    );
-}
-
-#[test]
-fn a_stamp_that_was_given_for_another_checkpoint_is_a_finding() {
-    let tsa = Tsa::start(None);
-    let dir = Scratch::new();
-    let (log, ..) = served(&dir, &[tsa.url("ec")], "others vouch");
-    let honest = &records(&log, "stamp")[0];
-    // Whoever has the key writes another past, and puts the stamp of the honest one into it.
-    let forged = dir.0.join("forged");
-    let mut options = AuditOptions::new(forged.clone(), "mail.example/inbound".into());
-    options.key = Some(dir.0.join("key.pem"));
-    let writer = AuditLog::open(options).expect("a log");
-    let checkpoint = writer.checkpoints().borrow().clone().expect("a checkpoint");
-    let field = |name: &str| honest[name].as_str().expect("text").to_owned();
-    writer.append(&Record::Stamp(StampRecord {
-        size: checkpoint.head.size,
-        time: field("time"),
-        tsa: field("tsa"),
-        token: field("token"),
-    }));
-    assert!(writer.close());
-    let forged = forged.display().to_string();
-    let (code, said, _) = run(&["audit", "verify", &forged]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(
-        said.contains("this time-stamp is of something else"),
         "{said}"
     );
 }

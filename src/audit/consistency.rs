@@ -2,74 +2,84 @@
 
 use super::{
     chain::{Hash, Header},
-    in_order,
-    tree::{KnownLeaves, RecordTree, TreeStart},
-    verify::LogLines,
+    tree::{ConsistencyPath, RecordTree},
+    verify::{LogLines, LogListing, tree_start},
 };
 use std::{io, path::Path, path::PathBuf};
 
-/// Most records over which a proof is made. Their hashes are held in memory, 64 octets each, and whoever asks for it may be anybody.
-const MOST_RECORDS: u64 = 1 << 22;
+/// How often the log is read again because its files changed meanwhile.
+const CHANGES: usize = 4;
 
 /// The hashes that prove that the first `old` records are the beginning of the first `size` (RFC 6962 §2.1.2), out of the files of the
-/// log at `file`. Reads the file that has record number `old`, and those behind it.
+/// log at `file`. Reads the file that has record number `old`, and those behind it; holds none of their records.
 ///
 /// # Errors
 /// A file cannot be read, or the records are not there.
 pub(crate) fn consistency(file: &Path, old: u64, size: u64) -> Result<Vec<Hash>, String> {
-    let missing = || format!("records {old} to {size} are not all in the log's files");
     if old == 0 || old == size {
         return Ok(Vec::new());
     }
-    if size.saturating_sub(old) > MOST_RECORDS {
-        return Err(format!(
-            "it has signed {old} records, and here are {size}: more than {MOST_RECORDS} are between them, too many for one proof; \
-             have it forget this log, or begin a new one"
-        ));
+    let words = |error: io::Error| error.to_string();
+    let mut listing = LogListing::new(&[file.to_owned()]).map_err(words)?;
+    for _ in 0..CHANGES {
+        let order = listing.order();
+        let behind = order.first_records.partition_point(|first| *first <= old);
+        let path = path_in(&order.files[behind.saturating_sub(1)..], old, size);
+        match path.map_err(words)? {
+            Some(path) => return Ok(path),
+            // The program that asks may have begun a new file meanwhile.
+            None => match listing.changed() {
+                Some(changed) => listing = changed.map_err(words)?,
+                None => break,
+            },
+        }
     }
-    let order = in_order(&[file.to_owned()]).map_err(|error| error.to_string())?;
-    let behind = order.first_records.partition_point(|first| *first <= old);
-    let files = &order.files[behind.saturating_sub(1)..];
-    let known = known_from(files, size).map_err(|error| error.to_string())?;
-    known
-        .and_then(|known| known.consistency(old, size))
-        .ok_or_else(missing)
+    Err(format!(
+        "records {old} to {size} are not all in the log's files"
+    ))
 }
 
-/// The tree of `size` records, as far as these files, which follow each other, show it. `None`: they do not have all of these records, or
-/// do not say what stood before them.
-fn known_from(files: &[PathBuf], size: u64) -> io::Result<Option<KnownLeaves>> {
+/// The same out of these files, which follow each other. `None`: they do not have all of these records, or do not say what stood before
+/// them.
+fn path_in(files: &[PathBuf], old: u64, size: u64) -> io::Result<Option<Vec<Hash>>> {
     let mut lines = LogLines::new(files);
-    let mut first = None;
-    let mut before = None;
-    let mut hashes = Vec::new();
+    let mut path = None;
+    let mut next = 0;
     while let Some(line) = lines.next()? {
         let Some(header) = Header::read(line.bytes).filter(|header| header.seq < size) else {
             break;
         };
-        let begin = *first.get_or_insert(header.seq);
-        if header.seq != begin + hashes.len() as u64 {
+        let path = match &mut path {
+            Some(path) => path,
+            none => {
+                next = header.seq;
+                let Some(before) = tree_before(files, next)? else {
+                    return Ok(None);
+                };
+                let Some(new) = ConsistencyPath::new(old, size, &before) else {
+                    return Ok(None);
+                };
+                none.insert(new)
+            }
+        };
+        if header.seq != next {
             return Ok(None);
         }
-        hashes.push(Hash::of(line.bytes));
-        if before.is_none() {
-            let start = TreeStart::read(header.event, line.bytes);
-            before = start
-                .map(|start| start.tree)
-                .filter(|tree| tree.size() == begin);
-        }
+        path.push(Hash::of(line.bytes));
+        next += 1;
     }
-    let begin = first.unwrap_or_default();
-    if begin == 0 {
-        before = Some(RecordTree::default());
+    Ok(path
+        .filter(|_| next == size)
+        .and_then(ConsistencyPath::done))
+}
+
+/// The tree over the records before number `first`, which is the first one in these files.
+fn tree_before(files: &[PathBuf], first: u64) -> io::Result<Option<RecordTree>> {
+    if first == 0 {
+        return Ok(Some(RecordTree::default()));
     }
-    let is_all = begin + hashes.len() as u64 == size;
-    let Some(before) = before.filter(|_| is_all) else {
-        return Ok(None);
-    };
-    let mut known = KnownLeaves::behind(before);
-    hashes.into_iter().for_each(|hash| known.push(hash));
-    Ok(Some(known))
+    let start = tree_start(LogLines::new(files), first)?;
+    Ok(start.map(|start| start.tree))
 }
 
 #[cfg(test)]

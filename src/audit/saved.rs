@@ -133,33 +133,23 @@ impl SavedLog {
     /// [`ExaminedLog::good`] on must be disregarded afterwards: a signature may show only later that they were written anew.
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// A file cannot be read. The kind `ResourceBusy` says that files of the log were rotated meanwhile, so that other records were given
+    /// than were verified; find the log anew then.
     pub fn verify_and_read(
         &self,
         trust: &LogTrust,
         mut take: impl FnMut(SavedRecord<'_>),
     ) -> io::Result<ExaminedLog> {
-        let (logs, mut next) = (slice::from_ref(&self.files), 0);
+        let logs = slice::from_ref(&self.files);
         let mut see = |_, line: &[u8]| {
-            if let Some(record) = SavedRecord::read(line) {
-                next = record.number() + 1;
-                take(record);
-            }
+            SavedRecord::read(line).map(&mut take);
             true
         };
         let mut verified = verify_and_read(logs, &trust.0, &mut |_, _| (), &mut see)?;
         let verified = verified.pop().unwrap_or_default();
-        if next < verified.good {
-            // Its files changed meanwhile, and verification has found the rest.
-            let mut lines = LogLines::new(&verified.files);
-            while let Some(line) = lines.next()? {
-                let record = SavedRecord::read(line.bytes);
-                if let Some(record) =
-                    record.filter(|record| (next..verified.good).contains(&record.number()))
-                {
-                    take(record);
-                }
-            }
+        if verified.reread {
+            let words = "the files of the log changed while it was read: read it again";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, words));
         }
         Ok(ExaminedLog(verified))
     }

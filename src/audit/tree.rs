@@ -3,9 +3,10 @@
 //! The datum of a leaf is the record's hash, which are 32 octets. While a log is written, only its compact range is held: the roots of
 //! the perfect subtrees that stand side by side, at most 64 hashes. A root is what a checkpoint signs.
 
-use super::chain::Hash;
+use super::chain::{Hash, Head};
 use data_encoding::BASE64;
 use serde::Deserialize;
+use std::ops::Range;
 
 /// The leaf of a record, without an allocation.
 fn record_leaf(record: Hash) -> Hash {
@@ -107,6 +108,17 @@ impl RecordTree {
         is_there.then(|| self.roots.get(place).copied()).flatten()
     }
 
+    /// The tree over the records from number `begin` on, which is one of those with which a perfect subtree begins.
+    fn behind(&self, begin: u64) -> Option<Self> {
+        let size = self.size.checked_sub(begin)?;
+        let is_there = size & self.size == size;
+        let place = self.roots.len() - size.count_ones() as usize;
+        is_there.then(|| Self {
+            size,
+            roots: self.roots[place..].to_vec(),
+        })
+    }
+
     /// Whether `self` can be what `later` was before more records came, as far as the compact ranges show it: all subtrees that both
     /// have are equal.
     pub(super) fn can_precede(&self, later: &Self) -> bool {
@@ -134,8 +146,8 @@ fn bits(size: u64) -> impl Iterator<Item = u64> {
 pub(super) struct TreeStart {
     /// Over the records before number `tree.size()`. The record that says so is that one, or stands a little behind it.
     pub(super) tree: RecordTree,
-    /// For `log-cut`: how many of those records were found.
-    pub(super) found: Option<u64>,
+    /// For `log-cut`: the end of what was found instead of those records.
+    pub(super) found: Option<Head>,
     /// For `log-cut`: the program had the log open.
     pub(super) running: bool,
 }
@@ -145,6 +157,7 @@ struct TreeStartFields {
     first: u64,
     range: String,
     found: Option<u64>,
+    found_hash: Option<String>,
     #[serde(default)]
     running: bool,
 }
@@ -158,9 +171,16 @@ impl TreeStart {
         let fields: TreeStartFields = serde_json::from_slice(line).ok()?;
         let range = BASE64.decode(fields.range.as_bytes()).ok()?;
         let tree = RecordTree::from_range(fields.first, &range)?;
+        let found = match event {
+            b"log-cut" => Some(Head {
+                size: fields.found?,
+                hash: Hash::parse(fields.found_hash?.as_bytes())?,
+            }),
+            _ => None,
+        };
         Some(Self {
             tree,
-            found: fields.found,
+            found,
             running: fields.running,
         })
     }
@@ -222,29 +242,96 @@ impl KnownLeaves {
     }
 
     /// The consistency path from the tree of `old` records to that of `size` (RFC 9162 §2.1.4.1); `None` where leaves are missing.
+    #[cfg(test)]
     pub(super) fn consistency(&self, old: u64, size: u64) -> Option<Vec<Hash>> {
-        let mut path = Vec::new();
-        let (mut begin, mut end) = (0, size);
-        let mut is_whole = true;
-        if old == 0 || old > size {
-            return None;
+        let parts = consistency_parts(old, size)?.into_iter();
+        parts.map(|part| self.root(part.start, part.end)).collect()
+    }
+}
+
+/// The parts of the tree of `size` records whose roots are the consistency path from the first `old` records (RFC 9162 §2.1.4.1), in the
+/// order of the path. `None` where there are not so many.
+fn consistency_parts(old: u64, size: u64) -> Option<Vec<Range<u64>>> {
+    let mut parts = Vec::new();
+    let (mut begin, mut end) = (0, size);
+    if old == 0 || old > size {
+        return None;
+    }
+    while end != old {
+        let middle = begin + split(end - begin);
+        if old <= middle {
+            parts.push(middle..end);
+            end = middle;
+        } else {
+            parts.push(begin..middle);
+            begin = middle;
         }
-        while end != old {
-            let middle = begin + split(end - begin);
-            if old <= middle {
-                path.push(self.root(middle, end)?);
-                end = middle;
+    }
+    if begin > 0 {
+        parts.push(begin..end);
+    }
+    parts.reverse();
+    Some(parts)
+}
+
+/// Makes a consistency path while records come one after the other. Whatever their number, it holds two hashes for each level of the
+/// tree.
+#[derive(Debug)]
+pub(super) struct ConsistencyPath {
+    /// The parts that are not done yet, the next one last, each with its place in the path.
+    open: Vec<(usize, Range<u64>)>,
+    /// Over the records of the next part that were there.
+    part: RecordTree,
+    path: Vec<Option<Hash>>,
+    /// The number of the next record.
+    next: u64,
+}
+
+impl ConsistencyPath {
+    /// For the path from `old` records to `size`, where records are known from `before` on. `None`: that is not enough.
+    pub(super) fn new(old: u64, size: u64, before: &RecordTree) -> Option<Self> {
+        let parts = consistency_parts(old, size)?;
+        let mut path = vec![None; parts.len()];
+        let mut open: Vec<_> = parts.into_iter().enumerate().collect();
+        open.sort_by_key(|(_, part)| part.start);
+        open.reverse();
+        let mut part = RecordTree::default();
+        while let Some((place, over)) = open.pop_if(|(_, part)| part.start < before.size) {
+            if over.end <= before.size {
+                path[place] = Some(before.subtree(over.start, over.end - over.start)?);
             } else {
-                path.push(self.root(begin, middle)?);
-                begin = middle;
-                is_whole = false;
+                part = before.behind(over.start)?;
+                open.push((place, over));
+                break;
             }
         }
-        if !is_whole {
-            path.push(self.root(begin, end)?);
+        Some(Self {
+            open,
+            part,
+            path,
+            next: before.size,
+        })
+    }
+
+    /// Takes the next record.
+    pub(super) fn push(&mut self, record: Hash) {
+        let number = self.next;
+        self.next += 1;
+        if let Some((place, over)) = self.open.last()
+            && over.contains(&number)
+        {
+            self.part.push(record);
+            if number + 1 == over.end {
+                self.path[*place] = Some(self.part.root());
+                self.part = RecordTree::default();
+                self.open.pop();
+            }
         }
-        path.reverse();
-        Some(path)
+    }
+
+    /// The path; `None` where records are missing.
+    pub(super) fn done(self) -> Option<Vec<Hash>> {
+        self.path.into_iter().collect()
     }
 }
 
@@ -311,191 +398,4 @@ pub(super) fn continues(old: (u64, Hash), new: (u64, Hash), path: &[Hash]) -> bo
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use data_encoding::HEXLOWER;
-    use proptest::prelude::*;
-
-    /// The leaves that implementations of RFC 6962 test with.
-    const DATA: [&str; 8] = [
-        "",
-        "00",
-        "10",
-        "2021",
-        "3031",
-        "40414243",
-        "5051525354555657",
-        "606162636465666768696a6b6c6d6e6f",
-    ];
-    /// The roots over the first of those leaves, the first two, and so on.
-    const ROOTS: [&str; 8] = [
-        "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
-        "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
-        "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
-        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
-        "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
-        "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
-        "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
-        "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
-    ];
-
-    fn leaf(datum: &[u8]) -> Hash {
-        Hash::of(&[&[0], datum].concat())
-    }
-
-    fn octets(hex: &str) -> Vec<u8> {
-        HEXLOWER.decode(hex.as_bytes()).unwrap()
-    }
-
-    fn hashes(hex: &[&str]) -> Vec<Hash> {
-        hex.iter()
-            .map(|hex| Hash::parse(hex.as_bytes()).unwrap())
-            .collect()
-    }
-
-    fn known() -> KnownLeaves {
-        KnownLeaves {
-            before: RecordTree::default(),
-            leaves: DATA.map(|datum| leaf(&octets(datum))).to_vec(),
-        }
-    }
-
-    #[test]
-    fn roots_are_those_of_rfc_6962() {
-        let mut tree = RecordTree::default();
-        assert_eq!(tree.root(), Hash::of(b""));
-        for (datum, root) in DATA.iter().zip(ROOTS) {
-            tree.push_leaf(leaf(&octets(datum)));
-            assert_eq!(tree.root().to_string(), root);
-        }
-    }
-
-    #[test]
-    fn paths_are_those_of_rfc_6962() {
-        let known = known();
-        let inclusion = [
-            (0, 1, &[][..]),
-            (
-                0,
-                8,
-                &[
-                    "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
-                    "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
-                    "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
-                ],
-            ),
-            (
-                5,
-                8,
-                &[
-                    "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
-                    "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
-                    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
-                ],
-            ),
-            (
-                2,
-                3,
-                &["fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"],
-            ),
-        ];
-        for (index, size, path) in inclusion {
-            assert_eq!(known.inclusion(index, size), Some(hashes(path)), "{index}");
-        }
-        let consistency = [
-            (1, 1, &[][..]),
-            (
-                1,
-                8,
-                &[
-                    "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
-                    "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
-                    "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
-                ],
-            ),
-            (
-                6,
-                8,
-                &[
-                    "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
-                    "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
-                    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
-                ],
-            ),
-            (
-                2,
-                5,
-                &[
-                    "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
-                    "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
-                ],
-            ),
-        ];
-        for (old, size, path) in consistency {
-            assert_eq!(known.consistency(old, size), Some(hashes(path)), "{old}");
-        }
-    }
-
-    fn record(number: u64) -> Hash {
-        Hash::of(&number.to_be_bytes())
-    }
-
-    fn tree(size: u64) -> RecordTree {
-        let mut tree = RecordTree::default();
-        (0..size).for_each(|number| tree.push(record(number)));
-        tree
-    }
-
-    /// What is known of a tree of `size` records if the first `from` are elsewhere.
-    fn known_from(from: u64, size: u64) -> KnownLeaves {
-        let mut known = KnownLeaves::behind(tree(from));
-        (from..size).for_each(|number| known.push(record(number)));
-        known
-    }
-
-    proptest! {
-        #[test]
-        fn every_path_is_verified_and_no_changed_one(from in 0..70_u64, more in 1..70_u64, a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>()) {
-            let size = from + more;
-            let known = known_from(from, size);
-            let root = tree(size).root();
-            let index = from + a.index(more as usize) as u64;
-            let path = known.inclusion(index, size).unwrap();
-            prop_assert!(includes(root, size, index, record(index), &path));
-            prop_assert!(!includes(root, size, index, record(index + 1), &path));
-            prop_assert!(!includes(root, size, size, record(index), &path));
-            let at = b.index(path.len().max(1));
-            let mut changed = path.clone();
-            if let Some(hash) = changed.get_mut(at) {
-                hash.0[7] ^= 1;
-                prop_assert!(!includes(root, size, index, record(index), &changed));
-            }
-            changed.truncate(at);
-            if path.len() > at {
-                prop_assert!(!includes(root, size, index, record(index), &changed));
-            }
-
-            let old = (from + a.index(more as usize) as u64).max(1);
-            let path = known.consistency(old, size).unwrap();
-            prop_assert!(continues((old, tree(old).root()), (size, root), &path));
-            prop_assert!(!continues((old, record(0)), (size, root), &path));
-            prop_assert!(!continues((old, tree(old).root()), (size, record(0)), &path));
-            prop_assert!(old == size || !continues((old, tree(old).root()), (size + 1, root), &path[..path.len().saturating_sub(1)]));
-        }
-
-        #[test]
-        fn a_range_is_read_back_and_goes_on(size in 0..300_u64, more in 0..40_u64) {
-            let before = tree(size);
-            let mut again = RecordTree::from_range(size, &before.range()).unwrap();
-            prop_assert_eq!(&again, &before);
-            prop_assert_eq!(RecordTree::from_range(size + 1, &before.range()).is_some(), (size + 1).count_ones() == size.count_ones());
-            (size..size + more).for_each(|number| again.push(record(number)));
-            prop_assert_eq!(&again, &tree(size + more));
-            prop_assert!(before.can_precede(&again));
-            let mut other = RecordTree::default();
-            (0..size + more).for_each(|number| other.push(record(number + 1)));
-            let has_common = size > 0 && bits(size).next() == bits(size + more).next();
-            prop_assert!(!has_common || !before.can_precede(&other));
-        }
-    }
-}
+mod tests;

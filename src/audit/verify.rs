@@ -1,38 +1,46 @@
 //! Finds out whether a log is still what was written.
 //!
-//! One pass over the files, bounded by the disk and SHA-256: of most lines only the header is read, from its fixed place. JSON is parsed
-//! only in checkpoints and in the records about the log itself.
+//! One pass over the files, bounded by the disk and SHA-256. A thread of its own reads ahead and looks at the form of each line. Of most
+//! lines only the header is read then, from its fixed place. The other fields are read only in checkpoints and in the records about the
+//! log itself.
 //!
 //! Two things the chain alone cannot show: that its end was cut off, and that an older copy of the whole log was put in its
 //! place. An [`LogAnchor`] shows both. It is a head that was kept where nobody who can write the log can write.
 
 mod agreement;
+mod ahead;
 mod anchor;
+mod checkpoints;
 mod completeness;
 mod damage;
+mod due;
 mod fields;
+mod form;
 mod gaps;
 mod lines;
+mod listing;
 mod logs;
 mod outside;
 mod passing;
+mod recent;
+mod starts;
 mod verifier;
 
 pub(crate) use anchor::LogAnchor;
 pub(crate) use completeness::Completeness;
 pub use damage::{Damage, Finding};
-pub(crate) use gaps::tree_start;
 pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time, in_order};
+pub(crate) use listing::LogListing;
 pub(crate) use logs::{MergedLines, logs};
 pub(crate) use outside::{OutsideAnchor, OutsideAnchors, ReadStamp, StampFacts, judged};
 pub(crate) use passing::verify_and_read;
+pub(crate) use starts::tree_start;
 
 use super::{
     PublicKey, WitnessPolicy,
     chain::Head,
     hybrid::HybridPublic,
     kept::{EpochsFound, KeptKey},
-    known::KnownEnd,
     tree::RecordTree,
 };
 use damage::Misfit;
@@ -41,6 +49,8 @@ use verifier::Verifier;
 
 /// Octets between two reports of progress.
 const PROGRESS_STEP: u64 = 1 << 20;
+/// How often a log is read again because its files changed meanwhile.
+const CHANGES: usize = 4;
 
 /// What the log is compared with, besides itself.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +110,8 @@ pub(crate) struct Verification {
     pub(crate) signers: Vec<PublicKey>,
     /// Number of checkpoints with a good ML-DSA signature, and of records that the last of them covers.
     pub(crate) hybrid: (u64, u64),
+    /// Number of ML-DSA signatures that were due and are not there; counted if the key was given.
+    pub(crate) hybrid_missing: u64,
     /// The keys that signed one checkpoint each.
     pub(crate) epochs: EpochsFound,
     /// Number of anchors of this log.
@@ -124,6 +136,8 @@ pub(crate) struct Verification {
     pub(crate) outside: OutsideAnchors,
     /// What an honest run without faults could not have left.
     pub(crate) completeness: Completeness,
+    /// Files of the log changed while it was read, so it was read again.
+    pub(crate) reread: bool,
     /// The program had stopped in good order when the last record was written.
     pub(crate) stopped: bool,
     /// The first thing that is not as it was written. Behind a cut of which the log itself says so, it was read on.
@@ -142,7 +156,8 @@ impl Verification {
     pub(crate) fn is_complete(&self) -> bool {
         self.intact()
             && self.completeness.is_whole()
-            && self.crashes + self.outages + self.lost == 0
+            && self.hybrid_missing == 0
+            && (self.crashes, self.outages, self.lost) == (0, 0, 0)
     }
 
     /// Number of good records.
@@ -168,18 +183,52 @@ pub(crate) fn verify(
 }
 
 /// The same, and each line that fits goes to `pass`, without its LF. What is found later may be about lines that were passed:
-/// only those below [`Verification::good`] count.
+/// only those below [`Verification::good`] count. Where the log was read again ([`Verification::reread`]), nothing is passed that time.
 fn verify_and_pass(
     files: &[PathBuf],
     expected: &Expectations,
     progress: &mut dyn FnMut(u64, u64),
     pass: &mut dyn FnMut(&[u8]),
 ) -> io::Result<Verification> {
-    let order = in_order(files)?;
-    let remarks = order.remarks().collect();
-    let files = order.files;
+    let mut listing = LogListing::new(files)?;
+    let mut result = verify_listed(&listing, expected, progress, pass);
+    for _ in 0..CHANGES {
+        let is_doubtful = match &result {
+            Ok(verification) => !verification.intact(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        // A program that writes the log may have begun a new file meanwhile.
+        match listing.changed().filter(|_| is_doubtful) {
+            Some(changed) => listing = changed?,
+            None => return result,
+        }
+        result = verify_listed(&listing, expected, progress, &mut |_| ());
+        if let Ok(verification) = &mut result {
+            verification.reread = true;
+        }
+    }
+    result
+}
+
+fn verify_listed(
+    listing: &LogListing,
+    expected: &Expectations,
+    progress: &mut dyn FnMut(u64, u64),
+    pass: &mut dyn FnMut(&[u8]),
+) -> io::Result<Verification> {
+    let order = listing.order();
+    let mut remarks: Vec<_> = order.remarks().collect();
+    let (files, older) = order.behind(expected.from)?;
+    if older > 0 {
+        let text = format!(
+            "{older} file(s) with records before {} were not read, as --from says",
+            expected.from
+        );
+        remarks.push(text);
+    }
+    let files = files.to_vec();
     let mut verifier = Verifier::new(expected);
-    verifier.known = files.last().and_then(|file| KnownEnd::of_log(file));
+    verifier.known = listing.known_end();
     let misfit = verifier.walk(&files, progress, pass)?;
     verifier.result.epochs = verifier.epochs.found().clone();
     let head = verifier.result.head;

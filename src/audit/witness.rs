@@ -19,6 +19,8 @@ use std::{
 
 /// The octet that stands for an Ed25519 cosignature in verifier keys (C2SP tlog-cosignature).
 const COSIGNATURE: u8 = 4;
+/// Octets in the signature line of one: key id, time, and signature.
+const COSIGNATURE_OCTETS: usize = 4 + 8 + 64;
 /// The media type of an answer that gives a size.
 const SIZE: &str = "text/x.tlog.size";
 /// Largest number of hashes in a consistency proof (C2SP tlog-witness).
@@ -95,6 +97,16 @@ impl WitnessKey {
             Some(Cosignature { line, at })
         })
     }
+}
+
+/// When the witness signed that a signature line is of, by its own clock. `None`: it is no cosignature with an Ed25519 key.
+pub(super) fn time_of_cosignature(line: &str) -> Option<SystemTime> {
+    let (name, blob) = signature_of(line)?;
+    let blob: [u8; COSIGNATURE_OCTETS] = unbase64(blob)?.try_into().ok()?;
+    let (_, rest) = blob.split_first_chunk::<4>()?;
+    let (time, _) = rest.split_first_chunk()?;
+    let at = UNIX_EPOCH.checked_add(Duration::from_secs(u64::from_be_bytes(*time)))?;
+    (!name.contains('+')).then_some(at)
 }
 
 /// What a witness is sent: that the checkpoint `note` goes on from the first `old` records, and the proof of that. `None`: it is longer

@@ -45,7 +45,7 @@ pub struct AuditVerifyFlags {
     /// nobody who took the host and its keys later signed the past anew
     #[argh(option, arg_name = "NAME+ID+KEY|FILE")]
     pub first_key: Vec<String>,
-    /// first record that must be there: older ones were left out knowingly (default 0)
+    /// the first record of the file to begin with: older files are left out knowingly (default 0)
     #[argh(option, default = "0", arg_name = "N")]
     pub from: u64,
     /// certificate authorities of the time-stamps; without them, the stamps' times are not proved
@@ -58,7 +58,8 @@ pub struct AuditVerifyFlags {
     #[argh(option, arg_name = "CHECKPOINT")]
     pub since: Option<String>,
     /// exit code 1 also where an honest run without faults could not have left the log so: a run without a stop, a
-    /// session without an end, a clock that ran back, a stretch without a checkpoint, a crash, a key that signed nothing
+    /// session without an end, a clock that ran back, a stretch without a checkpoint or (with its
+    /// key) an ML-DSA signature that was due, a crash, a key that signed nothing
     #[argh(switch)]
     pub expect_complete: bool,
     /// file of the log, or files of several logs, each of which is judged by itself

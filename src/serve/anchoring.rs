@@ -164,10 +164,18 @@ async fn next_due(
     }
 }
 
+/// What whoever was asked has said, as a line of the program's log may have it: cut, escaped, and in quotes, so that nobody takes it for
+/// something that this program says.
+fn quoted(words: &str) -> String {
+    let words = audit::WireText::from(words);
+    format!("\"{}\"", audit::printable(words.as_str(), LONGEST_ERROR))
+}
+
 /// Records and logs that nobody vouches for new checkpoints from now on.
 fn note_failure(audit: &AuditLog, kind: &str, size: u64, words: &str) {
     log::warn!(
-        "audit log: nobody vouches for the checkpoint of {size} records ({kind}), mail goes on: {words}"
+        "audit log: nobody vouches for the checkpoint of {size} records ({kind}), mail goes on: {}",
+        quoted(words)
     );
     let error: String = words.chars().take(LONGEST_ERROR).collect();
     audit.append(&Record::NotAnchored(audit::NotAnchoredRecord {

@@ -44,7 +44,9 @@ pub(crate) use offer::check_crypto_module;
 pub use offer::{CRYPTO_MODULE, MinTls};
 pub use peer::{Peer, TlsFacts};
 pub use server::{CertificateFiles, ClientAuth, ServerOptions, ServerTls};
-pub(crate) use timestamp::{StampRequest, StampToken, TIMESTAMP_QUERY, TIMESTAMP_REPLY};
+pub(crate) use timestamp::{
+    StampFault, StampRequest, StampToken, TIMESTAMP_QUERY, TIMESTAMP_REPLY,
+};
 pub use trust::Trust;
 pub(crate) use trust::{anchors_in, system_store};
 

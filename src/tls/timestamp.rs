@@ -106,7 +106,7 @@ impl StampRequest {
                     .into(),
             );
         }
-        stamp.signer()?;
+        stamp.signer().map_err(StampFault::into_words)?;
         Ok(stamp)
     }
 }
@@ -150,13 +150,34 @@ pub(crate) struct StampToken<'a> {
     signed: SignerInfo<'a>,
 }
 
+/// Why a token's signature proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StampFault {
+    /// It is wrong, or there is none.
+    Wrong(String),
+    /// It is made in a way that this program does not know. It may be good.
+    Unknown(String),
+}
+
+impl StampFault {
+    fn into_words(self) -> String {
+        match self {
+            Self::Wrong(words) | Self::Unknown(words) => words,
+        }
+    }
+}
+
+impl From<&str> for StampFault {
+    fn from(words: &str) -> Self {
+        Self::Wrong(words.into())
+    }
+}
+
 /// A SignerInfo (RFC 5652 §5.3).
 #[derive(Clone, Copy, Debug)]
 struct SignerInfo<'a> {
-    /// The digest of content and attributes.
-    digest: &'static Algorithm,
-    /// The last octet of that digest's identifier.
-    digest_octet: u8,
+    /// The digest of content and attributes, and the last octet of its identifier; `None` where it is not one of SHA-2.
+    digest: Option<(&'static Algorithm, u8)>,
     /// The content octets of signedAttrs.
     attributes: &'a [u8],
     /// The content octets of the AlgorithmIdentifier.
@@ -216,17 +237,23 @@ impl<'a> StampToken<'a> {
     }
 
     /// Whether the key of the certificate that the token brings has signed it. Who that is, is another question.
-    pub(crate) fn is_signed(&self) -> bool {
-        self.signer().is_ok()
+    ///
+    /// # Errors
+    /// It has not, or that cannot be known here.
+    pub(crate) fn check_signature(&self) -> Result<(), StampFault> {
+        self.signer().map(|_| ())
     }
 
     /// The certificate (DER) whose key signed the token, out of those that it brings, and these.
-    fn signer(&self) -> Result<(&'a [u8], Vec<&'a [u8]>), String> {
+    fn signer(&self) -> Result<(&'a [u8], Vec<&'a [u8]>), StampFault> {
         let signed = &self.signed;
+        let (known, _) = signed.digest.ok_or_else(|| {
+            StampFault::Unknown("its signature uses a digest that is not of SHA-2".into())
+        })?;
         let types = signed.value(CONTENT_TYPE).map(|value| value.content);
         let digests = signed.value(MESSAGE_DIGEST).map(|value| value.content);
-        let is_of_content = types == Some(TST_INFO)
-            && digests == Some(digest(signed.digest, self.content).as_ref());
+        let is_of_content =
+            types == Some(TST_INFO) && digests == Some(digest(known, self.content).as_ref());
         if !is_of_content {
             return Err("the token's signature is of something else".into());
         }
@@ -235,13 +262,16 @@ impl<'a> StampToken<'a> {
             .take(CERTIFICATES)
             .map(|certificate| certificate.whole)
             .collect();
+        if signed.names_by_unknown_digest() {
+            let words = "it names its certificate by a digest that is not of SHA-2";
+            return Err(StampFault::Unknown(words.into()));
+        }
         let signer = certificates.iter().copied().find(|der| signed.names(der));
         let signer = signer.ok_or("the token does not bring the certificate of its signer")?;
         let key = Certificate::read(signer).map(|certificate| certificate.spki);
-        match key.is_some_and(|spki| signed.is_signed_by(spki)) {
-            true => Ok((signer, certificates)),
-            false => Err("the token's signature is wrong".into()),
-        }
+        let key = key.ok_or("the certificate of the token's signer cannot be read")?;
+        signed.check(key)?;
+        Ok((signer, certificates))
     }
 
     /// The name of the authority, if the token's signer leads to one of `authorities` (DER) and had a certificate for time-stamps that
@@ -250,7 +280,7 @@ impl<'a> StampToken<'a> {
     /// # Errors
     /// Why the time is not proved.
     pub(crate) fn proved_by(&self, authorities: &[Vec<u8>]) -> Result<String, String> {
-        let (signer, certificates) = self.signer()?;
+        let (signer, certificates) = self.signer().map_err(StampFault::into_words)?;
         let others = certificates.into_iter().filter(|der| *der != signer);
         let chain: Vec<_> = std::iter::once(signer)
             .chain(others)
@@ -280,13 +310,12 @@ impl<'a> SignerInfo<'a> {
     fn read(mut fields: Reader<'a>) -> Option<Self> {
         fields.take(tag::INTEGER)?;
         fields.next()?; // who signed; the signed attributes say it, too, so that nobody can change it
-        let (digest, digest_octet) = sha2(fields.enter(tag::SEQUENCE)?)?;
+        let digest = sha2(fields.enter(tag::SEQUENCE)?);
         let attributes = fields.take(tag::CONTEXT_0)?.content;
         let algorithm = fields.take(tag::SEQUENCE)?.content;
         let signature = fields.take(tag::OCTET_STRING)?.content;
         Some(Self {
             digest,
-            digest_octet,
             attributes,
             algorithm,
             signature,
@@ -333,18 +362,43 @@ impl<'a> SignerInfo<'a> {
         is_named == Some(true)
     }
 
-    fn is_signed_by(&self, spki: &[u8]) -> bool {
-        let spki = SubjectPublicKeyInfoDer::from(spki);
-        let Ok(key) = RawPublicKeyEntity::try_from(&spki) else {
-            return false;
+    /// Whether the attributes name the certificate in the newer way, by a digest that is not known.
+    fn names_by_unknown_digest(&self) -> bool {
+        let first = |value: der::Element<'a>| {
+            let mut certificates = Reader::new(value.whole).enter(tag::SEQUENCE)?;
+            let mut id = certificates.enter(tag::SEQUENCE)?.enter(tag::SEQUENCE)?;
+            id.enter(tag::SEQUENCE)
         };
+        let algorithm = self.value(SIGNING_CERTIFICATE_V2).and_then(first);
+        algorithm.is_some_and(|algorithm| sha2(algorithm).is_none())
+    }
+
+    /// Whether this key (SubjectPublicKeyInfo) has signed the attributes.
+    fn check(&self, spki: &[u8]) -> Result<(), StampFault> {
+        let spki = SubjectPublicKeyInfoDer::from(spki);
+        let key = RawPublicKeyEntity::try_from(&spki);
+        let key = key.map_err(|_| "the key of the token's signer cannot be read")?;
         let algorithm = self.full_algorithm();
         let signed = self.signed_attributes();
         let known = default_provider().signature_verification_algorithms.all;
-        known
+        let known = known
             .iter()
-            .filter(|one| one.signature_alg_id().as_ref() == algorithm)
-            .any(|one| key.verify_signature(*one, &signed, self.signature).is_ok())
+            .filter(|one| one.signature_alg_id().as_ref() == algorithm);
+        let mut is_known = false;
+        for one in known {
+            match key.verify_signature(*one, &signed, self.signature) {
+                Ok(()) => return Ok(()),
+                // One name stands for several algorithms here, each for another kind of key.
+                Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
+                Err(_) => is_known = true,
+            }
+        }
+        match is_known {
+            true => Err("the token's signature is wrong".into()),
+            false => Err(StampFault::Unknown(
+                "it is signed with an algorithm that this program does not know".into(),
+            )),
+        }
     }
 
     /// The signature's algorithm as certificates write it. CMS allows it to be named by the key's kind alone (RFC 3370 §3.2).
@@ -355,7 +409,8 @@ impl<'a> SignerInfo<'a> {
             return self.algorithm.to_owned();
         }
         // sha256WithRSAEncryption is .11, sha384 .12, sha512 .13.
-        let with_digest = [RSA_WITH, &[10 + self.digest_octet]].concat();
+        let octet = self.digest.map_or(0, |(_, octet)| octet);
+        let with_digest = [RSA_WITH, &[10 + octet]].concat();
         [&[tag::OID, 9][..], &with_digest, NULL].concat()
     }
 

@@ -251,7 +251,11 @@ fn rechained(files: &[Vec<Vec<u8>>], record: usize, keep_checkpoints: bool) -> V
         let mut new = Vec::new();
         for line in lines {
             let mut text = String::from_utf8(line[..line.len() - 1].to_vec()).unwrap();
-            if text.contains("\"event\":\"checkpoint\"") && !keep_checkpoints {
+            // Without a checkpoint the tree that a file says it goes on from is another one.
+            let is_of_tree = ["checkpoint", "log-continued"]
+                .iter()
+                .any(|event| text.contains(&format!("\"event\":\"{event}\"")));
+            if is_of_tree && !keep_checkpoints {
                 continue;
             }
             if number == record {

@@ -9,6 +9,7 @@ mod crash;
 mod cut;
 mod damage;
 mod faults;
+mod forged;
 mod golden;
 mod independent;
 mod inventory;

@@ -42,6 +42,8 @@ HEADER = re.compile(
 )
 NUMBER = re.compile(r"0|[1-9][0-9]*")
 MAX_UNSIGNED = 1000
+MAX_DEPTH = 127
+ML_DSA_EVERY = datetime.timedelta(hours=1, seconds=10)
 
 
 class Usage(Exception):
@@ -228,6 +230,21 @@ def constant(text):
     raise ValueError(f"{text} is not JSON")
 
 
+def finite(text):
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+def check_depth(value, depth=1):
+    if isinstance(value, (dict, list)):
+        if depth > MAX_DEPTH:
+            raise ValueError("it is nested too deep")
+        for inner in value.values() if isinstance(value, dict) else value:
+            check_depth(inner, depth + 1)
+
+
 class Record:
     def __init__(self, line):
         found = HEADER.match(line)
@@ -237,7 +254,11 @@ class Record:
         self.seq = int(found.group(2))
         self.header = line[: found.end() - 1]
         try:
-            self.fields = json.loads(line.decode("utf-8"), object_pairs_hook=once, parse_constant=constant)
+            self.fields = json.loads(
+                line.decode("utf-8"), object_pairs_hook=once, parse_constant=constant, parse_float=finite
+            )
+            check_depth(self.fields)
+            json.dumps(self.fields, ensure_ascii=False).encode("utf-8")  # Half a character is none.
         except (ValueError, RecursionError) as error:
             raise Damage(f"the line is no record: {error}")
         if re.search(rb"\s", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", line)):
@@ -250,6 +271,14 @@ class Record:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise Damage(f"{self.event} has no {field}, or one of a wrong kind")
         return value
+
+    def found(self):
+        """What a log-cut says was found: the number of records, and the hash of the last."""
+        if self.event != "log-cut":
+            return None
+        if not re.fullmatch("[0-9a-f]{64}", self.get("found_hash", str)):
+            raise Damage("found_hash is no hash")
+        return self.get("found", int), bytes.fromhex(self.get("found_hash", str))
 
     def range(self):
         first = self.get("first", int)
@@ -332,7 +361,11 @@ class Log:
         self.faults = []
         self.head, self.tree = ZERO, Tree()
         self.number = 0  # of the line, over all files
-        self.starts = []  # number of the line, event, first and range of each record that has a range
+        self.starts = []  # number of the line, event, first, range and what was found of each record that has a range
+        self.begun = None  # size and range where the file begins, or what is behind a gap
+        self.not_here = []  # ranges of numbers whose records are known to be missing
+        self.ml_dsa = None  # when the last signature by ML-DSA was made, True: the next checkpoint has one, None: unknown
+        self.ml_dsa_made, self.ml_dsa_missing = 0, 0
         self.ranges = collections.OrderedDict()
         self.opened = None  # fields of the last log-opened
         self.key = None
@@ -378,18 +411,20 @@ class Log:
         known = [(first_seq(path), path) for path in files]
         order = sorted((pair for pair in known if pair[0] is not None), key=lambda pair: pair[0])
         order += [pair for pair in known if pair[0] is None]
-        order = [path for _, path in order]
+        order = self.behind(order)
         try:
             self.find_starts(order)
             if self.begin:
-                self.tree = self.start_behind(self.begin, ("log-continued", "log-cut"))
+                start = self.start_behind(self.begin, ("log-continued", "log-cut"))
                 self.chain = "unknown"
-                if self.tree is None:
-                    self.tree = Tree(self.begin)
+                self.tree = start[0] if start else Tree(self.begin)
+                self.not_here.append((0, self.begin))
+                if start is None:
                     raise Damage(f"nothing says what stood before record {self.begin}")
             else:
                 self.compare()
             for path in order:
+                self.begun = self.tree.size, list(self.tree.hashes)
                 for line in read_lines(path):
                     if self.torn or not line.endswith(b"\n") or b"\x00" in line:
                         self.torn_line(line, path)
@@ -401,6 +436,13 @@ class Log:
             where = self.tree.size if damage.record is None else damage.record
             self.faults.append((where, damage.reason))
 
+    def behind(self, order):
+        """The files from the one on that begins with the record that --from names."""
+        older = [seq for seq, _ in order if seq is not None and seq < self.begin]
+        if older and not any(seq == self.begin for seq, _ in order):
+            raise Usage(f"--from {self.begin}: no file begins with that record, the one before it begins with {older[-1]}")
+        return [path for seq, path in order if seq is None or seq >= self.begin]
+
     def find_starts(self, order):
         """A range may stand behind records that were on their way, a checkpoint among them. So all are found beforehand."""
         number = 0
@@ -410,8 +452,9 @@ class Log:
                     found = HEADER.match(line)
                     if found and found.group(3) in (b"log-continued", b"log-cut"):
                         try:
-                            first, hashes = Record(line.rstrip(b"\n")).range()
-                            self.starts.append((number, found.group(3).decode(), first, hashes))
+                            record = Record(line.rstrip(b"\n"))
+                            first, hashes = record.range()
+                            self.starts.append((number, record.event, first, hashes, record.found()))
                         except Damage:
                             pass  # It is told where the line's turn comes.
                     number += 1
@@ -419,9 +462,9 @@ class Log:
                 pass
 
     def start_behind(self, first, events):
-        for number, event, at, hashes in self.starts:
+        for number, event, at, hashes, found in self.starts:
             if number >= self.number and at == first:
-                return Tree(first, hashes) if event in events else None
+                return (Tree(first, hashes), found) if event in events else None
         return None
 
     def torn_line(self, line, path):
@@ -451,6 +494,10 @@ class Log:
             self.lost = True
         elif record.event in ("stamp", "cosigned"):
             self.vouched(record)
+        elif record.event == "not-anchored":
+            record.get("wanted", str), record.get("size", int), record.get("error", str)
+        elif record.event == "log-recovered":
+            record.get("lost", int)
         self.unsigned = 0 if record.event == "checkpoint" else self.unsigned + 1
         if self.unsigned > MAX_UNSIGNED and (self.key or self.keys):
             raise Damage(f"more than {MAX_UNSIGNED} records without a checkpoint")
@@ -466,8 +513,11 @@ class Log:
 
     def gap(self, record):
         """The line does not follow the one before. That is damage, unless the log itself says that it was cut here."""
-        tree = self.start_behind(record.seq, ("log-cut",))
-        if tree is None:
+        start = self.start_behind(record.seq, ("log-cut",))
+        tree, found = start or (None, None)
+        # It excuses the gap that it names, or less of it.
+        is_named = found == (self.tree.size, self.head) or found and found[0] < self.tree.size < record.seq
+        if not is_named:
             is_seq = record.seq != self.tree.size
             raise Damage(f"seq is {record.seq}" if is_seq else "prev is not the hash of the record before")
         before = self.tree.subtrees()
@@ -475,23 +525,34 @@ class Log:
             if before.get(over, value) != value:
                 raise Damage(f"another log was put in place: records {over[0]} to {over[1] - 1} were others")
         self.faults.append((self.tree.size, f"records were cut off here: the log goes on with {record.seq}"))
+        self.not_here.append((self.tree.size, record.seq))
         self.tree, self.head = tree, record.prev
+        self.begun = tree.size, list(tree.hashes)
+        self.ml_dsa = None
         self.unsigned = 0
         self.chain, self.epoch = "unknown", None
         self.compare()
 
     def range_known(self, record):
         first, hashes = record.range()
-        here = self.tree.hashes if first == self.tree.size else self.ranges.get(first)
+        record.found()
+        if first < self.begin:
+            return
         if first > self.tree.size:
             raise Damage(f"the range is of {first} records, which are not there yet")
-        if here is not None and here != hashes:
+        here = self.begun[1] if self.begun[0] == first else self.ranges.get(first)
+        here = self.tree.hashes if first == self.tree.size else here
+        if here is None:
+            raise Damage(f"the range is of {first} records, and stands too far behind them")
+        if here != hashes:
             raise Damage("the range is not that of the records")
 
     # Keys
 
     def log_opened(self, record):
         origin = record.get("origin", str)
+        if not re.fullmatch(r'[!-~]+', origin) or set(origin) & set('+"\\'):
+            raise Damage("log-opened has no name that a log can have")
         fields = {}
         for field, suffix in (("key", ""), ("epoch", "/epoch")):
             value = record.get(field, (str, type(None)))
@@ -506,6 +567,7 @@ class Log:
                 raise Damage("the log has another name and another key")
         self.opened = {"origin": origin}
         self.key = fields["key"]
+        self.ml_dsa = True if self.key else None
         epoch = fields["epoch"]
         if epoch is None:
             if self.held:
@@ -545,8 +607,18 @@ class Log:
             raise Damage("the checkpoint has another name than the log")
         self.log_signature(note)
         self.epoch_signature(note)
+        self.see_ml_dsa(note, datetime.datetime.strptime(record.fields["at"], "%Y-%m-%dT%H:%M:%S.%fZ"))
         self.checkpoints += 1
         self.texts[note.size] = note.text
+
+    def see_ml_dsa(self, note, at):
+        """Whether a signature by ML-DSA is there where one is due. Whether it is good, nothing here can tell."""
+        if any(name == note.name + "/ml-dsa-44" for name, _ in note.signatures):
+            self.ml_dsa_made += 1
+            self.ml_dsa = at
+        elif self.ml_dsa is True or self.ml_dsa is not None and at - self.ml_dsa >= ML_DSA_EVERY:
+            self.ml_dsa_missing += 1
+            self.ml_dsa = at
 
     def log_signature(self, note):
         # A verifier key of an older name counts by its octets: the host may have been renamed.
@@ -595,17 +667,25 @@ class Log:
         return len(data) == 100 and self.openssl.good(public, signed, data[36:])
 
     def vouched(self, record):
-        text = self.texts.get(record.get("size", int))
+        size = record.get("size", int)
+        text = self.texts.get(size)
+        if not 0 <= size < record.seq:
+            raise Damage("it is about a checkpoint that does not stand before it")
+        if text is None and not any(begin <= size < end for begin, end in self.not_here):
+            raise Damage(f"it is about record {size} as a checkpoint, which that is not")
         if record.event == "stamp":
-            token = unbase64(record.get("token", str), "the token")
-            if text is not None:
-                digest, when = self.openssl.token(token)
-                if digest != sha(text).hex():
-                    raise Damage("the time-stamp is of something else")
-                if record.get("time", str) != when.strftime("%Y-%m-%dT%H:%M:%S.000000Z"):
-                    raise Damage("the time-stamp is of another time")
+            digest, when = self.openssl.token(unbase64(record.get("token", str), "the token"))
+            if record.get("time", str) != when.strftime("%Y-%m-%dT%H:%M:%S.000000Z"):
+                raise Damage("the time-stamp is of another time")
+            if text is not None and digest != sha(text).hex():
+                raise Damage("the time-stamp is of something else")
             return
         name, data = signature_line(record.get("line", str))
+        if len(data) != 76:
+            raise Damage("the cosignature is not of 76 octets")
+        when = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=int.from_bytes(data[4:12], "big"))
+        if record.get("time", str) != when.strftime("%Y-%m-%dT%H:%M:%S.000000Z"):
+            raise Damage("the cosignature is of another time")
         if text is not None:
             check_cosignature(self.openssl, self.witnesses, name, data, text)
 
@@ -753,6 +833,8 @@ def log_command(words, openssl):
     print(log.tree.size, base64.b64encode(log.tree.root()).decode())
     say = functools.partial(print, file=sys.stderr)
     say(f"intact: {log.checkpoints} checkpoints, {log.unsigned} records behind the last, head {log.head.hex()}")
+    if log.ml_dsa_made and log.ml_dsa_missing:
+        say(f"{log.ml_dsa_missing} checkpoints lack the signature by ML-DSA that was due")
     if log.torn:
         say(f"the last line is torn: {log.torn[1]}")
     if not options["key"]:

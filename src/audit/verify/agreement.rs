@@ -3,6 +3,7 @@
 use super::{
     anchor::LogAnchor,
     damage::{Damage, Misfit, rewritten},
+    due::HybridDue,
     verifier::Verifier,
 };
 use crate::audit::{checkpoint::SignedNote, known::KnownEnd, tree::RecordTree};
@@ -73,15 +74,20 @@ impl Verifier<'_> {
         }
     }
 
-    /// Called for a checkpoint: its ML-DSA signature must be good, if it has one and the key was given.
-    pub(super) fn judge_hybrid(&mut self, note: &SignedNote<'_>) -> Result<(), Misfit> {
+    /// Called for a checkpoint that was written at the time `at`, if the key was given: its ML-DSA signature must be good, if it has one,
+    /// and one that is due and not there is counted.
+    pub(super) fn judge_hybrid(&mut self, note: &SignedNote<'_>, at: &[u8]) -> Result<(), Misfit> {
         let keys = self.expected.hybrid_keys.iter();
         let judged: Vec<bool> = keys.filter_map(|key| key.has_signed(note)).collect();
         if judged.contains(&true) {
             self.result.hybrid = (self.result.hybrid.0 + 1, note.size);
+            self.hybrid_due = HybridDue::Since(at.to_vec());
         } else if !judged.is_empty() {
             let text = "this checkpoint's ML-DSA signature is wrong, or of another key";
             return Err(rewritten(text.to_owned()));
+        } else if !self.expected.hybrid_keys.is_empty() && self.hybrid_due.is_due(at) {
+            self.result.hybrid_missing += 1;
+            self.hybrid_due = HybridDue::Since(at.to_vec());
         }
         Ok(())
     }

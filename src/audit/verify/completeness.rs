@@ -10,6 +10,8 @@ use std::collections::HashMap;
 const CLOCK_SLACK: f64 = 1.0;
 /// Seconds that a checkpoint may be late, because a disk may take that long.
 const CHECKPOINT_SLACK: f64 = 10.0;
+/// Runs without a stop among which the heir of one that hands over is looked for, the newest first. Two run at once, not more.
+const MOST_OPEN: usize = 100;
 
 /// The counts, as far as the log was read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,8 +53,9 @@ struct OpenRun {
 pub(super) struct RunAccount {
     counts: Completeness,
     open: Vec<OpenRun>,
-    /// Sessions without an end, with the number of the run in which each began.
+    /// Sessions whose end has not come, with the number of the run in which each began; and how many there are of each run that goes on.
     sessions: HashMap<Vec<u8>, u64>,
+    unended: HashMap<u64, u64>,
     /// Ends of sessions that were counted only.
     uncounted_ends: u64,
     /// Time of the last record that is not about the log itself, and of the last of all.
@@ -82,7 +85,7 @@ struct NotRecordedFields {
 }
 
 /// Seconds from `one` to `other`.
-fn seconds(one: &[u8], other: &[u8]) -> f64 {
+pub(super) fn seconds(one: &[u8], other: &[u8]) -> f64 {
     let parse = |at: &[u8]| str::from_utf8(at).ok()?.parse::<Timestamp>().ok();
     match (parse(one), parse(other)) {
         (Some(one), Some(other)) => other.duration_since(one).as_secs_f64(),
@@ -129,12 +132,12 @@ impl RunAccount {
                     b"stop" => self.stop(fields().and_then(|fields| fields.reason)),
                     b"session-opened" => {
                         if let Some(id) = session(event, line) {
-                            self.sessions.insert(id.to_vec(), self.counts.runs);
+                            self.begin_session(id.to_vec());
                         }
                     }
                     b"session-closed" => {
                         if let Some(id) = session(event, line) {
-                            self.sessions.remove(id);
+                            self.end_session(id);
                         }
                     }
                     b"not-recorded" => {
@@ -155,6 +158,26 @@ impl RunAccount {
         }
         self.last.clear();
         self.last.extend_from_slice(header.at);
+    }
+
+    fn begin_session(&mut self, id: Vec<u8>) {
+        let run = self.counts.runs;
+        *self.unended.entry(run).or_default() += 1;
+        if let Some(before) = self.sessions.insert(id, run) {
+            self.forget_one_of(before);
+        }
+    }
+
+    fn end_session(&mut self, id: &[u8]) {
+        if let Some(run) = self.sessions.remove(id) {
+            self.forget_one_of(run);
+        }
+    }
+
+    fn forget_one_of(&mut self, run: u64) {
+        if let Some(number) = self.unended.get_mut(&run) {
+            *number = number.saturating_sub(1);
+        }
     }
 
     /// Times have a fixed form, so that their order is that of their octets.
@@ -211,7 +234,10 @@ impl RunAccount {
         let heir: Option<u64> = reason
             .strip_prefix("SIGUSR2: process ")
             .and_then(|rest| rest.split(' ').next()?.parse().ok());
-        let place = self.open.iter().position(|run| Some(run.pid) == heir);
+        let newest = self.open.len().saturating_sub(MOST_OPEN);
+        let mut newest = self.open.iter().enumerate().skip(newest);
+        let heir = heir.and_then(|heir| newest.find(|(_, run)| run.pid == heir));
+        let place = heir.map(|(place, _)| place);
         let place = match place {
             Some(heir) => heir.checked_sub(1),
             None => self.open.len().checked_sub(1),
@@ -219,8 +245,7 @@ impl RunAccount {
         let Some(place) = place else { return };
         let run = self.open.remove(place);
         self.counts.unsealed_stop = self.open.len() == place;
-        let is_of_it = |_: &Vec<u8>, began: &mut u64| *began == run.number;
-        self.counts.unended += self.sessions.extract_if(is_of_it).count() as u64;
+        self.counts.unended += self.unended.remove(&run.number).unwrap_or_default();
     }
 
     /// The counts at the end of the log, where the last run may be going on.
@@ -234,8 +259,7 @@ impl RunAccount {
         self.counts.unstopped = self.open.len() as u64;
         for run in &self.open {
             self.counts.backwards += run.backwards;
-            let open = self.sessions.values().filter(|began| **began == run.number);
-            self.counts.unended += open.count() as u64;
+            self.counts.unended += self.unended.get(&run.number).copied().unwrap_or_default();
         }
         self.counts.unended = self.counts.unended.saturating_sub(self.uncounted_ends);
         self.counts

@@ -2,7 +2,9 @@
 
 use super::{
     damage::{Damage, Finding, Misfit, edited, rewritten},
+    due::HybridDue,
     lines::{LinePosition, LogLines},
+    starts::{GapStarts, tree_start},
     verifier::Verifier,
 };
 use crate::audit::{
@@ -10,18 +12,6 @@ use crate::audit::{
     tree::TreeStart,
 };
 use std::{io, path::PathBuf};
-
-/// What one of these lines says about the tree over the records before number `first`.
-pub(crate) fn tree_start(mut lines: LogLines, first: u64) -> io::Result<Option<TreeStart>> {
-    while let Some(line) = lines.next()? {
-        let start =
-            Header::read(line.bytes).and_then(|header| TreeStart::read(header.event, line.bytes));
-        if let Some(start) = start.filter(|start| start.tree.size() == first) {
-            return Ok(Some(start));
-        }
-    }
-    Ok(None)
-}
 
 impl Verifier<'_> {
     /// Learns the tree over the records that were knowingly left out, from what stands at the first record or behind it.
@@ -46,13 +36,23 @@ impl Verifier<'_> {
         let Some((header, prev)) = Header::read(line).and_then(|it| Some((it, it.prev()?))) else {
             return Ok(false);
         };
-        let Some(start) = tree_start(LogLines::from(files, position)?, header.seq)? else {
+        if self.is_left_out() {
             return Ok(false);
+        }
+        let starts = match &mut self.starts {
+            Some(starts) => starts,
+            none => none.insert(GapStarts::read(files, position)?),
         };
-        let Some(found) = start.found.filter(|_| !self.is_left_out()) else {
+        let start = starts.behind(position, header.seq);
+        let Some((found, start)) = start.and_then(|start| Some((start.found?, start))) else {
             return Ok(false);
         };
         let head = self.result.head;
+        // It excuses the gap that it names, or less of it: files that were elsewhere when the program looked are here now.
+        let is_named = found == head || (found.size < head.size && head.size < header.seq);
+        if !is_named {
+            return Ok(false);
+        }
         let when = match start.running {
             true => "while the program ran",
             false => "while the program did not run",
@@ -62,7 +62,7 @@ impl Verifier<'_> {
             .as_ref()
             .is_some_and(|tree| tree.can_precede(&start.tree));
         let text = match head.size + 1 {
-            _ if !is_same_log || found > head.size => format!(
+            _ if !is_same_log => format!(
                 "the log was replaced {when}: what stands before record {} is not what it goes on; the log says so itself",
                 header.seq
             ),
@@ -84,6 +84,13 @@ impl Verifier<'_> {
         self.result.cut_off += header.seq.saturating_sub(head.size);
         self.cut_before.insert(header.seq);
         self.epochs.gap();
+        self.hybrid_due = HybridDue::Unknown;
+        if !is_same_log {
+            self.checkpoints.forget();
+        }
+        let begin = if is_same_log { head.size } else { 0 };
+        self.checkpoints.not_here(begin..header.seq);
+        self.recent.begin(Some(&start.tree));
         self.result.head = Head {
             size: header.seq,
             hash: prev,
@@ -97,7 +104,7 @@ impl Verifier<'_> {
         self.before.is_none() && self.expected.from > 0
     }
 
-    /// `log-continued` and `log-cut`: if it says what the tree was just before it, that must be so.
+    /// `log-continued` and `log-cut`: what it says of the tree must be so. Records that were on their way may stand between.
     pub(super) fn continued(&mut self, line: &[u8], header: &Header<'_>) -> Result<(), Misfit> {
         let start = TreeStart::read(header.event, line)
             .ok_or_else(|| edited("this does not say how the log goes on"))?;
@@ -105,14 +112,23 @@ impl Verifier<'_> {
         if start.found.is_some() && !self.cut_before.contains(&first) {
             self.result.elsewhere += 1;
         }
-        match &self.tree {
-            Some(tree) if start.tree.size() == header.seq && start.tree != *tree => {
-                Err(rewritten(format!(
-                    "this file goes on another log than the one whose {} records stand before it",
-                    header.seq
-                )))
-            }
-            _ => Ok(()),
+        let Some(tree) = self.tree.as_ref().filter(|_| first >= self.expected.from) else {
+            return Ok(());
+        };
+        if first > header.seq {
+            return Err(edited(format!(
+                "it tells of {first} records before it, and there are {}",
+                header.seq
+            )));
+        }
+        match self.recent.agrees(&start.tree, tree) {
+            Some(true) => Ok(()),
+            Some(false) => Err(rewritten(format!(
+                "this file goes on another log than the one whose {first} records stand before it"
+            ))),
+            None => Err(rewritten(format!(
+                "this tells how the log goes on behind {first} records, and stands too far behind them for that"
+            ))),
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
 const READ: usize = 1 << 20;
 
 /// Where a line stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LinePosition {
     /// Index of the file in the list of files.
     pub(crate) file: usize,
@@ -221,6 +221,29 @@ pub(crate) struct LogOrder {
 }
 
 impl LogOrder {
+    /// The files from the one on that begins with record number `from`, and how many stand before it. All, for 0 and where none of them is
+    /// so old.
+    ///
+    /// # Errors
+    /// That record stands inside a file.
+    pub(crate) fn behind(&self, from: u64) -> io::Result<(&[PathBuf], usize)> {
+        let older = self.first_records.partition_point(|first| *first < from);
+        let begins = self.first_records.get(older) == Some(&from);
+        match older
+            .checked_sub(1)
+            .and_then(|last| Some((self.first_records.get(last)?, self.files.get(last)?)))
+        {
+            Some((first, file)) if !begins => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "record {from} does not begin a file here: give --from the first record of one, such as {first} of {}",
+                    file.display()
+                ),
+            )),
+            _ => Ok((&self.files[older..], older)),
+        }
+    }
+
     /// What to tell people about each file that is not read.
     pub(crate) fn remarks(&self) -> impl Iterator<Item = String> {
         self.left_out.iter().map(|(file, read)| {

@@ -2,6 +2,7 @@
 
 use super::{
     Expectations,
+    checkpoints::KnownCheckpoint,
     damage::{Misfit, edited, rewritten},
     verifier::Verifier,
 };
@@ -9,6 +10,7 @@ use crate::audit::{
     Hash,
     chain::{Header, timestamp},
     checkpoint::{SignedNote, unbase64},
+    witness::time_of_cosignature,
 };
 use serde::Deserialize;
 use std::time::{Duration, SystemTime};
@@ -95,7 +97,23 @@ struct StampFields {
 #[derive(Deserialize)]
 struct CosignedFields {
     size: u64,
+    time: String,
     line: String,
+}
+
+/// The fields of `not-anchored`, which must be there.
+#[derive(Deserialize)]
+struct NotAnchoredFields {
+    #[serde(rename = "wanted")]
+    _wanted: String,
+    #[serde(rename = "size")]
+    _size: u64,
+    #[serde(rename = "error")]
+    _error: String,
+}
+
+fn fields<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Misfit> {
+    serde_json::from_slice(line).map_err(|error| edited(format!("this is no record: {error}")))
 }
 
 /// What a `stamp` or `cosigned` record says of a checkpoint with that text and size, if it is proved.
@@ -150,29 +168,35 @@ impl Verifier<'_> {
         line: &[u8],
         header: &Header<'_>,
     ) -> Result<(), Misfit> {
-        if header.event == b"not-anchored" {
-            self.result.outside.outages += 1;
-            return Ok(());
-        }
         match header.event {
-            b"stamp" => self.stamp(line),
-            _ => self.cosigned(line),
+            b"stamp" => self.stamp(fields(line)?, header.seq),
+            b"cosigned" => self.cosigned(fields(line)?, header.seq),
+            _ => {
+                fields::<NotAnchoredFields>(line)?;
+                self.result.outside.outages += 1;
+                Ok(())
+            }
         }
     }
 
-    fn stamp(&mut self, line: &[u8]) -> Result<(), Misfit> {
+    fn stamp(&mut self, fields: StampFields, number: u64) -> Result<(), Misfit> {
+        let unreadable = || edited("this time-stamp cannot be read");
+        let token = unbase64(&fields.token).ok_or_else(unreadable)?;
+        let named = self.checkpoints.named(fields.size, number)?;
         let Some(read) = self.expected.read_stamp else {
             return Ok(());
         };
-        let fields: StampFields = serde_json::from_slice(line)
-            .map_err(|error| edited(format!("this is no record: {error}")))?;
+        let facts = read(&token, &self.expected.stampers).ok_or_else(unreadable)?;
+        if timestamp(facts.at) != fields.time {
+            return Err(edited(
+                "this time-stamp is of another time than its record says",
+            ));
+        }
         // The checkpoint may stand in a file that was knowingly left out, or that was cut off.
-        let Some((text, _)) = self.texts.get(&fields.size) else {
+        let Some(named) = named else {
             return Ok(());
         };
-        let facts = unbase64(&fields.token).and_then(|token| read(&token, &self.expected.stampers));
-        let facts = facts.ok_or_else(|| edited("this time-stamp cannot be read"))?;
-        if facts.imprint != *text || timestamp(facts.at) != fields.time {
+        if facts.imprint != named.digest {
             return Err(rewritten(format!(
                 "this time-stamp is of something else than the checkpoint of {} records: what it was given for was written anew",
                 fields.size
@@ -194,10 +218,16 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    fn cosigned(&mut self, line: &[u8]) -> Result<(), Misfit> {
-        let fields: CosignedFields = serde_json::from_slice(line)
-            .map_err(|error| edited(format!("this is no record: {error}")))?;
-        let Some((digest, text)) = self.text_of(fields.size) else {
+    fn cosigned(&mut self, fields: CosignedFields, number: u64) -> Result<(), Misfit> {
+        let at = time_of_cosignature(&fields.line);
+        let at = at.ok_or_else(|| edited("this is no signature of a witness"))?;
+        if timestamp(at) != fields.time {
+            return Err(edited(
+                "the witness signed at another time than the record says",
+            ));
+        }
+        let named = self.checkpoints.named(fields.size, number)?;
+        let Some((digest, text)) = named.map(|named| self.text_of(fields.size, named)) else {
             return Ok(());
         };
         self.result.outside.cosignatures += 1;
@@ -232,16 +262,13 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// The text of the checkpoint with that size, and its digest, if it is here.
-    fn text_of(&self, size: u64) -> Option<(Hash, String)> {
-        let (digest, root) = self.texts.get(&size)?;
-        let origin = self.result.origin.as_deref()?;
+    /// The text of that checkpoint, and its digest.
+    fn text_of(&self, size: u64, checkpoint: &KnownCheckpoint) -> (Hash, String) {
         // A log that was renamed meanwhile had another name in it.
-        let former = self.result.renamed.iter().map(|(_, name)| name.as_str());
-        let mut texts = std::iter::once(origin)
-            .chain(former)
-            .map(|origin| SignedNote::text(origin, size, *root));
-        let text = texts.find(|text| Hash::of(text.as_bytes()) == *digest)?;
-        Some((*digest, text))
+        let former = self.result.renamed.get(checkpoint.renamed);
+        let origin = former.map(|(_, name)| name.as_str());
+        let origin = origin.or(self.result.origin.as_deref()).unwrap_or_default();
+        let text = SignedNote::text(origin, size, checkpoint.root);
+        (checkpoint.digest, text)
     }
 }

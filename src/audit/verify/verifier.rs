@@ -2,24 +2,30 @@
 
 use super::{
     Expectations, PROGRESS_STEP, Verification,
+    ahead::{ExaminedLine, LinesAhead},
     anchor::LogAnchor,
+    checkpoints::{KnownCheckpoint, KnownCheckpoints},
     completeness::RunAccount,
     damage::{Damage, Misfit, edited, rewritten},
+    due::HybridDue,
     fields::LogRecordFields,
-    lines::{self, LinePosition, LogLines},
+    form::is_event,
+    lines::{self, LinePosition},
+    recent::RecentRecords,
+    starts::GapStarts,
 };
 use crate::audit::{
     CheckpointRecord, Hash, PublicKey, Record,
     chain::{Head, Header},
-    checkpoint::SignedNote,
-    hybrid,
+    checkpoint::{SignedNote, is_origin},
+    epoch, hybrid,
     kept::EpochChain,
     known::KnownEnd,
     log::CHECKPOINT_RECORDS,
     tree::RecordTree,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     path::PathBuf,
 };
@@ -41,14 +47,19 @@ pub(super) struct Verifier<'a> {
     pub(super) named_key: Option<PublicKey>,
     /// The numbers of the records before which others were cut off.
     pub(super) cut_before: BTreeSet<u64>,
+    /// The keys that signed.
+    signers: HashSet<PublicKey>,
     /// The end of the log that is remembered beside it.
     pub(super) known: Option<KnownEnd>,
     /// The hash of the last record when there were so many.
     pub(super) at_known: Option<Hash>,
     /// Records since the last checkpoint.
     pub(super) unsigned: u64,
-    /// The digest of each checkpoint's text, and its root, by its size.
-    pub(super) texts: BTreeMap<u64, (Hash, Hash)>,
+    pub(super) checkpoints: KnownCheckpoints,
+    /// What records further on say of the tree before gaps, once there was one.
+    pub(super) starts: Option<GapStarts>,
+    pub(super) recent: RecentRecords,
+    pub(super) hybrid_due: HybridDue,
     /// The places of the witnesses that signed a checkpoint, by the digest of its text.
     pub(super) cosigners: HashMap<Hash, BTreeSet<usize>>,
     /// Position of the last good line.
@@ -66,7 +77,7 @@ fn read_fields(line: &[u8]) -> Result<LogRecordFields, Misfit> {
 /// Whether a crash can have left the line before `behind`. A crash leaves part of a line, or blocks that were never written, and no
 /// checkpoint behind them, because a checkpoint is written only when everything before it is durable. Gives the octets behind the line,
 /// `None` if it is not torn.
-fn torn_behind(behind: &mut LogLines) -> io::Result<Option<u64>> {
+fn torn_behind(behind: &mut LinesAhead) -> io::Result<Option<u64>> {
     let mut octets = 0;
     while let Some(line) = behind.next()? {
         octets += line.bytes.len() as u64 + u64::from(line.whole);
@@ -100,10 +111,14 @@ impl<'a> Verifier<'a> {
             at: Vec::new(),
             named_key: None,
             cut_before: BTreeSet::new(),
+            signers: HashSet::new(),
             known: None,
             at_known: None,
             unsigned: 0,
-            texts: BTreeMap::new(),
+            checkpoints: KnownCheckpoints::default(),
+            starts: None,
+            recent: RecentRecords::default(),
+            hybrid_due: HybridDue::default(),
             cosigners: HashMap::new(),
             before: None,
             vouched: expected.from,
@@ -120,24 +135,27 @@ impl<'a> Verifier<'a> {
     ) -> io::Result<Option<(LinePosition, Misfit)>> {
         let total = lines::octets(files)?;
         let mut reported = 0;
-        let mut lines = LogLines::new(files);
+        let mut lines = LinesAhead::new(files)?;
+        self.checkpoints.not_here(0..self.expected.from);
         while let Some(line) = lines.next()? {
             let position = line.position;
             let octets = line.bytes.len() as u64 + u64::from(line.whole);
-            let may_be_torn = !line.whole || line.bytes.contains(&0);
             if self.is_left_out() {
                 self.know_the_tree_at(files, position)?;
+            }
+            if position.line == 1 {
+                self.recent.begin(self.tree.as_ref());
             }
             let result = match (line.whole, line.fault) {
                 (_, Some(fault)) => {
                     let misfit = Misfit::Damaged(Damage::Unreadable, fault.to_owned());
                     return Ok(Some((position, misfit)));
                 }
-                (true, None) => match self.accept(line.bytes) {
+                (true, None) => match self.accept(&line) {
                     Err(Misfit::Unlinked)
                         if self.go_on_behind_a_cut(files, position, line.bytes)? =>
                     {
-                        self.accept(line.bytes)
+                        self.accept(&line)
                     }
                     result => result,
                 },
@@ -146,6 +164,8 @@ impl<'a> Verifier<'a> {
                     "the file ends inside a line, and another file follows".into(),
                 )),
             };
+            let may_be_torn =
+                result.is_err() && (!line.whole || memchr::memchr(0, line.bytes).is_some());
             if let Err(misfit) = result {
                 let is_last = position.file + 1 == files.len();
                 if is_last
@@ -170,7 +190,8 @@ impl<'a> Verifier<'a> {
         Ok(misfit.map(|misfit| (self.before.unwrap_or_default(), misfit)))
     }
 
-    fn accept(&mut self, line: &[u8]) -> Result<(), Misfit> {
+    fn accept(&mut self, examined: &ExaminedLine<'_>) -> Result<(), Misfit> {
+        let line = examined.bytes;
         let header = Header::read(line).ok_or_else(|| edited("this is no record"))?;
         let head = &mut self.result.head;
         if self.before.is_none() && self.expected.from > 0 && header.seq == head.size {
@@ -179,6 +200,12 @@ impl<'a> Verifier<'a> {
         }
         if !header.follows(head) {
             return Err(Misfit::Unlinked);
+        }
+        if let Some(why) = examined.malformed {
+            return Err(edited(why));
+        }
+        if !is_event(header.event) {
+            return Err(edited("this is no record: its event is none"));
         }
         self.agrees_with_anchors()?;
         if self
@@ -194,7 +221,8 @@ impl<'a> Verifier<'a> {
                 self.checkpoint(line, &header)?;
                 self.unsigned = 0;
             }
-            b"log-opened" | b"log-recovered" => self.about_the_log(line)?,
+            b"log-opened" => self.opened(line)?,
+            b"log-recovered" => self.recovered(line)?,
             b"key-lost" => self.epochs.lost(header.seq),
             b"log-continued" | b"log-cut" => self.continued(line, &header)?,
             b"stamp" | b"cosigned" | b"not-anchored" => self.said_by_others(line, &header)?,
@@ -215,16 +243,30 @@ impl<'a> Verifier<'a> {
         if let Some(tree) = &mut self.tree {
             tree.push(self.result.head.hash);
         }
+        self.recent.push(self.result.head.hash);
         Ok(())
     }
 
-    /// `log-opened` and `log-recovered`.
-    fn about_the_log(&mut self, line: &[u8]) -> Result<(), Misfit> {
+    /// `log-recovered`.
+    fn recovered(&mut self, line: &[u8]) -> Result<(), Misfit> {
+        let lost = read_fields(line)?.lost;
+        let lost = lost.ok_or_else(|| edited("it does not say how many records were lost"))?;
+        self.result.outages += 1;
+        self.result.lost = self.result.lost.saturating_add(lost);
+        Ok(())
+    }
+
+    /// `log-opened`.
+    fn opened(&mut self, line: &[u8]) -> Result<(), Misfit> {
         let fields = read_fields(line)?;
-        if let Some(lost) = fields.lost {
-            self.result.outages += 1;
-            self.result.lost += lost;
-            return Ok(());
+        let origin = fields.origin.filter(|origin| is_origin(origin));
+        let origin = origin.ok_or_else(|| edited("it does not say what the log's name is"))?;
+        let is_of = |key: &Option<String>, name: &str| match key {
+            Some(key) => key.split_once('+').is_some_and(|(of, _)| of == name),
+            None => true,
+        };
+        if !is_of(&fields.key, &origin) || !is_of(&fields.epoch, &epoch::key_name(&origin)) {
+            return Err(edited("a key that it names is not of this log's name"));
         }
         self.result.stopped = false;
         self.result.crashes += u64::from(fields.torn.is_some());
@@ -233,10 +275,12 @@ impl<'a> Verifier<'a> {
             PublicKey::from_verifier(text).ok_or_else(|| edited("the key that it names is none"))
         });
         let key = key.transpose()?;
+        self.hybrid_due = match key {
+            Some(_) => HybridDue::Next,
+            None => HybridDue::Unknown,
+        };
         let before = std::mem::replace(&mut self.named_key, key);
-        if let Some(origin) = fields.origin {
-            self.opened_as(origin, before)?;
-        }
+        self.opened_as(origin, before)?;
         let number = self.result.head.size;
         Ok(self.epochs.named(number, fields.epoch.as_deref())?)
     }
@@ -329,13 +373,17 @@ impl<'a> Verifier<'a> {
             .map(|signer| note.others(signer).filter(|name| !is_known(name)));
         let others: Vec<_> = others.into_iter().flatten().map(str::to_owned).collect();
         self.epochs.checkpoint(&note)?;
-        self.judge_hybrid(&note)?;
+        self.judge_hybrid(&note, header.at)?;
         // Others may stamp it, which a record behind it tells.
-        let digest = Hash::of(note.text.as_bytes());
-        self.texts.insert(note.size, (digest, note.root));
+        let known = KnownCheckpoint {
+            digest: Hash::of(note.text.as_bytes()),
+            root: note.root,
+            renamed: self.result.renamed.len(),
+        };
+        self.checkpoints.insert(note.size, known);
         let Some(signer) = signer else { return Ok(()) };
         self.result.other_signatures.extend(others);
-        if !self.result.signers.contains(&signer) {
+        if self.signers.insert(signer) {
             self.result.signers.push(signer);
         }
         self.result.signed += 1;

@@ -1,6 +1,7 @@
 //! The commands about the evidence: `audit keygen`, `verify`, `show`, `report`, `prove` and `check-proof`.
 //!
-//! Each prints to the writer it is given. Errors are [`Exit`]s: `Exit::No` for a log that is not what was written,
+//! Each prints to the writer it is given. Errors are [`Exit`]s: `Exit::No` for a log that is not what was written
+//! or lacks what is asked for,
 //! `Exit::Configuration` for a file that cannot be read or written and for an argument that means nothing.
 
 mod json;

@@ -6,7 +6,7 @@ use crate::{
         Expectations, Hash, OpenError, OutsideAnchors, StampFacts, Verification, WitnessPolicy,
         timestamp,
     },
-    tls::{StampToken, anchors_in},
+    tls::{StampFault, StampToken, anchors_in},
 };
 use std::{
     path::{Path, PathBuf},
@@ -19,13 +19,16 @@ const OLD: Duration = Duration::from_secs(24 * 3600);
 /// Reads and judges a time-stamp, for verification.
 fn read_stamp(token: &[u8], authorities: &[Vec<u8>]) -> Option<StampFacts> {
     let stamp = StampToken::read(token)?;
-    stamp.is_signed().then(|| StampFacts {
+    let proved = match (stamp.check_signature(), authorities) {
+        (Err(StampFault::Wrong(_)), _) => return None,
+        (Err(StampFault::Unknown(why)), _) => Err(why),
+        (Ok(()), []) => Err("--tsa-ca was not given".into()),
+        (Ok(()), _) => stamp.proved_by(authorities),
+    };
+    Some(StampFacts {
         imprint: Hash(stamp.imprint),
         at: stamp.at(),
-        proved: match authorities {
-            [] => Err("--tsa-ca was not given".into()),
-            _ => stamp.proved_by(authorities),
-        },
+        proved,
     })
 }
 

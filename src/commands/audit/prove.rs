@@ -48,6 +48,7 @@ impl Wanted<'_> {
 pub fn prove(flags: &AuditProveFlags, out: &mut dyn Write) -> Result<(), Exit> {
     demand_files(&flags.files)?;
     let usage = |words: &str| Exit::Usage(format!("audit prove: {words}"));
+    let no = |words: &str| Exit::NoBecause(format!("audit prove: {words}"));
     let wanted = match (&flags.message, &flags.session) {
         (Some(message), None) => {
             let (session, number) = message.split_once('/').unwrap_or((message, "1"));
@@ -74,11 +75,10 @@ pub fn prove(flags: &AuditProveFlags, out: &mut dyn Write) -> Result<(), Exit> {
         audit::prove(&flags.files, &mut |event, line| wanted.takes(event, line))
             .map_err(|error| unusable("prove", error))?;
     match (&proofs[..], &flags.out) {
-        ([], _) if unsigned > 0 => Err(unusable(
-            "prove",
+        ([], _) if unsigned > 0 => Err(no(
             "no signed checkpoint stands behind it: one comes within a minute, if the log has a key (--audit-key)",
         )),
-        ([], _) => Err(unusable("prove", "no such record is in these files")),
+        ([], _) => Err(no("no such record is in these files")),
         ([proof, ..], None) => write!(out, "{proof}").map_err(|error| unusable("prove", error)),
         (proofs, Some(place)) => {
             let written = match wanted.message {

@@ -276,14 +276,7 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
         );
         facts.push(("also signed", text));
     }
-    if let (signed @ 1.., size) = verification.hybrid {
-        let text = format!(
-            "{} checkpoints signed with ML-DSA-44 too, with the key that was given; the last covers {} records",
-            grouped(signed),
-            grouped(size)
-        );
-        facts.push(("ml-dsa", text));
-    }
+    facts.extend(hybrid(verification).map(|text| ("ml-dsa", text)));
     facts.push(("epochs", epochs(verification)));
     for (record, key) in &verification.epochs.begun {
         facts.push(("first key", format!("{key}, named by record {record}")));
@@ -376,6 +369,25 @@ fn checkpoints(verification: &Verification, own_key: bool) -> String {
         "{number}, signed by {} ({trust}); {open}",
         signers.join(", ")
     )
+}
+
+/// What the ML-DSA key shows that was given.
+fn hybrid(verification: &Verification) -> Option<String> {
+    let (signed, size) = verification.hybrid;
+    let missing = match verification.hybrid_missing {
+        0 => String::new(),
+        missing => format!(
+            "; {} more were due and have no such signature: it was taken out, or the program could not make it",
+            grouped(missing)
+        ),
+    };
+    (signed > 0).then(|| {
+        format!(
+            "{} checkpoints signed with ML-DSA-44 too, with the key that was given; the last covers {} records{missing}",
+            grouped(signed),
+            grouped(size)
+        )
+    })
 }
 
 /// What the keys show that signed one checkpoint each.

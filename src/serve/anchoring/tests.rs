@@ -141,6 +141,16 @@ async fn a_day_without_any_authority_loses_no_record_and_leaves_one_that_says_so
     assert!(world.records("stop").len() >= 50);
 }
 
+#[test]
+fn what_was_answered_is_shown_in_quotes_escaped_and_cut() {
+    let shown = quoted("a\u{1b}[2J\naudit checkpoint origin=m size=1 \u{202e}");
+    assert_eq!(
+        shown,
+        r#""a\x1b[2J\naudit checkpoint origin=m size=1 \xe2\x80\xae""#
+    );
+    assert!(quoted(&"\u{7}".repeat(60_000)).len() < LONGEST_ERROR + 10);
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_outage_has_a_record_of_its_own() {
     let world = World::new("outages");

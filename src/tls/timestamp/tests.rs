@@ -283,6 +283,43 @@ fn a_certificate_for_another_use_proves_no_time() {
 }
 
 #[test]
+fn a_token_that_is_signed_in_an_unknown_way_is_neither_good_nor_wrong() {
+    let tsa = TestTsa::ec();
+    let answer = tsa.answer(&request());
+    let token = request().token_in(&answer).unwrap().token.to_vec();
+    let fault = |token: &[u8]| StampToken::read(token).unwrap().check_signature();
+    assert_eq!(fault(&token), Ok(()));
+    let changed = |object: &[u8], to: u8| {
+        let mut token = token.clone();
+        let at = memchr::memmem::rfind(&token, object).unwrap();
+        token[at + object.len() - 1] = to;
+        token
+    };
+    // ecdsa-with-SHA256 becomes one that does not exist, SHA-256 becomes SHA3-256.
+    let ecdsa = [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+    let sha256 = [SHA2, &[1]].concat();
+    for (token, words) in [
+        (changed(&ecdsa, 9), "with an algorithm"),
+        (changed(&sha256, 8), "not of SHA-2"),
+    ] {
+        let Err(StampFault::Unknown(why)) = fault(&token) else {
+            panic!("{words}")
+        };
+        assert!(why.contains(words), "{why}");
+        assert!(
+            StampToken::read(&token)
+                .unwrap()
+                .proved_by(&tsa.authorities())
+                .is_err()
+        );
+    }
+    // Another algorithm that is known has not made it.
+    let Err(StampFault::Wrong(_)) = fault(&changed(&ecdsa, 3)) else {
+        panic!("ecdsa-with-SHA384")
+    };
+}
+
+#[test]
 fn another_certificate_of_the_same_key_is_not_that_of_the_signer() {
     let tsa = TestTsa::ec();
     let answer = tsa.answer(&request());

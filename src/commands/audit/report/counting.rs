@@ -62,7 +62,7 @@ impl<'a> Counting<'a> {
     /// Whether other records were counted than verification has found to be good in the end.
     fn has_others(&self, verified: &[Verification]) -> bool {
         let mut logs = self.logs.iter().zip(verified);
-        logs.any(|(own, log)| own.next != log.good)
+        logs.any(|(own, log)| own.next != log.good || log.reread)
     }
 
     /// The numbers, once verification has ended. Of a log that is damaged, the records before the damage count.
