@@ -53,6 +53,9 @@ impl From<&str> for WireText {
 /// `longest` octets, three dots replace the rest. Text that [`WireText`] has escaped stays as it is.
 #[must_use]
 pub(crate) fn printable(text: &str, longest: usize) -> String {
+    if text.len() <= longest && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut shown = String::new();
     for c in text.chars() {
         if shown.len() >= longest {

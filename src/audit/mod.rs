@@ -2,8 +2,65 @@
 //! is told that its mail was accepted.
 //!
 //! [`Record`] is the schema. [`AuditLog`] is the one writer of a chain of records. A [`Checkpoint`] is what another machine remembers of
-//! the chain: it signs the root of a Merkle tree over all records, so that one record can be proved without the others. `verify` finds out whether a log is still what was written. This module knows nothing of SMTP, TLS or policy: it takes
-//! plain data.
+//! the chain: it signs the root of a Merkle tree over all records, so that one record can be proved without the others. [`SavedLog`] is
+//! the log as other programs read it. This module knows nothing of SMTP, TLS or policy: it takes plain data.
+//!
+//! # Reading a log
+//!
+//! A [`SavedLog`] verifies itself against what is known of it from elsewhere ([`LogTrust`]), gives its records, and proves one of them. It
+//! reads a log of any size with little memory, compressed files too. `docs/evidence.md` specifies the format.
+//!
+//! ```
+//! use starttls_proxy::audit::{AuditLog, AuditOptions, LogTrust, Record, SavedLog, StopRecord};
+//!
+//! # let folder = std::env::temp_dir().join(format!("audit-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder)?;
+//! # let file = folder.join("audit.jsonl");
+//! let log = AuditLog::open(AuditOptions::new(file.clone(), "mail.example/outbound".into()))?;
+//! log.append(&Record::Stop(StopRecord { reason: "example".into(), sessions: 3, messages: 0 }));
+//! log.close();
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Stop<'a> {
+//!     reason: &'a str,
+//!     sessions: u64,
+//! }
+//!
+//! for log in SavedLog::find(&[&file])? {
+//!     // What was kept on another machine goes here: keys, anchors.
+//!     let trust = LogTrust::default();
+//!     let mut sessions = 0;
+//!     let verified = log.verify_and_read(&trust, |record| {
+//!         if record.event() == "stop"
+//!             && let Ok(stop) = record.fields::<Stop>()
+//!         {
+//!             assert_eq!(stop.reason, "example");
+//!             sessions += stop.sessions;
+//!         }
+//!     })?;
+//!     assert!(verified.is_intact(), "{:?}", verified.finding());
+//!     assert_eq!((verified.origin(), sessions), (Some("mail.example/outbound"), 3));
+//! }
+//! # std::fs::remove_dir_all(&folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A record is proved by a signed log only, which has a key ([`AuditOptions`]):
+//!
+//! ```no_run
+//! use starttls_proxy::audit::{LogTrust, RecordProof, SavedLog};
+//!
+//! let trust = LogTrust::default().key("audit.key.pub")?;
+//! for log in SavedLog::find(&["audit.jsonl"])? {
+//!     for proof in log.prove(|record| record.event() == "message")? {
+//!         let sent = proof.to_string();
+//!         // On the other side, with the public key alone:
+//!         let received = RecordProof::read(&sent).ok_or("this is no proof")?;
+//!         println!("{} has {}", trust.check(&received)?, received.record());
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod address;
 mod chain;
@@ -19,6 +76,7 @@ mod naming;
 mod proof;
 mod reader;
 mod record;
+mod saved;
 mod tree;
 mod verify;
 mod witness;
@@ -30,6 +88,7 @@ pub use disk::{BroughtBack, Disk, EndKept, FileDisk, Placement, Reopened};
 pub use epoch::RandomSource;
 pub use log::{AuditError, AuditLog, AuditOptions, Durable, Notice, Receipt};
 pub use naming::rotated;
+pub use proof::RecordProof;
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CosignedRecord, CountField, DecisionField,
     DirectionField, ExemptionField, HeardRecord, KeyLostRecord, LogContinuedRecord, LogCutRecord,
@@ -39,6 +98,8 @@ pub use record::{
     StampRecord, StartRecord, StopRecord, TlsField, TornField, TrustFileField, UnprotectedRecord,
     VerdictField, VerdictRecord,
 };
+pub use saved::{ExaminedLog, LogTrust, RecordError, SavedLog, SavedRecord, SavedRecords};
+pub use verify::{Damage, Finding};
 pub use witness::WitnessPolicy;
 pub(crate) use {
     address::{hashed, printable},
@@ -47,12 +108,12 @@ pub(crate) use {
     consistency::consistency,
     disk::{EndFound, admits_a_cut, end_found},
     hybrid::HybridPublic,
-    kept::KeptKey,
-    proof::{ProvedRecord, RecordProof, prove},
+    proof::{ProvedRecord, prove},
     reader::is_plain,
     verify::{
-        Damage, Expectations, LogAnchor, LogLine, LogLines, LogOrder, MergedLines, OutsideAnchor,
+        Expectations, LogAnchor, LogLine, LogLines, LogOrder, MergedLines, OutsideAnchor,
         OutsideAnchors, StampFacts, Verification, first_time, in_order, logs, verify,
+        verify_and_read,
     },
     witness::{PolicyWitness, WitnessAnswer, add_checkpoint, read_answer},
 };

@@ -35,7 +35,7 @@ const NOTES_KEPT: usize = 2000;
 
 /// A record, its place in the log's tree, and a checkpoint that signs the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RecordProof {
+pub struct RecordProof {
     /// The line of the log, without its LF.
     pub(crate) record: String,
     /// What other parties said of the checkpoint: further lines of the log.
@@ -77,8 +77,9 @@ impl fmt::Display for RecordProof {
 }
 
 impl RecordProof {
-    /// Reads a proof. `None` where it is none, or has no record.
-    pub(crate) fn read(text: &str) -> Option<Self> {
+    /// Reads a proof, in the form that its `Display` writes. `None` where it is none, or has no record.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
         let (head, note) = text.split_once("\n\n")?;
         let mut lines = head.lines();
         if lines.next()? != FIRST_LINE {
@@ -99,6 +100,12 @@ impl RecordProof {
         };
         let is_canonical = index.to_string() == number && proof.path.len() <= LONGEST_PATH;
         is_canonical.then_some(proof)
+    }
+
+    /// The line of the log that it is about, without its LF.
+    #[must_use]
+    pub fn record(&self) -> &str {
+        &self.record
     }
 
     /// Takes what somebody else said of the checkpoint of `size` records with that note. If nothing was said of the proof's own

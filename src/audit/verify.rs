@@ -21,17 +21,19 @@ mod lines;
 mod listing;
 mod logs;
 mod outside;
+mod passing;
 mod recent;
 mod starts;
 mod verifier;
 
 pub(crate) use anchor::LogAnchor;
 pub(crate) use completeness::Completeness;
-pub(crate) use damage::{Damage, Finding};
+pub use damage::{Damage, Finding};
 pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time, in_order};
 pub(crate) use listing::LogListing;
 pub(crate) use logs::{MergedLines, logs};
 pub(crate) use outside::{OutsideAnchor, OutsideAnchors, ReadStamp, StampFacts, judged};
+pub(crate) use passing::verify_and_read;
 pub(crate) use starts::tree_start;
 
 use super::{
@@ -134,6 +136,8 @@ pub(crate) struct Verification {
     pub(crate) outside: OutsideAnchors,
     /// What an honest run without faults could not have left.
     pub(crate) completeness: Completeness,
+    /// Files of the log changed while it was read, so it was read again.
+    pub(crate) reread: bool,
     /// The program had stopped in good order when the last record was written.
     pub(crate) stopped: bool,
     /// The first thing that is not as it was written. Behind a cut of which the log itself says so, it was read on.
@@ -175,9 +179,20 @@ pub(crate) fn verify(
     expected: &Expectations,
     progress: &mut dyn FnMut(u64, u64),
 ) -> io::Result<Verification> {
+    verify_and_pass(files, expected, progress, &mut |_| ())
+}
+
+/// The same, and each line that fits goes to `pass`, without its LF. What is found later may be about lines that were passed:
+/// only those below [`Verification::good`] count. Where the log was read again ([`Verification::reread`]), nothing is passed that time.
+fn verify_and_pass(
+    files: &[PathBuf],
+    expected: &Expectations,
+    progress: &mut dyn FnMut(u64, u64),
+    pass: &mut dyn FnMut(&[u8]),
+) -> io::Result<Verification> {
     let mut listing = LogListing::new(files)?;
+    let mut result = verify_listed(&listing, expected, progress, pass);
     for _ in 0..CHANGES {
-        let result = verify_listed(&listing, expected, progress);
         let is_doubtful = match &result {
             Ok(verification) => !verification.intact(),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -187,14 +202,19 @@ pub(crate) fn verify(
             Some(changed) => listing = changed?,
             None => return result,
         }
+        result = verify_listed(&listing, expected, progress, &mut |_| ());
+        if let Ok(verification) = &mut result {
+            verification.reread = true;
+        }
     }
-    verify_listed(&listing, expected, progress)
+    result
 }
 
 fn verify_listed(
     listing: &LogListing,
     expected: &Expectations,
     progress: &mut dyn FnMut(u64, u64),
+    pass: &mut dyn FnMut(&[u8]),
 ) -> io::Result<Verification> {
     let order = listing.order();
     let mut remarks: Vec<_> = order.remarks().collect();
@@ -209,7 +229,7 @@ fn verify_listed(
     let files = files.to_vec();
     let mut verifier = Verifier::new(expected);
     verifier.known = listing.known_end();
-    let misfit = verifier.walk(&files, progress)?;
+    let misfit = verifier.walk(&files, progress, pass)?;
     verifier.result.epochs = verifier.epochs.found().clone();
     let head = verifier.result.head;
     if let Some((_, last)) = &mut verifier.result.span {

@@ -15,6 +15,7 @@ mod golden;
 mod independent;
 mod inventory;
 mod keys;
+mod library;
 mod measure;
 mod moved;
 mod nodes;

@@ -3,8 +3,7 @@
 use crate::support::{DONE, Directory, message, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions},
-    commands::audit as command,
-    flags::{AuditReportFlags, AuditShowFlags, AuditVerifyFlags},
+    flags::AuditVerifyFlags,
 };
 use std::{
     fs,
@@ -24,7 +23,39 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> (T, Duration) {
     (made, taken)
 }
 
-/// A million message records: how long they take to write, to verify (also compressed), to show and to report, and how long reading and hashing alone take.
+/// Runs a program, and prints how long it takes and how much memory it takes at most.
+const RUN: &str = "
+import resource, subprocess, sys, time
+begin = time.monotonic()
+code = subprocess.call(sys.argv[2:], stdout=subprocess.DEVNULL)
+taken = time.monotonic() - begin
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+megabytes = int(sys.argv[1]) / 1e6
+print(f'{taken:.2f} s, {megabytes / taken:.0f} MB/s, {used.ru_utime + used.ru_stime:.2f} s of processors, {used.ru_maxrss / 1024:.0f} MiB of memory')
+sys.exit(code)
+";
+
+fn measured(octets: u64, program: &str, arguments: &[&str]) {
+    let mut command = Command::new("python3");
+    command.args(["-c", RUN, &octets.to_string(), program]);
+    let out = command.args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    let name = Path::new(program).file_name().unwrap_or_default();
+    println!(
+        "{} {}: {}",
+        name.display(),
+        arguments.join(" "),
+        said.trim_end()
+    );
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+/// A million message records: how long they take to write, to verify (also compressed), to show and to report, and how long hashing alone
+/// takes. The file can be kept: `KEEP_MILLION=FILE`.
 #[test]
 #[ignore = "a measurement of a gigabyte"]
 fn a_million_records() {
@@ -49,7 +80,8 @@ fn a_million_records() {
     });
     let file = directory.file();
     let (bytes, _) = timed("read", || fs::read(&file).unwrap());
-    println!("{} octets", bytes.len());
+    let octets = bytes.len() as u64;
+    println!("{octets} octets");
     timed("hashed in one piece", || {
         black_box(starttls_proxy::audit::Hash::of(&bytes))
     });
@@ -59,38 +91,42 @@ fn a_million_records() {
         }
     });
     drop(bytes);
+    let (path, html, json) = (
+        file.display().to_string(),
+        directory.0.join("html"),
+        directory.0.join("json"),
+    );
+    let (html, json) = (html.display().to_string(), json.display().to_string());
+    for _ in 0..3 {
+        measured(octets, "sha256sum", &[&path]);
+        let audit = |arguments: &[&str]| {
+            measured(
+                octets,
+                env!("CARGO_BIN_EXE_starttls-proxy"),
+                &[&["audit"], arguments, &[&*path]].concat(),
+            );
+        };
+        audit(&["verify", "--key", &public]);
+        audit(&["report", "--key", &public, "--html", &html]);
+        audit(&["report", "--key", &public, "--html", &html, "--json", &json]);
+        audit(&["show", "--domain", "hospice.example"]);
+        audit(&["show", "--json"]);
+        audit(&["show"]);
+    }
+    if let Ok(kept) = std::env::var("KEEP_MILLION") {
+        fs::copy(&file, kept).unwrap();
+    }
     let arguments = AuditVerifyFlags {
         files: vec![file.clone()],
         key: vec![public],
         ..AuditVerifyFlags::default()
     };
-    for _ in 0..3 {
-        let ((code, said), _) = timed("verified", || verify(&arguments));
-        assert_eq!(code, DONE, "{said}");
-    }
     for (ending, program) in [
         ("gz", &["gzip", "--keep"][..]),
         ("zst", &["zstd", "--quiet"]),
     ] {
         compressed(&file, ending, program, &arguments);
     }
-    let show = AuditShowFlags {
-        files: vec![file.clone()],
-        domain: Some("hospice.example".into()),
-        ..AuditShowFlags::default()
-    };
-    timed("searched", || {
-        command::show(&show, &mut std::io::sink(), &mut std::io::sink()).unwrap();
-    });
-    let report = AuditReportFlags {
-        files: vec![file],
-        key: arguments.key,
-        html: directory.0.join("html"),
-        ..AuditReportFlags::default()
-    };
-    timed("reported", || {
-        command::report(&report, &mut std::io::sink(), None).unwrap();
-    });
 }
 
 /// What compressing saves, and how long verifying the compressed file takes.

@@ -117,6 +117,32 @@ fn of_a_damaged_log_only_what_stands_before_the_damage_counts() {
     assert!(page.contains("The commands count those behind it too"));
 }
 
+/// They are counted while the log is verified, before the anchor is reached.
+#[test]
+fn records_that_an_anchor_shows_to_be_rewritten_do_not_count_although_they_were_read() {
+    let directory = Directory::new("rewritten-page");
+    let log = AuditLog::open(options(&directory.file())).unwrap();
+    for n in 0..20 {
+        log.append(&message(&log, n));
+    }
+    log.close();
+    let html = directory.0.join("report.html");
+    let mut flags = AuditReportFlags {
+        files: vec![directory.file()],
+        html: html.clone(),
+        ..AuditReportFlags::default()
+    };
+    let result = command::report(&flags, &mut Vec::new(), None);
+    assert_eq!(code(&result), DONE, "{result:?}");
+    let page = fs::read_to_string(&html).unwrap();
+    assert!(page.contains("20 messages were handed over"), "{page}");
+    flags.anchor = vec![format!("15:{}", "0".repeat(64))];
+    let result = command::report(&flags, &mut Vec::new(), None);
+    assert_eq!(code(&result), DAMAGED, "{result:?}");
+    let page = fs::read_to_string(&html).unwrap();
+    assert!(page.contains("No message was handed over"), "{page}");
+}
+
 #[test]
 fn tls_with_whoever_called_or_answered_is_not_called_authenticated() {
     let directory = Directory::new("inbound");

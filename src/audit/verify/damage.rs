@@ -13,7 +13,7 @@ use std::{fmt, io, path::PathBuf};
 
 /// What was done to a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Damage {
+pub enum Damage {
     /// A line was changed.
     Edited,
     /// Lines were taken out.
@@ -49,15 +49,15 @@ impl fmt::Display for Damage {
 
 /// The first thing that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
+pub struct Finding {
     /// The file.
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
     /// The line, from 1; where lines were cut off, the last line that is there.
-    pub(crate) line: u64,
+    pub line: u64,
     /// What was done to a log.
-    pub(crate) damage: Damage,
+    pub damage: Damage,
     /// The same in words, without file and line.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl Finding {

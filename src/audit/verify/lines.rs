@@ -35,9 +35,19 @@ pub(crate) struct LogLine<'a> {
 }
 
 impl LogLine<'_> {
+    /// Whether it ends with LF.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// The time of the record, read from its fixed place; `None` where the line is no record.
     pub(crate) fn time(&self) -> Option<&[u8]> {
         Header::read(self.bytes).map(|header| header.at)
+    }
+
+    /// What the record is about, read in the same way.
+    pub(crate) fn event(&self) -> Option<&[u8]> {
+        Header::read(self.bytes).map(|header| header.event)
     }
 }
 

@@ -126,11 +126,12 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// Accepts line by line; returns the first that does not fit, with its position.
+    /// Accepts line by line, and gives each to `pass`; returns the first that does not fit, with its position.
     pub(super) fn walk(
         &mut self,
         files: &[PathBuf],
         progress: &mut dyn FnMut(u64, u64),
+        pass: &mut dyn FnMut(&[u8]),
     ) -> io::Result<Option<(LinePosition, Misfit)>> {
         let total = lines::octets(files)?;
         let mut reported = 0;
@@ -176,6 +177,7 @@ impl<'a> Verifier<'a> {
                 }
                 return Ok(Some((position, misfit)));
             }
+            pass(line.bytes);
             self.before = Some(position);
             self.result.octets += octets;
             if self.result.octets - reported >= PROGRESS_STEP {

@@ -4,6 +4,7 @@
 //! or lacks what is asked for,
 //! `Exit::Configuration` for a file that cannot be read or written and for an argument that means nothing.
 
+mod json;
 mod keygen;
 mod outside;
 mod period;

@@ -1,6 +1,8 @@
 //! `audit prove` and `audit check-proof`: one record for a stranger, with nothing of any other mail.
 
-use super::{demand_files, outside, show::Sentence, unusable, verify::expectations};
+use super::{
+    demand_files, json::LineValue, outside, show::Sentence, unusable, verify::expectations,
+};
 use crate::{
     audit::{self, OutsideAnchor, ProvedRecord, RecordProof, printable},
     exit::Exit,
@@ -137,7 +139,7 @@ fn print(
     others: &[Result<OutsideAnchor, String>],
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let record: Value = serde_json::from_str(&proof.record).unwrap_or_default();
+    let record = LineValue::read(proof.record.as_bytes()).unwrap_or(LineValue::Null);
     writeln!(out, "proved")?;
     let facts = [
         ("log", proved.origin.clone()),

@@ -4,6 +4,7 @@ mod attempts;
 mod breaks;
 mod chart;
 mod command;
+mod counting;
 mod counts;
 mod exempted;
 mod fields;
@@ -25,23 +26,24 @@ use super::{
     demand_files, outside,
     period::Period,
     unusable,
-    verify::{examine, expectations, name},
+    verify::{expectations, name, separate, with_bar},
 };
 use crate::{
-    audit::{Verification, timestamp},
+    audit::{self, Verification, timestamp},
     clock,
     exit::Exit,
     flags::AuditReportFlags,
 };
 use command::Commands;
-use counts::Counts;
+use counting::Counting;
 use page::ReportPage;
 use std::{
-    fs::OpenOptions,
-    io::{self, Write},
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
+use twin::ReportTwin;
 
 /// Verifies the log and writes the page, and its twin in JSON where one is asked for; existing files are replaced. Of a log that is not intact, only the records before the
 /// damage are counted. A progress bar goes to `progress`, which is the error stream where that is a terminal.
@@ -51,7 +53,7 @@ use std::{
 pub fn report(
     flags: &AuditReportFlags,
     out: &mut dyn Write,
-    progress: Option<&mut dyn Write>,
+    mut progress: Option<&mut dyn Write>,
 ) -> Result<(), Exit> {
     demand_files(&flags.files)?;
     let AuditReportFlags {
@@ -75,8 +77,16 @@ pub fn report(
     let expected = expectations(*from, key, first_key, anchor)
         .and_then(|expected| outside::expect(expected, tsa_ca, witness.as_deref()))
         .map_err(|error| unusable("report", error))?;
-    let logs = examine(files, &expected, progress).map_err(|error| unusable("report", error))?;
-    let written = Counts::read(&logs, &period).and_then(|counts| {
+    let separated = separate(files, &expected).map_err(|error| unusable("report", error))?;
+    let mut counting = Counting::new(separated.len(), &period);
+    let verified = with_bar(&mut progress, |draw| {
+        let mut count = |log: usize, line: &[u8]| counting.see(log, line, u64::MAX);
+        audit::verify_and_read(&separated, &expected, draw, &mut count)
+    });
+    let mut logs = verified.map_err(|error| unusable("report", error))?;
+    let counted = counting.end(&logs);
+    logs.sort_by(|one, other| one.origin.cmp(&other.origin));
+    let written = counted.and_then(|counts| {
         let page = ReportPage {
             logs: &logs,
             counts: &counts,
@@ -87,9 +97,12 @@ pub fn report(
             organisation: organisation.as_deref(),
             auditor: auditor.as_deref(),
         };
-        write(html, &page.to_string())?;
+        write(html, |file| write!(file, "{page}"))?;
         if let Some(json) = json {
-            write(json, &format!("{:#}\n", twin::twin(&page)))?;
+            write(json, |file| {
+                serde_json::to_writer_pretty(&mut *file, &ReportTwin::of(&page))?;
+                writeln!(file)
+            })?;
         }
         tell(html, &logs, out)
     });
@@ -120,13 +133,20 @@ fn tell(html: &Path, logs: &[Verification], out: &mut dyn Write) -> io::Result<(
     Ok(())
 }
 
-fn write(path: &Path, page: &str) -> io::Result<()> {
+fn write(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(path)
-        .and_then(|mut file| file.write_all(page.as_bytes()))
+        .and_then(|file| {
+            let mut file = BufWriter::new(file);
+            content(&mut file)?;
+            file.flush()
+        })
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

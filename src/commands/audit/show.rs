@@ -1,18 +1,24 @@
 //! `audit show`: records that match, for people or as they stand in the log.
 
 mod anchored;
+mod blocks;
+mod workers;
 
-use self::anchored::AnchoredUntil;
-use super::{demand_files, period::Period, quantity::grouped, unusable};
+use self::{
+    anchored::AnchoredUntil,
+    blocks::{FoundLines, ShownLines},
+    workers::work_in_order,
+};
+use super::{demand_files, json::LineValue, period::Period, quantity::grouped, unusable};
 use crate::{
     audit::{self, LogLine, LogOrder, MergedLines, WireText, in_order, logs, printable},
     exit::Exit,
     flags::AuditShowFlags,
 };
-use serde_json::Value;
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     io::{self, Write},
+    path::PathBuf,
 };
 
 /// Longest line for people, in octets.
@@ -76,7 +82,6 @@ impl<'a> Filter<'a> {
 
     /// Prints the matching records of all logs, by time. Returns the number of lines that are no records.
     fn print(&self, out: &mut dyn Write, errors: &mut dyn Write) -> io::Result<u64> {
-        let mut unread = 0;
         let logs = logs(&self.flags.files)?;
         let orders = logs.iter().map(|files| in_order(files));
         let orders: Vec<LogOrder> = orders.collect::<io::Result<_>>()?;
@@ -86,43 +91,29 @@ impl<'a> Filter<'a> {
         let files: Vec<Vec<_>> = orders.into_iter().map(|order| order.files).collect();
         let mut lines = MergedLines::new(files.iter().map(|files| &files[..]))?;
         let mut anchored: Vec<_> = files.iter().map(|_| AnchoredUntil::default()).collect();
-        while let Some((log, line)) = lines.next()? {
-            let file = &files[log][line.position.file];
-            if let Some(fault) = line.fault {
-                unread += 1;
-                let (file, line) = (file.display(), line.position.line);
-                writeln!(errors, "{file}:{line}: {fault}")?;
-                continue;
-            }
-            if self.is_out_of_period(&line) {
-                continue;
-            }
-            let record = serde_json::from_slice::<Value>(line.bytes);
-            if let Ok(record) = &record {
-                anchored[log].see(record);
-            }
-            match record {
-                Ok(record) if !self.matches(&record) => {}
-                Ok(_) if self.flags.json => {
-                    out.write_all(line.bytes)?;
-                    out.write_all(b"\n")?;
-                }
-                Ok(record) => {
-                    // A log that somebody else wrote into can hold anything.
-                    let sentence = Sentence(&record).to_string();
-                    let sentence = printable(&sentence, LONGEST);
-                    match files.len() {
-                        1 => writeln!(out, "{sentence}")?,
-                        _ => writeln!(out, "{}: {sentence}", file.display())?,
+        let mut unread = 0;
+        let next = || {
+            let mut block = FoundLines::default();
+            while !block.is_full() {
+                let Some((log, line)) = lines.next()? else {
+                    break;
+                };
+                if line.fault.is_none() {
+                    if self.is_out_of_period(&line) {
+                        continue;
                     }
+                    anchored[log].see(&line);
                 }
-                Err(_) => {
-                    unread += 1;
-                    let (file, line) = (file.display(), line.position.line);
-                    writeln!(errors, "{file}:{line}: this is no record")?;
-                }
+                block.push(log, &line);
             }
-        }
+            Ok((!block.places.is_empty()).then_some(block))
+        };
+        let work = |block: FoundLines| self.shown(&block, &files);
+        work_in_order(next, work, |shown| {
+            unread += shown.unread;
+            errors.write_all(shown.errors.as_bytes())?;
+            out.write_all(&shown.out)
+        })?;
         for (one, files) in anchored.iter().zip(&files) {
             if let Some(words) = one.words() {
                 let file = files.last().map(|file| file.display().to_string());
@@ -132,18 +123,59 @@ impl<'a> Filter<'a> {
         Ok(unread)
     }
 
+    /// What there is to print of these lines.
+    fn shown(&self, block: &FoundLines, files: &[Vec<PathBuf>]) -> ShownLines {
+        let (mut shown, mut begin) = (ShownLines::default(), 0);
+        let mut sentence = String::new();
+        for place in &block.places {
+            let line = &block.octets[begin..place.end];
+            begin = place.end;
+            let file = &files[place.log][place.file];
+            let (record, why) = match &place.fault {
+                Some(fault) => (None, fault.as_str()),
+                None => (LineValue::read(line), "this is no record"),
+            };
+            let Some(record) = record else {
+                shown.unread += 1;
+                let (file, line) = (file.display(), place.line);
+                let _ = writeln!(shown.errors, "{file}:{line}: {why}"); // a String takes all
+                continue;
+            };
+            if !self.matches(&record) {
+                continue;
+            }
+            if self.flags.json {
+                shown.out.extend_from_slice(line);
+            } else {
+                if files.len() > 1 {
+                    shown
+                        .out
+                        .extend_from_slice(format!("{}: ", file.display()).as_bytes());
+                }
+                sentence.clear();
+                let _ = write!(sentence, "{}", Sentence(&record)); // a String takes all
+                // A log that somebody else wrote into can hold anything.
+                shown
+                    .out
+                    .extend_from_slice(printable(&sentence, LONGEST).as_bytes());
+            }
+            shown.out.push(b'\n');
+        }
+        shown
+    }
+
     /// Decided before the rest of the line is parsed.
     fn is_out_of_period(&self, line: &LogLine<'_>) -> bool {
         line.time()
             .is_some_and(|at| self.period.begins_after(at) || self.period.ends_before(at))
     }
 
-    fn matches(&self, record: &Value) -> bool {
+    fn matches(&self, record: &LineValue<'_>) -> bool {
         let flags = self.flags;
         let passes = |asked: &Option<String>, found: &dyn Fn(&str) -> bool| {
             asked.as_deref().is_none_or(found)
         };
-        passes(&flags.session, &|id| record["session"]["id"] == id)
+        passes(&flags.session, &|id| record["session"]["id"] == *id)
             && passes(&flags.verdict, &|word| verdict(record) == Some(word))
             && passes(&flags.domain, &|domain| concerns(record, domain))
             && passes(&flags.address, &|_| {
@@ -159,9 +191,10 @@ impl<'a> Filter<'a> {
 }
 
 /// The policy's verdict in a record, in one word.
-fn verdict(record: &Value) -> Option<&str> {
-    let observed = |decision: &Value| decision["observed"] == true && !decision["reason"].is_null();
-    let mut decisions = record["decisions"].as_array().into_iter().flatten();
+fn verdict<'a>(record: &'a LineValue<'_>) -> Option<&'a str> {
+    let observed =
+        |decision: &LineValue<'_>| decision["observed"] == true && !decision["reason"].is_null();
+    let mut decisions = record["decisions"].values().iter();
     if observed(&record["decision"]) || decisions.any(observed) {
         return Some("observed");
     }
@@ -173,16 +206,16 @@ fn verdict(record: &Value) -> Option<&str> {
     }
 }
 
-fn addresses(record: &Value) -> impl Iterator<Item = &str> {
-    let recipients = record["recipients"].as_array().into_iter().flatten();
+fn addresses<'a>(record: &'a LineValue<'_>) -> impl Iterator<Item = &'a str> {
+    let recipients = record["recipients"].values().iter();
     [&record["sender"], &record["address"]]
         .into_iter()
         .chain(recipients)
-        .filter_map(Value::as_str)
+        .filter_map(|value| value.as_str())
 }
 
 /// Whether a record is about `domain`; about a domain below it where `domain` begins with a dot.
-fn concerns(record: &Value, domain: &str) -> bool {
+fn concerns(record: &LineValue<'_>, domain: &str) -> bool {
     let is_it = |name: &str| match domain.strip_prefix('.') {
         Some(_) => {
             name.len() > domain.len()
@@ -192,13 +225,13 @@ fn concerns(record: &Value, domain: &str) -> bool {
         }
         None => name.eq_ignore_ascii_case(domain),
     };
-    let decisions = record["decisions"].as_array().into_iter().flatten();
-    let repeated = record["repeated"].as_array().into_iter().flatten();
+    let decisions = record["decisions"].values().iter();
+    let repeated = record["repeated"].values().iter();
     [&record["domain"], &record["decision"]["domain"]]
         .into_iter()
         .chain(repeated.map(|one| &one["domain"]))
         .chain(decisions.map(|decision| &decision["domain"]))
-        .filter_map(Value::as_str)
+        .filter_map(|value| value.as_str())
         .any(is_it)
         || addresses(record).any(|address| {
             address
@@ -208,7 +241,7 @@ fn concerns(record: &Value, domain: &str) -> bool {
 }
 
 /// A record as one line for people.
-pub(super) struct Sentence<'a>(pub(super) &'a Value);
+pub(super) struct Sentence<'a>(pub(super) &'a LineValue<'a>);
 
 impl fmt::Display for Sentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -302,7 +335,7 @@ impl fmt::Display for Sentence<'_> {
     }
 }
 
-fn refusal(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn refusal(record: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, " {}", text(&record["reason"]))?;
     if record["remembered"] == true {
         f.write_str(" remembered")?;
@@ -317,8 +350,8 @@ fn refusal(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 /// Events that have no record of their own.
-fn repeated(repeated: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for one in repeated.as_array().into_iter().flatten() {
+fn repeated(repeated: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for one in repeated.values() {
         write!(
             f,
             "; {} more {}",
@@ -335,8 +368,8 @@ fn repeated(repeated: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 /// Events that were counted instead of being recorded singly.
-fn counts(counts: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for count in counts.as_array().into_iter().flatten() {
+fn counts(counts: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for count in counts.values() {
         let prefix = count["prefix"].as_str().unwrap_or("others");
         write!(
             f,
@@ -350,13 +383,8 @@ fn counts(counts: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-fn message(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let recipients: Vec<_> = record["recipients"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(text)
-        .collect();
+fn message(record: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let recipients: Vec<_> = record["recipients"].values().iter().map(text).collect();
     write!(
         f,
         " from <{}> to <{}>",
@@ -376,7 +404,7 @@ fn message(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if let Some(user) = record["authenticated_as"].as_str() {
         write!(f, "; logged in as <{user}>")?;
     }
-    for each in record["decisions"].as_array().into_iter().flatten() {
+    for each in record["decisions"].values().iter() {
         f.write_str(";")?;
         decision(each, f)?;
     }
@@ -384,14 +412,14 @@ fn message(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     certificate(record, f)
 }
 
-fn certificate(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn certificate(record: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match record["peer"]["certificate"]["sha256"].as_str() {
         Some(sha256) => write!(f, " certificate {sha256}"),
         None => Ok(()),
     }
 }
 
-fn decision(decision: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn decision(decision: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(
         f,
         " {} {}",
@@ -415,7 +443,7 @@ fn decision(decision: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-fn tls(tls: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn tls(tls: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if tls.is_null() {
         return f.write_str("; no TLS");
     }
@@ -427,30 +455,27 @@ fn tls(tls: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 /// The fields of a record by name, for records that need no sentence.
-fn all_fields(record: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let fields = record.as_object().into_iter().flatten();
-    for (name, value) in fields {
-        if !["v", "prev", "seq", "at", "event", "session"].contains(&name.as_str())
-            && !value.is_null()
-        {
+fn all_fields(record: &LineValue<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (name, value) in record.fields() {
+        if !["v", "prev", "seq", "at", "event", "session"].contains(&name) && !value.is_null() {
             write!(f, " {name} {value}")?;
         }
     }
     Ok(())
 }
 
-fn text(value: &Value) -> &str {
+fn text<'a>(value: &'a LineValue<'_>) -> &'a str {
     value.as_str().unwrap_or("-")
 }
 
-fn number(value: &Value) -> u64 {
+fn number(value: &LineValue<'_>) -> u64 {
     value.as_u64().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn tls_and_certificate_are_shown_where_a_record_has_them() {
@@ -473,6 +498,8 @@ mod tests {
                 "quit, 0 message(s); TLSv1.3 S certificate ab",
             ),
         ] {
+            let line = record.to_string();
+            let record = LineValue::read(line.as_bytes()).expect("JSON");
             let shown = Sentence(&record).to_string();
             assert!(shown.ends_with(end), "{shown}");
         }

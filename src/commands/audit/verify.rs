@@ -7,15 +7,15 @@ use super::{
 };
 use crate::{
     audit::{
-        self, Damage, Expectations, HybridPublic, KeptKey, LogAnchor, OpenError, PublicKey,
-        Verification, printable,
+        self, Damage, Expectations, LogAnchor, LogTrust, OpenError, PublicKey, Verification,
+        printable,
     },
     exit::Exit,
     flags::AuditVerifyFlags,
 };
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// Longest value that is printed, in octets.
@@ -111,40 +111,28 @@ pub(super) fn expectations(
     first_keys: &[String],
     anchors: &[String],
 ) -> Result<Expectations, OpenError> {
-    let mut expected = Expectations {
-        from,
-        ..Expectations::default()
-    };
+    let mut trust = LogTrust::default().from(from);
     for key in keys {
-        let is_verifier = PublicKey::from_verifier(key).is_some();
-        if !is_verifier && let Some(hybrid) = HybridPublic::read(Path::new(key))? {
-            expected.hybrid_keys.push(hybrid);
-            continue;
-        }
-        let read =
-            PublicKey::from_verifier(key).map_or_else(|| PublicKey::read(Path::new(key)), Ok);
-        expected.keys.push(read?);
+        trust = trust.key(key)?;
     }
     for key in first_keys {
-        expected.kept_keys.append(&mut KeptKey::read(key)?);
+        trust = trust.first_key(key)?;
     }
     for anchor in anchors {
-        expected.anchors.append(&mut LogAnchor::read(anchor)?);
+        trust = trust.anchor(anchor)?;
     }
-    Ok(expected)
+    Ok(trust.into_expectations())
 }
 
-/// Verifies each log among the files by itself, with a progress bar where one is wanted. What is expected is expected of each.
+/// Splits the files into logs, each of which is verified by itself. What is expected is expected of each.
 ///
 /// # Errors
 /// A file cannot be read, or there are several logs and an expectation does not say of which it is.
-pub(super) fn examine(
+pub(super) fn separate(
     files: &[PathBuf],
     expected: &Expectations,
-    mut progress: Option<&mut dyn Write>,
-) -> Result<Vec<Verification>, OpenError> {
-    let wrong = |error: io::Error| OpenError::Wrong(error.to_string());
-    let logs = audit::logs(files).map_err(wrong)?;
+) -> Result<Vec<Vec<PathBuf>>, OpenError> {
+    let logs = audit::logs(files).map_err(unreadable)?;
     let number = logs.len();
     if number > 1 && expected.from > 0 {
         let text = format!("these files are of {number} logs; --from can be said of one only");
@@ -156,23 +144,40 @@ pub(super) fn examine(
         );
         return Err(OpenError::Wrong(text));
     }
+    Ok(logs)
+}
+
+pub(super) fn unreadable(error: io::Error) -> OpenError {
+    OpenError::Wrong(error.to_string())
+}
+
+/// Verifies each log among the files by itself, with a progress bar where one is wanted.
+///
+/// # Errors
+/// As [`separate`] has them, or a file cannot be read.
+fn examine(
+    files: &[PathBuf],
+    expected: &Expectations,
+    mut progress: Option<&mut dyn Write>,
+) -> Result<Vec<Verification>, OpenError> {
+    let logs = separate(files, expected)?;
     let verified = logs
         .iter()
-        .map(|log| examine_one(log, expected, &mut progress));
+        .map(|log| with_bar(&mut progress, |draw| audit::verify(log, expected, draw)));
     let mut verified = verified
         .collect::<io::Result<Vec<Verification>>>()
-        .map_err(wrong)?;
+        .map_err(unreadable)?;
     verified.sort_by(|one, other| one.origin.cmp(&other.origin));
     Ok(verified)
 }
 
-fn examine_one(
-    files: &[PathBuf],
-    expected: &Expectations,
+/// Does `work`, which is given what draws a progress bar from the octets done and the octets in all.
+pub(super) fn with_bar<T>(
     progress: &mut Option<&mut dyn Write>,
-) -> io::Result<Verification> {
+    work: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T,
+) -> T {
     let Some(terminal) = progress else {
-        return audit::verify(files, expected, &mut |_, _| ());
+        return work(&mut |_, _| ());
     };
     let mut shown = u64::MAX;
     let mut draw = |done: u64, total: u64| {
@@ -183,7 +188,7 @@ fn examine_one(
             let _ = write!(terminal, "\r[{bar:<25}] {percent:3} % of {}", size(total));
         }
     };
-    let result = audit::verify(files, expected, &mut draw);
+    let result = work(&mut draw);
     let _ = write!(terminal, "\r{:60}\r", ""); // a terminal that is gone is no reason to stop
     result
 }

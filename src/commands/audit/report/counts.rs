@@ -1,4 +1,4 @@
-//! The numbers on the page, counted in one pass over the good parts of all logs.
+//! The numbers on the page.
 
 use super::{
     attempts::{Attempts, ReasonCounts, add_attempts, what_was_done},
@@ -6,18 +6,12 @@ use super::{
     fields::{ReadDecision, ReadExemption, ReadPolicy, ReadRecord, Text},
     figures::FigureCounts,
     inventory::Inventory,
-    observing::{ObservePeriod, Runs},
-    tally::{MOST, OTHERS, Tally, add, count, entry, kept_apart, number_of},
+    observing::ObservePeriod,
+    tally::{MOST, OTHERS, Tally, add, count, entry, keep, kept_apart, number_of},
 };
-use crate::{
-    audit::{MergedLines, Verification},
-    commands::audit::{period::Period, verify::name},
-};
+use crate::commands::audit::period::Period;
 use serde::Serialize;
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    io,
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Starts, stops and changes that are kept; older ones are dropped.
 const CHANGES: usize = 1000;
@@ -65,13 +59,20 @@ pub(super) struct Counts {
     pub(super) exemptions: Vec<ReadExemption>,
     /// What exemptions were used for, by rule, then by domain.
     pub(super) used: BTreeMap<(String, String), ExemptionUse>,
-    /// Starts, stops and changes of the program: time and words.
-    pub(super) changes: VecDeque<(String, String)>,
+    pub(super) changes: VecDeque<OperationChange>,
     pub(super) figures: FigureCounts,
     pub(super) inventory: Inventory,
     /// Times in which nothing was enforced.
     pub(super) observing: Vec<ObservePeriod>,
     pub(super) outages: Vec<ReportedOutage>,
+}
+
+/// A start, a stop or a change of the program.
+pub(super) struct OperationChange {
+    pub(super) at: String,
+    /// The number of its log.
+    pub(super) log: usize,
+    pub(super) text: String,
 }
 
 /// The numbers of one hour.
@@ -113,8 +114,12 @@ pub(super) struct MessageCounts {
 }
 
 /// How a message was protected, by its `decisions` or those of them that are about one party.
-fn protection_of(message: &ReadRecord<'_>, decisions: &[&ReadDecision<'_>]) -> &'static str {
-    let proved = !decisions.is_empty() && decisions.iter().all(|one| one.is_proof());
+fn protection_of<'a>(
+    message: &ReadRecord<'_>,
+    decisions: impl IntoIterator<Item = &'a ReadDecision<'a>>,
+) -> &'static str {
+    let mut decisions = decisions.into_iter().peekable();
+    let proved = decisions.peek().is_some() && decisions.all(ReadDecision::is_proof);
     match &message.tls {
         None => CLEAR,
         Some(_) if proved => AUTHENTICATED,
@@ -123,42 +128,6 @@ fn protection_of(message: &ReadRecord<'_>, decisions: &[&ReadDecision<'_>]) -> &
 }
 
 impl Counts {
-    /// Counts the records in the period; of a log that is damaged, those before the damage.
-    pub(super) fn read(logs: &[Verification], period: &Period<'_>) -> io::Result<Self> {
-        let mut counts = Self::default();
-        // What each log's last policy exempts.
-        let mut exemptions = vec![Vec::new(); logs.len()];
-        let mut runs = vec![Runs::default(); logs.len()];
-        let names: Vec<String> = logs.iter().map(name).collect();
-        let mut lines = MergedLines::new(logs.iter().map(|log| &log.files[..]))?;
-        while let Some((number, line)) = lines.next()? {
-            let log = &logs[number];
-            // Records that verification did not reach are no evidence. Up to there, every line is a record.
-            match ReadRecord::read(line.bytes) {
-                Some(record) if record.seq < log.good => {
-                    let whose = (logs.len() > 1).then_some(names[number].as_str());
-                    if !period.ends_before(record.at.as_bytes()) {
-                        runs[number].see(&record);
-                    }
-                    std::mem::swap(&mut counts.exemptions, &mut exemptions[number]);
-                    counts.add(&record, whose, period);
-                    std::mem::swap(&mut counts.exemptions, &mut exemptions[number]);
-                }
-                _ => lines.leave(number),
-            }
-        }
-        for (runs, name) in runs.into_iter().zip(&names) {
-            let whose = (logs.len() > 1).then_some(name.as_str());
-            counts.observing.append(&mut runs.periods(whose, period));
-        }
-        for exemption in exemptions.into_iter().flatten() {
-            if !counts.exemptions.contains(&exemption) {
-                counts.exemptions.push(exemption);
-            }
-        }
-        Ok(counts)
-    }
-
     pub(super) fn messages(&self) -> MessageCounts {
         let protections = &self.protections;
         MessageCounts {
@@ -173,8 +142,8 @@ impl Counts {
         self.directions.iter().eq(["inbound"])
     }
 
-    /// `whose` is the name of the record's log, where there are several.
-    fn add(&mut self, record: &ReadRecord<'_>, whose: Option<&str>, period: &Period<'_>) {
+    /// `log` is the number of the record's log.
+    pub(super) fn add(&mut self, record: &ReadRecord<'_>, log: usize, period: &Period<'_>) {
         if period.ends_before(record.at.as_bytes()) {
             return;
         }
@@ -188,16 +157,12 @@ impl Counts {
         if let Some(addresses) = &record.addresses {
             self.addresses = addresses.to_string();
         }
-        if let Some(host) = &record.host
-            && !self.hosts.contains(&**host)
-        {
-            self.hosts.insert(host.to_string());
+        if let Some(host) = &record.host {
+            keep(&mut self.hosts, host);
         }
         let direction = record.session.as_ref().map(|session| &session.direction);
-        if let Some(direction) = direction.or(record.direction.as_ref())
-            && !self.directions.contains(&**direction)
-        {
-            self.directions.insert(direction.to_string());
+        if let Some(direction) = direction.or(record.direction.as_ref()) {
+            keep(&mut self.directions, direction);
         }
         if period.begins_after(record.at.as_bytes()) {
             return;
@@ -215,7 +180,7 @@ impl Counts {
             "session-opened" => self.sessions += 1,
             "session-closed" => self.repeated(record),
             "not-recorded" => self.not_recorded(record),
-            _ => self.change(record, whose),
+            _ => self.change(record, log),
         }
     }
 
@@ -265,7 +230,7 @@ impl Counts {
         for reason in would_refuse {
             entry(&mut self.observed, reason).messages += 1;
         }
-        let protection = protection_of(record, &record.decisions.iter().collect::<Vec<_>>());
+        let protection = protection_of(record, &record.decisions);
         count(&mut self.protections, protection);
         count(&mut self.hour(record.at).protections, protection);
         let version = record.tls.as_ref().map_or("no TLS", |tls| &tls.version);
@@ -279,18 +244,20 @@ impl Counts {
         }
         for party in record.parties() {
             // The decisions about this party. Without any (`--upstream`, a client's address): those about all that share the peer.
-            let own = |decision: &&ReadDecision<'_>| decision.domain.eq_ignore_ascii_case(&party);
-            let mut decisions: Vec<_> = record.decisions.iter().filter(own).collect();
-            if decisions.is_empty() {
-                decisions.extend(&record.decisions);
-            }
+            let is_own = |decision: &ReadDecision<'_>| decision.domain.eq_ignore_ascii_case(&party);
+            let has_none = !record.decisions.iter().any(is_own);
+            let decisions = record.decisions.iter();
+            let decisions = decisions.filter(|one| has_none || is_own(one));
             let domain = self.domain(&party, record.at);
-            count(&mut domain.protections, protection_of(record, &decisions));
+            count(
+                &mut domain.protections,
+                protection_of(record, decisions.clone()),
+            );
             domain.octets += octets;
-            domain.tls.insert(version.to_string());
-            domain
-                .levels
-                .extend(decisions.iter().filter_map(|one| one.level_in_force()));
+            keep(&mut domain.tls, version);
+            for level in decisions.filter_map(ReadDecision::level_in_force) {
+                keep(&mut domain.levels, &level);
+            }
         }
         for decision in &record.decisions {
             if let Some(level) = decision.level_in_force() {
@@ -348,7 +315,7 @@ impl Counts {
         self.refused(record, &attempts);
         if let Some(level) = &decision.level {
             let domain = self.domain(&decision.domain, record.at);
-            domain.levels.insert(level.to_string());
+            keep(&mut domain.levels, level);
         }
     }
 
@@ -413,9 +380,9 @@ impl Counts {
     }
 
     /// Starts, stops and changes of the program.
-    fn change(&mut self, record: &ReadRecord<'_>, whose: Option<&str>) {
+    fn change(&mut self, record: &ReadRecord<'_>, log: usize) {
         if let Some(version) = &record.version {
-            self.versions.insert(version.to_string());
+            keep(&mut self.versions, version);
         }
         let table = |policy: &ReadPolicy| match policy.file.as_str() {
             "" => String::from("no table"),
@@ -427,13 +394,16 @@ impl Counts {
         let text = match record.event {
             "start" => {
                 let version = record.version.as_deref().unwrap_or_default();
-                let policy = record.policy.as_ref().map_or("no table".to_owned(), table);
+                let policy = record
+                    .policy
+                    .as_deref()
+                    .map_or("no table".to_owned(), table);
                 format!("start of version {version}, {policy}")
             }
             "stop" => format!("stop: {}", record.reason.as_deref().unwrap_or_default()),
             "policy-change" => record
                 .policy
-                .as_ref()
+                .as_deref()
                 .map_or("table taken away".to_owned(), table),
             "reload" => {
                 let files: Vec<_> = record
@@ -460,10 +430,13 @@ impl Counts {
             }
             _ => return,
         };
-        let text = whose.map_or(text.clone(), |log| format!("{log}: {text}"));
         if self.changes.len() >= CHANGES {
             self.changes.pop_front();
         }
-        self.changes.push_back((record.at.to_owned(), text));
+        self.changes.push_back(OperationChange {
+            at: record.at.to_owned(),
+            log,
+            text,
+        });
     }
 }

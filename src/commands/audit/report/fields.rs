@@ -1,7 +1,7 @@
 //! The fields of records that the report counts, read from the lines of a log.
 
 use serde::{Deserialize, Serialize, de::IgnoredAny};
-use std::{borrow::Cow, collections::BTreeSet, fmt, ops::Deref};
+use std::{borrow::Cow, fmt, ops::Deref};
 
 /// Text of a line, copied only where it has escapes. (In an `Option` or a `Vec`, a plain `Cow` would be copied always.)
 #[derive(Deserialize)]
@@ -64,10 +64,10 @@ pub(super) struct ReadRecord<'a> {
     #[serde(borrow)]
     pub(super) tls: Option<ReadTls<'a>>,
     #[serde(borrow)]
-    pub(super) decision: Option<ReadDecision<'a>>,
+    pub(super) decision: Option<Box<ReadDecision<'a>>>,
     #[serde(borrow, default)]
     pub(super) decisions: Vec<ReadDecision<'a>>,
-    pub(super) policy: Option<ReadPolicy>,
+    pub(super) policy: Option<Box<ReadPolicy>>,
     #[serde(default)]
     pub(super) files: Vec<ReadFile>,
     #[serde(default)]
@@ -219,19 +219,30 @@ impl<'a> ReadRecord<'a> {
         counts.map(|one| one.count).sum()
     }
 
-    /// The domains of a message's recipients (outbound) or of its sender (inbound).
-    pub(super) fn parties(&self) -> BTreeSet<String> {
+    /// The domains of a message's recipients (outbound) or of its sender (inbound), each once.
+    pub(super) fn parties(&self) -> Vec<Cow<'_, str>> {
         let addresses = if self.is_outbound() {
             self.recipients.as_slice()
         } else {
             self.sender.as_slice()
         };
-        let party = |address: &Text<'_>| match address.rsplit_once('@') {
-            Some((_, domain)) => domain.to_ascii_lowercase(),
-            None if address.is_empty() => String::from("<>"),
-            None => address.to_ascii_lowercase(),
-        };
-        addresses.iter().map(party).collect()
+        let mut parties: Vec<_> = addresses.iter().map(|address| party(address)).collect();
+        parties.sort_unstable();
+        parties.dedup();
+        parties
+    }
+}
+
+/// The domain of an address in lower case.
+fn party(address: &str) -> Cow<'_, str> {
+    let domain = match address.rsplit_once('@') {
+        Some((_, domain)) => domain,
+        None if address.is_empty() => "<>",
+        None => address,
+    };
+    match domain.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => domain.to_ascii_lowercase().into(),
+        false => domain.into(),
     }
 }
 
@@ -260,11 +271,11 @@ impl ReadDecision<'_> {
     }
 
     /// The level that was enforced. A level that was only observed says so.
-    pub(super) fn level_in_force(&self) -> Option<String> {
+    pub(super) fn level_in_force(&self) -> Option<Cow<'_, str>> {
         let level = self.level.as_deref()?;
         Some(match self.would_refuse() {
-            Some(_) => format!("{level}, only observed"),
-            None => level.to_owned(),
+            Some(_) => format!("{level}, only observed").into(),
+            None => level.into(),
         })
     }
 

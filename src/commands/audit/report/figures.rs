@@ -273,7 +273,7 @@ pub(super) static UNPROTECTED: Figure = Figure {
         r#".event == "unprotected" and (.decision.observed and .decision.reason != null | not)"#,
         |record| {
             let observed = |one: &ReadDecision<'_>| one.would_refuse().is_some();
-            record.event == "unprotected" && !record.decision.as_ref().is_some_and(observed)
+            record.event == "unprotected" && !record.decision.as_deref().is_some_and(observed)
         },
     ),
 };
@@ -312,7 +312,7 @@ pub(super) static REFUSED: Figure = Figure {
             "refusal" => 1,
             "verdict" => {
                 let refused = |one: &ReadDecision<'_>| &*one.verdict == "refused" && !one.observed;
-                u64::from(record.decision.as_ref().is_some_and(refused))
+                u64::from(record.decision.as_deref().is_some_and(refused))
             }
             _ => 0,
         },

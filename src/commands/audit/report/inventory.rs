@@ -3,6 +3,7 @@
 use super::{
     fields::{ReadCertificate, ReadPolicy, ReadRecord},
     html::{END_FOLD, Escaped, begin_fold, day, list, plural},
+    tally::keep,
 };
 use crate::commands::{audit::quantity::grouped, unnamed::UnnamedPeers};
 use serde::Serialize;
@@ -88,7 +89,7 @@ impl Inventory {
             }
             self.system_store |= values(&words, "--ca-file").next().is_none();
         }
-        if let Some(ReadPolicy { tafiles, .. }) = &record.policy {
+        if let Some(ReadPolicy { tafiles, .. }) = record.policy.as_deref() {
             for one in tafiles {
                 let purpose = "authorities that an entry of the table names (tafile=)";
                 self.file(purpose, &one.file, Some(&one.sha256));
@@ -112,28 +113,15 @@ impl Inventory {
         let Some(peer) = &record.peer else { return };
         let shown = &peer.certificate;
         let messages = u64::from(record.is_handed_over());
-        if !self.certificates.contains_key(&*shown.sha256) {
-            if !self.is_complete() {
-                self.others += messages;
-                return;
-            }
-            let seen = CertificateSeen::new(shown, record.at);
+        if let Some(seen) = self.certificates.get_mut(&*shown.sha256) {
+            seen.see(record, messages, earlier);
+        } else if self.is_complete() {
+            let mut seen = CertificateSeen::new(shown, record.at);
+            seen.see(record, messages, earlier);
             self.certificates.insert(shown.sha256.to_string(), seen);
+        } else {
+            self.others += messages;
         }
-        let Some(seen) = self.certificates.get_mut(&*shown.sha256) else {
-            return;
-        };
-        seen.messages += messages;
-        record.at.clone_into(&mut seen.last_seen);
-        for decision in record.decisions.iter().chain(&record.decision) {
-            if let Some(level) = decision.level.as_deref()
-                && decision.is_proof()
-                && !seen.satisfied.contains(level)
-            {
-                seen.satisfied.insert(level.to_owned());
-            }
-        }
-        seen.satisfied.extend(earlier);
     }
 
     /// The levels that the peer in this record satisfied by earlier verdicts of its session. A verdict that does not name its peer is
@@ -168,6 +156,22 @@ impl CertificateSeen {
             not_after: shown.not_after.to_string(),
             first_seen: at.to_owned(),
             ..Self::default()
+        }
+    }
+
+    /// `earlier`: the levels that it satisfied in records that do not name it.
+    fn see(&mut self, record: &ReadRecord<'_>, messages: u64, earlier: HashSet<String>) {
+        self.messages += messages;
+        record.at.clone_into(&mut self.last_seen);
+        for decision in record.decisions.iter().chain(record.decision.as_deref()) {
+            if let Some(level) = decision.level.as_deref()
+                && decision.is_proof()
+            {
+                keep(&mut self.satisfied, level);
+            }
+        }
+        for level in earlier {
+            keep(&mut self.satisfied, &level);
         }
     }
 }

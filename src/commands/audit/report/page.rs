@@ -199,12 +199,12 @@ fn operation(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result {
     f.write_str(
         "<table class=\"wide\"><thead><tr><th>When (UTC)</th><th>What</th></tr></thead><tbody>\n",
     )?;
-    for (at, text) in changes.iter().skip(changes.len() - shown) {
+    for change in changes.iter().skip(changes.len() - shown) {
         writeln!(
             f,
             "<tr><td class=\"when\">{}</td><td>{}</td></tr>",
-            minute(at),
-            Escaped(text)
+            minute(&change.at),
+            Escaped(&change.text)
         )?;
     }
     f.write_str("</tbody></table>\n")?;

@@ -1,6 +1,6 @@
 //! Numbers by word, of which no more are kept apart than a page can show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Domains, uses of exemptions, and domains of one reason, that are kept apart; all others are counted as [`OTHERS`]. It bounds the
 /// memory of a page about mail with very many parties.
@@ -24,7 +24,15 @@ pub(super) fn count(tally: &mut Tally, word: &str) {
 }
 
 pub(super) fn add(tally: &mut Tally, word: &str, more: u64) {
+    let word = kept_apart(tally, word);
     *entry(tally, word) += more;
+}
+
+/// Puts a word into a set. Unlike `BTreeSet::insert`, it copies only words that are new, and keeps no more than [`MOST`] apart.
+pub(super) fn keep(set: &mut BTreeSet<String>, word: &str) {
+    if !set.contains(word) && set.len() < MOST {
+        set.insert(word.to_owned());
+    }
 }
 
 /// The value of a key. Unlike `BTreeMap::entry`, it copies only keys that are new.
