@@ -60,9 +60,23 @@ fn has_form_of_time(text: &[u8]) -> bool {
 }
 
 /// Whether `text` is the beginning of a time, from the year on: `2026`, `2026-11-24T06`, or all of it.
-#[must_use]
-pub(crate) fn begins_time(text: &str) -> bool {
+fn begins_time(text: &str) -> bool {
     (4..=TIME.len()).contains(&text.len()) && has_form_of_time(text.as_bytes())
+}
+
+/// The beginning of the times of records (UTC) that `text` means: itself, if it is one, or a whole time (RFC 3339) as exact as it is
+/// written.
+#[must_use]
+pub(crate) fn beginning_of_time(text: &str) -> Option<String> {
+    if begins_time(text) {
+        return Some(text.to_owned());
+    }
+    let time: Timestamp = text.parse().ok()?;
+    let fraction = text.split_once('.').map_or("", |(_, rest)| rest);
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    let digits = digits.min(6);
+    let utc = format!("{time:.digits$}");
+    utc.strip_suffix('Z').map(str::to_owned)
 }
 
 /// The end of a chain: the number of its records, and the hash of the last.
@@ -199,6 +213,21 @@ impl TimeWriter {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_time_is_taken_as_exact_as_it_is_written_and_in_utc() {
+        for (text, expected) in [
+            ("2026", Some("2026")),
+            ("2026-11-29T05:21", Some("2026-11-29T05:21")),
+            ("2026-11-29T05:21:30Z", Some("2026-11-29T05:21:30")),
+            ("2026-11-29T06:21:30+01:00", Some("2026-11-29T05:21:30")),
+            ("2026-11-29T05:21:30.25Z", Some("2026-11-29T05:21:30.25")),
+            ("yesterday", None),
+        ] {
+            let found = beginning_of_time(text);
+            assert_eq!(found.as_deref(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_line_names_the_line_before_at_the_documented_places() {

@@ -268,6 +268,9 @@ impl AuditLog {
             )
         })?;
         let (disk, found) = FileDisk::open(&options.file)?;
+        if let Some(place) = found.copied.clone() {
+            (options.notice)(Notice::Copied(place));
+        }
         if let Some(how) = found.damaged.clone() {
             (options.notice)(Notice::Damaged(how));
         }

@@ -103,7 +103,7 @@ pub use verify::{Damage, Finding};
 pub use witness::WitnessPolicy;
 pub(crate) use {
     address::{hashed, printable},
-    chain::{begins_time, timestamp},
+    chain::{beginning_of_time, timestamp},
     checkpoint::{NewKey, PublicKey},
     consistency::consistency,
     disk::{EndFound, admits_a_cut, end_found},

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! c2sp.org/tlog-proof@v1
-//! extra eyJ2IjoxLCJwcmV2Ij...                          base64 of the record as it stands in the log; behind an LF what belongs to the checkpoint
+//! extra H4sIAAAAAAAA/1SQ...                          base64 of gzip of the record as it stands in the log; behind an LF what belongs to the checkpoint
 //! index 73894                                           the record's number
 //! gSKyXoYZUgZ6jduWYrkDOARinOMGJveXjgMkBTcdPlQ=          the inclusion path, from the leaf's sibling up
 //!
@@ -17,19 +17,30 @@
 //! verifies hashes the record in it and goes on from there.
 
 use super::{
-    Hash, OpenError, PublicKey,
+    Hash, HybridPublic, OpenError, PublicKey,
     chain::Header,
     checkpoint::{SignedNote, unbase64},
     epoch::without_signature,
+    hybrid,
     tree::{KnownLeaves, includes},
     verify::{Expectations, LogLines, OutsideAnchor, in_order, judged, tree_start},
 };
 use data_encoding::BASE64;
-use std::{collections::BTreeMap, fmt, io, path::PathBuf};
+use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Read, Write},
+    path::PathBuf,
+};
 
 const FIRST_LINE: &str = "c2sp.org/tlog-proof@v1";
 /// Most hashes in a path: a log has fewer than 2^63 records.
 const LONGEST_PATH: usize = 63;
+/// Most octets of what the `extra` line has: no record is longer than a line of the log may be, and a proof has few of them.
+const LONGEST_EXTRA: u64 = 64 * 1024 * 1024;
+/// How the gzip stream begins (RFC 1952 §2.3.1): no time, no name, packed as small as possible, by a system that is not told.
+const GZIP: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255];
 /// Checkpoints behind a record that others may still say something of. They usually do so for the first or second.
 const NOTES_KEPT: usize = 2000;
 
@@ -53,8 +64,10 @@ pub(crate) struct ProvedRecord {
     pub(crate) origin: String,
     /// Number of records that the checkpoint signs.
     pub(crate) size: u64,
-    /// The given key that signed it.
-    pub(crate) signer: PublicKey,
+    /// The given key that signed it; `None` where only the ML-DSA key did.
+    pub(crate) signer: Option<PublicKey>,
+    /// Whether a given ML-DSA key signed it, too; `None` where no such key was given.
+    pub(crate) hybrid: Option<bool>,
     /// Names of keys whose signatures were not checked.
     pub(crate) others: Vec<String>,
 }
@@ -67,7 +80,9 @@ impl fmt::Display for RecordProof {
             extra.push_str(line);
         }
         writeln!(f, "{FIRST_LINE}")?;
-        writeln!(f, "extra {}", BASE64.encode(extra.as_bytes()))?;
+        // A time-stamp's token is base64 in its record, and would be half as long again here.
+        let packed = packed(extra.as_bytes()).map_err(|_| fmt::Error)?;
+        writeln!(f, "extra {}", BASE64.encode(&packed))?;
         writeln!(f, "index {}", self.index)?;
         for hash in &self.path {
             writeln!(f, "{}", BASE64.encode(&hash.0))?;
@@ -85,7 +100,8 @@ impl RecordProof {
         if lines.next()? != FIRST_LINE {
             return None;
         }
-        let extra = String::from_utf8(unbase64(lines.next()?.strip_prefix("extra ")?)?).ok()?;
+        let extra = unpacked(unbase64(lines.next()?.strip_prefix("extra ")?)?)?;
+        let extra = String::from_utf8(extra).ok()?;
         let number = lines.next()?.strip_prefix("index ")?;
         let index: u64 = number.parse().ok()?;
         let path = lines.map(|line| unbase64(line)?.try_into().ok().map(Hash));
@@ -116,9 +132,9 @@ impl RecordProof {
                 return;
             };
             self.path = path;
-            note.clone_into(&mut self.note);
+            self.note = without_signature(note);
         }
-        if self.note == note {
+        if self.note == without_signature(note) {
             self.beside.push(said.to_owned());
         }
     }
@@ -137,11 +153,15 @@ impl RecordProof {
             .collect()
     }
 
-    /// Verifies the proof against the keys, of which one must have signed the checkpoint.
+    /// Verifies the proof against the keys, of which one must have signed the checkpoint. `hybrid_keys` are for ML-DSA.
     ///
     /// # Errors
     /// Says what does not hold.
-    pub(crate) fn check(&self, keys: &[PublicKey]) -> Result<ProvedRecord, String> {
+    pub(crate) fn check(
+        &self,
+        keys: &[PublicKey],
+        hybrid_keys: &[HybridPublic],
+    ) -> Result<ProvedRecord, String> {
         let note = SignedNote::read(&self.note).ok_or("the checkpoint in it cannot be read")?;
         let header = Header::read(self.record.as_bytes()).ok_or("what it proves is no record")?;
         if header.seq != self.index {
@@ -155,14 +175,48 @@ impl RecordProof {
             return Err("the record is not in the tree that the checkpoint signs".into());
         }
         let signer = keys.iter().find(|key| note.signed_by(key)).copied();
-        let signer = signer.ok_or("none of the keys given has signed the checkpoint")?;
+        let by_hybrid = |key: &HybridPublic| key.has_signed(&note) == Some(true);
+        let hybrid = hybrid_keys.iter().any(by_hybrid);
+        if signer.is_none() && !hybrid {
+            return Err("none of the keys given has signed the checkpoint".into());
+        }
+        let mut others: Vec<&str> = match &signer {
+            Some(key) => note.others(key).collect(),
+            None => note.signatures().map(|(name, _)| name).collect(),
+        };
+        others.retain(|name| hybrid_keys.is_empty() || *name != hybrid::key_name(note.origin));
         Ok(ProvedRecord {
             origin: note.origin.to_owned(),
             size: note.size,
             signer,
-            others: note.others(&signer).map(str::to_owned).collect(),
+            hybrid: (!hybrid_keys.is_empty()).then_some(hybrid),
+            others: others.into_iter().map(str::to_owned).collect(),
         })
     }
+}
+
+fn packed(extra: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(extra)?;
+    encoder.finish()
+}
+
+/// What [`packed`] was given, or what an earlier build wrote as it was, which begins with a brace. `None` where it is no gzip stream to its
+/// end, or too long.
+fn unpacked(extra: Vec<u8>) -> Option<Vec<u8>> {
+    if extra.starts_with(b"{") {
+        return Some(extra);
+    }
+    if !extra.starts_with(&GZIP) {
+        return None;
+    }
+    let mut decoder = GzDecoder::new(&extra[..]);
+    let mut octets = Vec::new();
+    let read = (&mut decoder)
+        .take(LONGEST_EXTRA + 1)
+        .read_to_end(&mut octets)
+        .ok()? as u64;
+    (read <= LONGEST_EXTRA && decoder.into_inner().is_empty()).then_some(octets)
 }
 
 /// Proves each record that `wanted` takes, with the first signed checkpoint behind it of which others said something, else with the first
@@ -245,4 +299,46 @@ fn said_of<'a>(line: &[u8], notes: &'a BTreeMap<u64, String>) -> Option<(u64, &'
 fn note_of(line: &[u8]) -> Option<String> {
     let record: serde_json::Value = serde_json::from_slice(line).ok()?;
     record["note"].as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{chain::Head, hybrid::HybridKey, tree::RecordTree};
+
+    #[test]
+    fn the_ml_dsa_key_alone_proves_it_and_one_that_did_not_sign_does_not() {
+        let (origin, mut record) = ("mx.clinic.example/inbound", Vec::new());
+        let at = b"2026-11-29T00:00:00.000000Z";
+        Head::default().append(&mut record, at, b"{\"event\":\"stop\"}");
+        record.pop();
+        let mut tree = RecordTree::default();
+        tree.push(Hash::of(&record));
+        let key = HybridKey::of(&[7; 32]).unwrap();
+        let line = key.signature_line(origin, 1, tree.root()).unwrap();
+        let proof = RecordProof {
+            record: String::from_utf8(record).unwrap(),
+            beside: Vec::new(),
+            index: 0,
+            path: Vec::new(),
+            note: format!("{}\n{line}", SignedNote::text(origin, 1, tree.root())),
+        };
+        let proof = RecordProof::read(&proof.to_string()).unwrap();
+        let proved = proof.check(&[], &[key.public()]).unwrap();
+        assert_eq!((proved.signer, proved.hybrid), (None, Some(true)));
+        assert!(proved.others.is_empty());
+        let other = HybridKey::of(&[8; 32]).unwrap().public();
+        assert!(proof.check(&[], &[other]).is_err());
+        assert!(proof.check(&[], &[]).is_err());
+    }
+
+    #[test]
+    fn what_unpacks_to_more_than_any_proof_has_is_no_proof() {
+        let octets = vec![b' '; LONGEST_EXTRA as usize + 1];
+        assert_eq!(unpacked(packed(&octets).unwrap()), None);
+        let whole = packed(&octets[1..]).unwrap();
+        assert!(unpacked(whole.clone()).is_some());
+        assert_eq!(unpacked(whole[..whole.len() - 1].to_vec()), None);
+        assert_eq!(unpacked([&whole[..], b"x"].concat()), None);
+    }
 }

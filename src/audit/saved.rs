@@ -224,7 +224,9 @@ impl LogTrust {
     /// # Errors
     /// Says what does not hold.
     pub fn check(&self, proof: &RecordProof) -> Result<String, OpenError> {
-        let proved = proof.check(&self.0.keys).map_err(OpenError::Wrong)?;
+        let proved = proof
+            .check(&self.0.keys, &self.0.hybrid_keys)
+            .map_err(OpenError::Wrong)?;
         Ok(proved.origin)
     }
 

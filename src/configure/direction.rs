@@ -384,6 +384,7 @@ fn audit_options(
         audit::Notice::Failing(_)
         | audit::Notice::Cut { .. }
         | audit::Notice::LockGone
+        | audit::Notice::Copied(_)
         | audit::Notice::BroughtBack { .. } => log::error!("{notice}"),
         audit::Notice::Torn(_)
         | audit::Notice::Moved

@@ -166,11 +166,11 @@ pub struct AuditProveFlags {
     pub files: Vec<PathBuf>,
 }
 
-/// Verifies a proof that audit prove wrote, and prints the record. Exit code 1: the proof does not hold.
+/// Verifies proofs that audit prove wrote, and prints the records. Exit code 1: one does not hold.
 #[derive(FromArgs, ArgsInfo, Debug, Default)]
 #[argh(subcommand, name = "check-proof")]
 pub struct AuditCheckProofFlags {
-    /// public key of the log
+    /// public key of the log: as for audit verify
     #[argh(option, arg_name = "PEM|NAME+ID+KEY")]
     pub key: Vec<String>,
     /// as for audit verify
@@ -179,9 +179,9 @@ pub struct AuditCheckProofFlags {
     /// as for audit verify
     #[argh(option, arg_name = "FILE")]
     pub witness: Option<PathBuf>,
-    /// the proof
+    /// the proofs
     #[argh(positional, arg_name = "PROOF")]
-    pub file: PathBuf,
+    pub files: Vec<PathBuf>,
 }
 
 /// Makes a key for --audit-key.

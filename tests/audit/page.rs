@@ -110,7 +110,7 @@ fn of_a_damaged_log_only_what_stands_before_the_damage_counts() {
     assert!(page.contains("The log is not intact"));
     assert!(page.contains(":13: edited: record 12 is not the one that record 13 names"));
     assert!(
-        page.contains("This page counts only the 12 records before that."),
+        page.contains("This page counts only the 12 records that are surely as they were written."),
         "{page}"
     );
     assert!(page.contains("10 messages were handed over"), "{page}");

@@ -12,7 +12,7 @@ use starttls_proxy::{
     flags::{AuditCheckProofFlags, AuditProveFlags, AuditVerifyFlags},
 };
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{Arc, Mutex},
@@ -73,7 +73,7 @@ fn check(proof: &Path, key: &str) -> (u8, String) {
     let mut out = Vec::new();
     let flags = AuditCheckProofFlags {
         key: vec![key.to_owned()],
-        file: proof.to_owned(),
+        files: vec![proof.to_owned()],
         ..AuditCheckProofFlags::default()
     };
     let result = command::check_proof(&flags, &mut out);
@@ -115,7 +115,8 @@ fn a_message_is_proved_in_4_kib_with_nothing_of_any_other() {
             .unwrap()
             .strip_prefix("extra ")
             .unwrap();
-        let extra = String::from_utf8(BASE64.decode(extra.as_bytes()).unwrap()).unwrap();
+        let packed = BASE64.decode(extra.as_bytes()).unwrap();
+        let extra = io::read_to_string(flate2::read::GzDecoder::new(&packed[..])).unwrap();
         assert_eq!(extra.lines().count(), 1);
         assert_eq!(extra.matches("\"event\":\"message\"").count(), 1);
         assert!(fs::read_to_string(&log.files[0]).unwrap().contains(&extra) || n > 1);
@@ -158,7 +159,7 @@ fn no_changed_proof_holds() {
     }
     for place in [
         70,
-        2000,
+        proof.len() / 3,
         proof.len() / 2,
         proof.len() - 100,
         proof.len() - 10,
@@ -178,6 +179,40 @@ fn no_changed_proof_holds() {
     let (code, said) = check(&file, &stranger.key().1);
     assert_eq!(code, DAMAGED, "{said}");
     assert!(said.contains("none of the keys given has signed"), "{said}");
+}
+
+#[test]
+fn several_proofs_are_checked_at_once_and_one_that_does_not_hold_is_the_answer() {
+    let log = written("proofs", 30);
+    let files: Vec<PathBuf> = [3, 4, 5]
+        .map(|n| {
+            let file = log.directory.0.join(n.to_string());
+            fs::write(&file, proof_of(&log, n)).unwrap();
+            file
+        })
+        .to_vec();
+    let check = || {
+        let mut out = Vec::new();
+        let flags = AuditCheckProofFlags {
+            key: vec![log.public.clone()],
+            files: files.clone(),
+            ..AuditCheckProofFlags::default()
+        };
+        let result = command::check_proof(&flags, &mut out);
+        (code(&result), String::from_utf8(out).unwrap())
+    };
+    let (good, said) = check();
+    assert_eq!(
+        (good, said.matches("proved\n").count()),
+        (DONE, 3),
+        "{said}"
+    );
+    let mixed = fs::read_to_string(&files[1]).unwrap();
+    fs::write(&files[1], mixed.replacen("index 1", "index 2", 1)).unwrap();
+    let (bad, said) = check();
+    assert_eq!(bad, DAMAGED, "{said}");
+    assert_eq!(said.matches("NOT PROVED").count(), 1, "{said}");
+    assert_eq!(said.matches("\nproved\n").count(), 2, "{said}");
 }
 
 #[test]

@@ -71,6 +71,20 @@ def node(left, right):
     return sha(b"\x01" + left + right)
 
 
+def gunzip(data):
+    """One whole stream; what does not begin like one is taken as it is."""
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    stream = zlib.decompressobj(wbits=31)
+    try:
+        octets = stream.decompress(data, 1 << 26)
+    except zlib.error:
+        raise Damage("what should be gzip is none")
+    if not stream.eof or stream.unused_data:
+        raise Damage("the gzip stream does not end where it should")
+    return octets
+
+
 def unbase64(text, what="base64"):
     """Only the canonical form with padding is good."""
     try:
@@ -373,6 +387,7 @@ class Log:
         self.chain = "none"  # none, known, or unknown
         self.lost = False  # the next log-opened may begin another chain
         self.held = False  # a first key was met
+        self.followed = False  # a checkpoint was good by it, or by one that follows it
         self.met = set()
         self.checkpoints, self.unsigned = 0, 0
         self.texts = {}
@@ -658,6 +673,7 @@ class Log:
             raise Damage("no signature of the epoch")
         if not self.epoch_good(known, note, lines[0]):
             raise Damage("the signature of the epoch is wrong")
+        self.followed = self.followed or self.held
         upcoming = lines[0][4:36]
         self.chain, self.epoch = "known", upcoming
         self.is_first_key(upcoming)
@@ -705,6 +721,8 @@ class Log:
         for key in self.first_keys:
             if key.public not in self.met:
                 raise Damage("an epoch key that was kept elsewhere is not in the log")
+        if self.first_keys and not self.followed:
+            raise Damage("no checkpoint is good by an epoch key that was kept elsewhere, or by one that follows it")
         if self.tree.size < self.begin:
             raise Damage(f"the log has no record {self.begin}")
 
@@ -735,7 +753,7 @@ def check_proof(openssl, data, keys, witnesses):
         raise Damage("this is no proof")
     if not lines[1].startswith("extra ") or not re.fullmatch("index (?:0|[1-9][0-9]*)", lines[2]):
         raise Damage("the proof has no extra, or no index")
-    extra = unbase64(lines[1][6:], "extra").split(b"\n")
+    extra = gunzip(unbase64(lines[1][6:], "extra")).split(b"\n")
     index = int(lines[2][6:])
     path = [unbase64(line, "a hash of the path") for line in lines[3:]]
     if any(len(value) != 32 for value in path):

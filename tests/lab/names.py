@@ -86,7 +86,7 @@ class Names:
                 ' access-control: 0.0.0.0/0 allow\n access-control: ::/0 allow\n username: ""\n chroot: ""\n'
                 f' directory: "{self.folder}"\n pidfile: ""\n use-syslog: no\n do-ip6: yes\n root-hints: "{hints}"\n'
                 ' local-zone: "test." nodefault\n do-not-query-localhost: no\n val-log-level: 2\n'
-                " qname-minimisation: no\n cache-max-negative-ttl: 1\n cache-max-ttl: 60\n num-threads: 1\n"
+                " qname-minimisation: no\n infra-host-ttl: 1\n cache-max-negative-ttl: 1\n cache-max-ttl: 60\n num-threads: 1\n"
                 + (f' trust-anchor-file: "{self.anchor}"\n' if validates else ' module-config: "iterator"\n')
                 + "remote-control:\n control-enable: no\n"
             )

@@ -52,6 +52,17 @@ pub(super) fn bring_back(
     }
 }
 
+/// Copies `file` to a free name beside `path`.
+pub(super) fn copy_aside(path: &Path, file: &File) -> io::Result<PathBuf> {
+    let (beside, copied) = saved(path)?;
+    let length = file.metadata()?.len();
+    if let Err(error) = copy(file, length, &copied) {
+        let _ = fs::remove_file(&beside); // a part of what is still there
+        return Err(error);
+    }
+    Ok(beside)
+}
+
 fn is_at(ours: &fs::Metadata, path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()))
 }

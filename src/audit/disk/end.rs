@@ -1,6 +1,6 @@
 //! The end of a log, and the tree over its records, as they are found when the log is opened.
 
-use super::lines::BoundedLines;
+use super::{aside::copy_aside, lines::BoundedLines};
 use crate::audit::{
     OpenError, TornField, WireText,
     chain::{Hash, Head},
@@ -41,6 +41,8 @@ pub(in crate::audit) struct LogEnd {
     /// When the current file was last written; `None` if it is empty.
     pub(in crate::audit) modified: Option<SystemTime>,
     pub(in crate::audit) torn: Option<TornField>,
+    /// Where a copy of the current file is, as it was found. It had records behind its damage that had been durable.
+    pub(in crate::audit) copied: Option<PathBuf>,
     /// An older file that was wanted and is damaged: its name, and how. What is remembered of the end was enough without it.
     pub(in crate::audit) damaged: Option<String>,
 }
@@ -122,7 +124,15 @@ pub(super) fn find_end(
         },
     };
     let torn = end.torn(file).map_err(problem)?;
+    let mut copied = None;
     if torn.is_some() {
+        // A crash alone takes nothing that was durable, so what stands there may be wanted.
+        if known
+            .as_ref()
+            .is_some_and(|known| known.head.size > head.size)
+        {
+            copied = Some(copy_aside(path, file).map_err(problem)?);
+        }
         file.set_len(end.length)
             .and_then(|()| file.sync_all())
             .map_err(problem)?;
@@ -154,6 +164,7 @@ pub(super) fn find_end(
         length: end.length,
         modified: first.and(modified),
         torn,
+        copied,
         damaged,
     })
 }
@@ -246,8 +257,8 @@ impl FileEnd {
 }
 
 /// A crash leaves part of a line, or (after a power failure) blocks of NULs that were never written. Both stand at the end with no
-/// checkpoint behind them, because a checkpoint is written only when everything before it is durable. Any other damage is left for
-/// `audit verify` to find.
+/// checkpoint behind them, because a checkpoint is written only when everything before it is durable. So the octets that are looked at
+/// begin before the last checkpoint. Any other damage is left for `audit verify` to find.
 fn last_record(file: &File) -> io::Result<FileEnd> {
     let length = file.metadata()?.len();
     let mut window = WINDOW;
@@ -260,7 +271,7 @@ fn last_record(file: &File) -> io::Result<FileEnd> {
             end += lines.next()?.map_or(0, |line| line.octets);
         }
         let (mut head, mut good) = (None, end);
-        let mut unwritten = None;
+        let (mut unwritten, mut has_checkpoint) = (None, false);
         while let Some(line) = lines.next()? {
             end += line.octets;
             if line.is_whole && line.has_nul {
@@ -269,19 +280,21 @@ fn last_record(file: &File) -> io::Result<FileEnd> {
                 good = end;
                 head = Some(header.head(line.bytes));
                 if header.event == b"checkpoint" {
+                    has_checkpoint = true;
                     unwritten = None;
                 }
             }
         }
         (head, good) = unwritten.unwrap_or((head, good));
-        if head.is_some() || begin == 0 {
+        let is_last = window >= LAST_WINDOW;
+        if begin == 0 || head.is_some() && (has_checkpoint || is_last) {
             return Ok(FileEnd {
                 head,
                 length: good,
                 behind: end - good,
             });
         }
-        if window >= LAST_WINDOW {
+        if is_last {
             let words = format!("its last {} MiB have no record", LAST_WINDOW >> 20);
             return Err(io::Error::new(io::ErrorKind::InvalidData, words));
         }

@@ -90,3 +90,67 @@ fn a_rotation_whose_names_could_not_be_made_durable_at_once_is_no_cut() {
     assert_eq!(text.matches("a test").count(), 1, "{text}");
     fs::remove_dir_all(folder).expect("removed");
 }
+
+/// A power cut leaves a block that was never written, and more than a mebibyte behind it. Nothing there was durable, if `.lock` does not
+/// say so.
+#[test]
+fn a_hole_before_which_a_checkpoint_stands_far_back_is_what_a_crash_leaves() {
+    let folder = std::env::temp_dir().join(format!("disk-hole-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("audit.jsonl");
+    let options = |tell: std::sync::mpsc::Sender<Notice>| {
+        let mut options = AuditOptions::new(file.clone(), "mail.example/outbound".into());
+        options.notice = Box::new(move |notice| tell.send(notice).unwrap_or_default());
+        options
+    };
+    let record = Record::Stop(StopRecord {
+        reason: "x".repeat(1500),
+        sessions: 0,
+        messages: 0,
+    });
+    let log = AuditLog::open(options(channel().0)).expect("a log");
+    (0..989).for_each(|_| log.append(&record));
+    let durable = tokio::runtime::Builder::new_current_thread().build();
+    let durable = durable
+        .expect("a runtime")
+        .block_on(log.append_durable(&record));
+    durable.expect("durable");
+    let mut octets = fs::read(&file).expect("read");
+    assert!(octets.len() > 1_400_000, "{}", octets.len());
+    octets[8192..12288].fill(0);
+    let lock = with_suffix(&file, "lock");
+    let known = fs::read(&lock).expect("read");
+    drop(log);
+    for is_known in [false, true] {
+        fs::remove_dir_all(&folder).expect("removed");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(&file, &octets).expect("written");
+        if is_known {
+            fs::write(&lock, &known).expect("written");
+        }
+        let (tell, notices) = channel();
+        let log = AuditLog::open(options(tell)).expect("it begins");
+        assert!(log.close());
+        drop(log);
+        let told: Vec<Notice> = notices.iter().collect();
+        let torn = |notice: &Notice| matches!(notice, Notice::Torn(_));
+        assert!(told.iter().any(torn), "{told:?}");
+        let is_cut = |notice: &&Notice| matches!(notice, Notice::Cut { found: 2..10, .. });
+        assert_eq!(
+            told.iter().filter(is_cut).count(),
+            usize::from(is_known),
+            "{told:?}"
+        );
+        let copies = told.iter().filter_map(|notice| match notice {
+            Notice::Copied(place) => Some(place),
+            _ => None,
+        });
+        let copies: Vec<_> = copies.collect();
+        assert_eq!(copies.len(), usize::from(is_known), "{told:?}");
+        for copy in copies {
+            assert_eq!(fs::read(copy).expect("read"), octets);
+        }
+    }
+    fs::remove_dir_all(folder).expect("removed");
+}

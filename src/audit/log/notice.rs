@@ -21,6 +21,8 @@ pub enum Notice {
     NotRemembered(String),
     /// Someone deleted `FILE.lock` or moved it away, so that another process could have written this log. There is a new one.
     LockGone,
+    /// Records behind a damaged place were cut off, although they had been durable. A copy of the file is here.
+    Copied(PathBuf),
     /// An older file of the log, with which it would have been compared, is damaged: its name, and how.
     Damaged(String),
     /// Someone moved the file away. The chain goes on in a new one.
@@ -67,6 +69,11 @@ impl fmt::Display for Notice {
             Self::LockGone => f.write_str(
                 "audit log: the file that ends in .lock was gone while the log was written. There is a new one; find out who did it, \
                  because it keeps a second writer away",
+            ),
+            Self::Copied(place) => write!(
+                f,
+                "audit log is damaged, and what stands behind that place was cut off. {} is a copy of the file as it was",
+                place.display()
             ),
             Self::Damaged(how) => write!(
                 f,

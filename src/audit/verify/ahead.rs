@@ -127,10 +127,13 @@ fn read(files: &[PathBuf], send: &SyncSender<io::Result<LineBatch>>, free: &Rece
     }
 }
 
+/// Octets that a line takes beside its own: a file may have nothing but line feeds.
+const LINE: usize = 256;
+
 fn fill(batch: &mut LineBatch, lines: &mut LogLines<'_>, scan: &mut FormScan) -> io::Result<()> {
     batch.octets.clear();
     batch.lines.clear();
-    while batch.octets.len() < BATCH {
+    while batch.octets.len() + batch.lines.len() * LINE < BATCH {
         let Some(line) = lines.next()? else {
             batch.is_last = true;
             break;

@@ -287,6 +287,9 @@ fn digest_of(line: &[u8], begin: usize, end: usize) -> Option<u64> {
     Some(mixed.wrapping_add(length as u64))
 }
 
+/// Values of a line whose form is remembered. No record of this program has as many, but for one with hundreds of recipients.
+const MOST_VALUES: usize = 1000;
+
 impl FormScan {
     /// Whether the line is sure to be an object of the form that a record has. False says nothing.
     fn is_sound(&mut self, line: &[u8]) -> bool {
@@ -296,7 +299,7 @@ impl FormScan {
             return true;
         }
         let is_sound = self.scan(line).is_some();
-        if is_sound {
+        if is_sound && self.values.len() <= MOST_VALUES {
             self.known.truncate(MOST_KNOWN - 1);
             self.known.push(LineForm::of(line, &self.values));
         }

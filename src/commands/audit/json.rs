@@ -208,8 +208,12 @@ impl<'a> Visitor<'a> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<LineValue<'a>, A::Error> {
-        let mut fields = Vec::with_capacity(8);
+        // Room for the fields of a record comes with the first one: a line of empty objects takes none.
+        let mut fields = Vec::new();
         while let Some((LineText(name), value)) = map.next_entry()? {
+            if fields.is_empty() {
+                fields.reserve(8);
+            }
             fields.push((name, value));
         }
         Ok(Object(fields))

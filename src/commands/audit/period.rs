@@ -1,42 +1,42 @@
 //! The period that `--since` and `--until` ask for.
 
-use crate::audit::begins_time;
+use crate::audit::beginning_of_time;
 
-/// Both ends are UTC and inclusive, and as much of `2026-11-24T06:05:00.123456Z` as needed: an end of `2026-11` means all of November.
-pub(super) struct Period<'a> {
-    since: Option<&'a str>,
-    until: Option<&'a str>,
+/// Both ends are inclusive: a time (RFC 3339) as exact as it is written, or the beginning of one in UTC, so that an end of `2026-11` means
+/// all of November.
+pub(super) struct Period {
+    since: Option<String>,
+    until: Option<String>,
 }
 
-impl<'a> Period<'a> {
+impl Period {
     /// # Errors
     /// Says which end is no time.
-    pub(super) fn new(
-        since: &'a Option<String>,
-        until: &'a Option<String>,
-    ) -> Result<Self, String> {
-        for time in [since, until].into_iter().flatten() {
-            if !begins_time(time) {
-                return Err(format!(
+    pub(super) fn new(since: Option<&str>, until: Option<&str>) -> Result<Self, String> {
+        let beginning = |time: &str| {
+            beginning_of_time(time).ok_or_else(|| {
+                format!(
                     "{time:?} is no time: write as much of 2026-11-24T06:05:00.123456Z as needed"
-                ));
-            }
-        }
+                )
+            })
+        };
         Ok(Self {
-            since: since.as_deref(),
-            until: until.as_deref(),
+            since: since.map(beginning).transpose()?,
+            until: until.map(beginning).transpose()?,
         })
     }
 
     /// Whether the period begins after the time `at` of a record.
     pub(super) fn begins_after(&self, at: &[u8]) -> bool {
         self.since
+            .as_ref()
             .is_some_and(|since| beginning(at, since) < since.as_bytes())
     }
 
     /// Whether the period ends before the time `at` of a record.
     pub(super) fn ends_before(&self, at: &[u8]) -> bool {
         self.until
+            .as_ref()
             .is_some_and(|until| beginning(at, until) > until.as_bytes())
     }
 }

@@ -99,38 +99,44 @@ fn write_all(folder: &Path, session: &str, proofs: &[RecordProof]) -> io::Result
     Ok(())
 }
 
-/// Verifies a proof, and prints the record and what was verified.
+/// Verifies proofs, and prints their records and what was verified.
 ///
 /// # Errors
-/// The proof does not hold, or a file cannot be read.
+/// A proof does not hold, or a file cannot be read.
 pub fn check_proof(flags: &AuditCheckProofFlags, out: &mut dyn Write) -> Result<(), Exit> {
     if flags.key.is_empty() {
         let words = "audit check-proof: give the log's public key with --key";
         return Err(Exit::Usage(words.into()));
     }
+    if flags.files.is_empty() {
+        return Err(Exit::Usage("audit check-proof: give the proof".into()));
+    }
     let failed = |error: &dyn std::fmt::Display| unusable("check-proof", error);
     let expected = expectations(0, &flags.key, &[], &[])
         .and_then(|expected| outside::expect(expected, &flags.tsa_ca, flags.witness.as_deref()))
         .map_err(|error| failed(&error))?;
-    let text = files::octets(&flags.file)
-        .map_err(|error| failed(&format!("{}: {error}", flags.file.display())))?;
-    let proof = str::from_utf8(&text).ok().and_then(RecordProof::read);
-    let proof = proof.ok_or_else(|| {
-        failed(&format!(
-            "{}: this is no proof of a record",
-            flags.file.display()
-        ))
-    })?;
-    match proof.check(&expected.keys) {
-        Ok(proved) => {
-            let others = proof.said_by_others(&expected);
-            print(&proof, &proved, &others, out).map_err(|error| failed(&error))
+    let mut all_hold = true;
+    for file in &flags.files {
+        let wrong = |words: &dyn std::fmt::Display| failed(&format!("{}: {words}", file.display()));
+        let text = files::octets(file).map_err(|error| wrong(&error))?;
+        let proof = str::from_utf8(&text).ok().and_then(RecordProof::read);
+        let proof = proof.ok_or_else(|| wrong(&"this is no proof of a record"))?;
+        if flags.files.len() > 1 {
+            writeln!(out, "{}:", file.display()).map_err(|error| failed(&error))?;
         }
-        Err(words) => {
-            writeln!(out, "NOT PROVED: {words}").map_err(|error| failed(&error))?;
-            Err(Exit::No)
+        match proof.check(&expected.keys, &expected.hybrid_keys) {
+            Ok(proved) => {
+                let others = proof.said_by_others(&expected);
+                print(&proof, &proved, &others, out)
+            }
+            Err(words) => {
+                all_hold = false;
+                writeln!(out, "NOT PROVED: {words}")
+            }
         }
+        .map_err(|error| failed(&error))?;
     }
+    if all_hold { Ok(()) } else { Err(Exit::No) }
 }
 
 fn print(
@@ -141,15 +147,20 @@ fn print(
 ) -> io::Result<()> {
     let record = LineValue::read(proof.record.as_bytes()).unwrap_or(LineValue::Null);
     writeln!(out, "proved")?;
-    let facts = [
+    let mut facts = vec![
         ("log", proved.origin.clone()),
         ("record", proof.index.to_string()),
         ("checkpoint", format!("of {} records", proved.size)),
-        (
-            "signed by",
-            format!("{} (as given)", proved.signer.fingerprint()),
-        ),
     ];
+    if let Some(signer) = &proved.signer {
+        let signer = signer.fingerprint();
+        facts.push(("signed by", format!("{signer} (as given)")));
+    }
+    match proved.hybrid {
+        Some(true) => facts.push(("signed by", "the ML-DSA-44 key (as given)".into())),
+        Some(false) => facts.push(("not signed", "by the ML-DSA-44 key that was given".into())),
+        None => {}
+    }
     for (name, value) in facts {
         writeln!(out, "  {name:<12} {}", printable(&value, LONGEST))?;
     }

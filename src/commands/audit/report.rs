@@ -73,7 +73,8 @@ pub fn report(
         files,
     } = flags;
     let regimes = regimes::named(regime.as_deref()).map_err(|error| unusable("report", error))?;
-    let period = Period::new(since, until).map_err(|error| unusable("report", error))?;
+    let period = Period::new(since.as_deref(), until.as_deref())
+        .map_err(|error| unusable("report", error))?;
     let expected = expectations(*from, key, first_key, anchor)
         .and_then(|expected| outside::expect(expected, tsa_ca, witness.as_deref()))
         .map_err(|error| unusable("report", error))?;

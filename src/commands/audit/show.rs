@@ -50,14 +50,14 @@ pub fn show(
 /// Which records are shown. A filter that was not given lets all pass.
 struct Filter<'a> {
     flags: &'a AuditShowFlags,
-    period: Period<'a>,
+    period: Period,
     /// The address in each form it can have in a log.
     addresses: Vec<String>,
 }
 
 impl<'a> Filter<'a> {
     fn new(flags: &'a AuditShowFlags) -> Result<Self, String> {
-        let period = Period::new(&flags.since, &flags.until)?;
+        let period = Period::new(flags.since.as_deref(), flags.until.as_deref())?;
         if let Some(verdict) = &flags.verdict
             && !["authorised", "unprotected", "refused", "observed"].contains(&verdict.as_str())
         {

@@ -14,7 +14,7 @@ use std::{io, mem};
 
 /// Counts the records of several logs, which come merged by time.
 pub(super) struct Counting<'a> {
-    period: &'a Period<'a>,
+    period: &'a Period,
     counts: Counts,
     logs: Vec<LogCounting>,
 }
@@ -27,11 +27,13 @@ struct LogCounting {
     runs: Runs,
     /// The number of the record behind the last one that was counted.
     next: u64,
+    /// Lines that could not be read as records.
+    unread: u64,
 }
 
 impl<'a> Counting<'a> {
     /// Of so many logs.
-    pub(super) fn new(logs: usize, period: &'a Period<'a>) -> Self {
+    pub(super) fn new(logs: usize, period: &'a Period) -> Self {
         Self {
             period,
             counts: Counts::default(),
@@ -42,13 +44,15 @@ impl<'a> Counting<'a> {
     /// Counts one line of log number `log`, if it is a record below `end`. Returns whether it was, and so whether more of the log is
     /// wanted.
     pub(super) fn see(&mut self, log: usize, line: &[u8], end: u64) -> bool {
+        let own = &mut self.logs[log];
         let Some(record) = ReadRecord::read(line) else {
-            return false;
+            // The remains of a crash, or what another build has to say in a known field. What stands behind it counts.
+            own.unread += 1;
+            return true;
         };
         if record.seq >= end {
             return false;
         }
-        let own = &mut self.logs[log];
         if !self.period.ends_before(record.at.as_bytes()) {
             own.runs.see(&record);
         }
@@ -72,6 +76,12 @@ impl<'a> Counting<'a> {
     pub(super) fn end(mut self, verified: &[Verification]) -> io::Result<Counts> {
         if self.has_others(verified) {
             self = self.again(verified)?;
+            let mut logs = self.logs.iter().zip(verified);
+            if logs.any(|(own, log)| own.next + own.unread < log.good) {
+                let words =
+                    "the log was rotated while it was read a second time: run the command again";
+                return Err(io::Error::other(words));
+            }
         }
         let mut counts = self.counts;
         let names: Vec<String> = verified.iter().map(name).collect();

@@ -143,7 +143,7 @@ impl Counts {
     }
 
     /// `log` is the number of the record's log.
-    pub(super) fn add(&mut self, record: &ReadRecord<'_>, log: usize, period: &Period<'_>) {
+    pub(super) fn add(&mut self, record: &ReadRecord<'_>, log: usize, period: &Period) {
         if period.ends_before(record.at.as_bytes()) {
             return;
         }

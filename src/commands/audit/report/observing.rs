@@ -69,7 +69,7 @@ impl Runs {
     }
 
     /// All of them that touch the period. `log` is the name, where there are several.
-    pub(super) fn periods(mut self, log: Option<&str>, asked: &Period<'_>) -> Vec<ObservePeriod> {
+    pub(super) fn periods(mut self, log: Option<&str>, asked: &Period) -> Vec<ObservePeriod> {
         self.end(true);
         let touching = self.past.into_iter().filter(|one| {
             !asked.begins_after(one.until.as_bytes()) && !asked.ends_before(one.from.as_bytes())

@@ -58,7 +58,7 @@ pub(super) fn regime(
         Escaped(regime.about)
     )?;
     if !intact {
-        f.write_str("<p><strong>The log is not intact.</strong> The figures count the records before the damage only. The commands count those behind it too, so they can give more.</p>\n")?;
+        f.write_str("<p><strong>The log is not intact.</strong> The figures count only the records that are surely as they were written. The commands count all that is there, so they can give more.</p>\n")?;
     }
     for clause in regime.clauses {
         writeln!(

@@ -55,7 +55,7 @@ pub(super) fn state(
             "✗",
             "The log is not intact",
             format!(
-                "{}. This page counts only the {} before that.",
+                "{}. This page counts only the {} that are surely as they were written.",
                 Escaped(&finding.to_string()),
                 plural(verification.records(), "record", "records")
             ),

@@ -26,7 +26,8 @@ pub(super) struct FoundPlace {
 
 impl FoundLines {
     pub(super) fn is_full(&self) -> bool {
-        self.octets.len() >= BLOCK
+        // A file may have nothing but line feeds.
+        self.octets.len() + self.places.len() * size_of::<FoundPlace>() >= BLOCK
     }
 
     pub(super) fn push(&mut self, log: usize, line: &LogLine<'_>) {
