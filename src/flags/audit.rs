@@ -170,7 +170,7 @@ pub struct AuditProveFlags {
 #[derive(FromArgs, ArgsInfo, Debug, Default)]
 #[argh(subcommand, name = "check-proof")]
 pub struct AuditCheckProofFlags {
-    /// public key of the log: as for audit verify
+    /// as for audit verify
     #[argh(option, arg_name = "PEM|NAME+ID+KEY")]
     pub key: Vec<String>,
     /// as for audit verify
