@@ -154,3 +154,20 @@ fn fill(batch: &mut LineBatch, lines: &mut LogLines<'_>, scan: &mut FormScan) ->
     batch.taken = lines.taken();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_without_octets_fill_a_batch_too() {
+        let file = std::env::temp_dir().join(format!("ahead-{}", std::process::id()));
+        std::fs::write(&file, "\n".repeat(100_000)).unwrap();
+        let files = [file];
+        let (mut batch, mut lines) = (LineBatch::default(), LogLines::new(&files));
+        fill(&mut batch, &mut lines, &mut FormScan::default()).unwrap();
+        assert!((1..=BATCH / LINE).contains(&batch.lines.len()));
+        assert!(!batch.is_last);
+        std::fs::remove_file(&files[0]).unwrap();
+    }
+}

@@ -250,6 +250,20 @@ mod tests {
         })
     }
 
+    #[test]
+    fn objects_without_fields_take_no_room() {
+        let read = LineValue::read(b"{\"x\":[{},{}]}").unwrap();
+        let Object(fields) = &read else {
+            panic!("{read:?}")
+        };
+        let List(values) = &fields[0].1 else {
+            panic!("{read:?}")
+        };
+        for value in values {
+            assert!(matches!(value, Object(fields) if fields.capacity() == 0));
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_read_is_what_serde_json_reads(value in value()) {

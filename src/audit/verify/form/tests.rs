@@ -187,3 +187,13 @@ proptest! {
         prop_assert!(!scan.is_sound(&line) || judged(&line).is_ok(), "{}", String::from_utf8_lossy(&line));
     }
 }
+
+#[test]
+fn the_form_of_a_line_with_very_many_values_is_not_kept() {
+    let mut scan = FormScan::default();
+    let line = |values: usize| format!("{{\"x\":[{}1]}}", "1,".repeat(values - 1));
+    assert!(scan.is_sound(line(MOST_VALUES + 1).as_bytes()));
+    assert!(scan.known.is_empty());
+    assert!(scan.is_sound(line(3).as_bytes()));
+    assert_eq!(scan.known.len(), 1);
+}
