@@ -114,7 +114,7 @@ fn of_a_damaged_log_only_what_stands_before_the_damage_counts() {
         "{page}"
     );
     assert!(page.contains("10 messages were handed over"), "{page}");
-    assert!(page.contains("The commands count those behind it too"));
+    assert!(page.contains("The commands count all that is there"));
 }
 
 /// They are counted while the log is verified, before the anchor is reached.

@@ -120,8 +120,9 @@ fn a_hole_before_which_a_checkpoint_stands_far_back_is_what_a_crash_leaves() {
     assert!(octets.len() > 1_400_000, "{}", octets.len());
     octets[8192..12288].fill(0);
     let lock = with_suffix(&file, "lock");
-    let known = fs::read(&lock).expect("read");
+    assert!(log.close());
     drop(log);
+    let known = fs::read(&lock).expect("read");
     for is_known in [false, true] {
         fs::remove_dir_all(&folder).expect("removed");
         fs::create_dir_all(&folder).expect("a folder");
