@@ -542,7 +542,9 @@ proptest! {
         // Without a changed octet there is no damage: the same lines may be split into files elsewhere.
         let untouched = files.concat().concat() == LOG.files.concat().concat();
         let expected = if untouched { DONE } else { DAMAGED };
-        prop_assert_eq!(code, expected, "{:?}: {}", act, said);
+        // A whole file of another log in the place of one of ours makes it two logs, which one anchor without a name cannot be of.
+        let is_of_two = matches!(act, Act::Splice { .. }) && code == 78 && said.contains("these files are of 2 logs");
+        prop_assert!(code == expected || is_of_two, "{:?}: {}: {}", act, code, said);
     }
 
     #[test]
