@@ -1,7 +1,10 @@
 //! Text from the wire and people's addresses, in the only forms in which they may enter a record.
 
-use super::{OpenError, checkpoint::SigningKey};
-use aws_lc_rs::{hkdf, hmac};
+use super::{
+    OpenError,
+    checkpoint::{SigningKey, derived},
+};
+use aws_lc_rs::hmac;
 use serde::Serialize;
 use std::{fmt::Write as _, path::Path};
 
@@ -211,13 +214,8 @@ pub(crate) fn hashed(key: &Path, path: &[u8]) -> Result<String, OpenError> {
 }
 
 fn derive(secret: &[u8]) -> hmac::Key {
-    let mut bytes = [0; 32];
-    hkdf::Salt::new(hkdf::HKDF_SHA256, b"starttls-proxy")
-        .extract(secret)
-        .expand(&[b"audit addresses v1"], hkdf::HKDF_SHA256)
-        .and_then(|okm| okm.fill(&mut bytes))
-        .expect("32 octets are within what HKDF can give");
-    hmac::Key::new(hmac::HMAC_SHA256, &bytes)
+    let seed = derived(b"starttls-proxy", secret, b"audit addresses v1");
+    hmac::Key::new(hmac::HMAC_SHA256, &seed)
 }
 
 #[cfg(test)]

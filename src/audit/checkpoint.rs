@@ -15,7 +15,10 @@ use super::{
     OpenError,
     chain::{Hash, Head},
 };
-use aws_lc_rs::signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use aws_lc_rs::{
+    hkdf,
+    signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
+};
 use data_encoding::{BASE64, HEXLOWER};
 use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
 use std::{fmt, path::Path};
@@ -208,6 +211,23 @@ impl PublicKey {
     pub(crate) fn fingerprint(&self) -> Hash {
         Hash::of(&self.spki())
     }
+}
+
+/// Octets of a secret from which a key is made.
+pub(super) const SECRET: usize = 32;
+
+/// Such a secret at a place of its own in memory: whoever moves it leaves no copy behind.
+pub(super) type Seed = Zeroizing<Vec<u8>>;
+
+/// The secret of a key for the purpose `info`, made of another secret (HKDF with SHA-256, RFC 5869).
+pub(super) fn derived(salt: &[u8], secret: &[u8], info: &[u8]) -> Seed {
+    let mut seed = Zeroizing::new(vec![0; SECRET]);
+    hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
+        .extract(secret)
+        .expand(&[info], hkdf::HKDF_SHA256)
+        .and_then(|okm| okm.fill(&mut seed))
+        .expect("32 octets are within what HKDF can give");
+    seed
 }
 
 /// The id that a key has in signed notes (C2SP signed-note). `typed` is the key behind the octets of its kind.

@@ -14,7 +14,7 @@ use super::{
     Head, OpenError,
     epoch::NamedEpoch,
     known::{KnownEnd, lock_of},
-    naming::is_there,
+    naming::{is_there, with_suffix},
 };
 use aside::{bring_back, has_no_name};
 use end::{find_end, last_head};
@@ -397,13 +397,6 @@ fn private(path: &Path) -> io::Result<File> {
         .create(true)
         .mode(0o600)
         .open(path)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

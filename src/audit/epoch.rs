@@ -13,10 +13,10 @@
 
 use super::{
     chain::Hash,
-    checkpoint::{SignedNote, VerifierKey, key_id, verifier},
+    checkpoint::{SECRET, Seed, SignedNote, VerifierKey, derived, key_id, verifier},
 };
 use aws_lc_rs::{
-    hkdf, rand,
+    rand,
     signature::{self, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
 use data_encoding::BASE64;
@@ -136,12 +136,6 @@ pub(super) fn without_signature(note: &str) -> String {
     lines.filter(|line| !line.starts_with(&begin)).collect()
 }
 
-/// Octets of a secret.
-const SECRET: usize = 32;
-
-/// A secret at a place of its own in memory: whoever moves it leaves no copy behind.
-type Seed = Zeroizing<Vec<u8>>;
-
 /// The secret key of one epoch.
 struct EpochSecret {
     number: u64,
@@ -161,13 +155,7 @@ impl EpochSecret {
     fn after(number: u64, before: &[u8], random: RandomSource) -> Self {
         let mut salt = Zeroizing::new(vec![0; SECRET]);
         let _ = random(&mut salt); // see above
-        let mut seed = Zeroizing::new(vec![0; SECRET]);
-        hkdf::Salt::new(hkdf::HKDF_SHA256, &salt)
-            .extract(before)
-            .expand(&[b"audit epoch v1"], hkdf::HKDF_SHA256)
-            .and_then(|okm| okm.fill(&mut seed))
-            .expect("32 octets are within what HKDF can give");
-        Self::new(number, seed)
+        Self::new(number, derived(&salt, before, b"audit epoch v1"))
     }
 
     fn public(&self) -> EpochPublic {

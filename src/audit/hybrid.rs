@@ -10,16 +10,14 @@
 use super::{
     OpenError,
     chain::Hash,
-    checkpoint::{NewKey, SignedNote, key_id, pem},
+    checkpoint::{NewKey, SignedNote, derived, key_id, pem},
 };
-use aws_lc_rs::{
-    hmac,
-    signature::{KeyPair, ML_DSA_44, ML_DSA_44_SIGNING, PqdsaKeyPair, UnparsedPublicKey},
+use aws_lc_rs::signature::{
+    KeyPair, ML_DSA_44, ML_DSA_44_SIGNING, PqdsaKeyPair, UnparsedPublicKey,
 };
 use data_encoding::BASE64;
 use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 use std::path::Path;
-use zeroize::Zeroizing;
 
 /// The octet that stands for these signatures in signed notes.
 const TYPE: u8 = 6;
@@ -59,14 +57,7 @@ pub(super) struct HybridKey(PqdsaKeyPair);
 impl HybridKey {
     /// The key that belongs to a log key with this secret. `None`: the cryptographic library has none.
     pub(super) fn of(secret: &[u8]) -> Option<Self> {
-        // HKDF (RFC 5869) with SHA-256, for 32 octets.
-        let extracted = hmac::sign(
-            &hmac::Key::new(hmac::HMAC_SHA256, b"starttls-proxy"),
-            secret,
-        );
-        let key = hmac::Key::new(hmac::HMAC_SHA256, extracted.as_ref());
-        let seed = hmac::sign(&key, b"audit ml-dsa-44 v1\x01");
-        let seed = Zeroizing::new(seed.as_ref().to_vec());
+        let seed = derived(b"starttls-proxy", secret, b"audit ml-dsa-44 v1");
         PqdsaKeyPair::from_seed(&ML_DSA_44_SIGNING, &seed)
             .ok()
             .map(Self)
@@ -160,6 +151,15 @@ mod tests {
         let unsigned = format!("{}\n", SignedNote::text(origin, 41, root));
         assert_eq!(has_signed(&key, &unsigned), None);
         assert_eq!(line.len(), 3281, "octets of a line");
+    }
+
+    #[test]
+    fn the_key_that_belongs_to_a_log_key_stays_the_same() {
+        let key = HybridKey::of(&[7; 32]).unwrap().public();
+        assert_eq!(
+            Hash::of(&key.0).to_string(),
+            "6f3e0ca63bd0cddd02c65e908d5560c2761060c859b505fe8a7946287903aeed"
+        );
     }
 
     #[test]

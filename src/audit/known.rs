@@ -6,6 +6,7 @@
 
 use super::{
     chain::{Hash, Head},
+    naming::with_suffix,
     tree::RecordTree,
 };
 use data_encoding::HEXLOWER;
@@ -75,9 +76,7 @@ fn append_hex(hash: Hash, line: &mut Vec<u8>) {
 
 /// `FILE.lock` of the log at `file`.
 pub(super) fn lock_of(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".lock");
-    PathBuf::from(name)
+    with_suffix(file, "lock")
 }
 
 #[cfg(test)]

@@ -39,13 +39,18 @@ pub(super) fn suffix(day: u64, first: u64) -> String {
     format!("{}.{first:012}", day.replace('-', ""))
 }
 
+/// The name of a file that belongs to `path`.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 /// Whether a file of this name is there, or a compressed form of it.
 pub(super) fn is_there(plain: &Path) -> io::Result<bool> {
-    for ending in COMPRESSED.map(Some).into_iter().chain([None]) {
-        let mut name = plain.as_os_str().to_owned();
-        for part in ending.map(|ending| [".", ending]).iter().flatten() {
-            name.push(part);
-        }
+    let compressed = COMPRESSED.map(|ending| with_suffix(plain, ending));
+    for name in compressed.iter().map(PathBuf::as_path).chain([plain]) {
         // A link that leads nowhere has the name, too.
         match fs::symlink_metadata(name) {
             Ok(_) => return Ok(true),

@@ -132,9 +132,9 @@ impl RecordProof {
                 return;
             };
             self.path = path;
-            self.note = without_signature(note);
+            note.clone_into(&mut self.note);
         }
-        if self.note == without_signature(note) {
+        if self.note == note {
             self.beside.push(said.to_owned());
         }
     }
@@ -254,6 +254,7 @@ pub(crate) fn prove(
             && let Some(note) = note_of(line.bytes)
             && SignedNote::read(&note).is_some_and(|note| note.is_signed())
         {
+            let note = without_signature(&note);
             for (index, record) in waiting.drain(..) {
                 let path = known.inclusion(index, header.seq);
                 proofs.extend(path.map(|path| RecordProof {
@@ -261,7 +262,7 @@ pub(crate) fn prove(
                     beside: Vec::new(),
                     index,
                     path,
-                    note: without_signature(&note),
+                    note: note.clone(),
                 }));
             }
             if proofs.iter().any(|proof| proof.beside.is_empty()) {

@@ -398,4 +398,4 @@ pub(super) fn continues(old: (u64, Hash), new: (u64, Hash), path: &[Hash]) -> bo
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -31,8 +31,8 @@ pub(super) fn bring_back(
     deleted: &File,
     length: u64,
 ) -> io::Result<(File, BroughtBack)> {
-    let (beside, file) = saved(path)?;
-    let done = copy(deleted, length, &file).and_then(|()| {
+    let (beside, file) = copied_aside(path, deleted, length)?;
+    let done = (|| {
         let is_empty = fs::metadata(path)?.len() == 0;
         exchange(&beside, path)?;
         if is_empty {
@@ -40,7 +40,7 @@ pub(super) fn bring_back(
         }
         let aside = (!is_empty).then(|| beside.clone());
         Ok(BroughtBack { aside })
-    });
+    })();
     match done {
         Ok(back) => Ok((file, back)),
         Err(error) => {
@@ -52,15 +52,16 @@ pub(super) fn bring_back(
     }
 }
 
-/// Copies `file` to a free name beside `path`.
-pub(super) fn copy_aside(path: &Path, file: &File) -> io::Result<PathBuf> {
+/// Copies the first `length` octets of `file` to a free name beside `path`, durably. No part of a copy is left.
+pub(super) fn copied_aside(path: &Path, file: &File, length: u64) -> io::Result<(PathBuf, File)> {
     let (beside, copied) = saved(path)?;
-    let length = file.metadata()?.len();
-    if let Err(error) = copy(file, length, &copied) {
-        let _ = fs::remove_file(&beside); // a part of what is still there
-        return Err(error);
+    match copy(file, length, &copied) {
+        Ok(()) => Ok((beside, copied)),
+        Err(error) => {
+            let _ = fs::remove_file(&beside); // what it is a part of is still there
+            Err(error)
+        }
     }
-    Ok(beside)
 }
 
 fn is_at(ours: &fs::Metadata, path: &Path) -> bool {

@@ -1,6 +1,6 @@
 //! The end of a log, and the tree over its records, as they are found when the log is opened.
 
-use super::{aside::copy_aside, lines::BoundedLines};
+use super::{aside::copied_aside, lines::BoundedLines};
 use crate::audit::{
     OpenError, TornField, WireText,
     chain::{Hash, Head},
@@ -131,7 +131,8 @@ pub(super) fn find_end(
             .as_ref()
             .is_some_and(|known| known.head.size > head.size)
         {
-            copied = Some(copy_aside(path, file).map_err(problem)?);
+            let length = end.length + end.behind;
+            copied = Some(copied_aside(path, file, length).map_err(problem)?.0);
         }
         file.set_len(end.length)
             .and_then(|()| file.sync_all())

@@ -21,11 +21,17 @@ fn failing(path: &Path) -> io::Result<()> {
     }
 }
 
+/// An empty folder of this process.
+fn new_folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder); // it is there only if such a process was killed
+    fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
 #[test]
 fn a_log_that_was_moved_away_from_an_idle_process_is_not_missing_and_one_that_is_gone_is() {
-    let folder = std::env::temp_dir().join(format!("disk-moved-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("a folder");
+    let folder = new_folder("disk-moved");
     let (file, aside) = (folder.join("audit.jsonl"), folder.join("aside"));
     let options = || AuditOptions::new(file.clone(), "mail.example/outbound".into());
     let log = AuditLog::open(options()).expect("a log");
@@ -46,9 +52,7 @@ fn a_log_that_was_moved_away_from_an_idle_process_is_not_missing_and_one_that_is
 
 #[test]
 fn a_rotation_whose_names_could_not_be_made_durable_at_once_is_no_cut() {
-    let folder = std::env::temp_dir().join(format!("disk-rotation-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("a folder");
+    let folder = new_folder("disk-rotation");
     let file = folder.join("audit.jsonl");
     let (tell, notices) = channel();
     let mut options = AuditOptions::new(file.clone(), "mail.example/outbound".into());
@@ -95,9 +99,7 @@ fn a_rotation_whose_names_could_not_be_made_durable_at_once_is_no_cut() {
 /// say so.
 #[test]
 fn a_hole_before_which_a_checkpoint_stands_far_back_is_what_a_crash_leaves() {
-    let folder = std::env::temp_dir().join(format!("disk-hole-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("a folder");
+    let folder = new_folder("disk-hole");
     let file = folder.join("audit.jsonl");
     let options = |tell: std::sync::mpsc::Sender<Notice>| {
         let mut options = AuditOptions::new(file.clone(), "mail.example/outbound".into());

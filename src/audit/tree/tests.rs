@@ -122,11 +122,11 @@ fn paths_are_those_of_rfc_6962() {
     }
 }
 
-fn record(number: u64) -> Hash {
+pub(in crate::audit) fn record(number: u64) -> Hash {
     Hash::of(&number.to_be_bytes())
 }
 
-fn tree(size: u64) -> RecordTree {
+pub(in crate::audit) fn tree(size: u64) -> RecordTree {
     let mut tree = RecordTree::default();
     (0..size).for_each(|number| tree.push(record(number)));
     tree

@@ -4,7 +4,7 @@ use super::{
     Expectations,
     checkpoints::KnownCheckpoint,
     damage::{Misfit, edited, rewritten},
-    verifier::Verifier,
+    verifier::{Verifier, fields},
 };
 use crate::audit::{
     Hash,
@@ -110,10 +110,6 @@ struct NotAnchoredFields {
     _size: u64,
     #[serde(rename = "error")]
     _error: String,
-}
-
-fn fields<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Misfit> {
-    serde_json::from_slice(line).map_err(|error| edited(format!("this is no record: {error}")))
 }
 
 /// What a `stamp` or `cosigned` record says of a checkpoint with that text and size, if it is proved.

@@ -53,16 +53,7 @@ impl RecentRecords {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn record(number: u64) -> Hash {
-        Hash::of(&number.to_be_bytes())
-    }
-
-    fn tree(size: u64) -> RecordTree {
-        let mut tree = RecordTree::default();
-        (0..size).for_each(|number| tree.push(record(number)));
-        tree
-    }
+    use crate::audit::tree::tests::{record, tree};
 
     #[test]
     fn a_tree_agrees_if_the_records_behind_it_make_it_the_present_one() {

@@ -24,6 +24,7 @@ use crate::audit::{
     log::CHECKPOINT_RECORDS,
     tree::RecordTree,
 };
+use serde::Deserialize;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io,
@@ -70,8 +71,9 @@ pub(super) struct Verifier<'a> {
     pub(super) agreed: u64,
 }
 
-fn read_fields(line: &[u8]) -> Result<LogRecordFields, Misfit> {
-    LogRecordFields::read(line).map_err(|error| edited(format!("this is no record: {error}")))
+/// The fields of a record that must be there.
+pub(super) fn fields<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Misfit> {
+    serde_json::from_slice(line).map_err(|error| edited(format!("this is no record: {error}")))
 }
 
 /// Whether a crash can have left the line before `behind`. A crash leaves part of a line, or blocks that were never written, and no
@@ -249,7 +251,7 @@ impl<'a> Verifier<'a> {
 
     /// `log-recovered`.
     fn recovered(&mut self, line: &[u8]) -> Result<(), Misfit> {
-        let lost = read_fields(line)?.lost;
+        let lost = fields::<LogRecordFields>(line)?.lost;
         let lost = lost.ok_or_else(|| edited("it does not say how many records were lost"))?;
         self.result.outages += 1;
         self.result.lost = self.result.lost.saturating_add(lost);
@@ -258,7 +260,7 @@ impl<'a> Verifier<'a> {
 
     /// `log-opened`.
     fn opened(&mut self, line: &[u8]) -> Result<(), Misfit> {
-        let fields = read_fields(line)?;
+        let fields: LogRecordFields = fields(line)?;
         let origin = fields.origin.filter(|origin| is_origin(origin));
         let origin = origin.ok_or_else(|| edited("it does not say what the log's name is"))?;
         let is_of = |key: &Option<String>, name: &str| match key {
@@ -319,7 +321,7 @@ impl<'a> Verifier<'a> {
 
     /// The whole line must be exactly what the log would write for its note, so that every octet of it is signed.
     fn checkpoint(&mut self, line: &[u8], header: &Header<'_>) -> Result<(), Misfit> {
-        let text = read_fields(line)?
+        let text = fields::<LogRecordFields>(line)?
             .note
             .ok_or_else(|| edited("this checkpoint has no note"))?;
         self.result.checkpoints += 1;

@@ -6,18 +6,8 @@ use tokio::io::duplex;
 
 /// Both ends of a connection: ours as the client, and ours as the server.
 async fn both_ends(version: &'static SupportedProtocolVersion) -> (Box<Channel>, Box<Channel>) {
-    let dir = Scratch::new();
     let leaf = Leaf::self_signed(&["mx.example"]);
-    let (cert, key) = leaf.write(&dir.0, "mx");
-    let server = ServerTls::new(&ServerOptions {
-        pairs: vec![CertificateFiles {
-            cert,
-            key,
-            ocsp: None,
-        }],
-        ..ServerOptions::default()
-    })
-    .unwrap();
+    let server = inbound::serving(&[&leaf]);
     let min_tls = if *version == TLS13 {
         MinTls::Tls13
     } else {

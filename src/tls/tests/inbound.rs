@@ -104,7 +104,7 @@ fn options(pairs: &[(&Leaf, &str)], dir: &Path) -> ServerOptions {
     }
 }
 
-fn serving(pairs: &[&Leaf]) -> ServerTls {
+pub(super) fn serving(pairs: &[&Leaf]) -> ServerTls {
     let dir = Scratch::new();
     let stems = ["one", "two", "three", "four"];
     let pairs: Vec<_> = pairs.iter().copied().zip(stems).collect();

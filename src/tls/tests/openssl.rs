@@ -481,16 +481,7 @@ async fn no_second_handshake_is_done_inside_a_connection() {
 
     // A client that begins one: `R` is a command of s_client.
     let leaf = Authority::root("Root A").leaf(&[HOST]);
-    let (cert, key) = leaf.write(&dir.0, "ours");
-    let tls = ServerTls::new(&ServerOptions {
-        pairs: vec![CertificateFiles {
-            cert,
-            key,
-            ocsp: None,
-        }],
-        ..ServerOptions::default()
-    })
-    .unwrap();
+    let tls = inbound::serving(&[&leaf]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = listener.local_addr().unwrap().to_string();
     let mut child = openssl(&["s_client", "-tls1_2", "-connect", &target])
