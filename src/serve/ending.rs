@@ -57,11 +57,12 @@ pub(super) async fn drain(
     stopping: &watch::Sender<Stop>,
     (terminate, interrupt): (&mut Signal, &mut Signal),
 ) {
+    // First: whoever reads the line finds that it is so.
+    stopping.send_replace(Stop::Drain);
     log::info!(
         "stopping: sessions may finish their message within {} s",
         limit.as_secs()
     );
-    stopping.send_replace(Stop::Drain);
     let how = tokio::select! {
         () = limits.empty() => return log::info!("stopped: every session has ended"),
         () = sleep(limit) => "sessions were cut off; their messages stay with the senders",
