@@ -17,6 +17,7 @@ mod inventory;
 mod keys;
 mod library;
 mod measure;
+mod meanwhile;
 mod moved;
 mod nodes;
 mod page;
