@@ -363,10 +363,7 @@ pub(super) fn damage(error: &io::Error) -> Option<String> {
 pub(super) fn tail(file: &File, size: u64) -> io::Result<(u64, Vec<u8>)> {
     let length = file.metadata()?.len();
     let begin = length.saturating_sub(size);
-    let placed = PlacedFile {
-        file,
-        place: begin,
-    };
+    let placed = PlacedFile { file, place: begin };
     let mut octets = Vec::new();
     placed.take(length - begin).read_to_end(&mut octets)?;
     Ok((begin, octets))

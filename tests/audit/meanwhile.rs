@@ -126,7 +126,11 @@ fn verified(files: Vec<PathBuf>, times: usize, meanwhile: impl FnMut()) -> (u8, 
 }
 
 fn said(result: &Result<(), Exit>) -> String {
-    result.as_ref().err().map(Exit::to_string).unwrap_or_default()
+    result
+        .as_ref()
+        .err()
+        .map(Exit::to_string)
+        .unwrap_or_default()
 }
 
 /// Shows all records, and calls `meanwhile` once while files are read. Returns the exit code, the numbers of the records, and what was
@@ -140,26 +144,44 @@ fn shown(files: Vec<PathBuf>, meanwhile: impl FnMut()) -> (u8, Vec<u64>, String)
     let (mut hook, mut errors) = (Hook::new(1, meanwhile), Vec::new());
     let result = command::show(&flags, &mut hook, &mut errors);
     let errors = String::from_utf8(errors).unwrap();
-    (code(&result), numbers(&hook.written), errors + &said(&result))
+    (
+        code(&result),
+        numbers(&hook.written),
+        errors + &said(&result),
+    )
 }
 
 fn numbers(lines: &[u8]) -> Vec<u64> {
     let lines = str::from_utf8(lines).unwrap().lines();
-    let number = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64();
+    let number =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64();
     lines.map(|line| number(line).unwrap()).collect()
 }
 
 /// The number of records in these files.
 fn records(files: &[PathBuf]) -> u64 {
-    let lines = |file| fs::read(file).unwrap().iter().filter(|&&octet| octet == b'\n').count();
+    let lines = |file| {
+        fs::read(file)
+            .unwrap()
+            .iter()
+            .filter(|&&octet| octet == b'\n')
+            .count()
+    };
     files.iter().map(lines).sum::<usize>() as u64
 }
 
 #[track_caller]
 fn are_all_from_the_first_on(numbers: &[u64], at_least: u64) {
-    let gap = numbers.iter().zip(0..).find(|(found, wanted)| *found != wanted);
+    let gap = numbers
+        .iter()
+        .zip(0..)
+        .find(|(found, wanted)| *found != wanted);
     assert_eq!(gap, None, "{} records", numbers.len());
-    assert!(numbers.len() as u64 >= at_least, "{} of {at_least}", numbers.len());
+    assert!(
+        numbers.len() as u64 >= at_least,
+        "{} of {at_least}",
+        numbers.len()
+    );
 }
 
 /// As `gzip` does it: the compressed file is complete before the plain one goes.
@@ -174,7 +196,9 @@ fn compress(file: &Path) {
 /// Compresses the rotated files that are not compressed yet.
 fn compress_all(file: &Path) {
     let files = rotated(file).unwrap();
-    let plain = files.iter().filter(|file| file.extension().is_none_or(|ending| ending != "gz"));
+    let plain = files
+        .iter()
+        .filter(|file| file.extension().is_none_or(|ending| ending != "gz"));
     plain.for_each(|file| compress(file));
 }
 
@@ -281,7 +305,10 @@ fn a_file_that_is_moved_away_meanwhile_is_no_wrong_argument_and_nothing_is_left_
         fs::rename(&last, &elsewhere).unwrap();
     });
     assert_eq!(code, AGAIN, "{words}");
-    assert!(words.contains("the log changed while it was read"), "{words}");
+    assert!(
+        words.contains("the log changed while it was read"),
+        "{words}"
+    );
     assert!(words.contains(&last.display().to_string()), "{words}");
 }
 
@@ -315,7 +342,10 @@ fn show_reads_files_that_are_compressed_meanwhile_in_their_new_form() {
 #[test]
 fn a_report_counts_each_message_of_a_log_that_is_rotated_and_compressed_meanwhile() {
     let mut running = Running::new("reported");
-    let (html, json) = (running.directory.0.join("html"), running.directory.0.join("json"));
+    let (html, json) = (
+        running.directory.0.join("html"),
+        running.directory.0.join("json"),
+    );
     let flags = AuditReportFlags {
         files: running.files(),
         html,
@@ -353,7 +383,10 @@ fn a_proof_is_made_from_a_log_that_is_rotated_and_compressed_meanwhile() {
         record.number() == 100 || record.number() == last - 5
     });
     let proofs = proofs.unwrap();
-    assert!(found >= last && wanted == found + 1, "{wanted} to {found}, {last} at first");
+    assert!(
+        found >= last && wanted == found + 1,
+        "{wanted} to {found}, {last} at first"
+    );
     // The last one was signed when its file was put aside, at the latest.
     assert_eq!(proofs.len(), 2);
 }
@@ -415,13 +448,18 @@ fn under_a_storm_of_rotations_no_reader_finds_damage_or_a_gap() {
             });
             outcomes.push((code, format!("verify: {words}")));
             let (code, numbers, words) = shown(files, || ());
-            let gap = numbers.iter().zip(0..).find(|(found, wanted)| *found != wanted);
+            let gap = numbers
+                .iter()
+                .zip(0..)
+                .find(|(found, wanted)| *found != wanted);
             let words = format!("show: {words}, {gap:?}");
             outcomes.push((if gap.is_some() { DAMAGED } else { code }, words));
         }
     });
     assert!(log.close());
-    let bad = outcomes.iter().filter(|(code, _)| ![DONE, AGAIN].contains(code));
+    let bad = outcomes
+        .iter()
+        .filter(|(code, _)| ![DONE, AGAIN].contains(code));
     assert_eq!(bad.collect::<Vec<_>>(), Vec::<&(u8, String)>::new());
     let done = outcomes.iter().filter(|(code, _)| *code == DONE).count();
     assert!(done > outcomes.len() / 2, "{done} of {}", outcomes.len());

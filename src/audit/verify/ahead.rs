@@ -114,7 +114,11 @@ impl LinesAhead {
 }
 
 /// Sends batches until all is read, there is an error, or nobody wants them any more.
-fn read(files: &[ListedFile], send: &SyncSender<io::Result<LineBatch>>, free: &Receiver<LineBatch>) {
+fn read(
+    files: &[ListedFile],
+    send: &SyncSender<io::Result<LineBatch>>,
+    free: &Receiver<LineBatch>,
+) {
     let mut lines = LogLines::new(files);
     let mut scan = FormScan::default();
     loop {

@@ -126,8 +126,7 @@ impl ListedFile {
 
     /// Whether its name still leads to it.
     pub(super) fn has_its_name(&self) -> bool {
-        fs::metadata(&self.path)
-            .is_ok_and(|there| FileMark::of(&there).is_of_same_file(&self.mark))
+        fs::metadata(&self.path).is_ok_and(|there| FileMark::of(&there).is_of_same_file(&self.mark))
     }
 }
 
@@ -156,4 +155,107 @@ pub(super) fn in_any_form<T>(
 pub(crate) fn changed() -> io::Error {
     let words = "the log changed while it was read: try again";
     io::Error::new(ErrorKind::ResourceBusy, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::naming::with_suffix;
+    use std::io::{Read, Write};
+
+    /// A directory with the file `log`, gone afterwards.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("listed-{name}-{}", std::process::id());
+            let folder = Self(std::env::temp_dir().join(name));
+            fs::create_dir_all(&folder.0).unwrap();
+            fs::write(folder.log(), "old").unwrap();
+            folder
+        }
+
+        fn log(&self) -> PathBuf {
+            self.0.join("log")
+        }
+
+        fn rotated(&self) -> PathBuf {
+            with_suffix(&self.log(), "20261129.000000000007")
+        }
+
+        fn rotate(&self) {
+            fs::rename(self.log(), self.rotated()).unwrap();
+            fs::write(self.log(), "new").unwrap();
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn content(file: &ListedFile) -> Result<String, ErrorKind> {
+        let mut text = String::new();
+        let open = file.open().map_err(|error| error.kind());
+        open?.read_to_string(&mut text).unwrap();
+        Ok(text)
+    }
+
+    #[test]
+    fn a_file_that_gets_another_name_is_read_with_what_was_written_to_it_since() {
+        let folder = Folder::new("held");
+        let file = ListedFile::find(&folder.log()).unwrap();
+        assert!(file.has_its_name());
+        let mut writer = fs::OpenOptions::new();
+        let mut writer = writer.append(true).open(folder.log()).unwrap();
+        folder.rotate();
+        writer.write_all(b" and more").unwrap();
+        assert_eq!(content(&file).as_deref(), Ok("old and more"));
+        fs::remove_file(folder.rotated()).unwrap();
+        assert_eq!(content(&file).as_deref(), Ok("old and more"));
+        assert!(!file.has_changed() && !file.has_its_name());
+        writer.set_len(2).unwrap();
+        assert!(file.has_changed());
+    }
+
+    #[test]
+    fn without_a_descriptor_another_file_of_the_name_is_never_taken_for_it() {
+        let folder = Folder::new("not-held");
+        let file = ListedFile {
+            held: None,
+            ..ListedFile::find(&folder.log()).unwrap()
+        };
+        assert_eq!(content(&file).as_deref(), Ok("old"));
+        assert!(!file.has_changed());
+        folder.rotate();
+        assert_eq!(content(&file), Err(ErrorKind::ResourceBusy));
+        assert!(file.has_changed());
+        fs::remove_file(folder.log()).unwrap();
+        assert_eq!(content(&file), Err(ErrorKind::ResourceBusy));
+    }
+
+    #[test]
+    fn a_rotated_file_is_read_in_whatever_form_it_is_there() {
+        let folder = Folder::new("forms");
+        folder.rotate();
+        let plain = folder.rotated();
+        let packed = with_suffix(&plain, "gz");
+        let file = ListedFile::find(&plain).unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(b"old").unwrap();
+        fs::write(&packed, gzip.finish().unwrap()).unwrap();
+        fs::remove_file(&plain).unwrap();
+        assert_eq!(content(&file).as_deref(), Ok("old"));
+        assert!(file.has_changed());
+        let file = ListedFile::find(&plain).unwrap();
+        assert_eq!(file.path(), packed);
+        assert!(!file.has_changed());
+        fs::write(&plain, "old").unwrap();
+        fs::remove_file(&packed).unwrap();
+        assert_eq!(content(&file).as_deref(), Ok("old"));
+        fs::remove_file(&plain).unwrap();
+        assert_eq!(content(&file), Err(ErrorKind::ResourceBusy));
+        assert!(ListedFile::find(&packed).is_err());
+    }
 }

@@ -136,12 +136,13 @@ fn list(named: &[PathBuf]) -> io::Result<Option<(LogOrder, Vec<PathBuf>)>> {
     let mut all = rotated.clone();
     all.extend(running.iter().map(|file| file.path().to_owned()));
     let forms = best_forms(&all);
-    let files = forms.files.iter().map(|path| {
-        match running.iter().find(|file| file.path() == path) {
-            Some(held) => Ok(held.clone()),
-            None => ListedFile::find(path).map_err(|error| of(path, &error)),
-        }
-    });
+    let files =
+        forms.files.iter().map(
+            |path| match running.iter().find(|file| file.path() == path) {
+                Some(held) => Ok(held.clone()),
+                None => ListedFile::find(path).map_err(|error| of(path, &error)),
+            },
+        );
     let files = files.collect::<io::Result<_>>()?;
     let order = in_order(files, forms.left_out)?;
     Ok(Some((order, rotated)))
@@ -149,9 +150,8 @@ fn list(named: &[PathBuf]) -> io::Result<Option<(LogOrder, Vec<PathBuf>)>> {
 
 /// The rotated files that are named, in the form that is there, and those that belong to them: see [`LogListing::new`].
 fn rotated_files(named: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
-    let (rotated, others): (Vec<&PathBuf>, Vec<&PathBuf>) = named
-        .iter()
-        .partition(|file| first_record(file).is_some());
+    let (rotated, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        named.iter().partition(|file| first_record(file).is_some());
     let mut files = Vec::new();
     for file in &rotated {
         let (there, _) = in_any_form(file, |name| fs::symlink_metadata(name))
@@ -160,7 +160,9 @@ fn rotated_files(named: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
             files.push(there);
         }
     }
-    let rotated = rotated.iter().map(|file| (log_of(file), first_record(file)));
+    let rotated = rotated
+        .iter()
+        .map(|file| (log_of(file), first_record(file)));
     let rotated: Vec<_> = rotated.collect();
     for file in others {
         let log = log_of(file);
@@ -186,4 +188,115 @@ fn log_of(file: &Path) -> PathBuf {
 
 fn of(file: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str, files: &[&str]) -> Self {
+            let name = format!("listing-{name}-{}", std::process::id());
+            let folder = Self(std::env::temp_dir().join(name));
+            fs::create_dir_all(&folder.0).unwrap();
+            for file in files {
+                fs::write(folder.0.join(file), "text\n").unwrap();
+            }
+            folder
+        }
+
+        fn paths(&self, names: &[&str]) -> Vec<PathBuf> {
+            names.iter().map(|name| self.0.join(name)).collect()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const ONE: &str = "log.20261129.000000000001";
+    const TWO: &str = "log.20261129.000000000002";
+    const THREE: &str = "log.20261129.000000000003";
+
+    #[test]
+    fn a_running_file_stands_for_rotated_ones_that_are_newer_than_those_that_are_named() {
+        let folder = Folder::new("stands-for", &[ONE, TWO, THREE, "log", "aside"]);
+        let listed = |names: &[&str]| {
+            let order = LogListing::new(&folder.paths(names)).unwrap().into_order();
+            let names = order.files.iter().map(|file| file.path().file_name());
+            let names = names.map(|name| name.unwrap().to_str().unwrap().to_owned());
+            names.collect::<Vec<_>>()
+        };
+        for (named, read) in [
+            (&["log"][..], &[ONE, TWO, THREE, "log"][..]),
+            (&["log", TWO], &[TWO, THREE, "log"]),
+            (&["aside", "log", TWO], &[TWO, THREE, "aside", "log"]),
+            (&["log", THREE, ONE], &[ONE, THREE, "log"]),
+            (&[ONE, TWO], &[ONE, TWO]),
+            (&[TWO], &[TWO]),
+        ] {
+            assert_eq!(listed(named), read, "{named:?}");
+        }
+        // However the folder is named.
+        let other = folder.0.join("../").join(folder.0.file_name().unwrap());
+        let named = [folder.0.join(TWO), other.join("log")];
+        let order = LogListing::new(&named).unwrap().into_order();
+        assert_eq!(order.files.len(), 3);
+    }
+
+    /// How often a log is read whose reading is always in doubt, when `change` is done each time; and what comes of it.
+    fn readings(folder: &Folder, change: &dyn Fn(u8)) -> (u8, Result<(), ErrorKind>) {
+        let times = Cell::new(0);
+        let mut read = |_: &LogListing| {
+            times.set(times.get() + 1);
+            change(times.get());
+            Ok(())
+        };
+        let read = read_at_rest(&folder.paths(&["log"]), &mut read, |()| true);
+        (times.get(), read.map_err(|error| error.kind()))
+    }
+
+    #[test]
+    fn a_log_is_read_again_only_if_files_that_were_read_are_others() {
+        let folder = Folder::new("again", &[TWO, "log"]);
+        let [one, two, three, log] = &folder.paths(&[ONE, TWO, THREE, "log"])[..] else {
+            unreachable!()
+        };
+        let (prev, at) = ("0".repeat(64), "2026-11-29T06:05:00.123456Z");
+        let third =
+            format!(r#"{{"v":1,"prev":"{prev}","seq":3,"at":"{at}","event":"stop"}}"#) + "\n";
+        fs::write(log, &third).unwrap();
+        let once = (1, Ok(()));
+        assert_eq!(readings(&folder, &|_| ()), once);
+        let grows = |_| fs::write(log, third.repeat(2)).unwrap();
+        assert_eq!(readings(&folder, &grows), once);
+        let longer = |time: u8| fs::write(two, vec![b' '; 100 + usize::from(time)]).unwrap();
+        let always = (5, Err(ErrorKind::ResourceBusy));
+        assert_eq!(readings(&folder, &longer), always);
+        let at_first = |time: u8| {
+            if time < 3 {
+                longer(time);
+            }
+        };
+        assert_eq!(readings(&folder, &at_first), (3, Ok(())));
+        let arrives = |_| fs::write(one, "").unwrap();
+        assert_eq!(readings(&folder, &arrives), (2, Ok(())));
+        let is_rotated = |_| {
+            fs::rename(log, three).unwrap();
+            fs::write(log, "").unwrap();
+        };
+        assert_eq!(readings(&folder, &is_rotated), once);
+    }
+
+    #[test]
+    fn a_file_that_was_never_there_is_not_found_and_no_change() {
+        let folder = Folder::new("never", &[]);
+        let listing = LogListing::new(&folder.paths(&["log"]));
+        assert_eq!(listing.err().unwrap().kind(), ErrorKind::NotFound);
+    }
 }

@@ -13,11 +13,7 @@ use crate::audit::{
     reader::damage,
 };
 use serde::Deserialize;
-use std::{
-    collections::BTreeMap,
-    io,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 /// Files that the program itself named as parts of one log: `FILE`, and what was rotated out of it. A file with another name is alone.
 struct LogFiles {

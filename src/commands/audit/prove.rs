@@ -1,8 +1,7 @@
 //! `audit prove` and `audit check-proof`: one record for a stranger, with nothing of any other mail.
 
 use super::{
-    demand_files, json::LineValue, outside, show::Sentence, unread, unusable,
-    verify::expectations,
+    demand_files, json::LineValue, outside, show::Sentence, unread, unusable, verify::expectations,
 };
 use crate::{
     audit::{self, OutsideAnchor, ProvedRecord, RecordProof, printable},

@@ -11,7 +11,9 @@ use self::{
 };
 use super::{demand_files, json::LineValue, period::Period, quantity::grouped, unread, unusable};
 use crate::{
-    audit::{self, ListedFile, LogLine, LogListing, LogOrder, MergedLines, WireText, logs, printable},
+    audit::{
+        self, ListedFile, LogLine, LogListing, LogOrder, MergedLines, WireText, logs, printable,
+    },
     exit::Exit,
     flags::AuditShowFlags,
 };
