@@ -102,7 +102,7 @@ impl<'a> Filter<'a> {
                     break;
                 };
                 if line.fault.is_none() {
-                    if self.is_out_of_period(&line) {
+                    if line.is_unfinished() || self.is_out_of_period(&line) {
                         continue;
                     }
                     anchored[log].see(&line);
