@@ -99,11 +99,9 @@ fn read(files: &[PathBuf], errors: &mut dyn Write) -> io::Result<(Partners, u64)
         let files = order.files;
         let mut lines = LogLines::new(&files);
         while let Some(line) = lines.next()? {
-            if line.is_unfinished() {
-                continue;
-            }
             match serde_json::from_slice(line.bytes) {
                 Ok(record) if line.fault.is_none() => partners.add(&record),
+                Err(_) if line.is_unfinished() => {}
                 _ => {
                     unread += 1;
                     let file = files[line.position.file].path().display();
