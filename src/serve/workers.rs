@@ -2,7 +2,7 @@
 //!
 //! A runtime that moves tasks between threads wakes a second thread whenever it finds two tasks ready, and again when that thread has
 //! found nothing. A step of a session takes a few microseconds, so the wake-up often costs more than the step (`benches/run --only
-//! message,messages`).
+//! message,messages`). For the same reason one more thread keeps the timers of all sessions.
 
 use std::{
     io,
@@ -15,8 +15,10 @@ use std::{
 
 use tokio::{
     net::TcpStream,
-    runtime::{Builder, Handle},
+    runtime::{Builder, Handle, Runtime},
 };
+
+use crate::clock;
 
 /// Clones are the same threads.
 #[derive(Clone)]
@@ -50,12 +52,14 @@ impl Workers {
     /// The system gives no thread, or no descriptor for what it waits for.
     pub(super) fn start() -> io::Result<Self> {
         let processors = thread::available_parallelism()?.get();
+        let timekeeper = Builder::new_current_thread().enable_time().build()?;
+        let keeps_time = timekeeper.handle().clone();
+        start("timers", timekeeper, || ())?;
         let workers = (0..processors).map(|_| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let handle = runtime.handle().clone();
-            thread::Builder::new()
-                .name("sessions".into())
-                .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+            let keeps_time = keeps_time.clone();
+            start("sessions", runtime, || clock::leave_timers_to(keeps_time))?;
             Ok(Worker {
                 runtime: handle,
                 sessions: Arc::default(),
@@ -89,6 +93,16 @@ impl Workers {
         });
         Ok(())
     }
+}
+
+/// Starts a thread that drives `runtime` until the process ends. It does `first` before anything else.
+fn start(name: &str, runtime: Runtime, first: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = thread::Builder::new().name(name.into());
+    thread.spawn(move || {
+        first();
+        runtime.block_on(std::future::pending::<()>());
+    })?;
+    Ok(())
 }
 
 #[cfg(test)]

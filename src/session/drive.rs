@@ -15,12 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    net::TcpStream,
-    sync::watch,
-    task::JoinHandle,
-    time::{Sleep, sleep_until},
-};
+use tokio::{net::TcpStream, sync::watch, task::JoinHandle, time::Sleep};
 
 pub use self::stopping::Stop;
 use self::stopping::Stopping;
@@ -314,14 +309,14 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         let Some(due) = self.machine.deadline() else {
             return;
         };
-        let at = (self.began + due).into();
+        let at = self.began + due;
         match &mut self.timer {
             Some((set, _)) if *set <= due => {}
             Some((set, timer)) => {
                 *set = due;
-                timer.as_mut().reset(at);
+                timer.as_mut().reset(at.into());
             }
-            None => self.timer = Some((due, Box::pin(sleep_until(at)))),
+            None => self.timer = Some((due, Box::pin(clock::long_timer(at)))),
         }
     }
 
