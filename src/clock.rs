@@ -3,9 +3,10 @@
 
 use std::{
     cell::OnceCell,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::{runtime::Handle, time::Sleep};
 
 thread_local! {
@@ -41,6 +42,25 @@ pub(crate) fn long_timer(until: Instant) -> Sleep {
         let _entered = it.get().map(Handle::enter);
         tokio::time::sleep_until(until.into())
     })
+}
+
+/// Monotonic time since some moment, as of the system's last tick: up to 10 ms late. Reading it costs a fraction of [`instant`], which
+/// matters where each step of each session asks.
+#[must_use]
+pub(crate) fn tick() -> Duration {
+    duration(clock_gettime(ClockId::MonotonicCoarse))
+}
+
+/// [`wall`] as of the system's last tick: for what is asked for each message and has whole seconds.
+#[must_use]
+pub(crate) fn wall_tick() -> SystemTime {
+    UNIX_EPOCH + duration(clock_gettime(ClockId::RealtimeCoarse))
+}
+
+/// Zero for a time before 1970.
+fn duration(time: Timespec) -> Duration {
+    let part = |number: i64| u64::try_from(number).unwrap_or_default();
+    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
 }
 
 /// Whole seconds since 1970; 0 for a time before that.

@@ -107,7 +107,7 @@ fn known_at_connect(setup: &OutboundSetup, server: Option<ServerAddr>) -> bool {
         server: to.ip(),
         port: to.port(),
     };
-    let entry = setup.table.find(&ask, clock::wall());
+    let entry = setup.table.find(&ask, clock::wall_tick());
     entry.is_some_and(|entry| !entry.needs_recipient())
 }
 
@@ -413,7 +413,7 @@ impl OutboundSession {
         let demand = &awaiting.demand;
         let shown = match (self.journal.peer(), &self.no_tls) {
             (Some(peer), _) => {
-                let now = clock::wall();
+                let now = clock::wall_tick();
                 let trust = &self.setup.tls.trust;
                 demand.shown(peer.facts.version, |one| trust.check(peer, one, now))
             }

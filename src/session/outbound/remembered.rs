@@ -49,7 +49,7 @@ impl Lifetime {
     /// Whether they still count.
     pub(super) fn holds(&self) -> bool {
         let age = clock::instant().saturating_duration_since(self.asked);
-        self.validity.holds(clock::wall(), age)
+        self.validity.holds(clock::wall_tick(), age)
     }
 }
 
