@@ -51,7 +51,8 @@ pub(crate) fn tick() -> Duration {
     duration(clock_gettime(ClockId::MonotonicCoarse))
 }
 
-/// [`wall`] as of the system's last tick: for what is asked for each message and has whole seconds.
+/// [`wall`] as of the system's last tick: for what is asked for each message and has whole seconds. It may be before a [`wall`] that was
+/// read earlier, so an age has both its ends from here.
 #[must_use]
 pub(crate) fn wall_tick() -> SystemTime {
     UNIX_EPOCH + duration(clock_gettime(ClockId::RealtimeCoarse))

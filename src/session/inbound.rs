@@ -386,7 +386,7 @@ impl InboundSession {
                 verdict,
                 Moment::LaterRecipient,
                 &self.setup.settings,
-                clock::wall(),
+                clock::wall_tick(),
             )
         };
         let about = Question::Sender(sender.cloned());

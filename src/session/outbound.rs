@@ -384,7 +384,7 @@ impl OutboundSession {
             Verdict::Refused(reason, words),
             self.moment(&question),
             &self.setup.settings,
-            clock::wall(),
+            clock::wall_tick(),
         );
         if decision.refused().is_some() || self.journal.peer().is_some() || self.no_tls.is_some() {
             return self.conclude(decision, None, &question, lifetime);
@@ -447,7 +447,7 @@ impl OutboundSession {
             verdict,
             moment,
             &self.setup.settings,
-            clock::wall(),
+            clock::wall_tick(),
         );
         // An observed decision has the words of the refusal that enforcing would have given.
         let enforced = self.no_tls.as_ref().and_then(|no| no.refusal.as_ref());
