@@ -69,3 +69,15 @@ fn duration(time: Timespec) -> Duration {
 pub(crate) fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_coarse_clocks_go_forward_and_are_never_ahead_of_the_precise_one() {
+        let (tick, at) = (tick(), wall_tick());
+        assert!(at <= wall());
+        assert!(super::tick() >= tick && wall_tick() >= at);
+    }
+}

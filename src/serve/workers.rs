@@ -143,4 +143,22 @@ mod tests {
         let load = |worker: &Worker| worker.sessions.load(Ordering::Relaxed);
         assert!(workers.0.iter().all(|worker| load(worker) == 0));
     }
+
+    #[tokio::test]
+    async fn a_session_is_woken_by_a_timer_that_another_thread_keeps() {
+        let workers = Workers::start().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let session = move |_, _| async move {
+            let due = clock::instant() + std::time::Duration::from_millis(5);
+            clock::long_timer(due).await;
+            tell.send(clock::instant() >= due).unwrap();
+        };
+        workers.carry(stream, session).unwrap();
+        assert_eq!(told.recv().await, Some(true), "and not too early");
+    }
 }
