@@ -16,6 +16,7 @@ mod independent;
 mod inventory;
 mod keys;
 mod library;
+mod meanwhile;
 mod measure;
 mod moved;
 mod nodes;
