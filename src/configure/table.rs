@@ -28,7 +28,7 @@ pub(crate) fn table_of(
     let Some(path) = path else {
         return Ok(Table::default());
     };
-    table_noting(path, files::text(path), purpose, settings, &mut |_| ())
+    table_noting(path, files::text(path, files::LARGE), purpose, settings, &mut |_| ())
         .map_err(Exit::Configuration)
 }
 

@@ -6,12 +6,12 @@ mod workers;
 
 use self::{
     anchored::AnchoredUntil,
-    blocks::{FoundLines, ShownLines},
+    blocks::{FoundPlace, ShownLines},
     workers::work_in_order,
 };
 use super::{demand_files, json::LineValue, period::Period, quantity::grouped, unusable};
 use crate::{
-    audit::{self, LogLine, LogOrder, MergedLines, WireText, in_order, logs, printable},
+    audit::{self, LogLine, LogOrder, MergedLines, PackedLines, WireText, in_order, logs, printable},
     exit::Exit,
     flags::AuditShowFlags,
 };
@@ -93,7 +93,7 @@ impl<'a> Filter<'a> {
         let mut anchored: Vec<_> = files.iter().map(|_| AnchoredUntil::default()).collect();
         let mut unread = 0;
         let next = || {
-            let mut block = FoundLines::default();
+            let mut block = PackedLines::default();
             while !block.is_full() {
                 let Some((log, line)) = lines.next()? else {
                     break;
@@ -104,11 +104,17 @@ impl<'a> Filter<'a> {
                     }
                     anchored[log].see(&line);
                 }
-                block.push(log, &line);
+                let place = FoundPlace {
+                    log,
+                    file: line.position.file,
+                    line: line.position.line,
+                    fault: line.fault.map(str::to_owned),
+                };
+                block.push(line.bytes, place);
             }
-            Ok((!block.places.is_empty()).then_some(block))
+            Ok((!block.is_empty()).then_some(block))
         };
-        let work = |block: FoundLines| self.shown(&block, &files);
+        let work = |block: PackedLines<FoundPlace>| self.shown(&block, &files);
         work_in_order(next, work, |shown| {
             unread += shown.unread;
             errors.write_all(shown.errors.as_bytes())?;
@@ -124,12 +130,10 @@ impl<'a> Filter<'a> {
     }
 
     /// What there is to print of these lines.
-    fn shown(&self, block: &FoundLines, files: &[Vec<PathBuf>]) -> ShownLines {
-        let (mut shown, mut begin) = (ShownLines::default(), 0);
+    fn shown(&self, block: &PackedLines<FoundPlace>, files: &[Vec<PathBuf>]) -> ShownLines {
+        let mut shown = ShownLines::default();
         let mut sentence = String::new();
-        for place in &block.places {
-            let line = &block.octets[begin..place.end];
-            begin = place.end;
+        for (line, place) in block.iter() {
             let file = &files[place.log][place.file];
             let (record, why) = match &place.fault {
                 Some(fault) => (None, fault.as_str()),
