@@ -9,8 +9,8 @@ use super::{
     naming::with_suffix,
     tree::RecordTree,
 };
-use data_encoding::HEXLOWER;
 use crate::files::beginning;
+use data_encoding::HEXLOWER;
 use std::{
     fs::File,
     io::Write,

@@ -19,7 +19,8 @@ use std::{
 
 /// All certificates of a file; at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let octets = files::octets(file, files::CERTIFICATES).map_err(|error| unreadable(file, &pem::Error::Io(error)))?;
+    let octets = files::octets(file, files::CERTIFICATES)
+        .map_err(|error| unreadable(file, &pem::Error::Io(error)))?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&octets)
         .collect::<Result<_, _>>()
         .map_err(|error| unreadable(file, &error))?;
@@ -114,7 +115,8 @@ pub(super) fn pair(
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let octets = files::octets(file, files::CERTIFICATES).map_err(|error| unreadable(file, &pem::Error::Io(error)))?;
+    let octets = files::octets(file, files::CERTIFICATES)
+        .map_err(|error| unreadable(file, &pem::Error::Io(error)))?;
     PrivateKeyDer::from_pem_slice(&octets).map_err(|error| match error {
         pem::Error::NoItemsFound => format!(
             "{}: no private key in it; a PEM file with an unencrypted `BEGIN PRIVATE KEY` is wanted",

@@ -62,8 +62,8 @@ impl LogAnchor {
     /// The file cannot be read, holds no checkpoint, or none of the keys has signed it.
     pub(crate) fn read_note(file: &str, keys: &[PublicKey]) -> Result<Self, OpenError> {
         let wrong = |words: &str| OpenError::Wrong(format!("{file}: {words}"));
-        let bytes =
-            files::octets(Path::new(file), files::SMALL).map_err(|error| wrong(&error.to_string()))?;
+        let bytes = files::octets(Path::new(file), files::SMALL)
+            .map_err(|error| wrong(&error.to_string()))?;
         let text = String::from_utf8_lossy(&bytes);
         let note = SignedNote::read(&text).ok_or_else(|| wrong("this is no checkpoint"))?;
         if !keys.is_empty() && !keys.iter().any(|key| note.signed_by(key)) {
@@ -143,7 +143,10 @@ mod tests {
         let journal = format!(
             "Nov 24 06:05:00 mail starttls-proxy[71]: {checkpoint}\nNov 24 06:05:01 mail other: audit checkpoint none\n"
         );
-        assert_eq!(LogAnchor::in_file(journal.as_bytes()).unwrap(), std::slice::from_ref(&anchor));
+        assert_eq!(
+            LogAnchor::in_file(journal.as_bytes()).unwrap(),
+            std::slice::from_ref(&anchor)
+        );
         let of_note = LogAnchor {
             hash: None,
             ..anchor

@@ -11,7 +11,9 @@ use self::{
 };
 use super::{demand_files, json::LineValue, period::Period, quantity::grouped, unusable};
 use crate::{
-    audit::{self, LogLine, LogOrder, MergedLines, PackedLines, WireText, in_order, logs, printable},
+    audit::{
+        self, LogLine, LogOrder, MergedLines, PackedLines, WireText, in_order, logs, printable,
+    },
     exit::Exit,
     flags::AuditShowFlags,
 };

@@ -448,6 +448,7 @@ impl Counts {
         self.changes.sort_by(|one, other| one.at.cmp(&other.at));
         let older = self.changes.len().saturating_sub(CHANGES);
         self.changes.drain(..older);
-        self.outages.sort_by(|one, other| one.until.cmp(&other.until));
+        self.outages
+            .sort_by(|one, other| one.until.cmp(&other.until));
     }
 }
