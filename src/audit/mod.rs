@@ -113,8 +113,8 @@ pub(crate) use {
     proof::{LONGEST_PROOF, ProvedRecord, prove},
     reader::is_plain,
     verify::{
-        Expectations, LogAnchor, LogLine, LogLines, LogOrder, MergedLines, OutsideAnchor,
-        OutsideAnchors, StampFacts, Verification, first_time, in_order, logs, verify,
+        Expectations, ListedFile, LogAnchor, LogLine, LogLines, LogListing, LogOrder, MergedLines,
+        OutsideAnchor, OutsideAnchors, StampFacts, Verification, changed, first_time, logs, verify,
         verify_and_read,
     },
     witness::{PolicyWitness, WitnessAnswer, add_checkpoint, read_answer},
@@ -127,7 +127,7 @@ use std::{fmt, io};
 pub enum OpenError {
     /// An argument or a file is wrong, and an administrator must mend it.
     Wrong(String),
-    /// The cause may go away by itself: the disk is full, or the previous process has not ended yet.
+    /// The cause may go away by itself: the disk is full, the previous process has not ended yet, or the log changed while it was read.
     Temporary(String),
 }
 
@@ -143,6 +143,16 @@ impl OpenError {
             InvalidFilename | InvalidInput | IsADirectory | NotADirectory | NotFound
             | PermissionDenied | ReadOnlyFilesystem => Self::Wrong(words),
             _ => Self::Temporary(words),
+        }
+    }
+}
+
+/// Of reading the files of a log, whose errors name the file.
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ResourceBusy => Self::Temporary(error.to_string()),
+            _ => Self::Wrong(error.to_string()),
         }
     }
 }

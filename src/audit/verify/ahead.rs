@@ -4,11 +4,11 @@
 use super::{
     form::{self, FormScan},
     lines::{LinePosition, LogLines},
+    listed::ListedFile,
 };
 use crate::audit::packed::PackedLines;
 use std::{
     io,
-    path::PathBuf,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
 };
@@ -60,7 +60,7 @@ pub(super) struct LinesAhead {
 impl LinesAhead {
     /// # Errors
     /// The system gives no thread.
-    pub(super) fn new(files: &[PathBuf]) -> io::Result<Self> {
+    pub(super) fn new(files: &[ListedFile]) -> io::Result<Self> {
         let (send, batches) = sync_channel(AHEAD);
         let (used, free) = sync_channel(AHEAD + 2);
         let files = files.to_vec();
@@ -107,7 +107,11 @@ impl LinesAhead {
 }
 
 /// Sends batches until all is read, there is an error, or nobody wants them any more.
-fn read(files: &[PathBuf], send: &SyncSender<io::Result<LineBatch>>, free: &Receiver<LineBatch>) {
+fn read(
+    files: &[ListedFile],
+    send: &SyncSender<io::Result<LineBatch>>,
+    free: &Receiver<LineBatch>,
+) {
     let mut lines = LogLines::new(files);
     let mut scan = FormScan::default();
     loop {

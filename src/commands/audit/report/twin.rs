@@ -158,7 +158,10 @@ fn figure(figure: &Figure, page: &ReportPage<'_>) -> Value {
 }
 
 fn log(log: &Verification) -> Value {
-    let files = log.files.iter().map(|file| file.display().to_string());
+    let files = log
+        .files
+        .iter()
+        .map(|file| file.path().display().to_string());
     json!({
         "name": name(log),
         "files": files.collect::<Vec<_>>(),
