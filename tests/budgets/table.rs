@@ -178,7 +178,8 @@ pub const READ: [Read; 3] = [
     Read(Filling::LongLines, None, 200 << 20),
 ];
 
-/// One log is read after the other.
-pub const MANY_LOGS: [ManyLogs; 2] = [ManyLogs(2, 14 << 20), ManyLogs(12, 14 << 20)];
+/// One log is read after the other, and the next is begun meanwhile. Each has 5 MiB in buffers, and those of the last may not be given
+/// back yet.
+pub const MANY_LOGS: [ManyLogs; 2] = [ManyLogs(2, 20 << 20), ManyLogs(12, 20 << 20)];
 
 const ENDLESS: &str = "16 MiB without the end of a line, and no record is so long";
