@@ -136,7 +136,8 @@ impl SavedLog {
     /// Finds out whether the log is what was written.
     ///
     /// # Errors
-    /// A file cannot be read. What is wrong with the log itself is [`ExaminedLog::finding`].
+    /// A file cannot be read. What is wrong with the log itself is [`ExaminedLog::finding`]. The kind `ResourceBusy` says that files of
+    /// the log came or went while it was read; find it anew then.
     pub fn verify(&self, trust: &LogTrust) -> io::Result<ExaminedLog> {
         verify(&self.paths, &trust.0, &mut |_, _| ()).map(ExaminedLog)
     }
@@ -145,8 +146,8 @@ impl SavedLog {
     /// [`ExaminedLog::good`] on must be disregarded afterwards: a signature may show only later that they were written anew.
     ///
     /// # Errors
-    /// A file cannot be read. The kind `ResourceBusy` says that files of the log were rotated meanwhile, so that other records were given
-    /// than were verified; find the log anew then.
+    /// A file cannot be read. The kind `ResourceBusy` says that files of the log came or went meanwhile, so that other records may have
+    /// been given than were verified; find the log anew then.
     pub fn verify_and_read(
         &self,
         trust: &LogTrust,
@@ -309,8 +310,7 @@ impl SavedRecords<'_> {
         let Some(line) = self.lines.next()? else {
             return Ok(None);
         };
-        let is_last = line.position.file + 1 == self.files.len();
-        if !line.is_whole() && line.fault.is_none() && is_last {
+        if line.is_unfinished() {
             return Ok(None);
         }
         match SavedRecord::read(line.bytes).filter(|_| line.is_whole()) {

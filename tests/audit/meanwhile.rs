@@ -340,6 +340,27 @@ fn show_reads_files_that_are_compressed_meanwhile_in_their_new_form() {
 }
 
 #[test]
+fn show_waits_for_no_end_of_the_line_that_is_just_being_written() {
+    let running = Running::new("unfinished");
+    assert!(running.log.close());
+    let (newest, older) = (running.file(), rotated(&running.file()).unwrap().remove(1));
+    let before = records(&running.files());
+    let cut = |file: &Path| {
+        let text = fs::read(file).unwrap();
+        fs::write(file, &text[..text.len() - 100]).unwrap();
+    };
+    cut(&newest);
+    let (code, numbers, words) = shown(vec![newest.clone()], || ());
+    assert_eq!((code, words.as_str()), (DONE, ""));
+    are_all_from_the_first_on(&numbers, before - 1);
+    // In another file nobody writes any more.
+    cut(&older);
+    let (code, _, words) = shown(vec![newest], || ());
+    assert_eq!(code, DAMAGED);
+    assert!(words.contains("this is no record"), "{words}");
+}
+
+#[test]
 fn a_report_counts_each_message_of_a_log_that_is_rotated_and_compressed_meanwhile() {
     let mut running = Running::new("reported");
     let (html, json) = (
@@ -437,7 +458,7 @@ fn under_a_storm_of_rotations_no_reader_finds_damage_or_a_gap() {
                 compress_all(&file);
             }
         });
-        while !is_over.load(Ordering::Relaxed) {
+        loop {
             let mut files = vec![file.clone()];
             if outcomes.len() % 4 == 0 {
                 files.extend(rotated(&file).unwrap());
@@ -454,6 +475,9 @@ fn under_a_storm_of_rotations_no_reader_finds_damage_or_a_gap() {
                 .find(|(found, wanted)| *found != wanted);
             let words = format!("show: {words}, {gap:?}");
             outcomes.push((if gap.is_some() { DAMAGED } else { code }, words));
+            if is_over.load(Ordering::Relaxed) {
+                break;
+            }
         }
     });
     assert!(log.close());
@@ -461,6 +485,5 @@ fn under_a_storm_of_rotations_no_reader_finds_damage_or_a_gap() {
         .iter()
         .filter(|(code, _)| ![DONE, AGAIN].contains(code));
     assert_eq!(bad.collect::<Vec<_>>(), Vec::<&(u8, String)>::new());
-    let done = outcomes.iter().filter(|(code, _)| *code == DONE).count();
-    assert!(done > outcomes.len() / 2, "{done} of {}", outcomes.len());
+    assert!(outcomes.iter().any(|(code, _)| *code == DONE));
 }

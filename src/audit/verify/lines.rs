@@ -28,6 +28,8 @@ pub(crate) struct LogLine<'a> {
     pub(crate) bytes: &'a [u8],
     /// Whether the line ends with LF.
     pub(super) whole: bool,
+    /// Whether it stands in the last file.
+    is_newest: bool,
     pub(crate) position: LinePosition,
     /// Why nothing behind this line can be read of its file, where that is so. The line is what is left before the damage, or some of it.
     pub(crate) fault: Option<&'a str>,
@@ -37,6 +39,11 @@ impl LogLine<'_> {
     /// Whether it ends with LF.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// Whether it is the line that is just being written, or what a crash left of it.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.is_newest && !self.whole && self.fault.is_none()
     }
 
     /// The time of the record, read from its fixed place; `None` where the line is no record.
@@ -110,6 +117,7 @@ impl<'a> LogLines<'a> {
         Ok(Some(LogLine {
             bytes: &self.buffer[begin..begin + length],
             whole,
+            is_newest: position.file + 1 == self.files.len(),
             position,
             fault: self.fault.as_deref().filter(|_| !whole),
         }))
@@ -126,6 +134,7 @@ impl<'a> LogLines<'a> {
         Ok(Some(LogLine {
             bytes: &self.buffer[self.begin..self.begin + length],
             whole,
+            is_newest: self.next.file + 1 == self.files.len(),
             position: self.next,
             fault: self.fault.as_deref().filter(|_| !whole),
         }))

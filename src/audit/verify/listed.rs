@@ -16,8 +16,8 @@ use std::{
 };
 
 /// The first descriptor that no file is held open with. The system gives the lowest that is free, so its number says how many are in
-/// use; 1,024 are usual. A file that is not held is still known by its inode.
-const FIRST_TOO_MANY: RawFd = 256;
+/// use; a process may have 1,024 by default. A file that is not held is still known by its inode.
+const FIRST_TOO_MANY: RawFd = 128;
 
 /// What a file was when it was listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -103,7 +103,8 @@ impl<'a> Filter<'a> {
                     break;
                 };
                 if line.fault.is_none() {
-                    if self.is_out_of_period(&line) {
+                    let is_rest = || LineValue::read(line.bytes).is_none();
+                    if self.is_out_of_period(&line) || line.is_unfinished() && is_rest() {
                         continue;
                     }
                     anchored[log].see(&line);

@@ -101,6 +101,7 @@ fn read(files: &[PathBuf], errors: &mut dyn Write) -> io::Result<(Partners, u64)
         while let Some(line) = lines.next()? {
             match serde_json::from_slice(line.bytes) {
                 Ok(record) if line.fault.is_none() => partners.add(&record),
+                Err(_) if line.is_unfinished() => {}
                 _ => {
                     unread += 1;
                     let file = files[line.position.file].path().display();
