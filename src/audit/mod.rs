@@ -73,6 +73,7 @@ mod kept;
 mod known;
 mod log;
 mod naming;
+mod packed;
 mod proof;
 mod reader;
 mod record;
@@ -108,7 +109,8 @@ pub(crate) use {
     consistency::consistency,
     disk::{EndFound, admits_a_cut, end_found},
     hybrid::HybridPublic,
-    proof::{ProvedRecord, prove},
+    packed::PackedLines,
+    proof::{LONGEST_PROOF, ProvedRecord, prove},
     reader::is_plain,
     verify::{
         Expectations, ListedFile, LogAnchor, LogLine, LogLines, LogListing, LogOrder, MergedLines,
