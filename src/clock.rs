@@ -44,8 +44,8 @@ pub(crate) fn long_timer(until: Instant) -> Sleep {
     })
 }
 
-/// Monotonic time since some moment, as of the system's last tick: up to 10 ms late. Reading it costs a fraction of [`instant`], which
-/// matters where each step of each session asks.
+/// Monotonic time since some moment, as of the system's last tick: mostly up to 10 ms late, and later where a hypervisor withholds the
+/// processor. Reading it costs a fraction of [`instant`], which matters where each step of each session asks.
 #[must_use]
 pub(crate) fn tick() -> Duration {
     duration(clock_gettime(ClockId::MonotonicCoarse))

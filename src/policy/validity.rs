@@ -24,6 +24,12 @@ impl Validity {
         }
     }
 
+    /// When it begins.
+    #[must_use]
+    pub fn from(&self) -> SystemTime {
+        self.from
+    }
+
     /// No longer than all that was found about the domain is known. Over at once if something could not be found out: it is asked
     /// again for each recipient.
     #[must_use]

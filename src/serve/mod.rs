@@ -228,6 +228,8 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let mut successor_wanted = signal(SignalKind::user_defined2()).map_err(words)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
+    // Before another process gives up its place: without threads this one could not take it.
+    let workers = Workers::start().map_err(words)?;
     let mut taking_in = None;
     if let Some(predecessor) = predecessor {
         let audit = audit.clone();
@@ -243,7 +245,6 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
             log::error!("--metrics: {error}");
         }));
     }
-    let workers = Workers::start().map_err(words)?;
     for listener in listeners {
         let listener = net::into_tokio(listener).map_err(words)?;
         handed_over.push(tokio::spawn(arrivals::accept(

@@ -9,6 +9,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
 };
@@ -52,16 +53,17 @@ impl Workers {
     /// The system gives no thread, or no descriptor for what it waits for.
     pub(super) fn start() -> io::Result<Self> {
         let processors = thread::available_parallelism()?.get();
-        let timekeeper = Builder::new_current_thread().enable_time().build()?;
-        let keeps_time = timekeeper.handle().clone();
-        start("timers", timekeeper, || ())?;
+        let timekeeper = start("timers", || {
+            Builder::new_current_thread().enable_time().build()
+        })?;
         let workers = (0..processors).map(|_| {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            let handle = runtime.handle().clone();
-            let keeps_time = keeps_time.clone();
-            start("sessions", runtime, || clock::leave_timers_to(keeps_time))?;
+            let timekeeper = timekeeper.clone();
+            let runtime = start("sessions", || {
+                clock::leave_timers_to(timekeeper);
+                Builder::new_current_thread().enable_all().build()
+            });
             Ok(Worker {
-                runtime: handle,
+                runtime: runtime?,
                 sessions: Arc::default(),
             })
         });
@@ -95,28 +97,39 @@ impl Workers {
     }
 }
 
-/// Starts a thread that drives `runtime` until the process ends. It does `first` before anything else.
-fn start(name: &str, runtime: Runtime, first: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let thread = thread::Builder::new().name(name.into());
-    thread.spawn(move || {
-        first();
-        runtime.block_on(std::future::pending::<()>());
-    })?;
-    Ok(())
+/// Starts a thread that drives the runtime that `build` makes there, until the process ends. A runtime that no thread drives could not
+/// even be dropped here, in a task of another one.
+fn start(
+    name: &str,
+    build: impl FnOnce() -> io::Result<Runtime> + Send + 'static,
+) -> io::Result<Handle> {
+    let (tell, told) = mpsc::sync_channel(1);
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(move || match build() {
+            Ok(runtime) => {
+                let _ = tell.send(Ok(runtime.handle().clone())); // it is waited for below
+                runtime.block_on(std::future::pending::<()>());
+            }
+            Err(error) => {
+                let _ = tell.send(Err(error));
+            }
+        })?;
+    told.recv().map_err(io::Error::other)?
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
-    use tokio::{net::TcpListener, sync::mpsc};
+    use std::{collections::HashMap, sync::mpsc, time::Duration};
+    use tokio::net::TcpListener;
 
     #[tokio::test]
     async fn sessions_are_spread_over_the_threads_and_leave_their_place_when_they_end() {
         let workers = Workers::start().unwrap();
         let count = workers.0.len();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (tell, mut told) = mpsc::unbounded_channel();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         let mut clients = Vec::new();
         for _ in 0..count * 3 {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await;
@@ -144,21 +157,29 @@ mod tests {
         assert!(workers.0.iter().all(|worker| load(worker) == 0));
     }
 
-    #[tokio::test]
-    async fn a_session_is_woken_by_a_timer_that_another_thread_keeps() {
-        let workers = Workers::start().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        let (tell, mut told) = mpsc::unbounded_channel();
-        let session = move |_, _| async move {
-            let due = clock::instant() + std::time::Duration::from_millis(5);
+    #[test]
+    fn a_session_is_woken_by_a_timer_that_another_thread_keeps() {
+        let timekeeper = start("timers", || {
+            Builder::new_current_thread().enable_time().build()
+        });
+        let (tell, told) = mpsc::channel();
+        // It could keep no timer of its own.
+        let without = start("sessions", || {
+            clock::leave_timers_to(timekeeper.unwrap());
+            Builder::new_current_thread().build()
+        });
+        without.unwrap().spawn(async move {
+            let due = clock::instant() + Duration::from_millis(5);
             clock::long_timer(due).await;
             tell.send(clock::instant() >= due).unwrap();
-        };
-        workers.carry(stream, session).unwrap();
-        assert_eq!(told.recv().await, Some(true), "and not too early");
+        });
+        let in_time = told.recv_timeout(Duration::from_secs(30));
+        assert_eq!(in_time, Ok(true), "and not too early");
+    }
+
+    #[tokio::test]
+    async fn what_a_thread_could_not_build_is_an_error_and_no_panic() {
+        let failed = start("sessions", || Err(io::Error::other("no descriptor")));
+        assert_eq!(failed.unwrap_err().to_string(), "no descriptor");
     }
 }

@@ -506,7 +506,7 @@ impl OutboundSession {
                         next_hop: decision.ask.next_hop.clone(),
                         permit,
                         written: written.decision(),
-                        lifetime: lifetime.until(self.next_date(&decision)),
+                        lifetime: lifetime.until(self.next_date(&decision, lifetime.began())),
                     });
                 }
             }
@@ -514,10 +514,10 @@ impl OutboundSession {
         permits::by_decision(&decision, written)
     }
 
-    /// When the peer may prove something else than it proved for this decision.
-    fn next_date(&self, decision: &Decision) -> Option<SystemTime> {
+    /// When, from `began` on, the peer may prove something else than it proved for this decision.
+    fn next_date(&self, decision: &Decision, began: SystemTime) -> Option<SystemTime> {
         let (peer, demand) = (self.journal.peer()?, decision.demand.as_ref()?);
-        tls::next_date(peer, demand.alternatives(), clock::wall())
+        tls::next_date(peer, demand.alternatives(), began)
     }
 
     // ----- TLS that is not to be had -----

@@ -35,6 +35,11 @@ impl Lifetime {
         }
     }
 
+    /// When they were asked for, by the time of day.
+    pub(super) fn began(self) -> SystemTime {
+        self.validity.from()
+    }
+
     /// They are these.
     pub(super) fn of(self, findings: &Findings) -> Self {
         let validity = self.validity.while_known(findings);
