@@ -91,12 +91,12 @@ pub use naming::rotated;
 pub use proof::RecordProof;
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CosignedRecord, CountField, DecisionField,
-    DirectionField, ExemptionField, HeardRecord, KeyLostRecord, LogContinuedRecord, LogCutRecord,
-    LogOpenedRecord, LogRecoveredRecord, MessageRecord, NotAnchoredRecord, NotRecordedRecord,
-    OutcomeField, PeerField, PolicyChangeRecord, PolicyField, Record, RefusalRecord, ReloadRecord,
-    ReloadedFileField, RepeatedField, SessionClosedRecord, SessionField, SessionOpenedRecord,
-    StampRecord, StartRecord, StopRecord, TlsField, TornField, TrustFileField, UnprotectedRecord,
-    VerdictField, VerdictRecord,
+    DirectionField, ExemptionField, HeardRecord, KeyLostRecord, LogBroughtBackRecord,
+    LogContinuedRecord, LogCutRecord, LogOpenedRecord, LogRecoveredRecord, MessageRecord,
+    NotAnchoredRecord, NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField,
+    Record, RefusalRecord, ReloadRecord, ReloadedFileField, RepeatedField, SessionClosedRecord,
+    SessionField, SessionOpenedRecord, StampRecord, StartRecord, StopRecord, TlsField, TornField,
+    TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
 };
 pub use saved::{ExaminedLog, LogTrust, RecordError, SavedLog, SavedRecord, SavedRecords};
 pub use verify::{Damage, Finding};
@@ -111,9 +111,9 @@ pub(crate) use {
     proof::{ProvedRecord, prove},
     reader::is_plain,
     verify::{
-        Expectations, LogAnchor, LogLine, LogLines, LogOrder, MergedLines, OutsideAnchor,
-        OutsideAnchors, StampFacts, Verification, first_time, in_order, logs, verify,
-        verify_and_read,
+        AskedVoucher, Expectations, KeylessBeginning, LogAnchor, LogLine, LogLines, LogOrder,
+        MergedLines, OutsideAnchor, OutsideAnchors, StampFacts, UnvouchedTime, Verification,
+        first_time, in_order, logs, verify, verify_and_read,
     },
     witness::{PolicyWitness, WitnessAnswer, add_checkpoint, read_answer},
 };

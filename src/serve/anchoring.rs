@@ -84,6 +84,8 @@ fn roots(url: &HttpUrl, ca_file: Option<&Path>) -> Result<HttpRoots, String> {
 trait Voucher {
     /// The event of the records in which it does so; also the label in the metrics.
     const KIND: &'static str;
+    /// The name of the one that is asked; `None` where it is any of several.
+    fn name(&self) -> Option<&str>;
     /// Asks for a checkpoint. The error says whom, and why there is nothing to record.
     fn vouch(
         &mut self,
@@ -125,7 +127,7 @@ async fn keep_anchored<V: Voucher>(
                     metrics.count(metrics::ANCHOR_FAULTS, V::KIND);
                     let first = pause.is_none();
                     if first {
-                        note_failure(&audit, V::KIND, checkpoint.head.size, &words);
+                        note_failure(&audit, &voucher, checkpoint.head.size, &words);
                     }
                     let now = pause.map_or(FIRST_PAUSE, |before: Duration| before * 2);
                     let now = now.min(every.max(FIRST_PAUSE));
@@ -172,14 +174,16 @@ fn quoted(words: &str) -> String {
 }
 
 /// Records and logs that nobody vouches for new checkpoints from now on.
-fn note_failure(audit: &AuditLog, kind: &str, size: u64, words: &str) {
+fn note_failure<V: Voucher>(audit: &AuditLog, voucher: &V, size: u64, words: &str) {
     log::warn!(
-        "audit log: nobody vouches for the checkpoint of {size} records ({kind}), mail goes on: {}",
+        "audit log: nobody vouches for the checkpoint of {size} records ({}), mail goes on: {}",
+        V::KIND,
         quoted(words)
     );
     let error: String = words.chars().take(LONGEST_ERROR).collect();
     audit.append(&Record::NotAnchored(audit::NotAnchoredRecord {
-        wanted: kind.to_owned(),
+        wanted: V::KIND.to_owned(),
+        witness: voucher.name().map(str::to_owned),
         size,
         error: error.as_str().into(),
     }));
@@ -193,6 +197,10 @@ struct StampAuthorities {
 
 impl Voucher for StampAuthorities {
     const KIND: &'static str = "stamp";
+
+    fn name(&self) -> Option<&str> {
+        None
+    }
 
     async fn vouch(&mut self, checkpoint: &Checkpoint) -> Result<Record, String> {
         let mut faults = Vec::new();

@@ -15,6 +15,7 @@ mod golden;
 mod independent;
 mod inventory;
 mod keys;
+mod later_key;
 mod library;
 mod measure;
 mod moved;

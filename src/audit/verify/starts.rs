@@ -48,12 +48,21 @@ impl GapStarts {
         Ok(starts)
     }
 
-    /// The first of them at `position` or behind it that is about the records before number `first`. Positions may only grow.
-    pub(super) fn behind(&mut self, position: LinePosition, first: u64) -> Option<TreeStart> {
-        let starts = self.0.get_mut(&first)?;
-        while starts.front().is_some_and(|(at, _)| *at < position) {
-            starts.pop_front();
+    /// Those of them at `position` or behind it that are about the records before number `first`. Positions may only grow. There are
+    /// several where a file was cut, or another one put in its place, before the record about what became of it earlier was on disk.
+    pub(super) fn behind(
+        &mut self,
+        position: LinePosition,
+        first: u64,
+    ) -> impl Iterator<Item = &TreeStart> {
+        let mut starts = self.0.get_mut(&first);
+        if let Some(starts) = &mut starts {
+            while starts.front().is_some_and(|(at, _)| *at < position) {
+                starts.pop_front();
+            }
         }
-        starts.front().map(|(_, start)| start.clone())
+        starts
+            .into_iter()
+            .flat_map(|starts| starts.iter().map(|(_, start)| start))
     }
 }

@@ -21,6 +21,10 @@ struct FakeVoucher {
 impl Voucher for FakeVoucher {
     const KIND: &'static str = "stamp";
 
+    fn name(&self) -> Option<&str> {
+        None
+    }
+
     async fn vouch(&mut self, checkpoint: &Checkpoint) -> Result<Record, String> {
         self.asked.fetch_add(1, SeqCst);
         if !self.is_there.load(SeqCst) {

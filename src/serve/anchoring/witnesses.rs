@@ -101,6 +101,10 @@ impl AskedWitness {
 impl Voucher for AskedWitness {
     const KIND: &'static str = "cosigned";
 
+    fn name(&self) -> Option<&str> {
+        Some(&self.witness.key.name)
+    }
+
     async fn vouch(&mut self, checkpoint: &Checkpoint) -> Result<Record, String> {
         let asked = self.ask(checkpoint).await;
         asked.map_err(|words| format!("{} ({}): {words}", self.witness.key.name, self.url))

@@ -78,7 +78,7 @@ pub(super) fn anchors(log: &Verification) -> Vec<BreakCount> {
         count(
             "unanchored-times",
             "times during which no authority or witness could be had",
-            log.outside.outages,
+            log.outside.unvouched.number,
         ),
     ]
 }
