@@ -108,12 +108,13 @@ pub(crate) use {
     consistency::consistency,
     disk::{EndFound, admits_a_cut, end_found},
     hybrid::HybridPublic,
+    kept::EpochsFound,
     proof::{ProvedRecord, prove},
     reader::is_plain,
     verify::{
-        AskedVoucher, Expectations, KeylessBeginning, LogAnchor, LogLine, LogLines, LogOrder,
-        MergedLines, OutsideAnchor, OutsideAnchors, StampFacts, UnvouchedTime, Verification,
-        first_time, in_order, logs, verify, verify_and_read,
+        AskedVoucher, Completeness, Expectations, KeylessBeginning, LogAnchor, LogLine, LogLines,
+        LogOrder, MergedLines, OutsideAnchor, OutsideAnchors, StampFacts, UnvouchedTime,
+        Verification, first_time, in_order, logs, verify, verify_and_read,
     },
     witness::{PolicyWitness, WitnessAnswer, add_checkpoint, read_answer},
 };

@@ -7,7 +7,7 @@ mod witnesses;
 
 use super::Direction;
 use crate::{
-    audit::{self, AuditLog, Checkpoint, Record, WitnessPolicy},
+    audit::{self, AskedVoucher, AuditLog, Checkpoint, Record, WitnessPolicy},
     clock,
     lookup::{HttpQuestion, HttpRoots, HttpUrl, Lookup},
     metrics::{self, Metrics},
@@ -84,8 +84,8 @@ fn roots(url: &HttpUrl, ca_file: Option<&Path>) -> Result<HttpRoots, String> {
 trait Voucher {
     /// The event of the records in which it does so; also the label in the metrics.
     const KIND: &'static str;
-    /// The name of the one that is asked; `None` where it is any of several.
-    fn name(&self) -> Option<&str>;
+    /// Who is asked.
+    fn asked(&self) -> AskedVoucher;
     /// Asks for a checkpoint. The error says whom, and why there is nothing to record.
     fn vouch(
         &mut self,
@@ -101,6 +101,7 @@ async fn keep_anchored<V: Voucher>(
     mut voucher: V,
 ) {
     let mut checkpoints = audit.checkpoints();
+    let asked = voucher.asked().to_string();
     // What the last checkpoint that was vouched for had behind it.
     let mut known = None;
     let mut pause = None;
@@ -119,12 +120,16 @@ async fn keep_anchored<V: Voucher>(
                     );
                     metrics.count(metrics::ANCHORS, V::KIND);
                     metrics.anchored(clock::wall());
+                    metrics.evidence.anchored(&asked);
                     pause = None;
                     known = Some(checkpoint.events);
                     break;
                 }
                 Err(words) => {
                     metrics.count(metrics::ANCHOR_FAULTS, V::KIND);
+                    let now = clock::wall();
+                    let shown = audit.masked_text(&words);
+                    metrics.evidence.not_anchored(asked.clone(), &shown, now);
                     let first = pause.is_none();
                     if first {
                         note_failure(&audit, &voucher, checkpoint.head.size, &words);
@@ -183,7 +188,10 @@ fn note_failure<V: Voucher>(audit: &AuditLog, voucher: &V, size: u64, words: &st
     let error: String = words.chars().take(LONGEST_ERROR).collect();
     audit.append(&Record::NotAnchored(audit::NotAnchoredRecord {
         wanted: V::KIND.to_owned(),
-        witness: voucher.name().map(str::to_owned),
+        witness: match voucher.asked() {
+            AskedVoucher::Witness(name) => name,
+            AskedVoucher::Authority => None,
+        },
         size,
         error: error.as_str().into(),
     }));
@@ -198,8 +206,8 @@ struct StampAuthorities {
 impl Voucher for StampAuthorities {
     const KIND: &'static str = "stamp";
 
-    fn name(&self) -> Option<&str> {
-        None
+    fn asked(&self) -> AskedVoucher {
+        AskedVoucher::Authority
     }
 
     async fn vouch(&mut self, checkpoint: &Checkpoint) -> Result<Record, String> {

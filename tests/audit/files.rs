@@ -4,7 +4,8 @@
 use crate::support::{DAMAGED, DONE, Directory, intact, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions, Notice, OpenError, rotated},
-    flags::AuditVerifyFlags,
+    commands::audit::report,
+    flags::{AuditReportFlags, AuditVerifyFlags},
 };
 use std::{
     fs,
@@ -230,6 +231,26 @@ fn a_log_that_was_brought_back_is_said_to_be_that_and_not_a_disk_that_failed() {
         ..AuditVerifyFlags::default()
     };
     assert_eq!(verify(&flags).0, DAMAGED);
+    let html = beside(&file, "html");
+    let flags = AuditReportFlags {
+        files: vec![file.clone()],
+        html: html.clone(),
+        ..AuditReportFlags::default()
+    };
+    report(&flags, &mut Vec::new(), None).unwrap();
+    let page = fs::read_to_string(html).unwrap();
+    for part in [
+        "<td class=\"n\">1</td><th scope=\"row\">times that somebody deleted or replaced the file",
+        "<td class=\"n\">0</td><th scope=\"row\">times that the disk failed",
+        "No record of this period says that the log could not be written.",
+        "somebody deleted or replaced the log’s file, and it was brought back; what stood in its place is now ",
+    ] {
+        let plain = part.replace('’', "&#39;");
+        assert!(
+            page.contains(part) || page.contains(&plain),
+            "{part}: {page}"
+        );
+    }
     let text = fs::read_to_string(&file).unwrap();
     assert!(
         text.contains(&format!("\"aside\":\"{}.saved-1\"", file.display())),

@@ -737,7 +737,8 @@ class Log:
                 raise Damage("an epoch key that was kept elsewhere is not in the log")
         if self.first_keys and not self.followed:
             raise Damage("no checkpoint is good by an epoch key that was kept elsewhere, or by one that follows it")
-        is_covered = self.followed or any(met and size >= (self.keyed_at or 0) for size, _, met in self.anchors)
+        met = [size for size, _, is_met in self.anchors if is_met] + [note.size for note in self.since]
+        is_covered = self.followed or any(size >= (self.keyed_at or 0) for size in met)
         if self.keyless is not None and not is_covered:
             raise Damage(f"not signed before record {self.keyed_at}, at which the log got its key", self.keyless)
         if self.tree.size < self.begin:

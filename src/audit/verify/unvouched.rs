@@ -1,19 +1,29 @@
 //! The times during which nobody could be had who vouches for new checkpoints, as the log has them.
 
 use super::completeness::seconds;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// Of so many times, the longest ones, it is told when they were.
 pub(crate) const LONGEST: usize = 8;
 /// Witnesses whose times are followed at once. A log that names more is no honest one; of further ones nothing but their number is told.
 const MOST_OPEN: usize = 100;
 
-/// Who was asked to vouch: a time-stamp authority, or a witness.
+/// Who was asked to vouch: a time-stamp authority, or a witness. `Display` is what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AskedVoucher {
     Authority,
     /// By its name; `None` in logs of older builds.
     Witness(Option<String>),
+}
+
+impl fmt::Display for AskedVoucher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authority => f.write_str("time-stamp"),
+            Self::Witness(Some(name)) => write!(f, "signature of the witness {name}"),
+            Self::Witness(None) => f.write_str("signature of a witness"),
+        }
+    }
 }
 
 /// One time during which one of them could not be had.

@@ -3,8 +3,8 @@
 use super::quantity::grouped;
 use crate::{
     audit::{
-        AskedVoucher, Expectations, Hash, OpenError, OutsideAnchors, StampFacts, UnvouchedTime,
-        Verification, WitnessPolicy, timestamp,
+        Expectations, Hash, OpenError, OutsideAnchors, StampFacts, UnvouchedTime, Verification,
+        WitnessPolicy, timestamp,
     },
     tls::{StampFault, StampToken, anchors_in},
 };
@@ -91,16 +91,7 @@ fn in_words_of_time(time: &UnvouchedTime) -> String {
         Some(until) => format!("from {since} to {} ({long})", to_the_second(until)),
         None => format!("from {since} on, to the end ({long})"),
     };
-    format!("{} {until}", missing(&time.asked))
-}
-
-/// What was not to be had from them.
-pub(super) fn missing(asked: &AskedVoucher) -> String {
-    match asked {
-        AskedVoucher::Authority => "no time-stamp".into(),
-        AskedVoucher::Witness(Some(name)) => format!("no signature of the witness {name}"),
-        AskedVoucher::Witness(None) => "no signature of a witness".into(),
-    }
+    format!("no {} {until}", time.asked)
 }
 
 /// A time of a record without the fraction of its second.

@@ -21,13 +21,16 @@ use crate::{
     audit::timestamp,
     clock,
     html::Escaped,
-    metrics::{self, RefusedRow},
+    metrics::{self, AnchorGap, LogEvent, RefusedRow},
     tls::Date,
 };
 
 const STYLE: &str = include_str!("style.css");
 /// Own certificates and lines of the table that end within this time are marked.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// A log for which nobody has vouched for longer than this is worth an alert.
+const LONG_GAP: Duration = Duration::from_secs(24 * 3600);
 
 /// What the browser may do with the page: show it in its own style, and nothing else.
 pub(super) fn content_security_policy() -> String {
@@ -73,6 +76,7 @@ impl Look<'_> {
             UtcTime(self.now),
         )?;
         self.verdict(out)?;
+        self.evidence(out)?;
         out.push_str("</header>\n<main>\n");
         self.passes(out)?;
         self.refusals(out)?;
@@ -107,6 +111,37 @@ impl Look<'_> {
             state(out, "stop", &words)?;
         }
         Ok(())
+    }
+
+    /// What was done to the audit log, and who does not vouch for it, as far as this process knows.
+    fn evidence(&self, out: &mut String) -> fmt::Result {
+        let common = self.direction.common();
+        let Some(audit) = &common.audit else {
+            return Ok(());
+        };
+        let file = audit.file().display().to_string();
+        for event in common.metrics.evidence.events() {
+            event_of_log(out, &event, &file)?;
+        }
+        for gap in common.metrics.evidence.gaps() {
+            anchor_gap(out, &gap, self.now)?;
+        }
+        Ok(())
+    }
+
+    /// Until when others vouch for the log.
+    fn vouched_for(&self) -> String {
+        let metrics = &self.direction.common().metrics;
+        let Some(last) = metrics.last_anchor().map(at) else {
+            return "nobody is asked to (--audit-tsa, --audit-witness)".into();
+        };
+        match metrics.total(metrics::ANCHORS) {
+            0 => format!(
+                "not since this process began, {}; audit verify says what was before",
+                UtcTime(last)
+            ),
+            _ => format!("until {}", UtcTime(last)),
+        }
     }
 
     fn passes(&self, out: &mut String) -> fmt::Result {
@@ -160,6 +195,9 @@ impl Look<'_> {
         }
         facts.fact("files read", &words)?;
         facts.fact("audit log", &self.audit_log())?;
+        if self.direction.common().audit.is_some() {
+            facts.fact("others vouch for it", &self.vouched_for())?;
+        }
         let watched = match self.state.interception() {
             Some(found) if found.alive => "both locks on port 25 stand",
             Some(_) => "a lock on port 25 is gone",
@@ -300,6 +338,40 @@ fn state(out: &mut String, class: &str, words: &str) -> fmt::Result {
     writeln!(out, "<p class=\"state {class}\">{}</p>", Markdown(words))
 }
 
+fn event_of_log(out: &mut String, event: &LogEvent, file: &str) -> fmt::Result {
+    let (class, begin) = match event.is_loss {
+        true => ("stop", "Records of the audit log are missing. Found"),
+        false => (
+            "warn",
+            "Somebody, or a fault of the disk, has touched the audit log. Found",
+        ),
+    };
+    writeln!(
+        out,
+        "<p class=\"state {class}\">{begin} {}: {}. Mail goes on. To see what is there: <code>starttls-proxy audit verify {}</code></p>",
+        UtcTime(event.at),
+        Escaped(&event.words),
+        Escaped(file)
+    )
+}
+
+fn anchor_gap(out: &mut String, gap: &AnchorGap, now: SystemTime) -> fmt::Result {
+    let lasts = now.duration_since(gap.since).unwrap_or_default();
+    let class = if lasts > LONG_GAP { "stop" } else { "warn" };
+    let tries = match gap.tries {
+        1 => "The proxy has asked once".to_owned(),
+        tries => format!("The proxy has asked {tries} times"),
+    };
+    writeln!(
+        out,
+        "<p class=\"state {class}\">Since {} no new {} vouches for the audit log. Mail goes on. {tries}, and goes on to ask. In the way \
+         was, the last time: <code>{}</code></p>",
+        UtcTime(gap.since),
+        Escaped(&gap.missing),
+        Escaped(&gap.error)
+    )
+}
+
 fn refusal(out: &mut String, row: &RefusedRow) -> fmt::Result {
     let refused = &row.refused;
     let about = refused.domain.as_deref().unwrap_or("no domain known");
@@ -415,6 +487,48 @@ mod tests {
         ] {
             assert!(out.contains(part), "{part}: {out}");
         }
+    }
+
+    #[test]
+    fn a_cut_is_red_and_a_gap_of_anchors_is_so_after_a_day() {
+        let event = |is_loss| {
+            let mut out = String::new();
+            let event = LogEvent {
+                at: at(1_764_362_646),
+                words: "audit log was cut: of its 12 records 9 were found".into(),
+                is_loss,
+            };
+            event_of_log(&mut out, &event, "/var/<log>").expect("a String takes it");
+            out
+        };
+        assert_eq!(
+            event(true),
+            "<p class=\"state stop\">Records of the audit log are missing. Found 2025-11-28 20:44:06 UTC: audit log was cut: of its 12 \
+             records 9 were found. Mail goes on. To see what is there: <code>starttls-proxy audit verify /var/&lt;log&gt;</code></p>\n"
+        );
+        assert!(event(false).starts_with("<p class=\"state warn\">Somebody"));
+        let gap = |hours: u64| {
+            let mut out = String::new();
+            let gap = AnchorGap {
+                missing: "time-stamp".into(),
+                since: at(1_764_362_646),
+                tries: 2,
+                error: "<b>refused</b>".into(),
+            };
+            let now = gap.since + Duration::from_secs(hours * 3600);
+            anchor_gap(&mut out, &gap, now).expect("a String takes it");
+            out
+        };
+        let young = gap(24);
+        for part in [
+            "<p class=\"state warn\">",
+            "Since 2025-11-28 20:44:06 UTC no new time-stamp vouches for the audit log",
+            "asked 2 times",
+            "&lt;b&gt;refused",
+        ] {
+            assert!(young.contains(part), "{part}: {young}");
+        }
+        assert!(gap(25).starts_with("<p class=\"state stop\">"));
     }
 
     #[test]
