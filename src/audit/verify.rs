@@ -243,6 +243,10 @@ fn verify_listed(
     let misfit = verifier.walk(&files, progress, pass)?;
     verifier.result.epochs = verifier.epochs.found().clone();
     let head = verifier.result.head;
+    verifier
+        .result
+        .keyless
+        .clone_from(&verifier.keyless.beginning);
     let last_at = String::from_utf8_lossy(&verifier.at).into_owned();
     verifier.result.outside.unvouched.close_all(&last_at);
     if let Some((_, last)) = &mut verifier.result.span {
@@ -266,12 +270,14 @@ fn verify_listed(
         Some((at, finding)) if finding.damage == Damage::Edited && finding.line != at.line => {
             head.size - 1
         }
-        None if verifier.is_never_signed() => verifier.unsigned_from(),
-        _ => head.size,
+        None => verifier.keyless.never_signed().unwrap_or(head.size),
+        Some(_) => head.size,
     };
     let first_cut = || verifier.result.cuts.first().cloned();
     let finding = finding.map(|(_, finding)| finding).or_else(first_cut);
-    let finding = finding.or_else(|| verifier.keyless_finding(&files));
+    let has_kept_epoch = verifier.result.epochs.vouched > 0;
+    let keyless = &verifier.keyless;
+    let finding = finding.or_else(|| keyless.finding(&files, verifier.agreed, has_kept_epoch));
     Ok(Verification {
         files,
         remarks,

@@ -7,7 +7,6 @@
 use super::{
     damage::{Damage, Finding},
     lines::LinePosition,
-    verifier::Verifier,
 };
 use crate::audit::chain::Header;
 use std::path::PathBuf;
@@ -25,85 +24,78 @@ pub(crate) struct KeylessBeginning {
 
 /// What is known of a log's beginning while it is read.
 #[derive(Debug, Default)]
-pub(super) enum KeylessState {
-    /// No record has said yet whether the log is signed.
-    #[default]
-    Unknown,
-    /// No record has named a key so far. The first checkpoint without a signature, and the number of records before it, where a key was
-    /// given.
-    Keyless(Option<(LinePosition, u64)>),
-    /// The log has named a key.
-    Keyed(Option<(LinePosition, u64)>),
+pub(super) struct KeylessState {
+    /// Whether a record has named a key; `None` as long as none has said whether there is one.
+    has_key: Option<bool>,
+    /// The first checkpoint that is not signed although a key was given, and the number of records before it.
+    unsigned: Option<(LinePosition, u64)>,
+    /// What stands before the key.
+    pub(super) beginning: Option<KeylessBeginning>,
 }
 
-impl Verifier<'_> {
-    /// A `log-opened` names a key or none.
-    pub(super) fn note_key(&mut self, has_key: bool, header: &Header<'_>) {
-        self.keyless = match self.keyless {
-            // What was before the first record that is here, nobody knows.
-            KeylessState::Unknown if has_key || self.expected.from > 0 => KeylessState::Keyed(None),
-            KeylessState::Unknown => KeylessState::Keyless(None),
-            KeylessState::Keyless(unsigned) if has_key => {
-                self.result.keyless = Some(KeylessBeginning {
-                    records: header.seq,
-                    until: String::from_utf8_lossy(header.at).into_owned(),
-                    covered_by: None,
-                });
-                KeylessState::Keyed(unsigned)
-            }
-            KeylessState::Keyless(unsigned) => KeylessState::Keyless(unsigned),
-            KeylessState::Keyed(unsigned) => KeylessState::Keyed(unsigned),
-        };
+impl KeylessState {
+    /// A `log-opened` names a key or none. `whole`: the log is read from its first record on.
+    pub(super) fn named(&mut self, has_key: bool, whole: bool, header: &Header<'_>) {
+        if self.has_key == Some(false) && has_key {
+            self.beginning = Some(KeylessBeginning {
+                records: header.seq,
+                until: String::from_utf8_lossy(header.at).into_owned(),
+                covered_by: None,
+            });
+        }
+        // Whether the log had a key in records that are not here, nobody knows.
+        let had_key = self.has_key.unwrap_or(!whole);
+        self.has_key = Some(had_key || has_key);
     }
 
     /// A checkpoint of so many records has no signature. Whether that is because the log has had no key up to here.
-    pub(super) fn is_unsigned_for_a_reason(&mut self, size: u64, at: LinePosition) -> bool {
-        match &mut self.keyless {
-            KeylessState::Keyless(unsigned) => {
-                unsigned.get_or_insert((at, size));
-                true
-            }
-            KeylessState::Unknown | KeylessState::Keyed(_) => false,
+    pub(super) fn explains_unsigned(&mut self, size: u64, at: LinePosition) -> bool {
+        let is_before_key = self.has_key == Some(false);
+        if is_before_key {
+            self.unsigned.get_or_insert((at, size));
+        }
+        is_before_key
+    }
+
+    /// A checkpoint of so many records is signed.
+    pub(super) fn signed(&mut self, size: u64) {
+        if let Some(beginning) = &mut self.beginning {
+            beginning.covered_by.get_or_insert(size);
         }
     }
 
-    /// The first checkpoint that is not signed although a key was given, and the number of records before it.
-    fn unsigned_place(&self) -> Option<(LinePosition, u64)> {
-        match self.keyless {
-            KeylessState::Keyless(unsigned) | KeylessState::Keyed(unsigned) => unsigned,
-            KeylessState::Unknown => None,
-        }
+    /// Number of records before the first checkpoint, if that is not signed and none behind it is, although a key was given.
+    pub(super) fn never_signed(&self) -> Option<u64> {
+        let is_covered = self
+            .beginning
+            .as_ref()
+            .is_some_and(|beginning| beginning.covered_by.is_some());
+        let (_, size) = self.unsigned.filter(|_| !is_covered)?;
+        Some(size)
     }
 
-    /// Nothing is signed, although a key was given, and checkpoints are here.
-    pub(super) fn is_never_signed(&self) -> bool {
-        self.result.signed == 0 && self.unsigned_place().is_some()
-    }
-
-    /// Number of records before the first checkpoint that is not signed.
-    pub(super) fn unsigned_from(&self) -> u64 {
-        self.unsigned_place().map_or(0, |(_, size)| size)
-    }
-
-    /// What is to be said of a log's beginning that is not signed, if nothing that was kept elsewhere covers it. An anchor does that
-    /// agrees and has the key's first record behind it. An epoch key does that was kept: it signs over all records before.
-    pub(super) fn keyless_finding(&self, files: &[PathBuf]) -> Option<Finding> {
-        let (position, _) = self.unsigned_place()?;
-        let text = match &self.result.keyless {
-            Some(keyless) if self.result.signed > 0 => {
-                if self.agreed >= keyless.records || self.epochs.found().vouched > 0 {
-                    return None;
-                }
-                let covered = keyless.covered_by.unwrap_or_default();
-                format!(
-                    "this checkpoint is not signed: the log got its key at record {}, at {}. If the key was added then, this is as it \
-                     should be: the checkpoint of record {covered}, the first one that is signed, covers all before it, so that nobody \
-                     without the key has changed that since. Give it as it was kept elsewhere, or a later one, with --anchor; or give \
-                     the first epoch key with --first-key",
-                    keyless.records, keyless.until
-                )
-            }
-            _ => "this checkpoint is not signed, and none behind it is".into(),
+    /// What is to be said of a log's beginning that is not signed, if nothing that was kept elsewhere covers it. An anchor of `anchored`
+    /// records does that agrees, if it has the key's first record behind it. An epoch key does that was kept, because it signs over all
+    /// records before.
+    pub(super) fn finding(
+        &self,
+        files: &[PathBuf],
+        anchored: u64,
+        has_kept_epoch: bool,
+    ) -> Option<Finding> {
+        let (position, _) = self.unsigned?;
+        let beginning = self.beginning.as_ref();
+        let signed = beginning.and_then(|beginning| Some((beginning, beginning.covered_by?)));
+        let text = match signed {
+            Some((beginning, _)) if anchored >= beginning.records || has_kept_epoch => return None,
+            Some((beginning, covered_by)) => format!(
+                "this checkpoint is not signed: the log got its key at record {}, at {}. If the key was added then, this is as it should \
+                 be: the checkpoint of record {covered_by}, the first one that is signed, covers all before it, so that nobody without \
+                 the key has changed that since. Give it as it was kept elsewhere, or a later one, with --anchor; or give the first \
+                 epoch key with --first-key",
+                beginning.records, beginning.until
+            ),
+            None => "this checkpoint is not signed".into(),
         };
         Some(Finding::at(files, position, Damage::Unsigned, text))
     }

@@ -291,7 +291,8 @@ impl<'a> Verifier<'a> {
             PublicKey::from_verifier(text).ok_or_else(|| edited("the key that it names is none"))
         });
         let key = key.transpose()?;
-        self.note_key(key.is_some(), header);
+        self.keyless
+            .named(key.is_some(), self.expected.from == 0, header);
         self.hybrid_due = match key {
             Some(_) => HybridDue::Next,
             None => HybridDue::Unknown,
@@ -371,7 +372,7 @@ impl<'a> Verifier<'a> {
         match signer {
             None if self.must_be_signed()
                 && !note.is_signed()
-                && !self.is_unsigned_for_a_reason(note.size, position) =>
+                && !self.keyless.explains_unsigned(note.size, position) =>
             {
                 let text = "this checkpoint is not signed";
                 return Err(Misfit::Damaged(Damage::Unsigned, text.into()));
@@ -408,9 +409,7 @@ impl<'a> Verifier<'a> {
         self.checkpoints.insert(note.size, known);
         let Some(signer) = signer else { return Ok(()) };
         self.result.other_signatures.extend(others);
-        if let Some(keyless) = &mut self.result.keyless {
-            keyless.covered_by.get_or_insert(note.size);
-        }
+        self.keyless.signed(note.size);
         if self.signers.insert(signer) {
             self.result.signers.push(signer);
         }

@@ -5,7 +5,7 @@
 
 use std::{
     fmt::{self, Write as _},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -14,23 +14,20 @@ use data_encoding::BASE64;
 use super::{
     super::Direction,
     advice,
+    evidence::{anchor_gap, event_of_log},
+    moment::{UtcTime, at},
     state::{ServedState, certificates, table, table_ends},
 };
 use crate::{
-    VERSION,
-    audit::timestamp,
-    clock,
+    VERSION, clock,
     html::Escaped,
-    metrics::{self, AnchorGap, LogEvent, RefusedRow},
+    metrics::{self, RefusedRow},
     tls::Date,
 };
 
 const STYLE: &str = include_str!("style.css");
 /// Own certificates and lines of the table that end within this time are marked.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
-
-/// A log for which nobody has vouched for longer than this is worth an alert.
-const LONG_GAP: Duration = Duration::from_secs(24 * 3600);
 
 /// What the browser may do with the page: show it in its own style, and nothing else.
 pub(super) fn content_security_policy() -> String {
@@ -338,40 +335,6 @@ fn state(out: &mut String, class: &str, words: &str) -> fmt::Result {
     writeln!(out, "<p class=\"state {class}\">{}</p>", Markdown(words))
 }
 
-fn event_of_log(out: &mut String, event: &LogEvent, file: &str) -> fmt::Result {
-    let (class, begin) = match event.is_loss {
-        true => ("stop", "Records of the audit log are missing. Found"),
-        false => (
-            "warn",
-            "Somebody, or a fault of the disk, has touched the audit log. Found",
-        ),
-    };
-    writeln!(
-        out,
-        "<p class=\"state {class}\">{begin} {}: {}. Mail goes on. To see what is there: <code>starttls-proxy audit verify {}</code></p>",
-        UtcTime(event.at),
-        Escaped(&event.words),
-        Escaped(file)
-    )
-}
-
-fn anchor_gap(out: &mut String, gap: &AnchorGap, now: SystemTime) -> fmt::Result {
-    let lasts = now.duration_since(gap.since).unwrap_or_default();
-    let class = if lasts > LONG_GAP { "stop" } else { "warn" };
-    let tries = match gap.tries {
-        1 => "The proxy has asked once".to_owned(),
-        tries => format!("The proxy has asked {tries} times"),
-    };
-    writeln!(
-        out,
-        "<p class=\"state {class}\">Since {} no new {} vouches for the audit log. Mail goes on. {tries}, and goes on to ask. In the way \
-         was, the last time: <code>{}</code></p>",
-        UtcTime(gap.since),
-        Escaped(&gap.missing),
-        Escaped(&gap.error)
-    )
-}
-
 fn refusal(out: &mut String, row: &RefusedRow) -> fmt::Result {
     let refused = &row.refused;
     let about = refused.domain.as_deref().unwrap_or("no domain known");
@@ -442,27 +405,11 @@ impl fmt::Display for Markdown<'_> {
     }
 }
 
-/// A moment, to the second, UTC.
-struct UtcTime(SystemTime);
-
-impl fmt::Display for UtcTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = timestamp(self.0);
-        let (day, time) = text.split_once('T').unwrap_or((&text, ""));
-        write!(f, "{day} {} UTC", time.get(..8).unwrap_or(time))
-    }
-}
-
-fn at(seconds: u64) -> SystemTime {
-    UNIX_EPOCH
-        .checked_add(Duration::from_secs(seconds))
-        .unwrap_or(UNIX_EPOCH)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::RefusedMail;
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn a_refusal_is_shown_with_the_words_of_the_manual() {
@@ -487,48 +434,6 @@ mod tests {
         ] {
             assert!(out.contains(part), "{part}: {out}");
         }
-    }
-
-    #[test]
-    fn a_cut_is_red_and_a_gap_of_anchors_is_so_after_a_day() {
-        let event = |is_loss| {
-            let mut out = String::new();
-            let event = LogEvent {
-                at: at(1_764_362_646),
-                words: "audit log was cut: of its 12 records 9 were found".into(),
-                is_loss,
-            };
-            event_of_log(&mut out, &event, "/var/<log>").expect("a String takes it");
-            out
-        };
-        assert_eq!(
-            event(true),
-            "<p class=\"state stop\">Records of the audit log are missing. Found 2025-11-28 20:44:06 UTC: audit log was cut: of its 12 \
-             records 9 were found. Mail goes on. To see what is there: <code>starttls-proxy audit verify /var/&lt;log&gt;</code></p>\n"
-        );
-        assert!(event(false).starts_with("<p class=\"state warn\">Somebody"));
-        let gap = |hours: u64| {
-            let mut out = String::new();
-            let gap = AnchorGap {
-                missing: "time-stamp".into(),
-                since: at(1_764_362_646),
-                tries: 2,
-                error: "<b>refused</b>".into(),
-            };
-            let now = gap.since + Duration::from_secs(hours * 3600);
-            anchor_gap(&mut out, &gap, now).expect("a String takes it");
-            out
-        };
-        let young = gap(24);
-        for part in [
-            "<p class=\"state warn\">",
-            "Since 2025-11-28 20:44:06 UTC no new time-stamp vouches for the audit log",
-            "asked 2 times",
-            "&lt;b&gt;refused",
-        ] {
-            assert!(young.contains(part), "{part}: {young}");
-        }
-        assert!(gap(25).starts_with("<p class=\"state stop\">"));
     }
 
     #[test]
