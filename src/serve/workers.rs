@@ -2,7 +2,7 @@
 //!
 //! A runtime that moves tasks between threads wakes a second thread whenever it finds two tasks ready, and again when that thread has
 //! found nothing. A step of a session takes a few microseconds, so the wake-up often costs more than the step (`benches/run --only
-//! message,messages`).
+//! message,messages`). For the same reason one more thread keeps the timers of all sessions.
 
 use std::{
     io,
@@ -15,8 +15,10 @@ use std::{
 
 use tokio::{
     net::TcpStream,
-    runtime::{Builder, Handle},
+    runtime::{Builder, Handle, Runtime},
 };
+
+use crate::clock;
 
 /// Clones are the same threads.
 #[derive(Clone)]
@@ -50,12 +52,14 @@ impl Workers {
     /// The system gives no thread, or no descriptor for what it waits for.
     pub(super) fn start() -> io::Result<Self> {
         let processors = thread::available_parallelism()?.get();
+        let timekeeper = Builder::new_current_thread().enable_time().build()?;
+        let keeps_time = timekeeper.handle().clone();
+        start("timers", timekeeper, || ())?;
         let workers = (0..processors).map(|_| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let handle = runtime.handle().clone();
-            thread::Builder::new()
-                .name("sessions".into())
-                .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+            let keeps_time = keeps_time.clone();
+            start("sessions", runtime, || clock::leave_timers_to(keeps_time))?;
             Ok(Worker {
                 runtime: handle,
                 sessions: Arc::default(),
@@ -89,6 +93,16 @@ impl Workers {
         });
         Ok(())
     }
+}
+
+/// Starts a thread that drives `runtime` until the process ends. It does `first` before anything else.
+fn start(name: &str, runtime: Runtime, first: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = thread::Builder::new().name(name.into());
+    thread.spawn(move || {
+        first();
+        runtime.block_on(std::future::pending::<()>());
+    })?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -128,5 +142,23 @@ mod tests {
         assert_eq!(told.recv().await, None, "all sessions have ended");
         let load = |worker: &Worker| worker.sessions.load(Ordering::Relaxed);
         assert!(workers.0.iter().all(|worker| load(worker) == 0));
+    }
+
+    #[tokio::test]
+    async fn a_session_is_woken_by_a_timer_that_another_thread_keeps() {
+        let workers = Workers::start().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let session = move |_, _| async move {
+            let due = clock::instant() + std::time::Duration::from_millis(5);
+            clock::long_timer(due).await;
+            tell.send(clock::instant() >= due).unwrap();
+        };
+        workers.carry(stream, session).unwrap();
+        assert_eq!(told.recv().await, Some(true), "and not too early");
     }
 }

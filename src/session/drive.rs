@@ -12,15 +12,10 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::{
-    net::TcpStream,
-    sync::watch,
-    task::JoinHandle,
-    time::{Sleep, sleep_until},
-};
+use tokio::{net::TcpStream, sync::watch, task::JoinHandle, time::Sleep};
 
 pub use self::stopping::Stop;
 use self::stopping::Stopping;
@@ -107,7 +102,8 @@ struct Drive<M, H: ActionHandler> {
     closing: Option<bool>,
     /// Connections that are being closed: the side, and the task that returns how many octets it still wrote.
     leaving: Vec<(Side, JoinHandle<u64>)>,
-    began: Instant,
+    /// See [`clock::tick`].
+    began: Duration,
     /// Time since then, read once a step.
     now: Duration,
     /// Wakes the session no later than the machine's deadline, and perhaps too early.
@@ -150,7 +146,7 @@ pub fn drive<M: Machine, H: ActionHandler>(
         opening: None,
         closing: None,
         leaving: Vec::new(),
-        began: clock::instant(),
+        began: clock::tick(),
         now: Duration::ZERO,
         timer: None,
         held_back: false,
@@ -193,7 +189,7 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
     }
 
     fn clock(&self) -> Duration {
-        clock::instant().duration_since(self.began)
+        clock::tick().saturating_sub(self.began)
     }
 
     fn begin(&mut self, job: Job<H::JobResult>) {
@@ -314,14 +310,16 @@ impl<M: Machine, H: ActionHandler> Drive<M, H> {
         let Some(due) = self.machine.deadline() else {
             return;
         };
-        let at = (self.began + due).into();
+        if self.timer.as_ref().is_some_and(|(set, _)| *set <= due) {
+            return;
+        }
+        let at = clock::instant() + due.saturating_sub(self.clock());
         match &mut self.timer {
-            Some((set, _)) if *set <= due => {}
             Some((set, timer)) => {
                 *set = due;
-                timer.as_mut().reset(at);
+                timer.as_mut().reset(at.into());
             }
-            None => self.timer = Some((due, Box::pin(sleep_until(at)))),
+            None => self.timer = Some((due, Box::pin(clock::long_timer(at)))),
         }
     }
 

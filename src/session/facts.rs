@@ -432,7 +432,7 @@ impl Fact for MessageFact<'_> {
         let (outcome, word) = self.outcome();
         metrics.count(metrics::MESSAGES, word);
         if outcome == OutcomeField::Accepted {
-            metrics.message_accepted(clock::wall());
+            metrics.message_accepted(clock::wall_tick());
         }
         metrics.add(metrics::OCTETS, self.direction, self.message.octets);
     }

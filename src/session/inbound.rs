@@ -287,7 +287,7 @@ impl InboundSession {
 
     /// May this client send as this domain?
     fn judge_sender(&mut self, sender: Option<&Domain>) -> Answer {
-        let (setup, now) = (Arc::clone(&self.setup), clock::wall());
+        let (setup, now) = (Arc::clone(&self.setup), clock::wall_tick());
         let entry = match setup.table.find_sender(sender, self.client(), now) {
             Some(entry) if !entry.level.allows_plaintext() => entry,
             found => return self.judge_unlisted(sender, found.map(PlaintextBasis::from)),
@@ -386,7 +386,7 @@ impl InboundSession {
                 verdict,
                 Moment::LaterRecipient,
                 &self.setup.settings,
-                clock::wall(),
+                clock::wall_tick(),
             )
         };
         let about = Question::Sender(sender.cloned());

@@ -107,7 +107,7 @@ fn known_at_connect(setup: &OutboundSetup, server: Option<ServerAddr>) -> bool {
         server: to.ip(),
         port: to.port(),
     };
-    let entry = setup.table.find(&ask, clock::wall());
+    let entry = setup.table.find(&ask, clock::wall_tick());
     entry.is_some_and(|entry| !entry.needs_recipient())
 }
 
@@ -384,7 +384,7 @@ impl OutboundSession {
             Verdict::Refused(reason, words),
             self.moment(&question),
             &self.setup.settings,
-            clock::wall(),
+            clock::wall_tick(),
         );
         if decision.refused().is_some() || self.journal.peer().is_some() || self.no_tls.is_some() {
             return self.conclude(decision, None, &question, lifetime);
@@ -413,7 +413,7 @@ impl OutboundSession {
         let demand = &awaiting.demand;
         let shown = match (self.journal.peer(), &self.no_tls) {
             (Some(peer), _) => {
-                let now = clock::wall();
+                let now = clock::wall_tick();
                 let trust = &self.setup.tls.trust;
                 demand.shown(peer.facts.version, |one| trust.check(peer, one, now))
             }
@@ -447,7 +447,7 @@ impl OutboundSession {
             verdict,
             moment,
             &self.setup.settings,
-            clock::wall(),
+            clock::wall_tick(),
         );
         // An observed decision has the words of the refusal that enforcing would have given.
         let enforced = self.no_tls.as_ref().and_then(|no| no.refusal.as_ref());

@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    time::{Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use super::super::{journal::WrittenDecision, permits::LastingPermit};
@@ -21,7 +21,8 @@ const MOST: usize = 64;
 /// How long facts count that were asked for at one moment, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::session) struct Lifetime {
-    asked: Instant,
+    /// See [`clock::tick`].
+    asked: Duration,
     validity: Validity,
 }
 
@@ -29,8 +30,8 @@ impl Lifetime {
     /// Facts are asked for now.
     pub(super) fn begin() -> Self {
         Self {
-            asked: clock::instant(),
-            validity: Validity::beginning(clock::wall()),
+            asked: clock::tick(),
+            validity: Validity::beginning(clock::wall_tick()),
         }
     }
 
@@ -48,8 +49,8 @@ impl Lifetime {
 
     /// Whether they still count.
     pub(super) fn holds(&self) -> bool {
-        let age = clock::instant().saturating_duration_since(self.asked);
-        self.validity.holds(clock::wall(), age)
+        let age = clock::tick().saturating_sub(self.asked);
+        self.validity.holds(clock::wall_tick(), age)
     }
 }
 
@@ -67,9 +68,9 @@ pub(super) struct RememberedDecision {
 impl RememberedDecision {
     /// Whether it is still given after that time.
     #[cfg(test)]
-    pub(super) fn holds_in(&self, time: std::time::Duration) -> bool {
+    pub(super) fn holds_in(&self, time: Duration) -> bool {
         let validity = &self.lifetime.validity;
-        validity.holds(clock::wall() + time, time)
+        validity.holds(clock::wall_tick() + time, time)
     }
 
     fn answers(&self, question: &Question) -> bool {
