@@ -54,7 +54,9 @@ impl Masked {
                 if read == 0 || begin + read as u64 >= end {
                     break;
                 }
-                begin += read as u64 - self.0.len() as u64 + 1;
+                // They may stand across two blocks. A read can be short where memory is given back.
+                let whole = (read + 1).saturating_sub(self.0.len());
+                begin += whole.max(1) as u64;
             }
         }
         found
