@@ -3,12 +3,9 @@
 use super::{
     chain::{Hash, Header},
     tree::{ConsistencyPath, RecordTree},
-    verify::{LogLines, LogListing, tree_start},
+    verify::{ListedFile, LogLines, LogListing, read_at_rest, tree_start},
 };
-use std::{io, path::Path, path::PathBuf};
-
-/// How often the log is read again because its files changed meanwhile.
-const CHANGES: usize = 4;
+use std::{io, path::Path};
 
 /// The hashes that prove that the first `old` records are the beginning of the first `size` (RFC 6962 §2.1.2), out of the files of the
 /// log at `file`. Reads the file that has record number `old`, and those behind it; holds none of their records.
@@ -19,29 +16,19 @@ pub(crate) fn consistency(file: &Path, old: u64, size: u64) -> Result<Vec<Hash>,
     if old == 0 || old == size {
         return Ok(Vec::new());
     }
-    let words = |error: io::Error| error.to_string();
-    let mut listing = LogListing::new(&[file.to_owned()]).map_err(words)?;
-    for _ in 0..CHANGES {
+    let mut read = |listing: &LogListing| {
         let order = listing.order();
         let behind = order.first_records.partition_point(|first| *first <= old);
-        let path = path_in(&order.files[behind.saturating_sub(1)..], old, size);
-        match path.map_err(words)? {
-            Some(path) => return Ok(path),
-            // The program that asks may have begun a new file meanwhile.
-            None => match listing.changed() {
-                Some(changed) => listing = changed.map_err(words)?,
-                None => break,
-            },
-        }
-    }
-    Err(format!(
-        "records {old} to {size} are not all in the log's files"
-    ))
+        path_in(&order.files[behind.saturating_sub(1)..], old, size)
+    };
+    let path = read_at_rest(&[file.to_owned()], &mut read, Option::is_none);
+    path.map_err(|error| error.to_string())?
+        .ok_or_else(|| format!("records {old} to {size} are not all in the log's files"))
 }
 
 /// The same out of these files, which follow each other. `None`: they do not have all of these records, or do not say what stood before
 /// them.
-fn path_in(files: &[PathBuf], old: u64, size: u64) -> io::Result<Option<Vec<Hash>>> {
+fn path_in(files: &[ListedFile], old: u64, size: u64) -> io::Result<Option<Vec<Hash>>> {
     let mut lines = LogLines::new(files);
     let mut path = None;
     let mut next = 0;
@@ -74,7 +61,7 @@ fn path_in(files: &[PathBuf], old: u64, size: u64) -> io::Result<Option<Vec<Hash
 }
 
 /// The tree over the records before number `first`, which is the first one in these files.
-fn tree_before(files: &[PathBuf], first: u64) -> io::Result<Option<RecordTree>> {
+fn tree_before(files: &[ListedFile], first: u64) -> io::Result<Option<RecordTree>> {
     if first == 0 {
         return Ok(Some(RecordTree::default()));
     }

@@ -112,9 +112,9 @@ pub(crate) use {
     proof::{ProvedRecord, prove},
     reader::is_plain,
     verify::{
-        AskedVoucher, Completeness, Expectations, KeylessBeginning, LogAnchor, LogLine, LogLines,
-        LogOrder, MergedLines, OutsideAnchor, OutsideAnchors, StampFacts, UnvouchedTime,
-        Verification, first_time, in_order, logs, verify, verify_and_read,
+        AskedVoucher, Completeness, Expectations, KeylessBeginning, ListedFile, LogAnchor, LogLine,
+        LogLines, LogListing, LogOrder, MergedLines, OutsideAnchor, OutsideAnchors, StampFacts,
+        UnvouchedTime, Verification, changed, first_time, logs, verify, verify_and_read,
     },
     witness::{PolicyWitness, WitnessAnswer, add_checkpoint, read_answer},
 };
@@ -126,7 +126,7 @@ use std::{fmt, io};
 pub enum OpenError {
     /// An argument or a file is wrong, and an administrator must mend it.
     Wrong(String),
-    /// The cause may go away by itself: the disk is full, or the previous process has not ended yet.
+    /// The cause may go away by itself: the disk is full, the previous process has not ended yet, or the log changed while it was read.
     Temporary(String),
 }
 
@@ -142,6 +142,16 @@ impl OpenError {
             InvalidFilename | InvalidInput | IsADirectory | NotADirectory | NotFound
             | PermissionDenied | ReadOnlyFilesystem => Self::Wrong(words),
             _ => Self::Temporary(words),
+        }
+    }
+}
+
+/// Of reading the files of a log, whose errors name the file.
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ResourceBusy => Self::Temporary(error.to_string()),
+            _ => Self::Wrong(error.to_string()),
         }
     }
 }

@@ -47,10 +47,16 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The names that a file has in its forms: the plain one, then those of compressed files in the order in which they are read.
+pub(super) fn forms(file: &Path) -> Vec<PathBuf> {
+    let plain = plain_name(file).0;
+    let compressed = COMPRESSED.map(|ending| with_suffix(&plain, ending));
+    [plain].into_iter().chain(compressed).collect()
+}
+
 /// Whether a file of this name is there, or a compressed form of it.
 pub(super) fn is_there(plain: &Path) -> io::Result<bool> {
-    let compressed = COMPRESSED.map(|ending| with_suffix(plain, ending));
-    for name in compressed.iter().map(PathBuf::as_path).chain([plain]) {
+    for name in forms(plain) {
         // A link that leads nowhere has the name, too.
         match fs::symlink_metadata(name) {
             Ok(_) => return Ok(true),

@@ -23,7 +23,7 @@ use super::{
     epoch::without_signature,
     hybrid,
     tree::{KnownLeaves, includes},
-    verify::{Expectations, LogLines, OutsideAnchor, in_order, judged, tree_start},
+    verify::{Expectations, LogLines, LogListing, OutsideAnchor, judged, tree_start},
 };
 use data_encoding::BASE64;
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
@@ -229,18 +229,17 @@ pub(crate) fn prove(
     files: &[PathBuf],
     wanted: &mut dyn FnMut(&[u8], &[u8]) -> bool,
 ) -> Result<(Vec<RecordProof>, usize), OpenError> {
-    let wrong = |error: io::Error| OpenError::Wrong(error.to_string());
-    let files = in_order(files).map_err(wrong)?.files;
+    let files = LogListing::new(files)?.into_order().files;
     let mut lines = LogLines::new(&files);
     let (mut known, mut next) = (KnownLeaves::default(), 0);
     let (mut proofs, mut waiting) = (Vec::<RecordProof>::new(), Vec::new());
     let mut notes = BTreeMap::new();
-    while let Some(line) = lines.next().map_err(wrong)? {
+    while let Some(line) = lines.next()? {
         let Some(header) = Header::read(line.bytes) else {
             continue; // the remains of a crash; a line that was changed fails below
         };
         if header.seq != next {
-            let before = tree_start(LogLines::new(&files), header.seq).map_err(wrong)?;
+            let before = tree_start(LogLines::new(&files), header.seq)?;
             let before = before.ok_or_else(|| {
                 OpenError::Wrong(format!(
                     "the records before number {} are not here: look at the log with audit verify",

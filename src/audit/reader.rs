@@ -13,7 +13,9 @@ use ruzstd::decoding::{
 use std::{
     error::Error,
     fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read},
+    ops::Deref,
+    os::unix::fs::FileExt,
     path::Path,
     sync::{
         Arc,
@@ -42,7 +44,7 @@ pub(super) struct LogReader {
 }
 
 enum LogForm {
-    Plain(File),
+    Plain(PlacedFile<Arc<File>>),
     Unpacking(Unpacked),
     /// Damaged from the first octet on.
     Damaged(&'static str),
@@ -58,9 +60,23 @@ struct Unpacked {
     ended: bool,
 }
 
+/// A file with a place of its own, from which is read next. Several readers can have the same open file.
+struct PlacedFile<F> {
+    file: F,
+    place: u64,
+}
+
+impl<F: Deref<Target = File>> Read for PlacedFile<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.place)?;
+        self.place += read as u64;
+        Ok(read)
+    }
+}
+
 /// Counts what is read of a file.
 struct OctetCounter {
-    file: File,
+    file: PlacedFile<Arc<File>>,
     taken: Arc<AtomicU64>,
 }
 
@@ -76,10 +92,20 @@ impl LogReader {
     /// # Errors
     /// The file cannot be opened or read. Damage of a compressed file is an error of [`Read::read`].
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        Self::of(Arc::new(File::open(path)?), path)
+    }
+
+    /// Reads a file that is open already, from its beginning. `path` is the name that it had.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) has them.
+    pub(super) fn of(file: Arc<File>, path: &Path) -> io::Result<Self> {
+        let mut file = PlacedFile { file, place: 0 };
         let mut begin = Vec::new();
-        (&file).take(ZSTD.len() as u64).read_to_end(&mut begin)?;
-        file.seek(SeekFrom::Start(0))?;
+        (&mut file)
+            .take(ZSTD.len() as u64)
+            .read_to_end(&mut begin)?;
+        file.place = 0;
         let taken = Arc::new(AtomicU64::new(0));
         let counted = |file| OctetCounter {
             file,
@@ -117,8 +143,8 @@ impl LogReader {
     /// # Errors
     /// The file cannot be read, or is damaged as a compressed file.
     pub(super) fn last_line(mut self) -> io::Result<Option<(Vec<u8>, bool)>> {
-        if let LogForm::Plain(file) = &mut self.form {
-            return last_line_of(file);
+        if let LogForm::Plain(file) = &self.form {
+            return last_line_of(&file.file);
         }
         let (mut last, mut begun) = (None, Vec::new());
         let mut block = vec![0; BLOCK];
@@ -334,17 +360,17 @@ pub(super) fn damage(error: &io::Error) -> Option<String> {
 }
 
 /// The last octets of a plain file, `size` of them or all that there are, and where they begin.
-pub(super) fn tail(file: &mut File, size: u64) -> io::Result<(u64, Vec<u8>)> {
+pub(super) fn tail(file: &File, size: u64) -> io::Result<(u64, Vec<u8>)> {
     let length = file.metadata()?.len();
     let begin = length.saturating_sub(size);
-    file.seek(SeekFrom::Start(begin))?;
+    let placed = PlacedFile { file, place: begin };
     let mut octets = Vec::new();
-    file.take(length - begin).read_to_end(&mut octets)?;
+    placed.take(length - begin).read_to_end(&mut octets)?;
     Ok((begin, octets))
 }
 
 /// The last line with LF of a plain file, and whether nothing stands behind it.
-fn last_line_of(file: &mut File) -> io::Result<Option<(Vec<u8>, bool)>> {
+fn last_line_of(file: &File) -> io::Result<Option<(Vec<u8>, bool)>> {
     let mut size = LAST;
     loop {
         let (begin, tail) = tail(file, size)?;

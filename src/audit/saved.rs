@@ -7,7 +7,8 @@ use super::{
     kept::KeptKey,
     proof::prove,
     verify::{
-        Expectations, LogAnchor, LogLines, Verification, in_order, logs, verify, verify_and_read,
+        Expectations, ListedFile, LogAnchor, LogLines, LogListing, Verification, changed, logs,
+        verify, verify_and_read,
     },
 };
 use serde::Deserialize;
@@ -17,11 +18,20 @@ use std::{
     slice,
 };
 
-/// The files of one log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The files of one log, as they were when they were found.
+#[derive(Clone, Debug)]
 pub struct SavedLog {
-    files: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
+    files: Vec<ListedFile>,
 }
+
+impl PartialEq for SavedLog {
+    fn eq(&self, other: &Self) -> bool {
+        self.paths == other.paths
+    }
+}
+
+impl Eq for SavedLog {}
 
 /// What is known of a log from elsewhere, and what it is compared with. By default it is compared with nothing but itself.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +43,7 @@ pub struct ExaminedLog(Verification);
 
 /// The records of a log, one after the other. See [`SavedRecords::next`].
 pub struct SavedRecords<'a> {
-    files: &'a [PathBuf],
+    files: &'a [ListedFile],
     lines: LogLines<'a>,
 }
 
@@ -100,8 +110,9 @@ impl SavedLog {
     pub fn find(files: &[impl AsRef<Path>]) -> io::Result<Vec<Self>> {
         let files: Vec<PathBuf> = files.iter().map(|file| file.as_ref().to_owned()).collect();
         let logs = logs(&files)?.into_iter().map(|files| {
-            let files = in_order(&files)?.files;
-            Ok(Self { files })
+            let files = LogListing::new(&files)?.into_order().files;
+            let paths = files.iter().map(|file| file.path().to_owned()).collect();
+            Ok(Self { paths, files })
         });
         logs.collect()
     }
@@ -109,10 +120,11 @@ impl SavedLog {
     /// Its files, oldest first.
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {
-        &self.files
+        &self.paths
     }
 
-    /// Its records from the first on. Whether they are what was written, only [`SavedLog::verify`] says.
+    /// Its records from the first on, as far as there were files when the log was found. Files that were rotated or compressed since
+    /// then are read under the names that they have now. Whether the records are what was written, only [`SavedLog::verify`] says.
     #[must_use]
     pub fn records(&self) -> SavedRecords<'_> {
         SavedRecords {
@@ -124,23 +136,24 @@ impl SavedLog {
     /// Finds out whether the log is what was written.
     ///
     /// # Errors
-    /// A file cannot be read. What is wrong with the log itself is [`ExaminedLog::finding`].
+    /// A file cannot be read. What is wrong with the log itself is [`ExaminedLog::finding`]. The kind `ResourceBusy` says that files of
+    /// the log came or went while it was read; find it anew then.
     pub fn verify(&self, trust: &LogTrust) -> io::Result<ExaminedLog> {
-        verify(&self.files, &trust.0, &mut |_, _| ()).map(ExaminedLog)
+        verify(&self.paths, &trust.0, &mut |_, _| ()).map(ExaminedLog)
     }
 
     /// The same, and each record that fits goes to `take` while that goes on, so that the files are read once. Records from number
     /// [`ExaminedLog::good`] on must be disregarded afterwards: a signature may show only later that they were written anew.
     ///
     /// # Errors
-    /// A file cannot be read. The kind `ResourceBusy` says that files of the log were rotated meanwhile, so that other records were given
-    /// than were verified; find the log anew then.
+    /// A file cannot be read. The kind `ResourceBusy` says that files of the log came or went meanwhile, so that other records may have
+    /// been given than were verified; find the log anew then.
     pub fn verify_and_read(
         &self,
         trust: &LogTrust,
         mut take: impl FnMut(SavedRecord<'_>),
     ) -> io::Result<ExaminedLog> {
-        let logs = slice::from_ref(&self.files);
+        let logs = slice::from_ref(&self.paths);
         let mut see = |_, line: &[u8]| {
             SavedRecord::read(line).map(&mut take);
             true
@@ -148,8 +161,7 @@ impl SavedLog {
         let mut verified = verify_and_read(logs, &trust.0, &mut |_, _| (), &mut see)?;
         let verified = verified.pop().unwrap_or_default();
         if verified.reread {
-            let words = "the files of the log changed while it was read: read it again";
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, words));
+            return Err(changed());
         }
         Ok(ExaminedLog(verified))
     }
@@ -164,7 +176,7 @@ impl SavedLog {
     ) -> Result<Vec<RecordProof>, OpenError> {
         let mut takes =
             |_: &[u8], line: &[u8]| SavedRecord::read(line).is_some_and(|one| wanted(&one));
-        Ok(prove(&self.files, &mut takes)?.0)
+        Ok(prove(&self.paths, &mut takes)?.0)
     }
 }
 
@@ -298,14 +310,13 @@ impl SavedRecords<'_> {
         let Some(line) = self.lines.next()? else {
             return Ok(None);
         };
-        let is_last = line.position.file + 1 == self.files.len();
-        if !line.is_whole() && line.fault.is_none() && is_last {
+        if line.is_unfinished() {
             return Ok(None);
         }
         match SavedRecord::read(line.bytes).filter(|_| line.is_whole()) {
             Some(record) => Ok(Some(record)),
             None => Err(RecordError::NoRecord {
-                file: self.files[line.position.file].clone(),
+                file: self.files[line.position.file].path().to_owned(),
                 line: line.position.line,
                 why: line.fault.unwrap_or("this is no record").to_owned(),
             }),

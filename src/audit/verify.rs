@@ -19,6 +19,7 @@ mod form;
 mod gaps;
 mod keyless;
 mod lines;
+mod listed;
 mod listing;
 mod logs;
 mod outside;
@@ -32,8 +33,9 @@ pub(crate) use anchor::LogAnchor;
 pub(crate) use completeness::Completeness;
 pub use damage::{Damage, Finding};
 pub(crate) use keyless::KeylessBeginning;
-pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time, in_order};
-pub(crate) use listing::LogListing;
+pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time};
+pub(crate) use listed::{ListedFile, changed};
+pub(crate) use listing::{LogListing, read_at_rest};
 pub(crate) use logs::{MergedLines, logs};
 pub(crate) use outside::{OutsideAnchor, OutsideAnchors, ReadStamp, StampFacts, judged};
 pub(crate) use passing::verify_and_read;
@@ -48,13 +50,11 @@ use super::{
     tree::RecordTree,
 };
 use damage::Misfit;
-use std::{collections::BTreeSet, io, path::PathBuf};
+use std::{collections::BTreeSet, io, mem, path::PathBuf};
 use verifier::Verifier;
 
 /// Octets between two reports of progress.
 const PROGRESS_STEP: u64 = 1 << 20;
-/// How often a log is read again because its files changed meanwhile.
-const CHANGES: usize = 4;
 
 /// What the log is compared with, besides itself.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +82,7 @@ pub(crate) struct Expectations {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Verification {
     /// The files that were read, oldest first.
-    pub(crate) files: Vec<PathBuf>,
+    pub(crate) files: Vec<ListedFile>,
     /// What is to be said about files that were not read.
     pub(crate) remarks: Vec<String>,
     /// Number of the first record.
@@ -181,7 +181,8 @@ impl Verification {
 /// it. `progress` is called with the octets done and the octets in all, both as they are on disk.
 ///
 /// # Errors
-/// A file cannot be read. What is wrong with the log itself is [`Verification::finding`].
+/// A file cannot be read. What is wrong with the log itself is [`Verification::finding`]. The kind `ResourceBusy` says that the files
+/// changed each time that they were read.
 pub(crate) fn verify(
     files: &[PathBuf],
     expected: &Expectations,
@@ -198,27 +199,18 @@ fn verify_and_pass(
     progress: &mut dyn FnMut(u64, u64),
     pass: &mut dyn FnMut(&[u8]),
 ) -> io::Result<Verification> {
-    let mut listing = LogListing::new(files)?;
-    let mut result = verify_listed(&listing, expected, progress, pass);
-    for _ in 0..CHANGES {
-        let is_doubtful = match &result {
-            Ok(verification) => !verification.intact(),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        };
-        if !is_doubtful {
-            break;
+    let mut is_first = true;
+    let mut read = |listing: &LogListing| {
+        if mem::take(&mut is_first) {
+            return verify_listed(listing, expected, progress, pass);
         }
-        // A program that writes the log may have begun a new file meanwhile.
-        match listing.changed() {
-            Some(changed) => listing = changed?,
-            None => return result,
-        }
-        result = verify_listed(&listing, expected, progress, &mut |_| ());
-        if let Ok(verification) = &mut result {
-            verification.reread = true;
-        }
-    }
-    result
+        let verification = verify_listed(listing, expected, progress, &mut |_| ())?;
+        Ok(Verification {
+            reread: true,
+            ..verification
+        })
+    };
+    read_at_rest(files, &mut read, |verification| !verification.intact())
 }
 
 fn verify_listed(
@@ -252,7 +244,7 @@ fn verify_listed(
     if let Some((_, last)) = &mut verifier.result.span {
         *last = last_at;
     }
-    verifier.result.completeness = std::mem::take(&mut verifier.account).end();
+    verifier.result.completeness = mem::take(&mut verifier.account).end();
     let finding = match misfit {
         None => None,
         Some((at, Misfit::Unlinked)) => {

@@ -469,6 +469,8 @@ fn a_log_that_is_rotated_while_it_is_verified_lacks_nothing() {
         panic!("{} files", files.len())
     };
     assert!(!older.is_empty());
+    // It knows the end of the last file, which a log has not before its rotation.
+    fs::remove_file(format!("{}.lock", file.display())).unwrap();
     let explicit = [older, std::slice::from_ref(file)].concat();
     for named in [vec![file.clone()], explicit] {
         // As it was before the last rotation.
@@ -488,7 +490,8 @@ fn a_log_that_is_rotated_while_it_is_verified_lacks_nothing() {
         let result = command::verify(&flags, &mut out, Some(&mut rotating));
         let said = String::from_utf8(out).unwrap();
         assert_eq!(code(&result), DONE, "{said}");
-        let told = format!("in {} files", files.len());
+        // It is read as it was when its files were listed.
+        let told = format!("in {} files", files.len() - 1);
         assert!(rotating.is_done && said.contains(&told), "{said}");
     }
 }

@@ -17,6 +17,7 @@ mod inventory;
 mod keys;
 mod later_key;
 mod library;
+mod meanwhile;
 mod measure;
 mod moved;
 mod nodes;

@@ -4,10 +4,10 @@
 use super::{
     form::{self, FormScan},
     lines::{LinePosition, LogLines},
+    listed::ListedFile,
 };
 use std::{
     io,
-    path::PathBuf,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
 };
@@ -65,7 +65,7 @@ pub(super) struct LinesAhead {
 impl LinesAhead {
     /// # Errors
     /// The system gives no thread.
-    pub(super) fn new(files: &[PathBuf]) -> io::Result<Self> {
+    pub(super) fn new(files: &[ListedFile]) -> io::Result<Self> {
         let (send, batches) = sync_channel(AHEAD);
         let (used, free) = sync_channel(AHEAD + 2);
         let files = files.to_vec();
@@ -114,7 +114,11 @@ impl LinesAhead {
 }
 
 /// Sends batches until all is read, there is an error, or nobody wants them any more.
-fn read(files: &[PathBuf], send: &SyncSender<io::Result<LineBatch>>, free: &Receiver<LineBatch>) {
+fn read(
+    files: &[ListedFile],
+    send: &SyncSender<io::Result<LineBatch>>,
+    free: &Receiver<LineBatch>,
+) {
     let mut lines = LogLines::new(files);
     let mut scan = FormScan::default();
     loop {
@@ -163,11 +167,11 @@ mod tests {
     fn lines_without_octets_fill_a_batch_too() {
         let file = std::env::temp_dir().join(format!("ahead-{}", std::process::id()));
         std::fs::write(&file, "\n".repeat(100_000)).unwrap();
-        let files = [file];
+        let files = [ListedFile::find(&file).unwrap()];
         let (mut batch, mut lines) = (LineBatch::default(), LogLines::new(&files));
         fill(&mut batch, &mut lines, &mut FormScan::default()).unwrap();
         assert!((1..=BATCH / LINE).contains(&batch.lines.len()));
         assert!(!batch.is_last);
-        std::fs::remove_file(&files[0]).unwrap();
+        std::fs::remove_file(file).unwrap();
     }
 }

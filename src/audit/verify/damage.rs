@@ -3,6 +3,7 @@
 use super::{
     fields::LogRecordFields,
     lines::{LinePosition, LogLines},
+    listed::ListedFile,
 };
 use crate::audit::{
     chain::{Hash, Head, Header},
@@ -61,9 +62,12 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn at(files: &[PathBuf], at: LinePosition, damage: Damage, text: String) -> Self {
+    pub(super) fn at(files: &[ListedFile], at: LinePosition, damage: Damage, text: String) -> Self {
         Self {
-            file: files.get(at.file).cloned().unwrap_or_default(),
+            file: files
+                .get(at.file)
+                .map(|file| file.path().to_owned())
+                .unwrap_or_default(),
             line: at.line,
             damage,
             text,
@@ -146,7 +150,7 @@ fn next(lines: &mut LogLines<'_>) -> io::Result<Option<(LinePosition, Option<Cha
 /// of the tree over all records up to there.
 pub(super) fn diagnose(
     here: LinePosition,
-    files: &[PathBuf],
+    files: &[ListedFile],
     head: &Head,
     root: Option<Hash>,
     before: Option<LinePosition>,
@@ -196,7 +200,7 @@ pub(super) fn diagnose(
             let text = format!(
                 "record {} stands where {expected} must be, which is at {}:{}",
                 link.seq,
-                files[there.file].display(),
+                files[there.file].path().display(),
                 there.line
             );
             return finding(here, Damage::Reordered, text);

@@ -4,6 +4,7 @@ use super::{
     damage::{Damage, Finding, Misfit, edited, rewritten},
     due::HybridDue,
     lines::{LinePosition, LogLines},
+    listed::ListedFile,
     starts::{GapStarts, tree_start},
     verifier::Verifier,
 };
@@ -11,13 +12,13 @@ use crate::audit::{
     chain::{Head, Header},
     tree::TreeStart,
 };
-use std::{io, path::PathBuf};
+use std::io;
 
 impl Verifier<'_> {
     /// Learns the tree over the records that were knowingly left out, from what stands at the first record or behind it.
     pub(super) fn know_the_tree_at(
         &mut self,
-        files: &[PathBuf],
+        files: &[ListedFile],
         position: LinePosition,
     ) -> io::Result<()> {
         let start = tree_start(LogLines::from(files, position)?, self.expected.from)?;
@@ -29,7 +30,7 @@ impl Verifier<'_> {
     /// the tree that it says there was. Returns whether that is so.
     pub(super) fn go_on_behind_a_cut(
         &mut self,
-        files: &[PathBuf],
+        files: &[ListedFile],
         position: LinePosition,
         line: &[u8],
     ) -> io::Result<bool> {

@@ -7,9 +7,9 @@
 use super::{
     damage::{Damage, Finding},
     lines::LinePosition,
+    listed::ListedFile,
 };
 use crate::audit::chain::Header;
-use std::path::PathBuf;
 
 /// The beginning of a log that was written before the log had a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl KeylessState {
     /// records before.
     pub(super) fn finding(
         &self,
-        files: &[PathBuf],
+        files: &[ListedFile],
         anchored: u64,
         has_kept_epoch: bool,
     ) -> Option<Finding> {

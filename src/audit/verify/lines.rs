@@ -1,12 +1,11 @@
 //! The lines of a log's files, in large reads and without a copy of each line.
 
+use super::listed::ListedFile;
 use crate::audit::{
     chain::Header,
-    naming::{all_rotated, best_forms, first_record},
     reader::{LONGEST_LINE, LogReader, damage, too_long},
 };
 use std::{
-    fs,
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
@@ -29,6 +28,8 @@ pub(crate) struct LogLine<'a> {
     pub(crate) bytes: &'a [u8],
     /// Whether the line ends with LF.
     pub(super) whole: bool,
+    /// Whether it stands in the last file.
+    is_newest: bool,
     pub(crate) position: LinePosition,
     /// Why nothing behind this line can be read of its file, where that is so. The line is what is left before the damage.
     pub(crate) fault: Option<&'a str>,
@@ -38,6 +39,11 @@ impl LogLine<'_> {
     /// Whether it ends with LF.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// Whether it is the line that is just being written, or what a crash left of it.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.is_newest && !self.whole && self.fault.is_none()
     }
 
     /// The time of the record, read from its fixed place; `None` where the line is no record.
@@ -53,7 +59,7 @@ impl LogLine<'_> {
 
 /// The lines of several files, one file after the other.
 pub(crate) struct LogLines<'a> {
-    files: &'a [PathBuf],
+    files: &'a [ListedFile],
     /// `None` before the file at `next` is opened.
     open: Option<LogReader>,
     /// Why the open file cannot be read any further.
@@ -71,11 +77,11 @@ pub(crate) struct LogLines<'a> {
 }
 
 impl<'a> LogLines<'a> {
-    pub(crate) fn new(files: &'a [PathBuf]) -> Self {
+    pub(crate) fn new(files: &'a [ListedFile]) -> Self {
         Self::of_file(files, 0)
     }
 
-    fn of_file(files: &'a [PathBuf], file: usize) -> Self {
+    fn of_file(files: &'a [ListedFile], file: usize) -> Self {
         Self {
             files,
             open: None,
@@ -90,7 +96,7 @@ impl<'a> LogLines<'a> {
     }
 
     /// The line at `position` and all behind it.
-    pub(super) fn from(files: &'a [PathBuf], position: LinePosition) -> io::Result<Self> {
+    pub(super) fn from(files: &'a [ListedFile], position: LinePosition) -> io::Result<Self> {
         let mut lines = Self::of_file(files, position.file);
         for _ in 1..position.line {
             lines.next()?;
@@ -111,6 +117,7 @@ impl<'a> LogLines<'a> {
         Ok(Some(LogLine {
             bytes: &self.buffer[begin..begin + length],
             whole,
+            is_newest: position.file + 1 == self.files.len(),
             position,
             fault: self.fault.as_deref().filter(|_| !whole),
         }))
@@ -127,6 +134,7 @@ impl<'a> LogLines<'a> {
         Ok(Some(LogLine {
             bytes: &self.buffer[self.begin..self.begin + length],
             whole,
+            is_newest: self.next.file + 1 == self.files.len(),
             position: self.next,
             fault: self.fault.as_deref().filter(|_| !whole),
         }))
@@ -135,13 +143,16 @@ impl<'a> LogLines<'a> {
     /// The length of the next line, which the buffer then has, and whether it ends with LF. `None` behind the last file.
     fn find(&mut self) -> io::Result<Option<(usize, bool)>> {
         loop {
-            let Some(path) = self.files.get(self.next.file) else {
+            let Some(file) = self.files.get(self.next.file) else {
                 return Ok(None);
             };
             if self.open.is_none() {
-                self.open = Some(LogReader::open(path).map_err(|error| named(path, &error))?);
+                let open = file.open().map_err(|error| named(file.path(), &error))?;
+                self.open = Some(open);
             }
-            let found = self.find_line().map_err(|error| named(path, &error))?;
+            let found = self
+                .find_line()
+                .map_err(|error| named(file.path(), &error))?;
             if found != (0, false) || (self.fault.is_some() && !self.told) {
                 return Ok(Some(found));
             }
@@ -203,17 +214,15 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Octets of all files, as they are on disk.
-pub(super) fn octets(files: &[PathBuf]) -> io::Result<u64> {
-    files
-        .iter()
-        .try_fold(0, |sum, file| Ok(sum + fs::metadata(file)?.len()))
+/// Octets of all files, as they were on disk when they were listed.
+pub(super) fn octets(files: &[ListedFile]) -> u64 {
+    files.iter().map(ListedFile::octets).sum()
 }
 
 /// The files of one log.
 pub(crate) struct LogOrder {
     /// Oldest first.
-    pub(crate) files: Vec<PathBuf>,
+    pub(crate) files: Vec<ListedFile>,
     /// The number of the first record of each.
     pub(crate) first_records: Vec<u64>,
     /// Compressed files that are not read, each with the file that is read in its place.
@@ -226,7 +235,7 @@ impl LogOrder {
     ///
     /// # Errors
     /// That record stands inside a file.
-    pub(crate) fn behind(&self, from: u64) -> io::Result<(&[PathBuf], usize)> {
+    pub(crate) fn behind(&self, from: u64) -> io::Result<(&[ListedFile], usize)> {
         let older = self.first_records.partition_point(|first| *first < from);
         let begins = self.first_records.get(older) == Some(&from);
         match older
@@ -237,7 +246,7 @@ impl LogOrder {
                 io::ErrorKind::InvalidInput,
                 format!(
                     "record {from} does not begin a file here: give --from the first record of one, such as {first} of {}",
-                    file.display()
+                    file.path().display()
                 ),
             )),
             _ => Ok((&self.files[older..], older)),
@@ -253,29 +262,25 @@ impl LogOrder {
     }
 }
 
-/// Puts the files of one log in order. A single file stands for itself and all files that were rotated out of it.
+/// Puts the files of one log in order. `left_out` are forms of them that are not read, each with the one that is.
 ///
 /// # Errors
-/// A file or its directory cannot be read.
-pub(crate) fn in_order(files: &[PathBuf]) -> io::Result<LogOrder> {
-    let mut files = files.to_vec();
-    if let [file] = &files[..] {
-        let mut all = all_rotated(file)?;
-        all.append(&mut files);
-        files = all;
-    }
-    let forms = best_forms(&files);
+/// A file cannot be read.
+pub(super) fn in_order(
+    files: Vec<ListedFile>,
+    left_out: Vec<(PathBuf, PathBuf)>,
+) -> io::Result<LogOrder> {
     let mut numbered = Vec::new();
-    for file in forms.files {
-        let line = first_line(&file).map_err(|error| named(&file, &error))?;
+    for file in files {
+        let line = first_line(&file).map_err(|error| named(file.path(), &error))?;
         // A file whose first line is no record goes where its name puts it, else to the end.
         let first = Header::read(&line)
             .map(|header| header.seq)
-            .or_else(|| first_record(&file));
+            .or_else(|| file.named_first());
         numbered.push((first.unwrap_or(u64::MAX), file));
     }
     numbered.sort_by_key(|(first, _)| *first);
-    let mut ordered: Vec<(u64, PathBuf)> = Vec::new();
+    let mut ordered: Vec<(u64, ListedFile)> = Vec::new();
     for (first, file) in numbered {
         match ordered.last_mut() {
             Some((of, last)) if *of == first && begins_with(&file, last)? => *last = file,
@@ -287,14 +292,14 @@ pub(crate) fn in_order(files: &[PathBuf]) -> io::Result<LogOrder> {
     Ok(LogOrder {
         files,
         first_records,
-        left_out: forms.left_out,
+        left_out,
     })
 }
 
 /// The first line of a file without its LF; what is there of it where the file is damaged.
-fn first_line(file: &Path) -> io::Result<Vec<u8>> {
+fn first_line(file: &ListedFile) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    let open = LogReader::open(file)?.take(LONGEST_LINE as u64);
+    let open = file.open()?.take(LONGEST_LINE as u64);
     match BufReader::new(open).read_until(b'\n', &mut line) {
         Err(error) if damage(&error).is_none() => return Err(error),
         _ => {}
@@ -305,16 +310,16 @@ fn first_line(file: &Path) -> io::Result<Vec<u8>> {
 
 /// The time of a file's first record, `None` where there is none.
 pub(crate) fn first_time(file: &Path) -> Option<String> {
-    let line = first_line(file).ok()?;
+    let line = first_line(&ListedFile::find(file).ok()?).ok()?;
     let header = Header::read(&line)?;
     Some(String::from_utf8_lossy(header.at).into_owned())
 }
 
 /// Whether `file` is `beginning` with more behind it. Then `beginning` is a copy that adds nothing. `mv` to another file system
 /// makes such a copy while the log is being written, and the log goes on with all of it.
-fn begins_with(file: &Path, beginning: &Path) -> io::Result<bool> {
-    let lengths = [fs::metadata(file)?.len(), fs::metadata(beginning)?.len()];
-    let mut files = [LogReader::open(file)?, LogReader::open(beginning)?];
+fn begins_with(file: &ListedFile, beginning: &ListedFile) -> io::Result<bool> {
+    let lengths = [file.octets(), beginning.octets()];
+    let mut files = [file.open()?, beginning.open()?];
     let are_plain = files.iter().all(LogReader::is_plain);
     if lengths[1] == 0 || (are_plain && lengths[1] >= lengths[0]) {
         return Ok(false);

@@ -1,57 +1,70 @@
-//! The files of a log that a program may be writing just now: which they are, and whether they are others a moment later.
+//! The files of a log that a program may be writing just now.
+//!
+//! Meanwhile the program may begin a new file, and an administrator may compress old ones. The files are listed as they were at one
+//! moment, and [`ListedFile`] finds each later. Only what an administrator does besides, such as copying files to where they are read,
+//! can come in between: [`read_at_rest`] notices that.
 
-use super::lines::{LogOrder, in_order};
-use crate::audit::{known::KnownEnd, naming::all_rotated};
+use super::{
+    lines::{LogOrder, in_order},
+    listed::{ListedFile, changed, in_any_form},
+};
+use crate::audit::{
+    known::KnownEnd,
+    naming::{all_rotated, best_forms, first_record, rotated_from},
+};
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
-/// How often the files are listed again because one of them has gone meanwhile.
-const TRIES: usize = 4;
+/// How often the files are listed again because they changed in that moment, or the file that is written was not there.
+const LISTINGS: usize = 50;
+/// The pause before that. The program gives the old file its name, and then makes the new one.
+const PAUSE: Duration = Duration::from_millis(2);
+/// How often a log is read because its files changed meanwhile.
+const READINGS: usize = 5;
 
-/// Tells a file from others, whatever its name becomes.
-type FileMark = (u64, u64);
-
-fn mark(file: &Path) -> io::Result<FileMark> {
-    let metadata = fs::metadata(file)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-/// The files of one log as they were found.
+/// The files of one log as they were at one moment.
 pub(crate) struct LogListing {
-    /// The files that were named, with the marks that they had before anything was read.
-    named: Vec<(PathBuf, Option<FileMark>)>,
+    named: Vec<PathBuf>,
     order: LogOrder,
+    /// All rotated files in all their forms.
+    rotated: Vec<PathBuf>,
     known: Option<KnownEnd>,
 }
 
 impl LogListing {
-    /// Lists the files. A single file stands for itself and all files that were rotated out of it.
+    /// Lists the files. A file that was not rotated stands also for those that were rotated out of it: for all if it is alone or none of
+    /// them is named, else for those that are newer than the named ones, because a shell may have listed the files before.
     ///
     /// # Errors
-    /// A file or its directory cannot be read.
+    /// A file or its directory cannot be read. The kind `ResourceBusy` says that the files are changing all the time.
     pub(crate) fn new(files: &[PathBuf]) -> io::Result<Self> {
-        let named = files.iter().map(|file| (file.clone(), mark(file).ok()));
-        let named = named.collect();
         // What is remembered beside the log is read first, so that the files have at least that.
         let known: Vec<_> = files.iter().map(|file| KnownEnd::of_log(file)).collect();
-        let mut tries = 0..TRIES;
-        let order = loop {
-            match in_order(files) {
-                // One that was rotated or compressed meanwhile has another name now.
-                Err(error) if error.kind() == ErrorKind::NotFound && tries.next().is_some() => {}
-                order => break order?,
+        let mut last = Ok(None);
+        for _ in 0..LISTINGS {
+            last = list(files);
+            match &last {
+                Ok(Some(_)) => break,
+                Ok(None) => {}
+                Err(error) => match error.kind() {
+                    ErrorKind::NotFound | ErrorKind::ResourceBusy => thread::sleep(PAUSE),
+                    _ => break,
+                },
             }
-        };
-        let newest = order.files.last();
-        let newest = files.iter().position(|file| Some(file) == newest);
+        }
+        let (order, rotated) = last?.ok_or_else(changed)?;
+        let newest = order.files.last().map(ListedFile::path);
+        let newest = files.iter().position(|file| Some(&**file) == newest);
         let known = newest.and_then(|at| known.into_iter().nth(at)).flatten();
         Ok(Self {
-            named,
+            named: files.to_vec(),
             order,
+            rotated,
             known,
         })
     }
@@ -60,30 +73,230 @@ impl LogListing {
         &self.order
     }
 
+    pub(crate) fn into_order(self) -> LogOrder {
+        self.order
+    }
+
     /// The end that is remembered beside the newest file.
     pub(super) fn known_end(&self) -> Option<KnownEnd> {
         self.known.clone()
     }
 
-    /// The same log listed anew, if its files are not the same any more; `None` if they are. A file that was rotated since then is among
-    /// them under its new name.
-    pub(crate) fn changed(&self) -> Option<io::Result<Self>> {
-        let mut files: Vec<_> = self.named.iter().map(|(file, _)| file.clone()).collect();
-        let has_another = |(file, was): &&(PathBuf, Option<FileMark>)| mark(file).ok() != *was;
-        let moved: Vec<_> = self.named.iter().filter(has_another).collect();
-        if files.len() > 1 {
-            for (file, was) in &moved {
-                let rotated = all_rotated(file).unwrap_or_default();
-                let is_it = |one: &PathBuf| was.is_some() && mark(one).ok() == *was;
-                let again = rotated.into_iter().find(is_it);
-                files.extend(again.filter(|one| !self.named.iter().any(|(named, _)| named == one)));
-            }
-        }
-        let listed = match Self::new(&files) {
-            Ok(listed) => listed,
-            Err(error) => return Some(Err(error)),
+    /// Whether files of this list are not what they were, or there are others among them. That files were rotated since is no such change.
+    fn has_changed(&self) -> bool {
+        let Ok(now) = rotated_files(&self.named) else {
+            return true;
         };
-        let is_same = moved.is_empty() && listed.order.files == self.order.files;
-        (!is_same).then_some(Ok(listed))
+        let end = self.order.first_records.last();
+        let is_listed = |file: &&PathBuf| first_record(file) < end.copied();
+        let are_same = now
+            .iter()
+            .filter(is_listed)
+            .eq(self.rotated.iter().filter(is_listed));
+        !are_same || self.order.files.iter().any(ListedFile::has_changed)
+    }
+}
+
+/// Reads a log with `read`. Where what comes of it `is_doubtful`, or a file was gone, and the files are not what they were when they were
+/// listed, it is read again.
+///
+/// # Errors
+/// Those of `read`, and those of [`LogListing::new`]. The kind `ResourceBusy` says that the files changed each time.
+pub(crate) fn read_at_rest<T>(
+    files: &[PathBuf],
+    read: &mut dyn FnMut(&LogListing) -> io::Result<T>,
+    is_doubtful: impl Fn(&T) -> bool,
+) -> io::Result<T> {
+    for reading in 0..READINGS {
+        let listing = match LogListing::new(files) {
+            // It was there before.
+            Err(error) if error.kind() == ErrorKind::NotFound && reading > 0 => break,
+            listing => listing?,
+        };
+        match read(&listing) {
+            Ok(result) if is_doubtful(&result) && listing.has_changed() => {}
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {}
+            result => return result,
+        }
+    }
+    Err(changed())
+}
+
+/// The files, and all rotated ones in all their forms. `None` where they changed meanwhile.
+fn list(named: &[PathBuf]) -> io::Result<Option<(LogOrder, Vec<PathBuf>)>> {
+    // These are open before directories are read. What is written to the files that follow them is newer than this list.
+    let running = named.iter().filter(|file| first_record(file).is_none());
+    let running = running.map(|file| ListedFile::find(file).map_err(|error| of(file, &error)));
+    let running: Vec<ListedFile> = running.collect::<io::Result<_>>()?;
+    let rotated = rotated_files(named)?;
+    // A file that gets another form while a directory is read may be missed in both.
+    if rotated_files(named)? != rotated || !running.iter().all(ListedFile::has_its_name) {
+        return Ok(None);
+    }
+    let mut all = rotated.clone();
+    all.extend(running.iter().map(|file| file.path().to_owned()));
+    let forms = best_forms(&all);
+    let files =
+        forms.files.iter().map(
+            |path| match running.iter().find(|file| file.path() == path) {
+                Some(held) => Ok(held.clone()),
+                None => ListedFile::find(path).map_err(|error| of(path, &error)),
+            },
+        );
+    let files = files.collect::<io::Result<_>>()?;
+    let order = in_order(files, forms.left_out)?;
+    Ok(Some((order, rotated)))
+}
+
+/// The rotated files that are named, in the form that is there, and those that belong to them: see [`LogListing::new`].
+fn rotated_files(named: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+    let (rotated, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        named.iter().partition(|file| first_record(file).is_some());
+    let mut files = Vec::new();
+    for file in &rotated {
+        let (there, _) = in_any_form(file, |name| fs::symlink_metadata(name))
+            .map_err(|error| of(file, &error))?;
+        if !files.contains(&there) {
+            files.push(there);
+        }
+    }
+    let rotated = rotated
+        .iter()
+        .map(|file| (log_of(file), first_record(file)));
+    let rotated: Vec<_> = rotated.collect();
+    for file in others {
+        let log = log_of(file);
+        let of_this = rotated.iter().filter(|(other, _)| *other == log);
+        let newest = of_this.map(|(_, first)| *first).max().flatten();
+        let mut newer = all_rotated(file)?;
+        newer.retain(|one| newest.is_none() || first_record(one) > newest);
+        files.append(&mut newer);
+    }
+    Ok(files)
+}
+
+/// The log that a file belongs to by its name, whichever way its directory was named.
+fn log_of(file: &Path) -> PathBuf {
+    let log = rotated_from(file);
+    let folder = log.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")));
+    match (folder, log.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => log,
+    }
+}
+
+fn of(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str, files: &[&str]) -> Self {
+            let name = format!("listing-{name}-{}", std::process::id());
+            let folder = Self(std::env::temp_dir().join(name));
+            fs::create_dir_all(&folder.0).unwrap();
+            for file in files {
+                fs::write(folder.0.join(file), "text\n").unwrap();
+            }
+            folder
+        }
+
+        fn paths(&self, names: &[&str]) -> Vec<PathBuf> {
+            names.iter().map(|name| self.0.join(name)).collect()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const ONE: &str = "log.20261129.000000000001";
+    const TWO: &str = "log.20261129.000000000002";
+    const THREE: &str = "log.20261129.000000000003";
+
+    #[test]
+    fn a_running_file_stands_for_rotated_ones_that_are_newer_than_those_that_are_named() {
+        let folder = Folder::new("stands-for", &[ONE, TWO, THREE, "log", "aside"]);
+        let listed = |names: &[&str]| {
+            let order = LogListing::new(&folder.paths(names)).unwrap().into_order();
+            let names = order.files.iter().map(|file| file.path().file_name());
+            let names = names.map(|name| name.unwrap().to_str().unwrap().to_owned());
+            names.collect::<Vec<_>>()
+        };
+        for (named, read) in [
+            (&["log"][..], &[ONE, TWO, THREE, "log"][..]),
+            (&["log", TWO], &[TWO, THREE, "log"]),
+            (&["aside", "log", TWO], &[TWO, THREE, "aside", "log"]),
+            (&["log", THREE, ONE], &[ONE, THREE, "log"]),
+            (&[ONE, TWO], &[ONE, TWO]),
+            (&[TWO], &[TWO]),
+        ] {
+            assert_eq!(listed(named), read, "{named:?}");
+        }
+        // However the folder is named.
+        let other = folder.0.join("../").join(folder.0.file_name().unwrap());
+        let named = [folder.0.join(TWO), other.join("log")];
+        let order = LogListing::new(&named).unwrap().into_order();
+        assert_eq!(order.files.len(), 3);
+    }
+
+    /// How often a log is read whose reading is always in doubt, when `change` is done each time; and what comes of it.
+    fn readings(folder: &Folder, change: &dyn Fn(u8)) -> (u8, Result<(), ErrorKind>) {
+        let times = Cell::new(0);
+        let mut read = |_: &LogListing| {
+            times.set(times.get() + 1);
+            change(times.get());
+            Ok(())
+        };
+        let read = read_at_rest(&folder.paths(&["log"]), &mut read, |()| true);
+        (times.get(), read.map_err(|error| error.kind()))
+    }
+
+    #[test]
+    fn a_log_is_read_again_only_if_files_that_were_read_are_others() {
+        let folder = Folder::new("again", &[TWO, "log"]);
+        let [one, two, three, log] = &folder.paths(&[ONE, TWO, THREE, "log"])[..] else {
+            unreachable!()
+        };
+        let (prev, at) = ("0".repeat(64), "2026-11-29T06:05:00.123456Z");
+        let third =
+            format!(r#"{{"v":1,"prev":"{prev}","seq":3,"at":"{at}","event":"stop"}}"#) + "\n";
+        fs::write(log, &third).unwrap();
+        let once = (1, Ok(()));
+        assert_eq!(readings(&folder, &|_| ()), once);
+        let grows = |_| fs::write(log, third.repeat(2)).unwrap();
+        assert_eq!(readings(&folder, &grows), once);
+        let longer = |time: u8| fs::write(two, vec![b' '; 100 + usize::from(time)]).unwrap();
+        let always = (5, Err(ErrorKind::ResourceBusy));
+        assert_eq!(readings(&folder, &longer), always);
+        let at_first = |time: u8| {
+            if time < 3 {
+                longer(time);
+            }
+        };
+        assert_eq!(readings(&folder, &at_first), (3, Ok(())));
+        let arrives = |_| fs::write(one, "").unwrap();
+        assert_eq!(readings(&folder, &arrives), (2, Ok(())));
+        let is_rotated = |_| {
+            fs::rename(log, three).unwrap();
+            fs::write(log, "").unwrap();
+        };
+        assert_eq!(readings(&folder, &is_rotated), once);
+    }
+
+    #[test]
+    fn a_file_that_was_never_there_is_not_found_and_no_change() {
+        let folder = Folder::new("never", &[]);
+        let listing = LogListing::new(&folder.paths(&["log"]));
+        assert_eq!(listing.err().unwrap().kind(), ErrorKind::NotFound);
     }
 }

@@ -1,19 +1,19 @@
 //! Several logs among one list of files, as a machine has them that collects the logs of many nodes.
 
-use super::lines::{LogLine, LogLines, in_order};
+use super::{
+    lines::{LogLine, LogLines},
+    listed::ListedFile,
+    listing::LogListing,
+};
 use crate::audit::{
     Hash,
     chain::{Header, Time},
     checkpoint::SignedNote,
     naming::rotated_from,
-    reader::{LogReader, damage},
+    reader::damage,
 };
 use serde::Deserialize;
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 /// Files that the program itself named as parts of one log: `FILE`, and what was rotated out of it. A file with another name is alone.
 struct LogFiles {
@@ -93,7 +93,7 @@ fn continuation(logs: &[Vec<LogFiles>]) -> Option<(usize, usize)> {
 impl LogFiles {
     fn read(files: Vec<PathBuf>) -> io::Result<Self> {
         // A single file stands for those that were rotated out of it too.
-        let all = in_order(&files)?.files;
+        let all = LogListing::new(&files)?.into_order().files;
         let mut lines = LogLines::new(&all);
         let mut family = Self {
             files,
@@ -128,8 +128,8 @@ impl LogFiles {
 }
 
 /// The last whole line of a file; `None` also where the file is damaged as a compressed file.
-fn last_line(file: &Path) -> io::Result<Option<Vec<u8>>> {
-    match LogReader::open(file)?.last_line() {
+fn last_line(file: &ListedFile) -> io::Result<Option<Vec<u8>>> {
+    match file.open()?.last_line() {
         Ok(last) => Ok(last.map(|(line, _)| line)),
         Err(error) if damage(&error).is_some() => Ok(None),
         Err(error) => Err(error),
@@ -196,7 +196,7 @@ impl<'a> MergedLines<LogLines<'a>> {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub(crate) fn new(logs: impl Iterator<Item = &'a [PathBuf]>) -> io::Result<Self> {
+    pub(crate) fn new(logs: impl Iterator<Item = &'a [ListedFile]>) -> io::Result<Self> {
         Self::of(logs.map(LogLines::new).collect())
     }
 }

@@ -1,11 +1,13 @@
 //! What records say about the tree before other records, so that the log can be verified from there on.
 
-use super::lines::{LinePosition, LogLines};
+use super::{
+    lines::{LinePosition, LogLines},
+    listed::ListedFile,
+};
 use crate::audit::{chain::Header, tree::TreeStart};
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    path::PathBuf,
 };
 
 /// What the first of these lines says about the tree over the records before number `first` that is about it. If several are, they say the
@@ -32,7 +34,7 @@ pub(super) struct GapStarts(HashMap<u64, VecDeque<(LinePosition, TreeStart)>>);
 impl GapStarts {
     /// # Errors
     /// A file cannot be read.
-    pub(super) fn read(files: &[PathBuf], position: LinePosition) -> io::Result<Self> {
+    pub(super) fn read(files: &[ListedFile], position: LinePosition) -> io::Result<Self> {
         let mut lines = LogLines::from(files, position)?;
         let (mut starts, mut number) = (Self::default(), 0);
         while let Some(line) = lines.next()?

@@ -12,6 +12,7 @@ use super::{
     form::is_event,
     keyless::KeylessState,
     lines::{self, LinePosition},
+    listed::ListedFile,
     recent::RecentRecords,
     starts::GapStarts,
 };
@@ -29,7 +30,6 @@ use serde::Deserialize;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io,
-    path::PathBuf,
 };
 
 /// The state of one verification, line by line.
@@ -141,11 +141,11 @@ impl<'a> Verifier<'a> {
     /// Accepts line by line, and gives each to `pass`; returns the first that does not fit, with its position.
     pub(super) fn walk(
         &mut self,
-        files: &[PathBuf],
+        files: &[ListedFile],
         progress: &mut dyn FnMut(u64, u64),
         pass: &mut dyn FnMut(&[u8]),
     ) -> io::Result<Option<(LinePosition, Misfit)>> {
-        let total = lines::octets(files)?;
+        let total = lines::octets(files);
         let mut reported = 0;
         let mut lines = LinesAhead::new(files)?;
         self.checkpoints.not_here(0..self.expected.from);

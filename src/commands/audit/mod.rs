@@ -2,7 +2,8 @@
 //!
 //! Each prints to the writer it is given. Errors are [`Exit`]s: `Exit::No` for a log that is not what was written
 //! or lacks what is asked for,
-//! `Exit::Configuration` for a file that cannot be read or written and for an argument that means nothing.
+//! `Exit::Configuration` for a file that cannot be read or written and for an argument that means nothing,
+//! `Exit::Temporary` for a log that changed while it was read.
 
 mod json;
 mod keygen;
@@ -20,12 +21,20 @@ pub use report::report;
 pub use show::show;
 pub use verify::verify;
 
-use crate::exit::Exit;
+use crate::{audit::OpenError, exit::Exit};
 use std::{fmt::Display, io, path::PathBuf};
 
 /// Says why a command could not be carried out.
 fn unusable(command: &str, error: impl Display) -> Exit {
     Exit::Configuration(format!("audit {command}: {error}"))
+}
+
+/// The same, where a log or a key was read.
+fn unread(command: &str, error: impl Into<OpenError>) -> Exit {
+    match error.into() {
+        error @ OpenError::Wrong(_) => unusable(command, error),
+        OpenError::Temporary(words) => Exit::Temporary(format!("audit {command}: {words}")),
+    }
 }
 
 /// What became of printing. A reader that has closed the pipe, such as `head`, wants no more, and that is no fault.

@@ -1,7 +1,7 @@
 //! `audit prove` and `audit check-proof`: one record for a stranger, with nothing of any other mail.
 
 use super::{
-    demand_files, json::LineValue, outside, show::Sentence, unusable, verify::expectations,
+    demand_files, json::LineValue, outside, show::Sentence, unread, unusable, verify::expectations,
 };
 use crate::{
     audit::{self, OutsideAnchor, ProvedRecord, RecordProof, printable},
@@ -73,7 +73,7 @@ pub fn prove(flags: &AuditProveFlags, out: &mut dyn Write) -> Result<(), Exit> {
     };
     let (proofs, unsigned) =
         audit::prove(&flags.files, &mut |event, line| wanted.takes(event, line))
-            .map_err(|error| unusable("prove", error))?;
+            .map_err(|error| unread("prove", error))?;
     match (&proofs[..], &flags.out) {
         ([], _) if unsigned > 0 => Err(no(
             "no signed checkpoint stands behind it: one comes within a minute, if the log has a key (--audit-key)",

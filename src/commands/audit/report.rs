@@ -25,7 +25,7 @@ mod twin;
 use super::{
     demand_files, outside,
     period::Period,
-    unusable,
+    unread, unusable,
     verify::{expectations, name, separate, with_bar},
 };
 use crate::{
@@ -77,14 +77,14 @@ pub fn report(
         .map_err(|error| unusable("report", error))?;
     let expected = expectations(*from, key, first_key, anchor)
         .and_then(|expected| outside::expect(expected, tsa_ca, witness.as_deref()))
-        .map_err(|error| unusable("report", error))?;
-    let separated = separate(files, &expected).map_err(|error| unusable("report", error))?;
+        .map_err(|error| unread("report", error))?;
+    let separated = separate(files, &expected).map_err(|error| unread("report", error))?;
     let mut counting = Counting::new(separated.len(), &period);
     let verified = with_bar(&mut progress, |draw| {
         let mut count = |log: usize, line: &[u8]| counting.see(log, line, u64::MAX);
         audit::verify_and_read(&separated, &expected, draw, &mut count)
     });
-    let mut logs = verified.map_err(|error| unusable("report", error))?;
+    let mut logs = verified.map_err(|error| unread("report", error))?;
     let counted = counting.end(&logs);
     logs.sort_by(|one, other| one.origin.cmp(&other.origin));
     let written = counted.and_then(|counts| {
@@ -107,7 +107,7 @@ pub fn report(
         }
         tell(html, &logs, out)
     });
-    written.map_err(|error| unusable("report", error))?;
+    written.map_err(|error| unread("report", error))?;
     let intact = logs.iter().all(Verification::intact);
     intact.then_some(()).ok_or(Exit::No)
 }

@@ -9,16 +9,17 @@ use self::{
     blocks::{FoundLines, ShownLines},
     workers::work_in_order,
 };
-use super::{demand_files, json::LineValue, period::Period, quantity::grouped, unusable};
+use super::{demand_files, json::LineValue, period::Period, quantity::grouped, unread, unusable};
 use crate::{
-    audit::{self, LogLine, LogOrder, MergedLines, WireText, in_order, logs, printable},
+    audit::{
+        self, ListedFile, LogLine, LogListing, LogOrder, MergedLines, WireText, logs, printable,
+    },
     exit::Exit,
     flags::AuditShowFlags,
 };
 use std::{
     fmt::{self, Write as _},
     io::{self, Write},
-    path::PathBuf,
 };
 
 /// Longest line for people, in octets.
@@ -43,7 +44,7 @@ pub fn show(
         Ok(_) => Err(Exit::No),
         // The reader, such as `head`, has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(unusable("show", error)),
+        Err(error) => Err(unread("show", error)),
     }
 }
 
@@ -83,7 +84,9 @@ impl<'a> Filter<'a> {
     /// Prints the matching records of all logs, by time. Returns the number of lines that are no records.
     fn print(&self, out: &mut dyn Write, errors: &mut dyn Write) -> io::Result<u64> {
         let logs = logs(&self.flags.files)?;
-        let orders = logs.iter().map(|files| in_order(files));
+        let orders = logs
+            .iter()
+            .map(|files| Ok(LogListing::new(files)?.into_order()));
         let orders: Vec<LogOrder> = orders.collect::<io::Result<_>>()?;
         for remark in orders.iter().flat_map(LogOrder::remarks) {
             writeln!(errors, "{remark}")?;
@@ -99,7 +102,8 @@ impl<'a> Filter<'a> {
                     break;
                 };
                 if line.fault.is_none() {
-                    if self.is_out_of_period(&line) {
+                    let is_rest = || LineValue::read(line.bytes).is_none();
+                    if self.is_out_of_period(&line) || line.is_unfinished() && is_rest() {
                         continue;
                     }
                     anchored[log].see(&line);
@@ -116,7 +120,7 @@ impl<'a> Filter<'a> {
         })?;
         for (one, files) in anchored.iter().zip(&files) {
             if let Some(words) = one.words() {
-                let file = files.last().map(|file| file.display().to_string());
+                let file = files.last().map(|file| file.path().display().to_string());
                 writeln!(errors, "{}: {words}", file.unwrap_or_default())?;
             }
         }
@@ -124,13 +128,13 @@ impl<'a> Filter<'a> {
     }
 
     /// What there is to print of these lines.
-    fn shown(&self, block: &FoundLines, files: &[Vec<PathBuf>]) -> ShownLines {
+    fn shown(&self, block: &FoundLines, files: &[Vec<ListedFile>]) -> ShownLines {
         let (mut shown, mut begin) = (ShownLines::default(), 0);
         let mut sentence = String::new();
         for place in &block.places {
             let line = &block.octets[begin..place.end];
             begin = place.end;
-            let file = &files[place.log][place.file];
+            let file = files[place.log][place.file].path();
             let (record, why) = match &place.fault {
                 Some(fault) => (None, fault.as_str()),
                 None => (LineValue::read(line), "this is no record"),

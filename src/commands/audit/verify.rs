@@ -3,7 +3,7 @@
 use super::{
     demand_files, outside, printed,
     quantity::{grouped, size},
-    unusable,
+    unread,
 };
 use crate::{
     audit::{
@@ -45,14 +45,14 @@ pub fn verify(
     } = flags;
     let expected = expectations(*from, key, first_key, anchor)
         .and_then(|expected| outside::expect(expected, tsa_ca, witness.as_deref()));
-    let mut expected = expected.map_err(|error| unusable("verify", error))?;
+    let mut expected = expected.map_err(|error| unread("verify", error))?;
     if let Some(since) = since {
         let anchors = LogAnchor::read_note(since, &expected.keys);
-        let anchor = anchors.map_err(|error| unusable("verify", error))?;
+        let anchor = anchors.map_err(|error| unread("verify", error))?;
         expected.anchors.push(anchor);
     }
     let verifications =
-        examine(files, &expected, progress).map_err(|error| unusable("verify", error))?;
+        examine(files, &expected, progress).map_err(|error| unread("verify", error))?;
     let own_key = !expected.keys.is_empty();
     let result = match &verifications[..] {
         [log] => print(log, own_key, out),
@@ -132,7 +132,7 @@ pub(super) fn separate(
     files: &[PathBuf],
     expected: &Expectations,
 ) -> Result<Vec<Vec<PathBuf>>, OpenError> {
-    let logs = audit::logs(files).map_err(unreadable)?;
+    let logs = audit::logs(files)?;
     let number = logs.len();
     if number > 1 && expected.from > 0 {
         let text = format!("these files are of {number} logs; --from can be said of one only");
@@ -145,10 +145,6 @@ pub(super) fn separate(
         return Err(OpenError::Wrong(text));
     }
     Ok(logs)
-}
-
-pub(super) fn unreadable(error: io::Error) -> OpenError {
-    OpenError::Wrong(error.to_string())
 }
 
 /// Verifies each log among the files by itself, with a progress bar where one is wanted.
@@ -164,9 +160,7 @@ fn examine(
     let verified = logs
         .iter()
         .map(|log| with_bar(&mut progress, |draw| audit::verify(log, expected, draw)));
-    let mut verified = verified
-        .collect::<io::Result<Vec<Verification>>>()
-        .map_err(unreadable)?;
+    let mut verified = verified.collect::<io::Result<Vec<Verification>>>()?;
     verified.sort_by(|one, other| one.origin.cmp(&other.origin));
     Ok(verified)
 }
@@ -195,7 +189,7 @@ pub(super) fn with_bar<T>(
 
 /// The name of a log, for people; that of its first file where the damage comes before the log's own name.
 pub(super) fn name(verification: &Verification) -> String {
-    let file = || Some(verification.files.first()?.display().to_string());
+    let file = || Some(verification.files.first()?.path().display().to_string());
     let name = verification.origin.clone().or_else(file);
     name.unwrap_or_else(|| "an unnamed log".into())
 }

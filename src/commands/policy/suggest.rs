@@ -17,7 +17,7 @@ use self::{
     partners::{Partner, Partners},
 };
 use crate::{
-    audit::{LogLines, in_order, logs, printable},
+    audit::{LogLines, LogListing, OpenError, logs, printable},
     clock,
     exit::Exit,
     flags::PolicySuggestFlags,
@@ -47,7 +47,10 @@ pub(super) fn suggest(
         ));
     }
     let until = until(flags.until.as_deref())?;
-    let unreadable = |error: io::Error| Exit::Configuration(format!("policy suggest: {error}"));
+    let unreadable = |error: io::Error| match OpenError::from(error) {
+        OpenError::Wrong(words) => Exit::Configuration(format!("policy suggest: {words}")),
+        OpenError::Temporary(words) => Exit::Temporary(format!("policy suggest: {words}")),
+    };
     let (partners, unread) = read(&flags.files, errors).map_err(unreadable)?;
     let mut out = io::BufWriter::new(out);
     let printed = print(&partners, &until, &mut out).and_then(|()| out.flush());
@@ -89,7 +92,7 @@ fn entry(text: &str) -> Option<Entry> {
 fn read(files: &[PathBuf], errors: &mut dyn Write) -> io::Result<(Partners, u64)> {
     let (mut partners, mut unread) = (Partners::default(), 0);
     for log in logs(files)? {
-        let order = in_order(&log)?;
+        let order = LogListing::new(&log)?.into_order();
         for remark in order.remarks() {
             writeln!(errors, "{remark}")?;
         }
@@ -98,9 +101,10 @@ fn read(files: &[PathBuf], errors: &mut dyn Write) -> io::Result<(Partners, u64)
         while let Some(line) = lines.next()? {
             match serde_json::from_slice(line.bytes) {
                 Ok(record) if line.fault.is_none() => partners.add(&record),
+                Err(_) if line.is_unfinished() => {}
                 _ => {
                     unread += 1;
-                    let file = files[line.position.file].display();
+                    let file = files[line.position.file].path().display();
                     let fault = line.fault.unwrap_or("this is no record");
                     writeln!(errors, "{file}:{}: {fault}", line.position.line)?;
                 }

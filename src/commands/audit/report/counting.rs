@@ -7,7 +7,7 @@ use super::{
     observing::Runs,
 };
 use crate::{
-    audit::{MergedLines, Verification},
+    audit::{MergedLines, Verification, changed},
     commands::audit::{period::Period, verify::name},
 };
 use std::{io, mem};
@@ -78,9 +78,7 @@ impl<'a> Counting<'a> {
             self = self.again(verified)?;
             let mut logs = self.logs.iter().zip(verified);
             if logs.any(|(own, log)| own.next + own.unread < log.good) {
-                let words =
-                    "the log was rotated while it was read a second time: run the command again";
-                return Err(io::Error::other(words));
+                return Err(changed());
             }
         }
         let mut counts = self.counts;

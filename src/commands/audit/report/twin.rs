@@ -160,7 +160,10 @@ fn figure(figure: &Figure, page: &ReportPage<'_>) -> Value {
 fn log(log: &Verification) -> Value {
     let LogCounts { anchors, breaks } = counts(log);
     let unvouched = log.outside.unvouched.longest.iter();
-    let files = log.files.iter().map(|file| file.display().to_string());
+    let files = log
+        .files
+        .iter()
+        .map(|file| file.path().display().to_string());
     json!({
         "name": name(log),
         "files": files.collect::<Vec<_>>(),
