@@ -1,17 +1,92 @@
-//! Text files with the marks that editors leave: those of Windows put a byte order mark in front, and some write UTF-16. Who else can
-//! read a secret. And the room that is left for files.
+//! Files that are read whole, up to a limit: whoever can change one must not be able to fill the memory with it. Text files have the
+//! marks that editors leave: those of Windows put a byte order mark in front, and some write UTF-16. Who else can read a secret. And
+//! the room that is left for files.
 
-use std::{env, fs, io, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{
+    env,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::Duration,
+};
+
+/// Most octets of a key, a checkpoint, an answer that was stored, or a list that somebody writes by hand.
+pub(crate) const SMALL: u64 = 1 << 20;
+/// Most octets of a file with certificates. The trust store of a system has a quarter of a MiB.
+pub(crate) const CERTIFICATES: u64 = 16 << 20;
+/// Most octets of what programs make: a table, a list of hosts or domains. A million lines of a table have 64 MiB.
+pub(crate) const LARGE: u64 = 256 << 20;
+/// Most octets of a line that a program has logged.
+const LOGGED_LINE: usize = 1 << 16;
 
 /// U+FEFF in UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// The next octets of a file, at most so many. Their memory does not move while they are read, so that no copy of a secret is left
+/// behind.
+pub(crate) fn beginning(file: impl Read, most: u64) -> io::Result<Vec<u8>> {
+    let mut octets = Vec::with_capacity(usize::try_from(most).unwrap_or_default());
+    file.take(most).read_to_end(&mut octets)?;
+    Ok(octets)
+}
+
+/// The whole file as it is. There is room for a regular file at first, so that no copy of a secret is left behind by growing.
+///
+/// # Errors
+/// As the system says; `FileTooLarge` if it has more than `most` octets.
+pub(crate) fn whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let too_large = || {
+        let words = match most >> 20 {
+            0 => format!("larger than {most} octets"),
+            mebibytes => format!("larger than {mebibytes} MiB"),
+        };
+        io::Error::new(io::ErrorKind::FileTooLarge, words)
+    };
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if length > most {
+        return Err(too_large());
+    }
+    // What is no regular file has no length, and any file may grow meanwhile.
+    let mut octets = Vec::with_capacity(usize::try_from(length).unwrap_or_default() + 1);
+    file.take(most + 1).read_to_end(&mut octets)?;
+    match octets.len() as u64 > most {
+        true => Err(too_large()),
+        false => Ok(octets),
+    }
+}
+
+/// Hands each line to `take` of a text that a program has logged, such as a journal, which may have any length. Lines that are longer
+/// than what this program logs are passed over.
+///
+/// # Errors
+/// As the system says; `InvalidData` with the remedy if the text is UTF-16.
+pub(crate) fn each_logged_line(file: impl Read, mut take: impl FnMut(&str)) -> io::Result<()> {
+    let mut file = BufReader::new(file);
+    refuse_utf16(file.fill_buf()?)?;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let most = LOGGED_LINE as u64;
+        if (&mut file).take(most).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        if line.ends_with(b"\n") || line.len() < LOGGED_LINE {
+            let text = line.strip_prefix(MARK).unwrap_or(&line);
+            take(String::from_utf8_lossy(text).trim_end());
+        } else {
+            file.skip_until(b'\n')?;
+        }
+    }
+}
+
 /// The whole file, without the byte order mark.
 ///
 /// # Errors
-/// As the system says; `InvalidData` with the remedy if the file is not UTF-8.
-pub fn text(path: &Path) -> io::Result<String> {
-    let octets = octets(path)?;
+/// As the system says; `FileTooLarge` if it has more than `most` octets, `InvalidData` with the remedy if it is not UTF-8.
+pub(crate) fn text(path: &Path, most: u64) -> io::Result<String> {
+    let octets = octets(path, most)?;
     String::from_utf8(octets)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8; save it as UTF-8"))
 }
@@ -20,20 +95,25 @@ pub fn text(path: &Path) -> io::Result<String> {
 /// A mark would hide the text behind it, such as the first certificate of a PEM file.
 ///
 /// # Errors
-/// As the system says; `InvalidData` with the remedy if the file is UTF-16.
-pub fn octets(path: &Path) -> io::Result<Vec<u8>> {
-    let read = fs::read(path)?;
-    if read.starts_with(b"\xff\xfe") || read.starts_with(b"\xfe\xff") {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "it is UTF-16; save it as UTF-8",
-        ));
-    }
+/// As the system says; `FileTooLarge` if it has more than `most` octets, `InvalidData` with the remedy if it is UTF-16.
+pub(crate) fn octets(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let read = whole(path, most)?;
+    refuse_utf16(&read)?;
     let lines = read.split_inclusive(|octet| *octet == b'\n');
     Ok(lines
         .flat_map(|line| line.strip_prefix(MARK).unwrap_or(line))
         .copied()
         .collect())
+}
+
+fn refuse_utf16(begin: &[u8]) -> io::Result<()> {
+    match begin.starts_with(b"\xff\xfe") || begin.starts_with(b"\xfe\xff") {
+        true => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is UTF-16; save it as UTF-8",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Whether strangers on this host are kept away from a file with a secret. Returns a warning if its group needs not read it either.
@@ -110,8 +190,39 @@ mod tests {
     #[test]
     fn marks_are_passed_over_where_a_line_begins_and_nowhere_else() {
         let path = saved("marks", "\u{feff}a\n\u{feff}b\r\nc\u{feff}\n".as_bytes());
-        assert_eq!(text(&path).expect("text"), "a\nb\r\nc\u{feff}\n");
+        assert_eq!(text(&path, SMALL).expect("text"), "a\nb\r\nc\u{feff}\n");
         fs::remove_file(path).expect("removed");
+    }
+
+    #[test]
+    fn a_file_that_is_larger_than_it_may_be_is_an_error_and_is_not_read() {
+        let path = saved("large", b"12345678");
+        assert_eq!(whole(&path, 8).expect("read"), b"12345678");
+        let error = whole(&path, 7).expect_err("an error").to_string();
+        assert_eq!(error, "larger than 7 octets");
+        let sparse = fs::OpenOptions::new().write(true).open(&path);
+        sparse.expect("opened").set_len(1 << 40).expect("a length");
+        for read in [whole(&path, SMALL), octets(&path, SMALL)] {
+            let error = read.expect_err("an error");
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+            assert_eq!(error.to_string(), "larger than 1 MiB");
+        }
+        let begin = beginning(File::open(&path).expect("opened"), 10).expect("read");
+        assert_eq!(begin, b"12345678\0\0");
+        fs::remove_file(path).expect("removed");
+        // A device has no length.
+        let error = whole(Path::new("/dev/zero"), SMALL).expect_err("an error");
+        assert_eq!(error.to_string(), "larger than 1 MiB");
+    }
+
+    #[test]
+    fn what_was_logged_is_read_line_by_line_and_lines_that_are_too_long_are_passed_over() {
+        let long = "x".repeat(LOGGED_LINE);
+        let text = format!("\u{feff}one\r\n{long}\n\n{long}{long}\ntwo\n{}", &long[1..]);
+        let mut lines = Vec::new();
+        each_logged_line(text.as_bytes(), |line| lines.push(line.to_owned())).expect("read");
+        assert_eq!(lines, ["one", "", "two", &long[1..]]);
+        assert!(each_logged_line(&b"\xff\xfea\0"[..], |_| ()).is_err());
     }
 
     #[test]
@@ -122,7 +233,7 @@ mod tests {
             ("latin1", b"reason=\"M\xfcller\"", "not UTF-8"),
         ] {
             let path = saved(name, octets);
-            let error = text(&path).expect_err("an error").to_string();
+            let error = text(&path, SMALL).expect_err("an error").to_string();
             assert!(
                 error.contains(words) && error.contains("save it as UTF-8"),
                 "{error}"

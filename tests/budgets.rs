@@ -10,6 +10,8 @@ mod calls;
 mod dns;
 #[path = "budgets/heap.rs"]
 mod heap;
+#[path = "budgets/logs.rs"]
+mod logs;
 #[path = "support/name_server.rs"]
 mod name_server;
 #[path = "budgets/octets.rs"]
@@ -26,8 +28,10 @@ mod wire;
 
 use calls::Kind;
 use play::Stage;
+use running::Scratch;
 use table::{
-    Allocations, Files, IDLE, Idle, LogLines, OCTETS, Octets, Setup, Sockets, Unit, WORK, Way, Work,
+    Allocations, Files, IDLE, Idle, LogLines, MANY_LOGS, ManyLogs, OCTETS, Octets, READ, Read,
+    Setup, Sockets, Unit, WORK, Way, Work,
 };
 
 /// Messages of a run. What is counted too often or not at all at the ends of the run then makes less than half a call a message.
@@ -104,6 +108,57 @@ fn a_session_leaves_no_more_octets_in_the_audit_log_than_its_budget() {
             left.split
         );
         over.compare(&what, left.octets, budget);
+    }
+    over.fail_if_any();
+}
+
+#[test]
+fn what_reads_a_log_holds_a_bounded_part_of_it_whatever_stands_in_the_file() {
+    if !can_measure(play::no_compiler()) {
+        return;
+    }
+    let mut over = Over::default();
+    for Read(filling, words, budget) in READ {
+        let files = Scratch::new();
+        let (log, out) = (logs::filled(&files, filling), files.path("out"));
+        let mail = ["audit", "prove", "--message", "0/1", &log];
+        for arguments in [
+            &["audit", "verify", &log][..],
+            &["audit", "show", &log],
+            &["audit", "report", "--html", &out, &log],
+            &mail,
+            &["policy", "suggest", &log],
+        ] {
+            let (output, measured) = heap::most_octets_of(arguments);
+            let told = [output.stdout, output.stderr].concat();
+            let told = String::from_utf8_lossy(&told).into_owned();
+            if let Some(words) = words {
+                assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
+                let is_said = arguments == mail || told.contains(words);
+                assert!(is_said, "{arguments:?}: {told}");
+            }
+            let what = format!("{filling:?}, {}, octets", arguments[1]);
+            over.compare(&what, measured as f64, budget);
+        }
+    }
+    over.fail_if_any();
+}
+
+#[test]
+fn a_report_over_the_logs_of_many_hosts_holds_no_more_than_one_over_a_few() {
+    if !can_measure(play::no_compiler()) {
+        return;
+    }
+    let mut over = Over::default();
+    for ManyLogs(number, budget) in MANY_LOGS {
+        let files = Scratch::new();
+        let (logs, out) = (logs::of_hosts(&files, number), files.path("out"));
+        let logs: Vec<&str> = logs.iter().map(String::as_str).collect();
+        let arguments = [&["audit", "report", "--html", &out], &logs[..]].concat();
+        let (output, measured) = heap::most_octets_of(&arguments);
+        assert!(output.status.success(), "{output:?}");
+        let what = format!("report over {number} logs, octets");
+        over.compare(&what, measured as f64, budget);
     }
     over.fail_if_any();
 }

@@ -86,7 +86,7 @@ impl SigningKey {
     /// Reads a PKCS#8 PEM file.
     pub(super) fn read(file: &Path) -> Result<Self, OpenError> {
         let name = file.display();
-        let der = crate::files::octets(file)
+        let der = crate::files::octets(file, crate::files::SMALL)
             .map_err(rustls_pki_types::pem::Error::Io)
             .and_then(|pem| PrivatePkcs8KeyDer::from_pem_slice(&pem))
             .map_err(|error| {
@@ -165,7 +165,7 @@ impl PublicKey {
     /// The file cannot be read, or holds no Ed25519 key.
     pub(crate) fn read(file: &Path) -> Result<Self, OpenError> {
         let name = file.display();
-        let pem = crate::files::octets(file)
+        let pem = crate::files::octets(file, crate::files::SMALL)
             .map_err(|error| OpenError::Wrong(format!("{name}: {error}")))?;
         if let Ok(spki) = SubjectPublicKeyInfoDer::from_pem_slice(&pem) {
             return Self::from_spki(&spki)

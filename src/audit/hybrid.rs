@@ -94,7 +94,7 @@ impl HybridPublic {
     /// # Errors
     /// The file cannot be read.
     pub(crate) fn read(file: &Path) -> Result<Option<Self>, OpenError> {
-        let octets = crate::files::octets(file)
+        let octets = crate::files::octets(file, crate::files::SMALL)
             .map_err(|error| OpenError::Wrong(format!("{}: {error}", file.display())))?;
         let spki = SubjectPublicKeyInfoDer::from_pem_slice(&octets).ok();
         let key = spki.and_then(|spki| Some(spki.strip_prefix(&SPKI_PREFIX)?.to_vec()));

@@ -5,7 +5,8 @@ use super::{
     checkpoint::{SignedNote, said_by_program},
     epoch::{EpochPublic, EpochSignature, is_signed_by, key_name},
 };
-use std::path::Path;
+use crate::files::each_logged_line;
+use std::fs::File;
 
 /// An epoch key of a log that was kept elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,17 +30,18 @@ impl KeptKey {
         if let Some(key) = Self::parse(argument) {
             return Ok(vec![key]);
         }
-        let octets = crate::files::octets(Path::new(argument)).map_err(|error| {
-            OpenError::Wrong(format!(
-                "{argument}: {error}; a first key is NAME/epoch+ID+KEY or a file"
-            ))
-        })?;
-        let text = String::from_utf8_lossy(&octets);
         let in_line = |line: &str| {
             let rest = said_by_program(line, "audit epoch key=")?;
             Self::parse(rest.split_ascii_whitespace().next()?)
         };
-        let keys: Vec<_> = text.lines().filter_map(in_line).collect();
+        let mut keys = Vec::new();
+        File::open(argument)
+            .and_then(|file| each_logged_line(file, |line| keys.extend(in_line(line))))
+            .map_err(|error| {
+                OpenError::Wrong(format!(
+                    "{argument}: {error}; a first key is NAME/epoch+ID+KEY or a file"
+                ))
+            })?;
         match keys.is_empty() {
             true => Err(OpenError::Wrong(format!(
                 "{argument}: no line with \"audit epoch key=\" is in it"

@@ -9,11 +9,16 @@ use super::{
     naming::with_suffix,
     tree::RecordTree,
 };
+use crate::files::beginning;
 use data_encoding::HEXLOWER;
 use std::{
+    fs::File,
     io::Write,
     path::{Path, PathBuf},
 };
+
+/// Octets that are read of `FILE.lock`. The line has less than 5,000, and what may stand behind it says nothing.
+pub(super) const LONGEST: u64 = 8192;
 
 /// The number of records, the hash of the last one, and the tree over them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +69,8 @@ impl KnownEnd {
 
     /// What is remembered of the log at `file`; `None` where nothing readable is there.
     pub(super) fn of_log(file: &Path) -> Option<Self> {
-        Self::read(&std::fs::read(lock_of(file)).ok()?)
+        let lock = File::open(lock_of(file)).ok()?;
+        Self::read(&beginning(lock, LONGEST).ok()?)
     }
 }
 

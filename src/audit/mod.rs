@@ -73,6 +73,7 @@ mod kept;
 mod known;
 mod log;
 mod naming;
+mod packed;
 mod proof;
 mod reader;
 mod record;
@@ -109,7 +110,8 @@ pub(crate) use {
     disk::{EndFound, admits_a_cut, end_found},
     hybrid::HybridPublic,
     kept::EpochsFound,
-    proof::{ProvedRecord, prove},
+    packed::PackedLines,
+    proof::{LONGEST_PROOF, ProvedRecord, prove},
     reader::is_plain,
     verify::{
         AskedVoucher, Completeness, Expectations, KeylessBeginning, ListedFile, LogAnchor, LogLine,

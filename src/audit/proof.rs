@@ -39,6 +39,8 @@ const FIRST_LINE: &str = "c2sp.org/tlog-proof@v1";
 const LONGEST_PATH: usize = 63;
 /// Most octets of what the `extra` line has: no record is longer than a line of the log may be, and a proof has few of them.
 const LONGEST_EXTRA: u64 = 64 * 1024 * 1024;
+/// Most octets of a proof: base64 makes a third more of these where gzip makes no less of them, and the rest is short.
+pub(crate) const LONGEST_PROOF: u64 = 2 * LONGEST_EXTRA;
 /// How the gzip stream begins (RFC 1952 §2.3.1): no time, no name, packed as small as possible, by a system that is not told.
 const GZIP: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255];
 /// Checkpoints behind a record that others may still say something of. They usually do so for the first or second.

@@ -31,10 +31,10 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const BLOCK: usize = 256 * 1024;
 /// Blocks that are unpacked before they are asked for.
 const AHEAD: usize = 4;
-/// Octets that no record has. A compressed file can claim to hold a line of any length.
+/// Octets that no record has. A file can have a line of any length, and a compressed one can claim it with a few octets.
 pub(super) const LONGEST_LINE: usize = 1 << 24;
-/// Octets that are read first to find the last line of a file.
-const LAST: u64 = 64 * 1024;
+/// Octets that are read in one go to find the last line of a file.
+const LAST: usize = 16 * 1024;
 
 /// A file of a log, open for reading.
 pub(super) struct LogReader {
@@ -141,7 +141,7 @@ impl LogReader {
     /// without its LF. The other value says whether nothing stands behind it.
     ///
     /// # Errors
-    /// The file cannot be read, or is damaged as a compressed file.
+    /// The file cannot be read, is damaged as a compressed file, or has a longer line at its end than any record is.
     pub(super) fn last_line(mut self) -> io::Result<Option<(Vec<u8>, bool)>> {
         if let LogForm::Plain(file) = &self.form {
             return last_line_of(&file.file);
@@ -364,31 +364,40 @@ pub(super) fn tail(file: &File, size: u64) -> io::Result<(u64, Vec<u8>)> {
     let length = file.metadata()?.len();
     let begin = length.saturating_sub(size);
     let placed = PlacedFile { file, place: begin };
-    let mut octets = Vec::new();
+    let mut octets = Vec::with_capacity(size.min(length) as usize + 1);
     placed.take(length - begin).read_to_end(&mut octets)?;
     Ok((begin, octets))
 }
 
 /// The last line with LF of a plain file, and whether nothing stands behind it.
 fn last_line_of(file: &File) -> io::Result<Option<(Vec<u8>, bool)>> {
-    let mut size = LAST;
-    loop {
-        let (begin, tail) = tail(file, size)?;
-        let end = memchr::memrchr(b'\n', &tail);
-        let before = end.and_then(|end| memchr::memrchr(b'\n', &tail[..end]));
-        match (end, before) {
-            (Some(end), Some(before)) => {
-                let is_end = end + 1 == tail.len();
-                return Ok(Some((tail[before + 1..end].to_vec(), is_end)));
-            }
-            (Some(end), None) if begin == 0 => {
-                let is_end = end + 1 == tail.len();
-                return Ok(Some((tail[..end].to_vec(), is_end)));
-            }
-            (None, _) if begin == 0 => return Ok(None),
-            _ => size *= 2,
+    let length = file.metadata()?.len();
+    let Some(end) = last_lf(file, length)? else {
+        return Ok(None);
+    };
+    let begin = last_lf(file, end)?.map_or(0, |before| before + 1);
+    let mut line = vec![0; usize::try_from(end - begin).unwrap_or_default()];
+    file.read_exact_at(&mut line, begin)?;
+    Ok(Some((line, end + 1 == length)))
+}
+
+/// The place of the last LF before `end`.
+fn last_lf(file: &File, end: u64) -> io::Result<Option<u64>> {
+    let mut block = [0; LAST];
+    let mut behind = end;
+    while behind > 0 {
+        if end - behind > LONGEST_LINE as u64 {
+            return Err(too_long());
         }
+        let begin = behind.saturating_sub(LAST as u64);
+        let block = &mut block[..(behind - begin) as usize];
+        file.read_exact_at(block, begin)?;
+        if let Some(at) = memchr::memrchr(b'\n', block) {
+            return Ok(Some(begin + at as u64));
+        }
+        behind = begin;
     }
+    Ok(None)
 }
 
 #[cfg(test)]

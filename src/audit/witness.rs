@@ -203,7 +203,7 @@ impl WitnessPolicy {
     /// The file cannot be read, or a line of it means nothing.
     pub fn read(file: &Path) -> Result<Self, OpenError> {
         let name = file.display();
-        let text = crate::files::text(file);
+        let text = crate::files::text(file, crate::files::SMALL);
         let text = text.map_err(|error| OpenError::Wrong(format!("{name}: {error}")))?;
         Self::parse(&text)
             .map_err(|(line, words)| OpenError::Wrong(format!("{name}:{line}: {words}")))

@@ -125,7 +125,7 @@ impl FileReading {
     pub(super) fn table_text(&mut self, file: &Path) -> io::Result<String> {
         let text = match &self.kept {
             Some(kept) if kept.file == file => kept.text.clone(),
-            _ => files::text(file)?,
+            _ => files::text(file, files::LARGE)?,
         };
         self.table = self.sha256(file).map(|sha256| TableText {
             file: file.to_owned(),
@@ -251,7 +251,7 @@ fn digest_of(file: &Path) -> Result<String, String> {
     if is_irregular(file) {
         return Err("is no regular file; it must be there to be read again".into());
     }
-    fs::read(file)
+    files::whole(file, files::LARGE)
         .map(|octets| sha256(&octets))
         .map_err(|error| format!("cannot be read: {error}"))
 }

@@ -28,8 +28,14 @@ pub(crate) fn table_of(
     let Some(path) = path else {
         return Ok(Table::default());
     };
-    table_noting(path, files::text(path), purpose, settings, &mut |_| ())
-        .map_err(Exit::Configuration)
+    table_noting(
+        path,
+        files::text(path, files::LARGE),
+        purpose,
+        settings,
+        &mut |_| (),
+    )
+    .map_err(Exit::Configuration)
 }
 
 /// The table with this text. Tells `note` each file that the table names before it reads that file.

@@ -40,7 +40,7 @@ pub(super) fn trust_anchors(file: Option<&Path>) -> Result<TrustAnchors, String>
         return TrustAnchors::from_u8(ROOT_KEYS.as_bytes()).map_err(|error| error.to_string());
     };
     let name = file.display();
-    let text = files::text(file)
+    let text = files::text(file, files::SMALL)
         .map_err(|error| format!("{name}: {error}, --dnssec-anchor needs a file to read"))?;
     let form = "--dnssec-anchor takes DS or DNSKEY records of the root zone, one a line: \". IN DS 20326 8 2 E06D...\"";
     let mut any = false;

@@ -10,7 +10,7 @@ use std::{
 /// host (RFC 6761 §6.3).
 #[must_use]
 pub(crate) fn addresses(path: &Path, name: &str) -> Vec<IpAddr> {
-    let text = files::text(path).unwrap_or_default();
+    let text = files::text(path, files::LARGE).unwrap_or_default();
     let found = named(&text, name);
     if found.is_empty() && name.eq_ignore_ascii_case("localhost") {
         return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];

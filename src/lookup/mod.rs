@@ -84,7 +84,7 @@ pub struct Renewal {
 /// # Errors
 /// In words, with the file's name, if it cannot be used.
 pub fn system_resolvers() -> Result<Vec<SocketAddr>, String> {
-    let text = files::text(Path::new(RESOLV_CONF))
+    let text = files::text(Path::new(RESOLV_CONF), files::SMALL)
         .map_err(|error| format!("{RESOLV_CONF}: {error}, name a resolver with --resolver"))?;
     dns::name_servers(RESOLV_CONF, &text)
 }

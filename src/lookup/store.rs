@@ -3,7 +3,7 @@
 //! A file appears whole or not at all: it is written aside, synced and renamed. A file that cannot be read is set aside and reported,
 //! and its domain is known to have had a policy. A purge leaves a mark, so that a running process forgets the policy too.
 
-use crate::{clock, smtp::Domain};
+use crate::{clock, files, smtp::Domain};
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
@@ -106,7 +106,7 @@ impl PolicyStore {
                 log::warn!("mta-sts: {} is no file of ours", path.display());
                 continue;
             };
-            let stored = fs::read(&path)
+            let stored = files::whole(&path, files::SMALL)
                 .map_err(|error| error.to_string())
                 .and_then(|octets| {
                     let stored: StoredPolicy =

@@ -4,7 +4,7 @@
 //! No word of this file has a secret in it: errors name a file and a line, never what stands there.
 
 use std::{
-    env, fs, io,
+    env, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -225,11 +225,7 @@ fn token_in(file: &Path) -> Result<(Secret, Option<String>), String> {
 fn guarded(file: &Path) -> Result<(Secret, Option<String>), String> {
     let cannot = |error: io::Error| format!("{}: cannot be read: {error}", file.display());
     let warning = files::guard(file)?;
-    let opened = fs::File::open(file).map_err(cannot)?;
-    let length = opened.metadata().map_err(cannot)?.len();
-    // There is room for the whole file at first, so that no copy is left behind by growing.
-    let mut octets = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
-    io::Read::read_to_end(&mut io::Read::take(opened, 1 << 20), &mut octets).map_err(cannot)?;
+    let octets = files::whole(file, files::SMALL).map_err(cannot)?;
     Ok((Secret::new(octets), warning))
 }
 
@@ -237,7 +233,7 @@ fn guarded(file: &Path) -> Result<(Secret, Option<String>), String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     fn read(text: &str) -> Result<UpstreamLogin, String> {
         UpstreamLogin::parse(&Secret::new(text.as_bytes().to_vec()))

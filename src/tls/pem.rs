@@ -19,7 +19,8 @@ use std::{
 
 /// All certificates of a file; at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let octets = files::octets(file).map_err(|error| unreadable(file, &pem::Error::Io(error)))?;
+    let octets = files::octets(file, files::CERTIFICATES)
+        .map_err(|error| unreadable(file, &pem::Error::Io(error)))?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&octets)
         .collect::<Result<_, _>>()
         .map_err(|error| unreadable(file, &error))?;
@@ -68,18 +69,21 @@ pub(super) fn system_certificates() -> (Vec<CertificateDer<'static>>, Option<Str
         if fs::metadata(&file).is_ok_and(|data| !read.insert((data.dev(), data.ino()))) {
             continue;
         }
-        let fault = |error| match error {
-            pem::Error::Io(error) => format!("{error} at '{}'", file.display()),
-            error => error.to_string(),
-        };
-        match CertificateDer::pem_file_iter(&file) {
-            Ok(found) => found.for_each(|found| match found {
-                Ok(certificate) => certificates.push(certificate),
-                Err(error) => {
-                    faults.push(format!("failed to read PEM from file: {}", fault(error)))
+        match files::whole(&file, files::CERTIFICATES) {
+            Ok(octets) => {
+                for found in CertificateDer::pem_slice_iter(&octets) {
+                    match found {
+                        Ok(certificate) => certificates.push(certificate),
+                        Err(error) => {
+                            faults.push(format!("failed to read PEM from file: {error}"));
+                        }
+                    }
                 }
-            }),
-            Err(error) => faults.push(format!("failed to read PEM from file: {}", fault(error))),
+            }
+            Err(error) => {
+                let file = file.display();
+                faults.push(format!("failed to read PEM from file: {error} at '{file}'"));
+            }
         }
     }
     certificates.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
@@ -111,7 +115,8 @@ pub(super) fn pair(
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let octets = files::octets(file).map_err(|error| unreadable(file, &pem::Error::Io(error)))?;
+    let octets = files::octets(file, files::CERTIFICATES)
+        .map_err(|error| unreadable(file, &pem::Error::Io(error)))?;
     PrivateKeyDer::from_pem_slice(&octets).map_err(|error| match error {
         pem::Error::NoItemsFound => format!(
             "{}: no private key in it; a PEM file with an unencrypted `BEGIN PRIVATE KEY` is wanted",

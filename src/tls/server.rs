@@ -11,7 +11,7 @@ use super::{
     signature::Signatures,
     trust::Trust,
 };
-use crate::policy::NamePattern;
+use crate::{files, policy::NamePattern};
 use rustls::{
     CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, Error, NamedGroup,
     OtherError, ServerConfig, SignatureAlgorithm, SignatureScheme,
@@ -262,8 +262,8 @@ impl OwnCertificate {
 /// The OCSP response in a file.
 fn staple(file: &Path) -> Result<Vec<u8>, String> {
     let shown = file.display();
-    let response =
-        std::fs::read(file).map_err(|error| format!("{shown}: cannot be read: {error}"))?;
+    let response = files::whole(file, files::SMALL)
+        .map_err(|error| format!("{shown}: cannot be read: {error}"))?;
     match ocsp::status(&response) {
         Some(0) => Ok(response),
         Some(status) => Err(format!(

@@ -15,6 +15,7 @@ mod golden;
 mod independent;
 mod inventory;
 mod keys;
+mod larger;
 mod later_key;
 mod library;
 mod meanwhile;

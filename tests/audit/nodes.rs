@@ -384,3 +384,35 @@ fn the_report_counts_the_messages_of_all_nodes_and_has_the_state_of_each_log() {
         assert!(page.contains(part), "{part} is not in the page");
     }
 }
+
+#[test]
+fn the_report_is_the_same_in_whatever_order_the_logs_are_read_and_lists_changes_by_time() {
+    let nodes = Nodes::new("reported-nodes-in-order");
+    let (html, json) = ("report.html", "report.json");
+    let [html, json] = [html, json].map(|name| nodes.directory.0.join(name));
+    let mut twins = Vec::new();
+    // Logs are read in the order of their paths.
+    for (before, folder) in [("one", "first"), ("first", "zero")] {
+        let [before, folder] = [before, folder].map(|name| nodes.directory.0.join(name));
+        fs::rename(before, &folder).unwrap();
+        let flags = AuditReportFlags {
+            files: vec![nodes.file("two"), folder.join("audit.jsonl")],
+            html: html.clone(),
+            json: Some(json.clone()),
+            ..AuditReportFlags::default()
+        };
+        command::report(&flags, &mut Vec::new(), None).unwrap();
+        let text = fs::read(&json).unwrap();
+        let mut twin: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let changes = twin["tables"]["operation"].as_array_mut().unwrap();
+        let times = changes.iter().map(|one| one["at"].as_str().unwrap());
+        assert!(changes.len() >= 2 && times.is_sorted(), "{changes:?}");
+        // Both programs began in the same moment.
+        changes.sort_by_key(ToString::to_string);
+        twins.push(twin);
+    }
+    for part in ["tables", "first_record", "last_record", "hosts"] {
+        assert_eq!(twins[0][part], twins[1][part], "{part}");
+        assert!(!twins[0][part].is_null(), "{part}");
+    }
+}

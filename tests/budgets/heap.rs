@@ -1,11 +1,20 @@
 //! What the program takes from the heap, as a library sees it that is loaded before libc.
 
 use crate::{
-    play::Stage,
+    play::{self, Stage},
     running::{Proxy, Scratch},
     table::Unit,
 };
-use std::{fs, io::Read as _, path::PathBuf, process::Command, thread};
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread,
+};
+
+/// Octets of the file of counts.
+const COUNTS: usize = 24;
 
 /// Numbers at one moment.
 #[derive(Clone, Copy)]
@@ -13,6 +22,8 @@ struct Counts {
     allocations: u64,
     /// May lie beyond 2^64: only differences count.
     octets: u64,
+    /// The most that these ever were.
+    most: u64,
 }
 
 /// The program with a counted heap.
@@ -27,7 +38,7 @@ impl Counted {
     fn start(stage: &Stage) -> Self {
         stage.clear();
         let scratch = Scratch::new();
-        let counts = scratch.write("counts", [0; 16]);
+        let counts = scratch.write("counts", [0; COUNTS]);
         let mut command = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"));
         command.args(&stage.arguments);
         command.envs(stage.preload.iter().cloned());
@@ -44,13 +55,29 @@ impl Counted {
     }
 
     fn counts(&self) -> Counts {
-        let octets = fs::read(&self.counts).expect("counts");
-        let number = |at: usize| u64::from_ne_bytes(octets[at..at + 8].try_into().expect("8"));
-        Counts {
-            allocations: number(0),
-            octets: number(8),
-        }
+        counts_in(&self.counts)
     }
+}
+
+fn counts_in(file: &Path) -> Counts {
+    let octets = fs::read(file).expect("counts");
+    let number = |at: usize| u64::from_ne_bytes(octets[at..at + 8].try_into().expect("8"));
+    Counts {
+        allocations: number(0),
+        octets: number(8),
+        most: number(16),
+    }
+}
+
+/// Runs the program to its end. Gives what it said, and the most octets of heap that it held at a time.
+pub fn most_octets_of(arguments: &[&str]) -> (Output, u64) {
+    let scratch = Scratch::new();
+    let counts = scratch.write("counts", [0; COUNTS]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_starttls-proxy"));
+    command.args(arguments).env("HEAP_COUNTS", &counts);
+    command.env("LD_PRELOAD", play::compiled(&scratch));
+    let output = command.output().expect("it runs");
+    (output, counts_in(&counts).most)
 }
 
 /// Allocations of one unit: the difference between one unit and `times` more, by unit, when all has happened once before.

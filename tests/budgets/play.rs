@@ -296,7 +296,8 @@ pub fn no_compiler() -> Option<String> {
     }
 }
 
-fn compiled(files: &Scratch) -> String {
+/// The library made of `preload.c`.
+pub fn compiled(files: &Scratch) -> String {
     let (library, made) = compile(files).expect("a compiler");
     assert!(made.status.success(), "{made:?}");
     library

@@ -34,7 +34,9 @@ struct counts {
     /* Blocks taken, and blocks whose size was changed. */
     _Atomic uint64_t allocations;
     /* Octets of the blocks that are in use, as large as malloc made them. */
-    _Atomic uint64_t octets;
+    _Atomic int64_t octets;
+    /* The most that these ever were. */
+    _Atomic int64_t most;
 };
 
 /* Before the file is there, nobody asks. */
@@ -59,7 +61,10 @@ __attribute__((constructor)) static void begin(void) {
 static void *taken(void *block) {
     if (block) {
         atomic_fetch_add(&counts->allocations, 1);
-        atomic_fetch_add(&counts->octets, malloc_usable_size(block));
+        int64_t size = malloc_usable_size(block);
+        int64_t now = atomic_fetch_add(&counts->octets, size) + size;
+        int64_t most = atomic_load(&counts->most);
+        while (most < now && !atomic_compare_exchange_weak(&counts->most, &most, now)) {}
     }
     return block;
 }

@@ -8,6 +8,8 @@
 //! Client and server do the same in each run. The message has 4 KiB and one recipient, whose domain has an entry in the policy table
 //! and DNS records in the cache. A group is MAIL, RCPT and DATA in one write; in lock-step the client waits for each reply.
 
+use crate::logs::Filling;
+
 /// What costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -88,6 +90,12 @@ pub enum Deed {
 /// The most octets that a deed may leave in the audit log.
 pub struct Octets(pub Way, pub Deed, pub u32);
 
+/// The most octets of heap that a command may hold that reads such a file as a log. The words are what it says of the file.
+pub struct Read(pub Filling, pub Option<&'static str>, pub u32);
+
+/// The most octets of heap that a report over so many logs may hold.
+pub struct ManyLogs(pub usize, pub u32);
+
 use {Deed::*, Log::*, Unit::*, Way::*};
 
 #[rustfmt::skip]
@@ -159,3 +167,19 @@ pub const OCTETS: [Octets; 13] = [
     // As above, and 255 octets of a name in each of three records, each written as five.
     Octets(Inbound, StrangerWithLongestName, 5220),
 ];
+
+/// Buffers for what is read ahead are the same for every file: some 4 MiB. A line that is longer than any record is given up after 16
+/// MiB, for which a buffer has grown to 16.
+pub const READ: [Read; 3] = [
+    Read(Filling::Endless, Some(ENDLESS), 24 << 20),
+    Read(Filling::RecordThenEndless, Some(ENDLESS), 24 << 20),
+    // Several such lines are on their way from one thread to another, with more cores more of them. What is torn at the end of a log is
+    // no damage, whatever its length.
+    Read(Filling::LongLines, None, 200 << 20),
+];
+
+/// One log is read after the other, and the next is begun meanwhile. Each has 5 MiB in buffers, and those of the last may not be given
+/// back yet.
+pub const MANY_LOGS: [ManyLogs; 2] = [ManyLogs(2, 20 << 20), ManyLogs(12, 20 << 20)];
+
+const ENDLESS: &str = "16 MiB without the end of a line, and no record is so long";

@@ -8,9 +8,10 @@ use crate::audit::{
     naming::rotated,
     reader::{damage, is_plain, tail},
 };
+use crate::files::beginning;
 use serde::Deserialize;
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -19,6 +20,9 @@ use zeroize::Zeroizing;
 
 /// Octets of a file's end that are read first to find a record about keys. It has one at least every thousand records.
 const WINDOW: u64 = 4 << 20;
+
+/// Octets that are read of `FILE.epoch`. The secrets have some 200.
+const LONGEST: u64 = 4096;
 
 /// `FILE.epoch`, whose content is overwritten where it stands, so that an old secret does not stay on the disk.
 #[derive(Debug)]
@@ -36,9 +40,9 @@ impl SecretsFile {
         }
     }
 
-    /// The content; `None` where there is no such file.
+    /// What the file begins with; `None` where there is no such file.
     pub(super) fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, OpenError> {
-        match fs::read(&self.path) {
+        match File::open(&self.path).and_then(|file| beginning(file, LONGEST)) {
             Ok(content) => Ok(Some(Zeroizing::new(content))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(OpenError::of(&self.path.display(), &error)),

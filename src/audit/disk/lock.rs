@@ -1,9 +1,10 @@
 //! The file that keeps a second writer away from a log, and that remembers the log's end.
 
 use super::{FileId, sync_directory};
+use crate::{audit::known::LONGEST, files::beginning};
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Seek, SeekFrom},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -52,12 +53,11 @@ impl LockFile {
         }
     }
 
-    /// What the file has.
+    /// What the file begins with.
     pub(super) fn content(&self) -> io::Result<Vec<u8>> {
-        let (mut file, mut content) = (&self.file, Vec::new());
+        let mut file = &self.file;
         file.seek(SeekFrom::Start(0))?;
-        file.read_to_end(&mut content)?;
-        Ok(content)
+        beginning(file, LONGEST)
     }
 
     /// Sees that the file under the name is the one that this process has locked, and takes another where that is not so.

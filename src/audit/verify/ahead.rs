@@ -6,14 +6,13 @@ use super::{
     lines::{LinePosition, LogLines},
     listed::ListedFile,
 };
+use crate::audit::packed::PackedLines;
 use std::{
     io,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
 };
 
-/// Octets of lines that are handed over in one go, or one line if that is longer.
-const BATCH: usize = 256 * 1024;
 /// Batches that are read before they are asked for.
 const AHEAD: usize = 4;
 
@@ -30,10 +29,8 @@ pub(super) struct ExaminedLine<'a> {
     pub(super) malformed: Option<&'a str>,
 }
 
-/// A line in a batch.
+/// What is known about a line in a batch.
 struct BatchedLine {
-    /// Its end in the octets of the batch.
-    end: usize,
     whole: bool,
     position: LinePosition,
     fault: Option<String>,
@@ -43,8 +40,7 @@ struct BatchedLine {
 /// Lines that were read.
 #[derive(Default)]
 struct LineBatch {
-    octets: Vec<u8>,
-    lines: Vec<BatchedLine>,
+    lines: PackedLines<BatchedLine>,
     /// Octets of the files that were read so far, as they are on disk.
     taken: u64,
     /// Nothing comes behind it.
@@ -57,9 +53,8 @@ pub(super) struct LinesAhead {
     /// Takes batches back, whose memory is used again.
     used: SyncSender<LineBatch>,
     batch: LineBatch,
-    /// The next line in the batch, and where it begins.
+    /// The next line in the batch.
     next: usize,
-    begin: usize,
 }
 
 impl LinesAhead {
@@ -77,14 +72,13 @@ impl LinesAhead {
             used,
             batch: LineBatch::default(),
             next: 0,
-            begin: 0,
         })
     }
 
     /// # Errors
     /// A file cannot be read.
     pub(super) fn next(&mut self) -> io::Result<Option<ExaminedLine<'_>>> {
-        while self.next == self.batch.lines.len() {
+        while self.batch.lines.get(self.next).is_none() {
             if self.batch.is_last {
                 return Ok(None);
             }
@@ -93,13 +87,12 @@ impl LinesAhead {
             let batch = self.batches.recv().unwrap_or_else(gone)?;
             let used = std::mem::replace(&mut self.batch, batch);
             let _ = self.used.try_send(used); // without it, new memory is taken
-            (self.next, self.begin) = (0, 0);
+            self.next = 0;
         }
-        let line = &self.batch.lines[self.next];
-        let begin = std::mem::replace(&mut self.begin, line.end);
+        let line = self.batch.lines.get(self.next);
         self.next += 1;
-        Ok(Some(ExaminedLine {
-            bytes: &self.batch.octets[begin..line.end],
+        Ok(line.map(|(bytes, line)| ExaminedLine {
+            bytes,
             whole: line.whole,
             position: line.position,
             fault: line.fault.as_deref(),
@@ -131,47 +124,25 @@ fn read(
     }
 }
 
-/// Octets that a line takes beside its own: a file may have nothing but line feeds.
-const LINE: usize = 256;
-
 fn fill(batch: &mut LineBatch, lines: &mut LogLines<'_>, scan: &mut FormScan) -> io::Result<()> {
-    batch.octets.clear();
     batch.lines.clear();
-    while batch.octets.len() + batch.lines.len() * LINE < BATCH {
+    while !batch.lines.is_full() {
         let Some(line) = lines.next()? else {
             batch.is_last = true;
             break;
         };
-        batch.octets.extend_from_slice(line.bytes);
         let malformed = match line.whole {
             true => form::fault(line.bytes, scan),
             false => None,
         };
-        batch.lines.push(BatchedLine {
-            end: batch.octets.len(),
+        let about = BatchedLine {
             whole: line.whole,
             position: line.position,
             fault: line.fault.map(str::to_owned),
             malformed,
-        });
+        };
+        batch.lines.push(line.bytes, about);
     }
     batch.taken = lines.taken();
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_without_octets_fill_a_batch_too() {
-        let file = std::env::temp_dir().join(format!("ahead-{}", std::process::id()));
-        std::fs::write(&file, "\n".repeat(100_000)).unwrap();
-        let files = [ListedFile::find(&file).unwrap()];
-        let (mut batch, mut lines) = (LineBatch::default(), LogLines::new(&files));
-        fill(&mut batch, &mut lines, &mut FormScan::default()).unwrap();
-        assert!((1..=BATCH / LINE).contains(&batch.lines.len()));
-        assert!(!batch.is_last);
-        std::fs::remove_file(file).unwrap();
-    }
 }

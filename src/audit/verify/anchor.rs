@@ -4,7 +4,12 @@ use crate::audit::{
     Hash, OpenError, PublicKey,
     checkpoint::{SignedNote, said_by_program, unbase64},
 };
-use std::path::Path;
+use crate::files;
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 /// What another machine remembers of a log: how many records it had, and the hash of the last one, the root of the tree over all, or
 /// both.
@@ -37,12 +42,12 @@ impl LogAnchor {
                 root: None,
             }]);
         }
-        let bytes = crate::files::octets(Path::new(argument)).map_err(|error| {
+        let read = File::open(argument).and_then(Self::in_file);
+        let anchors = read.map_err(|error| {
             OpenError::Wrong(format!(
                 "{argument}: {error}; an anchor is SIZE:HASH or a file"
             ))
         })?;
-        let anchors = Self::parse(&String::from_utf8_lossy(&bytes));
         if anchors.is_empty() {
             return Err(OpenError::Wrong(format!(
                 "{argument}: no line with \"audit checkpoint\" and no signed note is in it"
@@ -57,31 +62,36 @@ impl LogAnchor {
     /// The file cannot be read, holds no checkpoint, or none of the keys has signed it.
     pub(crate) fn read_note(file: &str, keys: &[PublicKey]) -> Result<Self, OpenError> {
         let wrong = |words: &str| OpenError::Wrong(format!("{file}: {words}"));
-        let bytes =
-            crate::files::octets(Path::new(file)).map_err(|error| wrong(&error.to_string()))?;
+        let bytes = files::octets(Path::new(file), files::SMALL)
+            .map_err(|error| wrong(&error.to_string()))?;
         let text = String::from_utf8_lossy(&bytes);
         let note = SignedNote::read(&text).ok_or_else(|| wrong("this is no checkpoint"))?;
         if !keys.is_empty() && !keys.iter().any(|key| note.signed_by(key)) {
             return Err(wrong("none of the keys given has signed this checkpoint"));
         }
-        Ok(Self {
+        Ok(Self::of_note(&note))
+    }
+
+    fn of_note(note: &SignedNote<'_>) -> Self {
+        Self {
             origin: Some(note.origin.to_owned()),
             size: note.size,
             hash: None,
             root: Some(note.root),
-        })
+        }
     }
 
-    fn parse(text: &str) -> Vec<Self> {
-        if let Some(note) = SignedNote::read(text) {
-            return vec![Self {
-                origin: Some(note.origin.to_owned()),
-                size: note.size,
-                hash: None,
-                root: Some(note.root),
-            }];
+    /// A signed note, or the log lines of a journal, which may have any length. A pipe can be read only once.
+    fn in_file(mut file: impl Read) -> io::Result<Vec<Self>> {
+        let begin = files::beginning(&mut file, files::SMALL)?;
+        let text = String::from_utf8_lossy(&begin);
+        if let Some(note) = SignedNote::read(text.trim_start_matches('\u{feff}')) {
+            return Ok(vec![Self::of_note(&note)]);
         }
-        text.lines().filter_map(Self::in_line).collect()
+        let mut anchors = Vec::new();
+        let all = begin.chain(file);
+        files::each_logged_line(all, |line| anchors.extend(Self::in_line(line)))?;
+        Ok(anchors)
     }
 
     fn in_line(line: &str) -> Option<Self> {
@@ -133,12 +143,15 @@ mod tests {
         let journal = format!(
             "Nov 24 06:05:00 mail starttls-proxy[71]: {checkpoint}\nNov 24 06:05:01 mail other: audit checkpoint none\n"
         );
-        assert_eq!(LogAnchor::parse(&journal), std::slice::from_ref(&anchor));
+        assert_eq!(
+            LogAnchor::in_file(journal.as_bytes()).unwrap(),
+            std::slice::from_ref(&anchor)
+        );
         let of_note = LogAnchor {
             hash: None,
             ..anchor
         };
-        assert_eq!(LogAnchor::parse(&note), [of_note]);
+        assert_eq!(LogAnchor::in_file(note.as_bytes()).unwrap(), [of_note]);
         let given = LogAnchor::read(&format!("41000:{hash}")).unwrap();
         assert_eq!((given[0].size, given[0].hash), (41_000, Some(hash)));
         assert!(LogAnchor::read("/nonexistent").is_err());

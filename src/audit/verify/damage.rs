@@ -29,7 +29,7 @@ pub enum Damage {
     Rewritten,
     /// A checkpoint, or the signature of one, is missing where the format requires it.
     Unsigned,
-    /// A compressed file cannot be unpacked, or not from some place on.
+    /// From some place on, a compressed file cannot be unpacked, or a file has a longer line than any record is.
     Unreadable,
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct LogLine<'a> {
     /// Whether it stands in the last file.
     is_newest: bool,
     pub(crate) position: LinePosition,
-    /// Why nothing behind this line can be read of its file, where that is so. The line is what is left before the damage.
+    /// Why nothing behind this line can be read of its file, where that is so. The line is what is left before the damage, or some of it.
     pub(crate) fault: Option<&'a str>,
 }
 
@@ -160,6 +160,9 @@ impl<'a> LogLines<'a> {
             self.next = LinePosition { file, line: 1 };
             self.taken = self.taken();
             (self.open, self.fault, self.told) = (None, None, false);
+            (self.begin, self.end) = (0, 0);
+            self.buffer.truncate(READ);
+            self.buffer.shrink_to_fit(); // a long line has made it larger
         }
     }
 
@@ -178,7 +181,7 @@ impl<'a> LogLines<'a> {
             }
             searched = unread.len();
             if self.fill()? == 0 {
-                return Ok((searched, false));
+                return Ok((self.end - self.begin, false));
             }
         }
     }
@@ -190,9 +193,9 @@ impl<'a> LogLines<'a> {
             return Ok(0);
         };
         if self.end == self.buffer.len() {
-            // A plain file is as long as it is. What a compressed one unpacks to has no other bound.
-            if !file.is_plain() && self.end >= LONGEST_LINE {
+            if self.end >= LONGEST_LINE {
                 self.fault = Some(too_long().to_string());
+                self.end = READ; // nobody needs all of what is no record
                 return Ok(0);
             }
             self.buffer.resize(self.buffer.len() * 2, 0);

@@ -127,7 +127,7 @@ impl LogFiles {
     }
 }
 
-/// The last whole line of a file; `None` also where the file is damaged as a compressed file.
+/// The last whole line of a file; `None` also where the file is damaged.
 fn last_line(file: &ListedFile) -> io::Result<Option<Vec<u8>>> {
     match file.open()?.last_line() {
         Ok(last) => Ok(last.map(|(line, _)| line)),
@@ -142,48 +142,15 @@ fn name_in(line: &[u8]) -> Option<String> {
     fields.origin.clone().or_else(note)
 }
 
-/// Where the lines of one log come from.
-pub(crate) trait LineSource {
-    /// What stands where [`LineSource::next`] gives a line.
-    type Line<'a>
-    where
-        Self: 'a;
-
-    /// The time of the next line, `None` at the end. A line that is no record has the time 0.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    fn next_time(&mut self) -> io::Result<Option<Time>>;
-
-    /// # Errors
-    /// A file cannot be read.
-    fn next(&mut self) -> io::Result<Option<Self::Line<'_>>>;
-}
-
 /// The time in a line.
-pub(super) fn time_in(line: &[u8]) -> Time {
+fn time_in(line: &[u8]) -> Time {
     let at = Header::read(line).and_then(|header| header.at.try_into().ok());
     at.unwrap_or([0; size_of::<Time>()])
 }
 
-impl LineSource for LogLines<'_> {
-    type Line<'a>
-        = LogLine<'a>
-    where
-        Self: 'a;
-
-    fn next_time(&mut self) -> io::Result<Option<Time>> {
-        Ok(self.peek()?.map(|line| time_in(line.bytes)))
-    }
-
-    fn next(&mut self) -> io::Result<Option<LogLine<'_>>> {
-        LogLines::next(self)
-    }
-}
-
 /// The lines of several logs, merged by the times of their records. Lines of one log keep their order, whatever its clock did.
-pub(crate) struct MergedLines<S> {
-    logs: Vec<S>,
+pub(crate) struct MergedLines<'a> {
+    logs: Vec<LogLines<'a>>,
     /// The time of each log's next line, `None` at its end. A line that is no record has the time 0, so that it comes right behind the
     /// line before it.
     next: Vec<Option<Time>>,
@@ -191,19 +158,19 @@ pub(crate) struct MergedLines<S> {
     stale: Option<usize>,
 }
 
-impl<'a> MergedLines<LogLines<'a>> {
+/// The time of the next line, `None` at the end.
+fn next_time(lines: &mut LogLines<'_>) -> io::Result<Option<Time>> {
+    Ok(lines.peek()?.map(|line| time_in(line.bytes)))
+}
+
+impl<'a> MergedLines<'a> {
     /// Each of `logs` is the files of one log, in order.
     ///
     /// # Errors
     /// A file cannot be read.
     pub(crate) fn new(logs: impl Iterator<Item = &'a [ListedFile]>) -> io::Result<Self> {
-        Self::of(logs.map(LogLines::new).collect())
-    }
-}
-
-impl<S: LineSource> MergedLines<S> {
-    pub(super) fn of(mut logs: Vec<S>) -> io::Result<Self> {
-        let next = logs.iter_mut().map(S::next_time);
+        let mut logs: Vec<_> = logs.map(LogLines::new).collect();
+        let next = logs.iter_mut().map(next_time);
         Ok(Self {
             next: next.collect::<io::Result<_>>()?,
             logs,
@@ -215,7 +182,7 @@ impl<S: LineSource> MergedLines<S> {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub(crate) fn next(&mut self) -> io::Result<Option<(usize, S::Line<'_>)>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<(usize, LogLine<'_>)>> {
         if self.logs.len() == 1 {
             // There is nothing to merge, so nobody needs the times.
             return match self.next[0] {
@@ -224,7 +191,7 @@ impl<S: LineSource> MergedLines<S> {
             };
         }
         if let Some(log) = self.stale.take() {
-            self.next[log] = self.logs[log].next_time()?;
+            self.next[log] = next_time(&mut self.logs[log])?;
         }
         let times = self.next.iter().enumerate();
         let earliest = times
@@ -235,11 +202,5 @@ impl<S: LineSource> MergedLines<S> {
         };
         self.stale = Some(log);
         Ok(self.logs[log].next()?.map(|line| (log, line)))
-    }
-
-    /// No more lines of this log are wanted.
-    pub(crate) fn leave(&mut self, log: usize) {
-        self.next[log] = None;
-        self.stale = self.stale.filter(|&stale| stale != log);
     }
 }

@@ -92,6 +92,9 @@ fn torn_behind(behind: &mut LinesAhead) -> io::Result<Option<u64>> {
     let mut octets = 0;
     while let Some(line) = behind.next()? {
         octets += line.bytes.len() as u64 + u64::from(line.whole);
+        if line.fault.is_some() {
+            return Ok(None);
+        }
         if line.whole
             && Header::read(line.bytes).is_some_and(|header| header.event == b"checkpoint")
         {

@@ -118,7 +118,7 @@ pub fn check_proof(flags: &AuditCheckProofFlags, out: &mut dyn Write) -> Result<
     let mut all_hold = true;
     for file in &flags.files {
         let wrong = |words: &dyn std::fmt::Display| failed(&format!("{}: {words}", file.display()));
-        let text = files::octets(file).map_err(|error| wrong(&error))?;
+        let text = files::octets(file, audit::LONGEST_PROOF).map_err(|error| wrong(&error))?;
         let proof = str::from_utf8(&text).ok().and_then(RecordProof::read);
         let proof = proof.ok_or_else(|| wrong(&"this is no proof of a record"))?;
         if flags.files.len() > 1 {

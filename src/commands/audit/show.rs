@@ -6,13 +6,14 @@ mod workers;
 
 use self::{
     anchored::AnchoredUntil,
-    blocks::{FoundLines, ShownLines},
+    blocks::{FoundPlace, ShownLines},
     workers::work_in_order,
 };
 use super::{demand_files, json::LineValue, period::Period, quantity::grouped, unread, unusable};
 use crate::{
     audit::{
-        self, ListedFile, LogLine, LogListing, LogOrder, MergedLines, WireText, logs, printable,
+        self, ListedFile, LogLine, LogListing, LogOrder, MergedLines, PackedLines, WireText, logs,
+        printable,
     },
     exit::Exit,
     flags::AuditShowFlags,
@@ -96,7 +97,7 @@ impl<'a> Filter<'a> {
         let mut anchored: Vec<_> = files.iter().map(|_| AnchoredUntil::default()).collect();
         let mut unread = 0;
         let next = || {
-            let mut block = FoundLines::default();
+            let mut block = PackedLines::default();
             while !block.is_full() {
                 let Some((log, line)) = lines.next()? else {
                     break;
@@ -108,11 +109,17 @@ impl<'a> Filter<'a> {
                     }
                     anchored[log].see(&line);
                 }
-                block.push(log, &line);
+                let place = FoundPlace {
+                    log,
+                    file: line.position.file,
+                    line: line.position.line,
+                    fault: line.fault.map(str::to_owned),
+                };
+                block.push(line.bytes, place);
             }
-            Ok((!block.places.is_empty()).then_some(block))
+            Ok((!block.is_empty()).then_some(block))
         };
-        let work = |block: FoundLines| self.shown(&block, &files);
+        let work = |block: PackedLines<FoundPlace>| self.shown(&block, &files);
         work_in_order(next, work, |shown| {
             unread += shown.unread;
             errors.write_all(shown.errors.as_bytes())?;
@@ -128,12 +135,10 @@ impl<'a> Filter<'a> {
     }
 
     /// What there is to print of these lines.
-    fn shown(&self, block: &FoundLines, files: &[Vec<ListedFile>]) -> ShownLines {
-        let (mut shown, mut begin) = (ShownLines::default(), 0);
+    fn shown(&self, block: &PackedLines<FoundPlace>, files: &[Vec<ListedFile>]) -> ShownLines {
+        let mut shown = ShownLines::default();
         let mut sentence = String::new();
-        for place in &block.places {
-            let line = &block.octets[begin..place.end];
-            begin = place.end;
+        for (line, place) in block.iter() {
             let file = files[place.log][place.file].path();
             let (record, why) = match &place.fault {
                 Some(fault) => (None, fault.as_str()),

@@ -223,7 +223,7 @@ async fn check_upstream(upstream: &Upstream, checker: &Checker, as_json: bool) -
 fn domains(flags: &CheckFlags) -> Result<Vec<Domain>, Exit> {
     let mut names = flags.domains.clone();
     if let Some(path) = &flags.file {
-        let text = files::text(path)
+        let text = files::text(path, files::LARGE)
             .map_err(|error| Exit::Configuration(format!("{}: {error}", path.display())))?;
         let lines = text
             .lines()

@@ -1,10 +1,10 @@
 //! What the watcher of port 25's locks says in its file.
 
-use std::fs;
+use std::path::Path;
 
 use super::{super::machine::units::ProxyUnits, finding::MachineFinding};
 use crate::{
-    clock,
+    clock, files,
     serve::status::interception::{STATE, is_watched, value},
 };
 
@@ -13,7 +13,7 @@ const WATCH: &str = "starttls-proxy-watch";
 pub(super) fn check(units: &ProxyUnits) -> Option<MachineFinding> {
     const CHECK: &str = "watcher";
     let start = |finding: MachineFinding| finding.run(format!("systemctl enable --now {WATCH}"));
-    let Ok(text) = fs::read_to_string(STATE) else {
+    let Ok(text) = files::text(Path::new(STATE), files::SMALL) else {
         units.named(WATCH)?;
         let words = "nobody watches that the locks of port 25 stay on";
         return Some(start(MachineFinding::warn(CHECK, words)));

@@ -1,6 +1,6 @@
 //! Attempts that were refused, or would have been, by reason.
 
-use super::tally::{Tally, add, entry, kept_apart};
+use super::tally::{Tally, add, begin_at, entry, go_on_to, kept_apart};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -17,6 +17,9 @@ pub(super) struct ReasonCounts {
     pub(super) last: String,
     /// The last reply, as an example.
     pub(super) reply: String,
+    /// When that was.
+    #[serde(skip)]
+    replied: String,
     /// What was done, by [`what_was_done`].
     pub(super) done: Tally,
 }
@@ -51,11 +54,9 @@ pub(super) fn add_attempts(
     let reason = entry(reasons, attempts.reason);
     reason.number += attempts.number;
     reason.remembered += u64::from(attempts.remembered);
-    if reason.first.is_empty() {
-        at.clone_into(&mut reason.first);
-    }
-    at.clone_into(&mut reason.last);
-    if !attempts.words.is_empty() {
+    begin_at(&mut reason.first, at);
+    go_on_to(&mut reason.last, at);
+    if !attempts.words.is_empty() && go_on_to(&mut reason.replied, at) {
         attempts.words.clone_into(&mut reason.reply);
     }
     add(&mut reason.done, attempts.done, attempts.number);

@@ -7,12 +7,12 @@ use super::{
     observing::Runs,
 };
 use crate::{
-    audit::{MergedLines, Verification, changed},
+    audit::{LogLines, Verification, changed},
     commands::audit::{period::Period, verify::name},
 };
 use std::{io, mem};
 
-/// Counts the records of several logs, which come merged by time.
+/// Counts the records of several logs, which come one behind the other.
 pub(super) struct Counting<'a> {
     period: &'a Period,
     counts: Counts,
@@ -82,6 +82,7 @@ impl<'a> Counting<'a> {
             }
         }
         let mut counts = self.counts;
+        counts.put_in_order();
         let names: Vec<String> = verified.iter().map(name).collect();
         let is_one = names.len() == 1;
         for (own, name) in self.logs.into_iter().zip(&names) {
@@ -103,11 +104,11 @@ impl<'a> Counting<'a> {
     /// Counts anew, now that it is known up to where the records are as they were written.
     fn again(self, verified: &[Verification]) -> io::Result<Self> {
         let mut counting = Self::new(verified.len(), self.period);
-        let mut lines = MergedLines::new(verified.iter().map(|log| &log.files[..]))?;
-        while let Some((log, line)) = lines.next()? {
-            if !counting.see(log, line.bytes, verified[log].good) {
-                lines.leave(log);
-            }
+        for (number, log) in verified.iter().enumerate() {
+            let mut lines = LogLines::new(&log.files);
+            while let Some(line) = lines.next()?
+                && counting.see(number, line.bytes, log.good)
+            {}
         }
         Ok(counting)
     }

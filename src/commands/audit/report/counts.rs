@@ -7,11 +7,13 @@ use super::{
     figures::FigureCounts,
     inventory::Inventory,
     observing::ObservePeriod,
-    tally::{MOST, OTHERS, Tally, add, count, entry, keep, kept_apart, number_of},
+    tally::{
+        MOST, OTHERS, Tally, add, begin_at, count, entry, go_on_to, keep, kept_apart, number_of,
+    },
 };
 use crate::commands::audit::period::Period;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Starts, stops and changes that are kept; older ones are dropped.
 const CHANGES: usize = 1000;
@@ -59,7 +61,7 @@ pub(super) struct Counts {
     pub(super) exemptions: Vec<ReadExemption>,
     /// What exemptions were used for, by rule, then by domain.
     pub(super) used: BTreeMap<(String, String), ExemptionUse>,
-    pub(super) changes: VecDeque<OperationChange>,
+    pub(super) changes: Vec<OperationChange>,
     pub(super) figures: FigureCounts,
     pub(super) inventory: Inventory,
     /// Times in which nothing was enforced.
@@ -167,9 +169,9 @@ impl Counts {
         if period.begins_after(record.at.as_bytes()) {
             return;
         }
-        let span = &mut self.span;
-        let (_, last) = span.get_or_insert_with(|| (record.at.to_owned(), String::new()));
-        record.at.clone_into(last);
+        let (first, last) = self.span.get_or_insert_default();
+        begin_at(first, record.at);
+        go_on_to(last, record.at);
         self.figures.add(record);
         self.inventory.see_certificate(record);
         match record.event {
@@ -202,7 +204,7 @@ impl Counts {
     fn domain(&mut self, name: &str, at: &str) -> &mut DomainCounts {
         let name = kept_apart(&self.domains, name);
         let domain = entry(&mut self.domains, name);
-        at.clone_into(&mut domain.last);
+        go_on_to(&mut domain.last, at);
         domain
     }
 
@@ -372,10 +374,11 @@ impl Counts {
         }
         let used = self.used.entry(key).or_default();
         let owned = |text: &Option<Text<'_>>| text.as_ref().map(ToString::to_string);
-        used.level = decision.level.as_deref().unwrap_or("–").to_owned();
-        used.until = owned(&decision.until);
-        used.why = owned(&decision.why);
-        record.at.clone_into(&mut used.last);
+        if go_on_to(&mut used.last, record.at) {
+            used.level = decision.level.as_deref().unwrap_or("–").to_owned();
+            used.until = owned(&decision.until);
+            used.why = owned(&decision.why);
+        }
         used
     }
 
@@ -440,13 +443,22 @@ impl Counts {
             }
             _ => return,
         };
-        if self.changes.len() >= CHANGES {
-            self.changes.pop_front();
-        }
-        self.changes.push_back(OperationChange {
+        self.changes.push(OperationChange {
             at: record.at.to_owned(),
             log,
             text,
         });
+        if self.changes.len() >= 2 * CHANGES {
+            self.put_in_order();
+        }
+    }
+
+    /// Puts what came log by log in the order of time.
+    pub(super) fn put_in_order(&mut self) {
+        self.changes.sort_by(|one, other| one.at.cmp(&other.at));
+        let older = self.changes.len().saturating_sub(CHANGES);
+        self.changes.drain(..older);
+        self.outages
+            .sort_by(|one, other| one.until.cmp(&other.until));
     }
 }

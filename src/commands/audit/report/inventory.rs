@@ -3,7 +3,7 @@
 use super::{
     fields::{ReadCertificate, ReadPolicy, ReadRecord},
     html::{END_FOLD, Escaped, begin_fold, day, list, plural},
-    tally::keep,
+    tally::{begin_at, go_on_to, keep},
 };
 use crate::commands::{audit::quantity::grouped, unnamed::UnnamedPeers};
 use serde::Serialize;
@@ -116,7 +116,7 @@ impl Inventory {
         if let Some(seen) = self.certificates.get_mut(&*shown.sha256) {
             seen.see(record, messages, earlier);
         } else if self.is_complete() {
-            let mut seen = CertificateSeen::new(shown, record.at);
+            let mut seen = CertificateSeen::new(shown);
             seen.see(record, messages, earlier);
             self.certificates.insert(shown.sha256.to_string(), seen);
         } else {
@@ -145,7 +145,7 @@ impl Inventory {
 }
 
 impl CertificateSeen {
-    fn new(shown: &ReadCertificate<'_>, at: &str) -> Self {
+    fn new(shown: &ReadCertificate<'_>) -> Self {
         Self {
             subject: shown.subject.to_string(),
             issuer: shown.issuer.to_string(),
@@ -154,7 +154,6 @@ impl CertificateSeen {
             spki_sha256: shown.spki_sha256.to_string(),
             not_before: shown.not_before.to_string(),
             not_after: shown.not_after.to_string(),
-            first_seen: at.to_owned(),
             ..Self::default()
         }
     }
@@ -162,7 +161,8 @@ impl CertificateSeen {
     /// `earlier`: the levels that it satisfied in records that do not name it.
     fn see(&mut self, record: &ReadRecord<'_>, messages: u64, earlier: HashSet<String>) {
         self.messages += messages;
-        record.at.clone_into(&mut self.last_seen);
+        begin_at(&mut self.first_seen, record.at);
+        go_on_to(&mut self.last_seen, record.at);
         for decision in record.decisions.iter().chain(record.decision.as_deref()) {
             if let Some(level) = decision.level.as_deref()
                 && decision.is_proof()

@@ -46,3 +46,20 @@ pub(super) fn entry<'a, T: Default>(map: &'a mut BTreeMap<String, T>, key: &str)
 pub(super) fn number_of(tally: &Tally, word: &str) -> u64 {
     tally.get(word).copied().unwrap_or_default()
 }
+
+/// Makes `first` the earlier of the two times, which have the form of a record's; an empty one is none. Records of several logs come log
+/// by log.
+pub(super) fn begin_at(first: &mut String, at: &str) {
+    if first.is_empty() || at < first.as_str() {
+        at.clone_into(first);
+    }
+}
+
+/// Makes `last` the later of the two times. Returns whether that is `at`, so that what is known of this time is the latest.
+pub(super) fn go_on_to(last: &mut String, at: &str) -> bool {
+    let is_last = at >= last.as_str();
+    if is_last {
+        at.clone_into(last);
+    }
+    is_last
+}
