@@ -267,6 +267,9 @@ fn answers_that_prove_nothing_are_recorded_as_a_gap_and_mail_passes() {
         said.contains("1 time(s) nobody could be had who vouches"),
         "{said}"
     );
+    let at = gaps[0]["at"].as_str().expect("text");
+    let from = format!("no time-stamp from {}Z on, to the end", &at[..19]);
+    assert!(said.contains(&from), "{from}: {said}");
 }
 
 #[test]
@@ -433,6 +436,10 @@ impl Witness {
         }
     }
 
+    fn name(&self) -> &str {
+        self.verifier.split('+').next().expect("a name")
+    }
+
     /// Its line in a policy. `way`: how it behaves.
     fn line(&self, way: &str) -> String {
         let (name, _) = self.verifier.split_once('+').expect("a name");
@@ -570,6 +577,10 @@ fn answers_of_witnesses_that_prove_nothing_are_told_and_mail_passes() {
         assert_eq!(gaps.len(), 1, "{gaps:?}");
         assert_eq!(gaps[0]["wanted"], "cosigned");
         assert!(gaps[0]["error"].as_str().expect("text").contains(words));
+        assert_eq!(gaps[0]["witness"], witness.name());
+        let (_, said, _) = run(&["audit", "verify", &log]);
+        let from = format!("no signature of the witness {} from", witness.name());
+        assert!(said.contains(&from), "{from}: {said}");
     }
 }
 

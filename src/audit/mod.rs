@@ -92,12 +92,12 @@ pub use naming::rotated;
 pub use proof::RecordProof;
 pub use record::{
     CertificateField, CheckpointRecord, ConnectionField, CosignedRecord, CountField, DecisionField,
-    DirectionField, ExemptionField, HeardRecord, KeyLostRecord, LogContinuedRecord, LogCutRecord,
-    LogOpenedRecord, LogRecoveredRecord, MessageRecord, NotAnchoredRecord, NotRecordedRecord,
-    OutcomeField, PeerField, PolicyChangeRecord, PolicyField, Record, RefusalRecord, ReloadRecord,
-    ReloadedFileField, RepeatedField, SessionClosedRecord, SessionField, SessionOpenedRecord,
-    StampRecord, StartRecord, StopRecord, TlsField, TornField, TrustFileField, UnprotectedRecord,
-    VerdictField, VerdictRecord,
+    DirectionField, ExemptionField, HeardRecord, KeyLostRecord, LogBroughtBackRecord,
+    LogContinuedRecord, LogCutRecord, LogOpenedRecord, LogRecoveredRecord, MessageRecord,
+    NotAnchoredRecord, NotRecordedRecord, OutcomeField, PeerField, PolicyChangeRecord, PolicyField,
+    Record, RefusalRecord, ReloadRecord, ReloadedFileField, RepeatedField, SessionClosedRecord,
+    SessionField, SessionOpenedRecord, StampRecord, StartRecord, StopRecord, TlsField, TornField,
+    TrustFileField, UnprotectedRecord, VerdictField, VerdictRecord,
 };
 pub use saved::{ExaminedLog, LogTrust, RecordError, SavedLog, SavedRecord, SavedRecords};
 pub use verify::{Damage, Finding};
@@ -109,13 +109,14 @@ pub(crate) use {
     consistency::consistency,
     disk::{EndFound, admits_a_cut, end_found},
     hybrid::HybridPublic,
+    kept::EpochsFound,
     packed::PackedLines,
     proof::{LONGEST_PROOF, ProvedRecord, prove},
     reader::is_plain,
     verify::{
-        Expectations, ListedFile, LogAnchor, LogLine, LogLines, LogListing, LogOrder, MergedLines,
-        OutsideAnchor, OutsideAnchors, StampFacts, Verification, changed, first_time, logs, verify,
-        verify_and_read,
+        AskedVoucher, Completeness, Expectations, KeylessBeginning, ListedFile, LogAnchor, LogLine,
+        LogLines, LogListing, LogOrder, MergedLines, OutsideAnchor, OutsideAnchors, StampFacts,
+        UnvouchedTime, Verification, changed, first_time, logs, verify, verify_and_read,
     },
     witness::{PolicyWitness, WitnessAnswer, add_checkpoint, read_answer},
 };

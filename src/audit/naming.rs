@@ -94,11 +94,12 @@ pub(super) fn all_rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
         if let Some(name) = name.and_then(RotatedName::read)
             && log == name.log
         {
-            files.push((name.first, form, file));
+            // Of those with one first record, the one of the later day was written later. A host that was restored can have both.
+            files.push((name.first, plain.clone(), form, file));
         }
     }
     files.sort();
-    Ok(files.into_iter().map(|(_, _, path)| path).collect())
+    Ok(files.into_iter().map(|(.., path)| path).collect())
 }
 
 /// The log that a file was rotated out of; the file itself, without the ending of a compressed one, where it has another name.
@@ -193,6 +194,25 @@ mod tests {
             assert_eq!(first_record(Path::new(name)), None);
         }
         assert_eq!(rotated_from(Path::new("d/a.gz")), Path::new("d/a"));
+    }
+
+    /// A host that was restored from a backup can have them.
+    #[test]
+    fn of_files_with_the_same_first_record_the_one_of_the_latest_day_is_the_newest_in_whatever_form()
+     {
+        let folder = std::env::temp_dir().join(format!("naming-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let names = [
+            "a.jsonl.20261127.000000000000",
+            "a.jsonl.20261128.000000000042.gz",
+            "a.jsonl.20261129.000000000042",
+        ];
+        for name in names {
+            fs::write(folder.join(name), "").unwrap();
+        }
+        let found = rotated(&folder.join("a.jsonl")).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(found, names.map(|name| folder.join(name)));
     }
 
     #[test]

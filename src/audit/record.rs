@@ -53,8 +53,8 @@ mod about_log;
 
 use super::{Address, WireText};
 pub use about_log::{
-    CheckpointRecord, CosignedRecord, KeyLostRecord, LogContinuedRecord, LogCutRecord,
-    LogOpenedRecord, LogRecoveredRecord, NotAnchoredRecord, StampRecord, TornField,
+    CheckpointRecord, CosignedRecord, KeyLostRecord, LogBroughtBackRecord, LogContinuedRecord,
+    LogCutRecord, LogOpenedRecord, LogRecoveredRecord, NotAnchoredRecord, StampRecord, TornField,
 };
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -92,6 +92,8 @@ pub enum Record {
     LogOpened(LogOpenedRecord),
     /// Writing works again after it had failed. Written by the log itself.
     LogRecovered(LogRecoveredRecord),
+    /// The log's file had been deleted or replaced, and its records are back under its name. Written by the log itself.
+    LogBroughtBack(LogBroughtBackRecord),
     /// A file of the log begins. Written by the log itself.
     LogContinued(LogContinuedRecord),
     /// A secret key of the log is gone. Written by the log itself.

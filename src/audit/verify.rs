@@ -17,6 +17,7 @@ mod due;
 mod fields;
 mod form;
 mod gaps;
+mod keyless;
 mod lines;
 mod listed;
 mod listing;
@@ -25,11 +26,13 @@ mod outside;
 mod passing;
 mod recent;
 mod starts;
+mod unvouched;
 mod verifier;
 
 pub(crate) use anchor::LogAnchor;
 pub(crate) use completeness::Completeness;
 pub use damage::{Damage, Finding};
+pub(crate) use keyless::KeylessBeginning;
 pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time};
 pub(crate) use listed::{ListedFile, changed};
 pub(crate) use listing::{LogListing, read_at_rest};
@@ -37,6 +40,7 @@ pub(crate) use logs::{MergedLines, logs};
 pub(crate) use outside::{OutsideAnchor, OutsideAnchors, ReadStamp, StampFacts, judged};
 pub(crate) use passing::verify_and_read;
 pub(crate) use starts::tree_start;
+pub(crate) use unvouched::{AskedVoucher, UnvouchedTime};
 
 use super::{
     PublicKey, WitnessPolicy,
@@ -106,6 +110,8 @@ pub(crate) struct Verification {
     pub(crate) note: Option<String>,
     /// Names of keys whose signatures stand beside those and were not checked.
     pub(crate) other_signatures: BTreeSet<String>,
+    /// The beginning of the log, if it was written without a key.
+    pub(crate) keyless: Option<KeylessBeginning>,
     /// Keys that signed, each once, in order.
     pub(crate) signers: Vec<PublicKey>,
     /// Number of checkpoints with a good ML-DSA signature, and of records that the last of them covers.
@@ -126,6 +132,8 @@ pub(crate) struct Verification {
     pub(crate) outages: u64,
     /// Records lost in those outages.
     pub(crate) lost: u64,
+    /// Times that the file was deleted or replaced while it was written, and brought back.
+    pub(crate) brought_back: u64,
     /// The places where the log itself says that records were cut off, and that they are not here.
     pub(crate) cuts: Vec<Finding>,
     /// Records that are missing there.
@@ -157,7 +165,7 @@ impl Verification {
         self.intact()
             && self.completeness.is_whole()
             && self.hybrid_missing == 0
-            && (self.crashes, self.outages, self.lost) == (0, 0, 0)
+            && (self.crashes, self.outages, self.lost, self.brought_back) == (0, 0, 0, 0)
     }
 
     /// Number of good records.
@@ -227,8 +235,14 @@ fn verify_listed(
     let misfit = verifier.walk(&files, progress, pass)?;
     verifier.result.epochs = verifier.epochs.found().clone();
     let head = verifier.result.head;
+    verifier
+        .result
+        .keyless
+        .clone_from(&verifier.keyless.beginning);
+    let last_at = String::from_utf8_lossy(&verifier.at).into_owned();
+    verifier.result.outside.unvouched.close_all(&last_at);
     if let Some((_, last)) = &mut verifier.result.span {
-        *last = String::from_utf8_lossy(&verifier.at).into_owned();
+        *last = last_at;
     }
     verifier.result.completeness = mem::take(&mut verifier.account).end();
     let finding = match misfit {
@@ -248,10 +262,14 @@ fn verify_listed(
         Some((at, finding)) if finding.damage == Damage::Edited && finding.line != at.line => {
             head.size - 1
         }
-        _ => head.size,
+        None => verifier.keyless.never_signed().unwrap_or(head.size),
+        Some(_) => head.size,
     };
     let first_cut = || verifier.result.cuts.first().cloned();
     let finding = finding.map(|(_, finding)| finding).or_else(first_cut);
+    let has_kept_epoch = verifier.result.epochs.vouched > 0;
+    let keyless = &verifier.keyless;
+    let finding = finding.or_else(|| keyless.finding(&files, verifier.agreed, has_kept_epoch));
     Ok(Verification {
         files,
         remarks,

@@ -190,11 +190,8 @@ pub(super) fn prepare<D: DirectionFiles>(
     warnings.extend(expiry);
     let origin = log_name(&direction.common().hostname, direction.word());
     let anchors = anchor_options(shared, &origin)?;
-    let mut audit = audit_options(shared, &direction.common().hostname, direction.word())?;
+    let audit = audit_options(shared, direction.common(), direction.word())?;
     warnings.extend(audit_remarks(shared)?);
-    if let Some(audit) = &mut audit {
-        audit.metrics = Arc::clone(&direction.common().metrics);
-    }
     Ok(PreparedProxy {
         direction,
         listen: shared.listen.to_vec(),
@@ -360,7 +357,7 @@ fn log_name(hostname: &str, command: &str) -> String {
 /// How the audit log is written; `None` without `--audit-log`. The log's name is `hostname/command`.
 fn audit_options(
     shared: &SharedFlags,
-    hostname: &str,
+    common: &CommonSetup,
     command: &str,
 ) -> Result<Option<audit::AuditOptions>, Exit> {
     let form = parsed::<audit::AddressForm>("audit-addresses", shared.audit_addresses)?
@@ -374,13 +371,46 @@ fn audit_options(
         }
         return Ok(None);
     };
-    let mut options = audit::AuditOptions::new(file.clone(), log_name(hostname, command));
+    let mut options = audit::AuditOptions::new(file.clone(), log_name(&common.hostname, command));
+    options.metrics = Arc::clone(&common.metrics);
     options.key = shared.audit_key.cloned();
     options.addresses = form;
     options
         .check_key()
         .map_err(|error| Exit::Configuration(error.to_string()))?;
-    options.notice = Box::new(|notice| match notice {
+    let metrics = Arc::clone(&common.metrics);
+    options.notice = Box::new(move |notice| {
+        remember(&metrics, &notice);
+        tell(&notice);
+    });
+    Ok(Some(options))
+}
+
+/// Keeps for the status page what somebody did to the log.
+fn remember(metrics: &Metrics, notice: &audit::Notice) {
+    let is_loss = match notice {
+        audit::Notice::Cut { .. } => true,
+        audit::Notice::LockGone
+        | audit::Notice::Copied(_)
+        | audit::Notice::BroughtBack { .. }
+        | audit::Notice::Damaged(_)
+        | audit::Notice::KeyLost(_)
+        | audit::Notice::NotRemembered(_) => false,
+        // The page says by itself whether the log can be written. The others are no harm.
+        audit::Notice::Failing(_)
+        | audit::Notice::Recovered { .. }
+        | audit::Notice::Torn(_)
+        | audit::Notice::Moved
+        | audit::Notice::Checkpoint(_)
+        | audit::Notice::EpochKey(_) => return,
+    };
+    let now = clock::wall();
+    metrics.evidence.happened(notice.to_string(), is_loss, now);
+}
+
+/// Says it in the program's log.
+fn tell(notice: &audit::Notice) {
+    match notice {
         audit::Notice::Failing(_)
         | audit::Notice::Cut { .. }
         | audit::Notice::LockGone
@@ -397,8 +427,7 @@ fn audit_options(
         audit::Notice::Checkpoint(_) | audit::Notice::EpochKey(_) => {
             log::info!(target: logging::CHECKPOINT, "{notice}");
         }
-    });
-    Ok(Some(options))
+    }
 }
 
 /// What is worth a look about the audit log's files before it is opened.

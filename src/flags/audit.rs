@@ -59,7 +59,8 @@ pub struct AuditVerifyFlags {
     pub since: Option<String>,
     /// exit code 1 also where an honest run without faults could not have left the log so: a run without a stop, a
     /// session without an end, a clock that ran back, a stretch without a checkpoint or (with its
-    /// key) an ML-DSA signature that was due, a crash, a key that signed nothing
+    /// key) an ML-DSA signature that was due, a crash, a log that was deleted and brought back, a key that
+    /// signed nothing
     #[argh(switch)]
     pub expect_complete: bool,
     /// file of the log, or files of several logs, each of which is judged by itself

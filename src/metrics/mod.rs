@@ -5,6 +5,7 @@
 //! when somebody asks for it.
 
 mod counters;
+mod evidence;
 mod exposition;
 mod histograms;
 mod refused;
@@ -19,6 +20,7 @@ use std::{
 use counters::Counters;
 use histograms::Histograms;
 
+pub use evidence::{AnchorGap, EvidenceNews, LogEvent};
 pub use exposition::{GaugeValue, MEDIA_TYPE, MetricsPage};
 pub use refused::{LastRefusals, RefusedMail, RefusedRow};
 pub use table::*;
@@ -36,6 +38,8 @@ pub struct Metrics {
     reload_failed: AtomicU64,
     /// Seconds since 1970; 0: nobody is asked.
     last_anchor: AtomicU64,
+    /// What became of the audit log, for people.
+    pub evidence: EvidenceNews,
     /// The last refusals, for people.
     pub refused: LastRefusals,
 }

@@ -86,7 +86,7 @@ fn make_room(rows: &mut VecDeque<RefusedRow>) {
     }
 }
 
-fn shorten(text: &mut String) {
+pub(super) fn shorten(text: &mut String) {
     if text.len() > TEXT {
         text.truncate(text.floor_char_boundary(TEXT - 3));
         text.push_str("...");

@@ -7,7 +7,7 @@ mod witnesses;
 
 use super::Direction;
 use crate::{
-    audit::{self, AuditLog, Checkpoint, Record, WitnessPolicy},
+    audit::{self, AskedVoucher, AuditLog, Checkpoint, Record, WitnessPolicy},
     clock,
     lookup::{HttpQuestion, HttpRoots, HttpUrl, Lookup},
     metrics::{self, Metrics},
@@ -84,6 +84,8 @@ fn roots(url: &HttpUrl, ca_file: Option<&Path>) -> Result<HttpRoots, String> {
 trait Voucher {
     /// The event of the records in which it does so; also the label in the metrics.
     const KIND: &'static str;
+    /// Who is asked.
+    fn asked(&self) -> AskedVoucher;
     /// Asks for a checkpoint. The error says whom, and why there is nothing to record.
     fn vouch(
         &mut self,
@@ -99,6 +101,7 @@ async fn keep_anchored<V: Voucher>(
     mut voucher: V,
 ) {
     let mut checkpoints = audit.checkpoints();
+    let asked = voucher.asked().to_string();
     // What the last checkpoint that was vouched for had behind it.
     let mut known = None;
     let mut pause = None;
@@ -117,15 +120,19 @@ async fn keep_anchored<V: Voucher>(
                     );
                     metrics.count(metrics::ANCHORS, V::KIND);
                     metrics.anchored(clock::wall());
+                    metrics.evidence.anchored(&asked);
                     pause = None;
                     known = Some(checkpoint.events);
                     break;
                 }
                 Err(words) => {
                     metrics.count(metrics::ANCHOR_FAULTS, V::KIND);
+                    let now = clock::wall();
+                    let shown = audit.masked_text(&words);
+                    metrics.evidence.not_anchored(asked.clone(), &shown, now);
                     let first = pause.is_none();
                     if first {
-                        note_failure(&audit, V::KIND, checkpoint.head.size, &words);
+                        note_failure(&audit, &voucher, checkpoint.head.size, &words);
                     }
                     let now = pause.map_or(FIRST_PAUSE, |before: Duration| before * 2);
                     let now = now.min(every.max(FIRST_PAUSE));
@@ -172,14 +179,19 @@ fn quoted(words: &str) -> String {
 }
 
 /// Records and logs that nobody vouches for new checkpoints from now on.
-fn note_failure(audit: &AuditLog, kind: &str, size: u64, words: &str) {
+fn note_failure<V: Voucher>(audit: &AuditLog, voucher: &V, size: u64, words: &str) {
     log::warn!(
-        "audit log: nobody vouches for the checkpoint of {size} records ({kind}), mail goes on: {}",
+        "audit log: nobody vouches for the checkpoint of {size} records ({}), mail goes on: {}",
+        V::KIND,
         quoted(words)
     );
     let error: String = words.chars().take(LONGEST_ERROR).collect();
     audit.append(&Record::NotAnchored(audit::NotAnchoredRecord {
-        wanted: kind.to_owned(),
+        wanted: V::KIND.to_owned(),
+        witness: match voucher.asked() {
+            AskedVoucher::Witness(name) => name,
+            AskedVoucher::Authority => None,
+        },
         size,
         error: error.as_str().into(),
     }));
@@ -193,6 +205,10 @@ struct StampAuthorities {
 
 impl Voucher for StampAuthorities {
     const KIND: &'static str = "stamp";
+
+    fn asked(&self) -> AskedVoucher {
+        AskedVoucher::Authority
+    }
 
     async fn vouch(&mut self, checkpoint: &Checkpoint) -> Result<Record, String> {
         let mut faults = Vec::new();

@@ -1,8 +1,9 @@
 //! A disk that is full, broken, slow or read-only: nothing is acknowledged, every caller is told, and the log recovers by itself.
 
-use crate::support::{Directory, intact, options, stop, wait};
-use starttls_proxy::audit::{
-    AuditLog, AuditOptions, Disk, EndKept, FileDisk, Notice, Placement, Reopened,
+use crate::support::{Directory, intact, options, stop, verify, wait};
+use starttls_proxy::{
+    audit::{AuditLog, AuditOptions, Disk, EndKept, FileDisk, Notice, Placement, Reopened},
+    flags::AuditVerifyFlags,
 };
 use std::{
     fs, io,
@@ -20,6 +21,8 @@ use std::{
 struct Switches {
     /// Octets of the next append that still get through, and the error it ends in.
     append: Option<(usize, io::ErrorKind)>,
+    /// The error of the next append to a file that is empty.
+    append_to_new: Option<io::ErrorKind>,
     sync: Option<io::ErrorKind>,
     reopen: Option<io::ErrorKind>,
     /// `sync` waits for this to become false.
@@ -86,7 +89,8 @@ impl Disk for FaultyDisk {
         let fault = {
             let mut switches = self.faults.0.0.lock().unwrap();
             switches.appends += 1;
-            switches.append
+            let of_new = switches.append_to_new.filter(|_| length == 0);
+            switches.append.or(of_new.map(|kind| (0, kind)))
         };
         match fault {
             Some((through, kind)) => {
@@ -120,7 +124,8 @@ impl Disk for FaultyDisk {
         }
         drop(switches);
         self.disk.sync()?;
-        self.good = fs::metadata(&self.path)?.len();
+        // A test may have moved it away.
+        self.good = fs::metadata(&self.path).map_or(0, |file| file.len());
         Ok(())
     }
 
@@ -210,6 +215,83 @@ fn a_full_disk_acknowledges_nothing_and_recovers() {
         |switches| switches.append = Some((0, io::ErrorKind::StorageFull)),
         "no storage space",
     );
+}
+
+/// Waits until the log says that it was cut.
+fn cut(notices: &Receiver<Notice>) -> (u64, u64) {
+    loop {
+        let notice = notices
+            .recv_timeout(Duration::from_secs(60))
+            .expect("the log says that it was cut");
+        if let Notice::Cut { expected, found } = notice {
+            return (expected, found);
+        }
+    }
+}
+
+fn keep_lines(file: &Path, number: usize) {
+    let text = fs::read_to_string(file).unwrap();
+    let kept: String = text.split_inclusive('\n').take(number).collect();
+    let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+    file.set_len(kept.len() as u64).unwrap();
+}
+
+/// The record of the first cut is not on disk yet when the file is cut again. Both cuts tell of the same records.
+#[test]
+fn a_log_that_is_cut_twice_while_its_disk_fails_says_so_itself() {
+    let directory = Directory::new("cut-twice");
+    let file = directory.file();
+    let (log, faults, notices) = open(&file, |_| ());
+    for n in 0..10 {
+        wait(log.append_durable(&stop(n))).unwrap();
+    }
+    faults.set(|switches| switches.append = Some((0, io::ErrorKind::StorageFull)));
+    keep_lines(&file, 9);
+    wait(log.append_durable(&stop(10))).unwrap_err();
+    assert_eq!(cut(&notices), (12, 9));
+    keep_lines(&file, 6);
+    faults.set(|switches| *switches = Switches::default());
+    assert_eq!(cut(&notices), (12, 6));
+    recovered(&notices);
+    wait(log.append_durable(&stop(11))).unwrap();
+    assert!(log.close());
+    says_that_it_was_cut(&file, "records 6 to 11 were cut off while the program ran");
+}
+
+/// `verify` calls the log cut, in these words, and goes on behind the gap.
+#[track_caller]
+fn says_that_it_was_cut(file: &Path, words: &str) {
+    let (_, said) = verify(&AuditVerifyFlags {
+        files: vec![file.to_owned()],
+        ..AuditVerifyFlags::default()
+    });
+    let words = format!("cut: {words}; the log says so itself");
+    assert!(said.contains(&words), "{said}");
+    assert!(said.contains("stopped in good order"), "{said}");
+}
+
+/// The record that begins the new file is not on disk yet when an older copy is put in its place. Both tell of the same records.
+#[test]
+fn a_log_that_is_replaced_as_its_file_begins_says_so_itself() {
+    let directory = Directory::new("replaced-at-begin");
+    let file = directory.file();
+    let (log, faults, notices) = open(&file, |_| ());
+    for n in 0..10 {
+        wait(log.append_durable(&stop(n))).unwrap();
+    }
+    let older = fs::read_to_string(&file).unwrap();
+    let older: String = older.split_inclusive('\n').take(6).collect();
+    fs::rename(&file, directory.0.join("aside")).unwrap();
+    faults.set(|switches| switches.append_to_new = Some(io::ErrorKind::StorageFull));
+    wait(log.append_durable(&stop(10))).unwrap_err();
+    fs::write(&file, older).unwrap();
+    faults.set(|switches| *switches = Switches::default());
+    assert_eq!(cut(&notices), (12, 6));
+    recovered(&notices);
+    assert!(log.close());
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("log-continued"), "{text}");
+    says_that_it_was_cut(&file, "records 6 to 11 were cut off while the program ran");
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use crate::support::{DAMAGED, DONE, Directory, intact, options, stop, verify, wait};
 use starttls_proxy::{
     audit::{AuditLog, AuditOptions, Notice, OpenError, rotated},
-    flags::AuditVerifyFlags,
+    commands::audit::report,
+    flags::{AuditReportFlags, AuditVerifyFlags},
 };
 use std::{
     fs,
@@ -200,11 +201,57 @@ fn records_of_a_log_that_is_replaced_under_the_program_are_brought_back_and_what
             }
         }
         let log = fs::read_to_string(&file).unwrap();
-        assert!(log.contains("log-recovered"), "the chain says it: {log}");
+        assert!(log.contains("log-brought-back"), "the chain says it: {log}");
         let (log, notices) = open(&file);
         assert!(log.close());
         says_nothing_of_a_cut(&said(&notices));
     }
+}
+
+#[test]
+fn a_log_that_was_brought_back_is_said_to_be_that_and_not_a_disk_that_failed() {
+    let directory = Directory::new("brought-back-words");
+    let file = directory.file();
+    let (log, _notices) = open(&file);
+    write(&log, 0..5);
+    fs::write(beside(&file, "new"), "a file of somebody else\n").unwrap();
+    fs::rename(beside(&file, "new"), &file).unwrap();
+    write_again(&log, 5);
+    assert!(log.close());
+    let words = intact(&file);
+    assert!(
+        words.contains("1 time(s) somebody deleted or replaced the file"),
+        "{words}"
+    );
+    assert!(!words.contains("the disk failed"), "{words}");
+    // No undisturbed run leaves such a log.
+    let flags = AuditVerifyFlags {
+        files: vec![file.clone()],
+        expect_complete: true,
+        ..AuditVerifyFlags::default()
+    };
+    assert_eq!(verify(&flags).0, DAMAGED);
+    let html = beside(&file, "html");
+    let flags = AuditReportFlags {
+        files: vec![file.clone()],
+        html: html.clone(),
+        ..AuditReportFlags::default()
+    };
+    report(&flags, &mut Vec::new(), None).unwrap();
+    let page = fs::read_to_string(html).unwrap();
+    for part in [
+        "<td class=\"n\">1</td><th scope=\"row\">times that somebody deleted or replaced the file",
+        "<td class=\"n\">0</td><th scope=\"row\">times that the disk failed",
+        "No record of this period says that the log could not be written.",
+        "somebody deleted or replaced the log&#39;s file, and it was brought back; what stood in its place is now ",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(
+        text.contains(&format!("\"aside\":\"{}.saved-1\"", file.display())),
+        "{text}"
+    );
 }
 
 #[test]

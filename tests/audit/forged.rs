@@ -7,7 +7,7 @@ use starttls_proxy::{
     audit::{AuditLog, AuditOptions, Hash, Head, rotated},
     commands::audit as command,
     exit::Exit,
-    flags::AuditVerifyFlags,
+    flags::{AuditReportFlags, AuditVerifyFlags},
 };
 use std::{
     fs,
@@ -548,6 +548,22 @@ fn an_ml_dsa_signature_that_was_due_and_is_not_there_is_counted_by_whoever_has_t
         "{said}"
     );
     assert_eq!(judged(true).0, DAMAGED);
+    // So does the page, and its twin for programs.
+    let (html, json) = (directory.0.join("page"), directory.0.join("twin"));
+    let flags = AuditReportFlags {
+        files: vec![directory.file()],
+        key: vec![public.clone(), hybrid.clone()],
+        html: html.clone(),
+        json: Some(json.clone()),
+        ..AuditReportFlags::default()
+    };
+    command::report(&flags, &mut io::sink(), None).unwrap();
+    let page = fs::read_to_string(html).unwrap();
+    let row =
+        "<td class=\"n\">6</td><th scope=\"row\">ML-DSA signatures that were due and are not there";
+    assert!(page.contains(row), "{page}");
+    let twin: serde_json::Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(twin["logs"][0]["breaks"]["ml-dsa-missing"], 6);
     let mut files = rotated(&directory.file()).unwrap();
     files.push(directory.file());
     let other = independent(&["--key", &public], &files);

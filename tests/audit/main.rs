@@ -16,6 +16,7 @@ mod independent;
 mod inventory;
 mod keys;
 mod larger;
+mod later_key;
 mod library;
 mod meanwhile;
 mod measure;

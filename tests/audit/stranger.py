@@ -383,6 +383,9 @@ class Log:
         self.ranges = collections.OrderedDict()
         self.opened = None  # fields of the last log-opened
         self.key = None
+        self.keyed_at = None  # number of the first log-opened with a key
+        self.keyless = None  # number of the first checkpoint without a signature in a log that had no key yet
+        self.signed = 0
         self.epoch = None  # public key that signs the next checkpoint, with its name
         self.chain = "none"  # none, known, or unknown
         self.lost = False  # the next log-opened may begin another chain
@@ -430,7 +433,7 @@ class Log:
         try:
             self.find_starts(order)
             if self.begin:
-                start = self.start_behind(self.begin, ("log-continued", "log-cut"))
+                start = next(self.starts_behind(self.begin, ("log-continued", "log-cut")), None)
                 self.chain = "unknown"
                 self.tree = start[0] if start else Tree(self.begin)
                 self.not_here.append((0, self.begin))
@@ -476,11 +479,11 @@ class Log:
             except Damage:
                 pass
 
-    def start_behind(self, first, events):
+    def starts_behind(self, first, events):
+        """What the records there or further on say of the tree before record number `first`, and of what was found."""
         for number, event, at, hashes, found in self.starts:
-            if number >= self.number and at == first:
-                return (Tree(first, hashes), found) if event in events else None
-        return None
+            if number >= self.number and at == first and event in events:
+                yield Tree(first, hashes), found
 
     def torn_line(self, line, path):
         """Neither the line that a crash tore counts nor what is behind it. But no checkpoint or other file can follow."""
@@ -513,6 +516,8 @@ class Log:
             record.get("wanted", str), record.get("size", int), record.get("error", str)
         elif record.event == "log-recovered":
             record.get("lost", int)
+        elif record.event == "log-brought-back":
+            record.get("since", str)
         self.unsigned = 0 if record.event == "checkpoint" else self.unsigned + 1
         if self.unsigned > MAX_UNSIGNED and (self.key or self.keys):
             raise Damage(f"more than {MAX_UNSIGNED} records without a checkpoint")
@@ -528,11 +533,12 @@ class Log:
 
     def gap(self, record):
         """The line does not follow the one before. That is damage, unless the log itself says that it was cut here."""
-        start = self.start_behind(record.seq, ("log-cut",))
-        tree, found = start or (None, None)
-        # It excuses the gap that it names, or less of it.
-        is_named = found == (self.tree.size, self.head) or found and found[0] < self.tree.size < record.seq
-        if not is_named:
+        def names_it(start):
+            # It excuses the gap that it names, or less of it.
+            return start[1] == (self.tree.size, self.head) or start[1][0] < self.tree.size < record.seq
+
+        tree, _ = next(filter(names_it, self.starts_behind(record.seq, ("log-cut",))), (None, None))
+        if tree is None:
             is_seq = record.seq != self.tree.size
             raise Damage(f"seq is {record.seq}" if is_seq else "prev is not the hash of the record before")
         before = self.tree.subtrees()
@@ -582,6 +588,8 @@ class Log:
                 raise Damage("the log has another name and another key")
         self.opened = {"origin": origin}
         self.key = fields["key"]
+        if self.key and self.keyed_at is None:
+            self.keyed_at = record.seq
         self.ml_dsa = True if self.key else None
         epoch = fields["epoch"]
         if epoch is None:
@@ -638,6 +646,12 @@ class Log:
     def log_signature(self, note):
         # A verifier key of an older name counts by its octets: the host may have been renamed.
         trusted = [Key(None, b"\x01", key.public) for key in self.keys if key.kind == b"\x01"]
+        is_keyless = not self.begin and self.opened and self.keyed_at is None
+        if self.keys and is_keyless and not note.signatures:
+            if self.keyless is None:
+                self.keyless = note.size
+            return
+        self.signed += 1
         if self.opened:
             if self.key and not note.signed_by(self.openssl, self.key, note.name):
                 raise Damage("no good signature of the log's key")
@@ -716,13 +730,17 @@ class Log:
         for note in self.since:
             if not getattr(note, "met", False):
                 raise Damage(f"the checkpoint of {note.size} records is not in the log")
-        if self.keys and not self.checkpoints:
-            raise Damage("nothing is signed")
+        if self.keys and not self.signed:
+            raise Damage("nothing is signed", self.keyless)
         for key in self.first_keys:
             if key.public not in self.met:
                 raise Damage("an epoch key that was kept elsewhere is not in the log")
         if self.first_keys and not self.followed:
             raise Damage("no checkpoint is good by an epoch key that was kept elsewhere, or by one that follows it")
+        met = [size for size, _, is_met in self.anchors if is_met] + [note.size for note in self.since]
+        is_covered = self.followed or any(size >= (self.keyed_at or 0) for size in met)
+        if self.keyless is not None and not is_covered:
+            raise Damage(f"not signed before record {self.keyed_at}, at which the log got its key", self.keyless)
         if self.tree.size < self.begin:
             raise Damage(f"the log has no record {self.begin}")
 

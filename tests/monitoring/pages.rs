@@ -263,6 +263,69 @@ fn the_page_shows_what_ends_what_is_in_force_and_the_limits() {
 }
 
 #[test]
+fn what_somebody_did_to_the_audit_log_is_at_the_top_of_the_page() {
+    let pair = pair();
+    let log = pair.scratch.path("audit.jsonl");
+    let status = free();
+    let at = status.to_string();
+    let more = ["--metrics", &at, "--audit-log", &log];
+    let (mut proxy, _) = pair.ready(nowhere(), &more);
+    let page = get(status, "/", "localhost").body;
+    assert!(page.contains("nobody is asked to (--audit-tsa"), "{page}");
+    assert!(!page.contains("are missing"), "{page}");
+    proxy.signal("-TERM");
+    assert!(proxy.ends().success());
+    let text = fs::read_to_string(&log).expect("a log");
+    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    let kept = lines.len() - 2;
+    fs::write(&log, lines[..kept].concat()).expect("written");
+    let (mut proxy, listen) = pair.ready(nowhere(), &more);
+    let page = get(status, "/", "localhost").body;
+    for part in [
+        "<p class=\"state stop\">Records of the audit log are missing. Found ",
+        &format!("of its {} records {kept} were found", lines.len()),
+        &format!("<code>starttls-proxy audit verify {log}</code>"),
+    ] {
+        assert!(page.contains(part), "{part} is not in the page: {page}");
+    }
+    // So is what happens later.
+    fs::remove_file(&log).expect("it is there");
+    drop(Client::introduced(listen));
+    proxy.says("was deleted while it was written");
+    let page = get(status, "/", "localhost").body;
+    let words = "audit log was deleted while it was written, and its records are back";
+    assert!(page.contains(words), "{page}");
+    assert!(page.contains("are missing"), "{page}");
+}
+
+#[test]
+fn a_log_for_which_nobody_vouches_says_so_at_the_top_of_the_page() {
+    let pair = pair();
+    let log = pair.scratch.path("audit.jsonl");
+    let (status, nobody) = (free(), format!("http://{}/", free()));
+    let at = status.to_string();
+    let more = [
+        "--metrics",
+        &at,
+        "--audit-log",
+        &log,
+        "--audit-tsa",
+        &nobody,
+    ];
+    let (mut proxy, _) = pair.ready(nowhere(), &more);
+    proxy.says("nobody vouches");
+    let page = get(status, "/", "localhost").body;
+    for part in [
+        "<p class=\"state warn\">Since ",
+        " UTC no new time-stamp vouches for the audit log. Mail goes on.",
+        "Connection refused",
+        "not since this process began",
+    ] {
+        assert!(page.contains(part), "{part} is not in the page: {page}");
+    }
+}
+
+#[test]
 fn what_the_watcher_of_the_interception_wrote_is_shown() {
     let world = World::new();
     let leaf = world.authority.leaf(&["127.0.0.1"]);

@@ -7,8 +7,9 @@ use super::{
     signing::LogSigner,
 };
 use crate::audit::{
-    BroughtBack, Checkpoint, CheckpointRecord, Disk, EndKept, Head, LogContinuedRecord,
-    LogCutRecord, LogOpenedRecord, LogRecoveredRecord, Record, Reopened, TornField,
+    BroughtBack, Checkpoint, CheckpointRecord, Disk, EndKept, Head, LogBroughtBackRecord,
+    LogContinuedRecord, LogCutRecord, LogOpenedRecord, LogRecoveredRecord, Record, Reopened,
+    TornField,
     chain::timestamp,
     disk::{LogEnd, Placement, day_of},
     epoch::EpochStart,
@@ -323,9 +324,10 @@ impl LogWriter {
             || self.sync_due.is_some_and(|due| due <= now);
         if self.outage.is_some() {
             self.signer.keep(&mut *self.disk)?;
+            let since = timestamp((self.options.clock)());
             let reopened = self.disk.reopen(self.durable, self.pending.lines())?;
             self.written = 0;
-            self.note_reopened(reopened);
+            self.note_reopened(reopened, since);
         }
         self.write(sync)?;
         if let Some(outage) = self.outage.take() {
@@ -451,18 +453,19 @@ impl LogWriter {
     /// Someone moved the file away. The lines handed over stay in it; the rest goes into a new file.
     fn go_on_in_a_new_file(&mut self) -> io::Result<()> {
         self.sync()?;
+        let since = timestamp((self.options.clock)());
         let reopened = self.disk.begin(self.durable)?;
         let is_moved = reopened.back.is_none();
-        if !self.note_reopened(reopened) && is_moved {
+        if !self.note_reopened(reopened, since) && is_moved {
             (self.options.notice)(Notice::Moved);
         }
         Ok(())
     }
 
-    /// Returns whether records are missing.
-    fn note_reopened(&mut self, Reopened { kept, found, back }: Reopened) -> bool {
+    /// Notes what became of a file that was opened again, which began at the time `since`. Returns whether records are missing.
+    fn note_reopened(&mut self, Reopened { kept, found, back }: Reopened, since: String) -> bool {
         if let Some(back) = back {
-            self.note_brought_back(back);
+            self.note_brought_back(back, since);
         }
         let Some(found) = found else {
             if kept != self.durable {
@@ -487,14 +490,12 @@ impl LogWriter {
     }
 
     /// Records that the file had been deleted.
-    fn note_brought_back(&mut self, BroughtBack { aside }: BroughtBack) {
-        let notice = Notice::BroughtBack { aside };
-        self.add_own(&Record::LogRecovered(LogRecoveredRecord {
-            since: timestamp((self.options.clock)()),
-            error: notice.to_string(),
-            lost: 0,
+    fn note_brought_back(&mut self, BroughtBack { aside }: BroughtBack, since: String) {
+        self.add_own(&Record::LogBroughtBack(LogBroughtBackRecord {
+            since,
+            aside: aside.as_ref().map(|aside| aside.display().to_string()),
         }));
-        (self.options.notice)(notice);
+        (self.options.notice)(Notice::BroughtBack { aside });
     }
 
     /// Records that durable records are not there any more. The chain goes on behind them.

@@ -44,6 +44,16 @@ pub struct LogRecoveredRecord {
     pub lost: u64,
 }
 
+/// `log-brought-back`: somebody deleted the file that was being written, or put another one in its place. Nothing is lost: the program
+/// still had the file open, and gave its name to a copy of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogBroughtBackRecord {
+    /// When the program found that its file was gone, RFC 3339.
+    pub since: String,
+    /// Where the file is now that stood in its place; `null` if there was none, or an empty one.
+    pub aside: Option<String>,
+}
+
 /// `key-lost`: the secret of the key that had to sign the next checkpoint is gone. The `log-opened` behind it names the first of new keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyLostRecord {
@@ -118,6 +128,8 @@ pub struct CosignedRecord {
 pub struct NotAnchoredRecord {
     /// What was asked for: `stamp` or `cosigned`.
     pub wanted: String,
+    /// The name of the witness that was asked; `null` for a `stamp`.
+    pub witness: Option<String>,
     /// The size in the checkpoint.
     pub size: u64,
     /// Whom it was asked of, and why none of them gave it.

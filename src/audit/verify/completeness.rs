@@ -65,8 +65,37 @@ pub(super) struct RunAccount {
     unsigned_since: Option<Vec<u8>>,
     /// Seconds within which a checkpoint must come.
     interval: Option<f64>,
-    /// The disk failed since then.
-    excused: bool,
+    excuse: LateExcuse,
+}
+
+/// Why a checkpoint may be late: the log could not be written for a time that it tells of itself. No more than that time is excused, and
+/// only as far as it lies behind the last checkpoint.
+#[derive(Default)]
+struct LateExcuse {
+    seconds: f64,
+    /// The last such time.
+    from: Vec<u8>,
+    to: Vec<u8>,
+}
+
+impl LateExcuse {
+    /// Adds a time. Two that overlap count once.
+    fn add(&mut self, from: &[u8], to: &[u8]) {
+        let is_apart = self.to.is_empty() || from >= self.to.as_slice();
+        if is_apart {
+            self.seconds += seconds(from, to).max(0.0);
+            (self.from, self.to) = (from.to_vec(), to.to_vec());
+            return;
+        }
+        if from < self.from.as_slice() {
+            self.seconds += seconds(from, &self.from).max(0.0);
+            self.from = from.to_vec();
+        }
+        if to > self.to.as_slice() {
+            self.seconds += seconds(&self.to, to).max(0.0);
+            self.to = to.to_vec();
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -74,6 +103,7 @@ struct RunFields {
     pid: Option<u64>,
     reason: Option<String>,
     checkpoint_after: Option<f64>,
+    since: Option<String>,
     #[serde(default)]
     counts: Vec<NotRecordedFields>,
 }
@@ -121,8 +151,9 @@ impl RunAccount {
                 self.interval = fields().and_then(|fields| fields.checkpoint_after);
                 true
             }
-            b"log-recovered" => {
-                self.excused = true;
+            b"log-recovered" | b"log-brought-back" => {
+                let since = fields().and_then(|fields| fields.since);
+                self.excuse_since(since.unwrap_or_default().as_bytes(), header.at);
                 true
             }
             b"log-continued" | b"log-cut" | b"key-lost" => true,
@@ -195,12 +226,21 @@ impl RunAccount {
 
     fn end_stretch(&mut self, at: &[u8]) {
         if let (Some(since), Some(interval)) = (&self.unsigned_since, self.interval)
-            && seconds(since, at) > interval + CHECKPOINT_SLACK
-            && !self.excused
+            && seconds(since, at) - self.excuse.seconds > interval + CHECKPOINT_SLACK
         {
             self.counts.gaps += 1;
         }
-        self.excused = false;
+        self.excuse = LateExcuse::default();
+    }
+
+    /// The log could not be written between these times.
+    fn excuse_since(&mut self, since: &[u8], at: &[u8]) {
+        // Times of another form would not have their order.
+        if since.len() == at.len()
+            && let Some(unsigned) = &self.unsigned_since
+        {
+            self.excuse.add(since.max(unsigned), at);
+        }
     }
 
     fn note_down(&mut self, at: &[u8]) {
@@ -372,9 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stretch_without_a_checkpoint_is_counted_unless_the_disk_failed_or_nothing_was_to_be_signed()
-     {
-        let recovered = "log-recovered\",\"lost\":0";
+    fn a_stretch_without_a_checkpoint_is_counted_unless_nothing_was_to_be_signed() {
         let late = [
             (0, OPENED),
             (0, CHECKPOINT),
@@ -385,9 +423,33 @@ mod tests {
         assert_eq!(counted(&late[..3]).gaps, 0, "nothing was to be signed");
         let cut = [(0, OPENED), (0, CHECKPOINT), (5, MESSAGE), (100, MESSAGE)];
         assert_eq!(counted(&cut).gaps, 1, "the end");
-        let mut failed = late.to_vec();
-        failed.insert(3, (590, recovered));
-        assert_eq!(counted(&failed).gaps, 0, "the disk failed");
+    }
+
+    #[test]
+    fn a_late_checkpoint_is_excused_by_no_more_time_than_the_log_could_not_be_written() {
+        let since = |event: &str, minute: u64| {
+            format!("{event}\",\"since\":\"2026-11-24T00:{minute:02}:00.000000Z\"")
+        };
+        let gaps = |excuses: &[(u64, &str)]| {
+            let mut run = vec![(0, OPENED), (0, CHECKPOINT), (500, MESSAGE)];
+            run.extend(excuses);
+            run.push((900, CHECKPOINT));
+            counted(&run).gaps
+        };
+        for event in ["log-recovered", "log-brought-back"] {
+            let (whole, short, early) = (since(event, 9), since(event, 14), since(event, 0));
+            // From second 540 to 900; a checkpoint was due at 560.
+            assert_eq!(gaps(&[(900, &whole)]), 0, "{event}");
+            assert_eq!(gaps(&[(900, &early)]), 0, "{event}");
+            assert_eq!(gaps(&[(900, &short)]), 1, "{event}");
+            assert_eq!(gaps(&[(520, &early)]), 1, "what was before excuses nothing");
+            // One in the other: the log was deleted while the disk failed.
+            assert_eq!(gaps(&[(880, &short), (900, &whole)]), 0, "{event}");
+            assert_eq!(gaps(&[(880, &whole), (900, &short)]), 0, "{event}");
+            let half = since(event, 12);
+            assert_eq!(gaps(&[(900, &half), (900, &half)]), 1, "counted twice");
+        }
+        assert_eq!(gaps(&[(900, "log-recovered\",\"lost\":0")]), 1);
     }
 
     #[test]

@@ -44,16 +44,17 @@ impl Verifier<'_> {
             Some(starts) => starts,
             none => none.insert(GapStarts::read(files, position)?),
         };
-        let start = starts.behind(position, header.seq);
-        let Some((found, start)) = start.and_then(|start| Some((start.found?, start))) else {
-            return Ok(false);
-        };
         let head = self.result.head;
         // It excuses the gap that it names, or less of it: files that were elsewhere when the program looked are here now.
-        let is_named = found == head || (found.size < head.size && head.size < header.seq);
-        if !is_named {
+        let names_it = |start: &&TreeStart| {
+            let is_it =
+                |found: Head| found == head || (found.size < head.size && head.size < header.seq);
+            start.found.is_some_and(is_it)
+        };
+        let start = starts.behind(position, header.seq).find(names_it).cloned();
+        let Some(start) = start else {
             return Ok(false);
-        }
+        };
         let when = match start.running {
             true => "while the program ran",
             false => "while the program did not run",

@@ -4,6 +4,7 @@ use super::{
     Expectations,
     checkpoints::KnownCheckpoint,
     damage::{Misfit, edited, rewritten},
+    unvouched::{AskedVoucher, UnvouchedTimes},
     verifier::{Verifier, fields},
 };
 use crate::audit::{
@@ -50,7 +51,7 @@ pub(crate) struct OutsideAnchors {
     /// Whether that one is proved.
     pub(crate) is_proved: bool,
     /// Times during which nobody could be had who vouches.
-    pub(crate) outages: u64,
+    pub(crate) unvouched: UnvouchedTimes,
 }
 
 /// One checkpoint for which somebody else vouched.
@@ -101,11 +102,19 @@ struct CosignedFields {
     line: String,
 }
 
-/// The fields of `not-anchored`, which must be there.
+impl CosignedFields {
+    /// The name of the witness.
+    fn witness(&self) -> &str {
+        self.line.split(' ').nth(1).unwrap_or_default()
+    }
+}
+
+/// The fields of `not-anchored`. All must be there but `witness`, which older builds did not write.
 #[derive(Deserialize)]
 struct NotAnchoredFields {
-    #[serde(rename = "wanted")]
-    _wanted: String,
+    wanted: String,
+    #[serde(default)]
+    witness: Option<String>,
     #[serde(rename = "size")]
     _size: u64,
     #[serde(rename = "error")]
@@ -137,7 +146,7 @@ pub(crate) fn judged(
         return Ok(OutsideAnchor { size, at, by });
     }
     let fields: CosignedFields = serde_json::from_slice(line).map_err(|_| no_record())?;
-    let name = fields.line.split(' ').nth(1).unwrap_or_default();
+    let name = fields.witness();
     let witnesses = expected
         .witnesses
         .iter()
@@ -164,15 +173,29 @@ impl Verifier<'_> {
         line: &[u8],
         header: &Header<'_>,
     ) -> Result<(), Misfit> {
+        let at = String::from_utf8_lossy(header.at);
         match header.event {
-            b"stamp" => self.stamp(fields(line)?, header.seq),
-            b"cosigned" => self.cosigned(fields(line)?, header.seq),
+            b"stamp" => {
+                self.stamp(fields(line)?, header.seq)?;
+                let unvouched = &mut self.result.outside.unvouched;
+                unvouched.end(&AskedVoucher::Authority, &at);
+            }
+            b"cosigned" => {
+                let fields: CosignedFields = fields(line)?;
+                let witness = AskedVoucher::Witness(Some(fields.witness().to_owned()));
+                self.cosigned(fields, header.seq)?;
+                self.result.outside.unvouched.end(&witness, &at);
+            }
             _ => {
-                fields::<NotAnchoredFields>(line)?;
-                self.result.outside.outages += 1;
-                Ok(())
+                let fields: NotAnchoredFields = fields(line)?;
+                let asked = match fields.wanted.as_str() {
+                    "stamp" => AskedVoucher::Authority,
+                    _ => AskedVoucher::Witness(fields.witness),
+                };
+                self.result.outside.unvouched.begin(asked, &at);
             }
         }
+        Ok(())
     }
 
     fn stamp(&mut self, fields: StampFields, number: u64) -> Result<(), Misfit> {
@@ -227,7 +250,7 @@ impl Verifier<'_> {
             return Ok(());
         };
         self.result.outside.cosignatures += 1;
-        let name = fields.line.split(' ').nth(1).unwrap_or_default().to_owned();
+        let name = fields.witness().to_owned();
         let witnesses = self.expected.witnesses.as_ref();
         let place = witnesses.and_then(|policy| {
             let mut keys = policy.witnesses.iter().map(|witness| &witness.key);

@@ -10,7 +10,8 @@ use std::{
     io,
 };
 
-/// What one of these lines says about the tree over the records before number `first`.
+/// What the first of these lines says about the tree over the records before number `first` that is about it. If several are, they say the
+/// same: each is compared with the tree when its turn comes.
 pub(crate) fn tree_start(mut lines: LogLines, first: u64) -> io::Result<Option<TreeStart>> {
     while let Some(line) = lines.next()? {
         let start =
@@ -22,11 +23,11 @@ pub(crate) fn tree_start(mut lines: LogLines, first: u64) -> io::Result<Option<T
     Ok(None)
 }
 
-/// Most records with a range that are held while gaps are looked for. A log that admits more cuts than this is no honest one.
+/// Most records of cuts that are held while gaps are looked for. A log that admits more cuts than this is no honest one.
 const MOST_STARTS: usize = 10_000;
 
-/// What the records from some place on say of the tree before other records, by the number of the record before which it was so. The log
-/// is read for it once, however many gaps it has.
+/// What the records of cuts from some place on say of the tree before other records, by the number of the record before which it was so.
+/// The log is read for it once, however many gaps it has.
 #[derive(Default)]
 pub(super) struct GapStarts(HashMap<u64, VecDeque<(LinePosition, TreeStart)>>);
 
@@ -41,7 +42,7 @@ impl GapStarts {
         {
             let header = Header::read(line.bytes);
             let start = header.and_then(|header| TreeStart::read(header.event, line.bytes));
-            if let Some(start) = start {
+            if let Some(start) = start.filter(|start| start.found.is_some()) {
                 let of_first = starts.0.entry(start.tree.size()).or_default();
                 of_first.push_back((line.position, start));
                 number += 1;
@@ -50,12 +51,21 @@ impl GapStarts {
         Ok(starts)
     }
 
-    /// The first of them at `position` or behind it that is about the records before number `first`. Positions may only grow.
-    pub(super) fn behind(&mut self, position: LinePosition, first: u64) -> Option<TreeStart> {
-        let starts = self.0.get_mut(&first)?;
-        while starts.front().is_some_and(|(at, _)| *at < position) {
-            starts.pop_front();
+    /// Those of them at `position` or behind it that are about the records before number `first`. Positions may only grow. There are
+    /// several where a file was cut again before the record of the first cut was on disk.
+    pub(super) fn behind(
+        &mut self,
+        position: LinePosition,
+        first: u64,
+    ) -> impl Iterator<Item = &TreeStart> {
+        let mut starts = self.0.get_mut(&first);
+        if let Some(starts) = &mut starts {
+            while starts.front().is_some_and(|(at, _)| *at < position) {
+                starts.pop_front();
+            }
         }
-        starts.front().map(|(_, start)| start.clone())
+        starts
+            .into_iter()
+            .flat_map(|starts| starts.iter().map(|(_, start)| start))
     }
 }

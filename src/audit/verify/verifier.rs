@@ -10,6 +10,7 @@ use super::{
     due::HybridDue,
     fields::LogRecordFields,
     form::is_event,
+    keyless::KeylessState,
     lines::{self, LinePosition},
     listed::ListedFile,
     recent::RecentRecords,
@@ -46,6 +47,7 @@ pub(super) struct Verifier<'a> {
     pub(super) at: Vec<u8>,
     /// The key that the log says signs it.
     pub(super) named_key: Option<PublicKey>,
+    pub(super) keyless: KeylessState,
     /// The numbers of the records before which others were cut off.
     pub(super) cut_before: BTreeSet<u64>,
     /// The keys that signed.
@@ -69,6 +71,13 @@ pub(super) struct Verifier<'a> {
     pub(super) vouched: u64,
     /// Size of the last anchor that agreed.
     pub(super) agreed: u64,
+}
+
+/// The field of `log-brought-back` that must be there.
+#[derive(Deserialize)]
+struct BroughtBackFields {
+    #[serde(rename = "since")]
+    _since: String,
 }
 
 /// The fields of a record that must be there.
@@ -115,6 +124,7 @@ impl<'a> Verifier<'a> {
             account: RunAccount::default(),
             at: Vec::new(),
             named_key: None,
+            keyless: KeylessState::default(),
             cut_before: BTreeSet::new(),
             signers: HashSet::new(),
             known: None,
@@ -223,11 +233,15 @@ impl<'a> Verifier<'a> {
         self.unsigned += 1;
         match header.event {
             b"checkpoint" => {
-                self.checkpoint(line, &header)?;
+                self.checkpoint(line, &header, examined.position)?;
                 self.unsigned = 0;
             }
-            b"log-opened" => self.opened(line)?,
+            b"log-opened" => self.opened(line, &header)?,
             b"log-recovered" => self.recovered(line)?,
+            b"log-brought-back" => {
+                fields::<BroughtBackFields>(line)?;
+                self.result.brought_back += 1;
+            }
             b"key-lost" => self.epochs.lost(header.seq),
             b"log-continued" | b"log-cut" => self.continued(line, &header)?,
             b"stamp" | b"cosigned" | b"not-anchored" => self.said_by_others(line, &header)?,
@@ -262,7 +276,7 @@ impl<'a> Verifier<'a> {
     }
 
     /// `log-opened`.
-    fn opened(&mut self, line: &[u8]) -> Result<(), Misfit> {
+    fn opened(&mut self, line: &[u8], header: &Header<'_>) -> Result<(), Misfit> {
         let fields: LogRecordFields = fields(line)?;
         let origin = fields.origin.filter(|origin| is_origin(origin));
         let origin = origin.ok_or_else(|| edited("it does not say what the log's name is"))?;
@@ -280,6 +294,8 @@ impl<'a> Verifier<'a> {
             PublicKey::from_verifier(text).ok_or_else(|| edited("the key that it names is none"))
         });
         let key = key.transpose()?;
+        self.keyless
+            .named(key.is_some(), self.expected.from == 0, header);
         self.hybrid_due = match key {
             Some(_) => HybridDue::Next,
             None => HybridDue::Unknown,
@@ -323,7 +339,12 @@ impl<'a> Verifier<'a> {
     }
 
     /// The whole line must be exactly what the log would write for its note, so that every octet of it is signed.
-    fn checkpoint(&mut self, line: &[u8], header: &Header<'_>) -> Result<(), Misfit> {
+    fn checkpoint(
+        &mut self,
+        line: &[u8],
+        header: &Header<'_>,
+        position: LinePosition,
+    ) -> Result<(), Misfit> {
         let text = fields::<LogRecordFields>(line)?
             .note
             .ok_or_else(|| edited("this checkpoint has no note"))?;
@@ -352,11 +373,14 @@ impl<'a> Verifier<'a> {
         self.has_origin(note.origin)?;
         let signer = self.may_sign().find(|key| note.signed_by(key)).copied();
         match signer {
-            None if self.must_be_signed() && !note.is_signed() => {
+            None if self.must_be_signed()
+                && !note.is_signed()
+                && !self.keyless.explains_unsigned(note.size, position) =>
+            {
                 let text = "this checkpoint is not signed";
                 return Err(Misfit::Damaged(Damage::Unsigned, text.into()));
             }
-            None if self.must_be_signed() => {
+            None if self.must_be_signed() && note.is_signed() => {
                 let text = "this checkpoint's signature is wrong, or of another key";
                 return Err(rewritten(text.to_owned()));
             }
@@ -388,6 +412,7 @@ impl<'a> Verifier<'a> {
         self.checkpoints.insert(note.size, known);
         let Some(signer) = signer else { return Ok(()) };
         self.result.other_signatures.extend(others);
+        self.keyless.signed(note.size);
         if self.signers.insert(signer) {
             self.result.signers.push(signer);
         }

@@ -3,8 +3,8 @@
 use super::quantity::grouped;
 use crate::{
     audit::{
-        Expectations, Hash, OpenError, OutsideAnchors, StampFacts, Verification, WitnessPolicy,
-        timestamp,
+        Expectations, Hash, OpenError, OutsideAnchors, StampFacts, UnvouchedTime, Verification,
+        WitnessPolicy, timestamp,
     },
     tls::{StampFault, StampToken, anchors_in},
 };
@@ -63,14 +63,41 @@ pub(super) fn describe(verification: &Verification) -> Vec<(&'static str, String
     if let Some(newest) = newest(verification) {
         facts.push(("vouched for", newest));
     }
-    if outside.outages > 0 {
-        let text = format!(
-            "{} time(s) nobody could be had who vouches for a new checkpoint: audit show has them",
-            grouped(outside.outages)
-        );
-        facts.push(("unvouched", text));
+    if outside.unvouched.number > 0 {
+        facts.push(("unvouched", unvouched(outside)));
     }
     facts
+}
+
+/// When nobody could be had who vouches: the longest times, the longest first.
+fn unvouched(outside: &OutsideAnchors) -> String {
+    let times = &outside.unvouched;
+    let told: Vec<_> = times.longest.iter().map(in_words_of_time).collect();
+    let number = grouped(times.number);
+    let more = match times.number.saturating_sub(told.len() as u64) {
+        0 => String::new(),
+        more => format!("; and {} more, which were shorter", grouped(more)),
+    };
+    format!(
+        "{number} time(s) nobody could be had who vouches for new checkpoints: {}{more}",
+        told.join("; ")
+    )
+}
+
+fn in_words_of_time(time: &UnvouchedTime) -> String {
+    let since = to_the_second(&time.since);
+    let long = in_words(Duration::try_from_secs_f64(time.seconds).unwrap_or_default());
+    let until = match &time.until {
+        Some(until) => format!("from {since} to {} ({long})", to_the_second(until)),
+        None => format!("from {since} on, to the end ({long})"),
+    };
+    format!("no {} {until}", time.asked)
+}
+
+/// A time of a record without the fraction of its second.
+fn to_the_second(at: &str) -> String {
+    at.get(..19)
+        .map_or_else(|| at.to_owned(), |at| format!("{at}Z"))
 }
 
 fn stamps(outside: &OutsideAnchors) -> String {

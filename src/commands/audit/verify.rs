@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     audit::{
-        self, Damage, Expectations, LogAnchor, LogTrust, OpenError, PublicKey, Verification,
-        printable,
+        self, Damage, Expectations, KeylessBeginning, LogAnchor, LogTrust, OpenError, PublicKey,
+        Verification, printable,
     },
     exit::Exit,
     flags::AuditVerifyFlags,
@@ -262,6 +262,9 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
     let remarks = verification.remarks.iter();
     facts.extend(remarks.map(|remark| ("beside", remark.clone())));
     facts.push(("checkpoints", checkpoints(verification, own_key)));
+    if let Some(keyless) = &verification.keyless {
+        facts.push(("signed from", signed_from(keyless)));
+    }
     if !verification.other_signatures.is_empty() {
         let names: Vec<_> = verification.other_signatures.iter().cloned().collect();
         let text = format!(
@@ -299,6 +302,14 @@ pub(super) fn describe(verification: &Verification, own_key: bool) -> Vec<(&'sta
                 verification.crashes, verification.outages, verification.lost
             ),
         ));
+    }
+    if verification.brought_back > 0 {
+        let text = format!(
+            "{} time(s) somebody deleted or replaced the file while the program wrote it; the program still had its records, and brought \
+             them back: audit show has the times",
+            verification.brought_back
+        );
+        facts.push(("brought back", text));
     }
     facts
 }
@@ -363,6 +374,18 @@ fn checkpoints(verification: &Verification, own_key: bool) -> String {
         "{number}, signed by {} ({trust}); {open}",
         signers.join(", ")
     )
+}
+
+/// From where on a log is signed that was written without a key at first.
+fn signed_from(keyless: &KeylessBeginning) -> String {
+    let (records, until) = (keyless.records, &keyless.until);
+    let covered = match keyless.covered_by {
+        Some(size) => format!(
+            "the first signed checkpoint, record {size}, covers the records before it, as they were then"
+        ),
+        None => "no signature of it was checked".into(),
+    };
+    format!("record {records} on, {until}, when the log got its key; {covered}")
 }
 
 /// What the ML-DSA key shows that was given.

@@ -21,6 +21,10 @@ struct FakeVoucher {
 impl Voucher for FakeVoucher {
     const KIND: &'static str = "stamp";
 
+    fn asked(&self) -> AskedVoucher {
+        AskedVoucher::Authority
+    }
+
     async fn vouch(&mut self, checkpoint: &Checkpoint) -> Result<Record, String> {
         self.asked.fetch_add(1, SeqCst);
         if !self.is_there.load(SeqCst) {
@@ -126,6 +130,7 @@ async fn a_day_without_any_authority_loses_no_record_and_leaves_one_that_says_so
     assert!((100..160).contains(&asked), "{asked} attempts");
     assert_eq!(world.metrics.get(metrics::ANCHOR_FAULTS, "stamp"), asked);
     assert_eq!(world.metrics.last_anchor(), None);
+    assert_eq!(world.metrics.evidence.gaps()[0].tries, asked);
     world.voucher.is_there.store(true, SeqCst);
     world.pass(EVERY * 2).await;
     let gaps = world.records("not-anchored");
@@ -138,6 +143,7 @@ async fn a_day_without_any_authority_loses_no_record_and_leaves_one_that_says_so
     assert!(!stamps.is_empty(), "the gap ends");
     assert!(stamps[0]["seq"].as_u64() > gaps[0]["seq"].as_u64());
     assert!(world.metrics.last_anchor().is_some());
+    assert_eq!(world.metrics.evidence.gaps(), []);
     assert!(world.records("stop").len() >= 50);
 }
 

@@ -3,8 +3,8 @@
 use super::Voucher;
 use crate::{
     audit::{
-        self, Checkpoint, CosignedRecord, PolicyWitness, Record, WitnessAnswer, WitnessPolicy,
-        add_checkpoint, consistency, read_answer,
+        self, AskedVoucher, Checkpoint, CosignedRecord, PolicyWitness, Record, WitnessAnswer,
+        WitnessPolicy, add_checkpoint, consistency, read_answer,
     },
     lookup::{HttpQuestion, HttpUrl, Lookup},
 };
@@ -100,6 +100,10 @@ impl AskedWitness {
 
 impl Voucher for AskedWitness {
     const KIND: &'static str = "cosigned";
+
+    fn asked(&self) -> AskedVoucher {
+        AskedVoucher::Witness(Some(self.witness.key.name.clone()))
+    }
 
     async fn vouch(&mut self, checkpoint: &Checkpoint) -> Result<Record, String> {
         let asked = self.ask(checkpoint).await;

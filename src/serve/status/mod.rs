@@ -5,8 +5,10 @@
 //! this host by a name that is ours: a foreign name that an attacker points at this address (DNS rebinding) is none.
 
 mod advice;
+mod evidence;
 mod gauges;
 pub(crate) mod interception;
+mod moment;
 mod page;
 mod requester;
 mod state;

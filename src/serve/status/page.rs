@@ -5,7 +5,7 @@
 
 use std::{
     fmt::{self, Write as _},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -14,12 +14,12 @@ use data_encoding::BASE64;
 use super::{
     super::Direction,
     advice,
+    evidence::{anchor_gap, event_of_log},
+    moment::{UtcTime, at},
     state::{ServedState, certificates, table, table_ends},
 };
 use crate::{
-    VERSION,
-    audit::timestamp,
-    clock,
+    VERSION, clock,
     html::Escaped,
     metrics::{self, RefusedRow},
     tls::Date,
@@ -73,6 +73,7 @@ impl Look<'_> {
             UtcTime(self.now),
         )?;
         self.verdict(out)?;
+        self.evidence(out)?;
         out.push_str("</header>\n<main>\n");
         self.passes(out)?;
         self.refusals(out)?;
@@ -107,6 +108,37 @@ impl Look<'_> {
             state(out, "stop", &words)?;
         }
         Ok(())
+    }
+
+    /// What was done to the audit log, and who does not vouch for it, as far as this process knows.
+    fn evidence(&self, out: &mut String) -> fmt::Result {
+        let common = self.direction.common();
+        let Some(audit) = &common.audit else {
+            return Ok(());
+        };
+        let file = audit.file().display().to_string();
+        for event in common.metrics.evidence.events() {
+            event_of_log(out, &event, &file)?;
+        }
+        for gap in common.metrics.evidence.gaps() {
+            anchor_gap(out, &gap, self.now)?;
+        }
+        Ok(())
+    }
+
+    /// Until when others vouch for the log.
+    fn vouched_for(&self) -> String {
+        let metrics = &self.direction.common().metrics;
+        let Some(last) = metrics.last_anchor().map(at) else {
+            return "nobody is asked to (--audit-tsa, --audit-witness)".into();
+        };
+        match metrics.total(metrics::ANCHORS) {
+            0 => format!(
+                "not since this process began, {}; audit verify says what was before",
+                UtcTime(last)
+            ),
+            _ => format!("until {}", UtcTime(last)),
+        }
     }
 
     fn passes(&self, out: &mut String) -> fmt::Result {
@@ -160,6 +192,9 @@ impl Look<'_> {
         }
         facts.fact("files read", &words)?;
         facts.fact("audit log", &self.audit_log())?;
+        if self.direction.common().audit.is_some() {
+            facts.fact("others vouch for it", &self.vouched_for())?;
+        }
         let watched = match self.state.interception() {
             Some(found) if found.alive => "both locks on port 25 stand",
             Some(_) => "a lock on port 25 is gone",
@@ -370,27 +405,11 @@ impl fmt::Display for Markdown<'_> {
     }
 }
 
-/// A moment, to the second, UTC.
-struct UtcTime(SystemTime);
-
-impl fmt::Display for UtcTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = timestamp(self.0);
-        let (day, time) = text.split_once('T').unwrap_or((&text, ""));
-        write!(f, "{day} {} UTC", time.get(..8).unwrap_or(time))
-    }
-}
-
-fn at(seconds: u64) -> SystemTime {
-    UNIX_EPOCH
-        .checked_add(Duration::from_secs(seconds))
-        .unwrap_or(UNIX_EPOCH)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::RefusedMail;
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn a_refusal_is_shown_with_the_words_of_the_manual() {

@@ -431,6 +431,16 @@ impl Counts {
                 }
                 format!("the log could not be written for a while ({error}); mail was deferred")
             }
+            "log-brought-back" => {
+                let aside = record
+                    .aside
+                    .as_deref()
+                    .map(|aside| format!("; what stood in its place is now {aside}"));
+                format!(
+                    "somebody deleted or replaced the log's file, and it was brought back{}",
+                    aside.unwrap_or_default()
+                )
+            }
             _ => return,
         };
         self.changes.push(OperationChange {

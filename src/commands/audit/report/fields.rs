@@ -80,6 +80,8 @@ pub(super) struct ReadRecord<'a> {
     pub(super) arguments: Vec<Text<'a>>,
     #[serde(borrow)]
     pub(super) since: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) aside: Option<Text<'a>>,
     #[serde(default)]
     pub(super) lost: u64,
     pub(super) note: Option<IgnoredAny>,

@@ -2,7 +2,7 @@
 
 use super::{
     attempts::ReasonCounts,
-    breaks::{BreakCount, ReportedOutage, anchors, breaks},
+    breaks::{BreakCount, LogCounts, ReportedOutage, counts},
     counts::{Counts, DomainCounts, ExemptionUse},
     fields::ReadExemption,
     figures::{self, Figure, FigureValue},
@@ -158,6 +158,8 @@ fn figure(figure: &Figure, page: &ReportPage<'_>) -> Value {
 }
 
 fn log(log: &Verification) -> Value {
+    let LogCounts { anchors, breaks } = counts(log);
+    let unvouched = log.outside.unvouched.longest.iter();
     let files = log
         .files
         .iter()
@@ -172,8 +174,13 @@ fn log(log: &Verification) -> Value {
         "octets": log.octets,
         "head": format!("{}:{}", log.head.size, log.head.hash),
         "stopped": log.stopped,
-        "anchors": counted(&anchors(log)),
-        "breaks": counted(&breaks(log)),
+        "anchors": counted(&anchors),
+        "breaks": counted(&breaks),
+        "longest_unanchored": unvouched.map(|time| json!({
+            "since": time.since,
+            "until": time.until,
+            "missing": time.asked.to_string(),
+        })).collect::<Vec<_>>(),
     })
 }
 
