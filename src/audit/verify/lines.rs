@@ -228,7 +228,7 @@ pub(crate) struct LogOrder {
     pub(crate) files: Vec<ListedFile>,
     /// The number of the first record of each.
     pub(crate) first_records: Vec<u64>,
-    /// Compressed files that are not read, each with the file that is read in its place.
+    /// Files that are not read, each with the file that is read in its place: other forms of it, and copies that add nothing.
     pub(crate) left_out: Vec<(PathBuf, PathBuf)>,
 }
 
@@ -271,7 +271,7 @@ impl LogOrder {
 /// A file cannot be read.
 pub(super) fn in_order(
     files: Vec<ListedFile>,
-    left_out: Vec<(PathBuf, PathBuf)>,
+    mut left_out: Vec<(PathBuf, PathBuf)>,
 ) -> io::Result<LogOrder> {
     let mut numbered = Vec::new();
     for file in files {
@@ -286,8 +286,13 @@ pub(super) fn in_order(
     let mut ordered: Vec<(u64, ListedFile)> = Vec::new();
     for (first, file) in numbered {
         match ordered.last_mut() {
-            Some((of, last)) if *of == first && begins_with(&file, last)? => *last = file,
-            Some((of, last)) if *of == first && begins_with(last, &file)? => {}
+            Some((of, last)) if *of == first && begins_with(&file, last)? => {
+                left_out.push((last.path().to_owned(), file.path().to_owned()));
+                *last = file;
+            }
+            Some((of, last)) if *of == first && begins_with(last, &file)? => {
+                left_out.push((file.path().to_owned(), last.path().to_owned()));
+            }
             _ => ordered.push((first, file)),
         }
     }

@@ -109,8 +109,9 @@ impl ListedFile {
         LogReader::of(Arc::new(file), &path)
     }
 
-    /// Whether what was read of it may be other than what is there now. Only the file that is written may have grown.
-    pub(super) fn has_changed(&self) -> bool {
+    /// Whether what was read of it may be other than what is there now. Only a file that is written, one of `running`, may have grown,
+    /// under whatever name it is read: the name of a rotated file may be a link to it.
+    pub(super) fn has_changed(&self, running: &[Self]) -> bool {
         let now = match &self.held {
             Some(held) => held.metadata(),
             None => fs::metadata(&self.path),
@@ -118,9 +119,10 @@ impl ListedFile {
         let Ok(now) = now.map(|now| FileMark::of(&now)) else {
             return true;
         };
+        let may_grow = |file: &Self| file.mark.is_of_same_file(&self.mark);
         match self.named_first() {
-            Some(_) => now != self.mark,
-            None => !now.is_of_same_file(&self.mark) || now.octets < self.mark.octets,
+            Some(_) if !running.iter().any(may_grow) => now != self.mark,
+            _ => !now.is_of_same_file(&self.mark) || now.octets < self.mark.octets,
         }
     }
 
@@ -214,9 +216,9 @@ mod tests {
         assert_eq!(content(&file).as_deref(), Ok("old and more"));
         fs::remove_file(folder.rotated()).unwrap();
         assert_eq!(content(&file).as_deref(), Ok("old and more"));
-        assert!(!file.has_changed() && !file.has_its_name());
+        assert!(!file.has_changed(&[]) && !file.has_its_name());
         writer.set_len(2).unwrap();
-        assert!(file.has_changed());
+        assert!(file.has_changed(&[]));
     }
 
     #[test]
@@ -227,10 +229,10 @@ mod tests {
             ..ListedFile::find(&folder.log()).unwrap()
         };
         assert_eq!(content(&file).as_deref(), Ok("old"));
-        assert!(!file.has_changed());
+        assert!(!file.has_changed(&[]));
         folder.rotate();
         assert_eq!(content(&file), Err(ErrorKind::ResourceBusy));
-        assert!(file.has_changed());
+        assert!(file.has_changed(&[]));
         fs::remove_file(folder.log()).unwrap();
         assert_eq!(content(&file), Err(ErrorKind::ResourceBusy));
     }
@@ -247,10 +249,10 @@ mod tests {
         fs::write(&packed, gzip.finish().unwrap()).unwrap();
         fs::remove_file(&plain).unwrap();
         assert_eq!(content(&file).as_deref(), Ok("old"));
-        assert!(file.has_changed());
+        assert!(file.has_changed(&[]));
         let file = ListedFile::find(&plain).unwrap();
         assert_eq!(file.path(), packed);
-        assert!(!file.has_changed());
+        assert!(!file.has_changed(&[]));
         fs::write(&plain, "old").unwrap();
         fs::remove_file(&packed).unwrap();
         assert_eq!(content(&file).as_deref(), Ok("old"));
