@@ -213,7 +213,7 @@ impl<'a> LogLines<'a> {
     }
 }
 
-fn named(path: &Path, error: &io::Error) -> io::Error {
+pub(super) fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
@@ -327,7 +327,8 @@ pub(crate) fn first_time(file: &Path) -> Option<String> {
 /// makes such a copy while the log is being written, and the log goes on with all of it.
 fn begins_with(file: &ListedFile, beginning: &ListedFile) -> io::Result<bool> {
     let lengths = [file.octets(), beginning.octets()];
-    let mut files = [file.open()?, beginning.open()?];
+    let open = |file: &ListedFile| file.open().map_err(|error| named(file.path(), &error));
+    let mut files = [open(file)?, open(beginning)?];
     let are_plain = files.iter().all(LogReader::is_plain);
     if lengths[1] == 0 || (are_plain && lengths[1] >= lengths[0]) {
         return Ok(false);
@@ -335,11 +336,13 @@ fn begins_with(file: &ListedFile, beginning: &ListedFile) -> io::Result<bool> {
     let mut blocks = [vec![0; READ], vec![0; READ]];
     loop {
         let mut read = [0, 0];
-        for ((file, block), read) in files.iter_mut().zip(&mut blocks).zip(&mut read) {
+        let paths = [file.path(), beginning.path()];
+        let buffers = files.iter_mut().zip(&mut blocks).zip(paths);
+        for (((file, block), path), read) in buffers.zip(&mut read) {
             match read_full(file, block) {
                 Ok(octets) => *read = octets,
                 Err(error) if damage(&error).is_some() => return Ok(false),
-                Err(error) => return Err(error),
+                Err(error) => return Err(named(path, &error)),
             }
         }
         let [all, part] = read;

@@ -1,8 +1,11 @@
 //! One file of a log, as it was when the log's files were listed. It is read later, and may have another name by then.
 
-use crate::audit::{
-    naming::{first_record, forms},
-    reader::LogReader,
+use crate::{
+    audit::{
+        naming::{first_record, forms},
+        reader::LogReader,
+    },
+    files::regular,
 };
 use std::{
     fs::{self, File, Metadata},
@@ -63,7 +66,7 @@ impl ListedFile {
             let held = None;
             return Ok(Self { path, held, mark });
         }
-        let file = File::open(path)?;
+        let file = regular(path)?;
         Ok(Self {
             path: path.to_owned(),
             mark: FileMark::of(&file.metadata()?),
@@ -95,8 +98,8 @@ impl ListedFile {
             return LogReader::of(held.clone(), &self.path);
         }
         let opened = match self.named_first() {
-            Some(_) => in_any_form(&self.path, |path| File::open(path)),
-            None => File::open(&self.path).map(|file| (self.path.clone(), file)),
+            Some(_) => in_any_form(&self.path, regular),
+            None => regular(&self.path).map(|file| (self.path.clone(), file)),
         };
         let (path, file) = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(changed()),

@@ -6,7 +6,7 @@
 
 use super::{
     damage::Finding,
-    lines::{LogOrder, in_order},
+    lines::{LogOrder, in_order, named as of},
     listed::{ListedFile, changed, in_any_form},
 };
 use crate::audit::{
@@ -231,7 +231,13 @@ fn rotated_files(named: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
         let log = log_of(file);
         let of_this = rotated.iter().filter(|(other, _)| *other == log);
         let newest = of_this.map(|(_, first)| *first).max().flatten();
-        let mut newer = all_rotated(file)?;
+        let mut newer = match all_rotated(file) {
+            // Whoever may not list the directory can still read what they named. Where a file in between was not named, its records lack.
+            Err(error) if newest.is_some() && error.kind() == ErrorKind::PermissionDenied => {
+                Vec::new()
+            }
+            found => found?,
+        };
         newer.retain(|one| newest.is_none() || first_record(one) > newest);
         files.append(&mut newer);
     }
@@ -247,10 +253,6 @@ fn log_of(file: &Path) -> PathBuf {
         (Ok(folder), Some(name)) => folder.join(name),
         _ => log,
     }
-}
-
-fn of(file: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
 }
 
 #[cfg(test)]
