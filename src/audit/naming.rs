@@ -4,6 +4,7 @@
 use super::chain::timestamp;
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -45,6 +46,14 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.push(".");
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// Whether the program keeps `file` beside one of these logs: a shell's `*` names it too.
+pub(super) fn is_kept_beside(file: &Path, logs: &[PathBuf]) -> bool {
+    let suffix = file.extension().and_then(OsStr::to_str);
+    suffix
+        .filter(|suffix| ["lock", "epoch"].contains(suffix))
+        .is_some_and(|suffix| logs.iter().any(|log| with_suffix(log, suffix) == file))
 }
 
 /// The names that a file has in its forms: the plain one, then those of compressed files in the order in which they are read.

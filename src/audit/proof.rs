@@ -237,6 +237,13 @@ pub(crate) fn prove(
     let (mut proofs, mut waiting) = (Vec::<RecordProof>::new(), Vec::new());
     let mut notes = BTreeMap::new();
     while let Some(line) = lines.next()? {
+        if let Some(fault) = line.fault {
+            let (file, at) = (files[line.position.file].path(), line.position.line);
+            let place = file.display();
+            return Err(OpenError::Wrong(format!(
+                "{place}:{at}: {fault}; prove what stands before it with the files before this one alone"
+            )));
+        }
         let Some(header) = Header::read(line.bytes) else {
             continue; // the remains of a crash; a line that was changed fails below
         };

@@ -228,7 +228,6 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let mut successor_wanted = signal(SignalKind::user_defined2()).map_err(words)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
-    // Before another process gives up its place: without threads this one could not take it.
     let workers = Workers::start().map_err(words)?;
     let mut taking_in = None;
     if let Some(predecessor) = predecessor {

@@ -47,7 +47,8 @@ impl Drop for Share {
 }
 
 impl Workers {
-    /// Starts the threads. They end with the process.
+    /// Starts the threads. They end with the process. To be called before another process gives up its place: without threads this one
+    /// could not take it.
     ///
     /// # Errors
     /// The system gives no thread, or no descriptor for what it waits for.

@@ -2,7 +2,7 @@
 
 use crate::support::{DAMAGED, DONE, Directory, code, message, options, start, verify, wait};
 use starttls_proxy::{
-    audit::{AuditLog, AuditOptions, rotated},
+    audit::{AddressForm, AuditLog, AuditOptions, rotated},
     commands::audit as command,
     flags::{AuditReportFlags, AuditShowFlags, AuditVerifyFlags},
 };
@@ -50,11 +50,16 @@ impl Nodes {
             fs::remove_file(public.replace(".pub", ".ml-dsa.pub")).unwrap();
             fs::rename(public, folder.join("key.pub")).unwrap();
             keys.push(folder.join("key.pub").display().to_string());
+            SECONDS.fetch_add(1, Ordering::SeqCst);
             let log = AuditLog::open(AuditOptions {
                 origin: format!("{node}.example/outbound"),
                 key: Some(own),
                 rotate_octets: 25_000,
                 checkpoint_records: 10,
+                addresses: match node {
+                    "one" => AddressForm::Full,
+                    _ => AddressForm::Hashed,
+                },
                 clock,
                 ..options(&folder.join("audit.jsonl"))
             });
@@ -122,7 +127,13 @@ fn edit(file: &Path, change: impl Fn(&mut Vec<String>)) {
 #[test]
 fn logs_of_several_nodes_are_told_apart_by_their_names_and_each_is_verified() {
     let nodes = Nodes::new("nodes");
-    for files in [nodes.both(), nodes.all_files()] {
+    // As a shell's `*` names them.
+    let mut folder = nodes.all_files();
+    for file in nodes.both() {
+        let beside = ["lock", "epoch"].map(|suffix| file.with_added_extension(suffix));
+        folder.extend(beside);
+    }
+    for files in [nodes.both(), nodes.all_files(), folder] {
         let (code, said) = nodes.verified(files, &[]);
         assert_eq!(code, DONE, "{said}");
         for words in [
@@ -411,7 +422,13 @@ fn the_report_is_the_same_in_whatever_order_the_logs_are_read_and_lists_changes_
         changes.sort_by_key(ToString::to_string);
         twins.push(twin);
     }
-    for part in ["tables", "first_record", "last_record", "hosts"] {
+    for part in [
+        "tables",
+        "first_record",
+        "last_record",
+        "hosts",
+        "addresses",
+    ] {
         assert_eq!(twins[0][part], twins[1][part], "{part}");
         assert!(!twins[0][part].is_null(), "{part}");
     }

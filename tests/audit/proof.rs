@@ -275,6 +275,21 @@ fn what_cannot_be_proved_is_said() {
     assert!(refused("ffffffff/1", &log.files).contains("no such record"));
     assert!(refused("0000000a/2", &log.files).contains("no such record"));
     assert!(refused("0000000a/x", &log.files).contains("SESSION/NUMBER"));
+    let text = fs::read_to_string(&log.files[0]).unwrap();
+    let (first, behind) = text.split_once('\n').unwrap();
+    let junk = "x".repeat(17 << 20);
+    fs::write(&log.files[0], format!("{first}\n{junk}\n{behind}")).unwrap();
+    let (result, _) = prove(AuditProveFlags {
+        message: Some("0000000a/1".into()),
+        files: log.files.clone(),
+        ..AuditProveFlags::default()
+    });
+    let words = result.unwrap_err().to_string();
+    let place = format!("{}:2: ", log.files[0].display());
+    assert!(
+        words.contains(&place) && words.contains("16 MiB"),
+        "{words}"
+    );
     let unsigned = Directory::new("proof-unsigned");
     let keyless = AuditLog::open(options(&unsigned.file())).unwrap();
     wait(keyless.append_durable(&message(&keyless, 1))).unwrap();

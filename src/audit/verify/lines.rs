@@ -64,8 +64,9 @@ pub(crate) struct LogLines<'a> {
     open: Option<LogReader>,
     /// Why the open file cannot be read any further.
     fault: Option<String>,
-    /// The fault was told, and the next file follows.
-    told: bool,
+    /// What the open file ends with was given out: a fault, or a line without LF. The next file follows, even if a program that is just
+    /// writing goes on with that line.
+    ended: bool,
     /// Octets of the files that were read whole, as they are on disk.
     taken: u64,
     buffer: Vec<u8>,
@@ -86,7 +87,7 @@ impl<'a> LogLines<'a> {
             files,
             open: None,
             fault: None,
-            told: false,
+            ended: false,
             taken: 0,
             buffer: vec![0; READ],
             begin: 0,
@@ -113,7 +114,7 @@ impl<'a> LogLines<'a> {
         let (begin, position) = (self.begin, self.next);
         self.begin += length + usize::from(whole);
         self.next.line += 1;
-        self.told = !whole && self.fault.is_some();
+        self.ended = !whole;
         Ok(Some(LogLine {
             bytes: &self.buffer[begin..begin + length],
             whole,
@@ -146,6 +147,10 @@ impl<'a> LogLines<'a> {
             let Some(file) = self.files.get(self.next.file) else {
                 return Ok(None);
             };
+            if self.ended {
+                self.go_on();
+                continue;
+            }
             if self.open.is_none() {
                 let open = file.open().map_err(|error| named(file.path(), &error))?;
                 self.open = Some(open);
@@ -153,17 +158,22 @@ impl<'a> LogLines<'a> {
             let found = self
                 .find_line()
                 .map_err(|error| named(file.path(), &error))?;
-            if found != (0, false) || (self.fault.is_some() && !self.told) {
+            if found != (0, false) || self.fault.is_some() {
                 return Ok(Some(found));
             }
-            let file = self.next.file + 1;
-            self.next = LinePosition { file, line: 1 };
-            self.taken = self.taken();
-            (self.open, self.fault, self.told) = (None, None, false);
-            (self.begin, self.end) = (0, 0);
-            self.buffer.truncate(READ);
-            self.buffer.shrink_to_fit(); // a long line has made it larger
+            self.go_on();
         }
+    }
+
+    /// Goes on with the next file.
+    fn go_on(&mut self) {
+        let file = self.next.file + 1;
+        self.next = LinePosition { file, line: 1 };
+        self.taken = self.taken();
+        (self.open, self.fault, self.ended) = (None, None, false);
+        (self.begin, self.end) = (0, 0);
+        self.buffer.truncate(READ);
+        self.buffer.shrink_to_fit(); // a long line has made it larger
     }
 
     /// Octets read so far of the files as they are on disk.
@@ -365,4 +375,28 @@ fn read_full(file: &mut LogReader, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, io::Write};
+
+    #[test]
+    fn the_rest_of_a_line_that_was_given_without_its_end_is_no_line() {
+        let path = std::env::temp_dir().join(format!("lines-{}", std::process::id()));
+        fs::write(&path, "whole\nha").unwrap();
+        let files = [ListedFile::find(&path).unwrap()];
+        let mut lines = LogLines::new(&files);
+        let mut next = || {
+            let line = lines.next().unwrap();
+            line.map(|line| (line.bytes.to_vec(), line.whole))
+        };
+        assert_eq!(next(), Some((b"whole".to_vec(), true)));
+        assert_eq!(next(), Some((b"ha".to_vec(), false)));
+        let mut file = fs::File::options().append(true).open(&path).unwrap();
+        file.write_all(b"lf\n").unwrap();
+        assert_eq!(next(), None);
+        fs::remove_file(path).unwrap();
+    }
 }

@@ -9,7 +9,7 @@ use crate::audit::{
     Hash,
     chain::{Header, Time},
     checkpoint::SignedNote,
-    naming::rotated_from,
+    naming::{is_kept_beside, rotated_from},
     reader::{LogReader, damage},
 };
 use serde::Deserialize;
@@ -37,13 +37,14 @@ struct NameFields {
 ///
 /// A file belongs to the log whose records it continues, as the chain says, and to the log whose name it has. Files that have no name,
 /// because they are short or damaged, belong to the one log if there is no other; else each is a log of its own, which lacks its
-/// beginning. So whatever is put with the wrong log, or left alone, is found: a log must have all its records from the first on.
+/// beginning. So whatever is put with the wrong log, or left alone, is found: a log must have all its records from the first on. What
+/// the program keeps beside a log that is named, too, is no log.
 ///
 /// # Errors
 /// A file or its directory cannot be read.
 pub(crate) fn logs(files: &[PathBuf]) -> io::Result<Vec<Vec<PathBuf>>> {
     let mut by_name: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-    for file in files {
+    for file in files.iter().filter(|file| !is_kept_beside(file, files)) {
         let family = by_name.entry(rotated_from(file)).or_default();
         family.push(file.clone());
     }

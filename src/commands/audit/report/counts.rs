@@ -36,6 +36,8 @@ pub(super) struct Counts {
     pub(super) versions: BTreeSet<String>,
     /// The form in which the log keeps addresses.
     pub(super) addresses: String,
+    /// When it last said so.
+    addresses_at: String,
     pub(super) sessions: u64,
     /// Events that were counted and not recorded singly: `refusal` and `turned-away`.
     pub(super) only_counted: Tally,
@@ -156,7 +158,9 @@ impl Counts {
             None => {}
         }
         self.inventory.see_files(record);
-        if let Some(addresses) = &record.addresses {
+        if let Some(addresses) = &record.addresses
+            && go_on_to(&mut self.addresses_at, record.at)
+        {
             self.addresses = addresses.to_string();
         }
         if let Some(host) = &record.host {
