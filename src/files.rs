@@ -4,9 +4,9 @@
 
 use std::{
     env,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
     time::Duration,
 };
@@ -29,6 +29,26 @@ pub(crate) fn beginning(file: impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut octets = Vec::with_capacity(usize::try_from(most).unwrap_or_default());
     file.take(most).read_to_end(&mut octets)?;
     Ok(octets)
+}
+
+/// Opens a file for reading. What is no file, such as a pipe with a name, is refused: whoever opens it may wait for ever.
+///
+/// # Errors
+/// As the system says; `InvalidInput` if it is no regular file.
+pub(crate) fn regular(path: &Path) -> io::Result<File> {
+    // With this flag a pipe is open at once. It changes nothing for a file.
+    let flag = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flag)
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => {
+            let words = "it is no regular file";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, words))
+        }
+    }
 }
 
 /// The whole file as it is. There is room for a regular file at first, so that no copy of a secret is left behind by growing.

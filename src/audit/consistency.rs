@@ -3,7 +3,7 @@
 use super::{
     chain::{Hash, Header},
     tree::{ConsistencyPath, RecordTree},
-    verify::{ListedFile, LogLines, LogListing, read_at_rest, tree_start},
+    verify::{Doubt, ListedFile, LogLines, LogListing, read_at_rest, tree_start},
 };
 use std::{io, path::Path};
 
@@ -21,7 +21,9 @@ pub(crate) fn consistency(file: &Path, old: u64, size: u64) -> Result<Vec<Hash>,
         let behind = order.first_records.partition_point(|first| *first <= old);
         path_in(&order.files[behind.saturating_sub(1)..], old, size)
     };
-    let path = read_at_rest(&[file.to_owned()], &mut read, Option::is_none);
+    let path = read_at_rest(&[file.to_owned()], &mut read, |path| {
+        path.is_none().then_some(Doubt::Lacking)
+    });
     path.map_err(|error| error.to_string())?
         .ok_or_else(|| format!("records {old} to {size} are not all in the log's files"))
 }

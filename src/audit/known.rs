@@ -9,10 +9,9 @@ use super::{
     naming::with_suffix,
     tree::RecordTree,
 };
-use crate::files::beginning;
+use crate::files::{beginning, regular};
 use data_encoding::HEXLOWER;
 use std::{
-    fs::File,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -69,7 +68,7 @@ impl KnownEnd {
 
     /// What is remembered of the log at `file`; `None` where nothing readable is there.
     pub(super) fn of_log(file: &Path) -> Option<Self> {
-        let lock = File::open(lock_of(file)).ok()?;
+        let lock = regular(&lock_of(file)).ok()?;
         Self::read(&beginning(lock, LONGEST).ok()?)
     }
 }

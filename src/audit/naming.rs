@@ -96,8 +96,10 @@ pub(super) fn all_rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
         return Ok(Vec::new());
     };
     let mut files = Vec::new();
-    for entry in fs::read_dir(parent)? {
-        let file = entry?.path();
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", parent.display()));
+    for entry in fs::read_dir(parent).map_err(named)? {
+        let file = entry.map_err(named)?.path();
         let (plain, form) = plain_name(&file);
         let name = plain.file_name().and_then(|name| name.to_str());
         if let Some(name) = name.and_then(RotatedName::read)
@@ -222,6 +224,12 @@ mod tests {
         let found = rotated(&folder.join("a.jsonl")).unwrap();
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(found, names.map(|name| folder.join(name)));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_is_named() {
+        let error = rotated(Path::new("/proc/no-such-directory/log")).unwrap_err();
+        assert!(error.to_string().starts_with("/proc/no-such-directory: "));
     }
 
     #[test]

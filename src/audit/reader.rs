@@ -6,6 +6,7 @@
 //! bounded by [`AHEAD`] blocks, whatever the file claims to hold.
 
 use super::naming::is_named_compressed;
+use crate::files::regular;
 use ruzstd::decoding::{
     BlockDecodingStrategy, FrameDecoder,
     errors::{FrameDecoderError, ReadFrameHeaderError},
@@ -92,7 +93,7 @@ impl LogReader {
     /// # Errors
     /// The file cannot be opened or read. Damage of a compressed file is an error of [`Read::read`].
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Self::of(Arc::new(File::open(path)?), path)
+        Self::of(Arc::new(regular(path)?), path)
     }
 
     /// Reads a file that is open already, from its beginning. `path` is the name that it had.

@@ -35,7 +35,7 @@ pub use damage::{Damage, Finding};
 pub(crate) use keyless::KeylessBeginning;
 pub(crate) use lines::{LogLine, LogLines, LogOrder, first_time};
 pub(crate) use listed::{ListedFile, changed};
-pub(crate) use listing::{LogListing, read_at_rest};
+pub(crate) use listing::{Doubt, LogListing, read_at_rest};
 pub(crate) use logs::{MergedLines, logs};
 pub(crate) use outside::{OutsideAnchor, OutsideAnchors, ReadStamp, StampFacts, judged};
 pub(crate) use passing::verify_and_read;
@@ -210,7 +210,10 @@ fn verify_and_pass(
             ..verification
         })
     };
-    read_at_rest(files, &mut read, |verification| !verification.intact())
+    read_at_rest(files, &mut read, |verification| {
+        let finding = verification.finding.as_ref()?;
+        Some(Doubt::of(finding, verification.good))
+    })
 }
 
 fn verify_listed(

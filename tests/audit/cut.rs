@@ -258,6 +258,30 @@ fn a_rotation_is_no_cut_and_a_cut_in_a_rotated_file_is_missed() {
     assert!(!rotated(&file).unwrap().is_empty());
 }
 
+/// The file that was written last has become a copy of how the log began, which adds nothing to it and so is not read.
+#[test]
+fn a_cut_of_which_the_lock_file_knows_is_found_though_a_copy_of_the_first_records_stands_in_the_place_of_the_log()
+ {
+    let directory = Directory::new("cut-copy");
+    let file = directory.file();
+    let (log, ..) = open_with(&file, |options| options.rotate_octets = 1500);
+    for n in 0..40 {
+        wait(log.append_durable(&stop(n))).unwrap();
+    }
+    assert!(log.close());
+    let files = rotated(&file).unwrap();
+    assert!(files.len() > 2);
+    fs::write(&file, lines(&files[0])[..3].concat()).unwrap();
+    let all = [files, vec![file.clone()]].concat();
+    for named in [vec![file.clone()], all] {
+        let (code, said) = verified(&named, &[]);
+        assert_eq!(code, DAMAGED, "{said}");
+        assert!(said.contains(".lock"), "{said}");
+        let words = format!("{} was not read, because", file.display());
+        assert!(said.contains(&words), "{said}");
+    }
+}
+
 /// The files are all there, under other names. So nothing was cut off.
 #[test]
 fn a_log_that_is_moved_away_while_the_program_stands_still_goes_on_and_is_whole_with_its_old_file()

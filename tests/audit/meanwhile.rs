@@ -274,8 +274,10 @@ fn a_log_whose_files_are_just_being_copied_is_not_called_damaged_but_changed_mea
     fs::write(&copied, &whole[..octets]).unwrap();
     // Each reading draws the bar several times.
     let (code, words) = verified(vec![running.file()], usize::MAX, || {
-        octets += 100;
-        fs::write(&copied, &whole[..octets]).unwrap();
+        let more = &whole[octets..][..2000]; // more than a record
+        let mut copy = fs::OpenOptions::new().append(true).open(&copied).unwrap();
+        copy.write_all(more).unwrap();
+        octets += more.len();
     });
     assert_eq!(code, AGAIN, "{words}");
     assert!(
@@ -294,6 +296,39 @@ fn a_log_whose_files_are_just_being_copied_is_not_called_damaged_but_changed_mea
         }
     });
     assert_eq!(code, DONE, "now it was: {words}");
+}
+
+#[test]
+fn damage_is_told_though_a_rotated_files_name_is_a_link_to_the_file_that_is_just_written() {
+    type Link = fn(&Path, &Path) -> io::Result<()>;
+    for link in [
+        (|file, name| fs::hard_link(file, name)) as Link,
+        |file, name| std::os::unix::fs::symlink(file, name),
+    ] {
+        let mut running = Running::new("linked");
+        let file = running.file();
+        let lacks = rotated(&file).unwrap().remove(3);
+        fs::remove_file(&lacks).unwrap();
+        link(&file, &lacks).unwrap();
+        let (code, words) = verified(vec![file], usize::MAX, || running.write(1));
+        assert_eq!(code, DAMAGED, "{words}");
+        assert!(words.contains("NOT INTACT"), "{words}");
+    }
+}
+
+/// A file behind the damage grows whenever a part of the log was read.
+#[test]
+fn damage_that_is_found_twice_at_the_same_place_is_told_though_files_change_all_the_time() {
+    let mut running = Running::new("decoy");
+    let mut files = rotated(&running.file()).unwrap();
+    fs::remove_file(files.remove(3)).unwrap();
+    let mut decoy = fs::OpenOptions::new().append(true).open(&files[5]).unwrap();
+    let (code, words) = verified(vec![running.file()], usize::MAX, || {
+        running.write(1);
+        decoy.write_all(b"x").unwrap();
+    });
+    assert_eq!(code, DAMAGED, "{words}");
+    assert!(words.contains("NOT INTACT"), "{words}");
 }
 
 #[test]

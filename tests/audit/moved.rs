@@ -3,12 +3,16 @@
 
 use crate::support::{DONE, Directory, options, stop, verify, wait};
 use starttls_proxy::{
-    audit::{AuditLog, AuditOptions, Disk, EndKept, FileDisk, Notice, Placement, Reopened},
+    audit::{
+        AuditLog, AuditOptions, Disk, EndKept, FileDisk, Notice, Placement, Reopened, rotated,
+    },
     flags::AuditVerifyFlags,
 };
 use std::{
     fs, io,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -261,4 +265,101 @@ fn under_load_every_move_leaves_old_and_new_files_that_are_one_log() {
     let acknowledged = acknowledged.lock().unwrap();
     assert!(acknowledged.len() > 2000, "{}", acknowledged.len());
     whole(&directory, 0..4000, "under load");
+}
+
+/// A closed log with rotated files, and all its files.
+fn closed_log(name: &str) -> (Directory, Vec<PathBuf>) {
+    let directory = Directory::new(name);
+    let log = AuditLog::open(AuditOptions {
+        rotate_octets: 2000,
+        ..options(&directory.file())
+    });
+    let log = log.unwrap();
+    for n in 0..40 {
+        wait(log.append_durable(&stop(n))).unwrap();
+    }
+    assert!(log.close());
+    let files = [rotated(&directory.file()).unwrap(), vec![directory.file()]].concat();
+    assert!(files.len() > 2);
+    (directory, files)
+}
+
+/// `audit COMMAND`, which ends with 124 if it waits for ever.
+fn audit(command: &str) -> Command {
+    let mut program = Command::new("timeout");
+    let path = env!("CARGO_BIN_EXE_starttls-proxy");
+    program.args(["60", path, "audit", command]);
+    program
+}
+
+/// The exit code, and what was said.
+fn end_of(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[test]
+fn where_a_directory_may_not_be_listed_files_that_are_named_are_read_and_else_it_is_named_itself() {
+    let (directory, files) = closed_log("unlisted");
+    for file in &files {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let mode = |mode| fs::set_permissions(&directory.0, fs::Permissions::from_mode(mode)).unwrap();
+    let as_other = |files: &[PathBuf]| {
+        let mut command = audit("verify");
+        if fs::read_dir(&directory.0).is_ok() {
+            command.uid(65_534).gid(65_534); // whoever may list all
+        }
+        end_of(command.args(files).current_dir("/"))
+    };
+    mode(0o311);
+    let (all, alone) = (as_other(&files), as_other(&[directory.file()]));
+    mode(0o755);
+    assert_eq!(all.0, Some(0), "{}", all.1);
+    let words = format!("{}: Permission denied", directory.0.display());
+    assert!(alone.1.contains(&words), "{}", alone.1);
+    assert_ne!(alone.0, Some(0));
+}
+
+#[test]
+fn a_pipe_under_a_name_of_the_log_is_refused_by_name_and_holds_no_command_up() {
+    let (directory, files) = closed_log("pipe");
+    let file = directory.file();
+    let lock = PathBuf::from(format!("{}.lock", file.display()));
+    let make_pipe = |path: &Path| {
+        fs::remove_file(path).unwrap();
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    make_pipe(&lock);
+    let (code, said) = end_of(audit("verify").arg(&file));
+    assert_eq!(code, Some(0), "{said}");
+    // The oldest file, then the one that was written last.
+    for pipe in [&files[0], &file] {
+        make_pipe(pipe);
+        for command in ["verify", "show"] {
+            let (code, said) = end_of(audit(command).arg(&file));
+            let words = format!("{}: it is no regular file", pipe.display());
+            assert!(said.contains(&words), "{command}: {code:?}: {said}");
+            assert!(![Some(0), Some(1), Some(124)].contains(&code), "{code:?}");
+        }
+        fs::remove_file(pipe).unwrap();
+        fs::write(pipe, "").unwrap();
+    }
+}
+
+#[test]
+fn a_log_is_read_from_standard_input_that_is_a_file() {
+    let directory = Directory::new("input");
+    let log = AuditLog::open(options(&directory.file())).unwrap();
+    wait(log.append_durable(&stop(0))).unwrap();
+    assert!(log.close());
+    for name in ["/dev/stdin", "/dev/fd/0"] {
+        let input = Stdio::from(fs::File::open(directory.file()).unwrap());
+        let (code, said) = end_of(audit("verify").arg(name).stdin(input));
+        assert_eq!(code, Some(0), "{said}");
+    }
 }

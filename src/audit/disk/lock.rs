@@ -1,7 +1,10 @@
 //! The file that keeps a second writer away from a log, and that remembers the log's end.
 
 use super::{FileId, sync_directory};
-use crate::{audit::known::LONGEST, files::beginning};
+use crate::{
+    audit::known::LONGEST,
+    files::{beginning, regular},
+};
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Seek, SeekFrom},
@@ -100,7 +103,7 @@ impl LockFile {
 
 /// Whether a process has locked the file at `path`, and so writes the log.
 pub(super) fn is_locked(path: &Path) -> io::Result<bool> {
-    let file = match File::open(path) {
+    let file = match regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),

@@ -223,7 +223,7 @@ impl<'a> LogLines<'a> {
     }
 }
 
-fn named(path: &Path, error: &io::Error) -> io::Error {
+pub(super) fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
@@ -238,7 +238,7 @@ pub(crate) struct LogOrder {
     pub(crate) files: Vec<ListedFile>,
     /// The number of the first record of each.
     pub(crate) first_records: Vec<u64>,
-    /// Compressed files that are not read, each with the file that is read in its place.
+    /// Files that are not read, each with the file that is read in its place: other forms of it, and copies that add nothing.
     pub(crate) left_out: Vec<(PathBuf, PathBuf)>,
 }
 
@@ -281,7 +281,7 @@ impl LogOrder {
 /// A file cannot be read.
 pub(super) fn in_order(
     files: Vec<ListedFile>,
-    left_out: Vec<(PathBuf, PathBuf)>,
+    mut left_out: Vec<(PathBuf, PathBuf)>,
 ) -> io::Result<LogOrder> {
     let mut numbered = Vec::new();
     for file in files {
@@ -296,8 +296,13 @@ pub(super) fn in_order(
     let mut ordered: Vec<(u64, ListedFile)> = Vec::new();
     for (first, file) in numbered {
         match ordered.last_mut() {
-            Some((of, last)) if *of == first && begins_with(&file, last)? => *last = file,
-            Some((of, last)) if *of == first && begins_with(last, &file)? => {}
+            Some((of, last)) if *of == first && begins_with(&file, last)? => {
+                left_out.push((last.path().to_owned(), file.path().to_owned()));
+                *last = file;
+            }
+            Some((of, last)) if *of == first && begins_with(last, &file)? => {
+                left_out.push((file.path().to_owned(), last.path().to_owned()));
+            }
             _ => ordered.push((first, file)),
         }
     }
@@ -332,7 +337,8 @@ pub(crate) fn first_time(file: &Path) -> Option<String> {
 /// makes such a copy while the log is being written, and the log goes on with all of it.
 fn begins_with(file: &ListedFile, beginning: &ListedFile) -> io::Result<bool> {
     let lengths = [file.octets(), beginning.octets()];
-    let mut files = [file.open()?, beginning.open()?];
+    let open = |file: &ListedFile| file.open().map_err(|error| named(file.path(), &error));
+    let mut files = [open(file)?, open(beginning)?];
     let are_plain = files.iter().all(LogReader::is_plain);
     if lengths[1] == 0 || (are_plain && lengths[1] >= lengths[0]) {
         return Ok(false);
@@ -340,11 +346,13 @@ fn begins_with(file: &ListedFile, beginning: &ListedFile) -> io::Result<bool> {
     let mut blocks = [vec![0; READ], vec![0; READ]];
     loop {
         let mut read = [0, 0];
-        for ((file, block), read) in files.iter_mut().zip(&mut blocks).zip(&mut read) {
+        let paths = [file.path(), beginning.path()];
+        let buffers = files.iter_mut().zip(&mut blocks).zip(paths);
+        for (((file, block), path), read) in buffers.zip(&mut read) {
             match read_full(file, block) {
                 Ok(octets) => *read = octets,
                 Err(error) if damage(&error).is_some() => return Ok(false),
-                Err(error) => return Err(error),
+                Err(error) => return Err(named(path, &error)),
             }
         }
         let [all, part] = read;

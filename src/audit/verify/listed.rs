@@ -1,8 +1,11 @@
 //! One file of a log, as it was when the log's files were listed. It is read later, and may have another name by then.
 
-use crate::audit::{
-    naming::{first_record, forms},
-    reader::LogReader,
+use crate::{
+    audit::{
+        naming::{first_record, forms},
+        reader::LogReader,
+    },
+    files::regular,
 };
 use std::{
     fs::{self, File, Metadata},
@@ -63,7 +66,7 @@ impl ListedFile {
             let held = None;
             return Ok(Self { path, held, mark });
         }
-        let file = File::open(path)?;
+        let file = regular(path)?;
         Ok(Self {
             path: path.to_owned(),
             mark: FileMark::of(&file.metadata()?),
@@ -95,8 +98,8 @@ impl ListedFile {
             return LogReader::of(held.clone(), &self.path);
         }
         let opened = match self.named_first() {
-            Some(_) => in_any_form(&self.path, |path| File::open(path)),
-            None => File::open(&self.path).map(|file| (self.path.clone(), file)),
+            Some(_) => in_any_form(&self.path, regular),
+            None => regular(&self.path).map(|file| (self.path.clone(), file)),
         };
         let (path, file) = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(changed()),
@@ -109,8 +112,9 @@ impl ListedFile {
         LogReader::of(Arc::new(file), &path)
     }
 
-    /// Whether what was read of it may be other than what is there now. Only the file that is written may have grown.
-    pub(super) fn has_changed(&self) -> bool {
+    /// Whether what was read of it may be other than what is there now. Only a file that is written, one of `running`, may have grown,
+    /// under whatever name it is read: the name of a rotated file may be a link to it.
+    pub(super) fn has_changed(&self, running: &[Self]) -> bool {
         let now = match &self.held {
             Some(held) => held.metadata(),
             None => fs::metadata(&self.path),
@@ -118,9 +122,10 @@ impl ListedFile {
         let Ok(now) = now.map(|now| FileMark::of(&now)) else {
             return true;
         };
+        let may_grow = |file: &Self| file.mark.is_of_same_file(&self.mark);
         match self.named_first() {
-            Some(_) => now != self.mark,
-            None => !now.is_of_same_file(&self.mark) || now.octets < self.mark.octets,
+            Some(_) if !running.iter().any(may_grow) => now != self.mark,
+            _ => !now.is_of_same_file(&self.mark) || now.octets < self.mark.octets,
         }
     }
 
@@ -214,9 +219,9 @@ mod tests {
         assert_eq!(content(&file).as_deref(), Ok("old and more"));
         fs::remove_file(folder.rotated()).unwrap();
         assert_eq!(content(&file).as_deref(), Ok("old and more"));
-        assert!(!file.has_changed() && !file.has_its_name());
+        assert!(!file.has_changed(&[]) && !file.has_its_name());
         writer.set_len(2).unwrap();
-        assert!(file.has_changed());
+        assert!(file.has_changed(&[]));
     }
 
     #[test]
@@ -227,10 +232,10 @@ mod tests {
             ..ListedFile::find(&folder.log()).unwrap()
         };
         assert_eq!(content(&file).as_deref(), Ok("old"));
-        assert!(!file.has_changed());
+        assert!(!file.has_changed(&[]));
         folder.rotate();
         assert_eq!(content(&file), Err(ErrorKind::ResourceBusy));
-        assert!(file.has_changed());
+        assert!(file.has_changed(&[]));
         fs::remove_file(folder.log()).unwrap();
         assert_eq!(content(&file), Err(ErrorKind::ResourceBusy));
     }
@@ -247,10 +252,10 @@ mod tests {
         fs::write(&packed, gzip.finish().unwrap()).unwrap();
         fs::remove_file(&plain).unwrap();
         assert_eq!(content(&file).as_deref(), Ok("old"));
-        assert!(file.has_changed());
+        assert!(file.has_changed(&[]));
         let file = ListedFile::find(&plain).unwrap();
         assert_eq!(file.path(), packed);
-        assert!(!file.has_changed());
+        assert!(!file.has_changed(&[]));
         fs::write(&plain, "old").unwrap();
         fs::remove_file(&packed).unwrap();
         assert_eq!(content(&file).as_deref(), Ok("old"));

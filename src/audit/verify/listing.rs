@@ -5,7 +5,8 @@
 //! can come in between: [`read_at_rest`] notices that.
 
 use super::{
-    lines::{LogOrder, in_order},
+    damage::Finding,
+    lines::{LogOrder, in_order, named as of},
     listed::{ListedFile, changed, in_any_form},
 };
 use crate::audit::{
@@ -33,6 +34,8 @@ pub(crate) struct LogListing {
     order: LogOrder,
     /// All rotated files in all their forms.
     rotated: Vec<PathBuf>,
+    /// The named files that were not rotated. They are read as far as `order` has them.
+    running: Vec<ListedFile>,
     known: Option<KnownEnd>,
 }
 
@@ -44,7 +47,10 @@ impl LogListing {
     /// A file or its directory cannot be read. The kind `ResourceBusy` says that the files are changing all the time.
     pub(crate) fn new(files: &[PathBuf]) -> io::Result<Self> {
         // What is remembered beside the log is read first, so that the files have at least that.
-        let known: Vec<_> = files.iter().map(|file| KnownEnd::of_log(file)).collect();
+        let known = files.iter().filter(|file| first_record(file).is_none());
+        let known = known.filter_map(|file| KnownEnd::of_log(file));
+        // A file that is not read, because it adds nothing, may be what is left of the newest one.
+        let known = known.max_by_key(|known| known.head.size);
         let mut last = Ok(None);
         for _ in 0..LISTINGS {
             last = list(files);
@@ -57,16 +63,8 @@ impl LogListing {
                 },
             }
         }
-        let (order, rotated) = last?.ok_or_else(changed)?;
-        let newest = order.files.last().map(ListedFile::path);
-        let newest = files.iter().position(|file| Some(&**file) == newest);
-        let known = newest.and_then(|at| known.into_iter().nth(at)).flatten();
-        Ok(Self {
-            named: files.to_vec(),
-            order,
-            rotated,
-            known,
-        })
+        let files = last?.ok_or_else(changed)?;
+        Ok(Self { known, ..files })
     }
 
     pub(crate) fn order(&self) -> &LogOrder {
@@ -77,7 +75,7 @@ impl LogListing {
         self.order
     }
 
-    /// The end that is remembered beside the newest file.
+    /// The end that is remembered beside the files that were not rotated, the one with the most records.
     pub(super) fn known_end(&self) -> Option<KnownEnd> {
         self.known.clone()
     }
@@ -93,37 +91,96 @@ impl LogListing {
             .iter()
             .filter(is_listed)
             .eq(self.rotated.iter().filter(is_listed));
-        !are_same || self.order.files.iter().any(ListedFile::has_changed)
+        !are_same
+            || self
+                .order
+                .files
+                .iter()
+                .any(|file| file.has_changed(&self.running))
     }
 }
 
-/// Reads a log with `read`. Where what comes of it `is_doubtful`, or a file was gone, and the files are not what they were when they were
-/// listed, it is read again.
+/// Why what came of reading a log may not be what the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// Something was not found.
+    Lacking,
+    /// The log is damaged.
+    Damaged {
+        /// The first record of the file, where its name has it, and the line.
+        place: (Option<u64>, u64),
+        /// Good records before that.
+        good: u64,
+    },
+}
+
+impl Doubt {
+    pub(super) fn of(finding: &Finding, good: u64) -> Self {
+        let place = (first_record(&finding.file), finding.line);
+        Self::Damaged { place, good }
+    }
+
+    fn is_same_damage(self, before: Option<Self>) -> bool {
+        match (self, before) {
+            (Self::Damaged { place, .. }, Some(Self::Damaged { place: old, .. })) => place == old,
+            _ => false,
+        }
+    }
+
+    /// Whether the damage is where an old file ends or inside one, and more of the log is there than `before`.
+    fn is_behind(self, before: Option<Self>) -> bool {
+        let Self::Damaged { place, good } = self else {
+            return false;
+        };
+        let more = match before {
+            None => true,
+            Some(Self::Damaged { good: old, .. }) => good > old,
+            Some(Self::Lacking) => false,
+        };
+        more && (place.0.is_some() || place.1 == 1)
+    }
+}
+
+/// Reads a log with `read`. Where there is a `doubt` about what comes of it, or a file was gone, and the files are not what they were when
+/// they were listed, it is read again.
+///
+/// Damage that is found twice running at the same place is there, whatever else changes. Else the last result counts in the end. Only damage
+/// that was further on in each reading is taken for that of files that are just arriving.
 ///
 /// # Errors
 /// Those of `read`, and those of [`LogListing::new`]. The kind `ResourceBusy` says that the files changed each time.
 pub(crate) fn read_at_rest<T>(
     files: &[PathBuf],
     read: &mut dyn FnMut(&LogListing) -> io::Result<T>,
-    is_doubtful: impl Fn(&T) -> bool,
+    doubt: impl Fn(&T) -> Option<Doubt>,
 ) -> io::Result<T> {
+    let (mut last, mut before, mut behind) = (None, None, 0);
     for reading in 0..READINGS {
         let listing = match LogListing::new(files) {
             // It was there before.
             Err(error) if error.kind() == ErrorKind::NotFound && reading > 0 => break,
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && last.is_some() => continue,
             listing => listing?,
         };
-        match read(&listing) {
-            Ok(result) if is_doubtful(&result) && listing.has_changed() => {}
-            Err(error) if error.kind() == ErrorKind::ResourceBusy => {}
-            result => return result,
+        let result = match read(&listing) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => continue,
+            result => result?,
+        };
+        let Some(now) = doubt(&result).filter(|_| listing.has_changed()) else {
+            return Ok(result);
+        };
+        if now.is_same_damage(before) {
+            return Ok(result);
         }
+        behind += usize::from(now.is_behind(before));
+        (last, before) = (Some(result), Some(now));
     }
-    Err(changed())
+    let is_arriving = behind == READINGS || before == Some(Doubt::Lacking);
+    last.filter(|_| !is_arriving).ok_or_else(changed)
 }
 
 /// The files, and all rotated ones in all their forms. `None` where they changed meanwhile.
-fn list(named: &[PathBuf]) -> io::Result<Option<(LogOrder, Vec<PathBuf>)>> {
+fn list(named: &[PathBuf]) -> io::Result<Option<LogListing>> {
     // These are open before directories are read. What is written to the files that follow them is newer than this list.
     let running = named.iter().filter(|file| first_record(file).is_none());
     let running = running.map(|file| ListedFile::find(file).map_err(|error| of(file, &error)));
@@ -145,7 +202,13 @@ fn list(named: &[PathBuf]) -> io::Result<Option<(LogOrder, Vec<PathBuf>)>> {
         );
     let files = files.collect::<io::Result<_>>()?;
     let order = in_order(files, forms.left_out)?;
-    Ok(Some((order, rotated)))
+    Ok(Some(LogListing {
+        named: named.to_vec(),
+        order,
+        rotated,
+        running,
+        known: None,
+    }))
 }
 
 /// The rotated files that are named, in the form that is there, and those that belong to them: see [`LogListing::new`].
@@ -168,7 +231,13 @@ fn rotated_files(named: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
         let log = log_of(file);
         let of_this = rotated.iter().filter(|(other, _)| *other == log);
         let newest = of_this.map(|(_, first)| *first).max().flatten();
-        let mut newer = all_rotated(file)?;
+        let mut newer = match all_rotated(file) {
+            // Whoever may not list the directory can still read what they named. Where a file in between was not named, its records lack.
+            Err(error) if newest.is_some() && error.kind() == ErrorKind::PermissionDenied => {
+                Vec::new()
+            }
+            found => found?,
+        };
         newer.retain(|one| newest.is_none() || first_record(one) > newest);
         files.append(&mut newer);
     }
@@ -184,10 +253,6 @@ fn log_of(file: &Path) -> PathBuf {
         (Ok(folder), Some(name)) => folder.join(name),
         _ => log,
     }
-}
-
-fn of(file: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
 }
 
 #[cfg(test)]
@@ -249,16 +314,70 @@ mod tests {
         assert_eq!(order.files.len(), 3);
     }
 
-    /// How often a log is read whose reading is always in doubt, when `change` is done each time; and what comes of it.
-    fn readings(folder: &Folder, change: &dyn Fn(u8)) -> (u8, Result<(), ErrorKind>) {
+    /// How often a log is read in which each reading finds the damage that `change` says, and what comes of it.
+    fn readings_of(folder: &Folder, change: &dyn Fn(u8) -> Doubt) -> (u8, Result<(), ErrorKind>) {
         let times = Cell::new(0);
         let mut read = |_: &LogListing| {
             times.set(times.get() + 1);
-            change(times.get());
-            Ok(())
+            Ok(change(times.get()))
         };
-        let read = read_at_rest(&folder.paths(&["log"]), &mut read, |()| true);
-        (times.get(), read.map_err(|error| error.kind()))
+        let read = read_at_rest(&folder.paths(&["log"]), &mut read, |doubt| Some(*doubt));
+        let read = read.map(|_| ()).map_err(|error| error.kind());
+        (times.get(), read)
+    }
+
+    /// The same where it is further on each time.
+    fn readings(folder: &Folder, change: &dyn Fn(u8)) -> (u8, Result<(), ErrorKind>) {
+        readings_of(folder, &|time| {
+            change(time);
+            damaged(Some(2), time)
+        })
+    }
+
+    fn damaged(file: Option<u64>, line: u8) -> Doubt {
+        damaged_behind(line, (file, line))
+    }
+
+    fn damaged_behind(good: u8, (file, line): (Option<u64>, u8)) -> Doubt {
+        Doubt::Damaged {
+            place: (file, line.into()),
+            good: good.into(),
+        }
+    }
+
+    #[test]
+    fn damage_is_told_unless_it_is_further_on_in_an_old_file_each_time() {
+        let folder = Folder::new("told", &[TWO, "log"]);
+        let two = &folder.paths(&[TWO])[0];
+        let readings = |doubt: &dyn Fn(u8) -> Doubt| {
+            readings_of(&folder, &|time| {
+                fs::write(two, vec![b' '; 100 + usize::from(time)]).unwrap();
+                doubt(time)
+            })
+        };
+        let changing = (5, Err(ErrorKind::ResourceBusy));
+        let told = (5, Ok(()));
+        let places = [
+            (Some(2), 7),
+            (None, 1),
+            (Some(2), 9),
+            (None, 1),
+            (Some(2), 11),
+        ];
+        let moves_on = |time| damaged_behind(time, places[usize::from(time) - 1]);
+        assert_eq!(readings(&moves_on), changing);
+        let stays = |time| damaged_behind(7, places[usize::from(time) - 1]);
+        assert_eq!(readings(&stays), told);
+        // What the log itself says of a cut stays where it is, however many records follow.
+        let cut = |time| damaged_behind(time, (Some(2), 7));
+        assert_eq!(readings(&cut), (2, Ok(())));
+        assert_eq!(readings(&|_| Doubt::Lacking), changing);
+        assert_eq!(readings(&|_| damaged(Some(2), 7)), (2, Ok(())));
+        assert_eq!(readings(&|time| damaged(Some(2), time.min(3))), (4, Ok(())));
+        assert_eq!(readings(&|time| damaged(Some(2), time % 2)), told);
+        assert_eq!(readings(&|time| damaged(None, time + 1)), told);
+        let back = |time| damaged(Some(2), if time == 5 { 1 } else { time });
+        assert_eq!(readings(&back), told);
     }
 
     #[test]

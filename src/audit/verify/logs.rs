@@ -1,7 +1,7 @@
 //! Several logs among one list of files, as a machine has them that collects the logs of many nodes.
 
 use super::{
-    lines::{LogLine, LogLines},
+    lines::{LogLine, LogLines, named},
     listed::ListedFile,
     listing::LogListing,
 };
@@ -10,7 +10,7 @@ use crate::audit::{
     chain::{Header, Time},
     checkpoint::SignedNote,
     naming::{is_kept_beside, rotated_from},
-    reader::damage,
+    reader::{LogReader, damage},
 };
 use serde::Deserialize;
 use std::{collections::BTreeMap, io, path::PathBuf};
@@ -130,10 +130,11 @@ impl LogFiles {
 
 /// The last whole line of a file; `None` also where the file is damaged.
 fn last_line(file: &ListedFile) -> io::Result<Option<Vec<u8>>> {
-    match file.open()?.last_line() {
+    let last = file.open().and_then(LogReader::last_line);
+    match last {
         Ok(last) => Ok(last.map(|(line, _)| line)),
         Err(error) if damage(&error).is_some() => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(named(file.path(), &error)),
     }
 }
 
