@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::{runtime::Handle, time::Sleep};
 
 thread_local! {
@@ -48,20 +48,19 @@ pub(crate) fn long_timer(until: Instant) -> Sleep {
 /// processor. Reading it costs a fraction of [`instant`], which matters where each step of each session asks.
 #[must_use]
 pub(crate) fn tick() -> Duration {
-    duration(clock_gettime(ClockId::MonotonicCoarse))
+    since_zero(ClockId::MonotonicCoarse)
 }
 
 /// [`wall`] as of the system's last tick: for what is asked for each message and has whole seconds. It may be before a [`wall`] that was
 /// read earlier, so an age has both its ends from here.
 #[must_use]
 pub(crate) fn wall_tick() -> SystemTime {
-    UNIX_EPOCH + duration(clock_gettime(ClockId::RealtimeCoarse))
+    UNIX_EPOCH + since_zero(ClockId::RealtimeCoarse)
 }
 
-/// Zero for a time before 1970.
-fn duration(time: Timespec) -> Duration {
-    let part = |number: i64| u64::try_from(number).unwrap_or_default();
-    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
+/// What the clock shows; zero for a time before its zero, such as 1970.
+fn since_zero(clock: ClockId) -> Duration {
+    clock_gettime(clock).try_into().unwrap_or_default()
 }
 
 /// Whole seconds since 1970; 0 for a time before that.

@@ -1,5 +1,7 @@
 //! Why the program ends, and the exit code that says so. The codes are those of BSD's sysexits.h.
 
+use crate::audit::OpenError;
+
 /// Each exit code with what it says, for people.
 pub(crate) const CODES: [(u8, &str); 8] = [
     (0, "all is well"),
@@ -69,6 +71,15 @@ impl Exit {
             Self::Configuration(_) => CONFIGURATION,
             Self::Temporary(_) => TEMPORARY,
             Self::RecordsLost(_) => RECORDS_LOST,
+        }
+    }
+}
+
+impl From<OpenError> for Exit {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Wrong(words) => Self::Configuration(words),
+            OpenError::Temporary(words) => Self::Temporary(words),
         }
     }
 }

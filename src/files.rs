@@ -31,6 +31,11 @@ pub(crate) fn beginning(file: impl Read, most: u64) -> io::Result<Vec<u8>> {
     Ok(octets)
 }
 
+/// The error with the name of the file or directory in front.
+pub(crate) fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 /// Opens a file for reading. What is no file, such as a pipe with a name, is refused: whoever opens it may wait for ever.
 ///
 /// # Errors

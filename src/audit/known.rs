@@ -6,7 +6,7 @@
 
 use super::{
     chain::{Hash, Head},
-    naming::with_suffix,
+    naming::{LOCK, with_suffix},
     tree::RecordTree,
 };
 use crate::files::{beginning, regular};
@@ -81,7 +81,7 @@ fn append_hex(hash: Hash, line: &mut Vec<u8>) {
 
 /// `FILE.lock` of the log at `file`.
 pub(super) fn lock_of(file: &Path) -> PathBuf {
-    with_suffix(file, "lock")
+    with_suffix(file, LOCK)
 }
 
 #[cfg(test)]

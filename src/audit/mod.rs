@@ -121,7 +121,10 @@ pub(crate) use {
     witness::{PolicyWitness, WitnessAnswer, add_checkpoint, read_answer},
 };
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
+
+/// Longest time for which it is as it should be that nobody from outside vouches for what is new in the log. The alert rules have the same.
+pub(crate) const LONGEST_UNVOUCHED: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a log cannot be opened, or a key cannot be read. Names the file, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +147,15 @@ impl OpenError {
             InvalidFilename | InvalidInput | IsADirectory | NotADirectory | NotFound
             | PermissionDenied | ReadOnlyFilesystem => Self::Wrong(words),
             _ => Self::Temporary(words),
+        }
+    }
+
+    /// The same with other words.
+    #[must_use]
+    pub(crate) fn with(self, words: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Wrong(said) => Self::Wrong(words(said)),
+            Self::Temporary(said) => Self::Temporary(words(said)),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! have compressed that to the same name with `.gz` or `.zst` behind it.
 
 use super::chain::timestamp;
+use crate::files::named;
 use std::{
     collections::HashMap,
     ffi::OsStr,
@@ -48,11 +49,15 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// What the names of the files end with that are kept beside a log: the one that keeps a second writer away, and the secrets.
+pub(super) const LOCK: &str = "lock";
+pub(super) const EPOCH: &str = "epoch";
+
 /// Whether the program keeps `file` beside one of these logs: a shell's `*` names it too.
 pub(super) fn is_kept_beside(file: &Path, logs: &[PathBuf]) -> bool {
     let suffix = file.extension().and_then(OsStr::to_str);
     suffix
-        .filter(|suffix| ["lock", "epoch"].contains(suffix))
+        .filter(|suffix| [LOCK, EPOCH].contains(suffix))
         .is_some_and(|suffix| logs.iter().any(|log| with_suffix(log, suffix) == file))
 }
 
@@ -96,10 +101,9 @@ pub(super) fn all_rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
         return Ok(Vec::new());
     };
     let mut files = Vec::new();
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", parent.display()));
-    for entry in fs::read_dir(parent).map_err(named)? {
-        let file = entry.map_err(named)?.path();
+    let of_this = |error| named(parent, &error);
+    for entry in fs::read_dir(parent).map_err(of_this)? {
+        let file = entry.map_err(of_this)?.path();
         let (plain, form) = plain_name(&file);
         let name = plain.file_name().and_then(|name| name.to_str());
         if let Some(name) = name.and_then(RotatedName::read)

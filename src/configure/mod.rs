@@ -113,12 +113,7 @@ impl PreparedProxy {
             predecessor.free_the_log()?;
         }
         let audit = match audit {
-            Some(options) => Some(Arc::new(AuditLog::open(options).map_err(
-                |error| match error {
-                    audit::OpenError::Wrong(words) => Exit::Configuration(words),
-                    audit::OpenError::Temporary(words) => Exit::Temporary(words),
-                },
-            )?)),
+            Some(options) => Some(Arc::new(AuditLog::open(options)?)),
             None => None,
         };
         let bound: Vec<SocketAddr> = listeners

@@ -54,9 +54,7 @@ impl Workers {
     /// The system gives no thread, or no descriptor for what it waits for.
     pub(super) fn start() -> io::Result<Self> {
         let processors = thread::available_parallelism()?.get();
-        let timekeeper = start("timers", || {
-            Builder::new_current_thread().enable_time().build()
-        })?;
+        let timekeeper = timekeeper()?;
         let workers = (0..processors).map(|_| {
             let timekeeper = timekeeper.clone();
             let runtime = start("sessions", || {
@@ -96,6 +94,13 @@ impl Workers {
         });
         Ok(())
     }
+}
+
+/// Starts the thread that keeps the timers.
+fn timekeeper() -> io::Result<Handle> {
+    start("timers", || {
+        Builder::new_current_thread().enable_time().build()
+    })
 }
 
 /// Starts a thread that drives the runtime that `build` makes there, until the process ends. A runtime that no thread drives could not
@@ -160,9 +165,7 @@ mod tests {
 
     #[test]
     fn a_session_is_woken_by_a_timer_that_another_thread_keeps() {
-        let timekeeper = start("timers", || {
-            Builder::new_current_thread().enable_time().build()
-        });
+        let timekeeper = timekeeper();
         let (tell, told) = mpsc::channel();
         // It could keep no timer of its own.
         let without = start("sessions", || {

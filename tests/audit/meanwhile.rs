@@ -59,6 +59,14 @@ impl Running {
         [rotated(&self.file()).unwrap(), vec![self.file()]].concat()
     }
 
+    /// The files as somebody names them: the one that is written alone, or all.
+    fn named(&self, is_alone: bool) -> Vec<PathBuf> {
+        match is_alone {
+            true => vec![self.file()],
+            false => self.files(),
+        }
+    }
+
     fn write(&mut self, messages: u64) {
         for _ in 1..messages {
             self.log.append(&message(&self.log, self.messages));
@@ -251,10 +259,7 @@ fn a_log_that_is_rotated_each_time_that_it_is_read_is_intact() {
 fn a_log_whose_files_are_compressed_while_it_is_verified_is_intact() {
     for is_alone in [true, false] {
         let mut running = Running::new("verified-compressed");
-        let files = match is_alone {
-            true => vec![running.file()],
-            false => running.files(),
-        };
+        let files = running.named(is_alone);
         let (code, words) = verified(files, 1, || {
             running.rotate(1);
             compress_all(&running.file());
@@ -351,10 +356,7 @@ fn a_file_that_is_moved_away_meanwhile_is_no_wrong_argument_and_nothing_is_left_
 fn show_leaves_out_no_record_of_a_log_that_is_rotated_meanwhile() {
     for is_alone in [true, false] {
         let mut running = Running::new("shown");
-        let files = match is_alone {
-            true => vec![running.file()],
-            false => running.files(),
-        };
+        let files = running.named(is_alone);
         let before = records(&running.files());
         let (code, numbers, words) = shown(files, || running.rotate(2));
         assert_eq!((code, words.as_str()), (DONE, ""));

@@ -156,21 +156,31 @@ pub fn refusing(world: &World, more: &[&str]) -> (Proxy, SocketAddr) {
     (proxy, status)
 }
 
+/// The page, which has all of these parts.
+#[track_caller]
+fn page_with(status: SocketAddr, parts: &[&str]) -> String {
+    let page = get(status, "/", "localhost").body;
+    for part in parts {
+        assert!(page.contains(part), "{part} is not in the page: {page}");
+    }
+    page
+}
+
 #[test]
 fn a_refusal_is_on_the_page_with_what_to_do_and_a_strangers_words_stay_text() {
     let world = World::new();
     let (_proxy, status) = refusing(&world, &[]);
-    let page = get(status, "/", "localhost").body;
-    for part in [
-        "<code>certificate-host-mismatch</code>",
-        "client 127.0.0.1",
-        "It means: a good certificate, for other names.",
-        "<p>Do: ",
-        "match=.hoster.example",
-        "&lt;script&gt;",
-    ] {
-        assert!(page.contains(part), "{part} is not in the page: {page}");
-    }
+    let page = page_with(
+        status,
+        &[
+            "<code>certificate-host-mismatch</code>",
+            "client 127.0.0.1",
+            "It means: a good certificate, for other names.",
+            "<p>Do: ",
+            "match=.hoster.example",
+            "&lt;script&gt;",
+        ],
+    );
     assert!(
         !page.contains("<script") && !page.contains("<img"),
         "{page}"
@@ -223,21 +233,21 @@ fn the_page_shows_what_ends_what_is_in_force_and_the_limits() {
         &more.concat(),
     );
     let mut proxy = Proxy::ready(&arguments);
-    let page = get(status, "/", "localhost").body;
-    for part in [
-        "only observes",
-        "policy:1",
-        "2999-0",
-        "own.pem",
-        "proxy.hospital.example",
-        "At most 77 sessions",
-        "max-sessions-per-client",
-        "audit.jsonl: written",
-        "None since the start.",
-        "2 lines, 1 past their date",
-    ] {
-        assert!(page.contains(part), "{part} is not in the page: {page}");
-    }
+    page_with(
+        status,
+        &[
+            "only observes",
+            "policy:1",
+            "2999-0",
+            "own.pem",
+            "proxy.hospital.example",
+            "At most 77 sessions",
+            "max-sessions-per-client",
+            "audit.jsonl: written",
+            "None since the start.",
+            "2 lines, 1 past their date",
+        ],
+    );
     let metrics = get(status, "/metrics", "x").body;
     for part in [
         "starttls_proxy_observing 1\n",
@@ -280,14 +290,14 @@ fn what_somebody_did_to_the_audit_log_is_at_the_top_of_the_page() {
     let kept = lines.len() - 2;
     fs::write(&log, lines[..kept].concat()).expect("written");
     let (mut proxy, listen) = pair.ready(nowhere(), &more);
-    let page = get(status, "/", "localhost").body;
-    for part in [
-        "<p class=\"state stop\">Records of the audit log are missing. Found ",
-        &format!("of its {} records {kept} were found", lines.len()),
-        &format!("<code>starttls-proxy audit verify {log}</code>"),
-    ] {
-        assert!(page.contains(part), "{part} is not in the page: {page}");
-    }
+    page_with(
+        status,
+        &[
+            "<p class=\"state stop\">Records of the audit log are missing. Found ",
+            &format!("of its {} records {kept} were found", lines.len()),
+            &format!("<code>starttls-proxy audit verify {log}</code>"),
+        ],
+    );
     // So is what happens later.
     fs::remove_file(&log).expect("it is there");
     drop(Client::introduced(listen));
@@ -314,15 +324,15 @@ fn a_log_for_which_nobody_vouches_says_so_at_the_top_of_the_page() {
     ];
     let (mut proxy, _) = pair.ready(nowhere(), &more);
     proxy.says("nobody vouches");
-    let page = get(status, "/", "localhost").body;
-    for part in [
-        "<p class=\"state warn\">Since ",
-        " UTC no new time-stamp vouches for the audit log. Mail goes on.",
-        "Connection refused",
-        "not since this process began",
-    ] {
-        assert!(page.contains(part), "{part} is not in the page: {page}");
-    }
+    page_with(
+        status,
+        &[
+            "<p class=\"state warn\">Since ",
+            " UTC no new time-stamp vouches for the audit log. Mail goes on.",
+            "Connection refused",
+            "not since this process began",
+        ],
+    );
 }
 
 #[test]

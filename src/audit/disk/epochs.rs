@@ -1,14 +1,16 @@
 //! The file of secret keys beside the log, and which of them the log names.
 
 use super::{FileId, OpenError, lines::BoundedLines, sync_directory, with_suffix};
-use crate::audit::{
-    chain::Header,
-    checkpoint::SignedNote,
-    epoch::{EpochPublic, NamedEpoch, named_by},
-    naming::rotated,
-    reader::{damage, is_plain, tail},
+use crate::{
+    audit::{
+        chain::Header,
+        checkpoint::SignedNote,
+        epoch::{EpochPublic, NamedEpoch, named_by},
+        naming::{EPOCH, rotated},
+        reader::{damage, is_plain, tail},
+    },
+    files::beginning,
 };
-use crate::files::beginning;
 use serde::Deserialize;
 use std::{
     fs::{File, OpenOptions},
@@ -35,7 +37,7 @@ impl SecretsFile {
     /// Of the log at `log`.
     pub(super) fn of(log: &Path) -> Self {
         Self {
-            path: with_suffix(log, "epoch"),
+            path: with_suffix(log, EPOCH),
             open: None,
         }
     }

@@ -1,9 +1,12 @@
 //! The lines of a log's files, in large reads and without a copy of each line.
 
 use super::listed::ListedFile;
-use crate::audit::{
-    chain::Header,
-    reader::{LONGEST_LINE, LogReader, damage, too_long},
+use crate::{
+    audit::{
+        chain::Header,
+        reader::{LONGEST_LINE, LogReader, damage, too_long},
+    },
+    files::named,
 };
 use std::{
     io::{self, BufRead, BufReader, Read},
@@ -221,10 +224,6 @@ impl<'a> LogLines<'a> {
             }
         }
     }
-}
-
-pub(super) fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Octets of all files, as they were on disk when they were listed.

@@ -163,21 +163,29 @@ pub(crate) fn changed() -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::audit) mod tests {
     use super::*;
     use crate::audit::naming::with_suffix;
     use std::io::{Read, Write};
 
-    /// A directory with the file `log`, gone afterwards.
-    struct Folder(PathBuf);
+    /// A directory, gone afterwards.
+    pub(in crate::audit) struct Folder(pub(in crate::audit) PathBuf);
 
     impl Folder {
-        fn new(name: &str) -> Self {
+        /// With files of this content.
+        pub(in crate::audit) fn new(name: &str, files: &[&str], content: &str) -> Self {
             let name = format!("listed-{name}-{}", std::process::id());
             let folder = Self(std::env::temp_dir().join(name));
             fs::create_dir_all(&folder.0).unwrap();
-            fs::write(folder.log(), "old").unwrap();
+            for file in files {
+                fs::write(folder.0.join(file), content).unwrap();
+            }
             folder
+        }
+
+        /// With a running log.
+        fn with_log(name: &str) -> Self {
+            Self::new(name, &["log"], "old")
         }
 
         fn log(&self) -> PathBuf {
@@ -209,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_file_that_gets_another_name_is_read_with_what_was_written_to_it_since() {
-        let folder = Folder::new("held");
+        let folder = Folder::with_log("held");
         let file = ListedFile::find(&folder.log()).unwrap();
         assert!(file.has_its_name());
         let mut writer = fs::OpenOptions::new();
@@ -226,7 +234,7 @@ mod tests {
 
     #[test]
     fn without_a_descriptor_another_file_of_the_name_is_never_taken_for_it() {
-        let folder = Folder::new("not-held");
+        let folder = Folder::with_log("not-held");
         let file = ListedFile {
             held: None,
             ..ListedFile::find(&folder.log()).unwrap()
@@ -242,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_rotated_file_is_read_in_whatever_form_it_is_there() {
-        let folder = Folder::new("forms");
+        let folder = Folder::with_log("forms");
         folder.rotate();
         let plain = folder.rotated();
         let packed = with_suffix(&plain, "gz");

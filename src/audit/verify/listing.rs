@@ -6,12 +6,15 @@
 
 use super::{
     damage::Finding,
-    lines::{LogOrder, in_order, named as of},
+    lines::{LogOrder, in_order},
     listed::{ListedFile, changed, in_any_form},
 };
-use crate::audit::{
-    known::KnownEnd,
-    naming::{all_rotated, best_forms, first_record, rotated_from},
+use crate::{
+    audit::{
+        known::KnownEnd,
+        naming::{all_rotated, best_forms, first_record, rotated_from},
+    },
+    files::named,
 };
 use std::{
     fs,
@@ -53,7 +56,7 @@ impl LogListing {
         let known = known.max_by_key(|known| known.head.size);
         let mut last = Ok(None);
         for _ in 0..LISTINGS {
-            last = list(files);
+            last = list(files, known.as_ref());
             match &last {
                 Ok(Some(_)) => break,
                 Ok(None) => {}
@@ -63,8 +66,7 @@ impl LogListing {
                 },
             }
         }
-        let files = last?.ok_or_else(changed)?;
-        Ok(Self { known, ..files })
+        last?.ok_or_else(changed)
     }
 
     pub(crate) fn order(&self) -> &LogOrder {
@@ -180,47 +182,46 @@ pub(crate) fn read_at_rest<T>(
 }
 
 /// The files, and all rotated ones in all their forms. `None` where they changed meanwhile.
-fn list(named: &[PathBuf]) -> io::Result<Option<LogListing>> {
+fn list(files: &[PathBuf], known: Option<&KnownEnd>) -> io::Result<Option<LogListing>> {
     // These are open before directories are read. What is written to the files that follow them is newer than this list.
-    let running = named.iter().filter(|file| first_record(file).is_none());
-    let running = running.map(|file| ListedFile::find(file).map_err(|error| of(file, &error)));
+    let running = files.iter().filter(|file| first_record(file).is_none());
+    let running = running.map(|file| ListedFile::find(file).map_err(|error| named(file, &error)));
     let running: Vec<ListedFile> = running.collect::<io::Result<_>>()?;
-    let rotated = rotated_files(named)?;
+    let rotated = rotated_files(files)?;
     // A file that gets another form while a directory is read may be missed in both.
-    if rotated_files(named)? != rotated || !running.iter().all(ListedFile::has_its_name) {
+    if rotated_files(files)? != rotated || !running.iter().all(ListedFile::has_its_name) {
         return Ok(None);
     }
     let mut all = rotated.clone();
     all.extend(running.iter().map(|file| file.path().to_owned()));
     let forms = best_forms(&all);
-    let files =
+    let found =
         forms.files.iter().map(
             |path| match running.iter().find(|file| file.path() == path) {
                 Some(held) => Ok(held.clone()),
-                None => ListedFile::find(path).map_err(|error| of(path, &error)),
+                None => ListedFile::find(path).map_err(|error| named(path, &error)),
             },
         );
-    let files = files.collect::<io::Result<_>>()?;
-    let order = in_order(files, forms.left_out)?;
+    let order = in_order(found.collect::<io::Result<_>>()?, forms.left_out)?;
     Ok(Some(LogListing {
-        named: named.to_vec(),
+        named: files.to_vec(),
         order,
         rotated,
         running,
-        known: None,
+        known: known.cloned(),
     }))
 }
 
 /// The rotated files that are named, in the form that is there, and those that belong to them: see [`LogListing::new`].
-fn rotated_files(named: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+fn rotated_files(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let (rotated, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
-        named.iter().partition(|file| first_record(file).is_some());
-    let mut files = Vec::new();
+        files.iter().partition(|file| first_record(file).is_some());
+    let mut found = Vec::new();
     for file in &rotated {
         let (there, _) = in_any_form(file, |name| fs::symlink_metadata(name))
-            .map_err(|error| of(file, &error))?;
-        if !files.contains(&there) {
-            files.push(there);
+            .map_err(|error| named(file, &error))?;
+        if !found.contains(&there) {
+            found.push(there);
         }
     }
     let rotated = rotated
@@ -236,12 +237,12 @@ fn rotated_files(named: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
             Err(error) if newest.is_some() && error.kind() == ErrorKind::PermissionDenied => {
                 Vec::new()
             }
-            found => found?,
+            listed => listed?,
         };
         newer.retain(|one| newest.is_none() || first_record(one) > newest);
-        files.append(&mut newer);
+        found.append(&mut newer);
     }
-    Ok(files)
+    Ok(found)
 }
 
 /// The log that a file belongs to by its name, whichever way its directory was named.
@@ -257,30 +258,12 @@ fn log_of(file: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::listed::tests::Folder, *};
     use std::cell::Cell;
 
-    struct Folder(PathBuf);
-
     impl Folder {
-        fn new(name: &str, files: &[&str]) -> Self {
-            let name = format!("listing-{name}-{}", std::process::id());
-            let folder = Self(std::env::temp_dir().join(name));
-            fs::create_dir_all(&folder.0).unwrap();
-            for file in files {
-                fs::write(folder.0.join(file), "text\n").unwrap();
-            }
-            folder
-        }
-
         fn paths(&self, names: &[&str]) -> Vec<PathBuf> {
             names.iter().map(|name| self.0.join(name)).collect()
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 
@@ -290,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_running_file_stands_for_rotated_ones_that_are_newer_than_those_that_are_named() {
-        let folder = Folder::new("stands-for", &[ONE, TWO, THREE, "log", "aside"]);
+        let folder = Folder::new("stands-for", &[ONE, TWO, THREE, "log", "aside"], "text\n");
         let listed = |names: &[&str]| {
             let order = LogListing::new(&folder.paths(names)).unwrap().into_order();
             let names = order.files.iter().map(|file| file.path().file_name());
@@ -347,7 +330,7 @@ mod tests {
 
     #[test]
     fn damage_is_told_unless_it_is_further_on_in_an_old_file_each_time() {
-        let folder = Folder::new("told", &[TWO, "log"]);
+        let folder = Folder::new("told", &[TWO, "log"], "text\n");
         let two = &folder.paths(&[TWO])[0];
         let readings = |doubt: &dyn Fn(u8) -> Doubt| {
             readings_of(&folder, &|time| {
@@ -382,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_log_is_read_again_only_if_files_that_were_read_are_others() {
-        let folder = Folder::new("again", &[TWO, "log"]);
+        let folder = Folder::new("again", &[TWO, "log"], "text\n");
         let [one, two, three, log] = &folder.paths(&[ONE, TWO, THREE, "log"])[..] else {
             unreachable!()
         };
@@ -414,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_file_that_was_never_there_is_not_found_and_no_change() {
-        let folder = Folder::new("never", &[]);
+        let folder = Folder::new("never", &[], "text\n");
         let listing = LogListing::new(&folder.paths(&["log"]));
         assert_eq!(listing.err().unwrap().kind(), ErrorKind::NotFound);
     }

@@ -1,16 +1,19 @@
 //! Several logs among one list of files, as a machine has them that collects the logs of many nodes.
 
 use super::{
-    lines::{LogLine, LogLines, named},
+    lines::{LogLine, LogLines},
     listed::ListedFile,
     listing::LogListing,
 };
-use crate::audit::{
-    Hash,
-    chain::{Header, Time},
-    checkpoint::SignedNote,
-    naming::{is_kept_beside, rotated_from},
-    reader::{LogReader, damage},
+use crate::{
+    audit::{
+        Hash,
+        chain::{Header, Time},
+        checkpoint::SignedNote,
+        naming::{is_kept_beside, rotated_from},
+        reader::{LogReader, damage},
+    },
+    files::named,
 };
 use serde::Deserialize;
 use std::{collections::BTreeMap, io, path::PathBuf};

@@ -4,6 +4,7 @@ use super::unusable;
 use crate::{
     audit::{HybridPublic, NewKey},
     exit::Exit,
+    files,
     flags::AuditKeygenFlags,
 };
 use std::{
@@ -54,7 +55,7 @@ fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
         .create_new(true)
         .mode(mode)
         .open(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        .map_err(|error| files::named(path, &error))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

@@ -31,10 +31,10 @@ fn unusable(command: &str, error: impl Display) -> Exit {
 
 /// The same, where a log or a key was read.
 fn unread(command: &str, error: impl Into<OpenError>) -> Exit {
-    match error.into() {
-        error @ OpenError::Wrong(_) => unusable(command, error),
-        OpenError::Temporary(words) => Exit::Temporary(format!("audit {command}: {words}")),
-    }
+    let error = error.into();
+    error
+        .with(|words| format!("audit {command}: {words}"))
+        .into()
 }
 
 /// What became of printing. A reader that has closed the pipe, such as `head`, wants no more, and that is no fault.

@@ -3,8 +3,8 @@
 use super::quantity::grouped;
 use crate::{
     audit::{
-        Expectations, Hash, OpenError, OutsideAnchors, StampFacts, UnvouchedTime, Verification,
-        WitnessPolicy, timestamp,
+        Expectations, Hash, LONGEST_UNVOUCHED, OpenError, OutsideAnchors, StampFacts,
+        UnvouchedTime, Verification, WitnessPolicy, timestamp,
     },
     tls::{StampFault, StampToken, anchors_in},
 };
@@ -12,9 +12,6 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-
-/// An anchor that is older than this, seen from the last record, is worth a warning.
-const OLD: Duration = Duration::from_secs(24 * 3600);
 
 /// Reads and judges a time-stamp, for verification.
 fn read_stamp(token: &[u8], authorities: &[Vec<u8>]) -> Option<StampFacts> {
@@ -136,7 +133,7 @@ fn newest(verification: &Verification) -> Option<String> {
     let (_, last) = verification.span.as_ref()?;
     let age = verification.outside.age(last)?;
     let behind = verification.good.saturating_sub(newest.size);
-    let warning = match age > OLD {
+    let warning = match age > LONGEST_UNVOUCHED {
         true => "WARNING: more than a day. ",
         false => "",
     };

@@ -32,6 +32,7 @@ use crate::{
     audit::{self, Verification, timestamp},
     clock,
     exit::Exit,
+    files,
     flags::AuditReportFlags,
 };
 use command::Commands;
@@ -149,5 +150,5 @@ fn write(
             content(&mut file)?;
             file.flush()
         })
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        .map_err(|error| files::named(path, &error))
 }

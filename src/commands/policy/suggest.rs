@@ -47,9 +47,11 @@ pub(super) fn suggest(
         ));
     }
     let until = until(flags.until.as_deref())?;
-    let unreadable = |error: io::Error| match OpenError::from(error) {
-        OpenError::Wrong(words) => Exit::Configuration(format!("policy suggest: {words}")),
-        OpenError::Temporary(words) => Exit::Temporary(format!("policy suggest: {words}")),
+    let unreadable = |error: io::Error| -> Exit {
+        let error = OpenError::from(error);
+        error
+            .with(|words| format!("policy suggest: {words}"))
+            .into()
     };
     let (partners, unread) = read(&flags.files, errors).map_err(unreadable)?;
     let mut out = io::BufWriter::new(out);

@@ -2,16 +2,14 @@
 
 use super::moment::UtcTime;
 use crate::{
+    audit::LONGEST_UNVOUCHED,
     html::Escaped,
     metrics::{AnchorGap, LogEvent},
 };
 use std::{
     fmt::{self, Write as _},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
-
-/// A log for which nobody has vouched for longer than this is worth an alert.
-const LONG_GAP: Duration = Duration::from_secs(24 * 3600);
 
 /// What somebody did to the log whose file this is.
 pub(super) fn event_of_log(out: &mut String, event: &LogEvent, file: &str) -> fmt::Result {
@@ -34,7 +32,11 @@ pub(super) fn event_of_log(out: &mut String, event: &LogEvent, file: &str) -> fm
 /// Who does not vouch for the log.
 pub(super) fn anchor_gap(out: &mut String, gap: &AnchorGap, now: SystemTime) -> fmt::Result {
     let lasts = now.duration_since(gap.since).unwrap_or_default();
-    let class = if lasts > LONG_GAP { "stop" } else { "warn" };
+    let class = if lasts > LONGEST_UNVOUCHED {
+        "stop"
+    } else {
+        "warn"
+    };
     let tries = match gap.tries {
         1 => "The proxy has asked once".to_owned(),
         tries => format!("The proxy has asked {tries} times"),
@@ -53,6 +55,7 @@ pub(super) fn anchor_gap(out: &mut String, gap: &AnchorGap, now: SystemTime) -> 
 mod tests {
     use super::*;
     use crate::serve::status::moment::at;
+    use std::time::Duration;
 
     #[test]
     fn a_cut_is_red_and_a_gap_of_anchors_is_so_after_a_day() {
