@@ -178,7 +178,10 @@ impl Buffer {
 
     /// Forgets all octets, and gives the memory back.
     pub(crate) fn clear(&mut self) {
-        give_back(std::mem::take(&mut self.bytes));
+        // Nearly always there is none.
+        if !self.bytes.is_empty() {
+            give_back(std::mem::take(&mut self.bytes));
+        }
         (self.taken, self.filled) = (0, 0);
     }
 
@@ -197,7 +200,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        give_back(std::mem::take(&mut self.bytes));
+        self.clear();
     }
 }
 

@@ -114,7 +114,12 @@ impl Reply {
     #[must_use]
     pub fn into_bytes(self, smtputf8: bool) -> Vec<u8> {
         let shown = |octet: &u8| matches!(octet, b'\t' | b'\r' | b'\n' | 0x20..=0x7e);
-        if self.octets.iter().all(shown) {
+        // Nearly always all of them are, so no octet has a branch of its own.
+        if self
+            .octets
+            .iter()
+            .fold(true, |all, octet| all & shown(octet))
+        {
             return self.octets;
         }
         let mut bytes = Vec::with_capacity(self.octets.len());

@@ -59,16 +59,20 @@ impl DataScanner {
         if self.line_start && bytes.starts_with(b".\r\n") {
             return Scan::End(0);
         }
-        let clean = clean_until(bytes);
-        for (at, pair) in (clean..).zip(bytes.windows(2).skip(clean - 1)) {
-            let (before, octet) = (pair[0], pair[1]);
-            if (before == b'\r') != (octet == b'\n') || octet == 0 {
-                let last_end = bytes[..at].iter().rposition(|&octet| octet == b'\n');
-                return Scan::Violation(last_end.map_or(0, |end| end + 1));
+        let mut clean = clean_until(bytes);
+        while clean < bytes.len() {
+            clean = without_line_end_until::<PART>(bytes, clean);
+            for (at, pair) in (clean..).zip(bytes.windows(2).skip(clean - 1)).take(PART) {
+                let (before, octet) = (pair[0], pair[1]);
+                if (before == b'\r') != (octet == b'\n') || octet == 0 {
+                    let last_end = bytes[..at].iter().rposition(is_lf);
+                    return Scan::Violation(last_end.map_or(0, |end| end + 1));
+                }
+                if before == b'\n' && octet == b'.' && bytes[at..].starts_with(b".\r\n") {
+                    return Scan::End(at);
+                }
             }
-            if before == b'\n' && octet == b'.' && bytes[at..].starts_with(b".\r\n") {
-                return Scan::End(at);
-            }
+            clean += PART;
         }
         let content = match bytes.strip_suffix(b"\r").unwrap_or(bytes) {
             b"." if self.line_start => b"",
@@ -86,6 +90,8 @@ impl DataScanner {
 const BLOCK: usize = 128;
 /// The octet before a block, the block, and the two behind it.
 type Block = [u8; BLOCK + 3];
+/// Octets that are tested at once in a block that may decide something.
+const PART: usize = 16;
 /// So few octets are looked at one by one: a block of padding around them would cost more.
 const FEW: usize = 12;
 /// Octets in which lines of equal length are looked for at once, as many as fit in whole.
@@ -109,7 +115,7 @@ fn clean_until(bytes: &[u8]) -> usize {
         at += BLOCK;
         let behind = at;
         if are_long || least > b'\r' {
-            at = without_line_end_until(bytes, behind);
+            at = without_line_end_until::<BLOCK>(bytes, behind);
             are_long = at > behind;
         } else if at >= retry {
             at = equal_lines_until(bytes, behind);
@@ -162,6 +168,10 @@ fn least_if_clean<const ALONE: bool>(block: &Block) -> u8 {
     least(&block[1..=BLOCK])
 }
 
+fn is_lf(octet: &u8) -> bool {
+    *octet == b'\n'
+}
+
 fn mask(is: bool) -> u8 {
     if is { u8::MAX } else { 0 }
 }
@@ -172,12 +182,12 @@ fn least(octets: &[u8]) -> u8 {
         .fold(u8::MAX, |least, &octet| least.min(octet))
 }
 
-/// Goes on from `at` while there is no line end, for messages of long lines.
-fn without_line_end_until(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(octets) = bytes.get(at - 1..).and_then(<[u8]>::first_chunk::<BLOCK>)
+/// Goes on from `at` by `N` octets at a time while there is no line end.
+fn without_line_end_until<const N: usize>(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(octets) = bytes.get(at - 1..).and_then(<[u8]>::first_chunk::<N>)
         && least(octets) > b'\r'
     {
-        at += BLOCK - 1;
+        at += N - 1;
     }
     at
 }
@@ -188,7 +198,6 @@ fn equal_lines_until(bytes: &[u8], at: usize) -> usize {
     if bytes.len() - at < 2 * WINDOW {
         return at;
     }
-    let is_lf = |&octet: &u8| octet == b'\n';
     let block = at - BLOCK;
     match bytes[block..at].iter().rposition(is_lf) {
         Some(lf) => at.max(block + lf + equal_lines(&bytes[block + lf + 1..])),
@@ -199,11 +208,12 @@ fn equal_lines_until(bytes: &[u8], at: usize) -> usize {
 /// How many octets are whole lines as long as the first. Where their ends must be is known then, and all other octets are looked
 /// at for nothing but being greater than CR.
 fn equal_lines(lines: &[u8]) -> usize {
-    let length = lines
+    let first = &lines[..lines.len().min(*EQUAL_LENGTHS.end())];
+    let begin = without_line_end_until::<PART>(first, 1) - 1;
+    let length = first[begin..]
         .iter()
-        .take(*EQUAL_LENGTHS.end())
-        .position(|&octet| octet == b'\n')
-        .map(|lf| lf + 1);
+        .position(is_lf)
+        .map(|lf| begin + lf + 1);
     let Some(length) = length.filter(|length| EQUAL_LENGTHS.contains(length)) else {
         return 0;
     };
