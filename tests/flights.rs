@@ -209,6 +209,16 @@ fn data() -> Mail {
     }
 }
 
+/// As many recipients as a message may have, in one group with DATA.
+fn many_recipients() -> Mail {
+    let group = [&ENVELOPE[..1], &[ENVELOPE[1]; 1000], &["DATA\r\n"]].concat();
+    let codes = [&["250"; 1001][..], &["354"]].concat();
+    Mail {
+        groups: vec![group, vec![MESSAGE]],
+        codes: vec![codes, vec!["250"]],
+    }
+}
+
 fn one_chunk() -> Mail {
     Mail {
         groups: vec![[&ENVELOPE[..], &["BDAT 6 LAST\r\ntext\r\n"]].concat()],
@@ -333,6 +343,11 @@ fn as_few_as_native(pipelining: bool, mail: &Mail, flights: usize) {
 fn a_message_by_data_takes_the_flights_of_a_native_client() {
     // The group with DATA, the message, QUIT.
     as_few_as_native(true, &data(), 3);
+}
+
+#[test]
+fn a_thousand_recipients_cost_no_flight_of_their_own() {
+    as_few_as_native(true, &many_recipients(), 3);
 }
 
 #[test]

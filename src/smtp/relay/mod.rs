@@ -32,6 +32,9 @@ use std::collections::VecDeque;
 use timing::Timing;
 use transaction::{AbuseCounters, Transaction};
 
+/// Actions for which there is room while none is to be done.
+const ACTIONS_KEPT: usize = 64;
+
 /// The relay of one session; the text of this module describes it.
 #[derive(Debug, Default)]
 pub(super) struct Relay {
@@ -100,7 +103,11 @@ impl Relay {
     }
 
     pub(super) fn next_action(&mut self) -> Option<Action> {
-        self.out.pop_front()
+        let next = self.out.pop_front();
+        if next.is_none() && self.out.capacity() > ACTIONS_KEPT {
+            self.out = VecDeque::new();
+        }
+        next
     }
 
     pub(super) fn send(&mut self, side: Side, bytes: Vec<u8>) {

@@ -5,8 +5,11 @@
 use crate::smtp::{path::ForwardPath, reply::Reply};
 use std::collections::VecDeque;
 
-/// Most replies owed at once. Beyond them no command is taken.
-const MAX_SLOTS: usize = 128;
+/// Most replies owed at once. Beyond them no command is taken. MAIL, as many RCPT as a message may have, and DATA go in one group, so
+/// that they cost no round trip more than without this proxy.
+const MAX_SLOTS: usize = 1024;
+/// Replies for which there is room while none is owed.
+const KEPT: usize = 16;
 
 /// The command that a server's reply answers.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,29 +86,40 @@ enum Slot {
     },
 }
 
+impl Slot {
+    /// Whether no command waits to be sent here.
+    fn is_settled(&self) -> bool {
+        matches!(self, Self::Ours(_) | Self::Server { unsent: None, .. })
+    }
+}
+
 /// The replies that are owed; the text of this module describes them.
 #[derive(Debug, Default)]
-pub(super) struct Slots(VecDeque<Slot>);
+pub(super) struct Slots {
+    queue: VecDeque<Slot>,
+    /// In so many at the front no command waits to be sent. There may be more.
+    settled: usize,
+}
 
 impl Slots {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.queue.is_empty()
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.0.len() >= MAX_SLOTS
+        self.queue.len() >= MAX_SLOTS
     }
 
     /// Whether any reply of the server is awaited.
     pub(super) fn awaits_server(&self) -> bool {
-        self.0
+        self.queue
             .iter()
             .any(|slot| matches!(slot, Slot::Server { .. }))
     }
 
     /// The commands that the server has not answered, each with whether it was sent.
     fn awaiting(&self) -> impl Iterator<Item = (&Awaited, bool)> {
-        self.0.iter().filter_map(|slot| match slot {
+        self.queue.iter().filter_map(|slot| match slot {
             Slot::Server { awaited, unsent } => Some((awaited, unsent.is_none())),
             Slot::Ours(_) => None,
         })
@@ -119,7 +133,7 @@ impl Slots {
 
     /// Whether a transaction may begin in the same group: nothing is outstanding but what ends the one before.
     pub(super) fn only_reset(&self) -> bool {
-        self.0.iter().all(|slot| match slot {
+        self.queue.iter().all(|slot| match slot {
             Slot::Server { awaited, unsent } => unsent.is_none() && awaited.resets(),
             Slot::Ours(_) => false,
         })
@@ -127,7 +141,7 @@ impl Slots {
 
     /// Whether the client is owed a reply of the server, and all that the server must answer was sent to it.
     pub(super) fn is_with_server(&self) -> bool {
-        self.awaiting().all(|(_, sent)| sent)
+        self.queue.iter().skip(self.settled).all(Slot::is_settled)
             && self
                 .awaiting()
                 .any(|(awaited, _)| awaited.is_of_the_client())
@@ -143,7 +157,7 @@ impl Slots {
 
     /// The command that the server's next reply answers.
     pub(super) fn awaited(&self) -> Option<&Awaited> {
-        match self.0.front() {
+        match self.queue.front() {
             Some(Slot::Server {
                 awaited,
                 unsent: None,
@@ -155,7 +169,7 @@ impl Slots {
     /// Takes the command that the server's next reply answers, because that reply is here.
     pub(super) fn answered(&mut self) -> Option<Awaited> {
         self.awaited()?;
-        match self.0.pop_front() {
+        match self.take_first() {
             Some(Slot::Server { awaited, .. }) => Some(awaited),
             _ => None,
         }
@@ -177,7 +191,7 @@ impl Slots {
     }
 
     fn push_ours(&mut self, reply: Reply, closes: bool, may_wait: bool) {
-        self.0.push_back(Slot::Ours(OwnReply {
+        self.queue.push_back(Slot::Ours(OwnReply {
             reply,
             closes,
             may_wait,
@@ -186,7 +200,7 @@ impl Slots {
 
     /// Queues the reply to a command that has been sent.
     pub(super) fn sent(&mut self, awaited: Awaited) {
-        self.0.push_back(Slot::Server {
+        self.queue.push_back(Slot::Server {
             awaited,
             unsent: None,
         });
@@ -194,7 +208,7 @@ impl Slots {
 
     /// Queues a command that waits until it may be sent, and its reply.
     pub(super) fn waiting(&mut self, awaited: Awaited, line: Vec<u8>) {
-        self.0.push_back(Slot::Server {
+        self.queue.push_back(Slot::Server {
             awaited,
             unsent: Some(line),
         });
@@ -202,24 +216,40 @@ impl Slots {
 
     /// Takes the next reply of our own that is due.
     pub(super) fn due(&mut self) -> Option<OwnReply> {
-        match self.0.pop_front()? {
-            Slot::Ours(own) => Some(own),
-            slot => {
-                self.0.push_front(slot);
-                None
-            }
+        if let Some(Slot::Ours(_)) = self.queue.front()
+            && let Some(Slot::Ours(own)) = self.take_first()
+        {
+            return Some(own);
         }
+        None
+    }
+
+    fn take_first(&mut self) -> Option<Slot> {
+        let first = self.queue.pop_front();
+        self.settled = self.settled.saturating_sub(1);
+        if self.queue.is_empty() && self.queue.capacity() > KEPT {
+            // The room for a large group is not kept as long as the session lives.
+            self.queue = VecDeque::new();
+        }
+        first
     }
 
     /// Takes the next waiting command that may be sent now: each in turn where the server accepts pipelined commands, otherwise only
     /// when no reply is outstanding.
     pub(super) fn sendable(&mut self, pipelining: bool) -> Option<Vec<u8>> {
-        for slot in &mut self.0 {
-            match slot {
-                Slot::Ours(_) => {}
-                Slot::Server { unsent, .. } if unsent.is_some() => return unsent.take(),
-                Slot::Server { .. } if pipelining => {}
-                Slot::Server { .. } => return None,
+        if !pipelining {
+            let first = self.queue.iter_mut().find_map(|slot| match slot {
+                Slot::Server { unsent, .. } => Some(unsent),
+                Slot::Ours(_) => None,
+            });
+            return first?.take();
+        }
+        while let Some(slot) = self.queue.get_mut(self.settled) {
+            self.settled += 1;
+            if let Slot::Server { unsent, .. } = slot
+                && unsent.is_some()
+            {
+                return unsent.take();
             }
         }
         None
@@ -227,7 +257,7 @@ impl Slots {
 
     /// The held MAIL was refused: that refusal answers the recipients that were not sent yet.
     pub(super) fn refuse_unsent(&mut self, refusal: &Reply) {
-        for slot in &mut self.0 {
+        for slot in &mut self.queue {
             if let Slot::Server {
                 awaited: Awaited::Rcpt(_),
                 unsent: Some(_),
@@ -244,11 +274,12 @@ impl Slots {
 
     /// Forgets the last reply that is owed.
     pub(super) fn forget_last(&mut self) {
-        self.0.pop_back();
+        self.queue.pop_back();
+        self.settled = self.settled.min(self.queue.len());
     }
 
     /// Forgets all replies that are owed.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 }

@@ -243,17 +243,23 @@ fn without_pipelining_there_is_one_outstanding_command() {
 }
 
 #[test]
+fn all_recipients_that_a_message_may_have_go_in_one_group_with_data() {
+    let mut script = envelope(ALL);
+    let group = "RCPT TO:<a@d>⏎".repeat(999) + "DATA⏎";
+    script.client(&group).server_got(&group);
+    script.server(&("250 a⏎".repeat(999) + "354 b⏎"));
+    script.client_got(&("250 a⏎".repeat(999) + "354 b⏎"));
+}
+
+#[test]
 fn replies_that_are_owed_are_bounded() {
     let mut script = envelope(ALL);
-    script.client(&"RCPT TO:<a@d>⏎".repeat(500));
-    let mut sent = String::new();
-    for _ in 0..128 {
-        sent += "RCPT TO:<a@d>⏎";
-    }
+    let recipients = "RCPT TO:<a@d>⏎".repeat(999);
+    script.client(&(recipients.clone() + &"NOOP⏎".repeat(50)));
     script
-        .server_got(&sent)
+        .server_got(&(recipients + &"NOOP⏎".repeat(1024 - 999)))
         .server("250 a⏎")
-        .server_got("RCPT TO:<a@d>⏎");
+        .server_got("NOOP⏎");
 }
 
 #[test]
