@@ -283,3 +283,40 @@ impl Slots {
         *self = Self::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_wait_are_sent_in_order_all_at_once_only_where_that_is_offered() {
+        for (pipelining, at_once) in [(true, 3), (false, 1)] {
+            let mut slots = Slots::default();
+            slots.ours(Reply::new(250, "2.0.0 ok"));
+            for line in [b"1", b"2", b"3"] {
+                slots.waiting(Awaited::Noop, line.to_vec());
+            }
+            let mut sent = Vec::new();
+            while let Some(line) = slots.sendable(pipelining) {
+                sent.extend(line);
+            }
+            assert_eq!(sent, b"123"[..at_once]);
+            assert!(slots.due().is_some() && slots.due().is_none());
+            while slots.answered().is_some() {
+                sent.extend(slots.sendable(pipelining).unwrap_or_default());
+            }
+            assert_eq!((sent.as_slice(), slots.is_empty()), (&b"123"[..], true));
+        }
+    }
+
+    #[test]
+    fn a_session_does_not_keep_the_room_of_a_large_group() {
+        let mut slots = Slots::default();
+        for _ in 0..MAX_SLOTS {
+            slots.sent(Awaited::Noop);
+        }
+        assert!(slots.is_full());
+        while slots.answered().is_some() {}
+        assert!(slots.queue.capacity() <= KEPT);
+    }
+}
