@@ -176,8 +176,7 @@ fn is_bare_path(bytes: &[u8]) -> bool {
 
 /// Whether the octet may stand in an atom (RFC 5322 §3.2.3; beyond ASCII by RFC 6531 §3.3).
 fn is_atext(byte: &u8) -> bool {
-    let marks = matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'/' | b'=' | b'?' | b'^'..=b'`' | b'{'..=b'~');
-    byte.is_ascii_alphanumeric() || marks || !byte.is_ascii()
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(byte) || !byte.is_ascii()
 }
 
 type Parameter<'a> = (String, Option<&'a [u8]>);

@@ -103,11 +103,7 @@ impl Relay {
     }
 
     pub(super) fn next_action(&mut self) -> Option<Action> {
-        let next = self.out.pop_front();
-        if next.is_none() && self.out.capacity() > ACTIONS_KEPT {
-            self.out = VecDeque::new();
-        }
-        next
+        slots::take_first(&mut self.out, ACTIONS_KEPT)
     }
 
     pub(super) fn send(&mut self, side: Side, bytes: Vec<u8>) {

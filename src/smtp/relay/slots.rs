@@ -11,6 +11,15 @@ const MAX_SLOTS: usize = 1024;
 /// Replies for which there is room while none is owed.
 const KEPT: usize = 16;
 
+/// Takes what is first. An empty queue keeps room for no more than `kept`, because a session lives longer than a large group.
+pub(super) fn take_first<T>(queue: &mut VecDeque<T>, kept: usize) -> Option<T> {
+    let first = queue.pop_front();
+    if queue.is_empty() && queue.capacity() > kept {
+        *queue = VecDeque::new();
+    }
+    first
+}
+
 /// The command that a server's reply answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Awaited {
@@ -216,22 +225,18 @@ impl Slots {
 
     /// Takes the next reply of our own that is due.
     pub(super) fn due(&mut self) -> Option<OwnReply> {
-        if let Some(Slot::Ours(_)) = self.queue.front()
-            && let Some(Slot::Ours(own)) = self.take_first()
-        {
-            return Some(own);
+        let Some(Slot::Ours(_)) = self.queue.front() else {
+            return None;
+        };
+        match self.take_first() {
+            Some(Slot::Ours(own)) => Some(own),
+            _ => None,
         }
-        None
     }
 
     fn take_first(&mut self) -> Option<Slot> {
-        let first = self.queue.pop_front();
         self.settled = self.settled.saturating_sub(1);
-        if self.queue.is_empty() && self.queue.capacity() > KEPT {
-            // The room for a large group is not kept as long as the session lives.
-            self.queue = VecDeque::new();
-        }
-        first
+        take_first(&mut self.queue, KEPT)
     }
 
     /// Takes the next waiting command that may be sent now: each in turn where the server accepts pipelined commands, otherwise only
