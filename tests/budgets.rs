@@ -36,6 +36,8 @@ use table::{
 
 /// Messages of a run. What is counted too often or not at all at the ends of the run then makes less than half a call a message.
 const MESSAGES: usize = 50;
+/// Recipients of a message. What makes room for all of them is then far less than half a block a recipient.
+const RECIPIENTS: usize = 500;
 /// Cold sessions of a run.
 const SESSIONS: usize = 20;
 /// Idle sessions of a run, and as many again.
@@ -183,6 +185,7 @@ fn times(unit: Unit) -> usize {
     match unit {
         Unit::ColdSession => SESSIONS,
         Unit::GroupedMessage | Unit::LockStepMessage => MESSAGES,
+        Unit::Recipient => RECIPIENTS,
     }
 }
 

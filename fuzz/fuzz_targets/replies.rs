@@ -4,7 +4,7 @@
 use starttls_proxy::smtp::{Reply, ReplyPart, ReplyReader};
 
 /// The replies in `bytes`, cut at `cut`, and whether all of it was well-formed.
-fn replies(bytes: &[u8], cut: usize) -> (Vec<Reply>, bool) {
+fn replies(bytes: &[u8], cut: usize) -> (Vec<Reply<'_>>, bool) {
     let mut reader = ReplyReader::default();
     let (mut replies, mut taken) = (Vec::new(), 0);
     for end in [cut, bytes.len()] {

@@ -464,7 +464,7 @@ impl Fact for MessageFact<'_> {
             configuration: self.configuration.to_owned(),
             number: self.number,
             sender: audit.address(&message.sender),
-            recipients: recipients.map(|to| audit.address(&to.path)).collect(),
+            recipients: recipients.map(|to| audit.address(to.path())).collect(),
             octets: message.octets,
             sha256: self.sha256.clone(),
             verdict: self.verdict(),

@@ -88,10 +88,11 @@ impl TransactionDecisions {
                 }
             }
         } else {
-            for to in &message.recipients {
-                let decision = match self.recipients.get(&to.recipient) {
+            for to in message.recipients.iter() {
+                let recipient = to.recipient();
+                let decision = match self.recipients.get(&recipient) {
                     Some(decision) => Arc::clone(decision),
-                    None => Arc::new(undecided(&to.recipient)),
+                    None => Arc::new(undecided(&recipient)),
                 };
                 let is_same = |one: &Arc<_>| Arc::ptr_eq(one, &decision) || *one == decision;
                 if !decisions.iter().rev().any(is_same) {

@@ -22,7 +22,7 @@ pub(crate) enum Next {
 pub(crate) struct LastReply {
     /// Number of commands that were sent before it. 0: it is the greeting.
     pub(crate) commands_sent: usize,
-    pub(crate) reply: Reply,
+    pub(crate) reply: Reply<'static>,
 }
 
 impl LastReply {
@@ -95,7 +95,7 @@ impl AskingClient {
                 ReplyPart::Partial => return Ok(Next::Read),
                 ReplyPart::Malformed => return Err(ReplyFault::Malformed),
                 ReplyPart::More(length) => (length, None),
-                ReplyPart::Whole(length, reply) => (length, Some(reply)),
+                ReplyPart::Whole(length, reply) => (length, Some(reply.into_owned())),
             };
             self.unread.drain(..length);
             let Some(reply) = reply else { continue };
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(reply.code, code);
         Ok(Next::Over(LastReply {
             commands_sent,
-            reply,
+            reply: reply.into_owned(),
         }))
     }
 

@@ -9,7 +9,7 @@ use super::{
 
 /// One command line of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum Command<'a> {
     /// EHLO or HELO with its name, as written.
     Hello {
         /// Domain or address literal.
@@ -22,7 +22,7 @@ pub(super) enum Command {
     /// RCPT.
     Rcpt {
         /// The recipient.
-        to: ForwardPath,
+        to: ForwardPath<'a>,
         /// A parameter of DSN was given (RFC 3461 §4).
         dsn: bool,
     },
@@ -71,7 +71,7 @@ pub(super) enum Fault {
     Uncountable,
     /// BDAT although CHUNKING was not offered, so that nobody knows whether octets follow.
     Unchunked,
-    /// A line of HTTP.
+    /// A line of HTTP. An attacker can make a browser connect here and carry commands in its request body (ALPACA).
     Http,
 }
 
@@ -115,11 +115,12 @@ impl Verb {
 
 /// Reads a line without its CRLF. `offered` are the extensions that the client was shown; `smtputf8`: its transaction uses
 /// SMTPUTF8.
-pub(super) fn parse(line: &[u8], offered: &Extensions, smtputf8: bool) -> Result<Command, Fault> {
+pub(super) fn parse<'a>(
+    line: &'a [u8],
+    offered: &Extensions,
+    smtputf8: bool,
+) -> Result<Command<'a>, Fault> {
     let verb = Verb::of(line);
-    if is_http(line, &verb) {
-        return Err(Fault::Http);
-    }
     let behind = &line[verb.length..];
     let arguments = trim_blanks(behind);
     let alone = |command| match arguments {
@@ -151,6 +152,7 @@ pub(super) fn parse(line: &[u8], offered: &Extensions, smtputf8: bool) -> Result
         b"AUTH" | b"BURL" | b"ETRN" | b"TURN" | b"ATRN" | b"SEND" | b"SOML" | b"SAML"
         | b"DEBUG" | b"WIZ" => Err(Fault::Forbidden),
         [b'X', ..] => Err(Fault::Forbidden),
+        word if HTTP_METHODS.contains(&word) || is_header(line) => Err(Fault::Http),
         _ => Err(Fault::Unknown),
     }
 }
@@ -170,7 +172,7 @@ fn trim_blanks(bytes: &[u8]) -> &[u8] {
 const MAX_NAME: usize = 255;
 
 /// Accepts any name, because devices send whatever was typed into them. The server decides what the name is worth.
-fn hello(name: &[u8], esmtp: bool) -> Result<Command, Fault> {
+fn hello(name: &[u8], esmtp: bool) -> Result<Command<'static>, Fault> {
     if name.is_empty() || name.len() > MAX_NAME {
         return Err(syntax("EHLO and HELO take a name of at most 255 octets"));
     }
@@ -203,7 +205,7 @@ pub(crate) fn fits_a_trace(name: &[u8]) -> bool {
 
 /// Reads `SP digits [SP LAST]` and not a blank more (RFC 3030 §2). A server that read the line in another way would take the
 /// chunk for commands.
-fn bdat(arguments: &[u8]) -> Option<Command> {
+fn bdat(arguments: &[u8]) -> Option<Command<'static>> {
     let arguments = arguments.strip_prefix(b" ")?;
     let (digits, end_marker) = match memchr::memchr(b' ', arguments) {
         Some(at) => (&arguments[..at], Some(&arguments[at + 1..])),
@@ -223,7 +225,7 @@ fn bdat(arguments: &[u8]) -> Option<Command> {
 /// Largest chunk, in octets. A larger one could wrap the 32-bit counter of a server, which would take the rest for commands.
 const MAX_CHUNK: u64 = 0x7fff_ffff;
 
-fn auth(arguments: &[u8], offered: &Extensions) -> Result<Command, Fault> {
+fn auth(arguments: &[u8], offered: &Extensions) -> Result<Command<'static>, Fault> {
     let mechanism = arguments.split(|b| *b == b' ').next().unwrap_or_default();
     let mechanism = String::from_utf8_lossy(mechanism).to_ascii_uppercase();
     if mechanism.is_empty() || !arguments.iter().all(|b| matches!(b, 0x20..=0x7e)) {
@@ -244,23 +246,21 @@ const HTTP_METHODS: [&[u8]; 10] = [
     b"GET", b"POST", b"PUT", b"HEAD", b"CONNECT", b"OPTIONS", b"DELETE", b"PATCH", b"TRACE", b"PRI",
 ];
 
-/// Whether the line is a request line, a header line or the preface of HTTP/2. An attacker can make a browser connect here and
-/// carry commands in its request body (ALPACA).
-fn is_http(line: &[u8], verb: &Verb) -> bool {
-    let is_header = memchr::memchr(b':', line).is_some_and(|colon| {
+/// Whether the line is a header line of HTTP, as `Host: mx`. No command is one, because behind its verb comes a blank.
+fn is_header(line: &[u8]) -> bool {
+    memchr::memchr(b':', line).is_some_and(|colon| {
         let name = &line[..colon];
         !name.is_empty()
             && name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
             && line.get(colon + 1) != Some(&b'<')
-    });
-    is_header || HTTP_METHODS.contains(&verb.word())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse_all(line: &str) -> Result<Command, Fault> {
+    fn parse_all(line: &str) -> Result<Command<'_>, Fault> {
         parse(line.as_bytes(), &Extensions::only(Keyword::Chunking), false)
     }
 
@@ -356,8 +356,11 @@ mod tests {
             assert_eq!(fits_a_trace(name.as_bytes()), traced, "{name:?}");
         }
         for name in ["", " ", &"a".repeat(256)] {
-            let parsed = parse_all(&format!("EHLO {name}"));
-            assert!(matches!(parsed, Err(Fault::Syntax(_))), "{name:?}");
+            let line = format!("EHLO {name}");
+            assert!(
+                matches!(parse_all(&line), Err(Fault::Syntax(_))),
+                "{name:?}"
+            );
         }
     }
 

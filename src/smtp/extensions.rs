@@ -124,7 +124,7 @@ impl Extensions {
     }
 
     /// The EHLO reply with the first line `greeting`, these extensions, and `more` keywords of our own.
-    pub(super) fn reply(&self, greeting: &[u8], more: &[&str]) -> Reply {
+    pub(super) fn reply(&self, greeting: &[u8], more: &[&str]) -> Reply<'static> {
         let mut lines = vec![greeting.to_vec()];
         lines.extend(self.0.iter().map(|(keyword, argument)| {
             let space = if argument.is_empty() { "" } else { " " };
@@ -203,7 +203,7 @@ mod tests {
 
     fn shown(lines: &[&str], auth: bool) -> String {
         let reply = offer(lines, auth).extensions.reply(b"us", &[]);
-        String::from_utf8(reply.clone().into_bytes(false)).expect("ascii")
+        String::from_utf8(reply.into_bytes(false).into_owned()).expect("ascii")
     }
 
     #[test]

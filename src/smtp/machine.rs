@@ -4,7 +4,7 @@ use super::{
     domain::Domain,
     extensions::Keyword,
     login::{Login, Secret},
-    path::{ForwardPath, Recipient},
+    path::{ForwardPaths, Recipient},
     proof::{Authorised, Exempted, Recorded},
     refusal::{Cause, Refusal},
 };
@@ -169,7 +169,7 @@ pub struct Completed {
     /// Its domain; `None` for the null reverse-path and for address literals.
     pub sender_domain: Option<Domain>,
     /// The recipients that the server accepted; without a reply also those that it had not answered when the connection ended.
-    pub recipients: Vec<ForwardPath>,
+    pub recipients: ForwardPaths,
     /// Octets of the message as relayed: DATA with dot-stuffing and without the final `.` CRLF line, or the sum of BDAT chunks.
     pub octets: u64,
     /// The server's final reply, verbatim, CRLFs included. `None`: the connection ended before it (outcome unknown). Where the server

@@ -73,7 +73,7 @@ pub use machine::{
     StartTlsConditions,
 };
 pub use outbound::{Outbound, OutboundConfig};
-pub use path::{ForwardPath, Recipient};
+pub use path::{ForwardPath, ForwardPaths, Recipient};
 pub use proof::{Authorised, Exempted, Recorded};
 pub use refusal::{Cause, Refusal};
 pub use reply::{Reply, ReplyPart, ReplyReader};

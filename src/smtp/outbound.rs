@@ -228,7 +228,7 @@ impl Outbound {
     fn ask(&mut self) {
         let question = match self.relay.pending() {
             Some(Pending::Hello { .. }) => Question::Peer,
-            Some(Pending::Rcpt { to, .. }) => Question::Recipient(to.recipient.clone()),
+            Some(Pending::Rcpt { to, .. }) => Question::Recipient(to.recipient()),
             _ => return,
         };
         self.relay.ask(question);

@@ -6,10 +6,14 @@
 //! accept, and RFC 5321 §4.5.3.1 asks for no limit.
 
 use super::{
-    domain::Domain,
+    domain::{Domain, any_of},
     extensions::{Extensions, Keyword},
     refusal::Refusal,
 };
+use std::borrow::Cow;
+
+mod list;
+pub use list::ForwardPaths;
 
 /// A reverse-path with the parameters of its MAIL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,13 +30,59 @@ pub(super) struct Sender {
     pub(super) used: Vec<Keyword>,
 }
 
-/// A forward-path.
+/// A forward-path, which may borrow the octets that it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForwardPath {
+pub struct ForwardPath<'a> {
     /// As written between `<` and `>`.
-    pub path: Vec<u8>,
-    /// The part that policy judges.
-    pub recipient: Recipient,
+    path: Cow<'a, [u8]>,
+    judged: JudgedPart,
+}
+
+impl<'a> ForwardPath<'a> {
+    /// Reads what stands between `<` and `>`. `smtputf8`: the transaction uses SMTPUTF8.
+    ///
+    /// # Errors
+    /// The refusal of a path that is malformed, or that two readers could read differently.
+    pub fn parse(path: &'a [u8], smtputf8: bool) -> Result<Self, Refusal> {
+        Ok(Self {
+            path: Cow::Borrowed(path),
+            judged: judged_part(path, smtputf8)?,
+        })
+    }
+
+    /// The path, to be kept.
+    pub(super) fn into_owned(self) -> ForwardPath<'static> {
+        ForwardPath {
+            path: Cow::Owned(self.path.into_owned()),
+            judged: self.judged,
+        }
+    }
+
+    /// As written between `<` and `>`.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// The part that policy judges. It is made here, because inbound nobody asks for it.
+    #[must_use]
+    pub fn recipient(&self) -> Recipient {
+        match self.judged {
+            JudgedPart::Domain(at) => Recipient::Domain(Domain::of_well_formed(&self.path[at..])),
+            JudgedPart::Literal(at) => {
+                Recipient::Literal(String::from_utf8_lossy(&self.path[at..]).into_owned())
+            }
+            JudgedPart::Postmaster => Recipient::Postmaster,
+        }
+    }
+}
+
+/// What a path names, and behind how many octets of the path it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JudgedPart {
+    Domain(usize),
+    Literal(usize),
+    Postmaster,
 }
 
 /// The part of a RCPT path that policy judges.
@@ -85,20 +135,20 @@ pub(super) fn reverse_path(arguments: &[u8], offered: &Extensions) -> Result<Sen
     readable(parameters, sender.smtputf8)?;
     if !path.is_empty() {
         match judged_part(path, sender.smtputf8)? {
-            Recipient::Domain(domain) => sender.domain = Some(domain),
-            Recipient::Literal(_) => {}
-            Recipient::Postmaster => return Err(bad_path("a sender has a domain")),
+            JudgedPart::Domain(at) => sender.domain = Some(Domain::of_well_formed(&path[at..])),
+            JudgedPart::Literal(_) => {}
+            JudgedPart::Postmaster => return Err(bad_path("a sender has a domain")),
         }
     }
     Ok(sender)
 }
 
 /// Reads the arguments of `RCPT`, and whether a parameter of DSN is among them.
-pub(super) fn forward_path(
-    arguments: &[u8],
+pub(super) fn forward_path<'a>(
+    arguments: &'a [u8],
     offered: &Extensions,
     smtputf8: bool,
-) -> Result<(ForwardPath, bool), Refusal> {
+) -> Result<(ForwardPath<'a>, bool), Refusal> {
     let (path, parameters) = split_path(arguments, b"TO:")?;
     let given = read_parameters(parameters)?;
     let dsn = !given.is_empty();
@@ -109,11 +159,7 @@ pub(super) fn forward_path(
         }
     }
     readable(parameters, smtputf8)?;
-    let path = ForwardPath {
-        path: path.to_vec(),
-        recipient: judged_part(path, smtputf8)?,
-    };
-    Ok((path, dsn))
+    Ok((ForwardPath::parse(path, smtputf8)?, dsn))
 }
 
 /// Splits `FROM:<path> parameters`. Blanks and tabs behind the colon and at the end are tolerated, as every server does. A path
@@ -133,14 +179,14 @@ fn split_path<'a>(arguments: &'a [u8], prefix: &[u8]) -> Result<(&'a [u8], &'a [
         return Err(syntax());
     }
     let rest = without_blanks(rest);
-    if is_bare_path(rest) {
-        return Ok((rest, &[]));
-    }
-    let inner = rest
-        .strip_prefix(b"<")
-        .ok_or_else(|| bad_path("the path must stand in angle brackets"))?;
-    let end = memchr::memchr(b'>', inner)
-        .ok_or_else(|| bad_path("the path must stand in angle brackets"))?;
+    let unbracketed = || bad_path("the path must stand in angle brackets");
+    let Some(inner) = rest.strip_prefix(b"<") else {
+        return match is_bare_path(rest) {
+            true => Ok((rest, &[])),
+            false => Err(unbracketed()),
+        };
+    };
+    let end = memchr::memchr(b'>', inner).ok_or_else(unbracketed)?;
     let (path, parameters) = (&inner[..end], &inner[end + 1..]);
     if !matches!(parameters.first(), None | Some(b' ')) {
         return Err(bad_path("one path, then a space, then parameters"));
@@ -171,12 +217,15 @@ fn is_bare_path(bytes: &[u8]) -> bool {
     let mut words = local.split(|b| *b == b'.');
     local.is_ascii()
         && words.all(|word| !word.is_empty() && word.iter().all(is_atext))
-        && std::str::from_utf8(domain).is_ok_and(|domain| Domain::parse(domain).is_some())
+        && Domain::is_well_formed(domain)
 }
 
 /// Whether the octet may stand in an atom (RFC 5322 §3.2.3; beyond ASCII by RFC 6531 §3.3).
 fn is_atext(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(byte) || !byte.is_ascii()
+    const ATEXT: [bool; 256] = any_of(
+        b"!#$%&'*+-/0123456789=?ABCDEFGHIJKLMNOPQRSTUVWXYZ^_`abcdefghijklmnopqrstuvwxyz{|}~",
+    );
+    ATEXT[usize::from(*byte)] || !byte.is_ascii()
 }
 
 type Parameter<'a> = (String, Option<&'a [u8]>);
@@ -245,7 +294,7 @@ fn readable(bytes: &[u8], smtputf8: bool) -> Result<(), Refusal> {
 }
 
 /// Reads the part of a non-empty path that policy judges.
-fn judged_part(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
+fn judged_part(path: &[u8], smtputf8: bool) -> Result<JudgedPart, Refusal> {
     readable(path, smtputf8)?;
     if path.first() == Some(&b'@') {
         return Err(bad_path(
@@ -253,31 +302,33 @@ fn judged_part(path: &[u8], smtputf8: bool) -> Result<Recipient, Refusal> {
         ));
     }
     if path.eq_ignore_ascii_case(b"postmaster") {
-        return Ok(Recipient::Postmaster);
+        return Ok(JudgedPart::Postmaster);
     }
     let length = local_part(path).ok_or_else(|| bad_path("the local part is malformed"))?;
     let domain = match path[length..].split_first() {
         Some((b'@', domain)) => domain,
         _ => return Err(bad_path("the path is not local-part@domain")),
     };
-    let Some(domain) = std::str::from_utf8(domain).ok().filter(|d| d.is_ascii()) else {
+    let at = path.len() - domain.len();
+    if Domain::is_well_formed(domain) {
+        return Ok(JudgedPart::Domain(at));
+    }
+    if !domain.is_ascii() {
         return Err(Refusal::new(
             553,
             (6, 7),
             "the domain must be written in A-labels (RFC 5890)",
         ));
-    };
-    if let Some(literal) = domain.strip_prefix('[').and_then(|d| d.strip_suffix(']')) {
-        let known = |b: u8| matches!(b, 0x21..=0x5a | 0x5e..=0x7e);
-        return if !literal.is_empty() && literal.bytes().all(known) {
-            Ok(Recipient::Literal(domain.to_owned()))
-        } else {
-            Err(bad_path("the address literal is malformed"))
-        };
     }
-    Domain::parse(domain)
-        .map(Recipient::Domain)
-        .ok_or_else(|| bad_path("the domain is malformed"))
+    let literal = domain.strip_prefix(b"[").and_then(|d| d.strip_suffix(b"]"));
+    let known = |b: &u8| matches!(b, 0x21..=0x5a | 0x5e..=0x7e);
+    match literal {
+        Some(literal) if !literal.is_empty() && literal.iter().all(known) => {
+            Ok(JudgedPart::Literal(at))
+        }
+        Some(_) => Err(bad_path("the address literal is malformed")),
+        None => Err(bad_path("the domain is malformed")),
+    }
 }
 
 /// Length of the local part that `path` begins with, in octets; `None` if `path` does not begin with one. Dots may stand anywhere,
@@ -328,7 +379,7 @@ mod tests {
 
     fn rcpt(arguments: &str) -> Result<Recipient, u16> {
         forward_path(arguments.as_bytes(), &all(), true)
-            .map(|(path, _)| path.recipient)
+            .map(|(path, _)| path.recipient())
             .map_err(|refusal| refusal.code)
     }
 

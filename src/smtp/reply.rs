@@ -10,19 +10,20 @@ const MAX_OCTETS: usize = 64 * 1024;
 /// Most octets of the text of our own refusals, so that their line stays below 512 (RFC 5321 §4.5.3.1.5).
 const MAX_TEXT: usize = 480;
 
-/// One whole reply. The code is the same on all lines.
+/// One whole reply. The code is the same on all lines. A reply of one line borrows the octets that it was read from, so nobody can keep
+/// it without a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct Reply<'a> {
     /// 200 to 599.
     pub code: u16,
     /// All lines with their CRLFs, as received or as made here. Each line is a code, a separator and a text without CR and LF; a last
     /// line without text may have no separator.
-    octets: Vec<u8>,
+    octets: Cow<'a, [u8]>,
     /// It was received.
     is_servers: bool,
 }
 
-impl Reply {
+impl Reply<'static> {
     /// A reply of our own with one line. `text` begins with the enhanced code where there is one (RFC 2034 §4).
     pub(crate) fn new(code: u16, text: &str) -> Self {
         Self::of_lines(code, [text])
@@ -40,8 +41,25 @@ impl Reply {
         }
         Self {
             code,
-            octets,
+            octets: Cow::Owned(octets),
             is_servers: false,
+        }
+    }
+
+    /// The reply to QUIT.
+    pub(super) fn goodbye() -> Self {
+        Self::new(221, "2.0.0 bye")
+    }
+}
+
+impl<'a> Reply<'a> {
+    /// The reply, to be kept.
+    #[must_use]
+    pub fn into_owned(self) -> Reply<'static> {
+        Reply {
+            code: self.code,
+            octets: Cow::Owned(self.octets.into_owned()),
+            is_servers: self.is_servers,
         }
     }
 
@@ -66,11 +84,6 @@ impl Reply {
             true => &self.octets,
             false => &[],
         }
-    }
-
-    /// The reply to QUIT.
-    pub(super) fn goodbye() -> Self {
-        Self::new(221, "2.0.0 bye")
     }
 
     /// The first digit of the code. It alone decides (RFC 5321 §4.2.1).
@@ -110,16 +123,13 @@ impl Reply {
     }
 
     /// The bytes for the client. Text is HT and printable ASCII (RFC 5321 §4.2), and UTF-8 where the transaction uses
-    /// SMTPUTF8 (RFC 6531 §3.7.4.1). A `?` replaces every other octet and every control character.
+    /// SMTPUTF8 (RFC 6531 §3.7.4.1). A `?` replaces every other octet and every control character. They are borrowed if the reply is
+    /// and nothing was replaced.
     #[must_use]
-    pub fn into_bytes(self, smtputf8: bool) -> Vec<u8> {
-        let shown = |octet: &u8| matches!(octet, b'\t' | b'\r' | b'\n' | 0x20..=0x7e);
-        // Nearly always all of them are, so no octet has a branch of its own.
-        if self
-            .octets
-            .iter()
-            .fold(true, |all, octet| all & shown(octet))
-        {
+    pub fn into_bytes(self, smtputf8: bool) -> Cow<'a, [u8]> {
+        // Nearly always it is one line of printable ASCII.
+        let line = self.octets.strip_suffix(b"\r\n");
+        if line.is_some_and(|line| line.iter().all(|b| matches!(b, 0x20..=0x7e))) {
             return self.octets;
         }
         let mut bytes = Vec::with_capacity(self.octets.len());
@@ -131,7 +141,7 @@ impl Reply {
             bytes.extend_from_slice(&printable(text, smtputf8));
             bytes.extend_from_slice(end);
         }
-        bytes
+        Cow::Owned(bytes)
     }
 }
 
@@ -150,7 +160,7 @@ fn put_line(octets: &mut Vec<u8>, code: u16, text: &[u8], is_last: bool) {
     octets.extend(b"\r\n");
 }
 
-impl From<&Refusal> for Reply {
+impl From<&Refusal> for Reply<'static> {
     fn from(refusal: &Refusal) -> Self {
         let (subject, detail) = refusal.enhanced;
         let text = printable(refusal.text.as_bytes(), false);
@@ -189,11 +199,11 @@ fn reorders_or_controls(c: char) -> bool {
 
 /// The part of a reply that a server's bytes begin with.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ReplyPart {
+pub enum ReplyPart<'a> {
     /// A line of this many octets that more lines follow.
     More(usize),
     /// The last line, of this many octets, and the whole reply.
-    Whole(usize, Reply),
+    Whole(usize, Reply<'a>),
     /// Not decidable yet.
     Partial,
     /// Two parsers could read the line differently, or it exceeds a limit.
@@ -204,12 +214,12 @@ pub enum ReplyPart {
 #[derive(Debug, Default)]
 pub struct ReplyReader {
     /// A reply whose last line is not in, and the number of its lines.
-    unfinished: Option<(Reply, usize)>,
+    unfinished: Option<(Reply<'static>, usize)>,
 }
 
 impl ReplyReader {
     /// Reads the line that `bytes` begin with.
-    pub fn read(&mut self, bytes: &[u8]) -> ReplyPart {
+    pub fn read<'a>(&mut self, bytes: &'a [u8]) -> ReplyPart<'a> {
         let length = match framing::line(bytes, framing::MAX_REPLY_LINE) {
             framing::Line::Whole(length) => length,
             framing::Line::Partial => return ReplyPart::Partial,
@@ -219,22 +229,30 @@ impl ReplyReader {
         let Some((code, is_last)) = head(&line[..length - 2]) else {
             return ReplyPart::Malformed;
         };
-        let (mut reply, lines) = self.unfinished.take().unwrap_or_else(|| {
-            let reply = Reply {
-                code,
-                octets: Vec::new(),
-                is_servers: true,
-            };
-            (reply, 0)
-        });
-        if reply.code != code || lines == MAX_LINES || reply.octets.len() + length > MAX_OCTETS {
-            return ReplyPart::Malformed;
-        }
-        reply.octets.extend_from_slice(line);
+        let (reply, lines) = match self.unfinished.take() {
+            Some((mut reply, lines)) => {
+                if reply.code != code
+                    || lines == MAX_LINES
+                    || reply.octets.len() + length > MAX_OCTETS
+                {
+                    return ReplyPart::Malformed;
+                }
+                reply.octets.to_mut().extend_from_slice(line);
+                (reply, lines)
+            }
+            None => {
+                let reply = Reply {
+                    code,
+                    octets: Cow::Borrowed(line),
+                    is_servers: true,
+                };
+                (reply, 0)
+            }
+        };
         if is_last {
             return ReplyPart::Whole(length, reply);
         }
-        self.unfinished = Some((reply, lines + 1));
+        self.unfinished = Some((reply.into_owned(), lines + 1));
         ReplyPart::More(length)
     }
 
@@ -264,7 +282,7 @@ mod tests {
     use super::*;
 
     /// Reads the first reply of `bytes`, cut at `cut`.
-    fn read(bytes: &[u8], cut: usize) -> ReplyPart {
+    fn read(bytes: &[u8], cut: usize) -> ReplyPart<'_> {
         let mut reader = ReplyReader::default();
         let (mut taken, mut end) = (0, cut);
         loop {
@@ -333,8 +351,9 @@ mod tests {
         let ReplyPart::Whole(_, reply) = read("250 a\x1b[1m é \u{202e}b\r\n".as_bytes(), 1) else {
             panic!("whole");
         };
-        assert_eq!(reply.clone().into_bytes(false), b"250 a?[1m ?? ???b\r\n");
-        assert_eq!(reply.into_bytes(true), "250 a?[1m é ?b\r\n".as_bytes());
+        let shown = [false, true].map(|utf8| reply.clone().into_bytes(utf8));
+        assert_eq!(&shown[0][..], b"250 a?[1m ?? ???b\r\n");
+        assert_eq!(&shown[1][..], "250 a?[1m é ?b\r\n".as_bytes());
     }
 
     #[test]
@@ -343,7 +362,8 @@ mod tests {
         assert_eq!(reply.verbatim(), b"");
         let lines: Vec<_> = reply.lines().collect();
         assert_eq!(lines, [&b"a??550 b"[..], b"?", b""]);
-        assert_eq!(reply.into_bytes(true), b"250-a??550 b\r\n250-?\r\n250\r\n");
+        let shown = reply.into_bytes(true);
+        assert_eq!(&shown[..], b"250-a??550 b\r\n250-?\r\n250\r\n");
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub(super) trait LinkSetup {
         let (step, reply) = self.relay_mut().read_reply(bytes);
         if let (Some(reply), Step::Took(len)) = (reply, &step) {
             self.relay_mut().server_untaken = bytes.len() - len;
+            self.relay_mut().drop_reply();
             self.replied(&reply);
         }
         step

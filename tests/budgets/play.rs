@@ -120,7 +120,7 @@ impl Stage {
         fs::create_dir(records).expect("a folder");
     }
 
-    /// Does this work `times` times: cold sessions of one message each, or messages in one session.
+    /// Does this work `times` times: cold sessions of one message each, messages in one session, or recipients of one message.
     pub fn play(&self, unit: Unit, times: usize) {
         match unit {
             Unit::ColdSession => {
@@ -129,6 +129,11 @@ impl Stage {
                     client.message_in_a_group();
                     client.quit();
                 }
+            }
+            Unit::Recipient => {
+                let mut client = self.client();
+                client.message_to(times);
+                client.quit();
             }
             Unit::GroupedMessage | Unit::LockStepMessage => {
                 let mut client = self.client();
@@ -203,7 +208,13 @@ impl Client {
     }
 
     pub fn message_in_a_group(&mut self) {
-        self.says(&[MAIL, RCPT, DATA].concat(), &["250", "250", "354"]);
+        self.message_to(1);
+    }
+
+    /// A message to so many recipients, with all commands in a group.
+    fn message_to(&mut self, recipients: usize) {
+        let replies = [&vec!["250"; 1 + recipients][..], &["354"]].concat();
+        self.says(&[MAIL, &RCPT.repeat(recipients), DATA].concat(), &replies);
         self.says(&content(), &["250"]);
     }
 

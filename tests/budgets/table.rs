@@ -15,6 +15,8 @@ use crate::logs::Filling;
 pub enum Unit {
     /// One more message in a session, its commands in a group.
     GroupedMessage,
+    /// One more recipient of a message, its commands in a group.
+    Recipient,
     /// One more message in a session, its commands in lock-step.
     LockStepMessage,
     /// One more session: connect, TLS, a message with its commands in a group, QUIT.
@@ -99,36 +101,43 @@ pub struct ManyLogs(pub usize, pub u32);
 use {Deed::*, Log::*, Unit::*, Way::*};
 
 #[rustfmt::skip]
-pub const WORK: [Work; 12] = [
+pub const WORK: [Work; 16] = [
     // Sockets, 4 reads and 4 writes: the group, the replies to it, the content, its reply; each is read once and written once.
     // Log: an accepted message has no line. Setup: nothing is opened for a message.
-    // Allocations: paths and replies, which the machine keeps as text, and one or two for each question to the policy.
-    Work(GroupedMessage, Outbound, Off, Sockets(8), LogLines(0), Files(0), Setup(0), Allocations(22)),
+    // Allocations: paths, which the machine keeps as text, and one or two for each question to the policy. A reply of the server goes on
+    // from where it was read.
+    Work(GroupedMessage, Outbound, Off, Sockets(8), LogLines(0), Files(0), Setup(0), Allocations(18)),
     // The same; the file is looked at, written and flushed once, and then its end is remembered in FILE.lock, which nothing waits for.
     // Before that it is looked whether FILE.lock is still the file that keeps a second writer away. Log: the head of a checkpoint by chance. The record takes the further blocks.
-    Work(GroupedMessage, Outbound, On, Sockets(8), LogLines(1), Files(5), Setup(0), Allocations(66)),
+    Work(GroupedMessage, Outbound, On, Sockets(8), LogLines(1), Files(5), Setup(0), Allocations(64)),
+    // The command and its path are kept until the policy has answered, and the policy gets the domain. The record has its address.
+    Work(Recipient, Outbound, Off, Sockets(0), LogLines(0), Files(0), Setup(0), Allocations(3)),
+    Work(Recipient, Outbound, On, Sockets(0), LogLines(0), Files(0), Setup(0), Allocations(6)),
     // Each command is read alone, and each reply but the one to MAIL comes from the server: three reads and three writes more.
-    Work(LockStepMessage, Outbound, Off, Sockets(14), LogLines(0), Files(0), Setup(0), Allocations(23)),
-    Work(LockStepMessage, Outbound, On, Sockets(14), LogLines(1), Files(5), Setup(0), Allocations(67)),
+    Work(LockStepMessage, Outbound, Off, Sockets(14), LogLines(0), Files(0), Setup(0), Allocations(19)),
+    Work(LockStepMessage, Outbound, On, Sockets(14), LogLines(1), Files(5), Setup(0), Allocations(65)),
     // Sockets: the 8 of the message. 10 reads: greeting, EHLO, its reply, the go-ahead of STARTTLS, the server's flight, the reply to
     // EHLO in TLS, QUIT, its reply, two ends. 10 writes: greeting, EHLO, its reply, STARTTLS, the ClientHello, our last flight with
     // EHLO, the message's envelope apart from DATA, QUIT, close_notify, the reply to QUIT.
     // Log: the end of the session, and the head of a checkpoint by chance. Setup: 10 or 11 for each connection; one socket more tells by which of
     // its addresses this host reaches the server; 3 move the client's connection to the thread that carries the session.
-    Work(ColdSession, Outbound, Off, Sockets(28), LogLines(2), Files(0), Setup(29), Allocations(318)),
+    Work(ColdSession, Outbound, Off, Sockets(28), LogLines(2), Files(0), Setup(29), Allocations(314)),
     // Files: all records of a session are written and flushed with that of its message, and its end perhaps alone.
     // Allocations: the certificate is made text of once, for the message.
-    Work(ColdSession, Outbound, On, Sockets(28), LogLines(2), Files(10), Setup(29), Allocations(411)),
+    Work(ColdSession, Outbound, On, Sockets(28), LogLines(2), Files(10), Setup(29), Allocations(407)),
 
     // As outbound.
-    Work(GroupedMessage, Inbound, Off, Sockets(8), LogLines(0), Files(0), Setup(0), Allocations(19)),
-    Work(GroupedMessage, Inbound, On, Sockets(8), LogLines(1), Files(5), Setup(0), Allocations(41)),
+    Work(GroupedMessage, Inbound, Off, Sockets(8), LogLines(0), Files(0), Setup(0), Allocations(14)),
+    Work(GroupedMessage, Inbound, On, Sockets(8), LogLines(1), Files(5), Setup(0), Allocations(37)),
+    // The command goes on at once. Its path is in one block with those of all others.
+    Work(Recipient, Inbound, Off, Sockets(0), LogLines(0), Files(0), Setup(0), Allocations(0)),
+    Work(Recipient, Inbound, On, Sockets(0), LogLines(0), Files(0), Setup(0), Allocations(2)),
     // Commands and replies are read and written one by one, MAIL's too: four reads and four writes more.
-    Work(LockStepMessage, Inbound, Off, Sockets(16), LogLines(0), Files(0), Setup(0), Allocations(23)),
-    Work(LockStepMessage, Inbound, On, Sockets(16), LogLines(1), Files(5), Setup(0), Allocations(46)),
+    Work(LockStepMessage, Inbound, Off, Sockets(16), LogLines(0), Files(0), Setup(0), Allocations(19)),
+    Work(LockStepMessage, Inbound, On, Sockets(16), LogLines(1), Files(5), Setup(0), Allocations(41)),
     // As outbound, but TLS is on the client's side, before the server is connected to, and there is no verdict.
-    Work(ColdSession, Inbound, Off, Sockets(26), LogLines(2), Files(0), Setup(25), Allocations(256)),
-    Work(ColdSession, Inbound, On, Sockets(26), LogLines(2), Files(10), Setup(25), Allocations(292)),
+    Work(ColdSession, Inbound, Off, Sockets(26), LogLines(2), Files(0), Setup(25), Allocations(255)),
+    Work(ColdSession, Inbound, On, Sockets(26), LogLines(2), Files(10), Setup(25), Allocations(291)),
 ];
 
 pub const IDLE: [Idle; 4] = [

@@ -41,7 +41,7 @@ pub fn show_record(completed: &Completed) -> String {
     let recipients: Vec<String> = completed
         .recipients
         .iter()
-        .map(|to| format!("<{}>", escape(&to.path)))
+        .map(|to| format!("<{}>", escape(to.path())))
         .collect();
     let reply = completed
         .reply

@@ -4,7 +4,7 @@ use super::{heard::HEARD, *};
 use crate::{
     audit::{AuditOptions, ConnectionField, DirectionField},
     session::memory::Remembered,
-    smtp::{Cause, End, ForwardPath, Stage},
+    smtp::{Cause, End, ForwardPath, ForwardPaths, Stage},
 };
 
 /// The source of the schema, with its documentation.
@@ -80,13 +80,12 @@ fn written() -> Vec<(&'static str, serde_json::Value)> {
             level: Some("verify".into()),
         },
     );
+    let mut recipients = ForwardPaths::default();
+    recipients.extend(ForwardPath::parse(b"x@[192.0.2.1]", false));
     let message = Completed {
         sender: b"a@b.test".to_vec(),
         sender_domain: None,
-        recipients: vec![ForwardPath {
-            path: b"x@clinic.example".to_vec(),
-            recipient: Recipient::Literal("[192.0.2.1]".into()),
-        }],
+        recipients,
         octets: 3,
         reply: None,
     };

@@ -9,7 +9,7 @@ use crate::{
         test_log::{TestLog, demand, remembered},
         write_budget::WriteBudget,
     },
-    smtp::{ForwardPath, Keyword, Recipient, Stage},
+    smtp::{ForwardPath, ForwardPaths, Keyword, Recipient, Stage},
     tls::tests::{peer, pki::Authority},
 };
 
@@ -17,16 +17,8 @@ fn domain(name: &str) -> Domain {
     Domain::parse(name).expect("a domain")
 }
 
-fn to(address: &str) -> ForwardPath {
-    let name = address.rsplit_once('@').expect("an address").1;
-    let recipient = match name.starts_with('[') {
-        true => Recipient::Literal(name.into()),
-        false => Recipient::Domain(domain(name)),
-    };
-    ForwardPath {
-        path: address.as_bytes().to_vec(),
-        recipient,
-    }
+fn to(address: &str) -> ForwardPath<'_> {
+    ForwardPath::parse(address.as_bytes(), false).expect("a path")
 }
 
 fn decision(next_hop: NextHop, verdict: Verdict) -> Decision {
@@ -88,8 +80,8 @@ impl Session {
 
     /// Judges a RCPT and allows it or not.
     fn judge(&mut self, target: &ForwardPath, verdict: Verdict) {
-        let about = Question::Recipient(target.recipient.clone());
-        let next_hop = NextHop::Recipient(target.recipient.clone());
+        let about = Question::Recipient(target.recipient());
+        let next_hop = NextHop::Recipient(target.recipient());
         let written = self.journal.verdict(&decision(next_hop, verdict), &about);
         assert!(written.is_ok());
     }
@@ -107,10 +99,12 @@ impl Session {
         self.journal.note(Note::MessageBegins);
         self.journal.content(b"x\r\n");
         let domain_of = |address: &str| Domain::parse(address.rsplit_once('@')?.1);
+        let mut named = ForwardPaths::default();
+        named.extend(recipients.iter().map(|address| to(address)));
         let message = Completed {
             sender: sender.as_bytes().to_vec(),
             sender_domain: domain_of(sender),
-            recipients: recipients.iter().map(|address| to(address)).collect(),
+            recipients: named,
             octets: 3,
             reply: Some(b"250 ok\r\n".to_vec()),
         };
@@ -213,7 +207,7 @@ fn with_a_smart_host_its_one_decision_stands_for_all_recipients() {
     let mut session = Session::new(DirectionField::Outbound);
     session.journal.note(Note::TransactionBegins);
     for address in ["a@one.example", "b@two.example"] {
-        let about = Question::Recipient(to(address).recipient);
+        let about = Question::Recipient(to(address).recipient());
         let decision = decision(NextHop::Upstream("relay.example".into()), proved());
         assert!(session.journal.verdict(&decision, &about).is_ok());
     }
@@ -579,7 +573,7 @@ fn without_an_audit_log_everything_is_counted_all_the_same() {
     let client = ClientAddr(([10, 0, 0, 5], 4711).into());
     let mut journal = Journal::open(&common, DirectionField::Outbound, client, client.0);
     journal.note(Note::Refused(protocol(501)));
-    let about = Question::Recipient(to("a@b.test").recipient);
+    let about = Question::Recipient(to("a@b.test").recipient());
     assert!(
         journal
             .verdict(&decision(NextHop::Address, expired()), &about)

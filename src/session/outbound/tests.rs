@@ -10,7 +10,7 @@ use crate::{
         memory::HostMemory,
         test_log::{TestLog, demand},
     },
-    smtp::{Domain, ForwardPath, Recipient},
+    smtp::{Domain, ForwardPath, ForwardPaths, Recipient},
     tls::{
         ClientOptions, ClientTls,
         tests::pki::{Authority, Scratch},
@@ -119,14 +119,14 @@ fn verify(session: &mut OutboundSession, name: &str) -> Answer {
 /// Sends the message for these domains, in the clear or over TLS, and ends the session.
 fn message(mut session: OutboundSession, names: &[&str]) {
     session.note(Note::MessageBegins);
-    let to = |name: &&str| ForwardPath {
-        path: format!("u@{name}").into_bytes(),
-        recipient: recipient(name),
-    };
+    let mut recipients = ForwardPaths::default();
+    for name in names {
+        recipients.extend(ForwardPath::parse(format!("u@{name}").as_bytes(), false));
+    }
     drop(session.record(Completed {
         sender: Vec::new(),
         sender_domain: None,
-        recipients: names.iter().map(to).collect(),
+        recipients,
         octets: 3,
         reply: Some(b"250 ok\r\n".to_vec()),
     }));

@@ -18,7 +18,7 @@ use crate::smtp::{
 #[derive(Debug)]
 pub(super) struct Introduction {
     /// Its reply to EHLO inside TLS.
-    reply: Reply,
+    reply: Reply<'static>,
     permit: Permit,
 }
 
@@ -30,7 +30,7 @@ impl Outbound {
             return self.relay.end_now(refusal);
         }
         self.state = State::AwaitCredentials(Box::new(Introduction {
-            reply: reply.clone(),
+            reply: reply.clone().into_owned(),
             permit,
         }));
         self.relay.ask(Question::Login);

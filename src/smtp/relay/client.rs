@@ -82,7 +82,7 @@ impl Relay {
         }
     }
 
-    fn parse(&self, line: &[u8]) -> Result<Command, Fault> {
+    fn parse<'a>(&self, line: &'a [u8]) -> Result<Command<'a>, Fault> {
         let nothing = Extensions::default();
         let offered = self.shown.as_ref().unwrap_or(&nothing);
         match command::parse(line, offered, self.uses_smtputf8()) {
@@ -275,6 +275,7 @@ impl Relay {
         }
         let allowance = self.abuse.next_recipient();
         if let (Allowance::Granted, None, true) = (&allowance, problem, inbound) {
+            let to = self.slots.name(&to);
             return self.forward(length, Awaited::Rcpt(to));
         }
         let step = self.drop(Side::Client, length);
@@ -283,7 +284,7 @@ impl Relay {
                 self.recipient_fault(&Refusal::new(503, (5, 1), problem), allowance);
             }
             None if allowance == Allowance::Granted => {
-                let line = line.to_vec();
+                let (line, to) = (line.to_vec(), to.into_owned());
                 self.leave_pending(Pending::Rcpt { line, to, dsn });
             }
             None => {
@@ -305,11 +306,7 @@ impl Relay {
     /// Forwards the command at the start of the offered bytes unchanged.
     pub(super) fn forward(&mut self, length: usize, awaited: Awaited) -> Step {
         self.timing.moved(Side::Client);
-        self.act(Action::Pass {
-            from: Side::Client,
-            len: length,
-            content: false,
-        });
+        self.pass(Side::Client, length, false);
         self.slots.sent(awaited);
         Step::Took(length)
     }

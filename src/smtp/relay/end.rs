@@ -27,7 +27,7 @@ impl Relay {
     }
 
     /// Ends the session behind the replies that are owed, with this reply.
-    pub(super) fn end_with(&mut self, reply: Reply) {
+    pub(super) fn end_with(&mut self, reply: Reply<'static>) {
         if self.is_over() {
             return;
         }

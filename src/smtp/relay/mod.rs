@@ -28,7 +28,7 @@ pub(super) use state::{AllowedCommands, Auth, Pending, Permit, Role, StartTls, S
 
 use slots::{Awaited, Slots};
 use state::{Link, Phase, ServerEnding};
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque};
 use timing::Timing;
 use transaction::{AbuseCounters, Transaction};
 
@@ -61,6 +61,8 @@ pub(super) struct Relay {
     transaction: Option<Box<Transaction>>,
     phase: Phase,
     reader: ReplyReader,
+    /// Octets of the server's reply that is being handled, while no action takes them.
+    untaken_reply: usize,
     abuse: AbuseCounters,
     /// The trace line in front of each message; empty: none.
     pub(super) trace: Vec<u8>,
@@ -79,7 +81,7 @@ pub(super) struct Relay {
     /// The process is being stopped.
     draining: bool,
     /// The server's 421 behind a final reply whose record is awaited.
-    reply_after_record: Option<Reply>,
+    reply_after_record: Option<Reply<'static>>,
     pub(super) timing: Timing,
     /// How the session ends, once that is known.
     end: Option<End>,
@@ -98,8 +100,34 @@ impl Relay {
 
     // ----- actions -----
 
+    /// Has this done behind all that is to be done already.
     pub(super) fn act(&mut self, action: Action) {
+        self.drop_reply();
         self.out.push_back(action);
+    }
+
+    /// Passes the next octets of a side on, together with those before them if nothing is to be done in between.
+    fn pass(&mut self, from: Side, len: usize, content: bool) {
+        self.drop_reply();
+        match self.out.back_mut() {
+            Some(Action::Pass {
+                from: side,
+                len: before,
+                content: of_message,
+            }) if (*side, *of_message) == (from, content) => *before += len,
+            _ => self.out.push_back(Action::Pass { from, len, content }),
+        }
+    }
+
+    /// Takes the server's reply that was read and went nowhere, if there is one.
+    pub(super) fn drop_reply(&mut self) {
+        let len = std::mem::take(&mut self.untaken_reply);
+        if len > 0 {
+            self.out.push_back(Action::Drop {
+                from: Side::Server,
+                len,
+            });
+        }
     }
 
     pub(super) fn next_action(&mut self) -> Option<Action> {
@@ -218,14 +246,16 @@ impl Relay {
         self.role == Role::Outbound && matches!(self.link, Link::Open { judged: None, .. })
     }
 
-    /// Reads a line of the server; `None`: the reply is not whole yet.
-    pub(super) fn read_reply(&mut self, bytes: &[u8]) -> (Step, Option<Reply>) {
+    /// Reads a line of the server; `None`: the reply is not whole yet. A whole reply is taken with what it causes: the client gets it
+    /// from where it is, or it is dropped before anything else is done.
+    pub(super) fn read_reply<'a>(&mut self, bytes: &'a [u8]) -> (Step, Option<Reply<'a>>) {
         match self.reader.read(bytes) {
             ReplyPart::Partial => (Step::Starved, None),
             ReplyPart::More(len) => (self.drop(Side::Server, len), None),
             ReplyPart::Whole(len, reply) => {
                 self.timing.moved(Side::Server);
-                (self.drop(Side::Server, len), Some(reply))
+                self.untaken_reply = len;
+                (Step::Took(len), Some(reply))
             }
             ReplyPart::Malformed => {
                 self.incident("malformed-reply");
@@ -303,6 +333,7 @@ impl Relay {
                     if let Some(mail) = transaction.held.take() {
                         self.slots.waiting(Awaited::HeldMail, mail);
                     }
+                    let to = self.slots.name(&to);
                     self.slots.waiting(Awaited::Rcpt(to), line);
                 }
             }
@@ -397,7 +428,14 @@ impl Relay {
 
     fn write_reply(&mut self, reply: Reply) {
         let smtputf8 = self.uses_smtputf8();
-        self.send(Side::Client, reply.into_bytes(smtputf8));
+        match reply.into_bytes(smtputf8) {
+            // Only the reply that is being handled can be borrowed.
+            Cow::Borrowed(octets) if octets.len() == self.untaken_reply => {
+                self.untaken_reply = 0;
+                self.pass(Side::Server, octets.len(), false);
+            }
+            octets => self.send(Side::Client, octets.into_owned()),
+        }
     }
 
     fn uses_smtputf8(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::{
     Relay,
-    slots::Awaited,
+    slots::{Awaited, NamedRecipient},
     state::{AfterChunk, Phase, Role, ServerEnding, Step},
     transaction::MessageProgress,
     transfer::no_recipients,
@@ -10,7 +10,6 @@ use super::{
 use crate::smtp::{
     framing::MessageSkipper,
     machine::{Action, End, Note, Side},
-    path::ForwardPath,
     reply::Reply,
     scanner::DataScanner,
 };
@@ -24,6 +23,7 @@ impl Relay {
         let (step, reply) = self.read_reply(bytes);
         if let Some(reply) = reply {
             self.replied(reply);
+            self.drop_reply();
         }
         step
     }
@@ -54,16 +54,16 @@ impl Relay {
 
     fn answered(&mut self, awaited: Awaited, reply: Reply) {
         match awaited {
-            Awaited::HeldMail if reply.is_negative() => self.held_mail_refused(reply),
+            Awaited::HeldMail if reply.is_negative() => self.held_mail_refused(reply.into_owned()),
             Awaited::HeldMail => {}
             Awaited::Mail => {
-                let refusal = reply.is_negative().then(|| reply.clone());
+                let refusal = reply.is_negative().then(|| reply.clone().into_owned());
                 self.deliver(reply);
                 if let Some(refusal) = refusal {
                     self.mail_refused(refusal);
                 }
             }
-            Awaited::Rcpt(to) => self.recipient_reply(to, reply),
+            Awaited::Rcpt(to) => self.recipient_reply(&to, reply),
             Awaited::Data => self.go_ahead(reply),
             Awaited::EndOfData | Awaited::Chunk { last: true } => self.final_reply(reply),
             Awaited::Chunk { last: false } => self.chunk_reply(reply),
@@ -71,7 +71,7 @@ impl Relay {
                 if let Some(transaction) = &mut self.transaction
                     && reply.is_negative()
                 {
-                    transaction.progress = MessageProgress::Broken(Some(reply));
+                    transaction.progress = MessageProgress::Broken(Some(reply.into_owned()));
                     transaction.trace_refused = true;
                 }
             }
@@ -100,7 +100,7 @@ impl Relay {
     }
 
     /// The server refused a MAIL that the client has its answer to. The refusal answers the recipients.
-    fn held_mail_refused(&mut self, reply: Reply) {
+    fn held_mail_refused(&mut self, reply: Reply<'static>) {
         self.slots.refuse_unsent(&reply);
         if let Some(transaction) = &mut self.transaction {
             transaction.refuse_sender(reply);
@@ -109,7 +109,7 @@ impl Relay {
 
     /// The server refused a MAIL that the client sent through. There is no transaction, but if a chunk went behind the MAIL, the record
     /// must tell of it.
-    fn mail_refused(&mut self, reply: Reply) {
+    fn mail_refused(&mut self, reply: Reply<'static>) {
         match &mut self.transaction {
             Some(transaction) if transaction.has_begun() => transaction.refuse_sender(reply),
             _ => self.transaction = None,
@@ -117,7 +117,7 @@ impl Relay {
     }
 
     /// Without a sender the server has no recipients, whatever it answers to them. The refusal of a held MAIL is told in its place.
-    fn recipient_reply(&mut self, to: ForwardPath, reply: Reply) {
+    fn recipient_reply(&mut self, to: &NamedRecipient, reply: Reply) {
         let Some(transaction) = &mut self.transaction else {
             return self.deliver(reply);
         };
@@ -128,10 +128,10 @@ impl Relay {
             });
         }
         if reply.is_positive() {
-            transaction.recipients.push(to);
+            transaction.recipients.extend(self.slots.recipient(to));
             transaction.reached_somebody = true;
         } else {
-            transaction.last_refusal = Some(reply.clone());
+            transaction.last_refusal = Some(reply.clone().into_owned());
         }
         self.deliver(reply);
     }
@@ -190,12 +190,14 @@ impl Relay {
 
     /// A message begins to pass, or goes on with its next chunk.
     pub(super) fn begin_message(&mut self, progress: MessageProgress) {
-        if let Some(transaction) = &mut self.transaction {
-            if !transaction.has_begun() {
-                transaction.unrecorded = true;
-                self.out.push_back(Action::Note(Note::MessageBegins));
-            }
-            transaction.progress = progress;
+        let Some(transaction) = &mut self.transaction else {
+            return;
+        };
+        let begins = !transaction.has_begun();
+        transaction.unrecorded |= begins;
+        transaction.progress = progress;
+        if begins {
+            self.note(Note::MessageBegins);
         }
     }
 
@@ -219,7 +221,7 @@ impl Relay {
             return self.early_reply(reply, "a reply to a chunk that is not through");
         }
         let reply = self.unless_refused(reply);
-        let refusal = reply.is_negative().then(|| reply.clone());
+        let refusal = reply.is_negative().then(|| reply.clone().into_owned());
         self.deliver(reply);
         if let Some(transaction) = &mut self.transaction
             && refusal.is_some()
@@ -234,7 +236,7 @@ impl Relay {
     fn early_reply(&mut self, reply: Reply, why: &str) {
         match self.phase {
             Phase::Chunk { left, last } if reply.is_negative() && !self.reached_somebody() => {
-                let then = AfterChunk::LastReply(self.unless_refused(reply));
+                let then = AfterChunk::LastReply(self.unless_refused(reply).into_owned());
                 self.phase = Phase::SkipChunk { left, last, then };
                 self.drop_server();
             }
@@ -244,7 +246,7 @@ impl Relay {
 
     /// What the client is told for this reply to a chunk: it is refused if a part of its message was (RFC 3030 §2), or if the message is
     /// for nobody.
-    fn unless_refused(&mut self, reply: Reply) -> Reply {
+    fn unless_refused<'a>(&mut self, reply: Reply<'a>) -> Reply<'a> {
         if let Some(transaction) = &self.transaction
             && let MessageProgress::Broken(Some(refusal)) = &transaction.progress
             && (reply.is_positive() || transaction.trace_refused)
@@ -271,7 +273,7 @@ impl Relay {
             .and_then(|transaction| transaction.completed(Some(&reply), std::iter::empty()));
         match completed {
             Some(completed) => {
-                self.phase = Phase::AwaitRecord(self.unless_refused(reply));
+                self.phase = Phase::AwaitRecord(self.unless_refused(reply).into_owned());
                 self.act(Action::Record(Box::new(completed)));
             }
             None => self.desynchronised("unsolicited-reply", "a reply to no message"),
@@ -285,7 +287,7 @@ impl Relay {
         if matches!(self.slots.awaited(), Some(Awaited::Rcpt(_))) {
             self.slots.answered();
             if let Some(transaction) = &mut self.transaction {
-                transaction.last_refusal = Some(reply.clone());
+                transaction.last_refusal = Some(reply.clone().into_owned());
             }
         }
         if !self.is_permitted() {
@@ -294,21 +296,21 @@ impl Relay {
         match std::mem::replace(&mut self.phase, Phase::Leaving) {
             Phase::AwaitRecord(last) => {
                 self.phase = Phase::AwaitRecord(last);
-                self.reply_after_record = Some(reply);
+                self.reply_after_record = Some(reply.into_owned());
                 return;
             }
             // The client can be told only at the end of its message or chunk.
             Phase::Message(scanner) => {
                 self.phase = Phase::SkipMessage {
                     skipper: MessageSkipper::behind(scanner),
-                    then: reply,
+                    then: reply.into_owned(),
                 };
             }
             Phase::Chunk { left, last } => {
                 self.phase = Phase::SkipChunk {
                     left,
                     last,
-                    then: AfterChunk::LastReply(reply),
+                    then: AfterChunk::LastReply(reply.into_owned()),
                 };
             }
             _ => {

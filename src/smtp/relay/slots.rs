@@ -2,7 +2,10 @@
 //!
 //! A server's reply belongs to the first command that waits for one. Only counting decides that (RFC 2920 §3.1).
 
-use crate::smtp::{path::ForwardPath, reply::Reply};
+use crate::smtp::{
+    path::{ForwardPath, ForwardPaths},
+    reply::Reply,
+};
 use std::collections::VecDeque;
 
 /// Most replies owed at once. Beyond them no command is taken. MAIL, as many RCPT as a message may have, and DATA go in one group, so
@@ -20,14 +23,17 @@ pub(super) fn take_first<T>(queue: &mut VecDeque<T>, kept: usize) -> Option<T> {
     first
 }
 
+/// The recipient of a RCPT; see [`Slots::name`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NamedRecipient(usize);
+
 /// The command that a server's reply answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Awaited {
     /// MAIL that was held, and to which the client has its answer already.
     HeldMail,
     Mail,
-    /// RCPT for this recipient.
-    Rcpt(ForwardPath),
+    Rcpt(NamedRecipient),
     Data,
     /// The end of DATA.
     EndOfData,
@@ -78,7 +84,7 @@ impl Awaited {
 /// A reply of our own, in its place.
 #[derive(Debug)]
 pub(super) struct OwnReply {
-    pub(super) reply: Reply,
+    pub(super) reply: Reply<'static>,
     /// The session ends behind it.
     pub(super) closes: bool,
     /// It answers MAIL or RCPT, so it may wait for the replies to the rest of its group (RFC 2920 §3.2).
@@ -106,6 +112,8 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     queue: VecDeque<Slot>,
+    /// The recipients of the commands in the queue, and of those before them in the same group.
+    recipients: ForwardPaths,
     /// In so many at the front no command waits to be sent. There may be more.
     settled: usize,
 }
@@ -157,11 +165,22 @@ impl Slots {
     }
 
     /// The recipients that were sent and not answered.
-    pub(super) fn unanswered_recipients(&self) -> impl Iterator<Item = &ForwardPath> {
+    pub(super) fn unanswered_recipients(&self) -> impl Iterator<Item = ForwardPath<'_>> {
         self.awaiting().filter_map(|(awaited, sent)| match awaited {
-            Awaited::Rcpt(to) if sent => Some(to),
+            Awaited::Rcpt(to) if sent => self.recipient(to),
             _ => None,
         })
+    }
+
+    /// Keeps the recipient of a RCPT.
+    pub(super) fn name(&mut self, to: &ForwardPath) -> NamedRecipient {
+        self.recipients.push(to);
+        NamedRecipient(self.recipients.len() - 1)
+    }
+
+    /// A recipient that is in the queue, or was the last one in it.
+    pub(super) fn recipient(&self, named: &NamedRecipient) -> Option<ForwardPath<'_>> {
+        self.recipients.get(named.0)
     }
 
     /// The command that the server's next reply answers.
@@ -185,21 +204,21 @@ impl Slots {
     }
 
     /// Queues a reply of our own.
-    pub(super) fn ours(&mut self, reply: Reply) {
+    pub(super) fn ours(&mut self, reply: Reply<'static>) {
         self.push_ours(reply, false, false);
     }
 
     /// Queues a reply of our own to MAIL or RCPT.
-    pub(super) fn ours_in_group(&mut self, reply: Reply) {
+    pub(super) fn ours_in_group(&mut self, reply: Reply<'static>) {
         self.push_ours(reply, false, true);
     }
 
     /// Queues a reply of our own behind which the session ends.
-    pub(super) fn ours_at_end(&mut self, reply: Reply) {
+    pub(super) fn ours_at_end(&mut self, reply: Reply<'static>) {
         self.push_ours(reply, true, false);
     }
 
-    fn push_ours(&mut self, reply: Reply, closes: bool, may_wait: bool) {
+    fn push_ours(&mut self, reply: Reply<'static>, closes: bool, may_wait: bool) {
         self.queue.push_back(Slot::Ours(OwnReply {
             reply,
             closes,
@@ -236,7 +255,18 @@ impl Slots {
 
     fn take_first(&mut self) -> Option<Slot> {
         self.settled = self.settled.saturating_sub(1);
-        take_first(&mut self.queue, KEPT)
+        let first = take_first(&mut self.queue, KEPT);
+        let is_recipient = matches!(
+            first,
+            Some(Slot::Server {
+                awaited: Awaited::Rcpt(_),
+                ..
+            })
+        );
+        if self.queue.is_empty() && !is_recipient {
+            self.recipients.clear();
+        }
+        first
     }
 
     /// Takes the next waiting command that may be sent now: each in turn where the server accepts pipelined commands, otherwise only
@@ -261,7 +291,7 @@ impl Slots {
     }
 
     /// The held MAIL was refused: that refusal answers the recipients that were not sent yet.
-    pub(super) fn refuse_unsent(&mut self, refusal: &Reply) {
+    pub(super) fn refuse_unsent(&mut self, refusal: &Reply<'static>) {
         for slot in &mut self.queue {
             if let Slot::Server {
                 awaited: Awaited::Rcpt(_),
@@ -323,5 +353,21 @@ mod tests {
         assert!(slots.is_full());
         while slots.answered().is_some() {}
         assert!(slots.queue.capacity() <= KEPT);
+    }
+
+    #[test]
+    fn recipients_are_forgotten_behind_the_reply_to_what_follows_them() {
+        let mut slots = Slots::default();
+        for path in [&b"a@one.example"[..], b"b@two.example"] {
+            let to = slots.name(&ForwardPath::parse(path, false).expect("a path"));
+            slots.sent(Awaited::Rcpt(to));
+        }
+        slots.sent(Awaited::Data);
+        let mut answered = Vec::new();
+        while let Some(Awaited::Rcpt(to)) = slots.answered() {
+            answered.push(slots.recipient(&to).expect("a recipient").path().to_vec());
+        }
+        assert_eq!(answered, [b"a@one.example", b"b@two.example"]);
+        assert!(slots.recipients.is_empty());
     }
 }

@@ -33,7 +33,7 @@ pub(in crate::smtp) enum Pending {
     },
     Rcpt {
         line: Vec<u8>,
-        to: ForwardPath,
+        to: ForwardPath<'static>,
         /// A parameter of DSN was given.
         dsn: bool,
     },
@@ -150,7 +150,7 @@ pub(super) enum Phase {
         last: bool,
     },
     AwaitFinalReply,
-    AwaitRecord(Reply),
+    AwaitRecord(Reply<'static>),
     /// The octets of a refused chunk are skipped.
     SkipChunk {
         left: u64,
@@ -160,7 +160,7 @@ pub(super) enum Phase {
     /// The rest of a message that was given up is skipped; then comes this reply, and the session ends.
     SkipMessage {
         skipper: MessageSkipper,
-        then: Reply,
+        then: Reply<'static>,
     },
     /// The last reply is on its way; nothing more is taken.
     Leaving,
@@ -171,7 +171,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) enum AfterChunk {
     Refusal(Refusal),
-    Reply(Reply),
+    Reply(Reply<'static>),
     /// The reply ends the session.
-    LastReply(Reply),
+    LastReply(Reply<'static>),
 }

@@ -141,6 +141,39 @@ fn reply_text_is_filtered() {
 }
 
 #[test]
+fn replies_of_one_printable_line_go_on_from_where_they_are_and_others_are_copied() {
+    let passed = |len| {
+        vec![format!(
+            "Pass {{ from: Server, len: {len}, content: false }}"
+        )]
+    };
+    let copied = |lens: &[usize], bytes: &[u8]| {
+        let drop = |len| format!("Drop {{ from: Server, len: {len} }}");
+        let mut actions: Vec<_> = lens.iter().map(drop).collect();
+        actions.push(format!("Send(Client, {bytes:?})"));
+        actions
+    };
+    for (replies, expected) in [
+        ("250 1⏎", passed(7)),
+        ("250 1⏎550 2 no⏎450 3⏎", passed(24)),
+        ("250 a\tb⏎", copied(&[9], b"250 a\tb\r\n")),
+        ("250 \x1b⏎", copied(&[7], b"250 ?\r\n")),
+        ("250-a⏎250 b⏎", copied(&[7, 7], b"250-a\r\n250 b\r\n")),
+    ] {
+        let mut script = envelope(ALL);
+        script.client("RCPT TO:<1@d>⏎RCPT TO:<2@d>⏎RCPT TO:<3@d>⏎");
+        let replies = replies.replace('⏎', "\r\n");
+        let now = Duration::ZERO;
+        script
+            .machine
+            .receive(Side::Server, replies.as_bytes(), now);
+        let actions = std::iter::from_fn(|| script.machine.next_action());
+        let actions: Vec<_> = actions.map(|action| format!("{action:?}")).collect();
+        assert_eq!(actions, expected, "{replies:?}");
+    }
+}
+
+#[test]
 fn an_asynchronous_421_is_delivered_once_and_ends_both_sides() {
     let mut script = open(ALL);
     script

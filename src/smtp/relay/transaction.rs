@@ -2,7 +2,7 @@
 
 use crate::smtp::{
     machine::Completed,
-    path::{ForwardPath, Sender},
+    path::{ForwardPath, ForwardPaths, Sender},
     reply::Reply,
 };
 
@@ -13,11 +13,11 @@ pub(super) struct Transaction {
     /// The MAIL line until it is sent. It waits for the first recipient that may be handed over.
     pub(super) held: Option<Vec<u8>>,
     /// The server's refusal of MAIL. Outbound it answers every recipient, because MAIL itself is answered already.
-    pub(super) refused: Option<Reply>,
+    pub(super) refused: Option<Reply<'static>>,
     /// The server's last refusal of a recipient.
-    pub(super) last_refusal: Option<Reply>,
+    pub(super) last_refusal: Option<Reply<'static>>,
     /// The recipients that the server accepted.
-    pub(super) recipients: Vec<ForwardPath>,
+    pub(super) recipients: ForwardPaths,
     /// The server accepted a recipient.
     pub(super) reached_somebody: bool,
     /// The server refused the trace line, of which the client knows nothing: that refusal answers its chunks.
@@ -42,7 +42,7 @@ pub(super) enum MessageProgress {
     /// A BDAT was forwarded.
     Chunks,
     /// A chunk was refused. Later chunks are refused too, with the same reply if there is one (RFC 3030 §2).
-    Broken(Option<Reply>),
+    Broken(Option<Reply<'static>>),
 }
 
 impl Transaction {
@@ -52,7 +52,7 @@ impl Transaction {
             held,
             refused: None,
             last_refusal: None,
-            recipients: Vec::new(),
+            recipients: ForwardPaths::default(),
             reached_somebody: false,
             trace_refused: false,
             authenticated: false,
@@ -63,7 +63,7 @@ impl Transaction {
     }
 
     /// The server refused MAIL: nobody can be reached, and a message that went behind it is dead.
-    pub(super) fn refuse_sender(&mut self, reply: Reply) {
+    pub(super) fn refuse_sender(&mut self, reply: Reply<'static>) {
         if self.has_begun() {
             self.progress = MessageProgress::Broken(Some(reply.clone()));
         }
@@ -94,7 +94,7 @@ impl Transaction {
     pub(super) fn completed<'a>(
         &mut self,
         reply: Option<&Reply>,
-        unanswered: impl Iterator<Item = &'a ForwardPath>,
+        unanswered: impl Iterator<Item = ForwardPath<'a>>,
     ) -> Option<Completed> {
         if !std::mem::take(&mut self.unrecorded) {
             return None;
@@ -105,7 +105,7 @@ impl Transaction {
         };
         let mut recipients = std::mem::take(&mut self.recipients);
         if self.refused.is_none() {
-            recipients.extend(unanswered.cloned());
+            recipients.extend(unanswered);
         }
         let reply = reply
             .or(refusal)

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::smtp::{
     framing::{self, Line, MessageSkipper},
-    machine::{Action, End, Note, Side},
+    machine::{End, Note, Side},
     refusal::Refusal,
     reply::Reply,
     scanner::{END_OF_DATA, Scan},
@@ -159,11 +159,7 @@ impl Relay {
         if let Some(transaction) = &mut self.transaction {
             transaction.octets += len as u64;
         }
-        self.act(Action::Pass {
-            from: Side::Client,
-            len,
-            content: true,
-        });
+        self.pass(Side::Client, len, true);
     }
 
     pub(super) fn message(&mut self, bytes: &[u8]) -> Step {

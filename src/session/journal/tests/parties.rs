@@ -106,7 +106,7 @@ fn who_was_refused_stands_in_each_such_verdict_observed_or_not() {
         let mut session = Session::new(DirectionField::Outbound);
         session.journal.secured(somebody());
         for domain in ["one.example", "two.example"] {
-            let target = to(&format!("a@{domain}")).recipient;
+            let target = to(&format!("a@{domain}")).recipient();
             let mut decision = decision(NextHop::Recipient(target.clone()), expired());
             decision.observed = observed;
             let about = Question::Recipient(target);

@@ -360,7 +360,7 @@ async fn nothing_passes_on_a_remembered_decision_while_the_audit_log_cannot_be_w
     let completed = Completed {
         sender: Vec::new(),
         sender_domain: None,
-        recipients: Vec::new(),
+        recipients: ForwardPaths::default(),
         octets: 3,
         reply: Some(b"250 ok\r\n".to_vec()),
     };
