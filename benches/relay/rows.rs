@@ -132,14 +132,17 @@ impl Row {
     }
 
     /// Whether sender, peer and sink are on one core. One session needs no more, and whether a scheduler spreads it over two is
-    /// chance, which makes a message take four times as long. Who waits for a disk gives the core away, and may have another.
+    /// chance, which makes a message take up to four times as long. Who waits for a disk gives the core away, and may have another.
     pub fn is_on_one_core(self, variant: &Variant) -> bool {
-        matches!(self, Self::Session | Self::Message) && variant.kind != Kind::Audited
+        matches!(self, Self::Session | Self::Message | Self::Recipients)
+            && variant.kind != Kind::Audited
     }
 
-    /// What takes long, or what noise does not touch, is done less often.
+    /// What takes long, or what noise does not touch, is done less often. How a scheduler spreads sixteen sessions over the cores is
+    /// chance, and makes a message cost up to a third more, so that is done more often.
     pub fn rounds(self, rounds: usize) -> usize {
         match self {
+            Self::Messages => rounds * 3,
             Self::Standing | Self::Table => 1,
             Self::Idle => rounds.min(2),
             _ => rounds,

@@ -1,6 +1,7 @@
 //! The tables, in Markdown that can be read as it is.
 
 use super::{ADDED, Column, Report, adds_tls, number};
+use crate::rows::Row;
 
 /// The figures of the short table.
 const SUMMARY: [&str; 10] = [
@@ -49,12 +50,13 @@ pub fn summary(report: &Report) -> String {
 fn run(report: &Report) -> String {
     let machine = &report.machine;
     format!(
-        "{} UTC, {} cores ({}), Linux {}; best of {} rounds; load average {:.2} before, {:.2} after.\n\n",
+        "{} UTC, {} cores ({}), Linux {}; best of {} rounds, in 16 sessions of {}; load average {:.2} before, {:.2} after.\n\n",
         machine.date,
         machine.cores,
         machine.processor,
         machine.kernel,
         report.rounds,
+        Row::Messages.rounds(report.rounds),
         report.load.0,
         report.load.1
     )
