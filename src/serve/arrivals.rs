@@ -22,7 +22,7 @@ use super::{
     Direction,
     limits::{Limits, OncePerMinute, SessionPlace},
     now,
-    workers::{Share, Workers},
+    workers::{Home, Share},
 };
 use crate::{
     clock,
@@ -52,7 +52,7 @@ pub(super) async fn accept(
     listener: TcpListener,
     current: Arc<RwLock<Direction>>,
     limits: Limits,
-    workers: Workers,
+    home: Home,
     mut stop: watch::Receiver<Stop>,
 ) {
     let mut spare = Spare::new();
@@ -69,7 +69,7 @@ pub(super) async fn accept(
                 match admit(&direction, &limits, client) {
                     Ok(place) => {
                         let (limits, stop) = (limits.clone(), stop.clone());
-                        let carried = workers.carry(stream, move |stream, share| {
+                        let carried = home.carry(stream, move |stream, share| {
                             session(direction, stream, client, limits, (place, share), stop)
                         });
                         if let Err(error) = carried {

@@ -244,15 +244,10 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
             log::error!("--metrics: {error}");
         }));
     }
-    for listener in listeners {
-        let listener = net::into_tokio(listener).map_err(words)?;
-        handed_over.push(tokio::spawn(arrivals::accept(
-            listener,
-            Arc::clone(&current),
-            limits.clone(),
-            workers.clone(),
-            stop.clone(),
-        )));
+    for (number, listener) in listeners.into_iter().enumerate() {
+        let (current, limits, stop) = (Arc::clone(&current), limits.clone(), stop.clone());
+        let accept = |listener, home| arrivals::accept(listener, current, limits, home, stop);
+        handed_over.push(workers.accept(number, listener, accept).map_err(words)?);
     }
     handed_over.extend(background(&current, relay_probe));
     let anchoring = anchors.map(|options| anchoring::start(&now(&current), options));

@@ -1,11 +1,15 @@
 //! The threads that carry sessions, one for each processor. A session stays on the thread where it began.
 //!
+//! One of them also accepts the connections of a listener. Half of the sessions of two threads then need no other thread to begin
+//! (`benches/run --only cold`).
+//!
 //! A runtime that moves tasks between threads wakes a second thread whenever it finds two tasks ready, and again when that thread has
 //! found nothing. A step of a session takes a few microseconds, so the wake-up often costs more than the step (`benches/run --only
 //! message,messages`). For the same reason one more thread keeps the timers of all sessions.
 
 use std::{
     io,
+    net::TcpListener as StdListener,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -15,11 +19,12 @@ use std::{
 };
 
 use tokio::{
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     runtime::{Builder, Handle, Runtime},
+    task::JoinHandle,
 };
 
-use crate::clock;
+use crate::{clock, net};
 
 /// Clones are the same threads.
 #[derive(Clone)]
@@ -28,6 +33,12 @@ pub(super) struct Workers(Arc<[Worker]>);
 struct Worker {
     runtime: Handle,
     sessions: Arc<AtomicUsize>,
+}
+
+/// The threads, seen from the one that accepts the connections of a listener.
+pub(super) struct Home {
+    workers: Workers,
+    index: usize,
 }
 
 /// One session among those of a thread. Dropped when the session ends.
@@ -69,7 +80,33 @@ impl Workers {
         workers.collect::<io::Result<_>>().map(Self)
     }
 
-    /// Hands the connection to the thread that has the fewest sessions, and begins `session` there.
+    /// Runs `accept` on one of the threads, with the listener. Which one it is depends on the listener's number.
+    ///
+    /// # Errors
+    /// The listener cannot be waited for.
+    pub(super) fn accept<F>(
+        &self,
+        number: usize,
+        listener: StdListener,
+        accept: impl FnOnce(TcpListener, Home) -> F,
+    ) -> io::Result<JoinHandle<()>>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let workers = self.clone();
+        let index = number % workers.0.len();
+        let home = Home { workers, index };
+        let runtime = &self.0[index].runtime;
+        // A listener belongs to the thread that waits for it.
+        let entered = runtime.enter();
+        let listener = net::into_tokio(listener)?;
+        drop(entered);
+        Ok(runtime.spawn(accept(listener, home)))
+    }
+}
+
+impl Home {
+    /// Hands the connection to the thread that has the fewest sessions, this one if it is among them, and begins `session` there.
     ///
     /// # Errors
     /// The system does not let go of the connection.
@@ -81,11 +118,22 @@ impl Workers {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let load = |worker: &&Worker| worker.sessions.load(Ordering::Relaxed);
-        let Some(worker) = self.0.iter().min_by_key(load) else {
+        let load = |(index, worker): &(usize, &Worker)| {
+            (
+                worker.sessions.load(Ordering::Relaxed),
+                *index != self.index,
+            )
+        };
+        let workers = self.workers.0.iter().enumerate();
+        let Some((index, worker)) = workers.min_by_key(load) else {
             return Err(io::Error::other("no thread carries sessions"));
         };
-        let (stream, share) = (stream.into_std()?, Share::of(worker));
+        let share = Share::of(worker);
+        if index == self.index {
+            worker.runtime.spawn(session(stream, share));
+            return Ok(());
+        }
+        let stream = stream.into_std()?;
         worker.runtime.spawn(async move {
             match TcpStream::from_std(stream) {
                 Ok(stream) => session(stream, share).await,
@@ -128,32 +176,43 @@ fn start(
 mod tests {
     use super::*;
     use std::{collections::HashMap, sync::mpsc, time::Duration};
-    use tokio::net::TcpListener;
+    use tokio::io::AsyncReadExt;
 
     #[tokio::test]
     async fn sessions_are_spread_over_the_threads_and_leave_their_place_when_they_end() {
         let workers = Workers::start().unwrap();
         let count = workers.0.len();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let accept = |listener: TcpListener, home: Home| async move {
+            tell.send(thread::current().id()).unwrap();
+            for _ in 0..count * 3 {
+                let (stream, _) = listener.accept().await.unwrap();
+                let tell = tell.clone();
+                let session = move |mut stream: TcpStream, share| async move {
+                    tell.send(thread::current().id()).unwrap();
+                    // An accepted connection is called readable before anybody has looked.
+                    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "its client leaves");
+                    drop(share);
+                    drop(tell);
+                };
+                home.carry(stream, session).unwrap();
+            }
+        };
+        workers.accept(1, listener, accept).unwrap();
         let mut clients = Vec::new();
-        for _ in 0..count * 3 {
-            let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-            clients.push(client.unwrap());
-            let (stream, _) = listener.accept().await.unwrap();
-            let tell = tell.clone();
-            let session = move |stream: TcpStream, share| async move {
-                tell.send(thread::current().id()).unwrap();
-                stream.readable().await.unwrap();
-                drop(share);
-                drop(tell);
-            };
-            workers.carry(stream, session).unwrap();
-        }
-        drop(tell);
         let mut threads: HashMap<_, usize> = HashMap::new();
-        for _ in 0..clients.len() {
-            *threads.entry(told.recv().await.unwrap()).or_default() += 1;
+        let home = told.recv().await.unwrap();
+        for session in 0..count * 3 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+            let thread = told.recv().await.unwrap();
+            let all_are_even = session % count == 0;
+            assert!(
+                !all_are_even || thread == home,
+                "where all have as many, it stays"
+            );
+            *threads.entry(thread).or_default() += 1;
         }
         assert_eq!(threads.len(), count);
         assert!(threads.values().all(|&sessions| sessions == 3));

@@ -120,11 +120,11 @@ pub const WORK: [Work; 16] = [
     // EHLO in TLS, QUIT, its reply, two ends. 10 writes: greeting, EHLO, its reply, STARTTLS, the ClientHello, our last flight with
     // EHLO, the message's envelope apart from DATA, QUIT, close_notify, the reply to QUIT.
     // Log: the end of the session, and the head of a checkpoint by chance. Setup: 10 or 11 for each connection; one socket more tells by which of
-    // its addresses this host reaches the server; 3 move the client's connection to the thread that carries the session.
-    Work(ColdSession, Outbound, Off, Sockets(28), LogLines(2), Files(0), Setup(29), Allocations(314)),
+    // its addresses this host reaches the server; 3 move the client's connection to another thread, of every second session.
+    Work(ColdSession, Outbound, Off, Sockets(28), LogLines(2), Files(0), Setup(28), Allocations(314)),
     // Files: all records of a session are written and flushed with that of its message, and its end perhaps alone.
     // Allocations: the certificate is made text of once, for the message.
-    Work(ColdSession, Outbound, On, Sockets(28), LogLines(2), Files(10), Setup(29), Allocations(407)),
+    Work(ColdSession, Outbound, On, Sockets(28), LogLines(2), Files(10), Setup(28), Allocations(407)),
 
     // As outbound.
     Work(GroupedMessage, Inbound, Off, Sockets(8), LogLines(0), Files(0), Setup(0), Allocations(14)),
@@ -136,8 +136,8 @@ pub const WORK: [Work; 16] = [
     Work(LockStepMessage, Inbound, Off, Sockets(16), LogLines(0), Files(0), Setup(0), Allocations(19)),
     Work(LockStepMessage, Inbound, On, Sockets(16), LogLines(1), Files(5), Setup(0), Allocations(41)),
     // As outbound, but TLS is on the client's side, before the server is connected to, and there is no verdict.
-    Work(ColdSession, Inbound, Off, Sockets(26), LogLines(2), Files(0), Setup(25), Allocations(255)),
-    Work(ColdSession, Inbound, On, Sockets(26), LogLines(2), Files(10), Setup(25), Allocations(291)),
+    Work(ColdSession, Inbound, Off, Sockets(26), LogLines(2), Files(0), Setup(24), Allocations(255)),
+    Work(ColdSession, Inbound, On, Sockets(26), LogLines(2), Files(10), Setup(24), Allocations(291)),
 ];
 
 pub const IDLE: [Idle; 4] = [
