@@ -203,7 +203,7 @@ mod tests {
 
     fn shown(lines: &[&str], auth: bool) -> String {
         let reply = offer(lines, auth).extensions.reply(b"us", &[]);
-        String::from_utf8(reply.into_bytes(false).into_owned()).expect("ascii")
+        String::from_utf8(reply.into_bytes(false)).expect("ascii")
     }
 
     #[test]

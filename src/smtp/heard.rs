@@ -137,7 +137,7 @@ mod tests {
 
     fn shown(lines: &[&str], rule: &OfferRule) -> String {
         let reply = heard(lines).shown(rule).reply(b"us", &[]).into_bytes(false);
-        String::from_utf8(reply.into_owned())
+        String::from_utf8(reply)
             .expect("ASCII")
             .replace("\r\n", "⏎")
     }

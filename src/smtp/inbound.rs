@@ -96,8 +96,7 @@ impl Inbound {
             self.relay.close_link(false);
         }
         let go = Reply::new(220, "2.0.0 ready to start TLS");
-        self.relay
-            .send(Side::Client, go.into_bytes(false).into_owned());
+        self.relay.send(Side::Client, go.into_bytes(false));
         self.relay.act(Action::Upgrade(Side::Client));
         self.state = InboundState::AwaitUpgrade;
     }

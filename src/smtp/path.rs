@@ -150,15 +150,17 @@ pub(super) fn forward_path<'a>(
     smtputf8: bool,
 ) -> Result<(ForwardPath<'a>, bool), Refusal> {
     let (path, parameters) = split_path(arguments, b"TO:")?;
-    let given = read_parameters(parameters)?;
-    let dsn = !given.is_empty();
-    for (name, value) in given {
-        match name.as_str() {
-            "NOTIFY" | "ORCPT" => check(offered.has(Keyword::Dsn), value.is_some(), "RCPT")?,
-            _ => return Err(unoffered("RCPT")),
+    let mut dsn = false;
+    if !parameters.is_empty() {
+        for (name, value) in read_parameters(parameters)? {
+            match name.as_str() {
+                "NOTIFY" | "ORCPT" => check(offered.has(Keyword::Dsn), value.is_some(), "RCPT")?,
+                _ => return Err(unoffered("RCPT")),
+            }
+            dsn = true;
         }
+        readable(parameters, smtputf8)?;
     }
-    readable(parameters, smtputf8)?;
     Ok((ForwardPath::parse(path, smtputf8)?, dsn))
 }
 

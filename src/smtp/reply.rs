@@ -52,7 +52,7 @@ impl Reply<'static> {
     }
 }
 
-impl<'a> Reply<'a> {
+impl Reply<'_> {
     /// The reply, to be kept.
     #[must_use]
     pub fn into_owned(self) -> Reply<'static> {
@@ -123,14 +123,11 @@ impl<'a> Reply<'a> {
     }
 
     /// The bytes for the client. Text is HT and printable ASCII (RFC 5321 §4.2), and UTF-8 where the transaction uses
-    /// SMTPUTF8 (RFC 6531 §3.7.4.1). A `?` replaces every other octet and every control character. They are borrowed if the reply is
-    /// and nothing was replaced.
+    /// SMTPUTF8 (RFC 6531 §3.7.4.1). A `?` replaces every other octet and every control character.
     #[must_use]
-    pub fn into_bytes(self, smtputf8: bool) -> Cow<'a, [u8]> {
-        // Nearly always it is one line of printable ASCII.
-        let line = self.octets.strip_suffix(b"\r\n");
-        if line.is_some_and(|line| line.iter().all(|b| matches!(b, 0x20..=0x7e))) {
-            return self.octets;
+    pub fn into_bytes(self, smtputf8: bool) -> Vec<u8> {
+        if self.is_plain_line() {
+            return self.octets.into_owned();
         }
         let mut bytes = Vec::with_capacity(self.octets.len());
         for line in self.octets.split_inclusive(|octet| *octet == b'\n') {
@@ -141,7 +138,19 @@ impl<'a> Reply<'a> {
             bytes.extend_from_slice(&printable(text, smtputf8));
             bytes.extend_from_slice(end);
         }
-        Cow::Owned(bytes)
+        bytes
+    }
+
+    /// Whether it is one line of printable ASCII, as nearly all replies are.
+    fn is_plain_line(&self) -> bool {
+        let line = self.octets.strip_suffix(b"\r\n");
+        line.is_some_and(|line| line.iter().all(|b| matches!(b, 0x20..=0x7e)))
+    }
+
+    /// The length of a reply that the client may get from where it was read, because [`into_bytes`](Self::into_bytes) would change nothing.
+    pub(super) fn passable(&self) -> Option<usize> {
+        let is_borrowed = matches!(self.octets, Cow::Borrowed(_));
+        (is_borrowed && self.is_plain_line()).then_some(self.octets.len())
     }
 }
 
@@ -352,8 +361,8 @@ mod tests {
             panic!("whole");
         };
         let shown = [false, true].map(|utf8| reply.clone().into_bytes(utf8));
-        assert_eq!(&shown[0][..], b"250 a?[1m ?? ???b\r\n");
-        assert_eq!(&shown[1][..], "250 a?[1m é ?b\r\n".as_bytes());
+        assert_eq!(shown[0], b"250 a?[1m ?? ???b\r\n");
+        assert_eq!(shown[1], "250 a?[1m é ?b\r\n".as_bytes());
     }
 
     #[test]

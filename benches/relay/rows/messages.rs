@@ -118,7 +118,7 @@ pub async fn recipients(
     running: Option<&Running>,
 ) -> Outcome<Values> {
     let mut values = Values::new();
-    for (recipients, messages) in [(1, 200_u64), (10, 100), (100, 50), (1_000, 10)] {
+    for (recipients, messages) in [(1, 200_u64), (10, 100), (100, 100), (1_000, 30)] {
         let mail = Mail::new(SHORT, recipients);
         let messages = (messages / bench.options.scale as u64).max(1);
         let mut session = variant.sender.open().await?;

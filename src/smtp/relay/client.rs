@@ -85,17 +85,16 @@ impl Relay {
     fn parse<'a>(&self, line: &'a [u8]) -> Result<Command<'a>, Fault> {
         let nothing = Extensions::default();
         let offered = self.shown.as_ref().unwrap_or(&nothing);
-        match command::parse(line, offered, self.uses_smtputf8()) {
-            // In the clear no AUTH passes, well-formed or not.
-            Err(Fault::Syntax(_))
-                if offered.has(Keyword::Auth)
-                    && self.is_clear()
-                    && Verb::of(line).word() == b"AUTH" =>
-            {
-                Ok(Command::Auth)
-            }
-            parsed => parsed,
+        let parsed = command::parse(line, offered, self.uses_smtputf8());
+        // In the clear no AUTH passes, well-formed or not.
+        if matches!(parsed, Err(Fault::Syntax(_)))
+            && offered.has(Keyword::Auth)
+            && self.is_clear()
+            && Verb::of(line).word() == b"AUTH"
+        {
+            return Ok(Command::Auth);
         }
+        parsed
     }
 
     /// The refusal of a command that the client may not use yet (RFC 3207 §4) or any more (§4.1).

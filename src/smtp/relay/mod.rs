@@ -28,7 +28,7 @@ pub(super) use state::{AllowedCommands, Auth, Pending, Permit, Role, StartTls, S
 
 use slots::{Awaited, Slots};
 use state::{Link, Phase, ServerEnding};
-use std::{borrow::Cow, collections::VecDeque};
+use std::collections::VecDeque;
 use timing::Timing;
 use transaction::{AbuseCounters, Transaction};
 
@@ -427,15 +427,13 @@ impl Relay {
     }
 
     fn write_reply(&mut self, reply: Reply) {
-        let smtputf8 = self.uses_smtputf8();
-        match reply.into_bytes(smtputf8) {
-            // Only the reply that is being handled can be borrowed.
-            Cow::Borrowed(octets) if octets.len() == self.untaken_reply => {
-                self.untaken_reply = 0;
-                self.pass(Side::Server, octets.len(), false);
-            }
-            octets => self.send(Side::Client, octets.into_owned()),
+        // Only the reply that is being handled can be passable.
+        if self.untaken_reply > 0 && reply.passable() == Some(self.untaken_reply) {
+            let len = std::mem::take(&mut self.untaken_reply);
+            return self.pass(Side::Server, len, false);
         }
+        let smtputf8 = self.uses_smtputf8();
+        self.send(Side::Client, reply.into_bytes(smtputf8));
     }
 
     fn uses_smtputf8(&self) -> bool {

@@ -24,11 +24,11 @@ pub(super) fn take_first<T>(queue: &mut VecDeque<T>, kept: usize) -> Option<T> {
 }
 
 /// The recipient of a RCPT; see [`Slots::name`].
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NamedRecipient(usize);
 
 /// The command that a server's reply answers.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Awaited {
     /// MAIL that was held, and to which the client has its answer already.
     HeldMail,
@@ -184,23 +184,24 @@ impl Slots {
     }
 
     /// The command that the server's next reply answers.
-    pub(super) fn awaited(&self) -> Option<&Awaited> {
+    pub(super) fn awaited(&self) -> Option<Awaited> {
         match self.queue.front() {
             Some(Slot::Server {
                 awaited,
                 unsent: None,
-            }) => Some(awaited),
+            }) => Some(*awaited),
             _ => None,
         }
     }
 
     /// Takes the command that the server's next reply answers, because that reply is here.
     pub(super) fn answered(&mut self) -> Option<Awaited> {
-        self.awaited()?;
-        match self.take_first() {
-            Some(Slot::Server { awaited, .. }) => Some(awaited),
-            _ => None,
+        let awaited = self.awaited()?;
+        self.take_first();
+        if self.queue.is_empty() && !matches!(awaited, Awaited::Rcpt(_)) {
+            self.recipients.clear();
         }
+        Some(awaited)
     }
 
     /// Queues a reply of our own.
@@ -255,18 +256,7 @@ impl Slots {
 
     fn take_first(&mut self) -> Option<Slot> {
         self.settled = self.settled.saturating_sub(1);
-        let first = take_first(&mut self.queue, KEPT);
-        let is_recipient = matches!(
-            first,
-            Some(Slot::Server {
-                awaited: Awaited::Rcpt(_),
-                ..
-            })
-        );
-        if self.queue.is_empty() && !is_recipient {
-            self.recipients.clear();
-        }
-        first
+        take_first(&mut self.queue, KEPT)
     }
 
     /// Takes the next waiting command that may be sent now: each in turn where the server accepts pipelined commands, otherwise only
