@@ -428,7 +428,7 @@ impl Relay {
 
     fn write_reply(&mut self, reply: Reply) {
         // Only the reply that is being handled can be passable.
-        if self.untaken_reply > 0 && reply.passable() == Some(self.untaken_reply) {
+        if reply.passable() == Some(self.untaken_reply) {
             let len = std::mem::take(&mut self.untaken_reply);
             return self.pass(Side::Server, len, false);
         }

@@ -63,7 +63,7 @@ impl Relay {
                     self.mail_refused(refusal);
                 }
             }
-            Awaited::Rcpt(to) => self.recipient_reply(&to, reply),
+            Awaited::Rcpt(to) => self.recipient_reply(to, reply),
             Awaited::Data => self.go_ahead(reply),
             Awaited::EndOfData | Awaited::Chunk { last: true } => self.final_reply(reply),
             Awaited::Chunk { last: false } => self.chunk_reply(reply),
@@ -117,7 +117,7 @@ impl Relay {
     }
 
     /// Without a sender the server has no recipients, whatever it answers to them. The refusal of a held MAIL is told in its place.
-    fn recipient_reply(&mut self, to: &NamedRecipient, reply: Reply) {
+    fn recipient_reply(&mut self, to: NamedRecipient, reply: Reply) {
         let Some(transaction) = &mut self.transaction else {
             return self.deliver(reply);
         };

@@ -167,7 +167,7 @@ impl Slots {
     /// The recipients that were sent and not answered.
     pub(super) fn unanswered_recipients(&self) -> impl Iterator<Item = ForwardPath<'_>> {
         self.awaiting().filter_map(|(awaited, sent)| match awaited {
-            Awaited::Rcpt(to) if sent => self.recipient(to),
+            Awaited::Rcpt(to) if sent => self.recipient(*to),
             _ => None,
         })
     }
@@ -179,7 +179,7 @@ impl Slots {
     }
 
     /// A recipient that is in the queue, or was the last one in it.
-    pub(super) fn recipient(&self, named: &NamedRecipient) -> Option<ForwardPath<'_>> {
+    pub(super) fn recipient(&self, named: NamedRecipient) -> Option<ForwardPath<'_>> {
         self.recipients.get(named.0)
     }
 
@@ -355,7 +355,7 @@ mod tests {
         slots.sent(Awaited::Data);
         let mut answered = Vec::new();
         while let Some(Awaited::Rcpt(to)) = slots.answered() {
-            answered.push(slots.recipient(&to).expect("a recipient").path().to_vec());
+            answered.push(slots.recipient(to).expect("a recipient").path().to_vec());
         }
         assert_eq!(answered, [b"a@one.example", b"b@two.example"]);
         assert!(slots.recipients.is_empty());
