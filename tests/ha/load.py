@@ -1,7 +1,6 @@
 """Mail that keeps coming, each with a marker, and the account of it: what its sender was told, and what arrived."""
 
 import collections
-import contextlib
 import re
 import secrets
 import smtplib
@@ -73,14 +72,12 @@ class Load:
             raise self.failure
 
     def finish(self):
-        """No more mail; waits until the sender's queue is empty."""
+        """No more mail; waits until the sender has sent all, and the receiver has delivered what it took."""
         self.stop()
-        until(lambda: f"still queued:\n{self.sender.queue()}", lambda: not self.queued(), 60)
-
-    def queued(self):
-        with contextlib.suppress(RuntimeError):  # a message that is leaving just now
-            return [entry for entry in self.sender._entries() if entry["sender"].startswith(self.run)]
-        return True
+        until(
+            lambda: f"still queued:\n{self.sender.queue()}\n{self.receiver.queue()}",
+            lambda: self.sender.empty(self.run) and self.receiver.empty(self.run), 60,
+        )
 
     def told(self):
         """By marker, what the sender's log says of each try: `sent`, `deferred`, `bounced`."""

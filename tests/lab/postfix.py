@@ -146,6 +146,18 @@ class Postfix:
         """Queue ids of what is in the queue from this sender."""
         return [entry["queue_id"] for entry in self._entries() if entry["sender"] == sender]
 
+    def empty(self, of=""):
+        """Whether nothing is queued from senders that begin so. What goes from one of Postfix's queues to the next while
+        they are listed may be in no list, and is in the second."""
+        try:
+            return not any(entry["sender"].startswith(of) for _ in range(2) for entry in self._entries())
+        except RuntimeError:  # postqueue fails if a message leaves while it is listed
+            return False
+
+    def flush(self):
+        """Tries all that is deferred again; returns at once."""
+        self._command("postqueue", "-f")
+
     def _entries(self):
         return [json.loads(line) for line in self._command("postqueue", "-j").splitlines()]
 

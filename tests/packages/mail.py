@@ -75,10 +75,11 @@ class World:
             (self.inside, self.outside, "user@good.plain.test", outbound),
             (self.sender, self.inside, "user@inside.test", inbound),
         ):
-            def empty(server=server):
-                server._command("postqueue", "-f")
-                return not server._entries()
-            until(lambda: f"still queued:\n{server.queue()}\n{server.log_tail()}", empty, 3 * PATIENCE)
+            def settled(server=server, at=at):
+                server.flush()
+                # The receiver answers before it delivers. Once the sender has nothing more, nothing more comes.
+                return server.empty() and at.empty()
+            until(lambda: f"still queued:\n{server.queue()}\n{at.queue()}\n{server.log_tail()}", settled, 3 * PATIENCE)
             # There are thousands: each file is read once.
             arrived = b"".join(at.all_delivered(recipient, "\nmarker m"))
             copies = collections.Counter(found.decode() for found in re.findall(rb"^marker (m[0-9a-f]{16})$", arrived, re.M))
