@@ -15,6 +15,7 @@ use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     sync::watch,
+    task::yield_now,
     time::{sleep, timeout},
 };
 
@@ -76,7 +77,11 @@ pub(super) async fn accept(
                             log::error!("cannot serve client={client}: {error}");
                         }
                     }
-                    Err(turned_away) => turned_away.carry_out(&direction, &stream),
+                    Err(turned_away) => {
+                        turned_away.carry_out(&direction, &stream);
+                        // However fast such clients come, the sessions of this thread go on between two of them.
+                        yield_now().await;
+                    }
                 }
             }
             Err(error) => {
@@ -134,8 +139,8 @@ impl Spare {
     }
 }
 
-/// Sends a reply if it fits into the socket right now. The kernel is asked itself, because tokio calls a socket that it has just been given
-/// not ready, until it has looked.
+/// Sends a reply if it fits into the socket right now. The kernel is asked itself, because tokio calls a socket that came from another
+/// thread not ready, until it has looked.
 fn send_at_once(stream: &TcpStream, reply: &str) {
     // Best effort: a client that does not get the reply sees the close.
     let _ = SockRef::from(stream).send(reply.as_bytes());

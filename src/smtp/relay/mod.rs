@@ -401,7 +401,8 @@ impl Relay {
         needs_nothing && self.is_permitted() && !self.must_flush && self.slots.is_with_server()
     }
 
-    /// Sends what may be sent: waiting commands to the server, replies that are due to the client.
+    /// Sends what may be sent: waiting commands to the server, replies that are due to the client. A recipient that was answered
+    /// is not asked for behind this.
     fn pump(&mut self) {
         if let Link::Open { pipelining, .. } = self.link {
             while let Some(line) = self.slots.sendable(pipelining) {
@@ -419,6 +420,7 @@ impl Relay {
                 return self.close_both();
             }
         }
+        self.slots.forget_answered();
     }
 
     fn deliver(&mut self, reply: Reply) {

@@ -128,7 +128,7 @@ impl Relay {
             });
         }
         if reply.is_positive() {
-            transaction.recipients.extend(self.slots.recipient(to));
+            transaction.recipients.push(&self.slots.recipient(to));
             transaction.reached_somebody = true;
         } else {
             transaction.last_refusal = Some(reply.clone().into_owned());

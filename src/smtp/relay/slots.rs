@@ -112,7 +112,7 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     queue: VecDeque<Slot>,
-    /// The recipients of the commands in the queue, and of those before them in the same group.
+    /// The recipients of the commands in the queue, and of those answered since the queue was last empty.
     recipients: ForwardPaths,
     /// In so many at the front no command waits to be sent. There may be more.
     settled: usize,
@@ -167,7 +167,7 @@ impl Slots {
     /// The recipients that were sent and not answered.
     pub(super) fn unanswered_recipients(&self) -> impl Iterator<Item = ForwardPath<'_>> {
         self.awaiting().filter_map(|(awaited, sent)| match awaited {
-            Awaited::Rcpt(to) if sent => self.recipient(*to),
+            Awaited::Rcpt(to) if sent => Some(self.recipient(*to)),
             _ => None,
         })
     }
@@ -178,9 +178,17 @@ impl Slots {
         NamedRecipient(self.recipients.len() - 1)
     }
 
-    /// A recipient that is in the queue, or was the last one in it.
-    pub(super) fn recipient(&self, named: NamedRecipient) -> Option<ForwardPath<'_>> {
-        self.recipients.get(named.0)
+    /// A recipient that is in the queue, or was answered just now.
+    pub(super) fn recipient(&self, named: NamedRecipient) -> ForwardPath<'_> {
+        // One that is lost ends the session: nobody may be told of a message that its record would not show whole.
+        self.recipients.get(named.0).expect("it was put there")
+    }
+
+    /// Forgets the recipients once no reply is owed: none of them is asked for any more.
+    pub(super) fn forget_answered(&mut self) {
+        if self.queue.is_empty() {
+            self.recipients.clear();
+        }
     }
 
     /// The command that the server's next reply answers.
@@ -198,9 +206,6 @@ impl Slots {
     pub(super) fn answered(&mut self) -> Option<Awaited> {
         let awaited = self.awaited()?;
         self.take_first();
-        if self.queue.is_empty() && !matches!(awaited, Awaited::Rcpt(_)) {
-            self.recipients.clear();
-        }
         Some(awaited)
     }
 
@@ -346,18 +351,32 @@ mod tests {
     }
 
     #[test]
-    fn recipients_are_forgotten_behind_the_reply_to_what_follows_them() {
+    fn a_recipient_is_known_until_its_reply_was_handled_and_none_once_no_reply_is_owed() {
         let mut slots = Slots::default();
-        for path in [&b"a@one.example"[..], b"b@two.example"] {
+        let name = |slots: &mut Slots, path: &[u8]| {
             let to = slots.name(&ForwardPath::parse(path, false).expect("a path"));
             slots.sent(Awaited::Rcpt(to));
-        }
-        slots.sent(Awaited::Data);
-        let mut answered = Vec::new();
-        while let Some(Awaited::Rcpt(to)) = slots.answered() {
-            answered.push(slots.recipient(to).expect("a recipient").path().to_vec());
-        }
-        assert_eq!(answered, [b"a@one.example", b"b@two.example"]);
+        };
+        let answered = |slots: &mut Slots| {
+            let Some(Awaited::Rcpt(to)) = slots.answered() else {
+                panic!("no recipient");
+            };
+            let path = slots.recipient(to).path().to_vec();
+            slots.forget_answered();
+            path
+        };
+        // Two in a group, with another transaction behind them, and one whose group they are not in.
+        name(&mut slots, b"a@one.example");
+        name(&mut slots, b"b@two.example");
+        slots.sent(Awaited::Rset);
+        assert_eq!(answered(&mut slots), b"a@one.example");
+        name(&mut slots, b"c@three.example");
+        assert_eq!(answered(&mut slots), b"b@two.example");
+        assert_eq!(slots.answered(), Some(Awaited::Rset));
+        assert_eq!(answered(&mut slots), b"c@three.example");
+        assert!(slots.recipients.is_empty());
+        name(&mut slots, b"d@four.example");
+        assert_eq!(answered(&mut slots), b"d@four.example");
         assert!(slots.recipients.is_empty());
     }
 }

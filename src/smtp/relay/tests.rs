@@ -105,6 +105,27 @@ fn a_reply_that_its_command_cannot_have_ends_the_session() {
 }
 
 #[test]
+fn no_recipient_is_kept_once_its_reply_is_through_unless_the_server_accepted_it() {
+    for keywords in [ALL, SERIAL] {
+        let mut script = open(keywords);
+        script
+            .client("MAIL FROM:<a@b>⏎")
+            .authorised()
+            .server("250 1⏎")
+            .client("RCPT TO:<one@d>⏎RCPT TO:<two@d>⏎")
+            .server("250 2⏎")
+            .server("550 3⏎");
+        assert_eq!(script.codes(), [250, 250, 550]);
+        let kept = format!("{:?}", script.machine);
+        let times = |path: &[u8]| {
+            let octets = format!("{path:?}");
+            kept.matches(octets.trim_matches(['[', ']'])).count()
+        };
+        assert_eq!((times(b"one@d"), times(b"two@d")), (1, 0), "{keywords}");
+    }
+}
+
+#[test]
 fn half_a_reply_is_no_reply() {
     let mut script = open(ALL);
     script.client("NOOP⏎").server("250-a⏎250-b⏎").client_got("");
