@@ -8,7 +8,7 @@ mod stamps;
 
 use data_encoding::BASE64;
 use running::{
-    Client, Proxy, Scratch, free, inside_server, metrics_page, pair, pki::Authority, run,
+    Client, Proxy, Scratch, free, inside_server, metrics_page, pair, pki::Authority, run, written,
 };
 use serde_json::Value;
 use std::{
@@ -115,7 +115,7 @@ impl Tsa {
 
 /// The records of a log.
 fn records(log: &str, event: &str) -> Vec<Value> {
-    let text = fs::read_to_string(log).expect("a log");
+    let text = written(log);
     let all = text
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"));

@@ -5,13 +5,14 @@ mod running;
 
 use running::{
     Client, INSIDE, Pair, Proxy, Scratch, exit_code_and_words, free, pair, pki::Authority, run,
+    written,
 };
 use serde_json::Value;
 use std::{fs, io::Write, os::unix::fs::PermissionsExt, process::Command};
 
 /// The records of one kind, in their order.
 fn records(log: &str, event: &str) -> Vec<Value> {
-    let text = fs::read_to_string(log).expect("a log");
+    let text = written(log);
     // Text behind the last line end is still being written.
     let text = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let all = text

@@ -186,6 +186,8 @@ fn code(stream: &mut impl std::io::BufRead) -> String {
 #[test]
 fn a_newcomer_is_served_before_most_of_three_hundred_that_came_first_from_one_network() {
     let pair = pair();
+    // Otherwise it is chance which of its threads goes on first, and how far.
+    on_one_processor();
     let (mut proxy, listen) = pair.ready(nowhere(), &["--max-handshakes", "4"]);
     let greedy = (0..320_u16).map(|number| [127, 0, 1, 1 + (number % 10) as u8]);
     let mut greedy: Vec<Client> = greedy.map(|from| before_tls(from, listen)).collect();
@@ -215,6 +217,24 @@ fn a_newcomer_is_served_before_most_of_three_hundred_that_came_first_from_one_ne
     println!("{served} were served before the newcomer");
     // In the order of their arrival it would be 300. Some are served before the newcomer's ClientHello is read.
     assert!(served <= 60, "{served}");
+}
+
+/// Keeps this thread, and the programs that it starts from now on, on one processor.
+fn on_one_processor() {
+    let status = fs::read_to_string("/proc/thread-self/status").expect("this thread");
+    let allowed = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let allowed = allowed.expect("a list of processors").trim();
+    let first = allowed.split([',', '-']).next().expect("a processor");
+    let thread = fs::read_link("/proc/thread-self").expect("this thread");
+    let thread = thread.file_name().expect("its number");
+    let pinned = Command::new("taskset")
+        .args(["--cpu-list", "--pid", first])
+        .arg(thread)
+        .output();
+    let pinned = pinned.expect("taskset of util-linux");
+    assert!(pinned.status.success(), "{pinned:?}");
 }
 
 /// Waits until no thread of this process runs.

@@ -3,9 +3,8 @@
 #[path = "support/running.rs"]
 mod running;
 
-use running::{HANG, Proxy, exit_code_and_words, free, inside_server, pair};
+use running::{HANG, Proxy, exit_code_and_words, free, inside_server, pair, written};
 use std::{
-    fs,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
     process::Command,
@@ -116,7 +115,7 @@ fn what_was_acknowledged_is_recorded_however_often_it_is_killed() {
         "only {} messages got through",
         acknowledged.len()
     );
-    let recorded = fs::read_to_string(&log).expect("a log");
+    let recorded = written(&log);
     let messages: Vec<&str> = recorded
         .lines()
         .filter(|line| line.contains("\"event\":\"message\""))

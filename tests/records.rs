@@ -4,9 +4,9 @@
 #[path = "support/running.rs"]
 mod running;
 
-use running::{ClearServer, Client, Pair, Proxy, Scratch, free, inside_server, pair};
+use running::{ClearServer, Client, Pair, Proxy, Scratch, free, inside_server, pair, written};
 use serde_json::Value;
-use std::{fs, net::SocketAddr};
+use std::net::SocketAddr;
 
 /// An outside server in the clear with this reply to EHLO.
 fn clear_server(ehlo: &'static str) -> SocketAddr {
@@ -78,7 +78,7 @@ impl Session {
         self.proxy.signal("-TERM");
         self.proxy.says("every session has ended");
         assert!(self.proxy.child.wait().expect("ended").success());
-        let text = fs::read_to_string(self.scratch.0.join("audit.jsonl")).expect("a log");
+        let text = written(self.scratch.0.join("audit.jsonl"));
         text.lines()
             .map(|line| serde_json::from_str(line).expect("JSON"))
             .collect()
@@ -290,7 +290,7 @@ fn neither_a_password_nor_a_word_of_a_message_is_in_log_or_records() {
     client.hears_the_end();
     proxy.signal("-TERM");
     let log = proxy.last_words();
-    let records = fs::read_to_string(&file).expect("a log");
+    let records = written(&file);
     assert!(log.contains("broken-line-in-message"), "{log}");
     assert!(records.contains("broken-line-in-message"), "{records}");
     assert!(records.contains("doctor@clinic.example"), "{records}");

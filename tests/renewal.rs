@@ -7,6 +7,7 @@ use running::{
     Pair, Proxy, Scratch, certificate_served, exit_code_and_words, free, metrics_page, nowhere,
     pair,
     pki::{Authority, Leaf},
+    written,
 };
 use serde_json::Value;
 use std::{
@@ -114,7 +115,7 @@ impl Inbound {
         assert!(self.proxy.ends().success());
         let (code, said) = exit_code_and_words(&["audit", "verify", &self.log]);
         assert_eq!(code, Some(0), "{said}");
-        let text = fs::read_to_string(&self.log).expect("a log");
+        let text = written(&self.log);
         let all = text
             .lines()
             .map(|line| serde_json::from_str(line).expect("JSON"));
@@ -209,7 +210,7 @@ fn a_table_is_taken_when_a_person_asks_and_not_with_a_renewed_certificate() {
         .map(|reload| names(reload).contains(&table.as_str()))
         .collect();
     assert_eq!(by_name, [false, true, true], "{reloads:?}");
-    let text = fs::read_to_string(log).expect("a log");
+    let text = written(log);
     assert_eq!(text.matches("\"event\":\"policy-change\"").count(), 1);
 }
 
@@ -335,7 +336,7 @@ fn each_file_that_the_record_names_is_noticed_and_makes_another_configuration() 
             vec![&table_out, &ca, &anchor, &cert, &key, &named],
         ),
     ] {
-        let text = fs::read_to_string(log).expect("a log");
+        let text = written(log);
         let records: Vec<Value> = text
             .lines()
             .map(|line| serde_json::from_str(line).expect("JSON"))

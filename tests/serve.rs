@@ -5,7 +5,7 @@ mod running;
 
 use running::{
     Client, HANG, INSIDE, Scratch, certificate_served, exit_code_and_words, free, inside_server,
-    metrics_page, nowhere, pair, pki::Authority,
+    metrics_page, nowhere, pair, pki::Authority, written,
 };
 use std::{
     fs,
@@ -114,7 +114,7 @@ fn a_message_that_a_stop_cuts_off_is_recorded_as_such() {
     client.hears_the_end();
     proxy.says("asked a second time");
     assert!(proxy.child.wait().expect("ended").success());
-    let log = fs::read_to_string(&audit_log).expect("a log");
+    let log = written(&audit_log);
     let events = [
         r#""event":"message""#,
         r#""event":"session-closed""#,

@@ -3,7 +3,9 @@
 #[path = "support/running.rs"]
 mod running;
 
-use running::{Client, Proxy, Scratch, exit_code_and_words, free, metrics_page, nowhere, run};
+use running::{
+    Client, Proxy, Scratch, exit_code_and_words, free, metrics_page, nowhere, run, written,
+};
 use serde_json::Value;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -192,7 +194,7 @@ fn a_reload_reads_the_login_again_and_no_hash_tells_the_password() {
     );
     assert_eq!(hashes[2], hashes[3], "what is in force is what was");
     proxy.signal("-TERM");
-    let told = fs::read_to_string(&log).expect("a log") + &proxy.last_words();
+    let told = written(&log) + &proxy.last_words();
     assert!(!told.contains("fish"), "{told}");
 }
 

@@ -6,6 +6,7 @@ mod running;
 
 use running::{
     CLOSED, Client, HANG, Pair, Proxy, exit_code_and_words, free, metrics_page, nowhere, pair,
+    written,
 };
 use serde_json::Value;
 use std::{
@@ -177,11 +178,16 @@ impl Load {
 
     /// Waits until so many more messages were acknowledged.
     fn brings(&self, more: usize) {
-        let wanted = self.count() + more;
-        let begin = starttls_proxy::clock::instant();
-        while self.count() < wanted {
+        let mut before = self.count();
+        let wanted = before + more;
+        let mut begin = starttls_proxy::clock::instant();
+        while before < wanted {
             assert!(begin.elapsed() < HANG, "no more mail gets through");
             thread::sleep(Duration::from_millis(10));
+            let now = self.count();
+            if now > before {
+                (before, begin) = (now, starttls_proxy::clock::instant());
+            }
         }
     }
 
@@ -249,7 +255,7 @@ fn signal(pid: u32, name: &str) {
 fn records(log: &str) -> (Vec<Value>, BTreeMap<String, usize>) {
     let (code, said) = exit_code_and_words(&["audit", "verify", log]);
     assert_eq!(code, Some(0), "{said}");
-    let text = fs::read_to_string(log).expect("a log");
+    let text = written(log);
     let all: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))

@@ -127,7 +127,7 @@ fn try_run(kind: Kind, seed: u64) -> Result<Run, String> {
     let mut setting = setting(kind, seed, &scratch.0, &certs);
     let log = scratch.0.join("audit.jsonl").display().to_string();
     // No client is in the middle of a message when the program is stopped. A session that hangs is cut off.
-    let always = words(&["--audit-log", &log, "--drain-timeout", "5"]);
+    let always = words(&["--audit-log", &log, "--drain-timeout", "60"]);
     setting.arguments.extend(always);
     let program = match Program::start(&setting.arguments) {
         Ok(program) => program,

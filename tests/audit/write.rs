@@ -138,6 +138,7 @@ fn each_day_has_its_file_which_ends_in_a_checkpoint() {
     let directory = Directory::new("daily");
     let log = AuditLog::open(AuditOptions {
         clock,
+        rotate_daily: true,
         ..options(&directory.file())
     })
     .unwrap();

@@ -6,6 +6,7 @@ use crate::{
     running::{
         Scratch, free, nowhere,
         pki::{Authority, Leaf},
+        written,
     },
     table::{Log, Unit, Way},
     wire::Wire,
@@ -109,7 +110,7 @@ impl Stage {
 
     /// The audit log.
     pub fn records(&self) -> String {
-        fs::read_to_string(self.files.path("records/audit.jsonl")).expect("a log")
+        written(self.files.path("records/audit.jsonl"))
     }
 
     /// Before a run of the program: no records are there that it would read.

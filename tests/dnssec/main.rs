@@ -17,7 +17,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -129,17 +132,17 @@ fn lookup(resolvers: Vec<SocketAddr>, anchor: Option<PathBuf>, dnssec: bool) -> 
     .unwrap()
 }
 
-/// The first of three free ports in a row.
+/// The first of three free ports in a row, below those that the system gives to connections: servers take them seconds later.
 fn free_ports() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 200) as u16 * 100;
     let free = |port| {
         UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
             && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
     };
     loop {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        if port < 65_000 && (port..port + 3).all(free) {
+        let port = first + NEXT.fetch_add(3, Ordering::Relaxed) % 2_000;
+        if (port..port + 3).all(free) {
             return port;
         }
     }

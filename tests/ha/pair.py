@@ -18,7 +18,7 @@ import signal
 import certificates
 import postfix
 import proxy
-from network import ROOT, Network, end, sh, until
+from network import ROOT, Network, end, log_lines, sh, until
 
 INSIDE, OUTSIDE, BALANCER = "10.25.0.2", "192.0.2.2", "192.0.2.10"
 HELD_INSIDE, HELD_OUTSIDE = "10.25.0.1", "192.0.2.1"
@@ -130,7 +130,7 @@ class Node:
 
     def messages(self):
         """The records of messages that the other side has accepted."""
-        records = (json.loads(line) for line in self.audit_log.read_text().splitlines() if '"event":"message"' in line)
+        records = (json.loads(line) for line in log_lines(self.audit_log) if '"event":"message"' in line)
         return [record for record in records if record["outcome"] == "accepted"]
 
 

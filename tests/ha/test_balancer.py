@@ -18,7 +18,7 @@ class HAProxy(TwoNodes):
         self.addCleanup(haproxy.terminate)
         until(
             lambda: f"HAProxy does not listen:\n{haproxy.log.read_text()}",
-            lambda: sh(["ss", "-Htln", "sport = :25"], self.network.balancer).strip(), 10,
+            lambda: sh(["ss", "-Htln", "sport = :25"], self.network.balancer).strip(),
         )
         mail = self.mail(self.pair.outside, self.pair.inside, "inside.test")
         self._through(mail, one, two)

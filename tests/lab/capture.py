@@ -27,10 +27,12 @@ class Capture:
         with within(self.network.gw):
             sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
+        nonces = []
+
         def seen():
-            nonce = secrets.token_bytes(16)
-            sender.sendto(nonce, (self.beacon, 9))
-            return until("", lambda: self._find(nonce), 0.5) if self.file.exists() else False
+            nonces.append(secrets.token_bytes(16))
+            sender.sendto(nonces[-1], (self.beacon, 9))
+            return until("", lambda: any(map(self._find, nonces)), 0.5) if self.file.exists() else False
 
         def patiently():
             try:

@@ -14,6 +14,7 @@ defaults
   timeout connect 5s
   timeout client 30s
   timeout server 30s
+  timeout check 10s
 frontend smtp
   bind {address}:25
   default_backend gw
@@ -37,10 +38,10 @@ class HAProxy:
         network.listening(network.outside, 25, ADDRESS)
 
     def health(self):
-        """What the health check last said, in HAProxy's words: `L7OK`, `L7STS`, `L7TOUT` ..."""
+        """What HAProxy makes of the proxy, and what the health check last said, in its words: `UP L7OK`, `DOWN L7TOUT` ..."""
         with socket.socket(socket.AF_UNIX) as control:
             control.connect(f"{self.folder}/haproxy.sock")
             control.sendall(b"show stat\n")
             rows = [line.split(",") for line in control.makefile().read().splitlines()]
         server = dict(zip(rows[0], next(row for row in rows if row[:2] == ["gw", "gw"])))
-        return server["check_status"].lstrip("* ")
+        return f"{server['status']} {server['check_status'].lstrip('* ')}"

@@ -62,6 +62,12 @@ def until(what, condition, patience=PATIENCE):
         time.sleep(0.02)
 
 
+def log_lines(log):
+    """The whole lines of an audit log, with those of its files that midnight (UTC) put aside meanwhile."""
+    files = [*sorted(log.parent.glob(f"{log.name}.2*")), log]
+    return [line for file in files for line in file.read_text().rpartition("\n")[0].splitlines()]
+
+
 class Network:
     """The namespaces, a temporary folder, and the processes in them; `close` ends and removes all of it."""
 

@@ -1,5 +1,6 @@
 """Real Postfix: the legacy server inside, without TLS, and the servers outside. Configuration, queue and mail in a folder."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -149,17 +150,18 @@ class Postfix:
     def empty(self, of=""):
         """Whether nothing is queued from senders that begin so. What goes from one of Postfix's queues to the next while
         they are listed may be in no list, and is in the second."""
-        try:
-            return not any(entry["sender"].startswith(of) for _ in range(2) for entry in self._entries())
-        except RuntimeError:  # postqueue fails if a message leaves while it is listed
-            return False
+        return not any(entry["sender"].startswith(of) for _ in range(2) for entry in self._entries())
 
     def flush(self):
         """Tries all that is deferred again; returns at once."""
         self._command("postqueue", "-f")
 
     def _entries(self):
-        return [json.loads(line) for line in self._command("postqueue", "-j").splitlines()]
+        def listed():
+            with contextlib.suppress(RuntimeError):  # it fails if a message leaves while it is listed
+                return [self._command("postqueue", "-j")]
+        (text,) = until(lambda: f"postqueue fails:\n{self.log_tail()}", listed)
+        return [json.loads(line) for line in text.splitlines()]
 
     def drop(self, queue_id):
         """Removes a message from the queue."""
@@ -193,7 +195,7 @@ def inside(network):
         "smtp_tls_security_level": "",
         "transport_maps": f"texthash:{transport}",
         "smtp_connection_cache_destinations": "three.plain.test",
-        "smtp_connection_cache_time_limit": "10s",
+        "smtp_connection_cache_time_limit": "60s",
     } | RECEIVING | _mailboxes(network, "inside", "/(^|\\.)inside\\.test$/ yes\n"), "".join((
         f"{INSIDE}:25 inet n - n - - smtpd\n[{INSIDE6}]:25 inet n - n - - smtpd\n",
         f"{INSIDE}:{PROXY_PROTOCOL} inet n - n - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy\n",

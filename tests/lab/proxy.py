@@ -5,7 +5,7 @@ import os
 import pathlib
 import shutil
 
-from network import ROOT, RESOLVER, end, sh, until
+from network import ROOT, RESOLVER, end, log_lines, sh, until
 
 BINARY = pathlib.Path(
     os.environ.get("LAB_BINARY") or ROOT / "target/x86_64-unknown-linux-gnu/dist/starttls-proxy"
@@ -73,8 +73,7 @@ class Proxy:
 
     def records(self, *events):
         """The records of these events in the audit log."""
-        whole_lines = self.audit_log.read_text().rpartition("\n")[0]
-        records = [json.loads(line) for line in whole_lines.splitlines()]
+        records = [json.loads(line) for line in log_lines(self.audit_log)]
         return [record for record in records if record["event"] in events]
 
     def kill(self):

@@ -7,7 +7,7 @@ import secrets
 import exim
 import proxy
 from case import Case, Talk
-from network import GW, INSIDE, until
+from network import GW, INSIDE, log_lines, until
 from path import Edit, instead, only, without
 
 EIGHT_BIT = "MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n"
@@ -386,7 +386,7 @@ class Told(Case):
         self.assertNotIn(words, sent.outcome.words)
         for what in (words, reason):
             until(f"no record has {what!r}", lambda: [
-                line for line in self.proxy.audit_log.read_text().splitlines() if what in str(json.loads(line))], 5)
+                line for line in log_lines(self.proxy.audit_log) if what in str(json.loads(line))])
         log = self.proxy.log()
         self.assertIn(words, log)
         self.assertIn(reason, log)

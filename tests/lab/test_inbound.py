@@ -255,7 +255,7 @@ class InFront(Inbound):
             "--upstream", f"{INSIDE}:{postfix.PROXY_PROTOCOL}", "--accept-proxy", "192.0.2.0/24", "--send-proxy", "v2",
         )
         type(self).haproxy = self.haproxy or haproxy.HAProxy(self.network)
-        until(lambda: f"HAProxy says {self.haproxy.health()}\n{self.explained()}", lambda: self.haproxy.health() in ("L7OK", "L6OK"))
+        until(lambda: f"HAProxy says {self.haproxy.health()}\n{self.explained()}", lambda: self.haproxy.health() in ("UP L7OK", "UP L6OK"))
 
     def test_its_health_check_finds_the_proxy_and_clients_are_seen_through_both(self):
         self.start()

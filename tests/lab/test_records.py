@@ -23,7 +23,7 @@ class Closed(Case):
 
     def ended(self, sessions=1):
         return until(lambda: f"the end is not recorded\n{self.explained()}",
-                     lambda: len(ends := self.proxy.records("session-closed")) >= sessions and ends, 10)
+                     lambda: len(ends := self.proxy.records("session-closed")) >= sessions and ends)
 
 
 class SeveralMessages(Inbound, Closed):

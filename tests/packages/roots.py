@@ -94,9 +94,9 @@ class Machine:
         )
         log.close()
         try:
-            self.init = until(self._told, self._init, 2 * PATIENCE)
+            self.init = until(self._told, self._init, machine.BOOT_PATIENCE)
             # `degraded` is a system that has booted: some unit of Debian's cannot run in a container.
-            until(self._told, self._booted, 2 * PATIENCE)
+            until(self._told, self._booted, machine.BOOT_PATIENCE)
         except BaseException:
             self.close()
             raise

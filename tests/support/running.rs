@@ -9,6 +9,7 @@ pub mod pki;
 
 use std::{
     ffi::OsStr,
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
@@ -147,6 +148,26 @@ pub fn free() -> SocketAddr {
             return here;
         }
     }
+}
+
+/// What stands in an audit log, with those of its files that midnight (UTC) put aside meanwhile.
+pub fn written(log: impl AsRef<Path>) -> String {
+    let log = log.as_ref();
+    let name = log.file_name().expect("a file").to_string_lossy();
+    let folder = log.parent().expect("a folder");
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut files: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
+    let aside = format!("{name}.2");
+    files.retain(|file| {
+        let file = file.file_name().expect("a name").to_string_lossy();
+        file.starts_with(&aside)
+    });
+    files.sort();
+    files.push(log.to_owned());
+    let texts = files
+        .iter()
+        .map(|file| fs::read_to_string(file).expect("a log"));
+    texts.collect()
 }
 
 /// Closes, behind a command of a shell, what whoever runs the tests may have open. A process that goes on in the place of another would

@@ -209,6 +209,7 @@ class Machine:
 
     def journal(self, unit, *words):
         """What a unit said, and what systemd said about it, since the last `fresh`."""
+        self.run("journalctl", "--sync")
         return self.run("journalctl", "--output=cat", f"--after-cursor={self.cursor}", f"--unit=starttls-proxy-{unit}", *words)
 
     def version(self):

@@ -7,7 +7,7 @@ import threading
 import unittest
 
 from machine import FRIEND, INSIDE, INSIDE6, NAME, OUTSIDE, OUTSIDE6, Machine, MailServer, Server, Session, greeting
-from network import sh, until
+from network import log_lines, sh, until
 
 # Nothing answers questions for names here.
 OFFLINE = f"--no-dane --no-mta-sts --resolver {OUTSIDE} --ca-file /etc/starttls-proxy/ca.pem"
@@ -75,8 +75,8 @@ class Units:
         return greeting(self.machine.inside, address)
 
     def records(self, unit, event):
-        text = self.machine.path(f"var/lib/starttls-proxy/{unit}/audit.jsonl").read_text()
-        return [record for record in map(json.loads, text.splitlines()) if record["event"] == event]
+        lines = log_lines(self.machine.path(f"var/lib/starttls-proxy/{unit}/audit.jsonl"))
+        return [record for record in map(json.loads, lines) if record["event"] == event]
 
     def shut(self):
         """Nobody is let through, by IPv4 and IPv6."""
