@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Flags that the manual names and that belong to other programs.
-const OF_OTHERS: [(&str, &str); 15] = [
+const OF_OTHERS: [(&str, &str); 17] = [
     ("apt", "--allow-downgrades"),
     (
         "benches/run",
@@ -23,6 +23,7 @@ const OF_OTHERS: [(&str, &str); 15] = [
         "--ignored --nocapture --test-threads --exact",
     ),
     ("certbot", "--deploy-hook --reuse-key"),
+    ("cp", "--remove-destination"),
     ("dpkg-deb", "--fsys-tarfile"),
     ("du", "--apparent-size"),
     ("journalctl", "--since"),
@@ -30,6 +31,7 @@ const OF_OTHERS: [(&str, &str); 15] = [
     ("sha256sum", "--check --ignore-missing"),
     ("split", "--filter"),
     ("systemctl", "--kill-who --kill-whom --now"),
+    ("tar", "--exclude"),
     ("tests/run", "--without-lab"),
     ("the program itself", "--help --version"),
     ("zstd", "--rm"),
