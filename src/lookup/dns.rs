@@ -39,6 +39,8 @@ const MAX_ALIASES: usize = 11;
 const PATIENCE: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(6)];
 /// Most exchanges with resolvers at the same time.
 const MAX_EXCHANGES: usize = 256;
+/// How long a question may wait to be asked. Whoever asked has given up by then, so the questions that wait have a limit.
+const FOR_A_PLACE: Duration = Duration::from_secs(30);
 /// Octets of the longest answer that a resolver may send by UDP (RFC 9715 §3.1: no fragments).
 const UDP_PAYLOAD: u16 = 1232;
 
@@ -194,6 +196,15 @@ impl Transport {
         }
     }
 
+    /// One whose exchanges are all taken.
+    #[cfg(test)]
+    pub(super) fn busy() -> Self {
+        Self {
+            exchanges: Arc::new(Semaphore::new(0)),
+            ..Self::new(Vec::new())
+        }
+    }
+
     /// A transport to one resolver alone. Both share one limit of exchanges.
     pub(super) fn only(&self, resolver: SocketAddr) -> Self {
         Self {
@@ -207,7 +218,10 @@ impl Transport {
         &self,
         mut request: RequestMessage<Vec<u8>>,
     ) -> Result<Message<Bytes>, String> {
-        let _permit = self.exchanges.acquire().await.map_err(|e| e.to_string())?;
+        let permit = timeout(FOR_A_PLACE, self.exchanges.acquire()).await;
+        let _permit = permit
+            .map_err(|_| "too many questions are under way".to_owned())?
+            .map_err(|e| e.to_string())?;
         if request.dnssec_ok() {
             request.set_udp_payload_size(UDP_PAYLOAD);
         }

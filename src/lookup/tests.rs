@@ -192,3 +192,17 @@ fn answers_of_many_records_fail_and_words_are_cut() {
         other => panic!("{other:?}"),
     }
 }
+
+/// Questions whose askers have given up would pile up without end behind slow servers.
+#[tokio::test(start_paused = true)]
+async fn a_question_does_not_wait_for_ever_for_its_turn() {
+    let busy = super::dns::Unvalidated(super::dns::Transport::busy());
+    let asked = tokio::time::timeout(Duration::from_secs(60), async {
+        busy.resolve("a.example", RecordType::A).await.answer
+    });
+    let answer = asked.await.expect("an answer");
+    assert!(
+        matches!(&answer, Dns::Failed(words) if words.contains("too many")),
+        "{answer:?}"
+    );
+}

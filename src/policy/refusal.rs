@@ -65,7 +65,8 @@ pub(super) fn refusal(
 }
 
 /// The reply to MAIL (inbound) from a sender domain whose client had to prove itself and did not. 530 5.7.0 where TLS would be the
-/// first step (RFC 3207 §4); else 550 5.7.1, since the certificate decided and the handshake authenticates it.
+/// first step (RFC 3207 §4); else 550 5.7.1, since the certificate decided and the handshake authenticates it. It does not authenticate
+/// the clock of this host, so a certificate that is valid at another time gets 451.
 #[must_use]
 pub(crate) fn refuse_client(
     sender: Option<&Domain>,
@@ -75,8 +76,12 @@ pub(crate) fn refuse_client(
 ) -> Refusal {
     let whose = sender.map_or("this client", Domain::as_str);
     let (code, enhanced, what) = if secured {
+        let code = match reason {
+            Reason::CertificateExpired | Reason::LocalFault => 451,
+            _ => 550,
+        };
         let what = format!("client not authenticated: {}: {words}", reason.word());
-        (550, (7, 1), what)
+        (code, (7, 1), what)
     } else {
         let what = "must issue STARTTLS and show its certificate first";
         (530, (7, 0), what.to_owned())
@@ -370,15 +375,20 @@ mod tests {
     #[test]
     fn a_client_in_the_clear_is_sent_to_tls_and_one_with_the_wrong_certificate_away() {
         let sender = Domain::parse("partner.example");
-        let refuse = |secured| {
-            refuse_client(
-                sender.as_ref(),
-                Reason::CertificateHostMismatch,
-                "names other.example",
-                secured,
-            )
-            .to_string()
+        let mismatch = Reason::CertificateHostMismatch;
+        let refuse_for = |reason, words, secured| {
+            refuse_client(sender.as_ref(), reason, words, secured).to_string()
         };
+        let refuse = |secured| refuse_for(mismatch, "names other.example", secured);
+        assert_eq!(
+            refuse_for(
+                Reason::CertificateExpired,
+                "not valid before 2027-01-01",
+                true
+            ),
+            "451 4.7.1 partner.example: client not authenticated: certificate-expired: not valid before 2027-01-01",
+            "the clock of this host may be wrong"
+        );
         assert_eq!(
             refuse(false),
             "530 5.7.0 partner.example: must issue STARTTLS and show its certificate first"

@@ -36,6 +36,8 @@ use crate::{
 const PROXY_HEADER: Duration = Duration::from_secs(5);
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Clients that are turned away before the sessions of the same thread go on: some 0.2 ms.
+const TURNED_AWAY_AT_ONCE: usize = 8;
 /// Most octets of a log line in front of its words.
 const LINE_HEAD: usize = 32;
 /// Reply to a client that finds no place.
@@ -58,6 +60,7 @@ pub(super) async fn accept(
 ) {
     let mut spare = Spare::new();
     let mut faults = OncePerMinute::default();
+    let mut turned_away_so_far: usize = 0;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -79,8 +82,11 @@ pub(super) async fn accept(
                     }
                     Err(turned_away) => {
                         turned_away.carry_out(&direction, &stream);
-                        // However fast such clients come, the sessions of this thread go on between two of them.
-                        yield_now().await;
+                        // However fast such clients come, the sessions of this thread go on, and so does whoever comes behind them.
+                        turned_away_so_far += 1;
+                        if turned_away_so_far.is_multiple_of(TURNED_AWAY_AT_ONCE) {
+                            yield_now().await;
+                        }
                     }
                 }
             }

@@ -317,6 +317,10 @@ pub async fn run(plan: Plan) -> Result<(), Exit> {
     let signals = (&mut terminate, &mut interrupt);
     if let Some(pid) = successor {
         handed_over.iter().for_each(JoinHandle::abort);
+        // Whoever is being let in just now gets a session: settling takes all free places.
+        for task in handed_over {
+            let _ = task.await;
+        }
         log::info!("process {pid} goes on; sessions that are open end here");
         ending::settle(&limits, drain_timeout, signals).await;
     } else {

@@ -156,7 +156,10 @@ impl ActionHandler for InboundSession {
         let answer = match question {
             Question::Sender(sender) => {
                 self.journal.transaction_begins();
-                self.judge_sender(sender.as_ref())
+                match self.journal.can_record() {
+                    Ok(()) => self.judge_sender(sender.as_ref()),
+                    Err(refusal) => Answer::Refused(refusal),
+                }
             }
             Question::Peer | Question::Recipient(_) | Question::Login => {
                 permits::nothing_demanded()
@@ -319,6 +322,7 @@ impl InboundSession {
             return None;
         }
         match self.judge_sender(None) {
+            Answer::Refused(refusal) if refusal.code < 500 => Some(refusal),
             Answer::Refused(refusal) => Some(Refusal {
                 code: 554,
                 enhanced: (7, 0),

@@ -371,19 +371,27 @@ impl Journal {
         (number, is_first): (FactNumber, bool),
         allowed: Option<&Question>,
     ) -> Result<Written, Refusal> {
-        if let Some(audit) = self.common.audit.clone() {
-            if let Some(about) = allowed {
-                self.transaction.allow(about, &entry);
-            }
-            if !audit.healthy() {
-                self.tell(&UnrecordedFact(None));
-                return Err(unwritable());
-            }
+        if self.common.audit.is_some()
+            && let Some(about) = allowed
+        {
+            self.transaction.allow(about, &entry);
         }
+        self.can_record()?;
         Ok(Written {
             is_first,
             decision: WrittenDecision { entry, number },
         })
+    }
+
+    /// Whether a message that begins now can be recorded. Otherwise the server would have it, and its sender would send it again.
+    pub(super) fn can_record(&mut self) -> Result<(), Refusal> {
+        match &self.common.audit {
+            Some(audit) if !audit.healthy() => {
+                self.tell(&UnrecordedFact(None));
+                Err(unwritable())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// If the machine's next refusal has this cause, it is about this domain's mail.

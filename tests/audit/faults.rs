@@ -488,6 +488,34 @@ fn a_hand_over_that_the_disk_held_up_leaves_the_log_as_it_was() {
     intact(&directory.file());
 }
 
+/// Otherwise messages reach their servers for which there is no record, because that process never comes.
+#[test]
+fn a_log_that_was_handed_over_is_healthy_again_only_when_another_process_takes_its_records() {
+    let directory = Directory::new("handed-over");
+    let (log, ..) = open(&directory.file(), |options| {
+        options.stall_after = Duration::from_millis(50);
+    });
+    let until = |is_healthy| {
+        let begin = starttls_proxy::clock::instant();
+        while log.healthy() != is_healthy {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{is_healthy}");
+            std::thread::yield_now();
+        }
+    };
+    assert!(log.hand_over());
+    until(false);
+    let (new, ..) = open(&directory.file(), |_| ());
+    let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let taking_in = new.take_in(there).unwrap();
+    log.forward(here).unwrap();
+    wait(log.append_durable(&stop(0))).unwrap();
+    until(true);
+    assert!(log.close());
+    taking_in.join().unwrap();
+    assert!(new.close());
+    intact(&directory.file());
+}
+
 #[test]
 fn a_log_that_is_closed_in_good_order_says_so() {
     let directory = Directory::new("closed");

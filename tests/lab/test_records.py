@@ -26,6 +26,26 @@ class Closed(Case):
                      lambda: len(ends := self.proxy.records("session-closed")) >= sessions and ends)
 
 
+class Unwritable(Inbound):
+    """What cannot be recorded is not handed over."""
+
+    def test_a_session_that_was_open_before_brings_no_message_to_the_legacy_server(self):
+        self.inbound()
+        with self.connect() as client:
+            client.say("EHLO client.outside.test")
+            client.starttls("legacy.inside.test", self.world.authority)
+            client.say("EHLO client.outside.test")
+            self.proxy.audit_log.rename(self.proxy.folder / "aside")
+            sh(["chown", "root:root", self.proxy.folder])
+            with self.connect() as other:
+                other.say("EHLO other.outside.test")
+                other.say("MAIL FROM:<other@outside.test>")
+            self.logged("audit log cannot be written")
+            self.assertRegex(client.say("MAIL FROM:<a@outside.test>"), "^421 4.3.0 ", self.explained())
+        sh(["chown", str(proxy.NOBODY), self.proxy.folder])
+        self.logged("audit log can be written again")
+
+
 class SeveralMessages(Inbound, Closed):
     """In one session each message has the decision about its own sender."""
 

@@ -100,6 +100,7 @@ impl WriterThread {
 
 /// Sends what is queued until the log is closed, and answers the callers that wait.
 fn send_all(shared: &SharedLog, mut to: UnixStream) {
+    *locked(&shared.busy_since) = None;
     let mut batch = Batch::default();
     loop {
         let mut queue = locked(&shared.queue);

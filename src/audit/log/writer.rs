@@ -186,7 +186,8 @@ impl LogWriter {
     fn end_for_another(mut self) {
         self.handed_over = true;
         let shared = Arc::clone(&self.shared);
-        *locked(&shared.busy_since) = None;
+        // Until the other process takes records, the log is like one whose disk does not answer.
+        *locked(&shared.busy_since) = Some(clock::instant());
         drop(self); // and with it the file and its lock
         locked(&shared.queue).writer = WriterState::HandedOver;
         shared.ended.notify_all();
