@@ -322,9 +322,8 @@ impl InboundSession {
             return None;
         }
         match self.judge_sender(None) {
-            Answer::Refused(refusal) if refusal.code < 500 => Some(refusal),
             Answer::Refused(refusal) => Some(Refusal {
-                code: 554,
+                code: if refusal.code < 500 { 454 } else { 554 },
                 enhanced: (7, 0),
                 text: refusal.text,
                 cause: Cause::Verdict,

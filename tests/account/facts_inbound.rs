@@ -38,7 +38,7 @@ impl Case<'_, '_> {
                     want(self.why_inbound_over().0, true);
                 }
                 // A client that the entry for its address refuses gets that refusal and nothing else.
-                (_, Some(reply)) if one.secure && reply.code == 554 && self.is_refused() => {}
+                (_, Some(reply)) if one.secure && Some(reply.code) == self.refusal() => {}
                 // A client that may have tried TLS gets 4yz: just after a start nobody is refused for good.
                 (_, Some(reply))
                     if !one.secure
@@ -63,7 +63,7 @@ impl Case<'_, '_> {
             let client = self.client();
             let (verdict, reason) = self.judged_client(line);
             want(vec![fact(Some(&client), verdict, reason)], true);
-            if self.is_refused() {
+            if self.refusal().is_some() {
                 want(vec![refused(None, "*"), refused(Some(&client), "*")], false);
             }
         }
@@ -105,10 +105,14 @@ impl Case<'_, '_> {
         }
     }
 
-    /// An entry for the client's address refuses it.
-    pub fn is_refused(&self) -> bool {
-        let line = self.rules.client(&self.client());
-        line.is_some_and(|line| self.judged_client(line).0 == "refused")
+    /// The code by which an entry for the client's address refuses it. What the clock decides is temporary.
+    pub fn refusal(&self) -> Option<u16> {
+        let line = self.rules.client(&self.client())?;
+        match self.judged_client(line) {
+            ("refused", Some("certificate-expired")) => Some(454),
+            ("refused", _) => Some(554),
+            _ => None,
+        }
     }
 
     /// The name by which a sender is judged: its domain, else the client's address.
