@@ -230,7 +230,7 @@ class Certificates(Inbound):
         # The handshake does not prove that the clock of this host is right, so the mail waits with its sender.
         self.assertRegex(self.with_certificate(expired), "^451 4.7.1 .*certificate-expired", self.explained())
         self.proxy.stop()
-        by_address = self.with_certificate(expired, policy="192.0.2.2 secure match=mx.partner.test\n")
+        by_address = self.with_certificate(expired, policy="[192.0.2.2] secure match=mx.partner.test\n")
         self.assertRegex(by_address, "^4.*certificate-expired", self.explained())
 
     def test_partners_mail_with_a_certificate_of_an_unknown_authority_is_refused(self):

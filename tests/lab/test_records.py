@@ -31,15 +31,15 @@ class Unwritable(Inbound):
 
     def test_a_session_that_was_open_before_brings_no_message_to_the_legacy_server(self):
         self.inbound()
-        with self.connect() as client:
+        with self.connect() as client, self.connect() as other:
             client.say("EHLO client.outside.test")
             client.starttls("legacy.inside.test", self.world.authority)
             client.say("EHLO client.outside.test")
+            other.say("EHLO other.outside.test")
             self.proxy.audit_log.rename(self.proxy.folder / "aside")
             sh(["chown", "root:root", self.proxy.folder])
-            with self.connect() as other:
-                other.say("EHLO other.outside.test")
-                other.say("MAIL FROM:<other@outside.test>")
+            # If nothing has been written yet, the record of this refusal is.
+            self.assertRegex(other.say("MAIL FROM:<other@outside.test>"), "^4", self.explained())
             self.logged("audit log cannot be written")
             self.assertRegex(client.say("MAIL FROM:<a@outside.test>"), "^421 4.3.0 ", self.explained())
         sh(["chown", str(proxy.NOBODY), self.proxy.folder])
