@@ -30,8 +30,8 @@
 //! 2. It acts inside TLS upon a byte that it received before TLS. A machine that starts TLS has been offered every byte that was
 //!    read, and does not go on if one is left over. [`session::leg`] drops its buffers together with the old stream.
 //! 3. It hands a recipient to a peer that was not authorised for the recipient's domain, unless an entry, `--exempt` or `--observe`
-//!    allows it. Each RCPT is a [`Question`](smtp::Question) of its own. A session gives a decision again for the same domain and the same peer only, and
-//!    never longer than each fact that it rests on holds ([`policy::Validity`]).
+//!    allows it. Each RCPT is a [`Question`](smtp::Question) of its own. A session gives a decision again for the same domain and
+//!    the same peer only, and never longer than each fact that it rests on holds ([`policy::Validity`]).
 //! 4. It accepts a message by a reply that the server did not give. The machines have no 250 to a message, only
 //!    [`Action::Pass`](smtp::Action::Pass) and the server's own reply.
 //! 5. It lets the two sides disagree where a command, a reply or a message ends. `smtp/framing.rs` and `smtp/scanner.rs` refuse

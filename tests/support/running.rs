@@ -153,16 +153,7 @@ pub fn free() -> SocketAddr {
 /// What stands in an audit log, with those of its files that midnight (UTC) put aside meanwhile.
 pub fn written(log: impl AsRef<Path>) -> String {
     let log = log.as_ref();
-    let name = log.file_name().expect("a file").to_string_lossy();
-    let folder = log.parent().expect("a folder");
-    let entries = fs::read_dir(folder).expect("a folder");
-    let mut files: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
-    let aside = format!("{name}.2");
-    files.retain(|file| {
-        let file = file.file_name().expect("a name").to_string_lossy();
-        file.starts_with(&aside)
-    });
-    files.sort();
+    let mut files = starttls_proxy::audit::rotated(log).expect("a folder");
     files.push(log.to_owned());
     let texts = files
         .iter()

@@ -100,6 +100,7 @@ impl WriterThread {
 
 /// Sends what is queued until the log is closed, and answers the callers that wait.
 fn send_all(shared: &SharedLog, mut to: UnixStream) {
+    // From here on another process takes the records.
     *locked(&shared.busy_since) = None;
     let mut batch = Batch::default();
     loop {
